@@ -1,0 +1,57 @@
+# How a layer is built: bakestone_layer(NAME DEPS ... LIBS ...).
+#
+# Every src/<layer>/**/*.cc that is not *_test.cc goes into the static library bakestone_<layer>;
+# every *_test.cc goes into the one test binary <layer>_test. DEPS are lower layers, LIBS outside
+# libraries. A file that needs flags of its own (an ISA) sets them in its folder's CMakeLists.txt.
+
+option(BAKESTONE_TESTS "Build the unit tests" ON)
+option(BAKESTONE_BENCH "Build the micro-benchmarks" OFF)
+option(BAKESTONE_FUZZ "Build the libFuzzer targets (clang)" OFF)
+set(BAKESTONE_SANITIZE "" CACHE STRING "Sanitizers for the whole build, e.g. address,undefined")
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM AND NOT CMAKE_CROSSCOMPILING)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# -ffp-contract=off: a fused multiply-add is written as one or not done (docs/numerics.md).
+add_compile_options(-Wall -Wextra -Wpedantic -Werror -ffp-contract=off -fno-math-errno)
+if(BAKESTONE_SANITIZE)
+  add_compile_options(-fsanitize=${BAKESTONE_SANITIZE} -fno-sanitize-recover=all
+                      -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${BAKESTONE_SANITIZE})
+  add_compile_definitions(BAKESTONE_SANITIZED=1)
+endif()
+if(BAKESTONE_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+function(bakestone_layer name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})
+  file(GLOB_RECURSE all CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  set(sources ${all})
+  list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cc$")
+  set(tests ${all})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(TRANSFORM ARG_DEPS PREPEND bakestone_)
+  set(scope PUBLIC)
+  if(sources)
+    add_library(bakestone_${name} STATIC ${sources})
+  else()
+    add_library(bakestone_${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_include_directories(bakestone_${name} ${scope} ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(bakestone_${name} ${scope} ${ARG_DEPS} ${ARG_LIBS})
+  if(tests AND BAKESTONE_TESTS)
+    add_executable(${name}_test ${tests})
+    target_link_libraries(${name}_test PRIVATE bakestone_${name} ${ARG_TEST_LIBS} bakestone_testing)
+    target_precompile_headers(${name}_test PRIVATE <gtest/gtest.h>)
+    add_test(NAME ${name} COMMAND ${name}_test)
+    set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+  endif()
+endfunction()

@@ -1,0 +1,141 @@
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <vector>
+
+#include <gmock/gmock.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/mapped_file.h"
+#include "base/rng.h"
+#include "base/sha256.h"
+#include "base/thread_pool.h"
+
+namespace bakestone {
+namespace {
+
+std::filesystem::path TestFolder(const char* name) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "bakestone_base" / name;
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  return folder;
+}
+
+TEST(Checked, SaysNoInsteadOfWrapping) {
+  EXPECT_EQ(CheckedAdd<uint64_t>(2, 3), 5u);
+  EXPECT_EQ(CheckedAdd<uint64_t>(~uint64_t{0}, 1), std::nullopt);
+  EXPECT_EQ(CheckedMul<int64_t>(int64_t{1} << 62, 2), std::nullopt);
+  EXPECT_EQ(CheckedMul<int64_t>(-4, 3), -12);
+}
+
+TEST(Sha256, MatchesFips180Examples) {
+  EXPECT_EQ(ToHex(HashOf("abc")),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(ToHex(Sha256().Update("a").Update("bc").Finish()), ToHex(HashOf("abc")));
+  EXPECT_EQ(ToHex(HashOf("")), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+// Known answers of the Random123 distribution for philox4x32-10.
+TEST(Philox, MatchesRandom123KnownAnswers) {
+  EXPECT_THAT(Philox(0, 0, 0), testing::ElementsAre(0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8));
+  EXPECT_THAT(Philox(~0ull, ~0ull, ~0ull),
+              testing::ElementsAre(0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd));
+}
+
+TEST(Rng, RestoredCounterContinuesTheSequence) {
+  Rng a(7, 1);
+  for (int i = 0; i < 10; ++i) a.Normal();
+  Rng b(7, 1);
+  b.set_counter(a.counter());
+  EXPECT_EQ(a.Next(), b.Next());
+  double sum = 0, squares = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const double x = a.Normal();
+    sum += x;
+    squares += x * x;
+    EXPECT_LT(a.Below(7), 7u);
+  }
+  EXPECT_NEAR(sum / 20000, 0, 0.03);
+  EXPECT_NEAR(squares / 20000, 1, 0.05);
+}
+
+TEST(AtomicFile, LeavesTheOldFileUntilCommitted) {
+  const auto path = TestFolder("atomic") / "a" / "state.bin";
+  WriteFileAtomically(path, "old");
+  {
+    AtomicFile file(path);
+    file.Write("new and unfinished");
+  }
+  EXPECT_EQ(ReadFile(path), "old");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path.parent_path()), {}), 1);
+  WriteFileAtomically(path, "new");
+  EXPECT_EQ(ReadFile(path), "new");
+}
+
+TEST(AtomicFile, FullDiskIsAClearErrorAndTheOldFileStays) {
+  if (!std::filesystem::exists("/dev/full")) return;
+  const auto folder = TestFolder("full");
+  WriteFileAtomically(folder / "x", "old");
+  EXPECT_THROW(WriteFileAtomically("/proc/nowhere/x", "new"), Error);
+  EXPECT_EQ(ReadFile(folder / "x"), "old");
+}
+
+TEST(ReadFile, NamesThePathAndTheLimit) {
+  const auto path = TestFolder("read") / "f";
+  WriteFileAtomically(path, "12345");
+  try {
+    ReadFile(path, 4);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_THAT(error.what(), testing::HasSubstr(path.string()));
+  }
+  EXPECT_THROW(ReadFile(path.string() + ".absent"), Error);
+  EXPECT_THROW(MappedFile::Open(path.parent_path()), Error);
+}
+
+TEST(MappedFile, MapsBytesAndEmptyFiles) {
+  const auto path = TestFolder("map") / "f";
+  WriteFileAtomically(path, "hello");
+  const MappedFile file = MappedFile::Open(path);
+  EXPECT_EQ(std::string(file.bytes().begin(), file.bytes().end()), "hello");
+  WriteFileAtomically(path, "");
+  EXPECT_TRUE(MappedFile::Open(path).bytes().empty());
+}
+
+TEST(ThreadPool, CoversEveryUnitOnceForAnyThreadsAndGrain) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (const int64_t units : {0, 1, 2, 7, 64, 1001}) {
+      for (const int64_t grain : {0, 1, 5, 2000}) {
+        std::vector<std::atomic<int>> seen(static_cast<size_t>(units));
+        pool.ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
+          ASSERT_TRUE(thread >= 0 && thread < threads);
+          for (int64_t i = begin; i < end; ++i) seen[static_cast<size_t>(i)]++;
+        });
+        for (const auto& count : seen) ASSERT_EQ(count, 1);
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, ManyShortCallsFinish) {
+  ThreadPool pool(3);
+  std::atomic<int64_t> sum{0};
+  for (int i = 0; i < 20000; ++i) {
+    pool.ParallelFor(3, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
+  }
+  EXPECT_EQ(sum, 20000 * 3);
+}
+
+TEST(ThreadPool, RefusesAbsurdThreadCounts) {
+  EXPECT_THROW(ThreadPool(0), Error);
+  EXPECT_THROW(ThreadPool(10000), Error);
+  EXPECT_GE(UsableCores(), 1);
+}
+
+}  // namespace
+}  // namespace bakestone
