@@ -1,0 +1,53 @@
+// A LoRA adapter in the form the decoder reads: bf16 pairs, in Hugging Face row order.
+//
+// A served adapter is immutable and shared by the requests that use it. A trained one is owned by the
+// trainer, which rewrites the pairs from its f32 masters between steps (Set): so training computes
+// with exactly the values that will be served. One thread may write while none reads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/sha256.h"
+#include "format/adapter_file.h"
+#include "model/config.h"
+#include "model/linear_id.h"
+#include "tensor/matrix_view.h"
+
+namespace bakestone {
+
+// y += scale * B (A x): pair order, scale last (docs/numerics.md).
+struct LoraPair {
+  MatrixView<const uint16_t> a;  // bf16 [r, in]
+  MatrixView<const uint16_t> b;  // bf16 [out, r]
+  float scale = 0;               // alpha / r, or alpha / sqrt(r) with rsLoRA
+};
+
+class Adapter {
+ public:
+  // Checks every dimension against the config. Throws kInvalidArgument naming the tensor, expected and
+  // found; kUnsupported for DoRA magnitudes and embedding deltas.
+  static std::shared_ptr<const Adapter> Load(const AdapterFile& file, const ModelConfig& config);
+
+  // An empty adapter of a trainer: no pair until Set() is called.
+  Adapter(const ModelConfig& config, std::string name);
+
+  // Rounds a [r, in] and b [out, r] to bf16 and stores them.
+  void Set(LinearId id, MatrixView<const float> a, MatrixView<const float> b, float scale);
+
+  const LoraPair* Find(LinearId id) const noexcept;  // array index; null: this linear is not adapted
+  const std::string& name() const noexcept { return name_; }
+  const Hash& hash() const noexcept { return hash_; }  // of the pairs; keys the prefix cache
+  void UpdateHash();                                   // a trainer calls it before serving
+  int64_t bytes() const noexcept;
+
+ private:
+  std::string name_;
+  Hash hash_{};
+  std::vector<LoraPair> pairs_;                       // [num_layers * kNumSites]
+  std::vector<std::vector<uint16_t>> storage_;        // a then b, one vector a pair
+};
+
+}  // namespace bakestone

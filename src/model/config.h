@@ -1,0 +1,43 @@
+// Everything the decoder needs to know about an architecture, as data. A family (model/families/) is
+// one small file that fills it from GGUF metadata; the decoder never asks which family it runs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace bakestone {
+
+class GgufFile;
+
+struct RopeConfig {
+  double theta = 10000;
+  int64_t dim = 0;                      // rotated channels of a head
+  double linear_scale = 1;              // positions are divided by this
+  std::vector<float> frequency_factors; // [dim / 2] divisors of the inverse frequencies; empty: none
+};
+
+struct ModelConfig {
+  std::string architecture;  // as GGUF spells it: "llama"
+  std::string name;          // for people
+  int64_t num_layers = 0;
+  int64_t hidden_dim = 0;
+  int64_t ffn_dim = 0;
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t vocab_size = 0;        // rows of the embedding
+  int64_t context_length = 0;    // trained
+  float norm_eps = 1e-5f;
+  bool tied_embedding = false;
+  RopeConfig rope;
+
+  int64_t q_dim() const { return num_heads * head_dim; }
+  int64_t kv_dim() const { return num_kv_heads * head_dim; }
+};
+
+// Picks the family by general.architecture. Throws kUnsupported naming it and the known ones, kCorrupt
+// naming the field, expected and found.
+ModelConfig ReadConfig(const GgufFile& file);
+
+}  // namespace bakestone

@@ -1,0 +1,33 @@
+// A loaded model: everything that belongs to one GGUF file. Immutable, shared by engine, eval, training.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/sha256.h"
+#include "model/config.h"
+#include "model/decoder.h"
+#include "model/weights.h"
+#include "text/chat/template.h"
+#include "text/tokenizer.h"
+
+namespace bakestone {
+
+struct Model {
+  std::filesystem::path path;
+  Hash file_hash{};                  // SHA-256 of the GGUF
+  ModelConfig config;
+  std::optional<std::string> licence;  // general.license as the file says it; absent: unknown
+  Tokenizer tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  std::unique_ptr<const Weights> weights;
+  std::unique_ptr<const Decoder> decoder;
+
+  // Reads, checks and packs. Throws Error naming the file and the field.
+  static std::shared_ptr<const Model> Load(const std::filesystem::path& path,
+                                           const KernelTable& kernels, ThreadPool& pool);
+};
+
+}  // namespace bakestone

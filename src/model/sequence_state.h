@@ -1,0 +1,72 @@
+// What a sequence remembers: for attention layers, keys and values in ref-counted pages of 32 tokens,
+// in the layout that the attention kernel reads (kernels/kernel_table.h). Defined here because the
+// decoder reads it; allocated and shared by engine/'s StatePool.
+//
+// A SequenceState belongs to one thread at a time. Pages may be shared between states (a common
+// prefix); a shared page is never written: writing first copies it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/config.h"
+
+namespace bakestone {
+
+enum class KvType : uint8_t { kBf16, kF32 };
+
+inline constexpr int64_t kPageTokens = 32;
+
+// Bytes of one page (32 tokens) of all layers, keys and values: what admission multiplies.
+int64_t KvPageBytes(const ModelConfig& config, KvType type);
+
+// One page: K and V of all layers for 32 consecutive absolute positions.
+struct KvPage;
+
+class KvPageAllocator {
+ public:
+  virtual ~KvPageAllocator() = default;
+  virtual std::shared_ptr<KvPage> Allocate() = 0;  // zero-filled; throws kOutOfMemory when the pool is full
+};
+
+struct KvPage {
+  std::vector<uint8_t> bytes;  // KvPageBytes
+};
+
+// A plain allocator with a limit, for tests, eval and single sequences.
+std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, KvType type,
+                                                   int64_t max_bytes);
+
+class SequenceState {
+ public:
+  SequenceState(const ModelConfig& config, KvType type, KvPageAllocator& allocator);
+
+  KvType kv_type() const noexcept { return type_; }
+  int64_t length() const noexcept { return length_; }  // committed tokens
+  // Room for n uncommitted tokens after length(). Throws kOutOfMemory (state unchanged), or
+  // kInvalidArgument beyond the context length.
+  void Reserve(int64_t n);
+  // Keeps the first n uncommitted tokens (n may be less than was reserved: rejected drafts).
+  void Commit(int64_t n);
+  // Forgets committed tokens from n on.
+  void Truncate(int64_t n);
+
+  // Pages of one layer, in order; entry i holds positions [32 i, 32 i + 32). Pointers stay valid until
+  // Reserve, Truncate or destruction.
+  std::vector<uint8_t*> KeyPages(int64_t layer) const;
+  std::vector<uint8_t*> ValuePages(int64_t layer) const;
+
+  // Prefix sharing: the full pages held so far, and a state that starts with some of them.
+  const std::vector<std::shared_ptr<KvPage>>& pages() const noexcept { return pages_; }
+  void AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages);  // only while length() == 0
+
+ private:
+  const ModelConfig& config_;
+  KvType type_;
+  KvPageAllocator& allocator_;
+  int64_t length_ = 0;
+  std::vector<std::shared_ptr<KvPage>> pages_;
+};
+
+}  // namespace bakestone

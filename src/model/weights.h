@@ -1,0 +1,64 @@
+// The weights of one model in the form their users need: panels for the kernels, packed once at load
+// from the mapped GGUF (the file's pages are let go as they are packed, so there are never two copies),
+// norms as f32 effective scale. Canonical order is Hugging Face's: the rows of q and k of
+// llama-architecture files are un-permuted here. Read-only after load; any number of threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/sha256.h"
+#include "kernels/kernel_table.h"
+#include "model/config.h"
+#include "model/linear_id.h"
+#include "tensor/buffer.h"
+#include "tensor/dtype.h"
+#include "tensor/matrix_view.h"
+
+namespace bakestone {
+
+class GgufFile;
+
+// One matrix [n, k]: y = W x.
+class Weight {
+ public:
+  int64_t n() const noexcept { return panel_.n; }
+  int64_t k() const noexcept { return panel_.k; }
+  DType disk_type() const noexcept { return disk_type_; }
+  const Panel& panel() const noexcept { return panel_; }
+  const float* bias() const noexcept { return bias_.empty() ? nullptr : bias_.data(); }  // [n] or null
+  // f32 rows [begin, end) -> out [end - begin, k]: embedding look-up, merge, judging.
+  void DequantizeRows(const KernelTable& kernels, Range rows, MatrixView<float> out) const noexcept;
+  int64_t bytes() const noexcept { return static_cast<int64_t>(storage_.size()); }
+
+ private:
+  friend class Weights;
+  DType disk_type_ = DType::kF32;
+  Panel panel_{};
+  Buffer storage_;
+  std::vector<float> bias_;
+};
+
+struct LayerWeights {
+  std::vector<float> attention_norm, mlp_norm;  // [hidden_dim]
+  Weight q, k, v, o, gate, up, down;
+  const Weight& at(Site site) const;
+};
+
+class Weights {
+ public:
+  // Throws kCorrupt or kUnsupported naming the tensor, expected and found shape or type.
+  static std::unique_ptr<Weights> Load(const GgufFile& file, const ModelConfig& config,
+                                       const KernelTable& kernels, ThreadPool& pool);
+
+  Weight embedding;                  // [vocab_size, hidden_dim]
+  std::vector<LayerWeights> layers;
+  std::vector<float> final_norm;     // [hidden_dim]
+  const Weight& head() const noexcept { return untied_head ? *untied_head : embedding; }
+  std::unique_ptr<Weight> untied_head;
+  int64_t bytes() const noexcept;
+};
+
+}  // namespace bakestone
