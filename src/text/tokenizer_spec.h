@@ -1,0 +1,70 @@
+// What a tokenizer is made of, as plain data: filled by format/ from GGUF metadata or tokenizer.json,
+// consumed by Tokenizer's constructor, which checks all of it (the values come from a file that
+// nobody vouches for). Nothing here is checked and nothing here has behaviour.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace bakestone {
+
+enum class TokenizerKind : uint8_t {
+  kByteBpe,           // byte-level BPE, merges in rank order (GPT-2, Llama 3, Qwen, SmolLM); GGUF "gpt2"
+  kSentencePieceBpe,  // BPE by piece score (Llama 2, Gemma); GGUF "llama"
+  kUnigram,           // SentencePiece unigram, Viterbi (T5, XLM-R); GGUF "t5"
+};
+
+// GGUF's tokenizer.ggml.token_type and SentencePiece's Type: on disk, do not renumber.
+enum class TokenType : uint8_t {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,      // never made from text unless the text may hold special tokens
+  kUserDefined = 4,  // matched in any text before anything else
+  kUnused = 5,
+  kByte = 6,         // "<0x00>".."<0xFF>"
+};
+
+// How an added token (kControl or kUserDefined) is matched; the fields have tokenizer.json's meaning.
+struct AddedTokenFlags {
+  int32_t id = -1;
+  bool lstrip = false;       // also takes the white space before it
+  bool rstrip = false;       // also takes the white space after it
+  bool single_word = false;  // only where no word character touches it
+  bool normalized = false;   // kUserDefined only: matched after normalization instead of before
+};
+
+struct TokenizerSpec {
+  std::string source = "tokenizer";  // opens every error message: the file's name
+  TokenizerKind kind = TokenizerKind::kByteBpe;
+
+  // kByteBpe: a name that KnownPreTokenizers() lists. `pre_patterns`, where not empty, wins: PCRE2
+  // patterns applied one after the other, each splitting what the one before left (a match is a
+  // piece, and so is the text between matches).
+  std::string pre_tokenizer;
+  std::vector<std::string> pre_patterns;
+
+  std::vector<std::string> tokens;  // [vocab_size], in the vocabulary's own spelling ("Ġthe", "▁the")
+  std::vector<float> scores;        // [vocab_size] for SentencePiece kinds, else empty
+  std::vector<TokenType> types;     // [vocab_size], or empty: all kNormal
+  std::vector<std::pair<std::string, std::string>> merges;  // kByteBpe, best first
+  std::vector<AddedTokenFlags> added;                       // only the tokens whose flags are not the defaults
+
+  int32_t bos = -1, eos = -1, eot = -1, eom = -1, unk = -1, pad = -1;  // -1: the model has none
+  std::vector<int32_t> extra_eog;  // further ids that end a generation
+  bool add_bos = false;            // with add_special: BOS first, unless the text begins with it
+  bool add_eos = false;
+
+  bool ignore_merges = false;  // kByteBpe: a word that is a token is that token, whatever the merges say
+  bool nfc = false;            // kByteBpe: NFC before splitting (Qwen)
+  bool add_prefix_space = false;  // kByteBpe: a space before text that has none (RoBERTa)
+
+  // SentencePiece kinds.
+  bool add_space_prefix = true;  // "dummy prefix": at the start of the text and after a special token
+  bool remove_extra_whitespaces = false;
+  bool byte_fallback = true;               // where the vocabulary has byte tokens
+  std::vector<uint8_t> precompiled_charsmap;  // SentencePiece's normalizer; empty: identity
+};
+
+}  // namespace bakestone
