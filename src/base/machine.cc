@@ -1,0 +1,136 @@
+#include "base/machine.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+#include "base/thread_pool.h"
+
+namespace bakestone {
+namespace {
+
+std::optional<int64_t> ReadNumber(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  int64_t value = 0;
+  if (file >> value) return value;
+  return std::nullopt;
+}
+
+// A "Name:   123 kB" line of /proc/meminfo, in bytes.
+int64_t MeminfoBytes(const std::string& name) {
+  std::ifstream file("/proc/meminfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    std::istringstream words(line);
+    std::string key;
+    int64_t kib = 0;
+    if (words >> key >> kib && key == name + ":") return kib * 1024;
+  }
+  return 0;
+}
+
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.starts_with("model name")) {
+      const size_t colon = line.find(": ");
+      if (colon != std::string::npos) return line.substr(colon + 2);
+    }
+  }
+  return "unknown";
+}
+
+double CpuSeconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+// Sum over packages; nullopt where the counters are absent or not readable.
+std::optional<double> RaplMicrojoules() {
+  double sum = 0;
+  bool found = false;
+  std::error_code code;
+  for (const auto& zone : std::filesystem::directory_iterator("/sys/class/powercap", code)) {
+    const std::string name = zone.path().filename().string();
+    if (!name.starts_with("intel-rapl:") || name.find(':') != name.rfind(':')) continue;
+    const auto value = ReadNumber(zone.path() / "energy_uj");
+    if (!value) return std::nullopt;
+    sum += static_cast<double>(*value);
+    found = true;
+  }
+  if (!found) return std::nullopt;
+  return sum;
+}
+
+}  // namespace
+
+MachineInfo ReadMachine() {
+  MachineInfo info;
+  info.cpu = CpuName();
+  info.cores = UsableCores();
+  info.memory_bytes = MeminfoBytes("MemTotal");
+  info.available_bytes = MeminfoBytes("MemAvailable");
+  const auto limit = ReadNumber("/sys/fs/cgroup/memory.max");
+  const auto used = ReadNumber("/sys/fs/cgroup/memory.current");
+  if (limit && *limit < info.memory_bytes) {
+    info.memory_bytes = *limit;
+    info.available_bytes =
+        std::min(info.available_bytes, std::max<int64_t>(0, *limit - used.value_or(0)));
+  }
+  return info;
+}
+
+double MeasureReadBandwidth(ThreadPool& pool, int64_t bytes) {
+  const int64_t words = bytes / 8;
+  std::vector<uint64_t> buffer(static_cast<size_t>(words), 1);
+  std::atomic<uint64_t> sink{0};
+  double best = 0;
+  for (int pass = 0; pass < 4; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    pool.ParallelFor(words, 0, [&](int64_t begin, int64_t end, int) {
+      uint64_t sums[8] = {};
+      int64_t i = begin;
+      for (; i + 8 <= end; i += 8) {
+        for (int64_t lane = 0; lane < 8; ++lane) sums[lane] += buffer[static_cast<size_t>(i + lane)];
+      }
+      uint64_t total = 0;
+      for (const uint64_t sum : sums) total += sum;
+      sink.fetch_add(total, std::memory_order_relaxed);
+    });
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (sink.load() > 0) best = std::max(best, static_cast<double>(words * 8) / seconds);
+  }
+  return best;
+}
+
+int64_t PeakMemoryBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+EnergyMeter::EnergyMeter()
+    : start_microjoules_(RaplMicrojoules()), start_cpu_seconds_(CpuSeconds()) {}
+
+double EnergyMeter::Joules() const {
+  if (start_microjoules_) {
+    const auto now = RaplMicrojoules();
+    // The counter wraps every few hours at full load; then the estimate below serves.
+    if (now && *now >= *start_microjoules_) return (*now - *start_microjoules_) * 1e-6;
+  }
+  return (CpuSeconds() - start_cpu_seconds_) * kWattsPerBusyCore;
+}
+
+}  // namespace bakestone
