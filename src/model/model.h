@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/sha256.h"
 #include "model/config.h"
@@ -16,12 +17,14 @@
 namespace bakestone {
 
 struct Model {
+  explicit Model(TokenizerSpec spec) : tokenizer(std::move(spec)) {}
+
   std::filesystem::path path;
   Hash file_hash{};                  // SHA-256 of the GGUF
   ModelConfig config;
   std::optional<std::string> licence;  // general.license as the file says it; absent: unknown
   Tokenizer tokenizer;
-  std::optional<ChatTemplate> chat_template;
+  std::optional<chat::ChatTemplate> chat_template;  // absent: the file has none
   std::unique_ptr<const Weights> weights;
   std::unique_ptr<const Decoder> decoder;
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "tensor/buffer.h"
 
 namespace bakestone {
 
@@ -31,7 +32,7 @@ class KvPageAllocator {
 };
 
 struct KvPage {
-  std::vector<uint8_t> bytes;  // KvPageBytes
+  Buffer<uint8_t> bytes;  // KvPageBytes: layer by layer, keys then values
 };
 
 // A plain allocator with a limit, for tests, eval and single sequences.

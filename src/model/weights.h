@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "base/sha256.h"
+#include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
 #include "model/config.h"
 #include "model/linear_id.h"
@@ -37,7 +37,7 @@ class Weight {
   friend class Weights;
   DType disk_type_ = DType::kF32;
   Panel panel_{};
-  Buffer storage_;
+  Buffer<uint8_t> storage_;
   std::vector<float> bias_;
 };
 
