@@ -21,7 +21,8 @@ class GgufWriter {
   // alignment: a power of two, 8 or more; written as a key only if it is not the default 32.
   explicit GgufWriter(uint32_t alignment = 32);
 
-  // A key is 1 to 65,535 bytes and given once, else kInvalidArgument.
+  // A key is 1 to 65,535 bytes and given once, else kInvalidArgument; general.alignment is set
+  // above.
   void AddU8(std::string_view key, uint8_t value);
   void AddI8(std::string_view key, int8_t value);
   void AddU16(std::string_view key, uint16_t value);
@@ -74,6 +75,7 @@ class GgufWriter {
   void WriteTo(const Sink& sink) const;
 
   uint32_t alignment_;
+  bool aligned_ = false;  // the constructor is done with the alignment
   uint64_t num_entries_ = 0;
   uint64_t offset_ = 0;  // of the next tensor, from the start of the data
   std::string metadata_, infos_;
