@@ -1,0 +1,93 @@
+// Serves one model to many requests at once. One thread runs one loop: each step takes every running
+// request's next tokens (a decode is one token, a prompt is cut into chunks), computes them in one
+// pass, samples, and tells the sinks. An answer depends on the weights, the adapter, the prompt and the
+// parameters only (docs/numerics.md): not on neighbours, chunks, cache hits or threads.
+//
+// A request is admitted when the pool can hold its prompt and all of its answer, so nothing that runs
+// is ever thrown out. Those that wait stand in a bounded queue; beyond it Submit refuses at once.
+// All methods are thread-safe. The thread pool is used by the loop only, and by nobody else meanwhile.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "engine/request.h"
+#include "engine/state_pool.h"
+#include "model/exec.h"
+#include "model/model.h"
+
+namespace bakestone {
+
+struct EngineOptions {
+  int64_t kv_bytes = int64_t{512} << 20;  // limit of keys and values, prefix cache included
+  KvType kv_type = KvType::kBf16;
+  Precision precision = Precision::kServe;
+  bool prefix_cache = true;
+  int64_t max_context = 0;                // tokens of one sequence; 0: what the model and the pool allow
+  int64_t max_running = 32;               // requests in one step
+  int64_t max_queued_requests = 256;
+  int64_t max_queued_tokens = 1 << 20;    // prompt tokens that wait
+  int64_t max_step_tokens = 512;          // rows of a step, at least max_running + 1
+  int64_t fixed_chunk = 0;                // prompt tokens of a step; 0: as many as keep the step near
+  double target_step_seconds = 0.1;       //   this long while others are being answered
+};
+
+struct EngineMetrics {
+  int64_t running = 0, waiting = 0, waiting_tokens = 0;
+  int64_t submitted = 0, finished = 0, cancelled = 0, failed = 0, refused = 0;
+  int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;
+  double busy_seconds = 0;
+  double seconds_since_progress = 0;  // since the last step, or since work arrived; 0 when idle
+  StatePoolStats pool;
+};
+
+using RequestId = uint64_t;
+
+class Engine {
+ public:
+  // Keeps the model alive; kernels and pool must outlive the engine. Throws kInvalidArgument, or
+  // kOutOfMemory when kv_bytes cannot hold one page.
+  Engine(std::shared_ptr<const Model> model, const KernelTable& kernels, ThreadPool& pool,
+         EngineOptions options = {});
+  ~Engine();  // cancels what is left
+
+  // All or none. Throws kInvalidArgument naming the field; kOutOfMemory when prompt + max_tokens can
+  // never fit the context; kUnavailable when the queue is full or the engine is draining. A request
+  // without seed should have been given one by the caller (RandomSeed).
+  std::vector<RequestId> Submit(std::vector<GenerationRequest> requests);
+  RequestId Submit(GenerationRequest request);
+
+  // Takes effect between steps; the sink then gets its last event. Unknown and finished ids are ignored.
+  void Cancel(RequestId id);
+
+  // True when Submit of one more request would be refused: lets a server say 429 before any work.
+  bool QueueFull() const;
+  bool Draining() const;
+
+  // Refuses new requests and waits until all are answered, or cancels the rest after the deadline
+  // (their last event carries kUnavailable). Returns true if none had to be cancelled.
+  bool Drain(std::chrono::steady_clock::duration deadline);
+
+  EngineMetrics Metrics() const;
+  const Model& model() const noexcept;
+  int64_t max_context() const noexcept;  // prompt + answer, in tokens
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// A seed from the operating system, for requests that name none.
+uint64_t RandomSeed();
+
+// Submits and waits: for programs that answer one question at a time. The result has all the text and
+// tokens of the answer in one event. on_text sees each piece as it comes; returning false cancels.
+// Throws the request's error.
+Event Generate(Engine& engine, GenerationRequest request,
+               const std::function<bool(const std::string&)>& on_text = nullptr);
+
+}  // namespace bakestone

@@ -1,0 +1,64 @@
+// What is asked of the engine and what it answers. Plain data; no thread owns it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/sampler.h"
+#include "model/adapter.h"
+
+namespace bakestone {
+
+enum class FinishReason {
+  kStop,       // an end-of-generation token, or a stop string
+  kLength,     // max_tokens, or the context is full
+  kCancelled,  // Cancel(), or the sink asked for it
+  kError,      // Event::error says why
+};
+
+struct TokenInfo {
+  int32_t token = 0;
+  bool end_of_generation = false;          // it ended the answer; it has no text
+  std::optional<RowLogprobs> logprobs;     // when asked for; absent for a prompt's first token
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;      // of the prompt, found in the prefix cache
+  int64_t completion_tokens = 0;  // an end-of-generation token counts
+};
+
+// One step of an answer. Exactly one event of a request has finish; it is the last.
+struct Event {
+  std::string text;                    // complete UTF-8, may be empty; stop strings never appear
+  std::vector<TokenInfo> tokens;       // generated in this step, shown or held back
+  std::vector<TokenInfo> prompt;       // with prompt_logprobs: once, in the first event
+  std::optional<FinishReason> finish;
+  std::string stop_string;             // the one that matched, if any
+  Usage usage;                         // so far
+  std::optional<Error> error;
+};
+
+struct GenerationRequest {
+  std::vector<int32_t> prompt;             // at least one token
+  std::shared_ptr<const Adapter> adapter;  // null: the base
+  SamplingParams sampling;
+  std::optional<int64_t> max_tokens;       // absent: what the context leaves; 0: only prompt_logprobs
+  std::vector<std::string> stop;           // at most 64, 1 to 1024 bytes each
+  bool ignore_eos = false;
+  bool logprobs = false;                   // of generated tokens
+  int32_t top_logprobs = 0;                // [0, 64]
+  bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix
+  std::string cache_salt;
+
+  // Called on the engine's loop thread, in order; must be quick, must not throw, must not call the
+  // engine. May be called before Submit returns.
+  std::function<void(Event&&)> sink;
+};
+
+}  // namespace bakestone
