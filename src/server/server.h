@@ -1,0 +1,52 @@
+// The OpenAI-compatible server: engines and named adapters behind HTTP. What cli/serve and bake use.
+// Thread-safe after construction.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace bakestone {
+
+// One name that clients may ask for. Several names may share an engine: a base and its adapters.
+struct ServedModel {
+  std::string id;                          // "smollm2", unique
+  std::shared_ptr<Engine> engine;
+  std::shared_ptr<const Adapter> adapter;  // null: the base
+  std::string parent;                      // id of the base, for an adapter
+};
+
+struct ServerOptions {
+  std::string address = "127.0.0.1";
+  uint16_t port = 8080;                    // 0: any free one
+  std::vector<std::string> api_keys;       // must not be empty for an address beyond loopback
+  std::vector<std::string> allowed_hosts;  // Host names beyond localhost and IP addresses
+  std::chrono::milliseconds header_deadline{10'000};
+  int64_t max_connections = 1024;
+  std::chrono::seconds stuck_after{60};    // /health fails when work waits this long without progress
+};
+
+class Server {
+ public:
+  // Listens when it returns. Throws kInvalidArgument (no models, a name twice, a bind beyond loopback
+  // without a key) or kIo (the port is taken).
+  Server(ServerOptions options, std::vector<ServedModel> models);
+  ~Server();  // Stop(0)
+
+  uint16_t port() const;
+  std::string url() const;  // "http://127.0.0.1:8080"
+
+  // Refuses new work with 503, lets admitted answers finish until the deadline (then they get an error
+  // event), and closes. Returns true if none was cut. The engines are drained too.
+  bool Stop(std::chrono::milliseconds deadline);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bakestone
