@@ -1,11 +1,15 @@
 // One flat table of kernels per (device, ISA); no entry is ever null. PODs and <cstdint> only, so that
 // a unit compiled for a newer CPU emits no weak symbol that the linker could choose for the baseline.
 // Kernels get a Range of work units and never see threads; src/ops/ checks shapes, splits the work and
-// calls. Bits: docs/numerics.md.
+// calls. Every entry of `serve` gives the same bits in every table and for every split; what those bits
+// are is docs/numerics.md. Pointers need no alignment unless said; outputs never alias inputs unless said.
+//
+// T rows (tokens), H heads, D head_dim, n outputs, k inputs.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/panel.h"
 #include "kernels/train_kernels.h"
 
 namespace bakestone {
@@ -16,27 +20,205 @@ struct Range {
   int64_t begin, end;  // in work units of that op
 };
 
-// The packed form of one weight matrix [n, k]: rows interleaved by 16 (kernels/panel.h).
-enum class PanelType : uint8_t {
-  kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K, kIQ4_NL,
-  kIQ4_XS, kMXFP4,
-};
-inline constexpr int kNumPanelTypes = 16;
+// Bits of an error word; set with an atomic or, never cleared by kernels.
+inline constexpr uint32_t kErrorNotFinite = 1;  // a NaN or infinity in an activation
 
-struct Panel {
-  const uint8_t* data;
-  int64_t n, k;
-  PanelType type;
+// ---- Activations ----
+
+// How the input rows of a matrix product are held. Which one a panel type takes: ActTypeOf.
+enum class ActType : uint8_t {
+  kInt8x32,   // int8 in [-127, 127], one f32 scale per 32
+  kInt8x128,  // the same per 128, for the types of super-blocks
+  kBF16,      // rounded to bf16, below 2^-50 to zero (held as f32: exact)
+  kF32,       // as they are; every panel type takes it (Precision::kExact)
+};
+inline constexpr int kNumActTypes = 4;
+
+BAKESTONE_INLINE constexpr ActType ActTypeOf(PanelType type) {
+  switch (type) {
+    case PanelType::kF32:
+    case PanelType::kF16: return ActType::kF32;
+    case PanelType::kBF16: return ActType::kBF16;
+    case PanelType::kQ2_K:
+    case PanelType::kQ3_K:
+    case PanelType::kQ4_K:
+    case PanelType::kQ5_K:
+    case PanelType::kQ6_K:
+    case PanelType::kIQ4_XS: return ActType::kInt8x128;
+    default: return ActType::kInt8x32;
+  }
+}
+
+struct Activations {
+  ActType type;
+  int64_t rows, k;
+  int64_t stride;     // values from one row to the next; >= k rounded up to even
+  int8_t* q;          // [rows, stride], int8 types
+  float* f;           // [rows, stride], kBF16 and kF32; padded with a zero where k is odd
+  float* scale;       // [rows, k / 32] or [rows, k / 128]
+  float* scaled_sum;  // kInt8x32: [rows, k / 32], scale * float(sum)
+  int16_t* sum;       // kInt8x32: [rows, k / 32]; kInt8x128: [rows, k / 16]
+};
+
+struct QuantizeArgs {
+  const float* x;  // [rows, x_stride]
+  int64_t x_stride;
+  Activations out;
+  uint32_t* error;  // kErrorNotFinite
+};
+
+// ---- Matrix products ----
+
+enum class Epilogue : uint8_t {
+  kStore,      // y = r
+  kAdd,        // y = y + r                    (residual)
+  kAddScaled,  // y = fma(scale, r, y)         (LoRA)
+  kSwiGlu,     // y = SwiGlu(r of panel, r of up)
+};
+
+// r[m, i] = sum over k of x[m, k] * panel[i, k], + bias[i] where given.
+struct MatMulArgs {
+  Activations x;
+  Panel panel;        // panel.k == x.k
+  Panel up;           // kSwiGlu only: same type, n and k as panel
+  const float* bias;  // [n] or null
+  float* y;           // [x.rows, y_stride]
+  int64_t y_stride;
+  Epilogue epilogue;
+  float scale;        // kAddScaled
+};
+
+// Scratch of one call: aligned to 64, contents do not matter.
+BAKESTONE_INLINE constexpr int64_t MatMulScratchBytes(int64_t k) {
+  return (k + 256) * kStripRows * 4 * 2;
+}
+
+struct MatMulKernels {
+  // Strips [begin, end) of 16 outputs, all rows. x.type is ActTypeOf(type), or kF32.
+  void (*run)(const MatMulArgs&, Range strips, void* scratch) noexcept;
+  void (*exact)(const MatMulArgs&, Range strips, void* scratch) noexcept;  // x.type kF32
+};
+
+// Panel to f32, bit for bit what tensor/dequantize.h makes of the file's row.
+struct DequantizeKernels {
+  // k0 and k1 are multiples of the panel's block (32 for plain types; k1 may be k): out [k1 - k0][16].
+  void (*strip)(const Panel&, int64_t strip, int64_t k0, int64_t k1, float* out) noexcept;
+  // rows[i] of the panel -> out + i * stride, k floats each.
+  void (*rows)(const Panel&, const int32_t* rows, int64_t count, float* out,
+               int64_t stride) noexcept;
+};
+
+// ---- Rows ----
+
+struct RmsNormArgs {
+  const float* x;  // [T, x_stride]; may alias y
+  int64_t x_stride;
+  const float* weight;  // [k]
+  float eps;
+  float* y;  // y = x * (1 / sqrt(mean(x^2) + eps)) * weight
+  int64_t y_stride, k;
+};
+
+// Hugging Face's half-split: channels i and i + dim / 2 of each head turn by the angle of cos, sin.
+struct RopeArgs {
+  float* x;  // [T, stride], heads * head_dim channels, in place
+  int64_t stride, heads, head_dim;
+  int64_t dim;               // rotated channels, even, <= head_dim
+  const float *cos, *sin;    // [T, dim / 2]
+};
+
+struct BinaryArgs {
+  const float *a, *b;  // [T, *_stride]
+  float* y;            // may alias a or b
+  int64_t a_stride, b_stride, y_stride, k;
+};
+
+struct SoftmaxStats {
+  float max;
+  float sum;  // of exp(x - max): virtual width 16
+};
+
+struct RowKernels {
+  void (*quantize[kNumActTypes])(const QuantizeArgs&, Range rows) noexcept;
+  void (*rms_norm)(const RmsNormArgs&, Range rows) noexcept;
+  void (*rope)(const RopeArgs&, Range rows) noexcept;
+  void (*swiglu)(const BinaryArgs&, Range rows) noexcept;  // y = a / (1 + exp(-a)) * b
+  void (*add)(const BinaryArgs&, Range rows) noexcept;     // y = a + b
+  // stats[row] of x [T, stride]; k >= 1
+  void (*softmax_stats)(const float* x, int64_t stride, int64_t k, SoftmaxStats* stats,
+                        Range rows) noexcept;
+  // y[i] = exp(x[i] - max) * (1 / sum); may be in place
+  void (*softmax)(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
+};
+
+// ---- Attention ----
+
+enum class KvElement : uint8_t { kBF16, kF32 };
+inline constexpr int64_t kKvBlock = 32;        // tokens of a page
+inline constexpr int64_t kKvStep = 64;         // tokens of a softmax step
+inline constexpr int64_t kKvSegment = 512;     // tokens of a segment
+inline constexpr int64_t kAttentionTile = 16;  // most tokens of a tile
+
+// A page holds 32 consecutive slots of one layer. Keys: [kv_heads][D / 2][32][2], values:
+// [kv_heads][16][D][2] (slot pairs interleaved), bf16 or f32. D even, at most 512. Slots not yet written
+// hold any finite value.
+struct KvRun {  // rows [row_begin, row_end) are slots first_slot + (row - row_begin) of one sequence
+  int64_t row_begin, row_end, first_slot;
+  uint8_t* const* k_pages;  // [slots / 32], aligned to 64
+  uint8_t* const* v_pages;
+};
+
+struct WriteKvArgs {
+  const float *k, *v;  // [T, k_stride], [T, v_stride]: kv_heads * D channels, keys already rotated
+  int64_t k_stride, v_stride;
+  int64_t kv_heads, head_dim;
+  uint32_t* error;
+};
+
+// Row t attends to slots 0 .. its own of its run.
+struct AttentionArgs {
+  const float* q;  // [T, q_stride]: heads * D
+  float* out;      // [T, out_stride]: heads * D
+  int64_t q_stride, out_stride;
+  int64_t heads, kv_heads, head_dim;  // heads a multiple of kv_heads
+  float scale;                        // of q . k, 1 / sqrt(D)
+};
+
+BAKESTONE_INLINE constexpr int64_t AttentionScratchBytes(int64_t heads_per_kv, int64_t head_dim) {
+  const int64_t rows = kAttentionTile * heads_per_kv;
+  return 4 * (2 * kKvStep * head_dim + rows * (4 * head_dim + kKvStep + 64)) + 4096;
+}
+
+struct AttentionKernels {  // one for each KvElement
+  void (*write)(const WriteKvArgs&, const KvRun&, Range rows) noexcept;  // rows of the step
+  // Rows [begin, end) of one run (at most kAttentionTile), the query heads of one key/value head.
+  void (*tile)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head,
+               void* scratch) noexcept;
+};
+
+// ---- The table ----
+
+struct ServeKernels {
+  MatMulKernels matmul[kNumPanelTypes];
+  DequantizeKernels dequantize[kNumPanelTypes];
+  RowKernels rows;
+  AttentionKernels attention[2];  // by KvElement
 };
 
 struct KernelTable {
   Isa isa;
+  ServeKernels serve;
   TrainKernels train;
 };
 
-// The fastest table this machine can run, or the one named ("reference", "avx2", "avx512").
-// Throws kInvalidArgument for an unknown name (the known ones are listed), kUnsupported when the CPU
-// lacks what the table needs (named).
+const char* IsaName(Isa isa);  // "reference", "avx2", "avx512"
+
+// The fastest table this machine can run, or the one named ("reference", "avx2", "avx512"); null or
+// "": the fastest. Throws kInvalidArgument for an unknown name (the known ones are listed), kUnsupported
+// when the CPU lacks what the table needs (named).
 const KernelTable& ChooseKernels(const char* isa_name);
+
+// The tables this machine can run, slowest ("reference") first. Returns how many; at most 8.
+int AvailableKernels(const KernelTable** tables);
 
 }  // namespace bakestone

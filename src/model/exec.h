@@ -5,19 +5,16 @@
 
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
+#include "ops/context.h"
 #include "tensor/arena.h"
 
 namespace bakestone {
-
-enum class Precision {
-  kServe,  // integer dot products on quantized activations, KV in bf16: the numerics contract
-  kExact,  // f32 activations, KV and sums over the same weights: for references and for judging others
-};
 
 struct Exec {
   const KernelTable& kernels;
   ThreadPool& pool;
   Precision precision = Precision::kServe;
+  ops::Context ops{kernels, pool};  // keeps the scratch of the ops between calls
   Arena arena{};
 };
 

@@ -1,0 +1,46 @@
+// Attention over paged keys and values: grouped heads, causal, any mix of sequences in one step (a
+// prefill chunk, decode rows, drafts, or a run without a state over temporary pages: TemporaryPages). The bits
+// of a row depend on its slot and the keys and values up to it, on nothing else.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ops/context.h"
+#include "tensor/buffer.h"
+#include "tensor/matrix_view.h"
+
+namespace bakestone::ops {
+
+struct AttentionShape {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  KvElement element = KvElement::kBF16;
+};
+
+// Bytes of the keys (or of the values) of one layer in one page of 32 slots; a multiple of 64.
+int64_t KvPageBytes(const AttentionShape& shape);
+
+// Writes k and v [T, kv_heads * head_dim] of the rows of every run into its pages. Keys are already
+// rotated. A NaN or infinity throws kInternal.
+void WriteKv(Context& context, const AttentionShape& shape, std::span<const KvRun> runs,
+             MatrixView<const float> k, MatrixView<const float> v);
+
+// out [T, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v; the rows' own slots are written already.
+void Attention(Context& context, const AttentionShape& shape, std::span<const KvRun> runs,
+               MatrixView<const float> q, MatrixView<float> out);
+
+// Zeroed pages of one layer that live as long as this object: for runs without a sequence state.
+class TemporaryPages {
+ public:
+  // Room for `slots` slots; keeps its memory when it is large enough.
+  void Reset(const AttentionShape& shape, int64_t slots);
+  uint8_t* const* k_pages() const noexcept { return k_.data(); }
+  uint8_t* const* v_pages() const noexcept { return v_.data(); }
+
+ private:
+  Buffer<uint8_t> storage_;
+  std::vector<uint8_t*> k_, v_;
+};
+
+}  // namespace bakestone::ops

@@ -1,0 +1,97 @@
+// Matrix products with packed weights: y[m, i] = sum over k of x[m, k] * W[i, k].
+//
+// The input rows are first put into the form that the panel's type wants (QuantizedRows holds several
+// forms of the same rows, so q, k, v or gate, up share them), then any number of panels is multiplied in
+// one parallel loop. Fused forms give the same bits as the separate ones.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ops/context.h"
+#include "tensor/buffer.h"
+#include "tensor/dtype.h"
+#include "tensor/matrix_view.h"
+
+namespace bakestone::ops {
+
+// Owns a panel. Movable.
+struct PackedMatrix {
+  Buffer<uint8_t> storage;
+  Panel panel{};
+};
+
+// Packs `rows` of a GGUF tensor (n rows of RowBytes(type, k)). row_map: panel row i is file row
+// row_map[i] ([n], or empty for none). Throws kUnsupported for a type no matrix has, kOutOfMemory.
+PackedMatrix Pack(ThreadPool& pool, DType type, const uint8_t* rows, int64_t n, int64_t k,
+                  std::span<const int32_t> row_map = {});
+
+// The form of activations that `type` takes at this precision.
+ActType ActTypeFor(PanelType type, Precision precision);
+
+// One set of rows in one or more forms. Buffers are kept and grow; reuse it from layer to layer.
+class QuantizedRows {
+ public:
+  // Forms [rows, k] for every type of `types`; forgets what it held.
+  void Reset(std::span<const ActType> types, int64_t rows, int64_t k);
+  int64_t rows() const noexcept { return rows_; }
+  int64_t k() const noexcept { return k_; }
+  bool has(ActType type) const noexcept { return present_[static_cast<int>(type)]; }
+  const Activations& form(ActType type) const;
+  // Rows [begin, begin + count) only: one adapter's segment of a step.
+  Activations form(ActType type, int64_t begin, int64_t count) const;
+
+ private:
+  int64_t rows_ = 0, k_ = 0;
+  bool present_[kNumActTypes] = {};
+  Activations forms_[kNumActTypes] = {};
+  Buffer<uint8_t> storage_[kNumActTypes];
+};
+
+// Puts x [rows, k] into `out` in the forms asked for. A NaN or infinity throws kInternal naming `what`.
+void Quantize(Context& context, MatrixView<const float> x, std::span<const ActType> types,
+              QuantizedRows& out, const char* what);
+
+// RMS norm of x into the forms asked for, and into y too when it has data. weight [k].
+void RmsNormQuantize(Context& context, MatrixView<const float> x, std::span<const float> weight,
+                     float eps, MatrixView<float> y, std::span<const ActType> types,
+                     QuantizedRows& out, const char* what);
+
+// SwiGlu of gate and up [rows, k] into the forms asked for.
+void SwiGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                    std::span<const ActType> types, QuantizedRows& out, const char* what);
+
+struct Product {
+  Panel panel;
+  const float* bias = nullptr;  // [n]
+  MatrixView<float> y;          // [rows, n]
+};
+
+// All products of x in one parallel loop. epilogue: kStore or kAdd.
+void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> products,
+            Precision precision, Epilogue epilogue = Epilogue::kStore);
+
+// y [rows, n] = SwiGlu(x gate^T, x up^T): no adapter on either. Same bits as MatMul and SwiGlu.
+void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, const Panel& up,
+                  MatrixView<float> y, Precision precision);
+
+// A LoRA pair in panels (kBF16): a [r, in], b [out, r].
+struct LoraPanels {
+  Panel a, b;
+  float scale = 0;
+};
+
+// y [count, out] += scale * B (A x) for rows [begin, begin + count) of x, y's row 0 being row `begin`.
+// x must have the form LoraActType(precision).
+void Lora(Context& context, const QuantizedRows& x, int64_t begin, int64_t count,
+          const LoraPanels& lora, MatrixView<float> y, Precision precision);
+ActType LoraActType(Precision precision);
+
+// out row i = panel row ids[i], f32: embedding look-up. Every id is in [0, n).
+void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,
+           MatrixView<float> out);
+// Panel rows [begin, begin + out.rows) as f32.
+void DequantizeRows(const KernelTable& kernels, const Panel& panel, int64_t begin,
+                    MatrixView<float> out);
+
+}  // namespace bakestone::ops
