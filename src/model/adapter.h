@@ -1,4 +1,5 @@
-// A LoRA adapter in the form the decoder reads: bf16 pairs, in Hugging Face row order.
+// A LoRA adapter in memory: bf16 pairs in Hugging Face row order, row-major for training and packed in
+// panels for serving.
 //
 // A served adapter is immutable and shared by the requests that use it. A trained one is owned by the
 // trainer, which rewrites the pairs from its f32 masters between steps (Set): so training computes
@@ -14,6 +15,8 @@
 #include "format/adapter_file.h"
 #include "model/config.h"
 #include "model/linear_id.h"
+#include "ops/linear.h"
+#include "tensor/buffer.h"
 #include "tensor/matrix_view.h"
 
 namespace bakestone {
@@ -38,16 +41,24 @@ class Adapter {
   void Set(LinearId id, MatrixView<const float> a, MatrixView<const float> b, float scale);
 
   const LoraPair* Find(LinearId id) const noexcept;  // array index; null: this linear is not adapted
+  // The pair as Decoder::Forward reads it; null where Find is null. Only after Publish().
+  const ops::LoraPanels* FindPanels(LinearId id) const noexcept;
+
+  // A trainer calls it after Set and before serving: packs the pairs and hashes them.
+  void Publish();
+  bool published() const noexcept { return published_; }  // no Set since
+  const Hash& hash() const noexcept { return hash_; }      // of the pairs as published; keys the prefix cache
   const std::string& name() const noexcept { return name_; }
-  const Hash& hash() const noexcept { return hash_; }  // of the pairs; keys the prefix cache
-  void UpdateHash();                                   // a trainer calls it before serving
   int64_t bytes() const noexcept;
 
  private:
   std::string name_;
   Hash hash_{};
-  std::vector<LoraPair> pairs_;                       // [num_layers * kNumSites]
-  std::vector<std::vector<uint16_t>> storage_;        // a then b, one vector a pair
+  bool published_ = false;
+  std::vector<LoraPair> pairs_;                 // [num_layers * kNumSites]
+  std::vector<ops::LoraPanels> panels_;         // the same; a.data null: none
+  std::vector<Buffer<uint16_t>> storage_;       // a then b, one buffer a pair
+  std::vector<Buffer<uint8_t>> panel_storage_;  // the same, packed
 };
 
 }  // namespace bakestone

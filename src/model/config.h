@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "model/linear_id.h"
+
 namespace bakestone {
 
 class GgufFile;
@@ -37,6 +39,12 @@ struct ModelConfig {
   int64_t q_dim() const { return num_heads * head_dim; }
   int64_t kv_dim() const { return num_kv_heads * head_dim; }
 };
+
+// Rows and columns of the matrix at a site: y [n] = W [n, k] x [k].
+struct LinearShape {
+  int64_t n = 0, k = 0;
+};
+LinearShape ShapeOf(const ModelConfig& config, Site site);
 
 // Picks the family by general.architecture. Throws kUnsupported naming it and the known ones, kCorrupt
 // naming the field, expected and found.

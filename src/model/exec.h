@@ -1,21 +1,37 @@
-// What a computation runs on: the kernel table, the threads, the precision asked for, and scratch memory
-// that lives from one call to the next. One Exec belongs to one thread of control (an engine loop, an
-// evaluation); make one with `Exec exec{kernels, pool};` and keep it.
+// What a computation runs on: the kernel table, the threads, the precision asked for, and the scratch
+// that the decoder keeps from one call to the next, so that a step of a size it has seen asks the system
+// for no memory. One Exec belongs to one thread of control (an engine's loop, an evaluation): make it
+// once, `Exec exec(kernels, pool);`, and keep it. It is not tied to a model.
 #pragma once
+
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
+#include "ops/attention.h"
 #include "ops/context.h"
+#include "ops/linear.h"
 #include "tensor/arena.h"
 
 namespace bakestone {
 
+// The decoder's own; nobody else reads it.
+struct DecoderScratch {
+  Arena arena;
+  ops::QuantizedRows rows, gathered;              // inputs of matrix products
+  std::vector<ops::TemporaryPages> run_pages;     // of the runs without a state
+};
+
 struct Exec {
+  // References must outlive it.
+  Exec(const KernelTable& kernels, ThreadPool& pool, Precision precision = Precision::kServe)
+      : kernels(kernels), pool(pool), precision(precision), context(kernels, pool) {}
+
   const KernelTable& kernels;
   ThreadPool& pool;
-  Precision precision = Precision::kServe;
-  ops::Context ops{kernels, pool};  // keeps the scratch of the ops between calls
-  Arena arena{};
+  Precision precision;
+  ops::Context context;
+  DecoderScratch scratch;
 };
 
 }  // namespace bakestone

@@ -1,9 +1,9 @@
-// What a sequence remembers: for attention layers, keys and values in ref-counted pages of 32 tokens,
-// in the layout that the attention kernel reads (kernels/kernel_table.h). Defined here because the
-// decoder reads it; allocated and shared by engine/'s StatePool.
+// What a sequence remembers: keys and values in ref-counted pages of 32 tokens, each layer's part in the
+// layout that the attention kernel reads (kernels/kernel_table.h). Defined here because the decoder
+// reads it; allocated and shared by engine/'s StatePool.
 //
 // A SequenceState belongs to one thread at a time. Pages may be shared between states (a common
-// prefix); a shared page is never written: writing first copies it.
+// prefix); a shared page is never written: Reserve first copies the one that would be.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,9 @@ struct KvPage;
 class KvPageAllocator {
  public:
   virtual ~KvPageAllocator() = default;
-  virtual std::shared_ptr<KvPage> Allocate() = 0;  // zero-filled; throws kOutOfMemory when the pool is full
+  // Of KvPageBytes, holding finite numbers (zeros, or what an earlier page held); throws kOutOfMemory
+  // when the pool is full.
+  virtual std::shared_ptr<KvPage> Allocate() = 0;
 };
 
 struct KvPage {
@@ -53,12 +55,16 @@ class SequenceState {
   // Forgets committed tokens from n on.
   void Truncate(int64_t n);
 
-  // Pages of one layer, in order; entry i holds positions [32 i, 32 i + 32). Pointers stay valid until
-  // Reserve, Truncate or destruction.
-  std::vector<uint8_t*> KeyPages(int64_t layer) const;
-  std::vector<uint8_t*> ValuePages(int64_t layer) const;
+  int64_t reserved() const noexcept { return reserved_; }  // uncommitted tokens there is room for
 
-  // Prefix sharing: the full pages held so far, and a state that starts with some of them.
+  // One layer's part of page i, which holds tokens [32 i, 32 i + 32). Pointers stay valid until Reserve,
+  // Commit, Truncate or destruction.
+  int64_t num_pages() const noexcept { return static_cast<int64_t>(pages_.size()); }
+  uint8_t* Keys(int64_t layer, int64_t page) const noexcept;
+  uint8_t* Values(int64_t layer, int64_t page) const noexcept;
+
+  // Prefix sharing: the pages held so far (the first length() / 32 are full), and a state that starts
+  // with full pages of another.
   const std::vector<std::shared_ptr<KvPage>>& pages() const noexcept { return pages_; }
   void AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages);  // only while length() == 0
 
@@ -66,7 +72,8 @@ class SequenceState {
   const ModelConfig& config_;
   KvType type_;
   KvPageAllocator& allocator_;
-  int64_t length_ = 0;
+  int64_t part_bytes_;  // keys, or values, of one layer in one page
+  int64_t length_ = 0, reserved_ = 0;
   std::vector<std::shared_ptr<KvPage>> pages_;
 };
 

@@ -1,0 +1,157 @@
+#include "model/adapter.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernels/pack.h"
+#include "tensor/half.h"
+
+namespace bakestone {
+namespace {
+
+size_t NumPairs(const ModelConfig& config) {
+  return static_cast<size_t>(config.num_layers * kNumSites);
+}
+
+Site SiteOf(const std::string& file, const AdapterEntry& entry) {
+  switch (entry.site) {
+    case AdapterSite::kQProj: return Site::kQ;
+    case AdapterSite::kKProj: return Site::kK;
+    case AdapterSite::kVProj: return Site::kV;
+    case AdapterSite::kOProj: return Site::kO;
+    case AdapterSite::kGateProj: return Site::kGate;
+    case AdapterSite::kUpProj: return Site::kUp;
+    case AdapterSite::kDownProj: return Site::kDown;
+    case AdapterSite::kEmbedTokens:
+    case AdapterSite::kLmHead: break;
+  }
+  Throw(ErrorCode::kUnsupported, "adapter {}: {}: an adapted embedding or head is not supported", file,
+        AdapterEntryName(entry));
+}
+
+void RoundRow(const float* from, uint16_t* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = FloatToBF16(from[i]);
+}
+
+Panel PackBF16(MatrixView<const uint16_t> matrix, uint8_t* to) {
+  PackStrips({.type = PanelType::kBF16,
+              .rows = reinterpret_cast<const uint8_t*>(matrix.data),
+              .n = matrix.rows,
+              .k = matrix.cols,
+              .row_map = nullptr,
+              .panel = to},
+             {0, NumStrips(matrix.rows)});
+  return {.data = to, .n = matrix.rows, .k = matrix.cols, .type = PanelType::kBF16};
+}
+
+ops::LoraPanels PackPair(const LoraPair& pair, Buffer<uint8_t>& storage) {
+  const int64_t a_bytes = PanelBytes(PanelType::kBF16, pair.a.rows, pair.a.cols);
+  const int64_t b_bytes = PanelBytes(PanelType::kBF16, pair.b.rows, pair.b.cols);
+  if (storage.size() != a_bytes + b_bytes) storage = Buffer<uint8_t>(a_bytes + b_bytes);
+  return {.a = PackBF16(pair.a, storage.data()),
+          .b = PackBF16(pair.b, storage.data() + a_bytes),
+          .scale = pair.scale};
+}
+
+}  // namespace
+
+Adapter::Adapter(const ModelConfig& config, std::string name)
+    : name_(std::move(name)),
+      pairs_(NumPairs(config)),
+      panels_(NumPairs(config)),
+      storage_(NumPairs(config)),
+      panel_storage_(NumPairs(config)) {}
+
+std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const ModelConfig& config) {
+  if (file.use_dora) {
+    Throw(ErrorCode::kUnsupported, "adapter {}: use_dora: expected false, found true", file.name);
+  }
+  if (!file.architecture.empty() && file.architecture != config.architecture) {
+    Throw(ErrorCode::kInvalidArgument,
+          "adapter {}: architecture: expected the base model's '{}', found '{}'", file.name,
+          config.architecture, file.architecture);
+  }
+  auto adapter = std::make_shared<Adapter>(config, file.name);
+  for (const AdapterEntry& entry : file.entries) {
+    const Site site = SiteOf(file.name, entry);
+    if (entry.layer < 0 || entry.layer >= config.num_layers) {
+      Throw(ErrorCode::kInvalidArgument,
+            "adapter {}: {}: expected a layer below {}, found {}: was it trained on another base?",
+            file.name, AdapterEntryName(entry), config.num_layers, entry.layer);
+    }
+    const LinearShape shape = ShapeOf(config, site);
+    if (entry.in != shape.k || entry.out != shape.n) {
+      Throw(ErrorCode::kInvalidArgument,
+            "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on another "
+            "base?", file.name, AdapterEntryName(entry), shape.n, shape.k, entry.out, entry.in);
+    }
+    if (adapter->Find({entry.layer, site}) != nullptr) {
+      Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected once, found twice", file.name,
+            AdapterEntryName(entry));
+    }
+    adapter->Set({entry.layer, site}, DenseView(entry.a.data(), entry.rank, entry.in),
+                 DenseView(entry.b.data(), entry.out, entry.rank),
+                 static_cast<float>(AdapterScale(file, entry)));
+  }
+  adapter->Publish();
+  return adapter;
+}
+
+void Adapter::Set(LinearId id, MatrixView<const float> a, MatrixView<const float> b, float scale) {
+  BAKESTONE_CHECK(id.index() >= 0 && id.index() < static_cast<int64_t>(pairs_.size()));
+  BAKESTONE_CHECK(a.rows >= 1 && a.rows == b.cols && std::isfinite(scale));
+  Buffer<uint16_t>& storage = storage_[static_cast<size_t>(id.index())];
+  const int64_t size = a.rows * a.cols + b.rows * b.cols;
+  if (storage.size() != size) storage = Buffer<uint16_t>(size);
+  uint16_t* to_a = storage.data();
+  uint16_t* to_b = to_a + a.rows * a.cols;
+  for (int64_t r = 0; r < a.rows; ++r) RoundRow(a.Row(r), to_a + r * a.cols, a.cols);
+  for (int64_t r = 0; r < b.rows; ++r) RoundRow(b.Row(r), to_b + r * b.cols, b.cols);
+  pairs_[static_cast<size_t>(id.index())] = {
+      .a = DenseView<const uint16_t>(to_a, a.rows, a.cols),
+      .b = DenseView<const uint16_t>(to_b, b.rows, b.cols),
+      .scale = scale,
+  };
+  published_ = false;
+}
+
+const LoraPair* Adapter::Find(LinearId id) const noexcept {
+  const int64_t index = id.index();
+  if (index < 0 || index >= static_cast<int64_t>(pairs_.size())) return nullptr;
+  const LoraPair& pair = pairs_[static_cast<size_t>(index)];
+  return pair.a.data == nullptr ? nullptr : &pair;
+}
+
+const ops::LoraPanels* Adapter::FindPanels(LinearId id) const noexcept {
+  const int64_t index = id.index();
+  if (index < 0 || index >= static_cast<int64_t>(panels_.size())) return nullptr;
+  const ops::LoraPanels& panels = panels_[static_cast<size_t>(index)];
+  return panels.a.data == nullptr ? nullptr : &panels;
+}
+
+void Adapter::Publish() {
+  if (published_) return;
+  Sha256 hash;
+  for (size_t i = 0; i < pairs_.size(); ++i) {
+    const LoraPair& pair = pairs_[i];
+    if (pair.a.data == nullptr) continue;
+    int64_t head[4] = {static_cast<int64_t>(i), pair.a.rows, pair.a.cols, pair.b.rows};
+    hash.Update({reinterpret_cast<const uint8_t*>(head), sizeof head});
+    hash.Update({reinterpret_cast<const uint8_t*>(&pair.scale), sizeof pair.scale});
+    hash.Update({reinterpret_cast<const uint8_t*>(storage_[i].data()),
+                 static_cast<size_t>(storage_[i].bytes())});
+    panels_[i] = PackPair(pair, panel_storage_[i]);
+  }
+  hash_ = hash.Finish();
+  published_ = true;
+}
+
+int64_t Adapter::bytes() const noexcept {
+  int64_t total = 0;
+  for (const Buffer<uint16_t>& storage : storage_) total += storage.bytes();
+  for (const Buffer<uint8_t>& storage : panel_storage_) total += storage.bytes();
+  return total;
+}
+
+}  // namespace bakestone

@@ -1,0 +1,121 @@
+#include "model/sequence_state.h"
+
+#include <atomic>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace bakestone {
+namespace {
+
+int64_t ElementBytes(KvType type) {
+  return type == KvType::kBf16 ? 2 : 4;
+}
+
+// Bytes of the keys (or of the values) of one layer in one page.
+int64_t PartBytes(const ModelConfig& config, KvType type) {
+  return config.kv_dim() * kPageTokens * ElementBytes(type);
+}
+
+int64_t PagesFor(int64_t tokens) {
+  return (tokens + kPageTokens - 1) / kPageTokens;
+}
+
+class HeapAllocator : public KvPageAllocator {
+ public:
+  HeapAllocator(int64_t page_bytes, int64_t max_bytes)
+      : page_bytes_(page_bytes), max_bytes_(max_bytes) {}
+
+  std::shared_ptr<KvPage> Allocate() override {
+    if (held_->fetch_add(page_bytes_) + page_bytes_ > max_bytes_) {
+      const int64_t held = held_->fetch_sub(page_bytes_) - page_bytes_;
+      Throw(ErrorCode::kOutOfMemory,
+            "KV cache: expected {} more bytes below the limit of {}, found {} in use", page_bytes_,
+            max_bytes_, held);
+    }
+    // The count lives as long as the last page, whatever becomes of the allocator.
+    auto release = [held = held_, bytes = page_bytes_](KvPage* page) {
+      delete page;
+      held->fetch_sub(bytes);
+    };
+    std::shared_ptr<KvPage> page(new KvPage, release);
+    page->bytes = Buffer<uint8_t>(page_bytes_, Fill::kZero);
+    return page;
+  }
+
+ private:
+  const int64_t page_bytes_, max_bytes_;
+  std::shared_ptr<std::atomic<int64_t>> held_ = std::make_shared<std::atomic<int64_t>>(0);
+};
+
+}  // namespace
+
+int64_t KvPageBytes(const ModelConfig& config, KvType type) {
+  return config.num_layers * 2 * PartBytes(config, type);
+}
+
+std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, KvType type,
+                                                   int64_t max_bytes) {
+  return std::make_unique<HeapAllocator>(KvPageBytes(config, type), max_bytes);
+}
+
+SequenceState::SequenceState(const ModelConfig& config, KvType type, KvPageAllocator& allocator)
+    : config_(config), type_(type), allocator_(allocator), part_bytes_(PartBytes(config, type)) {}
+
+uint8_t* SequenceState::Keys(int64_t layer, int64_t page) const noexcept {
+  return pages_[static_cast<size_t>(page)]->bytes.data() + layer * 2 * part_bytes_;
+}
+
+uint8_t* SequenceState::Values(int64_t layer, int64_t page) const noexcept {
+  return Keys(layer, page) + part_bytes_;
+}
+
+void SequenceState::Reserve(int64_t n) {
+  BAKESTONE_CHECK(n >= 0);
+  if (n > config_.context_length - length_) {
+    Throw(ErrorCode::kInvalidArgument,
+          "sequence: expected at most the context length of {} tokens, found {} + {}",
+          config_.context_length, length_, n);
+  }
+  // Everything that can fail comes first, into locals: an error leaves the state as it was.
+  const int64_t open = length_ / kPageTokens;  // the page that position length() lies in
+  std::shared_ptr<KvPage> copy;
+  if (n > 0 && length_ % kPageTokens != 0 && pages_[static_cast<size_t>(open)].use_count() > 1) {
+    copy = allocator_.Allocate();
+    const KvPage& shared = *pages_[static_cast<size_t>(open)];
+    std::memcpy(copy->bytes.data(), shared.bytes.data(), static_cast<size_t>(shared.bytes.size()));
+  }
+  std::vector<std::shared_ptr<KvPage>> pages = pages_;
+  while (static_cast<int64_t>(pages.size()) < PagesFor(length_ + n)) {
+    pages.push_back(allocator_.Allocate());
+  }
+  if (copy != nullptr) pages[static_cast<size_t>(open)] = std::move(copy);
+  pages_ = std::move(pages);
+  reserved_ = n;
+}
+
+void SequenceState::Commit(int64_t n) {
+  BAKESTONE_CHECK(n >= 0 && n <= reserved_);
+  length_ += n;
+  reserved_ = 0;
+  pages_.resize(static_cast<size_t>(PagesFor(length_)));
+}
+
+void SequenceState::Truncate(int64_t n) {
+  BAKESTONE_CHECK(n >= 0 && n <= length_);
+  length_ = n;
+  reserved_ = 0;
+  pages_.resize(static_cast<size_t>(PagesFor(length_)));
+}
+
+void SequenceState::AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages) {
+  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0);
+  BAKESTONE_CHECK(static_cast<int64_t>(full_pages.size()) * kPageTokens <= config_.context_length);
+  for (const std::shared_ptr<KvPage>& page : full_pages) {
+    BAKESTONE_CHECK(page != nullptr && page->bytes.size() == KvPageBytes(config_, type_));
+  }
+  pages_ = std::move(full_pages);
+  length_ = static_cast<int64_t>(pages_.size()) * kPageTokens;
+}
+
+}  // namespace bakestone
