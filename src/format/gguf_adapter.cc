@@ -1,0 +1,264 @@
+// A GGUF adapter holds the keys general.type = "adapter", general.architecture, adapter.type =
+// "lora", adapter.lora.alpha (FLOAT32), and for each matrix two tensors, in GGUF's order of
+// dimensions:
+//
+//   blk.N.STEM.weight.lora_a [in, r]      blk.N.STEM.weight.lora_b [r, out]
+//   output.weight.lora_a     [in, r]      output.weight.lora_b     [r, out]
+//   token_embd.weight.lora_a [r, vocab]   token_embd.weight.lora_b [r, hidden]   (A is transposed)
+#include "format/gguf_adapter.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "base/error.h"
+#include "base/quote.h"
+#include "format/gguf.h"
+#include "format/gguf_writer.h"
+#include "format/q_k_permute.h"
+#include "tensor/dequantize.h"
+
+namespace bakestone {
+namespace {
+
+constexpr const char* kHashKey = "bakestone.base.sha256";
+
+bool IsQueryOrKey(AdapterSite site) {
+  return site == AdapterSite::kQProj || site == AdapterSite::kKProj;
+}
+
+// Throws unless the entry's outputs are the heads of the base.
+void CheckHeads(const std::string& file, const AdapterEntry& entry, const HeadShape& heads) {
+  const int64_t count = entry.site == AdapterSite::kQProj ? heads.num_heads : heads.num_kv_heads;
+  if (count <= 0 || heads.head_dim <= 0 || heads.head_dim % 2 != 0 ||
+      entry.out % heads.head_dim != 0 || entry.out / heads.head_dim != count) {
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: {}: expected {} rows of B ({} heads of {}, an even size), found {}; the adapter is "
+          "for "
+          "another base",
+          file, AdapterEntryName(entry), count * heads.head_dim, count, heads.head_dim, entry.out);
+  }
+}
+
+struct TensorName {
+  int32_t layer = -1;
+  AdapterSite site = AdapterSite::kQProj;
+  bool is_a = false;
+};
+
+std::optional<TensorName> ParseTensorName(std::string_view name) {
+  TensorName parsed;
+  parsed.is_a = name.ends_with(".weight.lora_a");
+  if (!parsed.is_a && !name.ends_with(".weight.lora_b")) return std::nullopt;
+  name.remove_suffix(std::string_view(".weight.lora_a").size());
+  if (name.starts_with("blk.")) {
+    name.remove_prefix(4);
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), parsed.layer);
+    if (error != std::errc() || parsed.layer < 0 || end == name.data() + name.size() ||
+        *end != '.') {
+      return std::nullopt;
+    }
+    name.remove_prefix(static_cast<size_t>(end - name.data()) + 1);
+  }
+  for (int i = 0; i < kNumAdapterSites; ++i) {
+    parsed.site = static_cast<AdapterSite>(i);
+    if (name == AdapterSiteGgufName(parsed.site) &&
+        IsLayerSite(parsed.site) == (parsed.layer >= 0)) {
+      return parsed;
+    }
+  }
+  return std::nullopt;
+}
+
+std::string TensorNameOf(const AdapterEntry& entry, const char* part) {
+  const std::string_view stem = AdapterSiteGgufName(entry.site);
+  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}.weight.{}", entry.layer, stem, part)
+                                 : fmt::format("{}.weight.{}", stem, part);
+}
+
+std::vector<float> ReadValues(const GgufTensor& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.elements()));
+  DequantizeRow(tensor.type, tensor.data.data(), values.data(), tensor.elements());
+  return values;
+}
+
+// [rows, cols] -> [cols, rows].
+std::vector<float> Transposed(const std::vector<float>& values, int64_t rows, int64_t cols) {
+  std::vector<float> result(values.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      result[static_cast<size_t>(c * rows + r)] = values[static_cast<size_t>(r * cols + c)];
+    }
+  }
+  return result;
+}
+
+AdapterEntry ReadEntry(const GgufFile& file, const TensorName& name, const GgufTensor* a,
+                       const GgufTensor* b) {
+  AdapterEntry entry;
+  entry.layer = name.layer;
+  entry.site = name.site;
+  if (a == nullptr || b == nullptr) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected lora_a and lora_b, found {} missing", file.name(),
+          AdapterEntryName(entry), a == nullptr ? "lora_a" : "lora_b");
+  }
+  const bool embedding = name.site == AdapterSite::kEmbedTokens;
+  const int64_t rank = embedding ? a->ne[0] : a->ne[1];
+  if (a->num_dims != 2 || b->num_dims != 2 || b->ne[0] != rank) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: {}: expected lora_a {} and lora_b [r, out], found [{}] and [{}]", file.name(),
+          AdapterEntryName(entry), embedding ? "[r, vocabulary]" : "[in, r]",
+          fmt::join(std::span(a->ne).first(static_cast<size_t>(a->num_dims)), ", "),
+          fmt::join(std::span(b->ne).first(static_cast<size_t>(b->num_dims)), ", "));
+  }
+  entry.rank = rank;
+  entry.in = embedding ? a->ne[1] : a->ne[0];
+  entry.out = b->ne[1];
+  entry.a = ReadValues(*a);
+  entry.b = ReadValues(*b);
+  if (embedding) entry.a = Transposed(entry.a, entry.in, rank);
+  return entry;
+}
+
+void ExpectString(const GgufFile& file, const char* key, std::string_view expected) {
+  const std::string_view found = file.GetString(key);
+  if (found != expected) {
+    Throw(ErrorCode::kUnsupported, "{}: key '{}': expected '{}', found {}", file.name(), key,
+          expected, Quote(found));
+  }
+}
+
+}  // namespace
+
+AdapterFile ReadGgufAdapter(const std::filesystem::path& path, const HeadShape& heads) {
+  return ReadGgufAdapter(GgufFile::Open(path), heads);
+}
+
+AdapterFile ReadGgufAdapter(const GgufFile& file, const HeadShape& heads) {
+  ExpectString(file, "general.type", "adapter");
+  ExpectString(file, "adapter.type", "lora");
+  AdapterFile adapter;
+  adapter.architecture = file.GetString("general.architecture");
+  adapter.name = file.GetString("general.name", "");
+  adapter.base_name = file.GetString("general.base_model.0.name", "");
+  adapter.base_hash = file.GetString(kHashKey, "");
+  adapter.alpha = file.GetF32("adapter.lora.alpha");
+
+  std::map<std::pair<int32_t, AdapterSite>, std::pair<const GgufTensor*, const GgufTensor*>> pairs;
+  for (const GgufTensor& tensor : file.tensors()) {
+    const auto name = ParseTensorName(tensor.name);
+    if (!name) {
+      Throw(ErrorCode::kUnsupported,
+            "{}: tensor {}: expected '.weight.lora_a' or '.weight.lora_b' of a linear layer of "
+            "attention "
+            "or MLP, token_embd or output",
+            file.name(), Quote(tensor.name));
+    }
+    auto& [a, b] = pairs[{name->layer, name->site}];
+    (name->is_a ? a : b) = &tensor;
+  }
+  const bool permuted = GgufPermutesQueryKey(adapter.architecture);
+  for (const auto& [where, tensors] : pairs) {
+    AdapterEntry entry = ReadEntry(file, {.layer = where.first, .site = where.second},
+                                   tensors.first, tensors.second);
+    // An alpha of 0 stands for "no scaling" in this format.
+    entry.alpha = adapter.alpha == 0 ? static_cast<float>(entry.rank) : adapter.alpha;
+    if (permuted && IsQueryOrKey(entry.site)) {
+      CheckHeads(file.name(), entry, heads);
+      std::vector<float> b(entry.b.size());
+      QueryKeyRowsFromGguf(entry.b.data(), b.data(), entry.out,
+                           entry.rank * static_cast<int64_t>(sizeof(float)), heads.head_dim);
+      entry.b = std::move(b);
+    }
+    adapter.entries.push_back(std::move(entry));
+  }
+  NormalizeAdapter(adapter, file.name());
+  adapter.rank = adapter.entries.front().rank;
+  adapter.alpha = adapter.entries.front().alpha;
+  return adapter;
+}
+
+namespace {
+
+// The alpha for which alpha / rank is the entry's scale.
+double EffectiveAlpha(const AdapterFile& adapter, const AdapterEntry& entry) {
+  return adapter.use_rslora ? entry.alpha * std::sqrt(static_cast<double>(entry.rank))
+                            : entry.alpha;
+}
+
+// B as the file holds it: scaled where the file's one alpha is not the entry's, rows permuted.
+std::vector<float> FileB(const AdapterFile& adapter, const AdapterEntry& entry, double file_alpha,
+                         const HeadShape& heads) {
+  std::vector<float> b = entry.b;
+  const double alpha = EffectiveAlpha(adapter, entry);
+  if (alpha != file_alpha) {
+    const double factor = alpha / file_alpha;
+    for (float& value : b) value = static_cast<float>(value * factor);
+  }
+  if (GgufPermutesQueryKey(adapter.architecture) && IsQueryOrKey(entry.site)) {
+    CheckHeads("the adapter", entry, heads);
+    const std::vector<float> hf = std::move(b);
+    b.resize(hf.size());
+    QueryKeyRowsToGguf(hf.data(), b.data(), entry.out,
+                       entry.rank * static_cast<int64_t>(sizeof(float)), heads.head_dim);
+  }
+  return b;
+}
+
+void AddKeys(GgufWriter& writer, const AdapterFile& adapter, double alpha) {
+  writer.AddString("general.type", "adapter");
+  writer.AddString("general.architecture", adapter.architecture);
+  if (!adapter.name.empty()) writer.AddString("general.name", adapter.name);
+  if (!adapter.base_name.empty()) {
+    writer.AddU32("general.base_model.count", 1);
+    writer.AddString("general.base_model.0.name", adapter.base_name);
+  }
+  if (!adapter.base_hash.empty()) writer.AddString(kHashKey, adapter.base_hash);
+  writer.AddString("adapter.type", "lora");
+  writer.AddF32("adapter.lora.alpha", static_cast<float>(alpha));
+}
+
+}  // namespace
+
+void WriteGgufAdapter(AdapterFile adapter, const HeadShape& heads,
+                      const std::filesystem::path& path) {
+  NormalizeAdapter(adapter, "the adapter");
+  if (adapter.architecture.empty()) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected the base's architecture, found none",
+          path.string());
+  }
+  if (adapter.use_dora) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: GGUF adapters cannot hold DoRA magnitudes; export a PEFT folder, or merge",
+          path.string());
+  }
+  const double alpha = EffectiveAlpha(adapter, adapter.entries.front());
+  GgufWriter writer;
+  AddKeys(writer, adapter, alpha);
+  std::vector<float> current;  // the one tensor being written
+  const auto source = [&current](auto make) {
+    return [&current, make] {
+      current = make();
+      return std::span(reinterpret_cast<const uint8_t*>(current.data()),
+                       current.size() * sizeof(float));
+    };
+  };
+  for (const AdapterEntry& entry : adapter.entries) {
+    const bool embedding = entry.site == AdapterSite::kEmbedTokens;
+    const int64_t a[] = {embedding ? entry.rank : entry.in, embedding ? entry.in : entry.rank};
+    const int64_t b[] = {entry.rank, entry.out};
+    writer.AddTensor(TensorNameOf(entry, "lora_a"), DType::kF32, a, source([&entry, embedding] {
+                       return embedding ? Transposed(entry.a, entry.rank, entry.in) : entry.a;
+                     }));
+    writer.AddTensor(TensorNameOf(entry, "lora_b"), DType::kF32, b,
+                     source([&] { return FileB(adapter, entry, alpha, heads); }));
+  }
+  writer.Write(path);
+}
+
+}  // namespace bakestone

@@ -1,0 +1,397 @@
+// A PEFT folder holds
+//
+//   adapter_config.json         how the adapter was made: only peft_type is mandatory
+//   adapter_model.safetensors   base_model.model.MODULE.lora_A.weight [r, in], .lora_B.weight [out,
+//   r],
+//                               .lora_magnitude_vector [out] with DoRA; for embeddings
+//                               .lora_embedding_A [r, vocabulary], .lora_embedding_B [hidden, r]
+//
+// MODULE is the path in the Hugging Face model: model.layers.3.self_attn.q_proj,
+// model.embed_tokens, lm_head. A pattern of rank_pattern or alpha_pattern belongs to a module if it
+// is the path or its end after a dot; the first that fits wins.
+#include "format/peft.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/quote.h"
+#include "format/safetensors.h"
+#include "tensor/dequantize.h"
+
+namespace bakestone {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kConfigName = "adapter_config.json";
+constexpr const char* kTensorsName = "adapter_model.safetensors";
+constexpr const char* kHashKey = "bakestone.base_sha256";
+constexpr int64_t kMaxConfigBytes = 4 << 20;
+constexpr std::string_view kTensorPrefix = "base_model.model.";
+// The version whose conventions the writer follows.
+constexpr const char* kPeftVersion = "0.17.0";
+
+// Reads fields of the configuration with errors that name file, field, expected and found.
+class Config {
+ public:
+  explicit Config(const std::filesystem::path& path) : file_(path.string()) {
+    const std::string text = ReadFile(path, kMaxConfigBytes);
+    json_ = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!json_.is_object()) {
+      Throw(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", file_,
+            json_.is_discarded() ? "text that is no JSON" : json_.type_name());
+    }
+  }
+
+  // Null when absent or JSON's null.
+  const Json* Find(const char* field) const {
+    const auto found = json_.find(field);
+    return found == json_.end() || found->is_null() ? nullptr : &*found;
+  }
+
+  [[noreturn]] void Fail(const std::string& field, const char* expected, const Json& found) const {
+    Throw(ErrorCode::kCorrupt, "{}: field '{}': expected {}, found {}", file_, field, expected,
+          Shown(found));
+  }
+  [[noreturn]] void Refuse(const char* field, const char* expected, const Json& found) const {
+    Throw(ErrorCode::kUnsupported, "{}: field '{}': expected {}, found {}; this is not supported",
+          file_, field, expected, Shown(found));
+  }
+
+  bool Bool(const char* field) const {
+    const Json* value = Find(field);
+    if (value != nullptr && !value->is_boolean()) Fail(field, "true or false", *value);
+    return value != nullptr && value->get<bool>();
+  }
+  std::string String(const char* field) const {
+    const Json* value = Find(field);
+    if (value != nullptr && !value->is_string()) Fail(field, "a string", *value);
+    return value == nullptr ? "" : value->get<std::string>();
+  }
+  float Positive(const std::string& field, const Json& value) const {
+    const double number = value.is_number() ? value.get<double>() : -1;
+    const auto result = static_cast<float>(number);
+    if (!(number > 0) || !std::isfinite(result)) Fail(field, "a number above 0", value);
+    return result;
+  }
+  int64_t Rank(const std::string& field, const Json& value) const {
+    const bool fits = value.is_number_unsigned() && value.get<uint64_t>() >= 1 &&
+                      value.get<uint64_t>() <= (uint64_t{1} << 31);
+    if (!fits) Fail(field, "an integer from 1 to 2^31", value);
+    return value.get<int64_t>();
+  }
+  const std::string& file() const { return file_; }
+
+ private:
+  static std::string Shown(const Json& value) {
+    return Quote(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+  }
+
+  std::string file_;
+  Json json_;
+};
+
+bool IsEmpty(const Json& value) {
+  return (value.is_boolean() && !value.get<bool>()) ||
+         ((value.is_array() || value.is_object() || value.is_string()) && value.empty());
+}
+
+// Everything that would change what the adapter computes and is not done here.
+void RefuseUnsupported(const Config& config) {
+  const Json* type = config.Find("peft_type");
+  if (type == nullptr) config.Fail("peft_type", "\"LORA\"", Json());
+  if (*type != "LORA") config.Refuse("peft_type", "\"LORA\"", *type);
+  const Json* bias = config.Find("bias");
+  if (bias != nullptr && *bias != "none") config.Refuse("bias", "\"none\"", *bias);
+  for (const char* field :
+       {"modules_to_save", "fan_in_fan_out", "layer_replication", "lora_bias", "target_parameters",
+        "trainable_token_indices", "use_qalora", "use_bdlora", "alora_invocation_tokens",
+        "arrow_config", "kasa_config", "monteclora_config"}) {
+    const Json* value = config.Find(field);
+    if (value != nullptr && !IsEmpty(*value)) config.Refuse(field, "none", *value);
+  }
+  // These start by changing the base's weights, so the adapter does not fit the base as published.
+  const Json* init = config.Find("init_lora_weights");
+  if (init != nullptr && init->is_string()) {
+    const auto name = init->get<std::string>();
+    for (const char* changed : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+      if (name.starts_with(changed)) {
+        config.Refuse("init_lora_weights", "a method that leaves the base unchanged", *init);
+      }
+    }
+  }
+}
+
+// {pattern: value} of rank_pattern or alpha_pattern, in the file's order.
+template <class Value>
+using Patterns = std::vector<std::pair<std::string, Value>>;
+
+template <class Value, class Convert>
+Patterns<Value> ReadPatterns(const Config& config, const char* field, Convert convert) {
+  Patterns<Value> patterns;
+  const Json* object = config.Find(field);
+  if (object == nullptr) return patterns;
+  if (!object->is_object()) config.Fail(field, "an object", *object);
+  for (const auto& [pattern, value] : object->items()) {
+    if (pattern.find_first_of("\\()[]{}|*+?$^") != std::string::npos) {
+      config.Refuse(field, "names of modules", Json(pattern));
+    }
+    patterns.emplace_back(pattern, convert(fmt::format("{}.{}", field, pattern), value));
+  }
+  return patterns;
+}
+
+template <class Value>
+Value Resolve(const Patterns<Value>& patterns, std::string_view module, Value fallback) {
+  for (const auto& [pattern, value] : patterns) {
+    if (!module.ends_with(pattern)) continue;
+    const size_t before = module.size() - pattern.size();
+    if (before == 0 || module[before - 1] == '.') return value;
+  }
+  return fallback;
+}
+
+enum class Part { kA, kB, kMagnitude };
+
+struct TensorName {
+  std::string_view module;  // without "base_model.model."
+  Part part;
+  bool embedding;
+};
+
+std::optional<TensorName> SplitTensorName(std::string_view name) {
+  struct Suffix {
+    std::string_view text;
+    Part part;
+    bool embedding;
+  };
+  static constexpr Suffix kSuffixes[] = {
+      {".lora_A.weight", Part::kA, false},
+      {".lora_B.weight", Part::kB, false},
+      {".lora_embedding_A", Part::kA, true},
+      {".lora_embedding_B", Part::kB, true},
+      {".lora_magnitude_vector", Part::kMagnitude, false},
+      {".lora_magnitude_vector.weight", Part::kMagnitude, false},
+  };
+  if (!name.starts_with(kTensorPrefix)) return std::nullopt;
+  name.remove_prefix(kTensorPrefix.size());
+  for (const Suffix& suffix : kSuffixes) {
+    if (name.ends_with(suffix.text)) {
+      name.remove_suffix(suffix.text.size());
+      return TensorName{name, suffix.part, suffix.embedding};
+    }
+  }
+  return std::nullopt;
+}
+
+// Sets layer and site from "model.layers.3.self_attn.q_proj" and the like; false if it is none.
+bool ParseModule(std::string_view module, AdapterEntry& entry) {
+  for (const std::string_view prefix :
+       {"model.language_model.", "language_model.model.", "model."}) {
+    if (module.starts_with(prefix)) {
+      module.remove_prefix(prefix.size());
+      break;
+    }
+  }
+  constexpr std::string_view kLayers = "layers.";
+  if (module.starts_with(kLayers)) {
+    module.remove_prefix(kLayers.size());
+    const auto [end, error] =
+        std::from_chars(module.data(), module.data() + module.size(), entry.layer);
+    if (error != std::errc() || end == module.data() + module.size() || *end != '.') return false;
+    module.remove_prefix(static_cast<size_t>(end - module.data()) + 1);
+  }
+  for (int i = 0; i < kNumAdapterSites; ++i) {
+    entry.site = static_cast<AdapterSite>(i);
+    if (module == AdapterSiteName(entry.site)) return IsLayerSite(entry.site) == (entry.layer >= 0);
+  }
+  return false;
+}
+
+std::vector<float> ReadValues(const std::string& file, const SafetensorsTensor& tensor) {
+  const bool wanted =
+      tensor.type == DType::kF32 || tensor.type == DType::kF16 || tensor.type == DType::kBF16;
+  if (!wanted) {
+    Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected F32, F16 or BF16, found {}", file,
+          Quote(tensor.name), tensor.dtype);
+  }
+  std::vector<float> values(static_cast<size_t>(tensor.elements()));
+  DequantizeRow(*tensor.type, tensor.data.data(), values.data(), tensor.elements());
+  return values;
+}
+
+// The tensors of one module, as found.
+struct Group {
+  const SafetensorsTensor *a = nullptr, *b = nullptr, *magnitude = nullptr;
+  bool embedding = false;
+};
+
+std::map<std::string, Group> GroupTensors(const SafetensorsFile& file) {
+  std::map<std::string, Group> groups;
+  for (const SafetensorsTensor& tensor : file.tensors()) {
+    const auto name = SplitTensorName(tensor.name);
+    if (!name) {
+      Throw(ErrorCode::kUnsupported,
+            "{}: tensor {}: expected 'base_model.model.MODULE.lora_A.weight', '.lora_B.weight', "
+            "'.lora_embedding_A', '.lora_embedding_B' or '.lora_magnitude_vector'",
+            file.name(), Quote(tensor.name));
+    }
+    Group& group = groups[std::string(name->module)];
+    const SafetensorsTensor*& slot = name->part == Part::kA   ? group.a
+                                     : name->part == Part::kB ? group.b
+                                                              : group.magnitude;
+    if (slot != nullptr) {
+      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected one of its kind, found {} too",
+            file.name(), Quote(tensor.name), Quote(slot->name));
+    }
+    slot = &tensor;
+    group.embedding |= name->embedding;
+  }
+  return groups;
+}
+
+AdapterEntry ReadEntry(const std::string& file, const std::string& module, const Group& group) {
+  AdapterEntry entry;
+  if (!ParseModule(module, entry)) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: module {}: expected a linear layer of attention or MLP, embed_tokens or lm_head",
+          file, Quote(module));
+  }
+  if (group.a == nullptr || group.b == nullptr) {
+    Throw(ErrorCode::kCorrupt, "{}: module {}: expected lora_A and lora_B, found {} missing", file,
+          Quote(module), group.a == nullptr ? "lora_A" : "lora_B");
+  }
+  if (group.embedding != (entry.site == AdapterSite::kEmbedTokens)) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: module {}: expected lora_embedding_A and _B for embed_tokens only", file,
+          Quote(module));
+  }
+  const auto &a = group.a->shape, &b = group.b->shape;
+  if (a.size() != 2 || b.size() != 2 || a[0] != b[1]) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: module {}: expected A [rank, in] and B [out, rank], found [{}] and [{}]", file,
+          Quote(module), fmt::join(a, ", "), fmt::join(b, ", "));
+  }
+  entry.rank = a[0];
+  entry.in = a[1];
+  entry.out = b[0];
+  entry.a = ReadValues(file, *group.a);
+  entry.b = ReadValues(file, *group.b);
+  if (group.magnitude != nullptr) entry.magnitude = ReadValues(file, *group.magnitude);
+  return entry;
+}
+
+std::string ModuleOf(const AdapterEntry& entry) {
+  const std::string name = AdapterEntryName(entry);
+  return entry.site == AdapterSite::kLmHead ? name : "model." + name;
+}
+
+Json NumberOf(float value) {
+  const auto whole = static_cast<int64_t>(std::clamp(value, -1e9f, 1e9f));
+  return static_cast<float>(whole) == value ? Json(whole) : Json(value);
+}
+
+Json MakeConfig(const AdapterFile& adapter) {
+  std::set<std::string> targets;
+  Json ranks = Json::object(), alphas = Json::object();
+  for (const AdapterEntry& entry : adapter.entries) {
+    const std::string_view site = AdapterSiteName(entry.site);
+    targets.emplace(site.substr(site.find('.') + 1));  // npos + 1 is 0: names without a dot
+    if (entry.rank != adapter.rank) ranks[ModuleOf(entry)] = entry.rank;
+    if (entry.alpha != adapter.alpha) alphas[ModuleOf(entry)] = NumberOf(entry.alpha);
+  }
+  return Json{{"peft_type", "LORA"},
+              {"task_type", "CAUSAL_LM"},
+              {"base_model_name_or_path", adapter.base_name},
+              {"r", adapter.rank},
+              {"lora_alpha", NumberOf(adapter.alpha)},
+              {"lora_dropout", NumberOf(adapter.dropout)},
+              {"target_modules", targets},
+              {"bias", "none"},
+              {"fan_in_fan_out", false},
+              {"use_rslora", adapter.use_rslora},
+              {"use_dora", adapter.use_dora},
+              {"rank_pattern", ranks},
+              {"alpha_pattern", alphas},
+              {"modules_to_save", nullptr},
+              {"init_lora_weights", true},
+              {"inference_mode", true},
+              {"peft_version", kPeftVersion}};
+}
+
+std::span<const uint8_t> Bytes(const std::vector<float>& values) {
+  return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)};
+}
+
+}  // namespace
+
+AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
+  const Config config(folder / kConfigName);
+  RefuseUnsupported(config);
+  AdapterFile adapter;
+  adapter.base_name = config.String("base_model_name_or_path");
+  adapter.use_rslora = config.Bool("use_rslora");
+  adapter.use_dora = config.Bool("use_dora");
+  const auto rank = [&](const std::string& f, const Json& v) { return config.Rank(f, v); };
+  const auto alpha = [&](const std::string& f, const Json& v) { return config.Positive(f, v); };
+  const Json default_value = 8;  // PEFT's default for both
+  const Json *r = config.Find("r"), *a = config.Find("lora_alpha"),
+             *d = config.Find("lora_dropout");
+  adapter.rank = rank("r", r != nullptr ? *r : default_value);
+  adapter.alpha = alpha("lora_alpha", a != nullptr ? *a : default_value);
+  if (d != nullptr && d->is_number()) adapter.dropout = d->get<float>();
+  const auto ranks = ReadPatterns<int64_t>(config, "rank_pattern", rank);
+  const auto alphas = ReadPatterns<float>(config, "alpha_pattern", alpha);
+
+  const SafetensorsFile file = SafetensorsFile::Open(folder / kTensorsName);
+  adapter.base_hash = file.Metadata(kHashKey);
+  for (const auto& [module, group] : GroupTensors(file)) {
+    AdapterEntry entry = ReadEntry(file.name(), module, group);
+    entry.alpha = Resolve(alphas, module, adapter.alpha);
+    const int64_t expected = Resolve(ranks, module, adapter.rank);
+    if (entry.rank != expected) {
+      Throw(ErrorCode::kCorrupt, "{}: module {}: expected rank {} ({}), found {}", file.name(),
+            Quote(module), expected, kConfigName, entry.rank);
+    }
+    adapter.entries.push_back(std::move(entry));
+  }
+  NormalizeAdapter(adapter, file.name());
+  return adapter;
+}
+
+void WritePeftAdapter(AdapterFile adapter, const std::filesystem::path& folder) {
+  NormalizeAdapter(adapter, "the adapter");
+  if (adapter.rank <= 0) adapter.rank = adapter.entries.front().rank;
+  if (!(adapter.alpha > 0)) adapter.alpha = adapter.entries.front().alpha;
+  SafetensorsWriter writer;
+  writer.AddMetadata("format", "pt");
+  if (!adapter.base_hash.empty()) writer.AddMetadata(kHashKey, adapter.base_hash);
+  for (const AdapterEntry& entry : adapter.entries) {
+    const std::string module = std::string(kTensorPrefix) + ModuleOf(entry);
+    const bool embedding = entry.site == AdapterSite::kEmbedTokens;
+    const int64_t a[] = {entry.rank, entry.in}, b[] = {entry.out, entry.rank}, m[] = {entry.out};
+    writer.AddTensor(module + (embedding ? ".lora_embedding_A" : ".lora_A.weight"), DType::kF32, a,
+                     Bytes(entry.a));
+    writer.AddTensor(module + (embedding ? ".lora_embedding_B" : ".lora_B.weight"), DType::kF32, b,
+                     Bytes(entry.b));
+    if (adapter.use_dora) {
+      writer.AddTensor(module + ".lora_magnitude_vector", DType::kF32, m, Bytes(entry.magnitude));
+    }
+  }
+  writer.Write(folder / kTensorsName);
+  WriteFileAtomically(folder / kConfigName, MakeConfig(adapter).dump(2) + "\n");
+}
+
+}  // namespace bakestone
