@@ -238,9 +238,16 @@ struct Group {
   bool embedding = false;
 };
 
+// PEFT saves the base's own matrix beside an adapted embedding; it says nothing about the adapter.
+bool IsBaseWeight(std::string_view name) {
+  return name.ends_with("embed_tokens.base_layer.weight") ||
+         name.ends_with("lm_head.base_layer.weight");
+}
+
 std::map<std::string, Group> GroupTensors(const SafetensorsFile& file) {
   std::map<std::string, Group> groups;
   for (const SafetensorsTensor& tensor : file.tensors()) {
+    if (IsBaseWeight(tensor.name)) continue;
     const auto name = SplitTensorName(tensor.name);
     if (!name) {
       Throw(ErrorCode::kUnsupported,

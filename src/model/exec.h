@@ -4,7 +4,6 @@
 // once, `Exec exec(kernels, pool);`, and keep it. It is not tied to a model.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -12,7 +11,6 @@
 #include "ops/attention.h"
 #include "ops/context.h"
 #include "ops/linear.h"
-#include "ops/rows.h"
 #include "tensor/arena.h"
 
 namespace bakestone {
@@ -20,9 +18,8 @@ namespace bakestone {
 // The decoder's own; nobody else reads it.
 struct DecoderScratch {
   Arena arena;
-  ops::QuantizedRows rows;                     // input of a matrix product
-  std::optional<ops::RopeTable> rope, out_rope;  // of all rows, of the output rows
-  std::vector<ops::TemporaryPages> run_pages;  // of the runs without a state
+  ops::QuantizedRows rows, gathered;              // inputs of matrix products
+  std::vector<ops::TemporaryPages> run_pages;     // of the runs without a state
 };
 
 struct Exec {
