@@ -1,1 +1,73 @@
-int main() { return 0; }
+// bakestone: picks the verb and turns what it throws into one line on stderr and an exit code.
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include <fmt/core.h>
+
+#include "base/error.h"
+#include "cli/flags.h"
+#include "cli/verbs.h"
+#include "cli/version.h"
+
+namespace bakestone::cli {
+namespace {
+
+constexpr Verb kVerbs[] = {
+    {"doctor", "what this machine can run, and how fast", Doctor},
+};
+
+std::string Overview() {
+  std::string text =
+      "bakestone: own a language model: adapt it, measure it, keep it the same, serve it.\n\n"
+      "Usage: bakestone VERB [ARGUMENTS]\n\nVerbs:\n";
+  for (const Verb& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.summary);
+  text +=
+      "\n'bakestone VERB --help' explains a verb and ends with an example.\n"
+      "Environment: BAKESTONE_HOME (models and caches), BAKESTONE_THREADS, BAKESTONE_ISA.\n";
+  return text;
+}
+
+int Dispatch(const std::vector<std::string>& arguments) {
+  if (arguments.empty()) throw UsageError("expected a verb; see 'bakestone --help'");
+  const std::string& name = arguments[0];
+  if (name == "--help" || name == "-h" || name == "help") throw HelpRequested(Overview());
+  if (name == "--version") {
+    fmt::print("bakestone {}\n", kVersion);
+    return 0;
+  }
+  for (const Verb& verb : kVerbs) {
+    if (name == verb.name) {
+      return verb.run(Arguments(arguments.begin() + 1, arguments.end()));
+    }
+  }
+  throw UsageError(fmt::format("unknown verb '{}'; see 'bakestone --help'", name));
+}
+
+int Main(int argc, char** argv) {
+  try {
+    return Dispatch(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const HelpRequested& help) {
+    fmt::print("{}", help.what());
+    return 0;
+  } catch (const UsageError& error) {
+    fmt::print(stderr, "bakestone: {}\n", error.what());
+    return 2;
+  } catch (const Error& error) {
+    fmt::print(stderr, "bakestone: {}\n", error.what());
+    return 1;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "bakestone: out of memory: close other programs or use a smaller model\n");
+    return 1;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bakestone: unexpected error: {}; please report it\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace bakestone::cli
+
+int main(int argc, char** argv) { return bakestone::cli::Main(argc, argv); }

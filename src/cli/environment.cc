@@ -1,0 +1,62 @@
+#include "cli/environment.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+
+namespace bakestone::cli {
+namespace {
+
+std::optional<std::string> Environment(const char* name) {
+  const char* value = std::getenv(name);
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return std::string(value);
+}
+
+}  // namespace
+
+std::filesystem::path HomeFolder() {
+  if (const auto home = Environment("BAKESTONE_HOME")) return *home;
+  if (const auto home = Environment("HOME")) {
+    return std::filesystem::path(*home) / ".local" / "share" / "bakestone";
+  }
+  Throw(ErrorCode::kInvalidArgument, "neither BAKESTONE_HOME nor HOME is set: set BAKESTONE_HOME to "
+                                     "the folder that shall hold models and caches");
+}
+
+int NumThreads(std::optional<int64_t> flag) {
+  if (flag) return static_cast<int>(*flag);
+  if (const auto text = Environment("BAKESTONE_THREADS")) {
+    char* end = nullptr;
+    const long value = std::strtol(text->c_str(), &end, 10);
+    if (*end != '\0' || value < 1 || value > 1024) {
+      Throw(ErrorCode::kInvalidArgument,
+            "BAKESTONE_THREADS: expected a number from 1 to 1024, found '{}'", *text);
+    }
+    return static_cast<int>(value);
+  }
+  return UsableCores();
+}
+
+const KernelTable& Kernels() {
+  const auto isa = Environment("BAKESTONE_ISA");
+  return ChooseKernels(isa ? isa->c_str() : nullptr);
+}
+
+std::filesystem::path ResolveModel(const std::string& argument) {
+  if (std::filesystem::is_regular_file(argument)) return argument;
+  const std::filesystem::path stored = HomeFolder() / "models" / (argument + ".gguf");
+  if (argument.find('/') == std::string::npos && std::filesystem::is_regular_file(stored)) {
+    return stored;
+  }
+  Throw(ErrorCode::kNotFound,
+        "model '{}': expected a GGUF file, or the name of one in {}; found neither", argument,
+        stored.parent_path().string());
+}
+
+bool StderrIsTerminal() { return ::isatty(STDERR_FILENO) == 1; }
+
+}  // namespace bakestone::cli

@@ -1,0 +1,29 @@
+// What a verb takes from outside its command line: the environment (read here and nowhere below), and
+// what follows from it.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "kernels/kernel_table.h"
+
+namespace bakestone::cli {
+
+// $BAKESTONE_HOME, or ~/.local/share/bakestone: models, packed weights, caches.
+std::filesystem::path HomeFolder();
+
+// --threads if given, else $BAKESTONE_THREADS, else the cores this process may use.
+int NumThreads(std::optional<int64_t> flag);
+
+// The fastest kernel table of this machine, lowered by $BAKESTONE_ISA.
+const KernelTable& Kernels();
+
+// A model argument: a path, or the name of a model in the home folder ("smollm2-135m-instruct").
+// Throws kNotFound saying what was looked for where.
+std::filesystem::path ResolveModel(const std::string& argument);
+
+// True where stderr is a terminal: progress bars; else plain lines.
+bool StderrIsTerminal();
+
+}  // namespace bakestone::cli

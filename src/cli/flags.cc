@@ -1,0 +1,101 @@
+#include "cli/flags.h"
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include <fmt/format.h>
+
+namespace bakestone::cli {
+
+struct Flags::State {
+  explicit State(const std::string& description) : app(description) {}
+  CLI::App app;
+  std::string verb;
+};
+
+Flags::Flags(const std::string& verb, const std::string& description, const std::string& example)
+    : state_(std::make_unique<State>(description)) {
+  state_->verb = verb;
+  state_->app.name("bakestone " + verb);
+  state_->app.footer("Example:\n  " + example);
+  state_->app.get_formatter()->column_width(34);
+}
+
+Flags::~Flags() = default;
+
+Flags& Flags::Positional(const std::string& name, std::string* value, const std::string& help) {
+  state_->app.add_option(name, *value, help)->required();
+  return *this;
+}
+
+Flags& Flags::OptionalPositional(const std::string& name, std::optional<std::string>* value,
+                                 const std::string& help) {
+  state_->app.add_option(name, *value, help);
+  return *this;
+}
+
+Flags& Flags::PositionalList(const std::string& name, std::vector<std::string>* values,
+                             const std::string& help) {
+  state_->app.add_option(name, *values, help);
+  return *this;
+}
+
+Flags& Flags::Add(const std::string& name, std::string* value, const std::string& help) {
+  state_->app.add_option(name, *value, help)->capture_default_str();
+  return *this;
+}
+
+Flags& Flags::Add(const std::string& name, std::optional<std::string>* value,
+                  const std::string& help) {
+  state_->app.add_option(name, *value, help);
+  return *this;
+}
+
+Flags& Flags::Add(const std::string& name, std::vector<std::string>* values,
+                  const std::string& help) {
+  state_->app.add_option(name, *values, help + "; may be repeated")->allow_extra_args(false);
+  return *this;
+}
+
+Flags& Flags::Add(const std::string& name, int64_t* value, int64_t least, int64_t most,
+                  const std::string& help) {
+  state_->app.add_option(name, *value, help)
+      ->check(CLI::Range(least, most, fmt::format("{} to {}", least, most)))
+      ->capture_default_str();
+  return *this;
+}
+
+Flags& Flags::Add(const std::string& name, std::optional<int64_t>* value, int64_t least,
+                  int64_t most, const std::string& help) {
+  state_->app.add_option(name, *value, help)
+      ->check(CLI::Range(least, most, fmt::format("{} to {}", least, most)));
+  return *this;
+}
+
+Flags& Flags::Add(const std::string& name, double* value, double least, double most,
+                  const std::string& help) {
+  state_->app.add_option(name, *value, help)
+      ->check(CLI::Range(least, most, fmt::format("{} to {}", least, most)))
+      ->capture_default_str();
+  return *this;
+}
+
+Flags& Flags::Add(const std::string& name, bool* value, const std::string& help) {
+  state_->app.add_flag(name, *value, help);
+  return *this;
+}
+
+void Flags::Parse(const std::vector<std::string>& arguments) {
+  // CLI11 takes the arguments last first.
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+  try {
+    state_->app.parse(reversed);
+  } catch (const CLI::CallForHelp&) {
+    throw HelpRequested(state_->app.help());
+  } catch (const CLI::ParseError& error) {
+    throw UsageError(fmt::format("{}; see 'bakestone {} --help'", error.what(), state_->verb));
+  }
+}
+
+}  // namespace bakestone::cli

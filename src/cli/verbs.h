@@ -1,0 +1,20 @@
+// The verbs. Each is a file of its own: flags -> options -> call -> print. A verb returns its exit
+// code (0 ok, 1 failed) or throws: UsageError gives 2, Error gives 1.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace bakestone::cli {
+
+using Arguments = std::vector<std::string>;
+
+struct Verb {
+  const char* name;
+  const char* summary;
+  int (*run)(const Arguments& arguments);
+};
+
+int Doctor(const Arguments& arguments);
+
+}  // namespace bakestone::cli
