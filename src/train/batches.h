@@ -1,0 +1,43 @@
+// Which samples a step takes, and how they are packed. A pure function of (seed, stage, step): a run
+// that resumes at step n sees what an uninterrupted one would have seen, with nothing to save.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/trainer_pass.h"
+#include "train/dataset.h"
+
+namespace bakestone {
+
+// Documents packed one after another; owns what a TrainBatch views.
+struct PackedBatch {
+  std::vector<int32_t> tokens, positions, document_begins, loss_rows, targets;
+  std::vector<float> weights;
+
+  void Add(const Sample& sample);
+  bool empty() const { return tokens.empty(); }
+  TrainBatch View() const;
+};
+
+// Packs samples, in order, into micro-batches of at most max_tokens (a longer sample stands alone).
+std::vector<PackedBatch> Pack(std::span<const Sample* const> samples, int64_t max_tokens);
+
+// An endless sequence of samples: a fresh permutation of the set every epoch.
+class SampleOrder {
+ public:
+  SampleOrder(int64_t num_samples, uint64_t seed, uint64_t stream);
+  // Index of the n-th sample drawn. Amortized constant time for ascending n.
+  int64_t At(int64_t n);
+
+ private:
+  void Shuffle(int64_t epoch);
+
+  int64_t num_samples_;
+  uint64_t seed_, stream_;
+  int64_t epoch_ = -1;
+  std::vector<int32_t> permutation_;
+};
+
+}  // namespace bakestone

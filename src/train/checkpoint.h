@@ -1,0 +1,34 @@
+// Everything a run needs to go on as if it had never stopped, in one file, written whole or not at all.
+//
+//   "BAKECKPT"  u32 version = 1  u32 zero
+//   u64 length of the header, then a JSON object: {"key", "stage", "step", "size", "log_bytes", ...}
+//   f32 masters[size]  f32 first moments[size]  f32 second moments[size]   little-endian
+//   SHA-256 of all bytes before it
+//
+// The order of data is a function of (seed, stage, step) and needs no state here.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace bakestone {
+
+struct Checkpoint {
+  std::string key;           // of the recipe, data and base that it belongs to
+  int64_t stage = 0;         // index
+  int64_t step = 0;          // steps done in that stage
+  int64_t tokens = 0;        // processed so far, all stages
+  double seconds = 0;        // spent training so far
+  int64_t log_bytes = 0;     // of the JSONL log when this was written
+  std::vector<float> masters, first_moments, second_moments;
+};
+
+void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
+
+// nullopt: no such file. Throws kCorrupt naming file, expected and found for a damaged one.
+std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path);
+
+}  // namespace bakestone
