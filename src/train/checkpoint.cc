@@ -31,15 +31,17 @@ std::span<const uint8_t> Bytes(const std::vector<float>& values) {
 }  // namespace
 
 void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
-  BAKESTONE_CHECK(checkpoint.masters.size() == checkpoint.first_moments.size());
-  BAKESTONE_CHECK(checkpoint.masters.size() == checkpoint.second_moments.size());
+  const size_t moments = checkpoint.first_moments.size();
+  BAKESTONE_CHECK(moments == 0 || moments == checkpoint.masters.size());
+  BAKESTONE_CHECK(moments == checkpoint.second_moments.size());
   const std::string header = nlohmann::json{{"key", checkpoint.key},
                                             {"stage", checkpoint.stage},
                                             {"step", checkpoint.step},
                                             {"tokens", checkpoint.tokens},
                                             {"seconds", checkpoint.seconds},
                                             {"log_bytes", checkpoint.log_bytes},
-                                            {"size", checkpoint.masters.size()}}
+                                            {"size", checkpoint.masters.size()},
+                                            {"finished", moments == 0}}
                                  .dump();
   std::string prefix(kMagic, 8);
   const uint32_t words[2] = {kVersion, 0};
@@ -87,6 +89,7 @@ std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
                                             nullptr, false);
   Checkpoint checkpoint;
   uint64_t size = 0;
+  bool finished = false;
   try {
     checkpoint.key = header.at("key").get<std::string>();
     checkpoint.stage = header.at("stage").get<int64_t>();
@@ -95,16 +98,18 @@ std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
     checkpoint.seconds = header.at("seconds").get<double>();
     checkpoint.log_bytes = header.at("log_bytes").get<int64_t>();
     size = header.at("size").get<uint64_t>();
+    finished = header.at("finished").get<bool>();
   } catch (const nlohmann::json::exception& error) {
     Damaged(path, std::string("the header: ") + error.what());
   }
-  const auto array_bytes = CheckedMul<uint64_t>(size, 3 * sizeof(float));
+  const auto array_bytes = CheckedMul<uint64_t>(size, (finished ? 1 : 3) * sizeof(float));
   if (!array_bytes || *array_bytes != body.size() - kPrefix - header_length) {
     Damaged(path, "the arrays do not have the size that the header names");
   }
   const uint8_t* next = body.data() + kPrefix + header_length;
   for (auto* values :
        {&checkpoint.masters, &checkpoint.first_moments, &checkpoint.second_moments}) {
+    if (finished && values != &checkpoint.masters) break;
     values->resize(size);
     std::memcpy(values->data(), next, size * sizeof(float));
     next += size * sizeof(float);

@@ -2,7 +2,7 @@
 //
 //   "BAKECKPT"  u32 version = 1  u32 zero
 //   u64 length of the header, then a JSON object: {"key", "stage", "step", "size", "log_bytes", ...}
-//   f32 masters[size]  f32 first moments[size]  f32 second moments[size]   little-endian
+//   f32 masters[size], then unless "finished": f32 first moments[size], second moments[size]
 //   SHA-256 of all bytes before it
 //
 // The order of data is a function of (seed, stage, step) and needs no state here.
@@ -23,7 +23,8 @@ struct Checkpoint {
   int64_t tokens = 0;        // processed so far, all stages
   double seconds = 0;        // spent training so far
   int64_t log_bytes = 0;     // of the JSONL log when this was written
-  std::vector<float> masters, first_moments, second_moments;
+  std::vector<float> masters;
+  std::vector<float> first_moments, second_moments;  // empty: the stage is finished
 };
 
 void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);

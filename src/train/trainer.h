@@ -1,0 +1,85 @@
+// Trains one stage of a recipe: the loop around model/trainer_pass.h. Same seed, same bits: for any
+// number of threads, and for a run that was stopped (or killed) and resumed.
+//
+// A step is `batch` samples of the stage's data, plus replay pieces up to their share of its tokens,
+// packed into micro-batches. The loss is summed over tokens and divided by the step's trained tokens,
+// so that the split into micro-batches changes nothing.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/sha256.h"
+#include "model/model.h"
+#include "model/trainer_pass.h"
+#include "train/dataset.h"
+#include "train/recipe.h"
+
+namespace bakestone {
+
+struct StepReport {
+  int64_t step = 0, num_steps = 0;      // done of all
+  double loss = 0;                      // mean nats a trained token, this step
+  double accuracy = 0;                  // share of the trained tokens that would have been predicted
+  double replay_loss = 0;               // mean nats a replayed token (KL or next-token), this step
+  double learning_rate = 0, gradient_norm = 0;
+  int64_t tokens = 0;                   // processed in this stage so far, replay included
+  double seconds = 0;                   // training in this stage so far, interruptions not counted
+};
+
+// What the caller sees of a run, on the training thread.
+class TrainObserver {
+ public:
+  virtual ~TrainObserver() = default;
+  virtual void OnStep(const StepReport&) {}
+  // Between steps: may read the adapter (to ask a question), must not keep it.
+  virtual void Between(const Adapter&) {}
+  virtual bool Cancelled() { return false; }
+};
+
+struct TrainOptions {
+  std::filesystem::path folder;         // of this stage: checkpoint.bin, log.jsonl, result.bin
+  double checkpoint_seconds = 60;       // at most this much work is lost
+  int64_t batch_tokens = 1024;          // rows of a micro-batch
+  bool recompute = false;               // less memory, about a third slower
+};
+
+struct StageData {
+  Dataset train;
+  Dataset replay;                       // empty without replay
+};
+
+// Reads and checks what the stage trains on.
+StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, const Recipe& recipe,
+                        const StageRecipe& stage);
+
+int64_t NumSteps(const StageRecipe& stage, int64_t num_samples);
+
+// Learning rate of a step: linear warm-up, then cosine to final_rate of the peak.
+double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps);
+
+struct StageOutcome {
+  std::vector<float> masters;           // [layout.size], what the next stage starts from
+  StepReport last;
+  bool resumed = false;                 // from a checkpoint
+  bool reused = false;                  // the stage was done before; nothing was trained
+};
+
+// A fresh adapter: A uniform in +-1/sqrt(in), B zero.
+std::vector<float> InitialMasters(const LoraLayout& layout, uint64_t seed);
+
+// Rounds the masters into the adapter, as they are used in training and in serving.
+void SetAdapter(const LoraLayout& layout, std::span<const float> masters, const LoraRecipe& lora,
+                Adapter* adapter);
+
+// key: identifies base, data, recipe and initial masters; a checkpoint or result with another key is
+// refused. Throws kCancelled when the observer asks for it; what is on disk then resumes.
+StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRecipe& stage,
+                        const StageData& data, std::vector<float> initial_masters,
+                        const std::string& key, const KernelTable& kernels, ThreadPool& pool,
+                        const TrainOptions& options, TrainObserver& observer);
+
+}  // namespace bakestone
