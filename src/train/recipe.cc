@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "train/toml_table.h"
+#include "format/toml_table.h"
 
 namespace bakestone {
 namespace {

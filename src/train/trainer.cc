@@ -122,7 +122,7 @@ class StageRun {
     const bool kl = stage_.replay && stage_.replay->kl_weight > 0;
     const double weight = kl ? stage_.replay->kl_weight : ReplayWeight(batches);
     const LossSums replay = Accumulate(batches.replay, batches.replay_rows, weight, kl);
-    const double norm = ops::GradientNorm(kernels_, pool_, gradients_);
+    const double norm = ops::GradientNorm(kernels_.train, pool_, gradients_);
     if (!std::isfinite(norm) || !std::isfinite(train.nll)) {
       Throw(ErrorCode::kInvalidArgument,
             "stage '{}', step {}: the loss is no longer a finite number; lower 'learning_rate' "
@@ -130,15 +130,14 @@ class StageRun {
             stage_.learning_rate, stage_.clip);
     }
     report->learning_rate = LearningRate(stage_, state_.step, report->num_steps);
-    ops::AdamWOptions adam;
-    adam.learning_rate = static_cast<float>(report->learning_rate);
-    adam.beta1 = static_cast<float>(stage_.beta1);
-    adam.beta2 = static_cast<float>(stage_.beta2);
-    adam.weight_decay = static_cast<float>(stage_.weight_decay);
-    adam.gradient_scale = static_cast<float>(norm > stage_.clip ? stage_.clip / norm : 1.0);
-    adam.step = state_.step + 1;
-    ops::AdamW(kernels_, pool_, adam, gradients_, state_.masters, state_.first_moments,
-               state_.second_moments);
+    ops::AdamW(kernels_.train, pool_,
+               {.learning_rate = report->learning_rate,
+                .beta1 = stage_.beta1,
+                .beta2 = stage_.beta2,
+                .weight_decay = stage_.weight_decay,
+                .gradient_scale = ops::ClipScale(norm, stage_.clip),
+                .step = state_.step + 1},
+               state_.masters, state_.first_moments, state_.second_moments, gradients_);
     RefreshAdapter();
     ++state_.step;
     state_.tokens += batches.tokens;

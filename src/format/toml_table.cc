@@ -1,4 +1,4 @@
-#include "train/toml_table.h"
+#include "format/toml_table.h"
 
 #include <sstream>
 #include <utility>
