@@ -1,10 +1,200 @@
-// The training half of the kernel table: bf16 products, backward passes, loss, optimizer.
+// The training half of the kernel table: bf16 products with f32 sums, the backward passes of the row
+// operations, the loss and the optimizer. Bits may differ between tables (training may use what an ISA
+// does fastest), but never with the split of the work: every output is one chain in a fixed order.
+//
+// Legend: T rows of a micro-batch, K the inner dimension of a product, N output columns. bf16 is
+// uint16_t. A "panel matrix" holds 16 columns side by side, pairs of K adjacent:
+//     panels [N / 16][K / 2][16][2], zero-filled beyond N and K.
+// Kernels are noexcept, allocate nothing and never see threads; src/ops/train_*.h splits the work.
 #pragma once
 
 #include <cstdint>
 
 namespace bakestone {
 
-struct TrainKernels {};
+// Rows of x are read in tiles of this many: x is readable (any finite or not value, the results are
+// dropped) up to the next multiple of it.
+inline constexpr int64_t kTrainTileRows = 12;
+inline constexpr int64_t kTrainLanes = 16;  // columns of a panel
+
+// One term of a product: x [T, k] bf16, row-major, times panels of k x N.
+struct TrainSegment {
+  const uint16_t* x;
+  int64_t x_stride;
+  const uint16_t* panels;
+  int64_t panel_stride;  // elements from one panel to the next
+  int64_t k;             // even
+};
+
+enum class TrainStore : int32_t { kF32, kAddF32, kBF16 };  // overwrite, accumulate, round and overwrite
+
+// out[t, n] (op)= column_scale[n] * sum over segments, then over k, of x[t, k] * w[k, n].
+struct TrainGemmArgs {
+  TrainSegment segments[2];
+  int32_t num_segments;
+  TrainStore store;
+  int64_t rows, cols;         // cols may end inside a panel
+  void* out;                  // f32 or bf16 [rows, cols]
+  int64_t out_stride;
+  const float* column_scale;  // [cols] or null for 1
+};
+
+// out[r, c] += sum over t of s[t, r] * z[t, c], pairs of t in ascending order. s is a panel matrix with
+// the "columns" r and K = t: [r / 16][(rows + 1) / 2][16][2].
+struct TrainOuterArgs {
+  const uint16_t* s;
+  int64_t s_panel_stride;
+  const uint16_t* z;  // bf16 [rows, cols]
+  int64_t z_stride;
+  int64_t rows, r, cols;
+  float* out;         // out[r * out_row_stride + c * out_col_stride]
+  int64_t out_row_stride, out_col_stride;
+};
+
+// y = x / sqrt(mean(x^2) + eps), h = y * weight. y and h rounded to bf16 (h from the rounded y).
+struct TrainNormArgs {
+  const float* x;  // [rows, dim]
+  const float* weight;
+  int64_t rows, dim;
+  float eps;
+  uint16_t *y, *h;  // [rows, dim]; either may be null
+  float* inverse;   // [rows] 1 / sqrt(...)
+};
+
+// dx += inverse * (g - y * mean(g * y)), g = dh * weight. dx_bf16 [rows, dim]: the sum rounded; or null.
+struct TrainNormBackwardArgs {
+  const float* dh;
+  const uint16_t* y;
+  const float* inverse;
+  const float* weight;
+  int64_t rows, dim;
+  float* dx;
+  uint16_t* dx_bf16;
+};
+
+// Rotates channel pairs (i, i + dim / 2) of each head by the angle of the row: out = x * cos -+ x' * sin.
+// sign +1 forward, -1 backward (the inverse rotation). Channels from `dim` on are copied.
+struct TrainRopeArgs {
+  const float* x;  // [rows, heads * head_dim], x_stride
+  int64_t x_stride;
+  uint16_t* out;   // bf16, same shape
+  int64_t out_stride;
+  const float *cosines, *sines;  // [rows, dim / 2]
+  int64_t rows, heads, head_dim, dim;
+  float sign;
+};
+
+// act = silu(gate) * up; gate and up side by side in gate_up [rows, 2 * dim].
+struct TrainSwiGluArgs {
+  const uint16_t* gate_up;
+  const uint16_t* d_act;  // backward only: [rows, dim]
+  int64_t rows, dim;
+  uint16_t* act;          // [rows, dim]; forward's output, recomputed by backward
+  uint16_t* d_gate_up;    // backward only: [rows, 2 * dim], overwritten
+};
+
+// Causal softmax of a tile of scores. Row i sees the first min(first_visible + i, cols) columns:
+// p = softmax(scale * s) rounded to bf16, 0 in the others up to padded_cols. s is overwritten.
+struct TrainSoftmaxArgs {
+  float* s;
+  int64_t s_stride;
+  int64_t rows, first_visible, cols, padded_cols;
+  float scale;
+  uint16_t* p;
+  int64_t p_stride;
+  float* log_sum;  // [rows] log of the sum of exp(scale * s)
+};
+
+// Backward of a tile of scores, given s (recomputed) and dp = dO V^T, both destroyed:
+// p = exp(scale * s - log_sum), ds = scale * p * (dp - delta), 0 where hidden. Either output may be null.
+// by_column false: a row is a query (row i sees the first first_visible + i columns, log_sum[i]).
+// by_column true: a row is a key (row i is seen by the columns from i - first_visible on, log_sum[col]).
+struct TrainSoftmaxBackwardArgs {
+  const float *s, *dp;
+  int64_t stride;
+  int64_t rows, first_visible, cols, padded_cols;
+  float scale;
+  const float *log_sum, *delta;
+  bool by_column;
+  uint16_t *p, *ds;
+  int64_t out_stride;
+};
+
+// delta[h * delta_stride + row] = sum over a head's channels of a * b.
+struct TrainRowDotArgs {
+  const uint16_t *a, *b;  // bf16 [rows, heads * head_dim]
+  int64_t rows, heads, head_dim;
+  float* delta;
+  int64_t delta_stride;
+};
+
+// Loss of rows of logits [rows, vocab], and the gradient with respect to them rounded to bf16.
+// base null: nll = -log p(target), d = factor * (p - onehot). base given: kl = KL(base || model),
+// d = factor * (p - p_base); nll is filled too. The sums are unweighted.
+struct TrainLossArgs {
+  const float* logits;
+  const float* base;
+  int64_t stride;
+  int64_t rows, vocab;
+  const int32_t* targets;  // [rows]
+  const float* factors;    // [rows] weight of the row's loss times the gradient's scale
+  double *nll, *kl;        // [rows]; kl is untouched without base
+  uint8_t* correct;        // [rows] 1: the largest logit (lowest id among equals) is the target
+  uint16_t* d_logits;      // [rows, d_stride] or null; zero from vocab to d_stride
+  int64_t d_stride;
+};
+
+// m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, g = gradient_scale * gradients;
+// params -= rate * (m * m_correction / (sqrt(v * v_correction) + eps) + weight_decay * params).
+struct TrainAdamWArgs {
+  float *params, *m, *v;
+  const float* gradients;
+  int64_t size;
+  float rate, beta1, beta2, eps, weight_decay, gradient_scale;
+  float m_correction, v_correction;  // 1 / (1 - beta^step)
+};
+
+struct TrainKernels {
+  const char* product;  // what the products run on, for people: "vdpbf16ps", "f32 fma"
+  // Rows [row_begin, row_end) x panels [panel_begin, panel_end).
+  void (*gemm)(const TrainGemmArgs&, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+               int64_t panel_end) noexcept;
+  void (*outer)(const TrainOuterArgs&, int64_t col_begin, int64_t col_end) noexcept;
+  // x [n, k] bf16 -> panels whose lanes are the rows of x and whose pairs are its columns (y = x w^T).
+  // Panels p of the range; k_padded even >= k; zero beyond n and k.
+  void (*pack_lanes)(const uint16_t* x, int64_t stride, int64_t n, int64_t k, int64_t k_padded,
+                     uint16_t* panels, int64_t panel_stride, int64_t panel_begin,
+                     int64_t panel_end) noexcept;
+  // x [k, n] bf16 -> panels whose lanes are the columns of x and whose pairs are its rows.
+  void (*pack_pairs)(const uint16_t* x, int64_t stride, int64_t k, int64_t n, int64_t k_padded,
+                     uint16_t* panels, int64_t panel_stride, int64_t panel_begin,
+                     int64_t panel_end) noexcept;
+  // Panels of w [k x n] -> panels of its transpose [n x k]; n and k multiples of 16. Output panels
+  // (16 of k each) of the range; out_stride as panel_stride.
+  void (*transpose_panels)(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t* out,
+                           int64_t out_stride, int64_t panel_begin, int64_t panel_end) noexcept;
+  void (*to_bf16)(const float* x, uint16_t* out, int64_t size) noexcept;
+  void (*norm)(const TrainNormArgs&) noexcept;
+  void (*norm_backward)(const TrainNormBackwardArgs&) noexcept;
+  // h = y * weight: what norm made, from what was saved.
+  void (*scale_rows)(const uint16_t* y, const float* weight, int64_t rows, int64_t dim,
+                     uint16_t* h) noexcept;
+  void (*rope)(const TrainRopeArgs&) noexcept;
+  void (*swiglu)(const TrainSwiGluArgs&) noexcept;
+  void (*swiglu_backward)(const TrainSwiGluArgs&) noexcept;
+  void (*softmax)(const TrainSoftmaxArgs&) noexcept;
+  void (*softmax_backward)(const TrainSoftmaxBackwardArgs&) noexcept;
+  void (*row_dot)(const TrainRowDotArgs&) noexcept;
+  void (*loss)(const TrainLossArgs&) noexcept;
+  double (*sum_squares)(const float* x, int64_t size) noexcept;
+  void (*adamw)(const TrainAdamWArgs&) noexcept;
+};
+
+// One per ISA. The caller has checked that this CPU runs it (see ChooseKernels).
+extern const TrainKernels kTrainReference;
+#if defined(__x86_64__)
+extern const TrainKernels kTrainAvx2;    // AVX2, FMA, F16C
+extern const TrainKernels kTrainAvx512;  // F, BW, DQ, VL; uses BF16 dot products where they are fast
+#endif
 
 }  // namespace bakestone
