@@ -50,7 +50,7 @@ class Tokenizer {
   std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options = {}) const;
 
   // The segments are one text: words run across their borders, but a control token only matches
-  // inside one segment that allows it. So with no special spelling in the other segments the ids
+  // inside a stretch of segments that allow it. So with no special spelling in the other segments the ids
   // equal those of the joined text with parse_special.
   std::vector<int32_t> Encode(std::span<const TextSegment> segments, bool add_special) const;
 
@@ -59,7 +59,7 @@ class Tokenizer {
   std::string Decode(std::span<const int32_t> ids, const DecodeOptions& options = {}) const;
   std::string DecodeBytes(std::span<const int32_t> ids, const DecodeOptions& options = {}) const;
 
-  int32_t vocab_size() const { return static_cast<int32_t>(spec_.tokens.size()); }
+  int32_t vocab_size() const { return static_cast<int32_t>(spec_.types.size()); }
   TokenizerKind kind() const { return spec_.kind; }
   const std::string& pre_tokenizer() const { return spec_.pre_tokenizer; }
   int32_t bos() const { return spec_.bos; }  // -1: none
@@ -75,7 +75,9 @@ class Tokenizer {
   std::string_view TokenText(int32_t id) const;
   std::string_view TokenBytes(int32_t id) const;
   TokenType Type(int32_t id) const;
-  bool IsControl(int32_t id) const;  // kControl or kUnknown, after the promotions below
+  // kControl as the file says it or by promotion: bos, eos, eot, eom, those that end a generation, and
+  // user-defined tokens shaped <|...|> are control tokens whatever the file calls them.
+  bool IsControl(int32_t id) const { return Type(id) == TokenType::kControl; }
   // eos, eot, eom and the tokens that models are known to end a turn with (<|im_end|>, <|eot_id|>...).
   bool IsEndOfGeneration(int32_t id) const;
   std::span<const int32_t> EndOfGeneration() const { return eog_; }
@@ -89,9 +91,10 @@ class Tokenizer {
   friend class StreamDetokenizer;
   struct Impl;
   void CheckId(int32_t id) const;
-  void AppendBytes(int32_t id, const DecodeOptions& options, bool at_start, std::string* out) const;
+  // Appends a token's bytes; *at_start says whether no text came yet, and is kept up to date.
+  void AppendBytes(int32_t id, const DecodeOptions& options, bool* at_start, std::string* out) const;
 
-  TokenizerSpec spec_;  // types: kControl also for tokens shaped <|...|> or that end a generation
+  TokenizerSpec spec_;  // without tokens, scores and merges; types as promoted
   std::vector<int32_t> eog_;
   std::unique_ptr<const Impl> impl_;
 };
