@@ -32,7 +32,6 @@ struct ModelConfig {
   int64_t context_length = 0;    // trained
   float norm_eps = 1e-5f;
   bool tied_embedding = false;
-  bool qkv_bias = false;         // q, k and v have biases
   bool permuted_qk = false;      // the file's q and k rows are interleaved (format/q_k_permute.h)
   RopeConfig rope;
 

@@ -14,12 +14,14 @@
 #include "model/exec.h"
 #include "model/sequence_state.h"
 #include "model/weights.h"
+#include "ops/rows.h"
 #include "tensor/matrix_view.h"
 
 namespace bakestone {
 
-// Rows [begin, end) of the step belong to one sequence, in order of position. state null: attention
-// stays within the run, from its first row on (scoring a text, encoders).
+// Rows [begin, end) of the step belong to one sequence: they are its tokens length(), length() + 1, ...
+// and see all before them. state null: attention stays within the run, from its first row on (scoring a
+// text). A state appears once in a step.
 struct SequenceRun {
   int32_t begin = 0, end = 0;
   SequenceState* state = nullptr;
@@ -33,7 +35,7 @@ struct AdapterRun {
 
 struct Step {
   std::span<const int32_t> tokens;           // [T]; each in [0, vocab_size)
-  std::span<const int32_t> positions;        // [T]
+  std::span<const int32_t> positions;        // [T], of the rotary embedding; >= 0
   std::span<const SequenceRun> sequences;    // covers [0, T)
   std::span<const AdapterRun> adapters;      // covers [0, T); empty: the base for all
   std::span<const int32_t> output_rows;      // ascending: last rows | every draft row | all
@@ -46,6 +48,8 @@ class Decoder {
 
   // hidden [output_rows, hidden_dim]: after the final norm. Writes keys and values of every row into
   // the states as uncommitted tokens (the caller has called Reserve, and calls Commit).
+  // Keys and values are in the states' type, in runs without a state bf16 (kServe) or f32 (kExact); all
+  // states of a step have the same type. Adapters are published.
   // Throws kInvalidArgument for a token outside the vocabulary, kInternal if a NaN or Inf appears.
   void Forward(Exec& exec, const Step& step, MatrixView<float> hidden) const;
 
@@ -58,6 +62,7 @@ class Decoder {
  private:
   const ModelConfig& config_;
   const Weights& weights_;
+  ops::RopeTable rope_;  // never Set: copied into each step's scratch
 };
 
 }  // namespace bakestone

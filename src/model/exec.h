@@ -4,6 +4,7 @@
 // once, `Exec exec(kernels, pool);`, and keep it. It is not tied to a model.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -11,6 +12,7 @@
 #include "ops/attention.h"
 #include "ops/context.h"
 #include "ops/linear.h"
+#include "ops/rows.h"
 #include "tensor/arena.h"
 
 namespace bakestone {
@@ -18,8 +20,9 @@ namespace bakestone {
 // The decoder's own; nobody else reads it.
 struct DecoderScratch {
   Arena arena;
-  ops::QuantizedRows rows, gathered;              // inputs of matrix products
-  std::vector<ops::TemporaryPages> run_pages;     // of the runs without a state
+  ops::QuantizedRows rows;                     // input of a matrix product
+  std::optional<ops::RopeTable> rope, out_rope;  // of all rows, of the output rows
+  std::vector<ops::TemporaryPages> run_pages;  // of the runs without a state
 };
 
 struct Exec {

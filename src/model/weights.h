@@ -1,7 +1,8 @@
 // The weights of one model in the form their users need: panels for the kernels, packed once at load
 // from the mapped GGUF (the file's pages are let go as they are packed, so there are never two copies),
 // norms as f32 effective scale. Canonical order is Hugging Face's: the rows of q and k of
-// llama-architecture files are un-permuted here. Read-only after load; any number of threads.
+// llama-architecture files are un-permuted here. Every tensor of the file must be one that the decoder
+// uses: what it would ignore could change the result. Read-only after load; any number of threads.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +35,7 @@ class Weight {
   int64_t bytes() const noexcept { return static_cast<int64_t>(storage_.size()); }
 
  private:
-  friend class Weights;
+  friend class WeightsLoader;
   DType disk_type_ = DType::kF32;
   Panel panel_{};
   Buffer<uint8_t> storage_;
@@ -49,7 +50,8 @@ struct LayerWeights {
 
 class Weights {
  public:
-  // Throws kCorrupt or kUnsupported naming the tensor, expected and found shape or type.
+  // Throws kCorrupt or kUnsupported naming the file, the tensor, expected and found shape or type.
+  // kernels: whose panels to make (every table of a CPU reads the same).
   static std::unique_ptr<Weights> Load(const GgufFile& file, const ModelConfig& config,
                                        const KernelTable& kernels, ThreadPool& pool);
 

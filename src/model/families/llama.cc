@@ -166,7 +166,6 @@ ModelConfig ReadLlama(const GgufFile& file) {
           file.name(), config.vocab_size);
   }
   config.tied_embedding = file.FindTensor("output.weight") == nullptr;
-  config.qkv_bias = file.FindTensor("blk.0.attn_q.bias") != nullptr;
   config.permuted_qk = GgufPermutesQueryKey(config.architecture);
   return config;
 }

@@ -1,0 +1,365 @@
+#include "model/decoder.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/error.h"
+#include "ops/attention.h"
+#include "ops/linear.h"
+#include "ops/rows.h"
+
+namespace bakestone {
+namespace {
+
+// A set of rows that go through the network together, with everything that depends on which rows they
+// are. A step has two: all rows, and after the last layer's keys and values only the output rows.
+struct RowSet {
+  int64_t rows = 0;
+  std::span<const AdapterRun> adapters;  // of these rows; none for the base
+  std::span<const KvRun> runs;
+  const ops::RopeTable* rope = nullptr;
+};
+
+// One layer's pages of a run that has a state.
+struct RunPages {
+  uint8_t **k, **v;
+};
+
+struct SiteOutput {
+  Site site;
+  MatrixView<float> y;
+};
+
+// The forms of activations that a few products need, each once.
+class Forms {
+ public:
+  void Add(ActType type) {
+    if (std::find(types_.begin(), types_.begin() + count_, type) == types_.begin() + count_) {
+      types_[count_++] = type;
+    }
+  }
+  std::span<const ActType> span() const { return {types_.data(), count_}; }
+
+ private:
+  std::array<ActType, kNumActTypes> types_{};
+  size_t count_ = 0;
+};
+
+// One call of Forward. T rows of the step, R output rows.
+class Pass {
+ public:
+  Pass(const ModelConfig& config, const Weights& weights, const ops::RopeTable& rope, Exec& exec,
+       const Step& step)
+      : config_(config), weights_(weights), exec_(exec), step_(step), arena_(exec.scratch.arena) {
+    CheckStep();
+    exec.scratch.rope = rope;
+    exec.scratch.rope->Set(step.positions);
+    PlanPages();
+    all_ = {.rows = static_cast<int64_t>(step.tokens.size()),
+            .adapters = step.adapters,
+            .runs = PlanRuns(),
+            .rope = &*exec.scratch.rope};
+    out_ = all_;
+    if (num_outputs() < all_.rows) PlanOutputs(rope);
+  }
+
+  void Run(MatrixView<float> hidden) {
+    MatrixView<float> x = arena_.TakeMatrix<float>(all_.rows, config_.hidden_dim);
+    ops::Embed(exec_.context, weights_.embedding.panel(), step_.tokens, x);
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      const bool last = layer + 1 == config_.num_layers;
+      LoadPages(layer);
+      x = Attention(layer, x, last && num_outputs() < all_.rows);
+      if (x.rows == 0) return;
+      Mlp(layer, x, last ? out_ : all_);
+    }
+    ops::RmsNorm(exec_.context, x, weights_.final_norm, config_.norm_eps, hidden);
+  }
+
+ private:
+  int64_t num_outputs() const { return static_cast<int64_t>(step_.output_rows.size()); }
+  const LayerWeights& Layer(int64_t layer) const {
+    return weights_.layers[static_cast<size_t>(layer)];
+  }
+
+  void CheckStep() const {
+    const auto rows = static_cast<int32_t>(step_.tokens.size());
+    BAKESTONE_CHECK(rows > 0 && step_.positions.size() == step_.tokens.size());
+    for (size_t i = 0; i < step_.tokens.size(); ++i) {
+      if (step_.tokens[i] < 0 || step_.tokens[i] >= config_.vocab_size) {
+        Throw(ErrorCode::kInvalidArgument, "token {}: expected an id from 0 to {}, found {}", i,
+              config_.vocab_size - 1, step_.tokens[i]);
+      }
+      BAKESTONE_CHECK(step_.positions[i] >= 0);
+    }
+    int32_t end = 0;
+    for (const SequenceRun& run : step_.sequences) {
+      BAKESTONE_CHECK(run.begin == end && run.end > run.begin);
+      BAKESTONE_CHECK(run.state == nullptr || run.state->reserved() >= run.end - run.begin);
+      end = run.end;
+    }
+    BAKESTONE_CHECK(end == rows);
+    end = step_.adapters.empty() ? rows : 0;
+    for (const AdapterRun& run : step_.adapters) {
+      BAKESTONE_CHECK(run.begin == end && run.end > run.begin);
+      BAKESTONE_CHECK(run.adapter == nullptr || run.adapter->published());
+      end = run.end;
+    }
+    BAKESTONE_CHECK(end == rows);
+    int32_t previous = -1;
+    for (const int32_t row : step_.output_rows) {
+      BAKESTONE_CHECK(row > previous && row < rows);
+      previous = row;
+    }
+  }
+
+  // The type of keys and values, and room for those of runs without a state.
+  void PlanPages() {
+    attention_ = {.heads = config_.num_heads,
+                  .kv_heads = config_.num_kv_heads,
+                  .head_dim = config_.head_dim,
+                  .element = exec_.precision == Precision::kExact ? KvElement::kF32
+                                                                  : KvElement::kBF16};
+    const SequenceState* first = nullptr;
+    size_t num_without = 0;
+    for (const SequenceRun& run : step_.sequences) {
+      if (run.state == nullptr) {
+        ++num_without;
+        continue;
+      }
+      if (first == nullptr) first = run.state;
+      BAKESTONE_CHECK(run.state->kv_type() == first->kv_type());
+    }
+    if (first != nullptr) {
+      attention_.element = first->kv_type() == KvType::kF32 ? KvElement::kF32 : KvElement::kBF16;
+    }
+    std::vector<ops::TemporaryPages>& temporary = exec_.scratch.run_pages;
+    if (temporary.size() < num_without) temporary.resize(num_without);
+    size_t next = 0;
+    for (const SequenceRun& run : step_.sequences) {
+      if (run.state == nullptr) temporary[next++].Reset(attention_, run.end - run.begin);
+    }
+  }
+
+  // The pages of runs with a state are filled in layer by layer (LoadPages).
+  std::span<const KvRun> PlanRuns() {
+    const auto count = static_cast<int64_t>(step_.sequences.size());
+    KvRun* runs = arena_.Take<KvRun>(count);
+    pages_ = arena_.Take<RunPages>(count);
+    size_t next_temporary = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const SequenceRun& run = step_.sequences[static_cast<size_t>(i)];
+      runs[i] = {.row_begin = run.begin, .row_end = run.end, .first_slot = 0,
+                 .k_pages = nullptr, .v_pages = nullptr};
+      if (run.state == nullptr) {
+        const ops::TemporaryPages& pages = exec_.scratch.run_pages[next_temporary++];
+        runs[i].k_pages = pages.k_pages();
+        runs[i].v_pages = pages.v_pages();
+        continue;
+      }
+      runs[i].first_slot = run.state->length();
+      pages_[i] = {.k = arena_.Take<uint8_t*>(run.state->num_pages()),
+                   .v = arena_.Take<uint8_t*>(run.state->num_pages())};
+      runs[i].k_pages = pages_[i].k;
+      runs[i].v_pages = pages_[i].v;
+    }
+    return {runs, static_cast<size_t>(count)};
+  }
+
+  void LoadPages(int64_t layer) const {
+    for (size_t i = 0; i < step_.sequences.size(); ++i) {
+      const SequenceState* state = step_.sequences[i].state;
+      if (state == nullptr) continue;
+      for (int64_t page = 0; page < state->num_pages(); ++page) {
+        pages_[i].k[page] = state->Keys(layer, page);
+        pages_[i].v[page] = state->Values(layer, page);
+      }
+    }
+  }
+
+  // The output rows as a set of their own: rows that follow each other in a run stay one run.
+  void PlanOutputs(const ops::RopeTable& rope) {
+    const std::span<const int32_t> rows = step_.output_rows;
+    KvRun* runs = arena_.Take<KvRun>(num_outputs());
+    auto* adapters = arena_.Take<AdapterRun>(static_cast<int64_t>(step_.adapters.size()));
+    int32_t* positions = arena_.Take<int32_t>(num_outputs());
+    size_t num_runs = 0, num_adapters = 0, run = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const auto at = static_cast<int64_t>(i);
+      positions[i] = step_.positions[static_cast<size_t>(rows[i])];
+      const bool follows = i > 0 && rows[i] == rows[i - 1] + 1 && rows[i] < all_.runs[run].row_end;
+      if (follows) {
+        ++runs[num_runs - 1].row_end;
+        continue;
+      }
+      while (rows[i] >= all_.runs[run].row_end) ++run;
+      runs[num_runs] = all_.runs[run];
+      runs[num_runs].first_slot += rows[i] - all_.runs[run].row_begin;
+      runs[num_runs].row_begin = at;
+      runs[num_runs++].row_end = at + 1;
+    }
+    const auto index_of = [&](int32_t row) {
+      return static_cast<int32_t>(std::lower_bound(rows.begin(), rows.end(), row) - rows.begin());
+    };
+    for (const AdapterRun& whole : step_.adapters) {
+      const AdapterRun part = {index_of(whole.begin), index_of(whole.end), whole.adapter};
+      if (part.end > part.begin) adapters[num_adapters++] = part;
+    }
+    exec_.scratch.out_rope = rope;
+    exec_.scratch.out_rope->Set({positions, rows.size()});
+    out_ = {.rows = num_outputs(),
+            .adapters = {adapters, num_adapters},
+            .runs = {runs, num_runs},
+            .rope = &*exec_.scratch.out_rope};
+  }
+
+  Forms FormsFor(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs) const {
+    Forms forms;
+    for (const SiteOutput& output : outputs) {
+      forms.Add(ops::ActTypeFor(Layer(layer).at(output.site).panel().type, exec_.precision));
+      if (Adapted(layer, set, output.site)) forms.Add(ops::LoraActType(exec_.precision));
+    }
+    return forms;
+  }
+
+  static bool Adapted(int64_t layer, const RowSet& set, Site site) {
+    const LinearId id = {static_cast<int32_t>(layer), site};
+    return std::any_of(set.adapters.begin(), set.adapters.end(), [&](const AdapterRun& run) {
+      return run.adapter != nullptr && run.adapter->FindPanels(id) != nullptr;
+    });
+  }
+
+  // y = W x (+ bias) or y += W x, then the adapters; the input is in scratch.rows.
+  void Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs,
+                Epilogue epilogue) {
+    std::array<ops::Product, kNumSites> products;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const Weight& weight = Layer(layer).at(outputs[i].site);
+      products[i] = {.panel = weight.panel(), .bias = weight.bias(), .y = outputs[i].y};
+    }
+    const ops::QuantizedRows& x = exec_.scratch.rows;
+    ops::MatMul(exec_.context, x, {products.data(), outputs.size()}, exec_.precision, epilogue);
+    for (const SiteOutput& output : outputs) {
+      const LinearId id = {static_cast<int32_t>(layer), output.site};
+      for (const AdapterRun& run : set.adapters) {
+        const ops::LoraPanels* lora = run.adapter ? run.adapter->FindPanels(id) : nullptr;
+        if (lora == nullptr) continue;
+        const int64_t count = run.end - run.begin;
+        ops::Lora(exec_.context, x, run.begin, count, *lora, output.y.Rows(run.begin, count),
+                  exec_.precision);
+      }
+    }
+  }
+
+  void NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x,
+                      std::span<const float> norm, std::span<const SiteOutput> outputs,
+                      const char* what) {
+    ops::RmsNormQuantize(exec_.context, x, norm, config_.norm_eps, {},
+                         FormsFor(layer, set, outputs).span(), exec_.scratch.rows, what);
+    Products(layer, set, outputs, Epilogue::kStore);
+  }
+
+  // x [T, hidden] plus attention, in place; only_outputs: the output rows alone, as a new matrix
+  // (of no rows where keys and values were all that was asked for).
+  MatrixView<float> Attention(int64_t layer, MatrixView<float> x, bool only_outputs) {
+    const RowSet& set = only_outputs ? out_ : all_;
+    const std::vector<float>& norm = Layer(layer).attention_norm;
+    MatrixView<float> y = only_outputs ? GatherOutputs(x) : x;
+    Arena::Scope scope(arena_);
+    const MatrixView<float> k = arena_.TakeMatrix<float>(all_.rows, config_.kv_dim());
+    const MatrixView<float> v = arena_.TakeMatrix<float>(all_.rows, config_.kv_dim());
+    const MatrixView<float> q = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
+    const std::array<SiteOutput, 3> outputs = {{{Site::kK, k}, {Site::kV, v}, {Site::kQ, q}}};
+    const std::span<const SiteOutput> sites = outputs;
+    NormedProducts(layer, all_, x, norm, only_outputs ? sites.first(2) : sites, "attention input");
+    ops::Rope(exec_.context, *all_.rope, k, config_.head_dim);
+    ops::WriteKv(exec_.context, attention_, all_.runs, k, v);
+    if (set.rows == 0) return y;
+    if (only_outputs) NormedProducts(layer, set, y, norm, sites.last(1), "attention input");
+    ops::Rope(exec_.context, *set.rope, q, config_.head_dim);
+    const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
+    ops::Attention(exec_.context, attention_, set.runs, q, mixed);
+    const SiteOutput o = {Site::kO, y};
+    ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,
+                  "attention output");
+    Products(layer, set, {&o, 1}, Epilogue::kAdd);
+    return y;
+  }
+
+  // x += down(SwiGLU(gate, up)), the rows of `set`.
+  void Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
+    Arena::Scope scope(arena_);
+    const LayerWeights& weights = Layer(layer);
+    const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_dim);
+    const SiteOutput down = {Site::kDown, x};
+    const Forms down_forms = FormsFor(layer, set, {&down, 1});
+    const bool fused = weights.gate.panel().type == weights.up.panel().type &&
+                       !weights.gate.bias() && !weights.up.bias() &&
+                       !Adapted(layer, set, Site::kGate) && !Adapted(layer, set, Site::kUp);
+    if (fused) {
+      Forms forms;
+      forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
+      ops::RmsNormQuantize(exec_.context, x, weights.mlp_norm, config_.norm_eps, {}, forms.span(),
+                           exec_.scratch.rows, "MLP input");
+      ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, weights.gate.panel(),
+                        weights.up.panel(), gate, exec_.precision);
+      ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
+    } else {
+      const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_dim);
+      const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
+      NormedProducts(layer, set, x, weights.mlp_norm, outputs, "MLP input");
+      ops::SwiGluQuantize(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows,
+                          "MLP activation");
+    }
+    Products(layer, set, {&down, 1}, Epilogue::kAdd);
+  }
+
+  MatrixView<float> GatherOutputs(MatrixView<const float> x) {
+    const MatrixView<float> y = arena_.TakeMatrix<float>(num_outputs(), x.cols);
+    for (int64_t i = 0; i < y.rows; ++i) {
+      const float* row = x.Row(step_.output_rows[static_cast<size_t>(i)]);
+      std::memcpy(y.Row(i), row, static_cast<size_t>(x.cols) * sizeof(float));
+    }
+    return y;
+  }
+
+  const ModelConfig& config_;
+  const Weights& weights_;
+  Exec& exec_;
+  const Step& step_;
+  Arena& arena_;
+  ops::AttentionShape attention_;
+  RunPages* pages_ = nullptr;  // [sequences]
+  RowSet all_, out_;
+};
+
+}  // namespace
+
+Decoder::Decoder(const ModelConfig& config, const Weights& weights)
+    : config_(config),
+      weights_(weights),
+      rope_({.theta = config.rope.theta,
+             .dim = config.rope.dim,
+             .linear_scale = config.rope.linear_scale,
+             .frequency_factors = config.rope.frequency_factors}) {}
+
+void Decoder::Forward(Exec& exec, const Step& step, MatrixView<float> hidden) const {
+  BAKESTONE_CHECK(hidden.rows == static_cast<int64_t>(step.output_rows.size()));
+  BAKESTONE_CHECK(hidden.rows == 0 || hidden.cols == config_.hidden_dim);
+  Arena::Scope scope(exec.scratch.arena);
+  Pass(config_, weights_, rope_, exec, step).Run(hidden);
+}
+
+void Decoder::Logits(Exec& exec, MatrixView<const float> hidden, MatrixView<float> logits) const {
+  BAKESTONE_CHECK(hidden.rows == logits.rows && hidden.cols == config_.hidden_dim &&
+                  logits.cols == config_.vocab_size);
+  if (hidden.rows == 0) return;
+  const Weight& head = weights_.head();
+  const ActType form = ops::ActTypeFor(head.panel().type, exec.precision);
+  ops::Quantize(exec.context, hidden, {&form, 1}, exec.scratch.rows, "head input");
+  const ops::Product product = {.panel = head.panel(), .bias = head.bias(), .y = logits};
+  ops::MatMul(exec.context, exec.scratch.rows, {&product, 1}, exec.precision);
+}
+
+}  // namespace bakestone

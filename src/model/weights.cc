@@ -1,0 +1,185 @@
+#include "model/weights.h"
+
+#include <array>
+#include <string_view>
+#include <unordered_set>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "format/gguf.h"
+#include "format/q_k_permute.h"
+#include "kernels/pack.h"
+#include "ops/linear.h"
+#include "tensor/dequantize.h"
+
+namespace bakestone {
+namespace {
+
+constexpr std::array<const char*, kNumSites> kGgufNames = {
+    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+
+std::string ShapeText(const GgufTensor& tensor) {
+  std::string text;
+  for (int i = 0; i < tensor.num_dims; ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : " x ", tensor.ne[static_cast<size_t>(i)]);
+  }
+  return text.empty() ? "a scalar" : text;
+}
+
+bool IsPlain(DType type) {
+  return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
+}
+
+}  // namespace
+
+// Takes the tensors of one file, each once.
+class WeightsLoader {
+ public:
+  WeightsLoader(const GgufFile& file, const ModelConfig& config, ThreadPool& pool)
+      : file_(file), config_(config), pool_(pool) {}
+
+  Weight Matrix(const std::string& name, LinearShape shape, bool permuted) {
+    const GgufTensor& tensor = Take(name + ".weight");
+    if (tensor.num_dims != 2 || tensor.cols() != shape.k || tensor.rows() != shape.n) {
+      Throw(ErrorCode::kCorrupt, "{}: tensor '{}': expected shape {} x {}, found {}", file_.name(),
+            tensor.name, shape.k, shape.n, ShapeText(tensor));
+    }
+    if (!PanelTypeOf(tensor.type)) {
+      Throw(ErrorCode::kUnsupported, "{}: tensor '{}': expected a type of weights, found {}",
+            file_.name(), tensor.name, DTypeName(tensor.type));
+    }
+    const std::vector<int32_t> row_map = permuted ? FileRows(shape.n) : std::vector<int32_t>();
+    ops::PackedMatrix packed =
+        ops::Pack(pool_, tensor.type, tensor.data.data(), shape.n, shape.k, row_map);
+    Weight weight;
+    weight.disk_type_ = tensor.type;
+    weight.panel_ = packed.panel;
+    weight.storage_ = std::move(packed.storage);
+    weight.bias_ = Bias(name + ".bias", shape.n, row_map);
+    if (!file_.mapping().bytes().empty()) file_.mapping().Forget(tensor.data);
+    return weight;
+  }
+
+  std::vector<float> Vector(const std::string& name, int64_t n) {
+    const GgufTensor& tensor = Take(name);
+    if (tensor.num_dims != 1 || tensor.cols() != n) {
+      Throw(ErrorCode::kCorrupt, "{}: tensor '{}': expected shape {}, found {}", file_.name(),
+            tensor.name, n, ShapeText(tensor));
+    }
+    if (!IsPlain(tensor.type)) {
+      Throw(ErrorCode::kUnsupported, "{}: tensor '{}': expected F32, F16 or BF16, found {}",
+            file_.name(), tensor.name, DTypeName(tensor.type));
+    }
+    std::vector<float> values(static_cast<size_t>(n));
+    DequantizeRow(tensor.type, tensor.data.data(), values.data(), n);
+    return values;
+  }
+
+  LayerWeights Layer(int64_t layer) {
+    const std::string prefix = fmt::format("blk.{}.", layer);
+    const auto matrix = [&](Site site) {
+      const bool permuted = config_.permuted_qk && (site == Site::kQ || site == Site::kK);
+      return Matrix(prefix + kGgufNames[static_cast<size_t>(site)], ShapeOf(config_, site),
+                    permuted);
+    };
+    LayerWeights weights;
+    weights.attention_norm = Vector(prefix + "attn_norm.weight", config_.hidden_dim);
+    weights.mlp_norm = Vector(prefix + "ffn_norm.weight", config_.hidden_dim);
+    weights.q = matrix(Site::kQ);
+    weights.k = matrix(Site::kK);
+    weights.v = matrix(Site::kV);
+    weights.o = matrix(Site::kO);
+    weights.gate = matrix(Site::kGate);
+    weights.up = matrix(Site::kUp);
+    weights.down = matrix(Site::kDown);
+    return weights;
+  }
+
+  // Call last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
+  void CheckAllTaken() {
+    if (file_.FindTensor("rope_freqs.weight") != nullptr) taken_.insert("rope_freqs.weight");
+    for (const GgufTensor& tensor : file_.tensors()) {
+      if (taken_.contains(tensor.name)) continue;
+      Throw(ErrorCode::kUnsupported,
+            "{}: tensor '{}': expected only tensors of a plain {} model of {} layers, found one that "
+            "would be ignored", file_.name(), tensor.name, config_.architecture, config_.num_layers);
+    }
+  }
+
+ private:
+  const GgufTensor& Take(const std::string& name) {
+    const GgufTensor& tensor = file_.Tensor(name);
+    taken_.insert(tensor.name);
+    return tensor;
+  }
+
+  std::vector<float> Bias(const std::string& name, int64_t n, const std::vector<int32_t>& row_map) {
+    if (file_.FindTensor(name) == nullptr) return {};
+    std::vector<float> in_file = Vector(name, n);
+    if (row_map.empty()) return in_file;
+    std::vector<float> bias(in_file.size());
+    for (size_t i = 0; i < bias.size(); ++i) bias[i] = in_file[static_cast<size_t>(row_map[i])];
+    return bias;
+  }
+
+  // The file row of each row in Hugging Face order.
+  std::vector<int32_t> FileRows(int64_t n) const {
+    std::vector<int32_t> rows(static_cast<size_t>(n));
+    for (int64_t row = 0; row < n; ++row) {
+      rows[static_cast<size_t>(HfRowOfGgufRow(row, config_.head_dim))] = static_cast<int32_t>(row);
+    }
+    return rows;
+  }
+
+  const GgufFile& file_;
+  const ModelConfig& config_;
+  ThreadPool& pool_;
+  std::unordered_set<std::string_view> taken_;
+};
+
+void Weight::DequantizeRows(const KernelTable& kernels, Range rows,
+                            MatrixView<float> out) const noexcept {
+  ops::DequantizeRows(kernels, panel_, rows.begin, out.Rows(0, rows.end - rows.begin));
+}
+
+const Weight& LayerWeights::at(Site site) const {
+  switch (site) {
+    case Site::kQ: return q;
+    case Site::kK: return k;
+    case Site::kV: return v;
+    case Site::kO: return o;
+    case Site::kGate: return gate;
+    case Site::kUp: return up;
+    case Site::kDown: return down;
+  }
+  return down;
+}
+
+std::unique_ptr<Weights> Weights::Load(const GgufFile& file, const ModelConfig& config,
+                                       const KernelTable&, ThreadPool& pool) {
+  WeightsLoader loader(file, config, pool);
+  auto weights = std::make_unique<Weights>();
+  const LinearShape table = {.n = config.vocab_size, .k = config.hidden_dim};
+  weights->embedding = loader.Matrix("token_embd", table, false);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    weights->layers.push_back(loader.Layer(layer));
+  }
+  weights->final_norm = loader.Vector("output_norm.weight", config.hidden_dim);
+  if (!config.tied_embedding) {
+    weights->untied_head = std::make_unique<Weight>(loader.Matrix("output", table, false));
+  }
+  loader.CheckAllTaken();
+  return weights;
+}
+
+int64_t Weights::bytes() const noexcept {
+  int64_t total = embedding.bytes() + (untied_head ? untied_head->bytes() : 0);
+  for (const LayerWeights& layer : layers) {
+    for (int site = 0; site < kNumSites; ++site) total += layer.at(static_cast<Site>(site)).bytes();
+  }
+  return total;
+}
+
+}  // namespace bakestone
