@@ -1,0 +1,270 @@
+#include "kernels/pack.h"
+
+#include <cstring>
+
+#include "tensor/blocks.h"
+
+namespace bakestone {
+namespace {
+
+// Writers of one row's lane; the readers are in reference/panel_reader.cc. q holds 32 raw quants.
+
+void PutNibbles(uint8_t* plane, const uint8_t* q) {
+  for (int k = 0; k < 16; ++k) {
+    plane[k / 4 * 64 + k % 4] = static_cast<uint8_t>((q[k] & 15) | (q[k + 16] & 15) << 4);
+  }
+}
+
+void PutTwoBits(uint8_t* plane, const uint8_t* q) {
+  for (int v = 0; v < 2; ++v) {
+    for (int i = 0; i < 4; ++i) {
+      int byte = 0;
+      for (int s = 0; s < 4; ++s) byte |= (q[16 * v + 4 * s + i] & 3) << (2 * s);
+      plane[v * 64 + i] = static_cast<uint8_t>(byte);
+    }
+  }
+}
+
+void PutBits(uint8_t* plane, const uint8_t* bits) {
+  for (int i = 0; i < 4; ++i) {
+    int byte = 0;
+    for (int g = 0; g < 8; ++g) byte |= (bits[4 * g + i] & 1) << g;
+    plane[i] = static_cast<uint8_t>(byte);
+  }
+}
+
+void PutHalf(uint8_t* side, int lane, uint16_t bits) { std::memcpy(side + 2 * lane, &bits, 2); }
+
+// Where one block of one lane goes: low and high already point at the lane.
+struct Target {
+  uint8_t *low, *high, *side;
+  int lane;
+};
+
+// The nibbles of a block of 32 already pair weights j and j + 16, as the panel does.
+void PutPairedNibbles(uint8_t* plane, const uint8_t* qs) {
+  for (int j = 0; j < 4; ++j) std::memcpy(plane + j * 64, qs + 4 * j, 4);
+}
+
+void PutFifthBits(uint8_t* plane, const uint8_t* qh) {
+  uint8_t bits[32];
+  for (int k = 0; k < 32; ++k) bits[k] = static_cast<uint8_t>(qh[k / 8] >> (k % 8));
+  PutBits(plane, bits);
+}
+
+template <class Block>
+void PutSimple(const Block& b, const Target& t) {  // Q4_0, IQ4_NL
+  PutPairedNibbles(t.low, b.qs);
+  PutHalf(t.side, t.lane, b.d);
+}
+void Put(const BlockQ4_0& b, const Target& t) { PutSimple(b, t); }
+void Put(const BlockIQ4_NL& b, const Target& t) { PutSimple(b, t); }
+
+void Put(const BlockQ4_1& b, const Target& t) {
+  PutSimple(b, t);
+  PutHalf(t.side + 32, t.lane, b.m);
+}
+
+void Put(const BlockQ5_0& b, const Target& t) {
+  PutSimple(b, t);
+  PutFifthBits(t.high, b.qh);
+}
+
+void Put(const BlockQ5_1& b, const Target& t) {
+  PutSimple(b, t);
+  PutFifthBits(t.high, b.qh);
+  PutHalf(t.side + 32, t.lane, b.m);
+}
+
+void Put(const BlockQ8_0& b, const Target& t) {
+  for (int g = 0; g < 8; ++g) {
+    uint32_t word;
+    std::memcpy(&word, b.qs + 4 * g, 4);
+    word ^= 0x80808080u;  // biased by 128
+    std::memcpy(t.low + g * 64, &word, 4);
+  }
+  PutHalf(t.side, t.lane, b.d);
+}
+
+void Put(const BlockMXFP4& b, const Target& t) {
+  PutPairedNibbles(t.low, b.qs);
+  t.side[t.lane] = b.e;
+}
+
+// Two bits of the 32 weights `sub` of a super-block, as Q2_K and Q3_K store them.
+void FileTwoBits(const uint8_t* qs, int sub, uint8_t* q) {
+  for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(qs[sub / 4 * 32 + l] >> (sub % 4 * 2));
+}
+
+void Put(const BlockQ2_K& b, const Target& t) {
+  uint8_t q[32];
+  for (int sub = 0; sub < 8; ++sub) {
+    FileTwoBits(b.qs, sub, q);
+    PutTwoBits(t.low + sub * 128, q);
+  }
+  PutHalf(t.side, t.lane, b.d);
+  PutHalf(t.side + 32, t.lane, b.dmin);
+  for (int g = 0; g < 16; ++g) t.side[64 + g * 16 + t.lane] = b.scales[g];
+}
+
+void Put(const BlockQ3_K& b, const Target& t) {
+  uint8_t q[32];
+  for (int sub = 0; sub < 8; ++sub) {
+    FileTwoBits(b.qs, sub, q);
+    PutTwoBits(t.low + sub * 128, q);
+    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(b.hmask[l] >> sub);
+    PutBits(t.high + sub * 64, q);
+  }
+  PutHalf(t.side, t.lane, b.d);
+  for (int g = 0; g < 12; ++g) t.side[32 + g * 16 + t.lane] = b.scales[g];
+}
+
+// The nibbles of the 32 weights `sub` of a super-block, as Q4_K, Q5_K store them.
+void FileNibbles(const uint8_t* qs, int sub, uint8_t* q) {
+  const int shift = sub % 2 * 4;
+  for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(qs[sub / 2 * 32 + l] >> shift);
+}
+
+// The 6-bit scales and minima of Q4_K and Q5_K (blocks.h), one byte each.
+void PutScaleMin(const uint8_t* s, uint8_t* side, int lane) {
+  for (int j = 0; j < 8; ++j) {
+    const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+    const int min = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
+    side[64 + j * 16 + lane] = static_cast<uint8_t>(scale);
+    side[192 + j * 16 + lane] = static_cast<uint8_t>(min);
+  }
+}
+
+template <class Block>
+void PutNibbleSuper(const Block& b, const Target& t) {
+  uint8_t q[32];
+  for (int sub = 0; sub < 8; ++sub) {
+    FileNibbles(b.qs, sub, q);
+    PutNibbles(t.low + sub * 256, q);
+  }
+  PutHalf(t.side, t.lane, b.d);
+  PutHalf(t.side + 32, t.lane, b.dmin);
+  PutScaleMin(b.scales, t.side, t.lane);
+}
+
+void Put(const BlockQ4_K& b, const Target& t) { PutNibbleSuper(b, t); }
+
+void Put(const BlockQ5_K& b, const Target& t) {
+  PutNibbleSuper(b, t);
+  uint8_t q[32];
+  for (int sub = 0; sub < 8; ++sub) {
+    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(b.qh[l] >> sub);
+    PutBits(t.high + sub * 64, q);
+  }
+}
+
+void Put(const BlockQ6_K& b, const Target& t) {
+  uint8_t q[32];
+  for (int sub = 0; sub < 8; ++sub) {
+    const int half = sub / 4, quarter = sub % 4;
+    const uint8_t* ql = b.ql + 64 * half + 32 * (quarter % 2);
+    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(ql[l] >> (quarter < 2 ? 0 : 4));
+    PutNibbles(t.low + sub * 256, q);
+    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(b.qh[32 * half + l] >> (2 * quarter));
+    PutTwoBits(t.high + sub * 128, q);
+  }
+  PutHalf(t.side, t.lane, b.d);
+  for (int g = 0; g < 16; ++g) {
+    t.side[32 + g * 16 + t.lane] = static_cast<uint8_t>(b.scales[g]);
+  }
+}
+
+void Put(const BlockIQ4_XS& b, const Target& t) {
+  for (int sub = 0; sub < 8; ++sub) PutPairedNibbles(t.low + sub * 256, b.qs + sub * 16);
+  PutHalf(t.side, t.lane, b.d);
+  for (int g = 0; g < 8; ++g) {
+    const int low = (b.scales_l[g / 2] >> (g % 2 * 4)) & 15, high = (b.scales_h >> (2 * g)) & 3;
+    t.side[32 + g * 16 + t.lane] = static_cast<uint8_t>((low | high << 4) - 32);
+  }
+}
+
+template <class Block>
+void PackRow(PanelType type, const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
+  const PanelShape shape = PanelShapeOf(type);
+  const int64_t blocks = k / shape.block;
+  uint8_t* low = strip + lane * 4;
+  uint8_t* high = strip + blocks * shape.low + lane * 4;
+  uint8_t* side = strip + blocks * (shape.low + shape.high);
+  for (int64_t i = 0; i < blocks; ++i) {
+    Block block;  // copied: blocks of a file are aligned to 1 byte
+    std::memcpy(&block, row + i * static_cast<int64_t>(sizeof(Block)), sizeof(Block));
+    Put(block, {low, high, side, lane});
+    low += shape.low;
+    high += shape.high;
+    side += shape.side;
+  }
+}
+
+template <class T>
+void PackPlain(const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
+  for (int64_t i = 0; i < k; ++i) {
+    std::memcpy(strip + (i * 16 + lane) * static_cast<int64_t>(sizeof(T)),
+                row + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
+  }
+}
+
+void PackPairs(const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
+  for (int64_t i = 0; i < k; ++i) {
+    std::memcpy(strip + (i / 2 * 32 + lane * 2 + i % 2) * 2, row + i * 2, 2);
+  }
+}
+
+void PackOneRow(PanelType type, const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
+  switch (type) {
+    case PanelType::kF32: return PackPlain<float>(row, k, strip, lane);
+    case PanelType::kF16: return PackPlain<uint16_t>(row, k, strip, lane);
+    case PanelType::kBF16: return PackPairs(row, k, strip, lane);
+    case PanelType::kQ4_0: return PackRow<BlockQ4_0>(type, row, k, strip, lane);
+    case PanelType::kQ4_1: return PackRow<BlockQ4_1>(type, row, k, strip, lane);
+    case PanelType::kQ5_0: return PackRow<BlockQ5_0>(type, row, k, strip, lane);
+    case PanelType::kQ5_1: return PackRow<BlockQ5_1>(type, row, k, strip, lane);
+    case PanelType::kQ8_0: return PackRow<BlockQ8_0>(type, row, k, strip, lane);
+    case PanelType::kQ2_K: return PackRow<BlockQ2_K>(type, row, k, strip, lane);
+    case PanelType::kQ3_K: return PackRow<BlockQ3_K>(type, row, k, strip, lane);
+    case PanelType::kQ4_K: return PackRow<BlockQ4_K>(type, row, k, strip, lane);
+    case PanelType::kQ5_K: return PackRow<BlockQ5_K>(type, row, k, strip, lane);
+    case PanelType::kQ6_K: return PackRow<BlockQ6_K>(type, row, k, strip, lane);
+    case PanelType::kIQ4_NL: return PackRow<BlockIQ4_NL>(type, row, k, strip, lane);
+    case PanelType::kIQ4_XS: return PackRow<BlockIQ4_XS>(type, row, k, strip, lane);
+    case PanelType::kMXFP4: return PackRow<BlockMXFP4>(type, row, k, strip, lane);
+  }
+}
+
+// By PanelType.
+constexpr DType kDiskTypes[kNumPanelTypes] = {
+    DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1,   DType::kQ5_0,
+    DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,   DType::kQ5_K,
+    DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
+
+}  // namespace
+
+std::optional<PanelType> PanelTypeOf(DType type) {
+  for (int i = 0; i < kNumPanelTypes; ++i) {
+    if (kDiskTypes[i] == type) return static_cast<PanelType>(i);
+  }
+  return std::nullopt;
+}
+
+DType DiskTypeOf(PanelType type) { return kDiskTypes[static_cast<int>(type)]; }
+
+void PackStrips(const PackArgs& args, Range strips) noexcept {
+  const DType disk = DiskTypeOf(args.type);
+  const int64_t row_bytes = args.k / BlockSize(disk) * BlockBytes(disk);
+  const int64_t strip_bytes = StripBytes(args.type, args.k);
+  for (int64_t s = strips.begin; s < strips.end; ++s) {
+    uint8_t* strip = args.panel + s * strip_bytes;
+    std::memset(strip, 0, static_cast<size_t>(strip_bytes));
+    for (int lane = 0; lane < kStripRows && s * kStripRows + lane < args.n; ++lane) {
+      const int64_t row = s * kStripRows + lane;
+      const int64_t from = args.row_map != nullptr ? args.row_map[row] : row;
+      PackOneRow(args.type, args.rows + from * row_bytes, args.k, strip, lane);
+    }
+  }
+}
+
+}  // namespace bakestone

@@ -1,0 +1,15 @@
+// The serving half of each table, constant-initialized in a unit of its own; dispatch.cc puts tables
+// together and knows which CPU runs which.
+#pragma once
+
+#include "kernels/kernel_table.h"
+
+namespace bakestone {
+
+extern const ServeKernels kServeReference;
+#if defined(__x86_64__)
+extern const ServeKernels kServeAvx2;    // AVX2, FMA, F16C
+extern const ServeKernels kServeAvx512;  // F, BW, DQ, VL, VNNI
+#endif
+
+}  // namespace bakestone

@@ -1,0 +1,302 @@
+// Every serving kernel of every table this machine runs, against the reference: the same bits, on sizes
+// that are no multiple of anything; and goldens that hold machines together which never meet.
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "kernels/kernel_table.h"
+#include "kernels/math.h"
+#include "kernels/test_cases.h"
+#include "tensor/dequantize.h"
+
+namespace bakestone {
+namespace {
+
+using testing::AttentionCase;
+using testing::MatMulCase;
+using testing::RandomFloats;
+
+const KernelTable& Reference() { return ChooseKernels("reference"); }
+
+class ServeTest : public ::testing::TestWithParam<int> {
+ protected:
+  const KernelTable& table() const {
+    const KernelTable* tables[8];
+    AvailableKernels(tables);
+    return *tables[GetParam()];
+  }
+};
+
+int NumTables() {
+  const KernelTable* tables[8];
+  return AvailableKernels(tables);
+}
+
+::testing::AssertionResult SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return ::testing::AssertionFailure() << "sizes differ";
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::memcmp(&a[i], &b[i], 4) != 0) {
+      return ::testing::AssertionFailure() << "[" << i << "] " << a[i] << " != " << b[i];
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+TEST_P(ServeTest, MatMulEqualsReferenceForEveryTypeAndRowCount) {
+  for (int i = 0; i < kNumPanelTypes; ++i) {
+    const auto type = static_cast<PanelType>(i);
+    for (const bool exact : {false, true}) {
+      for (const int64_t m : {1, 2, 3, 7, 8, 13}) {
+        const MatMulCase c{type, m, 35, 3 * testing::SmallK(type), exact};
+        EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), testing::RunMatMul(Reference(), c)))
+            << testing::PanelTypeName(type) << " exact " << exact << " rows " << m;
+      }
+    }
+  }
+}
+
+TEST_P(ServeTest, MatMulEpiloguesEqualReference) {
+  for (const Epilogue epilogue :
+       {Epilogue::kStore, Epilogue::kAdd, Epilogue::kAddScaled, Epilogue::kSwiGlu}) {
+    for (const PanelType type : {PanelType::kQ4_1, PanelType::kQ4_K, PanelType::kBF16}) {
+      for (const bool exact : {false, true}) {
+        const MatMulCase c{type, 9, 21, testing::SmallK(type), exact, epilogue, true};
+        EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), testing::RunMatMul(Reference(), c)))
+            << testing::PanelTypeName(type) << " epilogue " << static_cast<int>(epilogue);
+      }
+    }
+  }
+}
+
+TEST_P(ServeTest, MatMulOfOneRowEqualsThatRowAmongMany) {
+  for (int i = 0; i < kNumPanelTypes; ++i) {
+    const auto type = static_cast<PanelType>(i);
+    const int64_t k = 2 * testing::SmallK(type);
+    const auto many = testing::RunMatMul(table(), {type, 12, 33, k});
+    const auto one = testing::RunMatMul(table(), {type, 1, 33, k});  // the same first row of x
+    EXPECT_EQ(0, std::memcmp(many.data(), one.data(), one.size() * 4)) << testing::PanelTypeName(type);
+  }
+}
+
+// The extremes of every quant against the extremes of activations: where 16-bit sums would saturate.
+TEST_P(ServeTest, MatMulDoesNotSaturateAtExtremes) {
+  for (int i = 0; i < kNumPanelTypes; ++i) {
+    const auto type = static_cast<PanelType>(i);
+    if (PanelShapeOf(type).block == 2) continue;
+    for (const int fill : {0x00, 0x80, 0x7F, 0xFF, 0x08, 0x88}) {
+      const int64_t k = testing::SmallK(type);
+      testing::PanelCase c = testing::RandomPanel(type, 16, k, 3);
+      std::memset(c.storage.data(), fill, static_cast<size_t>(PanelShapeOf(type).low) * 1);
+      for (const float sign : {1.0f, -1.0f}) {
+        const std::vector<float> x(static_cast<size_t>(k), sign);
+        std::vector<float> y[2];
+        for (int t = 0; t < 2; ++t) {
+          const KernelTable& kernels = t == 0 ? Reference() : table();
+          const auto a = testing::MakeActivations(kernels, ActTypeOf(type), x, 1, k);
+          y[t].resize(16);
+          Buffer<uint8_t> scratch(MatMulScratchBytes(k));
+          kernels.serve.matmul[i].run(
+              {a.view, c.panel, {}, nullptr, y[t].data(), 16, Epilogue::kStore, 1}, {0, 1},
+              scratch.data());
+        }
+        EXPECT_TRUE(SameBits(y[1], y[0])) << testing::PanelTypeName(type) << " fill " << fill;
+      }
+    }
+  }
+}
+
+TEST_P(ServeTest, QuantizeEqualsReference) {
+  for (int i = 0; i < kNumActTypes; ++i) {
+    const auto type = static_cast<ActType>(i);
+    for (const int64_t k : {256, 768, type == ActType::kInt8x32 ? 96 : 512, i >= 2 ? 77 : 1024}) {
+      auto x = RandomFloats(3 * k, 51);
+      for (int64_t j = 0; j < 32; ++j) x[static_cast<size_t>(j)] *= 0x1p-110f;  // below the threshold
+      x[40] = 0x1p-51f;
+      x[41] = -0.0f;
+      const auto a = testing::MakeActivations(table(), type, x, 3, k);
+      const auto b = testing::MakeActivations(Reference(), type, x, 3, k);
+      EXPECT_EQ(a.q, b.q);
+      EXPECT_EQ(a.sum, b.sum);
+      EXPECT_TRUE(SameBits(a.f, b.f));
+      EXPECT_TRUE(SameBits(a.scale, b.scale));
+      EXPECT_TRUE(SameBits(a.scaled_sum, b.scaled_sum));
+      EXPECT_EQ(a.error, 0u);
+    }
+  }
+}
+
+TEST_P(ServeTest, QuantizeReportsNanAndInfinity) {
+  const float bad[] = {std::nanf(""), -std::nanf(""), INFINITY, -INFINITY};
+  for (int i = 0; i < kNumActTypes; ++i) {
+    for (const float value : bad) {
+      for (const size_t at : {0u, 37u, 255u}) {
+        auto x = RandomFloats(256, 52);
+        x[at] = value;
+        EXPECT_EQ(testing::MakeActivations(table(), static_cast<ActType>(i), x, 1, 256).error,
+                  kErrorNotFinite);
+      }
+    }
+  }
+}
+
+TEST_P(ServeTest, RowKernelsEqualReference) {
+  for (const int64_t k : {1, 15, 16, 17, 31, 33, 64, 100, 576}) {
+    constexpr int64_t kRows = 3;
+    const auto a = RandomFloats(kRows * k, 61, 20.0f), b = RandomFloats(kRows * k, 62);
+    std::vector<float> y[2][5];
+    for (int t = 0; t < 2; ++t) {
+      const RowKernels& rows = (t == 0 ? Reference() : table()).serve.rows;
+      for (auto& out : y[t]) out.resize(a.size());
+      rows.rms_norm({a.data(), k, b.data(), 1e-6f, y[t][0].data(), k, k}, {0, kRows});
+      rows.swiglu({a.data(), b.data(), y[t][1].data(), k, k, k, k}, {0, kRows});
+      rows.add({a.data(), b.data(), y[t][2].data(), k, k, k, k}, {0, kRows});
+      SoftmaxStats stats[kRows];
+      rows.softmax_stats(a.data(), k, k, stats, {0, kRows});
+      for (int64_t m = 0; m < kRows; ++m) {
+        rows.softmax(a.data() + m * k, k, stats[m], y[t][3].data() + m * k);
+        y[t][4][static_cast<size_t>(m)] = stats[m].sum;
+      }
+    }
+    for (int op = 0; op < 5; ++op) EXPECT_TRUE(SameBits(y[1][op], y[0][op])) << k << " op " << op;
+  }
+}
+
+TEST_P(ServeTest, RopeEqualsReference) {
+  for (const int64_t dim : {2, 30, 64}) {
+    std::vector<float> cos, sin;
+    for (int64_t i = 0; i < 4 * dim / 2; ++i) {
+      cos.push_back(static_cast<float>(math::Cos(static_cast<double>(i))));
+      sin.push_back(static_cast<float>(math::Sin(static_cast<double>(i))));
+    }
+    std::vector<float> x[2];
+    for (int t = 0; t < 2; ++t) {
+      x[t] = RandomFloats(4 * 3 * 66, 71);
+      (t == 0 ? Reference() : table())
+          .serve.rows.rope({x[t].data(), 3 * 66, 3, 66, dim, cos.data(), sin.data()}, {0, 4});
+    }
+    EXPECT_TRUE(SameBits(x[1], x[0])) << dim;
+  }
+}
+
+TEST_P(ServeTest, AttentionEqualsReference) {
+  for (const KvElement element : {KvElement::kBF16, KvElement::kF32}) {
+    for (const AttentionCase& c : {AttentionCase{element, 1, 1, 64, 1, 1}, {element, 9, 3, 64, 70, 33},
+                                   {element, 4, 2, 36, 100, 100}, {element, 2, 1, 128, 1050, 5},
+                                   {element, 3, 3, 2, 65, 40}, {element, 4, 1, 80, 521, 20}}) {
+      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), testing::RunAttention(Reference(), c)))
+          << c.heads << " heads of " << c.head_dim << ", " << c.slots << " slots";
+    }
+  }
+}
+
+TEST_P(ServeTest, AttentionDoesNotDependOnTheTile) {
+  AttentionCase c{KvElement::kBF16, 6, 2, 64, 600, 50};
+  const auto whole = testing::RunAttention(table(), c);
+  for (const int64_t tile : {1, 3, 7}) {
+    c.tile = tile;
+    EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole)) << tile;
+  }
+}
+
+TEST_P(ServeTest, GoldensHold) {
+  std::ifstream file(BAKESTONE_SOURCE_DIR "/src/kernels/goldens.txt");
+  ASSERT_TRUE(file) << "make it with the target kernel_goldens";
+  std::map<std::string, std::string> expected;
+  for (std::string name, hash; file >> name >> hash;) expected[name] = hash;
+  const auto found = testing::ComputeGoldens(table());
+  EXPECT_EQ(found.size(), expected.size());
+  for (const auto& golden : found) EXPECT_EQ(golden.hash, expected[golden.name]) << golden.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Tables, ServeTest, ::testing::Range(0, NumTables()), [](const auto& info) {
+  const KernelTable* tables[8];
+  AvailableKernels(tables);
+  return std::string(IsaName(tables[info.param]->isa));
+});
+
+// What the reference computes is what the formulas mean: against double arithmetic.
+TEST(Reference, MatMulIsCloseToDoubleArithmetic) {
+  for (int i = 0; i < kNumPanelTypes; ++i) {
+    const auto type = static_cast<PanelType>(i);
+    const int64_t m = 4, n = 17, k = 4 * testing::SmallK(type);
+    const auto x = RandomFloats(m * k, 11);
+    const auto panel = testing::RandomPanel(type, n, k, 13);
+    for (const bool exact : {false, true}) {
+      const auto y = testing::RunMatMul(Reference(), {type, m, n, k, exact});
+      double error = 0, power = 0;
+      std::vector<float> row(static_cast<size_t>(k));
+      for (int32_t r = 0; r < n; ++r) {
+        Reference().serve.dequantize[i].rows(panel.panel, &r, 1, row.data(), k);
+        for (int64_t j = 0; j < m; ++j) {
+          double sum = 0;
+          for (int64_t c = 0; c < k; ++c) {
+            sum += static_cast<double>(row[static_cast<size_t>(c)]) *
+                   static_cast<double>(x[static_cast<size_t>(j * k + c)]);
+          }
+          const double d = static_cast<double>(y[static_cast<size_t>(j * n + r)]) - sum;
+          error += d * d;
+          power += sum * sum;
+        }
+      }
+      EXPECT_LT(std::sqrt(error / power), exact ? 1e-5 : 0.03) << testing::PanelTypeName(type);
+    }
+  }
+}
+
+TEST(Reference, AttentionIsCloseToDoubleArithmetic) {
+  for (const KvElement element : {KvElement::kBF16, KvElement::kF32}) {
+    const AttentionCase c{element, 4, 2, 32, 1050, 9};
+    const auto k = RandomFloats(c.slots * 64, 21), v = RandomFloats(c.slots * 64, 22);
+    const auto q = RandomFloats(c.rows * 128, 23);
+    const auto out = testing::RunAttention(Reference(), c);
+    double worst = 0;
+    for (int64_t t = 0; t < c.rows; ++t) {
+      for (int64_t h = 0; h < 4; ++h) {
+        const int64_t live = c.slots - c.rows + t + 1;
+        std::vector<double> p;
+        double sum = 0;
+        for (int64_t j = 0; j < live; ++j) {
+          double s = 0;
+          for (int64_t d = 0; d < 32; ++d) {
+            s += static_cast<double>(q[static_cast<size_t>(t * 128 + h * 32 + d)]) *
+                 static_cast<double>(k[static_cast<size_t>(j * 64 + h / 2 * 32 + d)]);
+          }
+          p.push_back(std::exp(s / 5));
+          sum += p.back();
+        }
+        for (int64_t d = 0; d < 32; ++d) {
+          double value = 0;
+          for (int64_t j = 0; j < live; ++j) {
+            value += p[static_cast<size_t>(j)] *
+                     static_cast<double>(v[static_cast<size_t>(j * 64 + h / 2 * 32 + d)]);
+          }
+          const double got = static_cast<double>(out[static_cast<size_t>(t * 128 + h * 32 + d)]);
+          worst = std::max(worst, std::fabs(got - value / sum));
+        }
+      }
+    }
+    // values reach 30 (the outliers): bf16 keeps 8 bits of them
+    EXPECT_LT(worst, element == KvElement::kBF16 ? 0.3 : 2e-5);
+  }
+}
+
+TEST(ChooseKernels, NamesTheKnownTables) {
+  EXPECT_EQ(ChooseKernels("reference").isa, Isa::kReference);
+  try {
+    ChooseKernels("sse9");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(std::string(error.what()).find("reference"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace bakestone

@@ -1,0 +1,67 @@
+// Inputs for the kernel tests and their goldens: drawn from Philox, so that every machine makes the same
+// bytes. Test code only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/sha256.h"
+#include "kernels/kernel_table.h"
+#include "tensor/buffer.h"
+
+namespace bakestone::testing {
+
+// n floats of mean 0 and variance 1, times scale; every 97th is an outlier of eight times that.
+std::vector<float> RandomFloats(int64_t n, uint64_t seed, float scale = 1.0f);
+
+// n rows of k weights in the file's form, with scales of ordinary size.
+std::vector<uint8_t> RandomTensor(PanelType type, int64_t n, int64_t k, uint64_t seed);
+
+struct PanelCase {
+  std::vector<uint8_t> rows;  // as in a file
+  Buffer<uint8_t> storage;
+  Panel panel;
+};
+PanelCase RandomPanel(PanelType type, int64_t n, int64_t k, uint64_t seed);
+
+// Activations that own their memory.
+struct ActivationCase {
+  std::vector<int8_t> q;
+  std::vector<float> f, scale, scaled_sum;
+  std::vector<int16_t> sum;
+  Activations view;
+  uint32_t error = 0;
+};
+ActivationCase MakeActivations(const KernelTable& table, ActType type, const std::vector<float>& x,
+                               int64_t rows, int64_t k);
+
+struct MatMulCase {
+  PanelType type;
+  int64_t m, n, k;
+  bool exact = false;
+  Epilogue epilogue = Epilogue::kStore;
+  bool bias = false;
+};
+// y [m, n], made with activations quantized by the same table.
+std::vector<float> RunMatMul(const KernelTable& table, const MatMulCase& c);
+
+// Keys and values of `slots` slots are written, then the last `rows` of them attend.
+struct AttentionCase {
+  KvElement element;
+  int64_t heads, kv_heads, head_dim, slots, rows;
+  int64_t tile = kAttentionTile;  // rows a tile: must not matter
+};
+std::vector<float> RunAttention(const KernelTable& table, const AttentionCase& c);
+
+const char* PanelTypeName(PanelType type);
+// k of one block, or an odd number for plain types.
+int64_t SmallK(PanelType type);
+
+// One hash per kernel and type: what goldens.txt holds.
+struct Golden {
+  std::string name, hash;
+};
+std::vector<Golden> ComputeGoldens(const KernelTable& table);
+
+}  // namespace bakestone::testing
