@@ -4,12 +4,12 @@
 // thread at a time uses it (and its pool).
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
+#include "ops/quantized_rows.h"
 #include "tensor/buffer.h"
 
 namespace bakestone {
@@ -34,6 +34,13 @@ class Context {
   void Reserve(int64_t bytes);
   uint8_t* scratch(int thread) noexcept { return scratch_[static_cast<size_t>(thread)].data(); }
 
+  // The inner product of an adapter, between its two halves.
+  struct LoraSpace {
+    Buffer<float> hidden;
+    QuantizedRows rows;
+  };
+  LoraSpace& lora() noexcept { return lora_; }
+
   // Kernels set bits here; ThrowIfError reports and clears them (kInternal, naming `what`).
   uint32_t* error() noexcept { return &error_; }
   void ThrowIfError(const char* what);
@@ -42,6 +49,7 @@ class Context {
   const KernelTable* kernels_;
   ThreadPool* pool_;
   std::vector<Buffer<uint8_t>> scratch_;
+  LoraSpace lora_;
   uint32_t error_ = 0;
 };
 

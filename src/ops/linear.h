@@ -9,6 +9,7 @@
 #include <span>
 
 #include "ops/context.h"
+#include "ops/quantized_rows.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
 #include "tensor/matrix_view.h"
@@ -29,30 +30,12 @@ PackedMatrix Pack(ThreadPool& pool, DType type, const uint8_t* rows, int64_t n, 
 // The form of activations that `type` takes at this precision.
 ActType ActTypeFor(PanelType type, Precision precision);
 
-// One set of rows in one or more forms. Buffers are kept and grow; reuse it from layer to layer.
-class QuantizedRows {
- public:
-  // Forms [rows, k] for every type of `types`; forgets what it held.
-  void Reset(std::span<const ActType> types, int64_t rows, int64_t k);
-  int64_t rows() const noexcept { return rows_; }
-  int64_t k() const noexcept { return k_; }
-  bool has(ActType type) const noexcept { return present_[static_cast<int>(type)]; }
-  const Activations& form(ActType type) const;
-  // Rows [begin, begin + count) only: one adapter's segment of a step.
-  Activations form(ActType type, int64_t begin, int64_t count) const;
-
- private:
-  int64_t rows_ = 0, k_ = 0;
-  bool present_[kNumActTypes] = {};
-  Activations forms_[kNumActTypes] = {};
-  Buffer<uint8_t> storage_[kNumActTypes];
-};
-
 // Puts x [rows, k] into `out` in the forms asked for. A NaN or infinity throws kInternal naming `what`.
 void Quantize(Context& context, MatrixView<const float> x, std::span<const ActType> types,
               QuantizedRows& out, const char* what);
 
-// RMS norm of x into the forms asked for, and into y too when it has data. weight [k].
+// RMS norm of x into the forms asked for, and into y [rows, k] too when it has data (it may be x).
+// weight [k].
 void RmsNormQuantize(Context& context, MatrixView<const float> x, std::span<const float> weight,
                      float eps, MatrixView<float> y, std::span<const ActType> types,
                      QuantizedRows& out, const char* what);

@@ -1,0 +1,25 @@
+#include "ops/context.h"
+
+#include "base/error.h"
+
+namespace bakestone::ops {
+
+Context::Context(const KernelTable& kernels, ThreadPool& pool)
+    : kernels_(&kernels), pool_(&pool), scratch_(static_cast<size_t>(pool.num_threads())) {}
+
+void Context::Reserve(int64_t bytes) {
+  for (Buffer<uint8_t>& buffer : scratch_) {
+    if (buffer.size() < bytes) buffer = Buffer<uint8_t>(bytes);
+  }
+}
+
+void Context::ThrowIfError(const char* what) {
+  const uint32_t error = __atomic_exchange_n(&error_, 0u, __ATOMIC_RELAXED);
+  if (error == 0) return;
+  Throw(ErrorCode::kInternal,
+        "{}: expected finite numbers, found a NaN or an infinity; the weights (or the adapter) are "
+        "damaged or do not belong together",
+        what);
+}
+
+}  // namespace bakestone::ops

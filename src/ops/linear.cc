@@ -1,0 +1,209 @@
+#include "ops/linear.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/pack.h"
+
+namespace bakestone::ops {
+namespace {
+
+// Strips a thread takes at a time: enough products to be worth a fetch of the shared counter, few enough
+// that uneven cores balance; in prefill a weight strip stays in L2 over all rows.
+int64_t StripGrain(int64_t strips, int64_t rows, int threads) {
+  const int64_t share = (strips + 4 * threads - 1) / (4 * threads);
+  return std::max<int64_t>(1, std::min<int64_t>(share, rows >= 8 ? 16 : 64));
+}
+
+// How rows are split: a few rows a unit in prefill, one when there is one.
+int64_t RowGrain(int64_t rows, int threads) {
+  return std::max<int64_t>(1, std::min<int64_t>(8, rows / (2 * threads)));
+}
+
+// One product, or the fused pair of gate and up.
+struct Job {
+  MatMulArgs args;
+  decltype(MatMulKernels::run) run;
+  int64_t first_unit;  // where its strips begin among those of all jobs
+};
+
+void RunJobs(Context& context, std::span<const Job> jobs, int64_t units, int64_t rows, int64_t k) {
+  if (rows == 0) return;
+  context.Reserve(MatMulScratchBytes(k));
+  const int64_t grain = StripGrain(units, rows, context.pool().num_threads());
+  context.pool().ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
+    for (const Job& job : jobs) {
+      const int64_t strips = NumStrips(job.args.panel.n);
+      const Range range{std::max<int64_t>(begin - job.first_unit, 0),
+                        std::min(end - job.first_unit, strips)};
+      if (range.begin < range.end) job.run(job.args, range, context.scratch(thread));
+    }
+  });
+}
+
+decltype(MatMulKernels::run) Kernel(const Context& context, const Panel& panel,
+                                    Precision precision) {
+  const MatMulKernels& kernels = context.serve().matmul[static_cast<int>(panel.type)];
+  return precision == Precision::kExact ? kernels.exact : kernels.run;
+}
+
+// Has `body(row, out)` make every row in y, or in scratch where y has no data, and puts it in the forms.
+template <class Body>
+void MakeRowsAndQuantize(Context& context, MatrixView<float> y, std::span<const ActType> types,
+                         QuantizedRows& out, const Body& body) {
+  const RowKernels& kernels = context.serve().rows;
+  context.Reserve(out.k() * 4);
+  const int64_t grain = RowGrain(out.rows(), context.pool().num_threads());
+  context.pool().ParallelFor(out.rows(), grain, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t row = begin; row < end; ++row) {
+      float* made = y.data != nullptr ? y.Row(row) : reinterpret_cast<float*>(context.scratch(thread));
+      body(row, made);
+      for (const ActType type : types) {
+        const QuantizeArgs args{made, out.k(), out.form(type, row, 1), context.error()};
+        kernels.quantize[static_cast<int>(type)](args, {0, 1});
+      }
+    }
+  });
+}
+
+}  // namespace
+
+PackedMatrix Pack(ThreadPool& pool, DType type, const uint8_t* rows, int64_t n, int64_t k,
+                  std::span<const int32_t> row_map) {
+  const auto panel_type = PanelTypeOf(type);
+  if (!panel_type) {
+    Throw(ErrorCode::kUnsupported, "a matrix of type {}: expected a floating or quantized type",
+          DTypeName(type));
+  }
+  RowBytes(type, k);  // throws where k is no multiple of the block
+  BAKESTONE_CHECK(n > 0 && k > 0 && (row_map.empty() || static_cast<int64_t>(row_map.size()) == n));
+  PackedMatrix out;
+  out.storage = Buffer<uint8_t>(PanelBytes(*panel_type, n, k));
+  out.panel = {out.storage.data(), n, k, *panel_type};
+  const PackArgs args{*panel_type, rows, n, k, row_map.empty() ? nullptr : row_map.data(),
+                      out.storage.data()};
+  pool.ParallelFor(NumStrips(n), 4,
+                   [&](int64_t begin, int64_t end, int) { PackStrips(args, {begin, end}); });
+  return out;
+}
+
+ActType ActTypeFor(PanelType type, Precision precision) {
+  return precision == Precision::kExact ? ActType::kF32 : ActTypeOf(type);
+}
+
+ActType LoraActType(Precision precision) { return ActTypeFor(PanelType::kBF16, precision); }
+
+void Quantize(Context& context, MatrixView<const float> x, std::span<const ActType> types,
+              QuantizedRows& out, const char* what) {
+  out.Reset(types, x.rows, x.cols);
+  const int64_t grain = RowGrain(x.rows, context.pool().num_threads());
+  for (const ActType type : types) {
+    const QuantizeArgs args{x.data, x.stride, out.form(type), context.error()};
+    const auto kernel = context.serve().rows.quantize[static_cast<int>(type)];
+    context.pool().ParallelFor(
+        x.rows, grain, [&](int64_t begin, int64_t end, int) { kernel(args, {begin, end}); });
+  }
+  context.ThrowIfError(what);
+}
+
+void RmsNormQuantize(Context& context, MatrixView<const float> x, std::span<const float> weight,
+                     float eps, MatrixView<float> y, std::span<const ActType> types,
+                     QuantizedRows& out, const char* what) {
+  BAKESTONE_CHECK(static_cast<int64_t>(weight.size()) == x.cols);
+  BAKESTONE_CHECK(y.data == nullptr || (y.rows == x.rows && y.cols == x.cols));
+  out.Reset(types, x.rows, x.cols);
+  const RowKernels& kernels = context.serve().rows;
+  MakeRowsAndQuantize(context, y, types, out, [&](int64_t row, float* made) {
+    kernels.rms_norm({x.Row(row), x.stride, weight.data(), eps, made, x.cols, x.cols}, {0, 1});
+  });
+  context.ThrowIfError(what);
+}
+
+void SwiGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                    std::span<const ActType> types, QuantizedRows& out, const char* what) {
+  BAKESTONE_CHECK(gate.rows == up.rows && gate.cols == up.cols);
+  out.Reset(types, gate.rows, gate.cols);
+  const RowKernels& kernels = context.serve().rows;
+  MakeRowsAndQuantize(context, {}, types, out, [&](int64_t row, float* made) {
+    kernels.swiglu({gate.Row(row), up.Row(row), made, 0, 0, 0, gate.cols}, {0, 1});
+  });
+  context.ThrowIfError(what);
+}
+
+void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> products,
+            Precision precision, Epilogue epilogue) {
+  BAKESTONE_CHECK(epilogue == Epilogue::kStore || epilogue == Epilogue::kAdd);
+  constexpr size_t kMaxProducts = 8;
+  BAKESTONE_CHECK(products.size() <= kMaxProducts);
+  Job jobs[kMaxProducts];
+  int64_t units = 0;
+  for (size_t i = 0; i < products.size(); ++i) {
+    const Product& p = products[i];
+    BAKESTONE_CHECK(p.panel.k == x.k() && p.y.rows == x.rows() && p.y.cols == p.panel.n);
+    jobs[i].args = {x.form(ActTypeFor(p.panel.type, precision)),
+                    p.panel, {}, p.bias, p.y.data, p.y.stride, epilogue, 1.0f};
+    jobs[i].run = Kernel(context, p.panel, precision);
+    jobs[i].first_unit = units;
+    units += NumStrips(p.panel.n);
+  }
+  RunJobs(context, {jobs, products.size()}, units, x.rows(), x.k());
+}
+
+void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, const Panel& up,
+                  MatrixView<float> y, Precision precision) {
+  BAKESTONE_CHECK(gate.n == up.n && gate.k == up.k && gate.type == up.type && gate.k == x.k());
+  BAKESTONE_CHECK(y.rows == x.rows() && y.cols == gate.n);
+  const Job job{{x.form(ActTypeFor(gate.type, precision)), gate, up, nullptr, y.data, y.stride,
+                 Epilogue::kSwiGlu, 1.0f},
+                Kernel(context, gate, precision),
+                0};
+  RunJobs(context, {&job, 1}, NumStrips(gate.n), x.rows(), x.k());
+}
+
+void Lora(Context& context, const QuantizedRows& x, int64_t begin, int64_t count,
+          const LoraPanels& lora, MatrixView<float> y, Precision precision) {
+  BAKESTONE_CHECK(lora.a.type == PanelType::kBF16 && lora.b.type == PanelType::kBF16);
+  BAKESTONE_CHECK(lora.a.k == x.k() && lora.b.k == lora.a.n);
+  BAKESTONE_CHECK(y.rows == count && y.cols == lora.b.n);
+  if (count == 0) return;
+  const ActType types[] = {LoraActType(precision)};
+  const int64_t rank = lora.a.n;
+  Context::LoraSpace& space = context.lora();
+  if (space.hidden.size() < count * rank) space.hidden = Buffer<float>(count * rank);
+  const MatrixView<float> hidden = DenseView(space.hidden.data(), count, rank);
+  const Job first{{x.form(types[0], begin, count), lora.a, {}, nullptr, hidden.data, hidden.stride,
+                   Epilogue::kStore, 1.0f},
+                  Kernel(context, lora.a, precision),
+                  0};
+  RunJobs(context, {&first, 1}, NumStrips(rank), count, x.k());
+  Quantize(context, hidden, types, space.rows, "the inner product of an adapter");
+  const Job second{{space.rows.form(types[0]), lora.b, {}, nullptr, y.data, y.stride,
+                    Epilogue::kAddScaled, lora.scale},
+                   Kernel(context, lora.b, precision),
+                   0};
+  RunJobs(context, {&second, 1}, NumStrips(lora.b.n), count, rank);
+}
+
+void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,
+           MatrixView<float> out) {
+  BAKESTONE_CHECK(out.rows == static_cast<int64_t>(ids.size()) && out.cols == panel.k);
+  for (const int32_t id : ids) BAKESTONE_CHECK(id >= 0 && id < panel.n);
+  const DequantizeKernels& kernels = context.serve().dequantize[static_cast<int>(panel.type)];
+  context.pool().ParallelFor(out.rows, RowGrain(out.rows, context.pool().num_threads()),
+                             [&](int64_t begin, int64_t end, int) {
+                               kernels.rows(panel, ids.data() + begin, end - begin, out.Row(begin),
+                                            out.stride);
+                             });
+}
+
+void DequantizeRows(const KernelTable& kernels, const Panel& panel, int64_t begin,
+                    MatrixView<float> out) {
+  BAKESTONE_CHECK(begin >= 0 && begin + out.rows <= panel.n && out.cols == panel.k);
+  for (int64_t i = 0; i < out.rows; ++i) {
+    const auto row = static_cast<int32_t>(begin + i);
+    kernels.serve.dequantize[static_cast<int>(panel.type)].rows(panel, &row, 1, out.Row(i),
+                                                                out.stride);
+  }
+}
+
+}  // namespace bakestone::ops

@@ -1,0 +1,102 @@
+#include "ops/rows.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/math.h"
+
+namespace bakestone::ops {
+namespace {
+
+int64_t RowGrain(const Context& context, int64_t rows) {
+  return std::max<int64_t>(1, std::min<int64_t>(8, rows / (2 * context.pool().num_threads())));
+}
+
+template <class Args>
+void ForRows(Context& context, int64_t rows, const Args& args,
+             void (*kernel)(const Args&, Range) noexcept) {
+  context.pool().ParallelFor(rows, RowGrain(context, rows), [&](int64_t begin, int64_t end, int) {
+    kernel(args, {begin, end});
+  });
+}
+
+}  // namespace
+
+void RmsNorm(Context& context, MatrixView<const float> x, std::span<const float> weight, float eps,
+             MatrixView<float> y) {
+  BAKESTONE_CHECK(static_cast<int64_t>(weight.size()) == x.cols);
+  BAKESTONE_CHECK(y.rows == x.rows && y.cols == x.cols);
+  const RmsNormArgs args{x.data, x.stride, weight.data(), eps, y.data, y.stride, x.cols};
+  ForRows(context, x.rows, args, context.serve().rows.rms_norm);
+}
+
+void SwiGlu(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+            MatrixView<float> y) {
+  BAKESTONE_CHECK(gate.rows == up.rows && gate.cols == up.cols);
+  BAKESTONE_CHECK(y.rows == gate.rows && y.cols == gate.cols);
+  const BinaryArgs args{gate.data, up.data, y.data, gate.stride, up.stride, y.stride, y.cols};
+  ForRows(context, y.rows, args, context.serve().rows.swiglu);
+}
+
+void Add(Context& context, MatrixView<const float> x, MatrixView<float> y) {
+  BAKESTONE_CHECK(y.rows == x.rows && y.cols == x.cols);
+  const BinaryArgs args{y.data, x.data, y.data, y.stride, x.stride, y.stride, y.cols};
+  ForRows(context, y.rows, args, context.serve().rows.add);
+}
+
+RopeTable::RopeTable(const RopeParameters& parameters) : dim_(parameters.dim) {
+  BAKESTONE_CHECK(dim_ > 0 && dim_ % 2 == 0 && parameters.theta > 0 && parameters.linear_scale > 0);
+  const int64_t half = dim_ / 2;
+  const auto& factors = parameters.frequency_factors;
+  BAKESTONE_CHECK(factors.empty() || static_cast<int64_t>(factors.size()) == half);
+  for (int64_t i = 0; i < half; ++i) {
+    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(dim_);
+    double frequency = math::Pow(parameters.theta, exponent) / parameters.linear_scale;
+    if (!factors.empty()) frequency /= static_cast<double>(factors[static_cast<size_t>(i)]);
+    frequency_.push_back(frequency);
+  }
+}
+
+void RopeTable::Set(std::span<const int32_t> positions) {
+  const size_t half = frequency_.size();
+  rows_ = static_cast<int64_t>(positions.size());
+  cos_.resize(positions.size() * half);
+  sin_.resize(positions.size() * half);
+  for (size_t row = 0; row < positions.size(); ++row) {
+    BAKESTONE_CHECK(positions[row] >= 0);
+    for (size_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(positions[row]) * frequency_[i];
+      cos_[row * half + i] = static_cast<float>(math::Cos(angle));
+      sin_[row * half + i] = static_cast<float>(math::Sin(angle));
+    }
+  }
+}
+
+void Rope(Context& context, const RopeTable& table, MatrixView<float> x, int64_t head_dim) {
+  BAKESTONE_CHECK(x.rows == table.rows() && x.cols % head_dim == 0 && table.dim() <= head_dim);
+  const RopeArgs args{x.data,      x.stride,    x.cols / head_dim, head_dim,
+                      table.dim(), table.cos(), table.sin()};
+  ForRows(context, x.rows, args, context.serve().rows.rope);
+}
+
+void ComputeSoftmaxStats(Context& context, MatrixView<const float> logits,
+                         std::span<SoftmaxStats> stats) {
+  BAKESTONE_CHECK(static_cast<int64_t>(stats.size()) == logits.rows && logits.cols > 0);
+  context.pool().ParallelFor(logits.rows, 1, [&](int64_t begin, int64_t end, int) {
+    context.serve().rows.softmax_stats(logits.data, logits.stride, logits.cols, stats.data(),
+                                       {begin, end});
+  });
+}
+
+double LogSumExp(SoftmaxStats stats) {
+  return static_cast<double>(stats.max) + math::Log(static_cast<double>(stats.sum));
+}
+
+void Softmax(Context& context, std::span<const float> logits, SoftmaxStats stats,
+             std::span<float> probabilities) {
+  BAKESTONE_CHECK(logits.size() == probabilities.size());
+  context.serve().rows.softmax(logits.data(), static_cast<int64_t>(logits.size()), stats,
+                               probabilities.data());
+}
+
+}  // namespace bakestone::ops
