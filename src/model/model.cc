@@ -14,7 +14,7 @@ std::shared_ptr<const Model> Model::Load(const std::filesystem::path& path,
   // Reads the file a second time, out of the page cache, while the weights are packed.
   std::future<Hash> hash = std::async(std::launch::async, [&] { return HashOfFile(path); });
   const ModelConfig config = ReadConfig(file);
-  auto model = std::make_shared<Model>(ReadTokenizerSpec(file));
+  auto model = std::make_shared<Model>(FromGguf(file));
   model->path = path;
   model->config = config;
   if (file.Has("general.license")) model->licence = file.GetString("general.license");
