@@ -24,7 +24,7 @@ enum class FinishReason {
 struct TokenInfo {
   int32_t token = 0;
   bool end_of_generation = false;          // it ended the answer; it has no text
-  std::optional<RowLogprobs> logprobs;     // when asked for; absent for a prompt's first token
+  std::optional<RowLogprobs> logprobs = {};  // when asked for; absent for a prompt's first token
 };
 
 struct Usage {
@@ -46,19 +46,19 @@ struct Event {
 
 struct GenerationRequest {
   std::vector<int32_t> prompt;             // at least one token
-  std::shared_ptr<const Adapter> adapter;  // null: the base
-  SamplingParams sampling;
-  std::optional<int64_t> max_tokens;       // absent: what the context leaves; 0: only prompt_logprobs
-  std::vector<std::string> stop;           // at most 64, 1 to 1024 bytes each
+  std::shared_ptr<const Adapter> adapter = {};  // null: the base
+  SamplingParams sampling = {};
+  std::optional<int64_t> max_tokens = {};  // absent: what the context leaves; 0: only prompt_logprobs
+  std::vector<std::string> stop = {};      // at most 64, 1 to 1024 bytes each
   bool ignore_eos = false;
   bool logprobs = false;                   // of generated tokens
   int32_t top_logprobs = 0;                // [0, 64]
   bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix
-  std::string cache_salt;
+  std::string cache_salt = {};
 
   // Called on the engine's loop thread, in order; must be quick, must not throw, must not call the
   // engine. May be called before Submit returns.
-  std::function<void(Event&&)> sink;
+  std::function<void(Event&&)> sink = {};
 };
 
 }  // namespace bakestone

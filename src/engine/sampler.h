@@ -24,7 +24,7 @@ struct SamplingParams {
   double repetition_penalty = 1;   // (0, 10]; over prompt and answer: divides positive, multiplies negative logits
   double presence_penalty = 0;     // [-10, 10]; subtracted once for a token that the answer has
   double frequency_penalty = 0;    // [-10, 10]; subtracted for each time the answer has it
-  std::vector<std::pair<int32_t, float>> logit_bias;  // added; each id at most once, bias in [-100, 100]
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // added; each id at most once, bias in [-100, 100]
   uint64_t seed = 0;
   uint64_t stream = 0;             // the choice's index: choices of one request differ by it
 };

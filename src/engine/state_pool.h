@@ -31,7 +31,7 @@ struct PrefixScope {
   Hash model{};
   Hash adapter{};          // zeros: the base
   KvType kv_type = KvType::kBf16;
-  std::string_view salt;   // tenants with different salts never see each other's timing
+  std::string_view salt = {};  // tenants with different salts never see each other's timing
 };
 BlockKey RootKey(const PrefixScope& scope);
 BlockKey ChildKey(const BlockKey& parent, std::span<const int32_t> tokens);  // tokens [kPageTokens]

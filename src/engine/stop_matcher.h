@@ -6,6 +6,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace bakestone {
@@ -19,12 +20,13 @@ class StopMatcher {
   std::string Append(std::string_view piece);
   std::string Flush();  // the end of generation: what was held back
   bool matched() const { return matched_; }
+  const std::string& stop() const { return stop_; }  // the one that matched
 
  private:
   size_t HeldBytes() const;  // the longest end of pending_ that begins a stop string
 
   std::vector<std::string> stops_;
-  std::string pending_;
+  std::string pending_, stop_;
   bool matched_ = false;
 };
 

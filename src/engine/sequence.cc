@@ -1,0 +1,158 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace bakestone {
+namespace {
+
+constexpr size_t kMaxStops = 64;
+constexpr size_t kMaxStopBytes = 1024;
+constexpr int32_t kMaxTopLogprobs = 64;
+
+int64_t MaxTotal(const GenerationRequest& request, int64_t max_context) {
+  if (!request.max_tokens) return max_context;
+  return static_cast<int64_t>(request.prompt.size()) + *request.max_tokens;
+}
+
+}  // namespace
+
+void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, int64_t vocab_rows,
+                  int64_t max_context) {
+  if (request.prompt.empty()) {
+    Throw(ErrorCode::kInvalidArgument, "prompt: expected at least one token, found none");
+  }
+  for (int32_t token : request.prompt) {
+    if (token < 0 || token >= vocab_rows) {
+      Throw(ErrorCode::kInvalidArgument, "prompt: expected token ids in [0, {}), found {}", vocab_rows, token);
+    }
+  }
+  CheckSamplingParams(request.sampling, tokenizer.vocab_size());
+  if (request.stop.size() > kMaxStops) {
+    Throw(ErrorCode::kInvalidArgument, "stop: expected at most {} strings, found {}", kMaxStops,
+          request.stop.size());
+  }
+  for (const std::string& stop : request.stop) {
+    if (stop.empty() || stop.size() > kMaxStopBytes) {
+      Throw(ErrorCode::kInvalidArgument, "stop: expected strings of 1 to {} bytes, found one of {}",
+            kMaxStopBytes, stop.size());
+    }
+  }
+  if (request.top_logprobs < 0 || request.top_logprobs > kMaxTopLogprobs) {
+    Throw(ErrorCode::kInvalidArgument, "top_logprobs: expected 0 to {}, found {}", kMaxTopLogprobs,
+          request.top_logprobs);
+  }
+  if (request.max_tokens && *request.max_tokens < 0) {
+    Throw(ErrorCode::kInvalidArgument, "max_tokens: expected 0 or more, found {}", *request.max_tokens);
+  }
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t answer = request.max_tokens.value_or(1);
+  if (prompt > max_context || answer > max_context - prompt) {
+    Throw(ErrorCode::kOutOfMemory,
+          "the context holds {} tokens, but the prompt has {} and the answer may take {}; shorten the "
+          "prompt or lower max_tokens",
+          max_context, prompt, answer);
+  }
+}
+
+Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer,
+                   int64_t max_context, BlockKey root, bool use_cache)
+    : id_(id), request_(std::move(request)), tokenizer_(tokenizer), tokens_(request_.prompt),
+      max_total_(MaxTotal(request_, max_context)), root_(root), use_cache_(use_cache),
+      sampler_(request_.sampling, tokenizer.vocab_size(), request_.prompt),
+      detokenizer_(tokenizer, {.render_special = false, .strip_space_prefix = false}),
+      stop_(request_.stop) {
+  usage_.prompt_tokens = static_cast<int64_t>(tokens_.size());
+  if (use_cache_) keys_ = BlockKeys(root_, tokens_);
+  if (request_.prompt_logprobs) {
+    for (int32_t token : tokens_) prompt_infos_.push_back({.token = token, .logprobs = std::nullopt});
+  }
+}
+
+void Sequence::Start(StatePool& pool) {
+  state_ = pool.Create();
+  if (!use_cache_ || request_.prompt_logprobs) return;
+  // At least one token is computed anew: its row gives the first token of the answer.
+  const auto usable = static_cast<size_t>((prompt_size() - 1) / kPageTokens);
+  const std::span<const BlockKey> keys = std::span(keys_).first(std::min(usable, keys_.size()));
+  auto pages = pool.Lookup(keys);
+  offered_ = static_cast<int64_t>(pages.size());
+  usage_.cached_tokens = offered_ * kPageTokens;
+  if (!pages.empty()) state_->AdoptPrefix(std::move(pages));
+}
+
+void Sequence::Commit(int64_t n, StatePool& pool) {
+  state_->Commit(n);
+  if (!use_cache_) return;
+  for (; (offered_ + 1) * kPageTokens <= state_->length(); ++offered_) {
+    if (offered_ == static_cast<int64_t>(keys_.size())) {
+      const auto block = std::span(tokens_).subspan(offered_ * kPageTokens, kPageTokens);
+      keys_.push_back(ChildKey(keys_.empty() ? root_ : keys_.back(), block));
+    }
+    pool.Insert(keys_[offered_], state_->pages()[offered_]);
+  }
+}
+
+void Sequence::Release(StatePool& pool) {
+  state_.reset();
+  pool.Touch(keys_);
+}
+
+void Sequence::AddPromptLogprobs(int64_t index, RowLogprobs logprobs) {
+  prompt_infos_[index].logprobs = std::move(logprobs);
+}
+
+std::string Sequence::TextOf(int32_t token, Event& event) {
+  const bool end = !request_.ignore_eos && tokenizer_.IsEndOfGeneration(token);
+  event.tokens.back().end_of_generation = end;
+  std::string text = stop_.Append(end ? detokenizer_.Flush() : detokenizer_.Append(token));
+  if (!stop_.matched() && end) event.finish = FinishReason::kStop;
+  if (!stop_.matched() && !end && static_cast<int64_t>(tokens_.size()) == max_total_) {
+    text += stop_.Append(detokenizer_.Flush());
+    event.finish = FinishReason::kLength;
+  }
+  if (stop_.matched()) {
+    event.finish = FinishReason::kStop;
+    event.stop_string = stop_.stop();
+  } else if (event.finish) {
+    text += stop_.Flush();
+  }
+  return text;
+}
+
+void Sequence::Accept(std::optional<int32_t> token, std::optional<RowLogprobs> logprobs) {
+  Event event;
+  event.prompt = std::exchange(prompt_infos_, {});
+  if (token) {
+    tokens_.push_back(*token);
+    ++usage_.completion_tokens;
+    sampler_.Accept(*token);
+    event.tokens.push_back({.token = *token, .logprobs = std::move(logprobs)});
+    event.text = TextOf(*token, event);
+  } else {
+    event.finish = FinishReason::kLength;
+  }
+  Emit(std::move(event));
+}
+
+void Sequence::Fail(FinishReason reason, std::optional<Error> error) {
+  Event event;
+  event.finish = reason;
+  event.error = std::move(error);
+  Emit(std::move(event));
+}
+
+void Sequence::Emit(Event&& event) {
+  event.usage = usage_;
+  finished_ = event.finish.has_value();
+  try {
+    if (request_.sink) request_.sink(std::move(event));
+  } catch (const std::exception& error) {
+    LogError("request {}: its receiver failed: {}", id_, error.what());
+    finished_ = true;
+  }
+}
+
+}  // namespace bakestone

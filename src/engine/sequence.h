@@ -1,0 +1,84 @@
+// One admitted or waiting request inside the engine: its tokens so far, what is computed of them, and
+// the way from a sampled token to an event (detokenizer, stop strings, limits). Internal to engine/;
+// used by the loop thread, except that Submit builds it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/sampler.h"
+#include "engine/state_pool.h"
+#include "engine/stop_matcher.h"
+#include "model/sequence_state.h"
+#include "text/tokenizer.h"
+
+namespace bakestone {
+
+// Throws kInvalidArgument naming the field, its range and what was found; kOutOfMemory when the tokens
+// can never fit max_context.
+void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, int64_t vocab_rows,
+                  int64_t max_context);
+
+class Sequence {
+ public:
+  // The request has passed CheckRequest. keys: of the prompt's full blocks (empty: no prefix cache).
+  Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, int64_t max_context,
+           BlockKey root, bool use_cache);
+
+  uint64_t id() const { return id_; }
+  const GenerationRequest& request() const { return request_; }
+  const std::vector<int32_t>& tokens() const { return tokens_; }  // prompt, then answer
+  int64_t prompt_size() const { return usage_.prompt_tokens; }
+  int64_t max_total() const { return max_total_; }
+  int64_t pages() const { return (max_total_ + kPageTokens - 1) / kPageTokens; }
+  const Usage& usage() const { return usage_; }
+  const std::vector<BlockKey>& keys() const { return keys_; }
+  bool prefilling() const { return !state_ || state_->length() < prompt_size(); }
+  int64_t pending() const { return static_cast<int64_t>(tokens_.size()) - state_->length(); }
+  SequenceState& state() { return *state_; }
+  bool started() const { return state_ != nullptr; }
+  bool finished() const { return finished_; }
+
+  // Gets its memory, and the prefix that the pool remembers.
+  void Start(StatePool& pool);
+  // The first n pending tokens are computed: keeps them, offers full pages to the pool.
+  void Commit(int64_t n, StatePool& pool);
+  // Gives the memory back.
+  void Release(StatePool& pool);
+
+  const Sampler& sampler() const { return sampler_; }
+  void AddPromptLogprobs(int64_t index, RowLogprobs logprobs);
+  // The prompt is computed and nothing is to be generated (max_tokens 0).
+  bool NothingToSample() const { return max_total_ == prompt_size(); }
+
+  // The next token of the answer was drawn (or, without one, the answer is empty): tells the sink.
+  void Accept(std::optional<int32_t> token, std::optional<RowLogprobs> logprobs);
+  // Ends without an answer, or in the middle of one.
+  void Fail(FinishReason reason, std::optional<Error> error);
+
+ private:
+  std::string TextOf(int32_t token, Event& event);
+  void Emit(Event&& event);
+
+  uint64_t id_;
+  GenerationRequest request_;
+  const Tokenizer& tokenizer_;
+  std::vector<int32_t> tokens_;
+  int64_t max_total_;
+  BlockKey root_;
+  bool use_cache_;
+  std::vector<BlockKey> keys_;  // of full blocks of tokens_, as far as they are needed
+  int64_t offered_ = 0;         // blocks that the pool was told of
+  std::unique_ptr<SequenceState> state_;
+  Sampler sampler_;
+  StreamDetokenizer detokenizer_;
+  StopMatcher stop_;
+  Usage usage_;
+  std::vector<TokenInfo> prompt_infos_;
+  bool finished_ = false;
+};
+
+}  // namespace bakestone

@@ -1,0 +1,54 @@
+// Computes one step of the engine: lays the rows of many requests side by side, runs the decoder,
+// samples. Internal to engine/; one thread.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/sequence.h"
+#include "model/decoder.h"
+
+namespace bakestone {
+
+// The next `count` pending tokens of a sequence, and what came of them.
+struct Work {
+  Sequence* sequence = nullptr;
+  int64_t count = 0;
+  std::optional<Error> error;  // of this sequence alone (sampling)
+};
+
+class StepRunner {
+ public:
+  // Ids from vocab_size on are never sampled.
+  StepRunner(const Decoder& decoder, int32_t vocab_size, const KernelTable& kernels, ThreadPool& pool,
+             Precision precision)
+      : decoder_(decoder), vocab_size_(vocab_size), exec_(kernels, pool, precision) {}
+
+  // Sorts the works by adapter. On return every sequence has committed its rows and, if its last
+  // pending token was among them, has accepted a token. When it throws, none has changed.
+  void Run(std::span<Work> works, StatePool& pool);
+
+ private:
+  struct Row {  // one row of logits that somebody needs
+    Work* work = nullptr;
+    int64_t position = 0;            // of the token that this row predicts
+    std::optional<int32_t> target;   // a prompt token to judge; absent: draw
+    int32_t token = 0;               // drawn
+    std::optional<RowLogprobs> logprobs;
+    std::optional<Error> error;
+  };
+  void Layout(std::span<Work> works);
+  void Sample(MatrixView<float> logits, std::span<Row> rows);
+
+  const Decoder& decoder_;
+  int32_t vocab_size_;
+  Exec exec_;
+  std::vector<int32_t> tokens_, positions_, output_rows_;
+  std::vector<SequenceRun> sequences_;
+  std::vector<AdapterRun> adapters_;
+  std::vector<Row> rows_;
+  std::vector<float> hidden_, logits_;
+};
+
+}  // namespace bakestone
