@@ -14,13 +14,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json_fwd.hpp>
 
 namespace bakestone::chat {
 
@@ -35,20 +34,21 @@ struct Segment {
 };
 
 struct Rendered {
-  std::string text;               // UTF-8
-  std::vector<Segment> segments;  // concatenated they are `text`; neighbours differ in from_template
+  std::string text;  // UTF-8
+  std::vector<Segment>
+      segments;  // concatenated they are `text`; neighbours differ in from_template
   // Byte ranges [begin, end) of `text` inside {% generation %} blocks: what the assistant says.
   std::vector<std::pair<std::size_t, std::size_t>> generation;
 };
 
 // Caps of one render. Passing any of them is an Error(kInvalidArgument) that names the line.
 struct Limits {
-  std::int64_t max_steps = 20'000'000;             // nodes evaluated, plus work in units of 64 bytes
-  std::int64_t max_output_bytes = 32 << 20;        // the rendered text
-  std::int64_t max_string_bytes = 64 << 20;        // any one string on the way
+  std::int64_t max_steps = 20'000'000;       // nodes evaluated, plus work in units of 64 bytes
+  std::int64_t max_output_bytes = 32 << 20;  // the rendered text
+  std::int64_t max_string_bytes = 64 << 20;  // any one string on the way
   std::int64_t max_total_bytes = std::int64_t{1} << 30;  // everything that was ever allocated
-  std::int64_t max_items = 1'000'000;              // any one list or dict; range() is capped at 100,000
-  int max_depth = 100;                             // macro calls and recursive loops
+  std::int64_t max_items = 1'000'000;  // any one list or dict; range() is capped at 100,000
+  int max_depth = 100;                 // macro calls and recursive loops
 };
 
 struct RenderOptions {
@@ -56,9 +56,8 @@ struct RenderOptions {
   std::chrono::local_seconds now{};
   Limits limits{};
   // Top-level context keys whose strings may hold special tokens: the program supplies them.
-  std::set<std::string, std::less<>> trusted_keys = {"bos_token", "eos_token", "pad_token",
-                                                     "unk_token", "sep_token", "cls_token",
-                                                     "mask_token"};
+  std::set<std::string, std::less<>> trusted_keys = {
+      "bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"};
   // Values of a "role" key that count as the template's text: templates build special tokens from
   // them ('<|' + message.role + '|>'). Any other role is the user's text.
   std::set<std::string, std::less<>> trusted_roles = {"system", "user",     "assistant", "tool",
