@@ -16,6 +16,12 @@ namespace bakestone::cli {
 namespace {
 
 constexpr Verb kVerbs[] = {
+    {"bake", "the whole road from one recipe: check, train, measure, export, serve", Bake},
+    {"train", "the training stages of a recipe", Train},
+    {"eval", "measure a model on texts and questions", Eval},
+    {"show", "what a model file is", Show},
+    {"tokenize", "text to token ids and back", Tokenize},
+    {"template", "render a chat template", Template},
     {"doctor", "what this machine can run, and how fast", Doctor},
 };
 

@@ -15,6 +15,12 @@ struct Verb {
   int (*run)(const Arguments& arguments);
 };
 
+int Bake(const Arguments& arguments);
 int Doctor(const Arguments& arguments);
+int Eval(const Arguments& arguments);
+int Show(const Arguments& arguments);
+int Template(const Arguments& arguments);
+int Tokenize(const Arguments& arguments);
+int Train(const Arguments& arguments);
 
 }  // namespace bakestone::cli

@@ -5,8 +5,6 @@
 #include <cmath>
 #include <numbers>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "base/rng.h"
 #include "ops/train_ops.h"
@@ -110,7 +108,7 @@ class StageRun {
         pass_(*model.decoder, kernels, pool, {.recompute = options.recompute}) {}
 
   const LoraLayout& layout() const { return layout_; }
-  const Adapter& adapter() const { return adapter_; }
+  Adapter& adapter() { return adapter_; }
   Checkpoint& state() { return state_; }
 
   void RefreshAdapter() { SetAdapter(layout_, state_.masters, recipe_.lora, &adapter_); }
@@ -261,6 +259,27 @@ void SetAdapter(const LoraLayout& layout, std::span<const float> masters, const 
                  {masters.data() + slot.b_offset, slot.out, slot.rank},
                  static_cast<float>(scale));
   }
+}
+
+bool HasStageState(const std::filesystem::path& folder, const std::string& key) {
+  for (const char* name : {"result.bin", "checkpoint.bin"}) {
+    try {
+      const auto state = ReadCheckpoint(folder / name);
+      if (state) return state->key == key;
+    } catch (const Error&) {
+      return false;  // damaged: of no use
+    }
+  }
+  return false;
+}
+
+std::vector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
+                                   const LoraLayout& layout) {
+  const auto path = folder / "result.bin";
+  auto state = ReadCheckpoint(path);
+  if (!state) Throw(ErrorCode::kNotFound, "{}: expected the result of a stage", path.string());
+  CheckState(*state, key, layout.size, path);
+  return std::move(state->masters);
 }
 
 StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRecipe& stage,

@@ -35,8 +35,8 @@ class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
   virtual void OnStep(const StepReport&) {}
-  // Between steps: may read the adapter (to ask a question), must not keep it.
-  virtual void Between(const Adapter&) {}
+  // Between steps: may publish the adapter and ask it something; must not change or keep it.
+  virtual void Between(Adapter&) {}
   virtual bool Cancelled() { return false; }
 };
 
@@ -74,6 +74,13 @@ std::vector<float> InitialMasters(const LoraLayout& layout, uint64_t seed);
 // Rounds the masters into the adapter, as they are used in training and in serving.
 void SetAdapter(const LoraLayout& layout, std::span<const float> masters, const LoraRecipe& lora,
                 Adapter* adapter);
+
+// True if the folder has a checkpoint or a result of this key; false if it has none or of another.
+bool HasStageState(const std::filesystem::path& folder, const std::string& key);
+
+// The masters of a finished stage. Throws kNotFound or kInvalidArgument (another key).
+std::vector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
+                                   const LoraLayout& layout);
 
 // key: identifies base, data, recipe and initial masters; a checkpoint or result with another key is
 // refused. Throws kCancelled when the observer asks for it; what is on disk then resumes.

@@ -1,0 +1,175 @@
+#include "cli/bake_table.h"
+
+#include <fmt/core.h>
+#include <nlohmann/json.hpp>
+
+namespace bakestone::cli {
+namespace {
+
+const AnsweredQuestion* FindAnswer(const Evaluation& evaluation, const std::string& id) {
+  for (const AnsweredQuestion& answer : evaluation.answers) {
+    if (answer.id == id) return &answer;
+  }
+  return nullptr;
+}
+
+std::string Percent(const KindTally& tally) {
+  return fmt::format("{:>3} of {:>3}  {:>3.0f} %", tally.right, tally.asked, tally.Share() * 100);
+}
+
+std::string Row(std::string_view label, std::string_view before, std::string_view after,
+                std::string_view change = {}) {
+  std::string row = fmt::format("{:<30} {:>18} {:>18} {:>12}", label, before, after, change);
+  row.erase(row.find_last_not_of(' ') + 1);
+  return row + "\n";
+}
+
+// Text with every line after the first indented, and none longer than a terminal is wide.
+std::string Wrap(const std::string& text, const std::string& indent) {
+  constexpr size_t kWidth = 96;
+  std::string wrapped;
+  size_t column = indent.size();
+  size_t begin = 0;
+  while (begin < text.size()) {
+    const size_t end = std::min(text.find_first_of(" \n", begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    if (column + word.size() + 1 > kWidth && column > indent.size()) {
+      wrapped += "\n" + indent;
+      column = indent.size();
+    }
+    wrapped += word;
+    column += word.size() + 1;
+    if (end < text.size()) {
+      if (text[end] == '\n') {
+        wrapped += "\n" + indent;
+        column = indent.size();
+      } else {
+        wrapped += ' ';
+      }
+    }
+    begin = end + 1;
+  }
+  return wrapped;
+}
+
+std::string QuestionRows(const Evaluation& before, const Evaluation& after) {
+  static constexpr const char* kLabels[] = {"questions, direct", "questions, situational",
+                                            "letters filed", "unanswerable, declined"};
+  std::string rows;
+  for (int i = 0; i < kNumQuestionKinds; ++i) {
+    const auto kind = static_cast<QuestionKind>(i);
+    if (after.Tally(kind).asked == 0) continue;
+    rows += Row(kLabels[i], Percent(before.Tally(kind)), Percent(after.Tally(kind)));
+  }
+  return rows;
+}
+
+std::string TextRows(const Evaluation& before, const Evaluation& after) {
+  std::string rows;
+  for (size_t i = 0; i < after.texts.size() && i < before.texts.size(); ++i) {
+    const ScoredText& a = after.texts[i];
+    const ScoredText& b = before.texts[i];
+    rows += Row(fmt::format("{} '{}', bits/byte", a.general ? "general" : "domain", a.name),
+                fmt::format("{:.3f}", b.score.BitsPerByte()),
+                fmt::format("{:.3f}", a.score.BitsPerByte()),
+                fmt::format("{:+.1f} %", (a.score.BitsPerByte() / b.score.BitsPerByte() - 1) * 100));
+    rows += Row("  perplexity by token", fmt::format("{:.2f}", b.score.Perplexity()),
+                fmt::format("{:.2f}", a.score.Perplexity()),
+                fmt::format("{:+.1f} %", (a.score.Perplexity() / b.score.Perplexity() - 1) * 100));
+  }
+  return rows;
+}
+
+std::string SideBySide(const BakeReport& report) {
+  std::string text;
+  for (const std::string& id : report.shown) {
+    const AnsweredQuestion* before = FindAnswer(*report.before, id);
+    const AnsweredQuestion* after = FindAnswer(*report.after, id);
+    if (before == nullptr || after == nullptr) continue;
+    text += fmt::format("\n  [{}] {}\n", QuestionKindName(after->kind), Wrap(after->question, "    "));
+    text += fmt::format("    base : {}\n", Wrap(before->answer, "           "));
+    text += fmt::format("    tuned: {}  ({})\n", Wrap(after->answer, "           "),
+                        after->right ? "right" : "wrong: " + after->why);
+  }
+  return text;
+}
+
+std::string Costs(const BakeReport& report) {
+  std::string text;
+  const double rate = report.train_seconds > 0
+                          ? static_cast<double>(report.train_tokens) / report.train_seconds : 0;
+  text += fmt::format("{:<30} {} tokens in {:.0f} s, {:.0f} tokens/s\n", "training",
+                      report.train_tokens, report.train_seconds, rate);
+  text += fmt::format("{:<30} {:.0f} s for all stages ({} of {} reused)\n", "wall time",
+                      report.seconds, report.reused_stages, report.stages);
+  text += fmt::format("{:<30} {:.2f} GB\n", "peak memory", static_cast<double>(report.peak_bytes) * 1e-9);
+  text += fmt::format("{:<30} {:.1f} Wh ({})\n", "energy", report.joules / 3600,
+                      report.joules_measured ? "measured by the processor"
+                                             : "estimated from processor time, 8 W a busy core");
+  text += fmt::format("{:<30} base {:.1f} MB, adapter {:.1f} MB\n", "sizes",
+                      static_cast<double>(report.base_bytes) * 1e-6,
+                      static_cast<double>(report.adapter_bytes) * 1e-6);
+  for (const LicensedPart& part : report.parts) {
+    text += fmt::format("{:<30} {} ({})\n", "licence of " + part.name, part.licence.id,
+                        LicenceKindName(part.licence.kind));
+  }
+  text += fmt::format("{:<30} {} ({})\n", "licence of the result", report.licence.licence.id,
+                      LicenceKindName(report.licence.licence.kind));
+  for (const std::string& line : report.licence.obligations) text += "    " + line + "\n";
+  for (const std::string& line : report.licence.warnings) text += "    warning: " + line + "\n";
+  return text;
+}
+
+}  // namespace
+
+std::string BakeTable(const BakeReport& report, const std::string& model_path) {
+  std::string text = fmt::format("\n{} on {}\n\n", report.name, report.base);
+  if (report.before && report.after) {
+    text += Row("", "base", "tuned", "change");
+    text += QuestionRows(*report.before, *report.after);
+    text += TextRows(*report.before, *report.after);
+    text += SideBySide(report);
+    text += "\n";
+  }
+  text += Costs(report);
+  if (!report.served_answer.empty()) {
+    text += fmt::format("\nasked through the server: {}\n  {}\n", Wrap(report.served_question, "  "),
+                        Wrap(report.served_answer, "  "));
+  }
+  const std::string adapter = (report.folder / "adapter.gguf").string();
+  text += fmt::format("\nchat with it       bakestone run {} --adapter {}\n", model_path, adapter);
+  text += fmt::format("serve it           bakestone serve {} --adapter {}={}\n", model_path,
+                      report.name, adapter);
+  text += fmt::format("bake your own      copy the folder of {}, write your documents and questions "
+                      "into it,\n                   and run: bakestone bake YOUR-FOLDER/bake.toml\n",
+                      report.recipe);
+  return text;
+}
+
+nlohmann::ordered_json BakeReportJson(const BakeReport& report) {
+  nlohmann::ordered_json json = {
+      {"name", report.name},
+      {"base", report.base},
+      {"recipe", report.recipe},
+      {"folder", report.folder.string()},
+      {"licence", report.licence.licence.id},
+      {"licence_warnings", report.licence.warnings},
+      {"train_tokens", report.train_tokens},
+      {"train_seconds", report.train_seconds},
+      {"seconds", report.seconds},
+      {"joules", report.joules},
+      {"joules_measured", report.joules_measured},
+      {"peak_bytes", report.peak_bytes},
+      {"base_bytes", report.base_bytes},
+      {"adapter_bytes", report.adapter_bytes},
+      {"stages", report.stages},
+      {"reused_stages", report.reused_stages},
+      {"served_question", report.served_question},
+      {"served_answer", report.served_answer},
+  };
+  if (report.before) json["before"] = ToJson(*report.before);
+  if (report.after) json["after"] = ToJson(*report.after);
+  return json;
+}
+
+}  // namespace bakestone::cli
