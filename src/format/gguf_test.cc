@@ -2,6 +2,7 @@
 #include "format/gguf.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -199,7 +200,8 @@ TEST(GgufWriter, CopiesAFileSoThatItReadsTheSame) {
       const auto dims = static_cast<size_t>(std::max(tensor.num_dims, 1));
       writer.AddTensor(tensor.name, tensor.type, std::span(tensor.ne).first(dims), tensor.data);
     }
-    const auto path = std::filesystem::path(testing::TempDir()) / "bakestone_copy.gguf";
+    const auto path = std::filesystem::path(testing::TempDir()) /
+                      ("bakestone_copy_" + std::to_string(::getpid()) + ".gguf");
     writer.Write(path);
     const GgufFile copy = GgufFile::Open(path);
     EXPECT_EQ(copy.version(), 3u);
