@@ -1,0 +1,376 @@
+// The row operations of training, written once over a vector class V of 16 floats; Load and Store take
+// the number of elements left, so that a tail needs no code of its own (absent lanes read as 0).
+// Formulas and shapes: kernels/train_kernels.h. Include inside the unit's anonymous namespace.
+
+// exp(x): 2^n * P(r), |r| <= ln(2) / 2, a degree-6 polynomial; within 2 ulp; 0 below -87.
+template <class V>
+[[gnu::always_inline]] inline typename V::F Exp(typename V::F x) noexcept {
+  using F = typename V::F;
+  const F clamped = V::Min(V::Max(x, V::Set(-87.0f)), V::Set(88.0f));
+  const F n = V::Round(V::Mul(clamped, V::Set(1.44269504f)));
+  const F r = V::Fma(n, V::Set(2.12194440e-4f), V::Fma(n, V::Set(-0.693359375f), clamped));
+  F p = V::Set(1.9875691500e-4f);
+  p = V::Fma(p, r, V::Set(1.3981999507e-3f));
+  p = V::Fma(p, r, V::Set(8.3334519073e-3f));
+  p = V::Fma(p, r, V::Set(4.1665795894e-2f));
+  p = V::Fma(p, r, V::Set(1.6666665459e-1f));
+  p = V::Fma(p, r, V::Set(5.0000001201e-1f));
+  p = V::Add(V::Fma(V::Mul(r, r), p, r), V::Set(1.0f));
+  return V::ZeroWhereLess(V::Mul(p, V::Pow2(n)), x, V::Set(-87.0f));
+}
+
+template <class V>
+void ToBf16(const float* x, uint16_t* out, int64_t size) noexcept {
+  for (int64_t i = 0; i < size; i += 16) V::StoreBf16(out + i, V::Load(x + i, size - i), size - i);
+}
+
+template <class V>
+void Norm(const TrainNormArgs& args) noexcept {
+  using F = typename V::F;
+  const int64_t dim = args.dim;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* x = args.x + row * dim;
+    F sum = V::Zero();
+    for (int64_t i = 0; i < dim; i += 16) {
+      const F value = V::Load(x + i, dim - i);
+      sum = V::Fma(value, value, sum);
+    }
+    const float inverse = 1.0f / __builtin_sqrtf(V::Sum(sum) / static_cast<float>(dim) + args.eps);
+    args.inverse[row] = inverse;
+    for (int64_t i = 0; i < dim; i += 16) {
+      const F y = V::RoundBf16(V::Mul(V::Load(x + i, dim - i), V::Set(inverse)));
+      if (args.y != nullptr) V::StoreBf16(args.y + row * dim + i, y, dim - i);
+      if (args.h != nullptr) {
+        V::StoreBf16(args.h + row * dim + i, V::Mul(y, V::Load(args.weight + i, dim - i)), dim - i);
+      }
+    }
+  }
+}
+
+template <class V>
+void NormBackward(const TrainNormBackwardArgs& args) noexcept {
+  using F = typename V::F;
+  const int64_t dim = args.dim;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* dh = args.dh + row * dim;
+    const uint16_t* y = args.y + row * dim;
+    float* dx = args.dx + row * dim;
+    F sum = V::Zero();
+    for (int64_t i = 0; i < dim; i += 16) {
+      const F g = V::Mul(V::Load(dh + i, dim - i), V::Load(args.weight + i, dim - i));
+      sum = V::Fma(g, V::LoadBf16(y + i, dim - i), sum);
+    }
+    const F mean = V::Set(V::Sum(sum) / static_cast<float>(dim));
+    const F inverse = V::Set(args.inverse[row]);
+    for (int64_t i = 0; i < dim; i += 16) {
+      const F g = V::Mul(V::Load(dh + i, dim - i), V::Load(args.weight + i, dim - i));
+      const F inner = V::Sub(g, V::Mul(V::LoadBf16(y + i, dim - i), mean));
+      const F total = V::Fma(inverse, inner, V::Load(dx + i, dim - i));
+      V::Store(dx + i, total, dim - i);
+      if (args.dx_bf16 != nullptr) V::StoreBf16(args.dx_bf16 + row * dim + i, total, dim - i);
+    }
+  }
+}
+
+template <class V>
+void ScaleRows(const uint16_t* y, const float* weight, int64_t rows, int64_t dim,
+               uint16_t* h) noexcept {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < dim; i += 16) {
+      V::StoreBf16(h + row * dim + i,
+                   V::Mul(V::LoadBf16(y + row * dim + i, dim - i), V::Load(weight + i, dim - i)),
+                   dim - i);
+    }
+  }
+}
+
+template <class V>
+void Rope(const TrainRopeArgs& args) noexcept {
+  using F = typename V::F;
+  const int64_t half = args.dim / 2;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* cosines = args.cosines + row * half;
+    const float* sines = args.sines + row * half;
+    for (int64_t head = 0; head < args.heads; ++head) {
+      const float* x = args.x + row * args.x_stride + head * args.head_dim;
+      uint16_t* out = args.out + row * args.out_stride + head * args.head_dim;
+      for (int64_t i = 0; i < half; i += 16) {
+        const int64_t left = half - i;
+        const F a = V::Load(x + i, left), b = V::Load(x + half + i, left);
+        const F c = V::Load(cosines + i, left);
+        const F s = V::Mul(V::Load(sines + i, left), V::Set(args.sign));
+        V::StoreBf16(out + i, V::Sub(V::Mul(a, c), V::Mul(b, s)), left);
+        V::StoreBf16(out + half + i, V::Add(V::Mul(b, c), V::Mul(a, s)), left);
+      }
+      for (int64_t i = args.dim; i < args.head_dim; i += 16) {
+        V::StoreBf16(out + i, V::Load(x + i, args.head_dim - i), args.head_dim - i);
+      }
+    }
+  }
+}
+
+template <class V>
+[[gnu::always_inline]] inline typename V::F Sigmoid(typename V::F x) noexcept {
+  return V::Div(V::Set(1.0f), V::Add(V::Set(1.0f), Exp<V>(V::Sub(V::Zero(), x))));
+}
+
+template <class V>
+void SwiGlu(const TrainSwiGluArgs& args) noexcept {
+  using F = typename V::F;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const uint16_t* gate = args.gate_up + row * 2 * args.dim;
+    for (int64_t i = 0; i < args.dim; i += 16) {
+      const int64_t left = args.dim - i;
+      const F g = V::LoadBf16(gate + i, left), u = V::LoadBf16(gate + args.dim + i, left);
+      V::StoreBf16(args.act + row * args.dim + i, V::Mul(V::Mul(g, Sigmoid<V>(g)), u), left);
+    }
+  }
+}
+
+template <class V>
+void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
+  using F = typename V::F;
+  const F one = V::Set(1.0f);
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const uint16_t* gate = args.gate_up + row * 2 * args.dim;
+    uint16_t* d_gate = args.d_gate_up + row * 2 * args.dim;
+    for (int64_t i = 0; i < args.dim; i += 16) {
+      const int64_t left = args.dim - i;
+      const F g = V::LoadBf16(gate + i, left), u = V::LoadBf16(gate + args.dim + i, left);
+      const F d = V::LoadBf16(args.d_act + row * args.dim + i, left);
+      const F s = Sigmoid<V>(g);
+      const F silu = V::Mul(g, s);
+      V::StoreBf16(args.act + row * args.dim + i, V::Mul(silu, u), left);
+      const F slope = V::Mul(s, V::Fma(g, V::Sub(one, s), one));
+      V::StoreBf16(d_gate + i, V::Mul(V::Mul(d, u), slope), left);
+      V::StoreBf16(d_gate + args.dim + i, V::Mul(d, silu), left);
+    }
+  }
+}
+
+inline void ZeroBf16(uint16_t* x, int64_t begin, int64_t end) noexcept {
+  for (int64_t i = begin; i < end; ++i) x[i] = 0;
+}
+
+inline void ZeroOutside(uint16_t* x, int64_t begin, int64_t end, int64_t size) noexcept {
+  if (x == nullptr) return;
+  ZeroBf16(x, 0, begin);
+  ZeroBf16(x, end, size);
+}
+
+template <class V>
+void Softmax(const TrainSoftmaxArgs& args) noexcept {
+  using F = typename V::F;
+  const F scale = V::Set(args.scale);
+  for (int64_t row = 0; row < args.rows; ++row) {
+    float* s = args.s + row * args.s_stride;
+    uint16_t* p = args.p + row * args.p_stride;
+    const int64_t seen = args.first_visible + row < args.cols ? args.first_visible + row : args.cols;
+    F largest = V::Set(-1e30f);
+    for (int64_t i = 0; i < seen; i += 16) {
+      largest = V::Max(largest, V::LoadOr(s + i, seen - i, -1e30f));
+    }
+    const float top = V::MaxAcross(largest);
+    F sum = V::Zero();
+    for (int64_t i = 0; i < seen; i += 16) {
+      const F shifted = V::Mul(V::Sub(V::LoadOr(s + i, seen - i, -1e30f), V::Set(top)), scale);
+      const F e = Exp<V>(shifted);
+      sum = V::Add(sum, e);
+      V::Store(s + i, e, seen - i);
+    }
+    const float total = V::Sum(sum);
+    const F inverse = V::Set(1.0f / total);
+    for (int64_t i = 0; i < seen; i += 16) {
+      V::StoreBf16(p + i, V::Mul(V::Load(s + i, seen - i), inverse), seen - i);
+    }
+    ZeroBf16(p, seen, args.padded_cols);
+    args.log_sum[row] = top * args.scale + __builtin_logf(total);
+  }
+}
+
+template <class V>
+void SoftmaxBackward(const TrainSoftmaxBackwardArgs& args) noexcept {
+  using F = typename V::F;
+  const F scale = V::Set(args.scale);
+  for (int64_t row = 0; row < args.rows; ++row) {
+    int64_t begin = 0, end = args.cols;
+    if (args.by_column) {
+      begin = row > args.first_visible ? row - args.first_visible : 0;
+    } else {
+      end = args.first_visible + row < args.cols ? args.first_visible + row : args.cols;
+    }
+    const float* s = args.s + row * args.stride;
+    const float* dp = args.dp + row * args.stride;
+    uint16_t* p_out = args.p == nullptr ? nullptr : args.p + row * args.out_stride;
+    uint16_t* ds_out = args.ds == nullptr ? nullptr : args.ds + row * args.out_stride;
+    for (int64_t i = begin & ~int64_t{15}; i < end; i += 16) {
+      const int64_t left = end - i;
+      const F log_sum =
+          args.by_column ? V::Load(args.log_sum + i, left) : V::Set(args.log_sum[row]);
+      const F delta = args.by_column ? V::Load(args.delta + i, left) : V::Set(args.delta[row]);
+      const F p = Exp<V>(V::Sub(V::Mul(scale, V::Load(s + i, left)), log_sum));
+      if (p_out != nullptr) V::StoreBf16(p_out + i, p, left);
+      if (ds_out != nullptr) {
+        const F ds = V::Mul(V::Mul(scale, p), V::Sub(V::Load(dp + i, left), delta));
+        V::StoreBf16(ds_out + i, ds, left);
+      }
+    }
+    ZeroOutside(p_out, begin, end, args.padded_cols);
+    ZeroOutside(ds_out, begin, end, args.padded_cols);
+  }
+}
+
+template <class V>
+void RowDot(const TrainRowDotArgs& args) noexcept {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    for (int64_t head = 0; head < args.heads; ++head) {
+      const int64_t at = (row * args.heads + head) * args.head_dim;
+      typename V::F sum = V::Zero();
+      for (int64_t i = 0; i < args.head_dim; i += 16) {
+        sum = V::Fma(V::LoadBf16(args.a + at + i, args.head_dim - i),
+                     V::LoadBf16(args.b + at + i, args.head_dim - i), sum);
+      }
+      args.delta[head * args.delta_stride + row] = V::Sum(sum);
+    }
+  }
+}
+
+template <class V>
+float Largest(const float* x, int64_t size) noexcept {
+  typename V::F largest = V::Set(-3e38f);
+  for (int64_t i = 0; i < size; i += 16) {
+    largest = V::Max(largest, V::LoadOr(x + i, size - i, -3e38f));
+  }
+  return V::MaxAcross(largest);
+}
+
+// log of the sum of exp: f32 lanes over 1024 elements at a time, summed in double.
+template <class V>
+double LogSumExp(const float* x, int64_t size, float top) noexcept {
+  double total = 0;
+  for (int64_t block = 0; block < size; block += 1024) {
+    const int64_t end = block + 1024 < size ? block + 1024 : size;
+    typename V::F sum = V::Zero();
+    for (int64_t i = block; i < end; i += 16) {
+      sum = V::Add(sum, Exp<V>(V::Sub(V::LoadOr(x + i, end - i, -3e38f), V::Set(top))));
+    }
+    total += static_cast<double>(V::Sum(sum));
+  }
+  return static_cast<double>(top) + __builtin_log(total);
+}
+
+inline bool IsFirstLargest(const float* x, int32_t target, float top) noexcept {
+  if (x[target] != top) return false;
+  for (int32_t i = 0; i < target; ++i) {
+    if (x[i] == top) return false;
+  }
+  return true;
+}
+
+// KL(base || model) of one row, and factor * (p - p_base).
+template <class V>
+double KlRow(const TrainLossArgs& args, const float* x, const float* base, double log_sum,
+             float factor, uint16_t* d) noexcept {
+  using F = typename V::F;
+  const double base_log_sum = LogSumExp<V>(base, args.vocab, Largest<V>(base, args.vocab));
+  const F shift = V::Set(static_cast<float>(log_sum));
+  const F base_shift = V::Set(static_cast<float>(base_log_sum));
+  double kl = 0;
+  for (int64_t block = 0; block < args.vocab; block += 1024) {
+    const int64_t end = block + 1024 < args.vocab ? block + 1024 : args.vocab;
+    F sum = V::Zero();
+    for (int64_t i = block; i < end; i += 16) {
+      const F log_p = V::Sub(V::LoadOr(x + i, end - i, -1e30f), shift);
+      const F log_q = V::Sub(V::LoadOr(base + i, end - i, -1e30f), base_shift);
+      const F q = Exp<V>(log_q);
+      sum = V::Fma(q, V::Sub(log_q, log_p), sum);
+      if (d != nullptr) {
+        V::StoreBf16(d + i, V::Mul(V::Set(factor), V::Sub(Exp<V>(log_p), q)), end - i);
+      }
+    }
+    kl += static_cast<double>(V::Sum(sum));
+  }
+  return kl;
+}
+
+template <class V>
+void Loss(const TrainLossArgs& args) noexcept {
+  using F = typename V::F;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* x = args.logits + row * args.stride;
+    const int32_t target = args.targets[row];
+    uint16_t* d = args.d_logits == nullptr ? nullptr : args.d_logits + row * args.d_stride;
+    const float top = Largest<V>(x, args.vocab);
+    const double log_sum = LogSumExp<V>(x, args.vocab, top);
+    const float factor = args.factors[row];
+    args.nll[row] = log_sum - static_cast<double>(x[target]);
+    args.correct[row] = IsFirstLargest(x, target, top) ? 1 : 0;
+    if (args.base != nullptr) {
+      args.kl[row] = KlRow<V>(args, x, args.base + row * args.stride, log_sum, factor, d);
+    } else if (d != nullptr) {
+      const F shift = V::Set(static_cast<float>(log_sum));
+      for (int64_t i = 0; i < args.vocab; i += 16) {
+        const F p = Exp<V>(V::Sub(V::Load(x + i, args.vocab - i), shift));
+        V::StoreBf16(d + i, V::Mul(p, V::Set(factor)), args.vocab - i);
+      }
+      const double p = __builtin_exp(static_cast<double>(x[target]) - log_sum);
+      d[target] = FloatToBF16(static_cast<float>((p - 1) * static_cast<double>(factor)));
+    }
+    if (d != nullptr) ZeroBf16(d, args.vocab, args.d_stride);
+  }
+}
+
+inline double SumSquares(const float* x, int64_t size) noexcept {
+  double sums[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= size; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) {
+      sums[lane] += static_cast<double>(x[i + lane]) * static_cast<double>(x[i + lane]);
+    }
+  }
+  for (; i < size; ++i) sums[i % 8] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+template <class V>
+void AdamW(const TrainAdamWArgs& args) noexcept {
+  using F = typename V::F;
+  const F beta1 = V::Set(args.beta1), beta2 = V::Set(args.beta2);
+  const F rest1 = V::Set(1.0f - args.beta1), rest2 = V::Set(1.0f - args.beta2);
+  const F keep = V::Set(1.0f - args.rate * args.weight_decay);
+  for (int64_t i = 0; i < args.size; i += 16) {
+    const int64_t left = args.size - i;
+    const F g = V::Mul(V::Load(args.gradients + i, left), V::Set(args.gradient_scale));
+    const F m = V::Fma(beta1, V::Load(args.m + i, left), V::Mul(rest1, g));
+    const F v = V::Fma(beta2, V::Load(args.v + i, left), V::Mul(rest2, V::Mul(g, g)));
+    V::Store(args.m + i, m, left);
+    V::Store(args.v + i, v, left);
+    const F root = V::Sqrt(V::Mul(v, V::Set(args.v_correction)));
+    const F update = V::Div(V::Mul(m, V::Set(args.m_correction)), V::Add(root, V::Set(args.eps)));
+    const F param = V::Mul(V::Load(args.params + i, left), keep);
+    V::Store(args.params + i, V::Sub(param, V::Mul(V::Set(args.rate), update)), left);
+  }
+}
+
+template <class V>
+constexpr TrainKernels MakeTrainKernels() {
+  return {.product = "f32 fma",
+          .gemm = nullptr,
+          .outer = nullptr,
+          .pack_lanes = PackLanes<V>,
+          .pack_pairs = PackPairs<V>,
+          .transpose_panels = TransposePanels<V>,
+          .to_bf16 = ToBf16<V>,
+          .norm = Norm<V>,
+          .norm_backward = NormBackward<V>,
+          .scale_rows = ScaleRows<V>,
+          .rope = Rope<V>,
+          .swiglu = SwiGlu<V>,
+          .swiglu_backward = SwiGluBackward<V>,
+          .softmax = Softmax<V>,
+          .softmax_backward = SoftmaxBackward<V>,
+          .row_dot = RowDot<V>,
+          .loss = Loss<V>,
+          .sum_squares = SumSquares,
+          .adamw = AdamW<V>};
+}
