@@ -1,0 +1,157 @@
+#include "model/train_weights.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "ops/train_products.h"
+
+namespace bakestone {
+namespace {
+
+void CheckDimension(const char* name, int64_t value) {
+  if (value <= 0 || value % kTrainLanes != 0) {
+    Throw(ErrorCode::kUnsupported,
+          "training: expected a {} that is a positive multiple of {}, found {}; this model can be "
+          "served but not trained",
+          name, kTrainLanes, value);
+  }
+}
+
+}  // namespace
+
+GroupShape ShapeOf(const ModelConfig& config, TrainGroup group) {
+  const int64_t q = config.q_dim(), kv = config.kv_dim(), ffn = config.ffn_dim;
+  switch (group) {
+    case TrainGroup::kQkv:
+      return {config.hidden_dim, q + 2 * kv, 3, {Site::kQ, Site::kK, Site::kV},
+              {0, q, q + kv, q + 2 * kv}};
+    case TrainGroup::kO:
+      return {q, config.hidden_dim, 1, {Site::kO}, {0, config.hidden_dim}};
+    case TrainGroup::kGateUp:
+      return {config.hidden_dim, 2 * ffn, 2, {Site::kGate, Site::kUp}, {0, ffn, 2 * ffn}};
+    case TrainGroup::kDown:
+      return {ffn, config.hidden_dim, 1, {Site::kDown}, {0, config.hidden_dim}};
+  }
+  return {};
+}
+
+TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
+                           const TrainKernels& kernels, ThreadPool& pool, int64_t cache_bytes)
+    : config_(config),
+      source_(std::move(source)),
+      kernels_(kernels),
+      pool_(pool),
+      row_scratch_(static_cast<size_t>(pool.num_threads())) {
+  CheckDimension("hidden_dim", config.hidden_dim);
+  CheckDimension("ffn_dim", config.ffn_dim);
+  CheckDimension("num_heads * head_dim", config.q_dim());
+  CheckDimension("num_kv_heads * head_dim", config.kv_dim());
+  int64_t widest = config.hidden_dim;
+  for (int g = 0; g < kNumTrainGroups; ++g) {
+    const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(g));
+    offsets_[static_cast<size_t>(g) + 1] = offsets_[static_cast<size_t>(g)] + shape.in * shape.out;
+    widest = std::max(widest, shape.in);
+  }
+  for (RowScratch& scratch : row_scratch_) {
+    scratch.wide = Buffer<float>(kTrainLanes * widest);
+    scratch.rounded = Buffer<uint16_t>(kTrainLanes * widest);
+  }
+  padded_vocab_ = ops::PanelsOf(config.vocab_size) * kTrainLanes;
+  constexpr int64_t kBytes = sizeof(uint16_t);
+  const int64_t head_bytes = 2 * padded_vocab_ * config.hidden_dim * kBytes;
+  keep_head_ = head_bytes <= cache_bytes;
+  const int64_t left = cache_bytes - (keep_head_ ? head_bytes : 0);
+  cached_layers_ = std::clamp<int64_t>(left / (offsets_.back() * kBytes), 0, config.num_layers);
+  layers_.resize(static_cast<size_t>(cached_layers_));
+}
+
+int64_t TrainWeights::bytes() const noexcept {
+  int64_t total = current_.bytes() + transposed_.bytes() + head_.bytes() + head_transposed_.bytes();
+  for (const auto& layer : layers_) total += layer.bytes();
+  for (const RowScratch& scratch : row_scratch_) {
+    total += scratch.wide.bytes() + scratch.rounded.bytes();
+  }
+  return total;
+}
+
+// read(range, view) gives rows as f32; 16 of them are one panel.
+template <class Read>
+void TrainWeights::Build(int64_t rows, int64_t k, const Read& read, uint16_t* panels) {
+  pool_.ParallelFor(ops::PanelsOf(rows), 4, [&](int64_t begin, int64_t end, int thread) {
+    RowScratch& scratch = row_scratch_[static_cast<size_t>(thread)];
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t first = panel * kTrainLanes, count = std::min(kTrainLanes, rows - first);
+      read(Range{first, first + count}, DenseView(scratch.wide.data(), count, k));
+      kernels_.to_bf16(scratch.wide.data(), scratch.rounded.data(), count * k);
+      kernels_.pack_lanes(scratch.rounded.data(), k, count, k, k, panels + panel * k * kTrainLanes,
+                          k * kTrainLanes, 0, 1);
+    }
+  });
+}
+
+void TrainWeights::BuildLayer(int64_t layer, uint16_t* panels) {
+  for (int g = 0; g < kNumTrainGroups; ++g) {
+    const GroupShape shape = ShapeOf(config_, static_cast<TrainGroup>(g));
+    for (int i = 0; i < shape.num_sites; ++i) {
+      const auto at = static_cast<size_t>(i);
+      const LinearId id{static_cast<int32_t>(layer), shape.sites[at]};
+      Build(shape.out_begin[at + 1] - shape.out_begin[at], shape.in,
+            [&](Range rows, MatrixView<float> out) { source_.linear(id, rows, out); },
+            panels + offsets_[static_cast<size_t>(g)] + shape.out_begin[at] * shape.in);
+    }
+  }
+}
+
+const uint16_t* TrainWeights::Layer(int64_t layer) {
+  if (layer < cached_layers_) {
+    Buffer<uint16_t>& kept = layers_[static_cast<size_t>(layer)];
+    if (kept.empty()) {
+      kept = Buffer<uint16_t>(offsets_.back());
+      BuildLayer(layer, kept.data());
+    }
+    return kept.data();
+  }
+  if (current_.empty()) current_ = Buffer<uint16_t>(offsets_.back());
+  BuildLayer(layer, current_.data());
+  return current_.data();
+}
+
+const uint16_t* TrainWeights::Transposed(TrainGroup group, const uint16_t* panels) {
+  const GroupShape shape = ShapeOf(config_, group);
+  if (transposed_.empty()) {
+    int64_t largest = 0;
+    for (int g = 0; g < kNumTrainGroups; ++g) {
+      const auto at = static_cast<size_t>(g);
+      largest = std::max(largest, offsets_[at + 1] - offsets_[at]);
+    }
+    transposed_ = Buffer<uint16_t>(largest);
+  }
+  ops::TransposePanels(kernels_, pool_, panels, shape.in, shape.out, transposed_.data());
+  return transposed_.data();
+}
+
+const uint16_t* TrainWeights::Head() {
+  if (head_.empty()) {
+    head_ = Buffer<uint16_t>(padded_vocab_ * config_.hidden_dim);
+    Build(config_.vocab_size, config_.hidden_dim, source_.head, head_.data());
+  }
+  return head_.data();
+}
+
+const uint16_t* TrainWeights::HeadTransposed() {
+  if (head_transposed_.empty()) {
+    head_transposed_ = Buffer<uint16_t>(padded_vocab_ * config_.hidden_dim);
+    ops::TransposePanels(kernels_, pool_, Head(), config_.hidden_dim, padded_vocab_,
+                         head_transposed_.data());
+  }
+  return head_transposed_.data();
+}
+
+void TrainWeights::ReleaseHead() {
+  if (keep_head_) return;
+  head_ = Buffer<uint16_t>();
+  head_transposed_ = Buffer<uint16_t>();
+}
+
+}  // namespace bakestone

@@ -1,0 +1,90 @@
+// The frozen weights in the form training multiplies with: bf16 panels of a layer's four groups of
+// matrices that share an input (q|k|v, o, gate|up, down), rounded from the exact values of the quantized
+// blocks. Panels are kept between layers as far as a budget allows; the others are rebuilt when asked
+// for, some percent of the time of a micro-batch of 512 rows. The transposed panels that the input
+// gradient needs are always made on the spot: a transpose of bf16 costs 1 % of the product it serves.
+// One thread at a time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "kernels/kernel_table.h"
+#include "model/config.h"
+#include "model/linear_id.h"
+#include "tensor/buffer.h"
+#include "tensor/matrix_view.h"
+
+namespace bakestone {
+
+enum class TrainGroup : uint8_t { kQkv, kO, kGateUp, kDown };
+inline constexpr int kNumTrainGroups = 4;
+
+// Matrices side by side: y = x W^T has `out` columns, those of sites[i] from out_begin[i] on.
+struct GroupShape {
+  int64_t in = 0, out = 0;
+  int num_sites = 0;
+  std::array<Site, 3> sites{};
+  std::array<int64_t, 4> out_begin{};
+};
+GroupShape ShapeOf(const ModelConfig& config, TrainGroup group);
+
+// Where the values come from: rows of f32, called from any thread of the pool.
+struct TrainSource {
+  std::function<void(LinearId id, Range rows, MatrixView<float> out)> linear;
+  std::function<void(Range rows, MatrixView<float> out)> embedding;  // [vocab_size, hidden_dim]
+  std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
+  std::function<const float*(int64_t layer)> attention_norm, mlp_norm;
+  const float* final_norm = nullptr;
+};
+
+class TrainWeights {
+ public:
+  // Keeps references. cache_bytes: how much to spend on kept panels; head and layers in order.
+  // Throws kUnsupported naming the dimension that is no multiple of 16.
+  TrainWeights(const ModelConfig& config, TrainSource source, const TrainKernels& kernels,
+               ThreadPool& pool, int64_t cache_bytes);
+
+  // Panels [out / 16][in / 2][16][2] of all groups of a layer; valid until the next call. Group g
+  // begins at group_offset(g).
+  const uint16_t* Layer(int64_t layer);
+  int64_t group_offset(TrainGroup group) const { return offsets_[static_cast<size_t>(group)]; }
+  // Transposed panels [in / 16][out / 2][16][2] of the panels of one group; valid until the next call.
+  const uint16_t* Transposed(TrainGroup group, const uint16_t* panels);
+
+  // The head [vocab_size, hidden_dim], vocabulary rounded up to 16 with zeros.
+  const uint16_t* Head();
+  const uint16_t* HeadTransposed();
+  int64_t padded_vocab() const { return padded_vocab_; }
+  // Gives back what the head needed if the budget did not cover it.
+  void ReleaseHead();
+
+  const TrainSource& source() const { return source_; }
+  int64_t bytes() const noexcept;
+
+ private:
+  template <class Read>
+  void Build(int64_t rows, int64_t k, const Read& read, uint16_t* panels);
+  void BuildLayer(int64_t layer, uint16_t* panels);
+
+  const ModelConfig& config_;
+  TrainSource source_;
+  const TrainKernels& kernels_;
+  ThreadPool& pool_;
+  std::array<int64_t, kNumTrainGroups + 1> offsets_{};
+  int64_t padded_vocab_ = 0;
+  int64_t cached_layers_ = 0;
+  bool keep_head_ = false;
+  std::vector<Buffer<uint16_t>> layers_;  // empty until first asked for
+  Buffer<uint16_t> current_, transposed_, head_, head_transposed_;
+  struct RowScratch {
+    Buffer<float> wide;
+    Buffer<uint16_t> rounded;
+  };
+  std::vector<RowScratch> row_scratch_;  // one a thread
+};
+
+}  // namespace bakestone
