@@ -38,11 +38,11 @@ constexpr int kMaxTables = 3;
 
 // Slowest first.
 int Candidates(Candidate* out) {
-  static const KernelTable reference{Isa::kReference, kServeReference, {}};
+  static const KernelTable reference{Isa::kReference, kServeReference, kTrainReference};
   out[0] = {&reference, nullptr};
 #if defined(__x86_64__)
-  static const KernelTable avx2{Isa::kAvx2, kServeReference, {}};
-  static const KernelTable avx512{Isa::kAvx512, kServeReference, {}};
+  static const KernelTable avx2{Isa::kAvx2, kServeReference, kTrainAvx2};
+  static const KernelTable avx512{Isa::kAvx512, kServeReference, kTrainAvx512};
   out[1] = {&avx2, MissingForAvx2()};
   out[2] = {&avx512, MissingForAvx512()};
   return 3;

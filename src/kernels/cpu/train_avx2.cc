@@ -182,6 +182,6 @@ constexpr TrainKernels Make() {
 
 }  // namespace
 
-const TrainKernels kTrainAvx2 = Make();
+constinit const TrainKernels kTrainAvx2 = Make();
 
 }  // namespace bakestone

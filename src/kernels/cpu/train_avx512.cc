@@ -47,6 +47,6 @@ constexpr TrainKernels Make() {
 
 }  // namespace
 
-const TrainKernels kTrainAvx512 = Make();
+constinit const TrainKernels kTrainAvx512 = Make();
 
 }  // namespace bakestone

@@ -275,7 +275,7 @@ void AdamW(const TrainAdamWArgs& args) noexcept {
 
 }  // namespace
 
-const TrainKernels kTrainReference = {.product = "scalar, f64 sums",
+constinit const TrainKernels kTrainReference = {.product = "scalar, f64 sums",
                                       .gemm = Gemm,
                                       .outer = Outer,
                                       .pack_lanes = PackLanes,
