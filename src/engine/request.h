@@ -56,8 +56,8 @@ struct GenerationRequest {
   bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix
   std::string cache_salt = {};
 
-  // Called on the engine's loop thread, in order; must be quick, must not throw, must not call the
-  // engine. May be called before Submit returns.
+  // Called on the engine's loop thread, in order; must be quick, must not throw, and
+  // may call nothing of the engine but Cancel. May be called before Submit returns.
   std::function<void(Event&&)> sink = {};
 };
 

@@ -1,0 +1,35 @@
+// Errors in the form that OpenAI's clients read: {"error": {message, type, param, code}}, all four.
+#pragma once
+
+#include <exception>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "server/http/message.h"
+
+namespace bakestone::openai {
+
+struct ApiError : std::exception {
+  int status = 400;
+  std::string message;
+  std::optional<std::string> param, code;
+  std::optional<int> retry_after;  // seconds
+
+  const char* what() const noexcept override { return message.c_str(); }
+};
+
+// 400 that names the field.
+[[noreturn]] void BadField(std::string_view param, std::string message);
+// 400 for a field that is known but would change the answer in a way this server does not do.
+[[noreturn]] void UnsupportedField(std::string_view param, std::string message);
+[[noreturn]] void Fail(int status, std::string message, std::string code);
+
+// What a lower layer's error means to a client.
+ApiError FromError(const Error& error);
+
+std::string ErrorBody(const ApiError& error);  // the JSON
+http::Response ToResponse(const ApiError& error);
+
+}  // namespace bakestone::openai

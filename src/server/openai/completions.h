@@ -1,0 +1,17 @@
+// POST /v1/completions: text or token ids in, their continuation out; with echo and logprobs as the
+// evaluation harnesses need them.
+#pragma once
+
+#include <memory>
+
+#include "server/http/message.h"
+#include "server/openai/fields.h"
+#include "server/server.h"
+
+namespace bakestone::openai {
+
+// Throws ApiError or Error with nothing sent; afterwards the answer comes through the responder.
+void HandleCompletion(const ServedModel& model, const std::string& fingerprint, const Json& body,
+                      const http::Request& request, std::shared_ptr<http::Responder> responder);
+
+}  // namespace bakestone::openai

@@ -1,0 +1,25 @@
+// The fields that /v1/chat/completions and /v1/completions share, read into what the engine takes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "engine/request.h"
+#include "server/openai/fields.h"
+
+namespace bakestone::openai {
+
+inline constexpr int64_t kMaxChoices = 16;
+inline constexpr size_t kMaxStops = 16;
+
+struct GenerationFields {
+  GenerationRequest request;  // without prompt, adapter and sink
+  int64_t n = 1;
+  bool stream = false;
+  bool include_usage = false;
+};
+
+// Reads stream, stream_options, n, seed, stop and the sampling fields. Throws ApiError 400.
+GenerationFields ReadGenerationFields(Fields& fields, int32_t vocab_size);
+
+}  // namespace bakestone::openai

@@ -1,0 +1,74 @@
+#include "server/server.h"
+
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "server/http/http_server.h"
+#include "server/openai/api_error.h"
+#include "server/openai/service.h"
+
+namespace bakestone {
+
+struct Server::Impl {
+  Impl(const ServerOptions& options, std::vector<ServedModel> models)
+      : address(options.address), engines(EnginesOf(models)), service(std::move(models), options.stuck_after),
+        http(HttpOptionsOf(options), [this](const http::Request& request, std::shared_ptr<http::Responder> responder) {
+          service.Handle(request, std::move(responder));
+        }) {}
+
+  static std::vector<std::shared_ptr<Engine>> EnginesOf(const std::vector<ServedModel>& models) {
+    std::vector<std::shared_ptr<Engine>> engines;
+    for (const ServedModel& model : models) engines.push_back(model.engine);
+    return engines;
+  }
+  static http::HttpOptions HttpOptionsOf(const ServerOptions& options) {
+    http::HttpOptions http;
+    http.address = options.address;
+    http.port = options.port;
+    http.api_keys = options.api_keys;
+    http.allowed_hosts = options.allowed_hosts;
+    http.public_paths = {"/health"};
+    http.header_deadline = options.header_deadline;
+    http.max_connections = options.max_connections;
+    http.error_body = [](int status, const std::string& message, const std::string& code) {
+      openai::ApiError error;
+      error.status = status;
+      error.message = message;
+      error.code = code;
+      return openai::ErrorBody(error);
+    };
+    return http;
+  }
+
+  const std::string address;
+  const std::vector<std::shared_ptr<Engine>> engines;  // outlive http: answers refer to them
+  const openai::Service service;
+  http::HttpServer http;
+};
+
+Server::Server(ServerOptions options, std::vector<ServedModel> models)
+    : impl_(std::make_unique<Impl>(options, std::move(models))) {}
+
+Server::~Server() = default;
+
+uint16_t Server::port() const { return impl_->http.port(); }
+
+std::string Server::url() const {
+  const bool v6 = impl_->address.find(':') != std::string::npos;
+  return fmt::format(v6 ? "http://[{}]:{}" : "http://{}:{}", impl_->address, port());
+}
+
+bool Server::Stop(std::chrono::milliseconds deadline) {
+  // First the answers, then the connections that carry them: what was written still goes out.
+  const auto end = std::chrono::steady_clock::now() + deadline;
+  bool all = true;
+  for (const auto& engine : impl_->engines) {
+    all &= engine->Drain(std::max(end - std::chrono::steady_clock::now(), std::chrono::steady_clock::duration{0}));
+  }
+  constexpr std::chrono::milliseconds kFlush{2000};
+  impl_->http.Stop(kFlush);
+  return all;
+}
+
+}  // namespace bakestone
