@@ -71,6 +71,18 @@ void Append(Sample sample, Dataset* dataset) {
   dataset->samples.push_back(std::move(sample));
 }
 
+// One document a section: cut before every heading of the second level.
+void AppendMarkdown(const Tokenizer& tokenizer, const std::string& text, int64_t max_tokens,
+                    Dataset* dataset) {
+  size_t begin = 0;
+  while (begin < text.size()) {
+    const size_t next = text.find("\n## ", begin);
+    const size_t end = next == std::string::npos ? text.size() : next + 1;
+    AppendText(tokenizer, text.substr(begin, end - begin), max_tokens, dataset);
+    begin = end;
+  }
+}
+
 const std::string& Text(const Json& object, const char* key, const std::string& where) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_string()) {
@@ -193,7 +205,9 @@ Dataset ReadDataset(const Model& model, const ChatEncoder& encode_chat, const Da
       }
       AppendLine(model, encode_chat, parsed, where, max_tokens, &dataset);
     }
-  } else if (extension == ".txt" || extension == ".md") {
+  } else if (extension == ".md") {
+    AppendMarkdown(model.tokenizer, contents, max_tokens, &dataset);
+  } else if (extension == ".txt") {
     AppendText(model.tokenizer, contents, max_tokens, &dataset);
   } else {
     Throw(ErrorCode::kInvalidArgument,

@@ -106,7 +106,6 @@ void ReadEval(TomlTable table, const std::filesystem::path& folder,
   eval->general = table.Strings("general");
   eval->system = table.String("system", "");
   eval->max_tokens = table.Integer("max_tokens", eval->max_tokens, 1, 4096);
-  eval->show = table.Integer("show", eval->show, 0, 100);
   eval->text_tokens = table.Integer("text_tokens", eval->text_tokens, 64, int64_t{1} << 40);
   table.Finish();
 }

@@ -60,7 +60,6 @@ struct EvalRecipe {
   std::vector<std::string> domain, general;    // names of sources; their bits per byte
   std::string system;                          // system prompt of the questions; empty: the template's own
   int64_t max_tokens = 64;                     // longest answer
-  int64_t show = 3;                            // questions shown side by side
   int64_t text_tokens = 12000;                 // tokens scored of each text, from its start
 };
 
