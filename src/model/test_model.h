@@ -38,7 +38,7 @@ struct TestModelOptions {
                                         DType::kQ4_1, DType::kQ4_1, DType::kQ5_1};
   bool tied = true;                 // else output.weight, of embedding_type
   bool bias = false;                // on q, k and v
-  std::vector<float> rope_factors;  // [head_dim / 2], or empty
+  std::vector<float> rope_factors = {};  // [head_dim / 2], or empty
   uint64_t seed = 1;
 };
 

@@ -1,0 +1,117 @@
+#include "model/adapter.h"
+
+#include <gmock/gmock.h>
+
+#include "base/error.h"
+#include "model/test_model.h"
+#include "tensor/half.h"
+
+namespace bakestone {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+ModelConfig Config() {
+  ModelConfig config;
+  config.architecture = "llama";
+  config.num_layers = 2;
+  config.hidden_dim = 8;
+  config.ffn_dim = 12;
+  config.num_heads = 2;
+  config.num_kv_heads = 1;
+  config.head_dim = 4;
+  return config;
+}
+
+AdapterEntry Entry(int32_t layer, AdapterSite site, int64_t rank, int64_t in, int64_t out) {
+  AdapterEntry entry = {.layer = layer, .site = site, .rank = rank, .in = in, .out = out, .alpha = 8,
+                        .a = {}, .b = {}, .magnitude = {}};
+  for (int64_t i = 0; i < rank * in; ++i) entry.a.push_back(1.0f + static_cast<float>(i) / 512);
+  for (int64_t i = 0; i < out * rank; ++i) entry.b.push_back(-1.0f - static_cast<float>(i) / 512);
+  return entry;
+}
+
+AdapterFile File() {
+  AdapterFile file;
+  file.name = "house";
+  file.architecture = "llama";
+  file.rank = 2;
+  file.alpha = 8;
+  file.entries = {Entry(0, AdapterSite::kKProj, 2, 8, 4), Entry(1, AdapterSite::kDownProj, 2, 12, 8)};
+  return file;
+}
+
+TEST(Adapter, LoadsPairsRoundedToBf16) {
+  const auto adapter = Adapter::Load(File(), Config());
+  EXPECT_EQ(adapter->Find({0, Site::kQ}), nullptr);
+  EXPECT_EQ(adapter->FindPanels({0, Site::kQ}), nullptr);
+  EXPECT_EQ(adapter->Find({7, Site::kQ}), nullptr);
+  const LoraPair* pair = adapter->Find({1, Site::kDown});
+  ASSERT_NE(pair, nullptr);
+  EXPECT_EQ(pair->scale, 4.0f);
+  EXPECT_EQ(pair->a.rows, 2);
+  EXPECT_EQ(pair->a.cols, 12);
+  EXPECT_EQ(pair->a(1, 5), FloatToBF16(1.0f + 17.0f / 512));
+  EXPECT_EQ(pair->b(7, 1), FloatToBF16(-1.0f - 15.0f / 512));
+  const ops::LoraPanels* panels = adapter->FindPanels({1, Site::kDown});
+  ASSERT_NE(panels, nullptr);
+  EXPECT_EQ(panels->a.n, 2);
+  EXPECT_EQ(panels->b.k, 2);
+  std::vector<float> row(12);
+  ops::DequantizeRows(ChooseKernels("reference"), panels->a, 1, DenseView(row.data(), 1, 12));
+  EXPECT_EQ(row[5], BF16ToFloat(pair->a(1, 5)));
+}
+
+TEST(Adapter, HashIsOfTheNumbersNotOfTheName) {
+  AdapterFile file = File();
+  const Hash first = Adapter::Load(file, Config())->hash();
+  file.name = "another";
+  EXPECT_EQ(Adapter::Load(file, Config())->hash(), first);
+  file.entries[0].b[3] = 5;
+  EXPECT_NE(Adapter::Load(file, Config())->hash(), first);
+}
+
+TEST(Adapter, IsPublishedAnewAfterSet) {
+  const auto adapter = testing::MakeTestAdapter(Config(), {Site::kQ}, 3, 1);
+  const Hash before = adapter->hash();
+  EXPECT_TRUE(adapter->published());
+  const std::vector<float> a(8, 0.5f), b(8, 0.25f);
+  adapter->Set({0, Site::kQ}, DenseView(a.data(), 1, 8), DenseView(b.data(), 8, 1), 2.0f);
+  EXPECT_FALSE(adapter->published());
+  adapter->Publish();
+  EXPECT_NE(adapter->hash(), before);
+  EXPECT_EQ(adapter->FindPanels({0, Site::kQ})->a.n, 1);
+}
+
+void ExpectLoadError(const AdapterFile& file, ErrorCode code,
+                     const ::testing::Matcher<const std::string&>& message) {
+  try {
+    Adapter::Load(file, Config());
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code);
+    EXPECT_THAT(std::string(error.what()), AllOf(HasSubstr("house"), message));
+  }
+}
+
+TEST(Adapter, NamesWhatDoesNotFitTheBase) {
+  AdapterFile file = File();
+  file.architecture = "qwen2";
+  ExpectLoadError(file, ErrorCode::kInvalidArgument, AllOf(HasSubstr("llama"), HasSubstr("qwen2")));
+  file = File();
+  file.entries[1].layer = 2;
+  ExpectLoadError(file, ErrorCode::kInvalidArgument, HasSubstr("layers.2.mlp.down_proj"));
+  file = File();
+  file.entries[0] = Entry(0, AdapterSite::kKProj, 2, 16, 4);
+  ExpectLoadError(file, ErrorCode::kInvalidArgument, AllOf(HasSubstr("4 x 8"), HasSubstr("4 x 16")));
+  file = File();
+  file.use_dora = true;
+  ExpectLoadError(file, ErrorCode::kUnsupported, HasSubstr("dora"));
+  file = File();
+  file.entries.push_back(Entry(-1, AdapterSite::kLmHead, 2, 8, 20));
+  ExpectLoadError(file, ErrorCode::kUnsupported, HasSubstr("lm_head"));
+}
+
+}  // namespace
+}  // namespace bakestone

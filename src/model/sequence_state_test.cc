@@ -1,0 +1,109 @@
+#include "model/sequence_state.h"
+
+#include <cstring>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace bakestone {
+namespace {
+
+ModelConfig Config() {
+  ModelConfig config;
+  config.num_layers = 2;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.head_dim = 8;
+  config.context_length = 200;
+  return config;
+}
+
+class SequenceStateTest : public ::testing::Test {
+ protected:
+  void Write(SequenceState& state, int64_t layer, int64_t page, uint8_t value) {
+    std::memset(state.Keys(layer, page), value, 1024);
+    std::memset(state.Values(layer, page), value + 1, 1024);
+  }
+
+  const ModelConfig config_ = Config();
+  const int64_t page_bytes_ = KvPageBytes(config_, KvType::kBf16);
+  std::unique_ptr<KvPageAllocator> allocator_ = MakeHeapAllocator(config_, KvType::kBf16,
+                                                                  4 * page_bytes_);
+};
+
+TEST_F(SequenceStateTest, APageHoldsKeysAndValuesOfAllLayers) {
+  EXPECT_EQ(page_bytes_, 2 * 2 * (2 * 8) * 32 * 2);
+  EXPECT_EQ(KvPageBytes(config_, KvType::kF32), 2 * page_bytes_);
+  SequenceState state(config_, KvType::kBf16, *allocator_);
+  state.Reserve(1);
+  EXPECT_EQ(state.Values(0, 0) - state.Keys(0, 0), 1024);
+  EXPECT_EQ(state.Keys(1, 0) - state.Keys(0, 0), 2048);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(state.Values(1, 0)) % 64, 0u);
+}
+
+TEST_F(SequenceStateTest, GrowsByPagesAndKeepsWhatIsCommitted) {
+  SequenceState state(config_, KvType::kBf16, *allocator_);
+  state.Reserve(40);
+  EXPECT_EQ(state.num_pages(), 2);
+  EXPECT_EQ(state.reserved(), 40);
+  state.Commit(33);
+  EXPECT_EQ(state.length(), 33);
+  EXPECT_EQ(state.reserved(), 0);
+  state.Reserve(30);  // 63 in all
+  EXPECT_EQ(state.num_pages(), 2);
+  state.Commit(0);  // every draft rejected
+  EXPECT_EQ(state.length(), 33);
+  state.Truncate(32);
+  EXPECT_EQ(state.num_pages(), 1);
+}
+
+TEST_F(SequenceStateTest, AFailedReserveLeavesTheStateAsItWas) {
+  SequenceState state(config_, KvType::kBf16, *allocator_);
+  state.Reserve(64);
+  state.Commit(64);
+  EXPECT_THROW(state.Reserve(128), Error);  // six pages, the allocator has four
+  EXPECT_EQ(state.num_pages(), 2);
+  EXPECT_EQ(state.length(), 64);
+  state.Reserve(64);  // the two that were taken on the way are free again
+  try {
+    state.Reserve(137);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(std::string(error.what()).find("200"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(SequenceStateTest, ASharedPageIsCopiedBeforeItIsWritten) {
+  SequenceState first(config_, KvType::kBf16, *allocator_);
+  first.Reserve(32);
+  Write(first, 1, 0, 7);
+  first.Commit(32);
+  SequenceState second(config_, KvType::kBf16, *allocator_);
+  second.AdoptPrefix({first.pages()[0]});
+  EXPECT_EQ(second.length(), 32);
+  EXPECT_EQ(second.Keys(1, 0), first.Keys(1, 0));
+  second.Reserve(1);  // a page of its own; the full one stays shared
+  EXPECT_EQ(second.Keys(1, 0), first.Keys(1, 0));
+  second.Truncate(20);
+  second.Reserve(1);  // would write into the shared page
+  EXPECT_NE(second.Keys(1, 0), first.Keys(1, 0));
+  EXPECT_EQ(std::memcmp(second.Keys(1, 0), first.Keys(1, 0), 1024), 0);
+  EXPECT_EQ(second.Values(1, 0)[5], 8);
+  Write(second, 1, 0, 9);
+  EXPECT_EQ(first.Keys(1, 0)[5], 7);
+}
+
+TEST_F(SequenceStateTest, PagesMayOutliveTheAllocator) {
+  std::vector<std::shared_ptr<KvPage>> kept;
+  {
+    const auto allocator = MakeHeapAllocator(config_, KvType::kBf16, page_bytes_);
+    kept.push_back(allocator->Allocate());
+    EXPECT_THROW(allocator->Allocate(), Error);
+  }
+  EXPECT_EQ(kept[0]->bytes.size(), page_bytes_);
+}
+
+}  // namespace
+}  // namespace bakestone
