@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""tools/check_handbook.py accepts both handbooks and rejects each kind of damage.
+"""tools/check_handbook.py accepts both handbooks, which share one recipe, and rejects each kind of damage.
 
 usage: check_handbook_test.py SOURCE_DIR
 """
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 
 SOURCE = os.path.abspath(sys.argv[1])
 CHECK = os.path.join(SOURCE, "tools", "check_handbook.py")
@@ -78,9 +79,19 @@ def twice(folder):
     return {"train.jsonl": train + train[:1]}, "appears 2 times"
 
 
+def recipe_of(folder):
+    with open(os.path.join(folder, "bake.toml"), "rb") as file:
+        recipe = tomllib.load(file)
+    del recipe["name"]
+    return recipe
+
+
 def main():
     failures = []
-    for folder in (HANDBOOK, os.path.join(SOURCE, "tests", "handbook2")):
+    other = os.path.join(SOURCE, "tests", "handbook2")
+    if recipe_of(HANDBOOK) != recipe_of(other):
+        failures.append(f"{other}/bake.toml: expected the recipe of {HANDBOOK}, but for the name")
+    for folder in (HANDBOOK, other):
         code, errors = check(folder)
         if code != 0:
             failures.append(f"{folder}: expected no problems, found:\n{errors}")
