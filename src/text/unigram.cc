@@ -1,5 +1,5 @@
-// SentencePiece unigram: the segmentation of best total score (Viterbi). Scores are summed in float
-// and compared in double, as SentencePiece does, so that near-ties fall the same way. Linear in the
+// SentencePiece unigram: the segmentation of best total score (Viterbi). Scores are summed and
+// compared in float, in SentencePiece's order, so that near-ties fall the same way. Linear in the
 // text for a given longest piece; 12 bytes of heap for each byte of text.
 #include <algorithm>
 
@@ -64,11 +64,11 @@ class Unigram : public TextModel {
 
   std::vector<Best> Search(std::string_view text) const {
     std::vector<Best> best(text.size() + 1);
-    const auto offer = [&](size_t begin, size_t end, double score, int32_t id) {
-      const double total = score + best[begin].score;
+    const auto offer = [&](size_t begin, size_t end, float score, int32_t id) {
+      const float total = score + best[begin].score;
       Best& target = best[end];
       if (target.id != kNone && !(total > target.score)) return;
-      target = {static_cast<float>(total), static_cast<int32_t>(begin), id};
+      target = {total, static_cast<int32_t>(begin), id};
     };
     for (size_t at = 0; at < text.size();) {
       uint32_t codepoint;
@@ -85,9 +85,9 @@ class Unigram : public TextModel {
         if (id < 0) continue;
         const auto i = static_cast<size_t>(id);
         // A user-defined piece outbids whatever else covers its text.
-        const double score = user_defined_[i]
-                                 ? static_cast<double>(static_cast<float>(end - at) * max_score_) - 0.1
-                                 : static_cast<double>(scores_[i]);
+        const float score =
+            user_defined_[i] ? static_cast<float>(static_cast<float>(end - at) * max_score_ - 0.1)
+                             : scores_[i];
         offer(at, end, score, id);
         single = single || end - at == length;
       }
