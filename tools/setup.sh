@@ -7,7 +7,7 @@ set -euo pipefail
 build=(g++ cmake ninja-build ccache mold pkg-config python3 python3-pip ca-certificates
        libboost1.81-dev libssl-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libfmt-dev
        libspdlog-dev libutf8proc-dev libpcre2-dev libcurl4-openssl-dev)
-test=(git libgtest-dev libgmock-dev python3-venv python3-jinja2 iproute2 strace
+test=(git libgtest-dev libgmock-dev python3-venv python3-jinja2 iproute2 strace curl procps
       clang-19 libclang-rt-19-dev
       g++-aarch64-linux-gnu qemu-user-static)
 arm=(libfmt-dev:arm64 libssl-dev:arm64 libspdlog-dev:arm64 libgtest-dev:arm64 libgmock-dev:arm64)

@@ -1,0 +1,51 @@
+#include "pipeline/lineage.h"
+
+#include <filesystem>
+
+#include <gmock/gmock.h>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace bakestone {
+namespace {
+
+std::filesystem::path TestFolder() {
+  const auto folder = std::filesystem::path(::testing::TempDir()) / "bakestone_lineage";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  return folder;
+}
+
+TEST(Lineage, StageIsDoneWithItsKeyAndUnchangedFilesOnly) {
+  const auto folder = TestFolder();
+  WriteFileAtomically(folder / "out.json", "1");
+  {
+    Lineage lineage(folder);
+    EXPECT_FALSE(lineage.Done("a", "key"));
+    lineage.Record("a", "key", {"out.json"}, {.seconds = 2, .peak_bytes = 5});
+  }
+  Lineage lineage(folder);
+  EXPECT_TRUE(lineage.Done("a", "key"));
+  EXPECT_EQ(lineage.Find("a")->seconds, 2);
+  EXPECT_FALSE(lineage.Done("a", "another"));
+  EXPECT_FALSE(lineage.Done("b", "key"));
+  WriteFileAtomically(folder / "out.json", "2");
+  EXPECT_FALSE(lineage.Done("a", "key"));
+  std::filesystem::remove(folder / "out.json");
+  EXPECT_FALSE(lineage.Done("a", "key"));
+}
+
+TEST(Lineage, ForgottenStageIsDoneAgainAndDamageIsNamed) {
+  const auto folder = TestFolder();
+  WriteFileAtomically(folder / "x", "1");
+  Lineage lineage(folder);
+  lineage.Record("a", "key", {"x"}, {});
+  lineage.Forget("a");
+  EXPECT_FALSE(Lineage(folder).Done("a", "key"));
+  WriteFileAtomically(folder / "lineage.json", "{\"stages\": {\"a\": 3}}");
+  EXPECT_THROW(Lineage{folder}, Error);
+}
+
+}  // namespace
+}  // namespace bakestone

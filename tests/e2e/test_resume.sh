@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# kill -9 while training, again and again: the finished adapter equals an uninterrupted run's, byte by byte.
+source "$(dirname "$0")/lib.sh"
+EPOCHS=2 short_recipe "$work/book"
+
+"$bakestone" train "$work/book/bake.toml" --output "$work/whole" >/dev/null 2>"$work/log"
+kills=0
+for seconds in 2.1 2.9 3.7 4.3 5.1; do
+  "$bakestone" train "$work/book/bake.toml" --output "$work/killed" --checkpoint-seconds 0 >/dev/null 2>>"$work/log" &
+  process=$!
+  sleep "$seconds"
+  if kill -9 "$process" 2>/dev/null; then kills=$((kills + 1)); fi
+  wait "$process" 2>/dev/null || true
+done
+"$bakestone" train "$work/book/bake.toml" --output "$work/killed" --threads 1 >/dev/null 2>>"$work/log"
+[ "$kills" -ge 1 ] || fail "no run was killed"
+cmp "$work/whole/adapter.gguf" "$work/killed/adapter.gguf" || fail "a killed run ended in another adapter"
+cmp "$work/whole/adapter/adapter_model.safetensors" "$work/killed/adapter/adapter_model.safetensors"
+
+# Ctrl-C stops cleanly, says how to go on, and what is on disk goes on.
+"$bakestone" train "$work/book/bake.toml" --output "$work/stopped" >/dev/null 2>"$work/log" &
+process=$!
+sleep 4
+kill -INT "$process" 2>/dev/null || true
+wait "$process" && fail "an interrupted run reported success" || [ $? -eq 1 ] || fail "expected exit 1"
+expect "$work/log" "run again to go on"
