@@ -56,7 +56,8 @@ uint16_t Server::port() const { return impl_->http.port(); }
 
 std::string Server::url() const {
   const bool v6 = impl_->address.find(':') != std::string::npos;
-  return fmt::format(v6 ? "http://[{}]:{}" : "http://{}:{}", impl_->address, port());
+  return v6 ? fmt::format("http://[{}]:{}", impl_->address, port())
+            : fmt::format("http://{}:{}", impl_->address, port());
 }
 
 bool Server::Stop(std::chrono::milliseconds deadline) {
