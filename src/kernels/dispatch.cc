@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/isa.h"
 #include "kernels/kernel_table.h"
 #include "kernels/serve_tables.h"
 
@@ -41,8 +42,8 @@ int Candidates(Candidate* out) {
   static const KernelTable reference{Isa::kReference, kServeReference, kTrainReference};
   out[0] = {&reference, nullptr};
 #if defined(__x86_64__)
-  static const KernelTable avx2{Isa::kAvx2, kServeReference, kTrainAvx2};
-  static const KernelTable avx512{Isa::kAvx512, kServeReference, kTrainAvx512};
+  static const KernelTable avx2{Isa::kAvx2, kServeAvx2, kTrainAvx2};
+  static const KernelTable avx512{Isa::kAvx512, kServeAvx512, kTrainAvx512};
   out[1] = {&avx2, MissingForAvx2()};
   out[2] = {&avx512, MissingForAvx512()};
   return 3;
@@ -92,6 +93,12 @@ int AvailableKernels(const KernelTable** tables) {
     if (candidates[i].missing == nullptr) tables[available++] = candidates[i].table;
   }
   return available;
+}
+
+std::vector<const KernelTable*> AvailableKernels() {
+  const KernelTable* tables[kMaxTables];
+  const int count = AvailableKernels(tables);
+  return {tables, tables + count};
 }
 
 }  // namespace bakestone

@@ -1,4 +1,4 @@
-// The tables by name, and which of them this machine can run.
+// Which tables this machine can run, as a container (kernel_table.h itself holds plain data only).
 #pragma once
 
 #include <vector>
@@ -6,8 +6,6 @@
 #include "kernels/kernel_table.h"
 
 namespace bakestone {
-
-const char* IsaName(Isa isa);  // "reference", "avx2", "avx512"
 
 // Every table that this machine can run, slowest first; the reference is always there.
 std::vector<const KernelTable*> AvailableKernels();

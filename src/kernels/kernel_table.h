@@ -185,8 +185,8 @@ struct AttentionArgs {
 };
 
 BAKESTONE_INLINE constexpr int64_t AttentionScratchBytes(int64_t heads_per_kv, int64_t head_dim) {
-  const int64_t rows = kAttentionTile * heads_per_kv;
-  return 4 * (2 * kKvStep * head_dim + rows * (4 * head_dim + kKvStep + 64)) + 4096;
+  const int64_t rows = kAttentionTile * heads_per_kv, width = head_dim + 16;
+  return 4 * (2 * kKvStep * width + rows * (3 * width + 8) + 256);
 }
 
 struct AttentionKernels {  // one for each KvElement
@@ -218,7 +218,7 @@ const char* IsaName(Isa isa);  // "reference", "avx2", "avx512"
 // when the CPU lacks what the table needs (named).
 const KernelTable& ChooseKernels(const char* isa_name);
 
-// The tables this machine can run, slowest ("reference") first. Returns how many; at most 8.
+// The tables this machine can run, slowest ("reference") first, into tables[8]. Returns how many.
 int AvailableKernels(const KernelTable** tables);
 
 }  // namespace bakestone

@@ -16,11 +16,11 @@ namespace bakestone::math {
 // exp(x) = 2^n exp(r), n = rint(x / ln 2), r = x - n ln 2 in two steps (the first exact),
 // exp(r) = 1 + (r + r^2 P(r)), P the Chebyshev interpolant of (exp(r) - 1 - r) / r^2 of degree 5 on
 // [-ln 2 / 2, ln 2 / 2] (relative error 0.02 ulp); 2^n in two factors, so that denormals round once.
-inline constexpr float kExpMax = 90.0f, kExpMin = -110.0f;
-inline constexpr float kLog2E = 1.44269504f;
-inline constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-inline constexpr float kExpP[6] = {0x1p-1f,         0x1.555556p-3f, 0x1.5554eap-5f,
+constexpr float kExpMax = 90.0f, kExpMin = -110.0f;
+constexpr float kLog2E = 1.44269504f;
+constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+constexpr float kExpP[6] = {0x1p-1f,         0x1.555556p-3f, 0x1.5554eap-5f,
                                       0x1.1110c6p-7f, 0x1.6d431ap-10f, 0x1.a1516ep-13f};
 
 // x is not NaN.

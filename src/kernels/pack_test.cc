@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/isa.h"
 #include "kernels/test_cases.h"
 #include "tensor/dequantize.h"
 
@@ -26,22 +27,20 @@ std::vector<float> FileRow(const PanelCase& c, int64_t row) {
 }
 
 TEST_P(PackTest, EveryTableDecodesThePanelToTheFilesValues) {
-  const KernelTable* tables[8];
-  const int count = AvailableKernels(tables);
   for (const int64_t k : {testing::SmallK(type()), 3 * testing::SmallK(type())}) {
     const PanelCase c = testing::RandomPanel(type(), 37, k, 5);
-    for (int t = 0; t < count; ++t) {
-      const DequantizeKernels& kernels = tables[t]->serve.dequantize[GetParam()];
+    for (const KernelTable* table : AvailableKernels()) {
+      const DequantizeKernels& kernels = table->serve.dequantize[GetParam()];
       std::vector<float> strip(static_cast<size_t>(16 * k)), row(static_cast<size_t>(k));
       for (int32_t i = 0; i < c.panel.n; ++i) {
         const std::vector<float> expected = FileRow(c, i);
         kernels.rows(c.panel, &i, 1, row.data(), k);
         ASSERT_EQ(0, std::memcmp(row.data(), expected.data(), row.size() * 4))
-            << IsaName(tables[t]->isa) << " row " << i;
+            << IsaName(table->isa) << " row " << i;
         if (i % 16 == 0) kernels.strip(c.panel, i / 16, 0, k, strip.data());
         for (size_t j = 0; j < row.size(); ++j) {
           ASSERT_EQ(0, std::memcmp(&strip[16 * j + static_cast<size_t>(i % 16)], &expected[j], 4))
-              << IsaName(tables[t]->isa) << " row " << i << " k " << j;
+              << IsaName(table->isa) << " row " << i << " k " << j;
         }
       }
     }

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "kernels/isa.h"
 #include "kernels/kernel_table.h"
 #include "kernels/math.h"
 #include "kernels/test_cases.h"
@@ -28,16 +29,11 @@ const KernelTable& Reference() { return ChooseKernels("reference"); }
 class ServeTest : public ::testing::TestWithParam<int> {
  protected:
   const KernelTable& table() const {
-    const KernelTable* tables[8];
-    AvailableKernels(tables);
-    return *tables[GetParam()];
+    return *AvailableKernels()[static_cast<size_t>(GetParam())];
   }
 };
 
-int NumTables() {
-  const KernelTable* tables[8];
-  return AvailableKernels(tables);
-}
+int NumTables() { return static_cast<int>(AvailableKernels().size()); }
 
 ::testing::AssertionResult SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return ::testing::AssertionFailure() << "sizes differ";
@@ -216,9 +212,7 @@ TEST_P(ServeTest, GoldensHold) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tables, ServeTest, ::testing::Range(0, NumTables()), [](const auto& info) {
-  const KernelTable* tables[8];
-  AvailableKernels(tables);
-  return std::string(IsaName(tables[info.param]->isa));
+  return std::string(IsaName(AvailableKernels()[static_cast<size_t>(info.param)]->isa));
 });
 
 // What the reference computes is what the formulas mean: against double arithmetic.

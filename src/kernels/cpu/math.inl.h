@@ -1,0 +1,45 @@
+// exp and SwiGLU over a vector class: the steps of kernels/math.h, lane by lane.
+#pragma once
+
+#include "kernels/math.h"
+#include "tensor/inline.h"
+
+namespace bakestone {
+namespace {
+
+template <class V>
+BAKESTONE_INLINE typename V::F Exp(typename V::F x) {
+  x = V::Min(x, V::Set(math::kExpMax));
+  x = V::Max(x, V::Set(math::kExpMin));
+  const auto round = V::Set(math::kRound);
+  const auto n = V::Sub(V::Fma(x, V::Set(math::kLog2E), round), round);
+  auto r = V::Fma(n, V::Set(-math::kLn2High), x);
+  r = V::Fma(n, V::Set(-math::kLn2Low), r);
+  auto p = V::Set(math::kExpP[5]);
+#pragma GCC unroll 5
+  for (int i = 4; i >= 0; --i) p = V::Fma(p, r, V::Set(math::kExpP[i]));
+  const auto e = V::Add(V::Fma(p, V::Mul(r, r), r), V::Set(1.0f));
+  const auto k = V::Truncate(n), half = V::template Shr<1>(k), bias = V::SetI(127);
+  const auto a = V::OfBits(V::template Shl<23>(V::AddI(half, bias)));
+  const auto b = V::OfBits(V::template Shl<23>(V::AddI(V::SubI(k, half), bias)));
+  return V::Mul(V::Mul(e, a), b);
+}
+
+template <class V>
+BAKESTONE_INLINE typename V::F SwiGlu(typename V::F gate, typename V::F up) {
+  const auto negative = V::OfBits(V::AddI(V::Bits(gate), V::SetI(INT32_MIN)));  // flips the sign
+  return V::Mul(V::Div(gate, V::Add(V::Set(1.0f), Exp<V>(negative))), up);
+}
+
+// To bf16 (nearest, ties to even) and back, below 2^-50 to zero; x is finite.
+template <class V>
+BAKESTONE_INLINE typename V::F RoundBF16(typename V::F x) {
+  const auto bits = V::Bits(x);
+  const auto odd = V::AndI(V::template ShrU<16>(bits), V::SetI(1));
+  const auto rounded = V::AddI(bits, V::AddI(odd, V::SetI(0x7FFF)));
+  const auto kept = V::AndI(rounded, V::SetI(static_cast<int32_t>(0xFFFF0000u)));
+  return V::KeepFrom(V::OfBits(kept), 0x1p-50f);
+}
+
+}  // namespace
+}  // namespace bakestone

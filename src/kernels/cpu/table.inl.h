@@ -1,0 +1,55 @@
+// The serving half of a table, filled from one vector class: every entry, so that none is null.
+#pragma once
+
+#include "kernels/cpu/attention.inl.h"
+#include "kernels/cpu/matmul.inl.h"
+#include "kernels/cpu/rows.inl.h"
+#include "kernels/reference/reference.h"
+#include "kernels/serve_tables.h"
+
+namespace bakestone {
+namespace {
+
+template <class V, PanelType kType>
+constexpr void FillType(ServeKernels& t) {
+  constexpr int kIndex = static_cast<int>(kType);
+  t.matmul[kIndex] = {MatMul<V, kType>, MatMulExact<V, kType>};
+  t.dequantize[kIndex] = {DequantizeStrip<V, kType>, DequantizeRows<V, kType>};
+}
+
+template <class V>
+constexpr ServeKernels MakeTable() {
+  ServeKernels t{};
+  FillType<V, PanelType::kF32>(t);
+  FillType<V, PanelType::kF16>(t);
+  FillType<V, PanelType::kBF16>(t);
+  FillType<V, PanelType::kQ4_0>(t);
+  FillType<V, PanelType::kQ4_1>(t);
+  FillType<V, PanelType::kQ5_0>(t);
+  FillType<V, PanelType::kQ5_1>(t);
+  FillType<V, PanelType::kQ8_0>(t);
+  FillType<V, PanelType::kQ2_K>(t);
+  FillType<V, PanelType::kQ3_K>(t);
+  FillType<V, PanelType::kQ4_K>(t);
+  FillType<V, PanelType::kQ5_K>(t);
+  FillType<V, PanelType::kQ6_K>(t);
+  FillType<V, PanelType::kIQ4_NL>(t);
+  FillType<V, PanelType::kIQ4_XS>(t);
+  FillType<V, PanelType::kMXFP4>(t);
+  t.rows = {{QuantizeInt8x32<V>, QuantizeInt8x128<V>, QuantizeFloat<V, true>, QuantizeFloat<V, false>},
+            RmsNorm<V>,
+            Rope<V>,
+            Binary<V, SwiGluOp<V>>,
+            Binary<V, AddOp<V>>,
+            ComputeSoftmaxStats<V>,
+            Softmax<V>};
+  // Writing a token is a scatter of 2-byte stores: nothing to gain from vectors.
+  t.attention[static_cast<int>(KvElement::kBF16)] = {reference::WriteKvBF16,
+                                                     RunAttention<V, PageBF16<V>>};
+  t.attention[static_cast<int>(KvElement::kF32)] = {reference::WriteKvF32,
+                                                    RunAttention<V, PageF32<V>>};
+  return t;
+}
+
+}  // namespace
+}  // namespace bakestone

@@ -1,0 +1,152 @@
+// Sixteen lanes in one register: what the templates of this folder are written over (vec_avx2.h has the
+// same names). F: 16 floats, I: 16 int32, B: 64 bytes as [16][4]. Anonymous namespace: an object of this
+// ISA exports its table and nothing else.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "tensor/inline.h"
+
+namespace bakestone {
+namespace {
+
+struct V512 {
+  using F = __m512;
+  using I = __m512i;
+  using B = __m512i;
+
+  static constexpr int kRows = 8;       // rows of an integer tile: 8 weight, 8 to 16 sum registers
+  static constexpr int kPairRows = 6;   // float tile: 6 x 2 even and odd chains and 12 sums are 24
+  static constexpr int kPairWidth = 2;
+  static constexpr int kByteBias = 128; // 8-bit weights stay unsigned for vpdpbusd
+
+  BAKESTONE_INLINE static __mmask16 Mask(int64_t n) {
+    return n >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << n) - 1);
+  }
+
+  BAKESTONE_INLINE static F Zero() { return _mm512_setzero_ps(); }
+  BAKESTONE_INLINE static F Set(float x) { return _mm512_set1_ps(x); }
+  BAKESTONE_INLINE static F Load(const float* p) { return _mm512_loadu_ps(p); }
+  BAKESTONE_INLINE static F LoadN(const float* p, int64_t n) {
+    return _mm512_maskz_loadu_ps(Mask(n), p);
+  }
+  BAKESTONE_INLINE static void Store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  BAKESTONE_INLINE static void StoreN(float* p, F x, int64_t n) {
+    _mm512_mask_storeu_ps(p, Mask(n), x);
+  }
+  BAKESTONE_INLINE static F LoadHalf(const uint8_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  // Even and odd elements of sixteen pairs of bf16.
+  BAKESTONE_INLINE static F LoadEven(const uint8_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+  }
+  BAKESTONE_INLINE static F LoadOdd(const uint8_t* p) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xFFFF0000u))));
+  }
+  BAKESTONE_INLINE static F Add(F a, F b) { return _mm512_add_ps(a, b); }
+  BAKESTONE_INLINE static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  BAKESTONE_INLINE static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  BAKESTONE_INLINE static F Div(F a, F b) { return _mm512_div_ps(a, b); }
+  BAKESTONE_INLINE static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  BAKESTONE_INLINE static F Min(F a, F b) { return _mm512_min_ps(a, b); }
+  BAKESTONE_INLINE static F Max(F a, F b) { return _mm512_max_ps(a, b); }
+  BAKESTONE_INLINE static F Abs(F x) { return _mm512_abs_ps(x); }
+  // a where |a| >= limit, else +0.
+  BAKESTONE_INLINE static F KeepFrom(F a, float limit) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(Abs(a), Set(limit), _CMP_GE_OQ), a);
+  }
+  // The first n lanes of a, the others of b.
+  BAKESTONE_INLINE static F FirstN(F a, F b, int64_t n) {
+    return _mm512_mask_blend_ps(n <= 0 ? __mmask16{0} : Mask(n), b, a);
+  }
+
+  BAKESTONE_INLINE static I Bits(F x) { return _mm512_castps_si512(x); }
+  BAKESTONE_INLINE static F OfBits(I x) { return _mm512_castsi512_ps(x); }
+  BAKESTONE_INLINE static I SetI(int32_t x) { return _mm512_set1_epi32(x); }
+  BAKESTONE_INLINE static I AddI(I a, I b) { return _mm512_add_epi32(a, b); }
+  BAKESTONE_INLINE static I SubI(I a, I b) { return _mm512_sub_epi32(a, b); }
+  BAKESTONE_INLINE static I MulI(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  BAKESTONE_INLINE static I AndI(I a, I b) { return _mm512_and_si512(a, b); }
+  BAKESTONE_INLINE static I OrI(I a, I b) { return _mm512_or_si512(a, b); }
+  BAKESTONE_INLINE static I MaxI(I a, I b) { return _mm512_max_epi32(a, b); }
+  template <int kShift>
+  BAKESTONE_INLINE static I Shl(I a) {
+    return _mm512_slli_epi32(a, kShift);
+  }
+  template <int kShift>
+  BAKESTONE_INLINE static I Shr(I a) {  // arithmetic
+    return _mm512_srai_epi32(a, kShift);
+  }
+  template <int kShift>
+  BAKESTONE_INLINE static I ShrU(I a) {
+    return _mm512_srli_epi32(a, kShift);
+  }
+  BAKESTONE_INLINE static F ToFloat(I x) { return _mm512_cvtepi32_ps(x); }
+  BAKESTONE_INLINE static I Truncate(F x) { return _mm512_cvttps_epi32(x); }
+  BAKESTONE_INLINE static I Nearest(F x) { return _mm512_cvtps_epi32(x); }
+  BAKESTONE_INLINE static I LoadU8(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  BAKESTONE_INLINE static I LoadI8(const uint8_t* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  BAKESTONE_INLINE static void StoreI8(int8_t* p, I x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+  }
+  BAKESTONE_INLINE static int32_t SumI(I x) { return _mm512_reduce_add_epi32(x); }
+  BAKESTONE_INLINE static int32_t MaxOfI(I x) { return _mm512_reduce_max_epi32(x); }
+
+  BAKESTONE_INLINE static B LoadB(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  BAKESTONE_INLINE static B SetB(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+  BAKESTONE_INLINE static B AndB(B a, B b) { return _mm512_and_si512(a, b); }
+  BAKESTONE_INLINE static B OrB(B a, B b) { return _mm512_or_si512(a, b); }
+  // Shifts of 16-bit units: mask afterwards.
+  template <int kShift>
+  BAKESTONE_INLINE static B ShrB(B a) {
+    return _mm512_srli_epi16(a, kShift);
+  }
+  template <int kShift>
+  BAKESTONE_INLINE static B ShlB(B a) {
+    return _mm512_slli_epi16(a, kShift);
+  }
+  BAKESTONE_INLINE static B Lookup(const uint8_t* table16, B nibbles) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table16));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), nibbles);
+  }
+  BAKESTONE_INLINE static I AsI(B x) { return x; }
+
+  // acc + the dot product of 4 * kSteps weights a lane with the same activations. kBits bounds the
+  // weights; 8: biased by kByteBias.
+  template <int kBits, int kSteps>
+  BAKESTONE_INLINE static I Dot(I acc, const B* w, const int8_t* a) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kSteps; ++i) {
+      int32_t word;
+      __builtin_memcpy(&word, a + 4 * i, 4);
+      acc = _mm512_dpbusd_epi32(acc, w[i], _mm512_set1_epi32(word));
+    }
+    return acc;
+  }
+  // acc + the products of int16 pairs with one pair for all lanes.
+  BAKESTONE_INLINE static I DotPairs(I acc, I pairs, const int16_t* sums) {
+    int32_t word;
+    __builtin_memcpy(&word, sums, 4);
+    return _mm512_dpwssd_epi32(acc, pairs, _mm512_set1_epi32(word));
+  }
+
+  // The fixed tree: halves added until one is left.
+  BAKESTONE_INLINE static float TreeSum(F x) {
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+  }
+  BAKESTONE_INLINE static float MaxOf(F x) { return _mm512_reduce_max_ps(x); }
+};
+
+}  // namespace
+}  // namespace bakestone
