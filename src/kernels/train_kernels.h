@@ -89,7 +89,7 @@ struct TrainSwiGluArgs {
   const uint16_t* gate_up;
   const uint16_t* d_act;  // backward only: [rows, dim]
   int64_t rows, dim;
-  uint16_t* act;          // [rows, dim]; forward's output, recomputed by backward
+  uint16_t* act;          // forward only: [rows, dim]
   uint16_t* d_gate_up;    // backward only: [rows, 2 * dim], overwritten
 };
 

@@ -36,6 +36,31 @@ GroupShape ShapeOf(const ModelConfig& config, TrainGroup group) {
   return {};
 }
 
+TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
+  const auto linear = [&weights](LinearId id) -> const Weight& {
+    return weights.layers[static_cast<size_t>(id.layer)].at(id.site);
+  };
+  TrainSource source;
+  source.linear = [linear, &kernels](LinearId id, Range rows, MatrixView<float> out) {
+    linear(id).DequantizeRows(kernels, rows, out);
+  };
+  source.bias = [linear](LinearId id) { return linear(id).bias(); };
+  source.embedding = [&weights, &kernels](Range rows, MatrixView<float> out) {
+    weights.embedding.DequantizeRows(kernels, rows, out);
+  };
+  source.head = [&weights, &kernels](Range rows, MatrixView<float> out) {
+    weights.head().DequantizeRows(kernels, rows, out);
+  };
+  source.attention_norm = [&weights](int64_t layer) {
+    return weights.layers[static_cast<size_t>(layer)].attention_norm.data();
+  };
+  source.mlp_norm = [&weights](int64_t layer) {
+    return weights.layers[static_cast<size_t>(layer)].mlp_norm.data();
+  };
+  source.final_norm = weights.final_norm.data();
+  return source;
+}
+
 TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
                            const TrainKernels& kernels, ThreadPool& pool, int64_t cache_bytes)
     : config_(config),
@@ -47,6 +72,15 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
   CheckDimension("ffn_dim", config.ffn_dim);
   CheckDimension("num_heads * head_dim", config.q_dim());
   CheckDimension("num_kv_heads * head_dim", config.kv_dim());
+  for (int64_t i = 0; i < config.num_layers * kNumSites; ++i) {
+    const LinearId id{static_cast<int32_t>(i / kNumSites), static_cast<Site>(i % kNumSites)};
+    if (id.site > Site::kV && source_.bias(id) != nullptr) {
+      Throw(ErrorCode::kUnsupported,
+            "training: expected biases on q, k and v only, found one on layer {} {}; this model can "
+            "be served but not trained",
+            id.layer, SiteName(id.site));
+    }
+  }
   int64_t widest = config.hidden_dim;
   for (int g = 0; g < kNumTrainGroups; ++g) {
     const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(g));

@@ -15,6 +15,7 @@
 #include "kernels/kernel_table.h"
 #include "model/config.h"
 #include "model/linear_id.h"
+#include "model/weights.h"
 #include "tensor/buffer.h"
 #include "tensor/matrix_view.h"
 
@@ -37,9 +38,13 @@ struct TrainSource {
   std::function<void(LinearId id, Range rows, MatrixView<float> out)> linear;
   std::function<void(Range rows, MatrixView<float> out)> embedding;  // [vocab_size, hidden_dim]
   std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
+  std::function<const float*(LinearId id)> bias;                     // [out] or null
   std::function<const float*(int64_t layer)> attention_norm, mlp_norm;
   const float* final_norm = nullptr;
 };
+
+// Of a loaded model; both must outlive what is returned.
+TrainSource SourceOf(const Weights& weights, const KernelTable& kernels);
 
 class TrainWeights {
  public:

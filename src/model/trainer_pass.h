@@ -45,6 +45,9 @@ struct TrainBatch {
 
 struct PassOptions {
   bool recompute = false;  // keep only layer inputs and recompute each layer in backward (less memory)
+  // Spent on keeping weights as bf16 (two bytes a weight, four for the head); what does not fit is
+  // dequantized again at each use. The bits are the same.
+  int64_t weight_cache_bytes = int64_t{1} << 30;
 };
 
 // Sums, so that any split into micro-batches adds up to the same quantities.

@@ -52,7 +52,7 @@ void PackPairs(const TrainKernels& kernels, const uint16_t* x, int64_t stride, i
                      PanelsOf(head_dim));
 }
 
-float ScaleOf(const AttentionShape& shape) {
+float ScaleOf(const TrainAttentionShape& shape) {
   return 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
 }
 
@@ -71,7 +71,7 @@ int64_t TrainAttention::bytes() const noexcept {
   return total;
 }
 
-void TrainAttention::Plan(const AttentionShape& shape) {
+void TrainAttention::Plan(const TrainAttentionShape& shape) {
   BAKESTONE_CHECK(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 &&
                   shape.head_dim % 2 == 0 && !shape.document_begins.empty());
   blocks_.clear();
@@ -100,7 +100,7 @@ void TrainAttention::Plan(const AttentionShape& shape) {
   }
 }
 
-void TrainAttention::ForwardBlock(const AttentionShape& shape, const Block& block, int64_t head,
+void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
                                   const uint16_t* q, const uint16_t* k, const uint16_t* v,
                                   uint16_t* out, float* log_sum, Scratch& scratch) const {
   const int64_t dim = shape.head_dim, q_stride = shape.heads * dim;
@@ -132,7 +132,7 @@ void TrainAttention::ForwardBlock(const AttentionShape& shape, const Block& bloc
   }
 }
 
-void TrainAttention::Forward(const AttentionShape& shape, const uint16_t* q, const uint16_t* k,
+void TrainAttention::Forward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k,
                              const uint16_t* v, uint16_t* out, float* log_sum) {
   Plan(shape);
   const auto units = static_cast<int64_t>(blocks_.size()) * shape.heads;
@@ -144,7 +144,7 @@ void TrainAttention::Forward(const AttentionShape& shape, const uint16_t* q, con
   });
 }
 
-void TrainAttention::QueryBlock(const AttentionShape& shape, const Block& block, int64_t head,
+void TrainAttention::QueryBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
                                 const uint16_t* q, const uint16_t* k, const uint16_t* v,
                                 const uint16_t* d_out, const float* log_sum,
                                 const Gradients& gradients, Scratch& scratch) const {
@@ -186,7 +186,7 @@ void TrainAttention::QueryBlock(const AttentionShape& shape, const Block& block,
   }
 }
 
-void TrainAttention::KeyBlock(const AttentionShape& shape, const Block& block, int64_t kv_head,
+void TrainAttention::KeyBlock(const TrainAttentionShape& shape, const Block& block, int64_t kv_head,
                               const uint16_t* q, const uint16_t* k, const uint16_t* v,
                               const uint16_t* d_out, const float* log_sum,
                               const Gradients& gradients, Scratch& scratch) const {
@@ -236,7 +236,7 @@ void TrainAttention::KeyBlock(const AttentionShape& shape, const Block& block, i
   }
 }
 
-void TrainAttention::Backward(const AttentionShape& shape, const uint16_t* q, const uint16_t* k,
+void TrainAttention::Backward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k,
                               const uint16_t* v, const uint16_t* out, const float* log_sum,
                               const uint16_t* d_out, const Gradients& gradients) {
   Plan(shape);

@@ -16,7 +16,7 @@ namespace bakestone::ops {
 
 // T rows, H query heads, G key-value heads (H a multiple of G), D channels a head (even).
 // q [T, H * D], k and v [T, G * D]: bf16, after rotation; q is readable up to T rounded up to a tile.
-struct AttentionShape {
+struct TrainAttentionShape {
   int64_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
   std::span<const int32_t> document_begins;  // ascending, first is 0
 };
@@ -27,7 +27,7 @@ class TrainAttention {
   TrainAttention(const TrainKernels& kernels, ThreadPool& pool);
 
   // out [T, H * D] bf16, log_sum [H, T]: overwritten.
-  void Forward(const AttentionShape& shape, const uint16_t* q, const uint16_t* k, const uint16_t* v,
+  void Forward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k, const uint16_t* v,
                uint16_t* out, float* log_sum);
 
   struct Gradients {
@@ -35,7 +35,7 @@ class TrainAttention {
     int64_t stride;
   };
   // d_out is readable up to T rounded up to a tile, like q; k and v too.
-  void Backward(const AttentionShape& shape, const uint16_t* q, const uint16_t* k, const uint16_t* v,
+  void Backward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k, const uint16_t* v,
                 const uint16_t* out, const float* log_sum, const uint16_t* d_out,
                 const Gradients& gradients);
 
@@ -50,14 +50,14 @@ class TrainAttention {
     Buffer<float> scores, d_scores;
     Buffer<uint16_t> p, ds;
   };
-  void Plan(const AttentionShape& shape);
-  void ForwardBlock(const AttentionShape& shape, const Block& block, int64_t head,
+  void Plan(const TrainAttentionShape& shape);
+  void ForwardBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
                     const uint16_t* q, const uint16_t* k, const uint16_t* v, uint16_t* out,
                     float* log_sum, Scratch& scratch) const;
-  void QueryBlock(const AttentionShape& shape, const Block& block, int64_t head, const uint16_t* q,
+  void QueryBlock(const TrainAttentionShape& shape, const Block& block, int64_t head, const uint16_t* q,
                   const uint16_t* k, const uint16_t* v, const uint16_t* d_out, const float* log_sum,
                   const Gradients& gradients, Scratch& scratch) const;
-  void KeyBlock(const AttentionShape& shape, const Block& block, int64_t kv_head, const uint16_t* q,
+  void KeyBlock(const TrainAttentionShape& shape, const Block& block, int64_t kv_head, const uint16_t* q,
                 const uint16_t* k, const uint16_t* v, const uint16_t* d_out, const float* log_sum,
                 const Gradients& gradients, Scratch& scratch) const;
 

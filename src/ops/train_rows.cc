@@ -19,7 +19,7 @@ TrainSwiGluArgs Part(const TrainSwiGluArgs& args, int64_t begin, int64_t end) {
           .d_act = At(args.d_act, begin * args.dim),
           .rows = end - begin,
           .dim = args.dim,
-          .act = args.act + begin * args.dim,
+          .act = At(args.act, begin * args.dim),
           .d_gate_up = At(args.d_gate_up, begin * 2 * args.dim)};
 }
 

@@ -140,7 +140,6 @@ void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
       const F d = V::LoadBf16(args.d_act + row * args.dim + i, left);
       const F s = Sigmoid<V>(g);
       const F silu = V::Mul(g, s);
-      V::StoreBf16(args.act + row * args.dim + i, V::Mul(silu, u), left);
       const F slope = V::Mul(s, V::Fma(g, V::Sub(one, s), one));
       V::StoreBf16(d_gate + i, V::Mul(V::Mul(d, u), slope), left);
       V::StoreBf16(d_gate + args.dim + i, V::Mul(d, silu), left);

@@ -156,7 +156,6 @@ void SwiGlu(const TrainSwiGluArgs& args) noexcept {
 }
 
 void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
-  SwiGlu(args);
   for (int64_t row = 0; row < args.rows; ++row) {
     for (int64_t i = 0; i < args.dim; ++i) {
       const double gate = Wide(args.gate_up[row * 2 * args.dim + i]);

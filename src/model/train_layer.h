@@ -1,0 +1,116 @@
+// One layer of the decoder for training: forward that keeps what backward needs, and backward.
+//
+// Kept per row, in bf16: both normalized inputs (before their weights), q, k, v after rotation, the
+// attention's output, gate and up, and s x A^T of every pair; in f32 the norms' scales and the
+// attention's log-sum-exp. Norm weights, rotation and SwiGLU are redone. 346 kB a row for SmolLM2-135M.
+// One thread at a time; the work is spread over the pool.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "base/thread_pool.h"
+#include "kernels/train_kernels.h"
+#include "model/config.h"
+#include "model/train_lora.h"
+#include "model/train_weights.h"
+#include "ops/rows.h"
+#include "ops/train_attention.h"
+#include "tensor/buffer.h"
+
+namespace bakestone {
+
+struct LayerSaved {
+  Buffer<uint16_t> y_attention, y_mlp;  // [T, hidden_dim] x / rms
+  Buffer<uint16_t> q, k, v;             // [T, heads * head_dim]
+  Buffer<uint16_t> attention;           // [T, q_dim]
+  Buffer<uint16_t> gate_up;             // [T, 2 * ffn_dim]
+  std::array<Buffer<uint16_t>, kNumTrainGroups> xa;
+  Buffer<float> inverse_attention, inverse_mlp;  // [T]
+  Buffer<float> log_sum;                // [heads, T]
+  Buffer<float> input;                  // [T, hidden_dim], only where the layer is recomputed
+
+  // Room for `rows`; contents are lost when it grows. widest: of the stacked ranks.
+  void Reserve(const ModelConfig& config, int64_t rows, int64_t widest);
+  int64_t bytes() const noexcept;
+};
+
+// Where a step's time goes, in seconds.
+struct TrainPhases {
+  double weights = 0, products = 0, attention = 0, rows = 0, head = 0;
+};
+
+struct LayerBatch {
+  int64_t rows;
+  std::span<const int32_t> document_begins;
+  const ops::RopeTable* rope;
+};
+
+class TrainLayer {
+ public:
+  TrainLayer(const ModelConfig& config, TrainWeights& weights, const TrainKernels& kernels,
+             ThreadPool& pool);
+
+  void Reserve(int64_t rows, int64_t widest_rank);
+
+  // x [T, hidden_dim] in place: the layer's input becomes its output.
+  void Forward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter, float* x,
+               LayerSaved& saved);
+
+  struct Gradients {
+    const LoraLayout* layout;
+    float* out;               // accumulated
+    float* dx;                // [T, hidden_dim], in: of the layer's output; out: of its input
+    TrainGroup lowest;        // stops after this group's pairs, in the lowest trained layer
+    bool below;               // something below this layer is trained: dx is wanted
+  };
+  // Call RoundDx() once before the topmost layer's.
+  void Backward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
+                const LayerSaved& saved, const Gradients& gradients);
+  void RoundDx(int64_t rows, const float* dx);
+
+  int64_t bytes() const noexcept;
+  TrainPhases phases;
+
+ private:
+  void AttentionForward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
+                        const uint16_t* panels, float* x, LayerSaved& saved);
+  void MlpForward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
+                  const uint16_t* panels, float* x, LayerSaved& saved);
+  void MlpBackward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
+                   const uint16_t* panels, const LayerSaved& saved, const Gradients& gradients);
+  void AttentionBackward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
+                         const uint16_t* panels, const LayerSaved& saved,
+                         const Gradients& gradients);
+  void Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y, float* inverse);
+  void NormBackward(const uint16_t* y, const float* inverse, const float* weight, int64_t rows,
+                    float* dx);
+  // Fills rows with the biases of q, k and v; false when there are none.
+  bool FillBias(int64_t layer, int64_t rows);
+  void Rotate(const float* x, int64_t x_stride, int64_t rows, int64_t heads, const LayerBatch& batch,
+              float sign, uint16_t* out, int64_t out_stride);
+  void LinearForward(int64_t layer, TrainGroup group, int64_t rows, const PackedAdapter& adapter,
+                     const uint16_t* panels, const uint16_t* x, LayerSaved& saved, void* out,
+                     TrainStore store);
+  // dx null: only the pairs' gradients.
+  void LinearBackward(int64_t layer, TrainGroup group, int64_t rows, const PackedAdapter& adapter,
+                      const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
+                      const LayerSaved& saved, const Gradients& gradients, void* dx,
+                      TrainStore store);
+  ops::TrainAttentionShape AttentionOf(const LayerBatch& batch) const;
+  bool Ends(TrainGroup group, const Gradients& gradients) const {
+    return !gradients.below && group == gradients.lowest;
+  }
+
+  const ModelConfig& config_;
+  TrainWeights& weights_;
+  const TrainKernels& kernels_;
+  ThreadPool& pool_;
+  ops::TrainAttention attention_;
+  LinearScratch linear_;
+  Buffer<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
+  Buffer<float> qkv_, dh_;
+};
+
+}  // namespace bakestone
