@@ -22,6 +22,9 @@ endif()
 # -ffp-contract=off: a fused multiply-add is written as one or not done (docs/numerics.md).
 add_compile_options(-Wall -Wextra -Wpedantic -Werror -Wno-missing-field-initializers
                     -ffp-contract=off -fno-math-errno)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")  # libstdc++ 12's stable_sort uses what it deprecates itself
+  add_compile_options(-Wno-deprecated-declarations)
+endif()
 if(BAKESTONE_SANITIZE)
   add_compile_options(-fsanitize=${BAKESTONE_SANITIZE} -fno-sanitize-recover=all
                       -fno-omit-frame-pointer -g1)
