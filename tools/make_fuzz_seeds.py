@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Makes fuzz/corpus/gguf and fuzz/corpus/safetensors: small valid files, so that fuzzing starts behind
+the first checks. Byte by byte with struct and json: needs nothing but Python. No randomness."""
+import json
+import pathlib
+import shutil
+import struct
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CORPUS = ROOT / "fuzz" / "corpus"
+U8, U32, F32, BOOL, STRING, ARRAY = 0, 4, 6, 7, 8, 9
+# Type id, weights per block, bytes per block.
+TYPES = [(0, 1, 4), (1, 1, 2), (2, 32, 18), (3, 32, 20), (6, 32, 22), (7, 32, 24), (8, 32, 34),
+         (10, 256, 84), (11, 256, 110), (12, 256, 144), (13, 256, 176), (14, 256, 210), (20, 32, 18),
+         (23, 256, 136), (24, 1, 1), (25, 1, 2), (26, 1, 4), (27, 1, 8), (28, 1, 8), (30, 1, 2),
+         (39, 32, 17)]
+
+
+def string(text):
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def entry(key, kind, value):
+    return string(key) + struct.pack("<I", kind) + value
+
+
+def strings(values):
+    return struct.pack("<IQ", STRING, len(values)) + b"".join(map(string, values))
+
+
+def gguf(entries, tensors, alignment=32):
+    """tensors: (name, ne, type id, bytes)"""
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries)) + b"".join(entries)
+    data = b""
+    for name, ne, kind, content in tensors:
+        out += string(name) + struct.pack(f"<I{len(ne)}QIQ", len(ne), *ne, kind, len(data))
+        data += content + bytes(-len(content) % alignment)
+    return out + bytes(-len(out) % alignment) + data
+
+
+def every_type():
+    return gguf([], [(f"t{kind}", [block, 2], kind, b"\x11" * size * 2)
+                     for kind, block, size in TYPES])
+
+
+def adapter():
+    entries = [entry("general.type", STRING, string("adapter")),
+               entry("general.architecture", STRING, string("llama")),
+               entry("adapter.type", STRING, string("lora")),
+               entry("adapter.lora.alpha", F32, struct.pack("<f", 8))]
+    ones = struct.pack("<f", 1)
+    tensors = [("blk.0.attn_q.weight.lora_a", [8, 2], 0, ones * 16),
+               ("blk.0.attn_q.weight.lora_b", [2, 16], 0, ones * 32),
+               ("token_embd.weight.lora_a", [2, 5], 0, ones * 10),
+               ("token_embd.weight.lora_b", [2, 8], 0, ones * 16)]
+    return gguf(entries, tensors)
+
+
+def tokenizer(model):
+    tokens = ["<s>", "</s>", "a", "b", "ab", "<0x0A>"]
+    entries = [entry("tokenizer.ggml.model", STRING, string(model)),
+               entry("tokenizer.ggml.pre", STRING, string("smollm")),
+               entry("tokenizer.ggml.tokens", ARRAY, strings(tokens)),
+               entry("tokenizer.ggml.merges", ARRAY, strings(["a b"])),
+               entry("tokenizer.ggml.scores", ARRAY, struct.pack("<IQ6f", F32, 6, 0, 0, -1, -2, -1, 0)),
+               entry("tokenizer.ggml.token_type", ARRAY, struct.pack("<IQ6i", 5, 6, 3, 3, 1, 1, 1, 6)),
+               entry("tokenizer.ggml.bos_token_id", U32, struct.pack("<I", 0)),
+               entry("tokenizer.ggml.add_bos_token", BOOL, b"\1")]
+    return gguf(entries, [])
+
+
+def nested():
+    inner = struct.pack("<IQ2B", U8, 2, 1, 2)
+    return gguf([entry("n", ARRAY, struct.pack("<IQ", ARRAY, 2) + inner + inner),
+                 entry("general.alignment", U32, struct.pack("<I", 64))], [])
+
+
+def safetensors(header, data=b""):
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def main():
+    seeds = {
+        "gguf": {"types": every_type(), "adapter": adapter(), "gpt2": tokenizer("gpt2"),
+                 "llama": tokenizer("llama"), "t5": tokenizer("t5"), "nested": nested(),
+                 "empty": gguf([], [])},
+        "safetensors": {
+            "empty": safetensors({}),
+            "metadata": safetensors({"__metadata__": {"format": "pt", "a": ""}}),
+            "two": safetensors({"b": tensor("BF16", [2, 2], 4, 12), "a": tensor("F32", [], 0, 4)},
+                               bytes(12)),
+            "zero": safetensors({"z": tensor("I64", [0, 3], 0, 0), "u": tensor("U8", [3], 0, 3)},
+                                bytes(3))},
+    }
+    for name, files in seeds.items():
+        folder = CORPUS / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+    for version in (2, 3):
+        shutil.copy(ROOT / f"tests/data/gguf/metadata_v{version}.gguf", CORPUS / "gguf" / f"v{version}")
+
+
+if __name__ == "__main__":
+    main()
