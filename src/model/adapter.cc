@@ -16,18 +16,26 @@ size_t NumPairs(const ModelConfig& config) {
 
 Site SiteOf(const std::string& file, const AdapterEntry& entry) {
   switch (entry.site) {
-    case AdapterSite::kQProj: return Site::kQ;
-    case AdapterSite::kKProj: return Site::kK;
-    case AdapterSite::kVProj: return Site::kV;
-    case AdapterSite::kOProj: return Site::kO;
-    case AdapterSite::kGateProj: return Site::kGate;
-    case AdapterSite::kUpProj: return Site::kUp;
-    case AdapterSite::kDownProj: return Site::kDown;
+    case AdapterSite::kQProj:
+      return Site::kQ;
+    case AdapterSite::kKProj:
+      return Site::kK;
+    case AdapterSite::kVProj:
+      return Site::kV;
+    case AdapterSite::kOProj:
+      return Site::kO;
+    case AdapterSite::kGateProj:
+      return Site::kGate;
+    case AdapterSite::kUpProj:
+      return Site::kUp;
+    case AdapterSite::kDownProj:
+      return Site::kDown;
     case AdapterSite::kEmbedTokens:
-    case AdapterSite::kLmHead: break;
+    case AdapterSite::kLmHead:
+      break;
   }
-  Throw(ErrorCode::kUnsupported, "adapter {}: {}: an adapted embedding or head is not supported", file,
-        AdapterEntryName(entry));
+  Throw(ErrorCode::kUnsupported, "adapter {}: {}: an adapted embedding or head is not supported",
+        file, AdapterEntryName(entry));
 }
 
 void RoundRow(const float* from, uint16_t* to, int64_t n) {
@@ -82,9 +90,11 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
     }
     const LinearShape shape = ShapeOf(config, site);
     if (entry.in != shape.k || entry.out != shape.n) {
-      Throw(ErrorCode::kInvalidArgument,
-            "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on another "
-            "base?", file.name, AdapterEntryName(entry), shape.n, shape.k, entry.out, entry.in);
+      Throw(
+          ErrorCode::kInvalidArgument,
+          "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on another "
+          "base?",
+          file.name, AdapterEntryName(entry), shape.n, shape.k, entry.out, entry.in);
     }
     if (adapter->Find({entry.layer, site}) != nullptr) {
       Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected once, found twice", file.name,

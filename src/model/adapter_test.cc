@@ -25,8 +25,15 @@ ModelConfig Config() {
 }
 
 AdapterEntry Entry(int32_t layer, AdapterSite site, int64_t rank, int64_t in, int64_t out) {
-  AdapterEntry entry = {.layer = layer, .site = site, .rank = rank, .in = in, .out = out, .alpha = 8,
-                        .a = {}, .b = {}, .magnitude = {}};
+  AdapterEntry entry = {.layer = layer,
+                        .site = site,
+                        .rank = rank,
+                        .in = in,
+                        .out = out,
+                        .alpha = 8,
+                        .a = {},
+                        .b = {},
+                        .magnitude = {}};
   for (int64_t i = 0; i < rank * in; ++i) entry.a.push_back(1.0f + static_cast<float>(i) / 512);
   for (int64_t i = 0; i < out * rank; ++i) entry.b.push_back(-1.0f - static_cast<float>(i) / 512);
   return entry;
@@ -38,7 +45,8 @@ AdapterFile File() {
   file.architecture = "llama";
   file.rank = 2;
   file.alpha = 8;
-  file.entries = {Entry(0, AdapterSite::kKProj, 2, 8, 4), Entry(1, AdapterSite::kDownProj, 2, 12, 8)};
+  file.entries = {Entry(0, AdapterSite::kKProj, 2, 8, 4),
+                  Entry(1, AdapterSite::kDownProj, 2, 12, 8)};
   return file;
 }
 
@@ -104,7 +112,8 @@ TEST(Adapter, NamesWhatDoesNotFitTheBase) {
   ExpectLoadError(file, ErrorCode::kInvalidArgument, HasSubstr("layers.2.mlp.down_proj"));
   file = File();
   file.entries[0] = Entry(0, AdapterSite::kKProj, 2, 16, 4);
-  ExpectLoadError(file, ErrorCode::kInvalidArgument, AllOf(HasSubstr("4 x 8"), HasSubstr("4 x 16")));
+  ExpectLoadError(file, ErrorCode::kInvalidArgument,
+                  AllOf(HasSubstr("4 x 8"), HasSubstr("4 x 16")));
   file = File();
   file.use_dora = true;
   ExpectLoadError(file, ErrorCode::kUnsupported, HasSubstr("dora"));

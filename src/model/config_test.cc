@@ -1,8 +1,8 @@
 #include "model/config.h"
 
-#include <functional>
-
 #include <gmock/gmock.h>
+
+#include <functional>
 
 #include "format/gguf.h"
 #include "format/gguf_writer.h"
@@ -84,7 +84,8 @@ TEST(Config, ReadsRopeScaling) {
   header.more = [](GgufWriter& writer) { writer.AddString("llama.rope.scaling.type", "yarn"); };
   ExpectError(header, ErrorCode::kUnsupported, HasSubstr("yarn"));
   const std::vector<float> factors = {1, 1, 1, 1, 2, 4, 8, 8};
-  EXPECT_EQ(Read(testing::MakeTestModel({.rope_factors = factors})).rope.frequency_factors, factors);
+  EXPECT_EQ(Read(testing::MakeTestModel({.rope_factors = factors})).rope.frequency_factors,
+            factors);
 }
 
 TEST(Config, NamesTheFieldOfAHostileValue) {
@@ -123,14 +124,20 @@ TEST(Config, RefusesMechanismsByName) {
 }
 
 TEST(Config, RefusesBadFrequencyFactors) {
-  ExpectError({.more = [](GgufWriter& writer) {
-    static const std::vector<uint8_t> zeros(8 * 4);
-    writer.AddTensor("rope_freqs.weight", DType::kF32, std::array<int64_t, 1>{8}, zeros);
-  }}, ErrorCode::kCorrupt, HasSubstr("rope_freqs.weight"));
-  ExpectError({.more = [](GgufWriter& writer) {
-    static const std::vector<uint8_t> zeros(5 * 4);
-    writer.AddTensor("rope_freqs.weight", DType::kF32, std::array<int64_t, 1>{5}, zeros);
-  }}, ErrorCode::kCorrupt, HasSubstr("expected 8 numbers"));
+  ExpectError({.more =
+                   [](GgufWriter& writer) {
+                     static const std::vector<uint8_t> zeros(8 * 4);
+                     writer.AddTensor("rope_freqs.weight", DType::kF32, std::array<int64_t, 1>{8},
+                                      zeros);
+                   }},
+              ErrorCode::kCorrupt, HasSubstr("rope_freqs.weight"));
+  ExpectError({.more =
+                   [](GgufWriter& writer) {
+                     static const std::vector<uint8_t> zeros(5 * 4);
+                     writer.AddTensor("rope_freqs.weight", DType::kF32, std::array<int64_t, 1>{5},
+                                      zeros);
+                   }},
+              ErrorCode::kCorrupt, HasSubstr("expected 8 numbers"));
 }
 
 }  // namespace

@@ -12,8 +12,9 @@
 namespace bakestone {
 namespace {
 
-// A set of rows that go through the network together, with everything that depends on which rows they
-// are. A step has two: all rows, and after the last layer's keys and values only the output rows.
+// A set of rows that go through the network together, with everything that depends on which rows
+// they are. A step has two: all rows, and after the last layer's keys and values only the output
+// rows.
 struct RowSet {
   int64_t rows = 0;
   std::span<const AdapterRun> adapters;  // of these rows; none for the base
@@ -116,11 +117,11 @@ class Pass {
 
   // The type of keys and values, and room for those of runs without a state.
   void PlanPages() {
-    attention_ = {.heads = config_.num_heads,
-                  .kv_heads = config_.num_kv_heads,
-                  .head_dim = config_.head_dim,
-                  .element = exec_.precision == Precision::kExact ? KvElement::kF32
-                                                                  : KvElement::kBF16};
+    attention_ = {
+        .heads = config_.num_heads,
+        .kv_heads = config_.num_kv_heads,
+        .head_dim = config_.head_dim,
+        .element = exec_.precision == Precision::kExact ? KvElement::kF32 : KvElement::kBF16};
     const SequenceState* first = nullptr;
     size_t num_without = 0;
     for (const SequenceRun& run : step_.sequences) {
@@ -150,8 +151,11 @@ class Pass {
     size_t next_temporary = 0;
     for (int64_t i = 0; i < count; ++i) {
       const SequenceRun& run = step_.sequences[static_cast<size_t>(i)];
-      runs[i] = {.row_begin = run.begin, .row_end = run.end, .first_slot = 0,
-                 .k_pages = nullptr, .v_pages = nullptr};
+      runs[i] = {.row_begin = run.begin,
+                 .row_end = run.end,
+                 .first_slot = 0,
+                 .k_pages = nullptr,
+                 .v_pages = nullptr};
       if (run.state == nullptr) {
         const ops::TemporaryPages& pages = exec_.scratch.run_pages[next_temporary++];
         runs[i].k_pages = pages.k_pages();
@@ -302,8 +306,8 @@ class Pass {
       forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
       ops::RmsNormQuantize(exec_.context, x, weights.mlp_norm, config_.norm_eps, {}, forms.span(),
                            exec_.scratch.rows, "MLP input");
-      ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, weights.gate.panel(),
-                        weights.up.panel(), gate, exec_.precision);
+      ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, weights.gate.panel(), weights.up.panel(),
+                        gate, exec_.precision);
       ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
     } else {
       const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_dim);

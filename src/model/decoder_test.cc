@@ -1,13 +1,13 @@
-// One model, one answer: what a row computes depends on its sequence, position and adapter only. Every
-// comparison here is of bits.
+// One model, one answer: what a row computes depends on its sequence, position and adapter only.
+// Every comparison here is of bits.
 #include "model/decoder.h"
+
+#include <gmock/gmock.h>
 
 #include <algorithm>
 #include <cstring>
 #include <functional>
 #include <limits>
-
-#include <gmock/gmock.h>
 
 #include "format/gguf.h"
 #include "format/q_k_permute.h"
@@ -21,7 +21,7 @@ using testing::TestModelOptions;
 
 using Rows = std::vector<std::vector<float>>;  // final hidden states, by row
 
-const std::vector<Site> kAllSites = {Site::kQ, Site::kK, Site::kV, Site::kO,
+const std::vector<Site> kAllSites = {Site::kQ,    Site::kK,  Site::kV,   Site::kO,
                                      Site::kGate, Site::kUp, Site::kDown};
 
 struct TestModel {
@@ -56,8 +56,8 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
 
 // A sequence that is fed piece by piece.
 struct Stream {
-  Stream(const TestModel& model, KvPageAllocator& allocator, KvType type, std::vector<int32_t> tokens,
-         const Adapter* adapter = nullptr)
+  Stream(const TestModel& model, KvPageAllocator& allocator, KvType type,
+         std::vector<int32_t> tokens, const Adapter* adapter = nullptr)
       : state(model.config, type, allocator), tokens(std::move(tokens)), adapter(adapter) {}
 
   int64_t left() const { return static_cast<int64_t>(tokens.size()) - state.length(); }
@@ -88,10 +88,15 @@ void Feed(const TestModel& model, Exec& exec, std::span<Stream* const> streams,
     adapters.push_back({begin, static_cast<int32_t>(tokens.size()), stream.adapter});
   }
   Buffer<float> hidden(static_cast<int64_t>(tokens.size()) * model.config.hidden_dim);
-  const auto view = DenseView(hidden.data(), static_cast<int64_t>(tokens.size()),
-                              model.config.hidden_dim);
-  model.decoder->Forward(exec, {.tokens = tokens, .positions = positions, .sequences = runs,
-                                .adapters = adapters, .output_rows = output}, view);
+  const auto view =
+      DenseView(hidden.data(), static_cast<int64_t>(tokens.size()), model.config.hidden_dim);
+  model.decoder->Forward(exec,
+                         {.tokens = tokens,
+                          .positions = positions,
+                          .sequences = runs,
+                          .adapters = adapters,
+                          .output_rows = output},
+                         view);
   int64_t row = 0;
   for (size_t i = 0; i < streams.size(); ++i) {
     streams[i]->state.Commit(counts[i]);
@@ -109,7 +114,8 @@ struct RunOptions {
   int64_t chunk = 64;
 };
 
-Rows Compute(const TestModel& model, const std::vector<int32_t>& tokens, const RunOptions& options = {}) {
+Rows Compute(const TestModel& model, const std::vector<int32_t>& tokens,
+             const RunOptions& options = {}) {
   ThreadPool pool(options.threads);
   Exec exec(ChooseKernels(options.isa), pool, options.precision);
   const KvType type = options.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
@@ -139,17 +145,22 @@ TEST(Decoder, ThreadsDoNotChangeTheBits) {
   const auto adapter = MakeTestAdapter(model.config, kAllSites, 5, 1);
   const Rows one = Compute(model, tokens, {.threads = 1, .adapter = adapter.get()});
   for (int threads = 2; threads <= 8; ++threads) {
-    EXPECT_TRUE(Compute(model, tokens, {.threads = threads, .adapter = adapter.get()}) == one) << threads;
+    EXPECT_TRUE(Compute(model, tokens, {.threads = threads, .adapter = adapter.get()}) == one)
+        << threads;
   }
 }
 
 TEST(Decoder, EveryTableGivesTheSameBits) {
-  TestModelOptions wide = {.hidden_dim = 256, .ffn_dim = 512, .num_heads = 4, .num_kv_heads = 1,
-                           .head_dim = 64, .embedding_type = DType::kQ6_K};
-  wide.types = {DType::kQ4_K, DType::kQ3_K, DType::kQ6_K, DType::kQ5_K,
+  TestModelOptions wide = {.hidden_dim = 256,
+                           .ffn_dim = 512,
+                           .num_heads = 4,
+                           .num_kv_heads = 1,
+                           .head_dim = 64,
+                           .embedding_type = DType::kQ6_K};
+  wide.types = {DType::kQ4_K,   DType::kQ3_K, DType::kQ6_K, DType::kQ5_K,
                 DType::kIQ4_XS, DType::kQ2_K, DType::kQ4_K};
   TestModelOptions floats = {.embedding_type = DType::kF16, .tied = false, .bias = true};
-  floats.types = {DType::kF32, DType::kF16, DType::kBF16, DType::kIQ4_NL,
+  floats.types = {DType::kF32,  DType::kF16,   DType::kBF16, DType::kIQ4_NL,
                   DType::kBF16, DType::kMXFP4, DType::kF16};
   for (const TestModelOptions& options : {TestModelOptions{}, wide, floats}) {
     const TestModel model(options);
@@ -195,12 +206,14 @@ TEST(Decoder, WhatElseIsInTheStepDoesNotChangeTheBits) {
       counts.push_back(rng.Below(2) == 0 ? 1 : 1 + static_cast<int64_t>(rng.Below(most)));
     }
     if (!active.empty()) Feed(model, exec, active, counts);
-    if (std::all_of(streams.begin(), streams.end(), [](const auto& s) { return s->left() == 0; })) break;
+    if (std::all_of(streams.begin(), streams.end(), [](const auto& s) { return s->left() == 0; }))
+      break;
   }
   for (const auto& stream : streams) {
     EXPECT_TRUE(Compute(model, stream->tokens, {.adapter = stream->adapter}) == stream->rows);
   }
-  EXPECT_FALSE(Compute(model, streams[1]->tokens) == streams[1]->rows);  // the adapter does something
+  EXPECT_FALSE(Compute(model, streams[1]->tokens) ==
+               streams[1]->rows);  // the adapter does something
 }
 
 TEST(Decoder, OnlyTheOutputRowsAreComputedToTheEndAndTheyAreTheSame) {
@@ -220,8 +233,12 @@ TEST(Decoder, OnlyTheOutputRowsAreComputedToTheEndAndTheyAreTheSame) {
     const SequenceRun run = {0, 75, &state};
     const std::array<AdapterRun, 1> with = {{{0, 75, adapter.get()}}};
     std::vector<float> hidden(rows.size() * 64);
-    model.decoder->Forward(exec, {.tokens = tokens, .positions = positions, .sequences = {&run, 1},
-                                  .adapters = with, .output_rows = rows},
+    model.decoder->Forward(exec,
+                           {.tokens = tokens,
+                            .positions = positions,
+                            .sequences = {&run, 1},
+                            .adapters = with,
+                            .output_rows = rows},
                            DenseView(hidden.data(), static_cast<int64_t>(rows.size()), 64));
     for (size_t i = 0; i < rows.size(); ++i) {
       const std::vector<float> row(hidden.begin() + static_cast<int64_t>(i) * 64,
@@ -236,9 +253,12 @@ TEST(Decoder, OnlyTheOutputRowsAreComputedToTheEndAndTheyAreTheSame) {
     const std::array<AdapterRun, 1> with_last = {{{0, 1, adapter.get()}}};
     std::vector<float> again(64);
     const int32_t zero = 0;
-    model.decoder->Forward(exec, {.tokens = std::span(tokens).last(1),
-                                  .positions = std::span(positions).last(1), .sequences = {&last, 1},
-                                  .adapters = with_last, .output_rows = {&zero, 1}},
+    model.decoder->Forward(exec,
+                           {.tokens = std::span(tokens).last(1),
+                            .positions = std::span(positions).last(1),
+                            .sequences = {&last, 1},
+                            .adapters = with_last,
+                            .output_rows = {&zero, 1}},
                            DenseView(again.data(), 1, 64));
     EXPECT_TRUE(SameBits(again, all[74]));
   }
@@ -258,13 +278,19 @@ TEST(Decoder, RunsWithoutAStateEqualSequences) {
     }
     const std::array<SequenceRun, 2> runs = {{{0, 70, nullptr}, {70, 103, nullptr}}};
     std::vector<float> hidden(103 * 64);
-    model.decoder->Forward(exec, {.tokens = tokens, .positions = positions, .sequences = runs,
-                                  .adapters = {}, .output_rows = rows},
+    model.decoder->Forward(exec,
+                           {.tokens = tokens,
+                            .positions = positions,
+                            .sequences = runs,
+                            .adapters = {},
+                            .output_rows = rows},
                            DenseView(hidden.data(), 103, 64));
     Rows expected = Compute(model, first, {.precision = precision});
-    for (const auto& row : Compute(model, second, {.precision = precision})) expected.push_back(row);
+    for (const auto& row : Compute(model, second, {.precision = precision}))
+      expected.push_back(row);
     for (size_t i = 0; i < 103; ++i) {
-      EXPECT_EQ(std::memcmp(expected[i].data(), hidden.data() + i * 64, 64 * sizeof(float)), 0) << i;
+      EXPECT_EQ(std::memcmp(expected[i].data(), hidden.data() + i * 64, 64 * sizeof(float)), 0)
+          << i;
     }
   }
 }
@@ -281,7 +307,8 @@ TEST(Decoder, RejectedDraftsAndAdoptedPrefixesLeaveNoTrace) {
   while (stream.left() > 0) {
     const int64_t length = stream.state.length();
     stream.tokens = drafts;  // seven wrong tokens, all rejected
-    const int64_t wrong = std::min<int64_t>(7, 80 - length), right = std::min<int64_t>(9, 80 - length);
+    const int64_t wrong = std::min<int64_t>(7, 80 - length),
+                  right = std::min<int64_t>(9, 80 - length);
     Feed(model, exec, streams, {&wrong, 1});
     stream.state.Truncate(length);
     stream.rows.resize(static_cast<size_t>(length));
@@ -316,7 +343,8 @@ TEST(Decoder, AnAdapterOfZerosChangesNothing) {
 
 // Adds scale * B A to a matrix of F32 inside the bytes of a file.
 void Merge(TestModel& model, const Adapter& adapter, Site site, int32_t layer, const char* name) {
-  const GgufTensor& tensor = model.file.Tensor("blk." + std::to_string(layer) + "." + name + ".weight");
+  const GgufTensor& tensor =
+      model.file.Tensor("blk." + std::to_string(layer) + "." + name + ".weight");
   ASSERT_EQ(tensor.type, DType::kF32);
   auto* data = reinterpret_cast<uint8_t*>(model.bytes.data()) +
                (tensor.data.data() - reinterpret_cast<const uint8_t*>(model.bytes.data()));
@@ -344,9 +372,11 @@ TEST(Decoder, AnAdapterEqualsItsMergeIntoTheWeights) {
   const TestModel base(options);
   const auto adapter = MakeTestAdapter(base.config, kAllSites, 6, 4);
   const std::vector<int32_t> tokens = Tokens(50, 10);
-  const Rows adapted = Compute(base, tokens, {.precision = Precision::kExact, .adapter = adapter.get()});
+  const Rows adapted =
+      Compute(base, tokens, {.precision = Precision::kExact, .adapter = adapter.get()});
   TestModel source(options);
-  const char* names[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+  const char* names[] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
+                         "ffn_gate", "ffn_up", "ffn_down"};
   for (int32_t layer = 0; layer < 2; ++layer) {
     for (size_t site = 0; site < kNumSites; ++site) {
       Merge(source, *adapter, static_cast<Site>(site), layer, names[site]);

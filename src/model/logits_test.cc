@@ -1,8 +1,9 @@
-// The decoder against an independent forward pass (tools/make_logits_goldens.py) on tiny.gguf, a random
-// model of four layers in which 13 tensor types occur. The same on a real model: tests/real_model_test.cc.
-#include <vector>
-
+// The decoder against an independent forward pass (tools/make_logits_goldens.py) on tiny.gguf, a
+// random model of four layers in which 13 tensor types occur. The same on a real model:
+// tests/real_model_test.cc.
 #include <gtest/gtest.h>
+
+#include <vector>
 
 #include "format/gguf.h"
 #include "model/test_logits.h"
@@ -47,7 +48,8 @@ TEST_F(TinyGoldens, ExactLogitsEqualTheReferenceWithin1e3) {
 TEST_F(TinyGoldens, ServedDistributionsAreCloseToTheReference) {
   const LogitDistance distance = Measure(ChooseKernels(nullptr), Precision::kServe, 64);
   RecordProperty("mean_kl_nats", std::to_string(distance.mean_kl()));
-  EXPECT_LT(distance.mean_kl(), 0.008);  // 0.0047: a narrow random model, whose errors do not average out
+  EXPECT_LT(distance.mean_kl(),
+            0.008);  // 0.0047: a narrow random model, whose errors do not average out
   EXPECT_GT(distance.mean_kl(), 1e-5);  // or it is not the served arithmetic
   EXPECT_GT(distance.top1_agreement(), 0.93);
 }

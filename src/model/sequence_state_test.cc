@@ -1,8 +1,8 @@
 #include "model/sequence_state.h"
 
-#include <cstring>
-
 #include <gtest/gtest.h>
+
+#include <cstring>
 
 #include "base/error.h"
 
@@ -28,8 +28,8 @@ class SequenceStateTest : public ::testing::Test {
 
   const ModelConfig config_ = Config();
   const int64_t page_bytes_ = KvPageBytes(config_, KvType::kBf16);
-  std::unique_ptr<KvPageAllocator> allocator_ = MakeHeapAllocator(config_, KvType::kBf16,
-                                                                  4 * page_bytes_);
+  std::unique_ptr<KvPageAllocator> allocator_ =
+      MakeHeapAllocator(config_, KvType::kBf16, 4 * page_bytes_);
 };
 
 TEST_F(SequenceStateTest, APageHoldsKeysAndValuesOfAllLayers) {

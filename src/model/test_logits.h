@@ -1,5 +1,5 @@
-// For tests: the golden logits that tools/make_logits_goldens.py makes (its file grammar is there), and
-// the distance between them and what a decoder says.
+// For tests: the golden logits that tools/make_logits_goldens.py makes (its file grammar is there),
+// and the distance between them and what a decoder says.
 #pragma once
 
 #include <algorithm>
@@ -46,7 +46,8 @@ inline Goldens ReadGoldens(const std::filesystem::path& path) {
   take(magic, sizeof magic);
   take(&version, 4);
   take(&top, 4);
-  BAKESTONE_CHECK(std::memcmp(magic, "BKLOGITS", 8) == 0 && version == 1 && top >= 1 && top <= 1024);
+  BAKESTONE_CHECK(std::memcmp(magic, "BKLOGITS", 8) == 0 && version == 1 && top >= 1 &&
+                  top <= 1024);
   take(goldens.model_hash.data(), goldens.model_hash.size());
   take(&num_texts, 4);
   for (uint32_t i = 0; i < num_texts; ++i) {
@@ -67,8 +68,8 @@ inline Goldens ReadGoldens(const std::filesystem::path& path) {
   return goldens;
 }
 
-// Distances over positions. KL is of the golden distribution to the decoder's, over the golden's top
-// tokens and all others as one more outcome, in nats.
+// Distances over positions. KL is of the golden distribution to the decoder's, over the golden's
+// top tokens and all others as one more outcome, in nats.
 struct LogitDistance {
   int64_t positions = 0, same_top = 0;
   double kl_sum = 0, max_kl = 0, max_error = 0;  // error: of any top logit or log-sum-exp
@@ -134,10 +135,15 @@ inline LogitDistance Measure(const Decoder& decoder, Exec& exec, const Goldens& 
       state.Reserve(count);
       const auto h = DenseView(hidden.data(), count, config.hidden_dim);
       const auto l = DenseView(logits.data(), count, config.vocab_size);
-      decoder.Forward(exec, {.tokens = std::span(text.tokens).subspan(
-                                 static_cast<size_t>(begin), static_cast<size_t>(count)),
-                             .positions = positions, .sequences = {&run, 1}, .adapters = {},
-                             .output_rows = rows}, h);
+      decoder.Forward(
+          exec,
+          {.tokens = std::span(text.tokens)
+                         .subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
+           .positions = positions,
+           .sequences = {&run, 1},
+           .adapters = {},
+           .output_rows = rows},
+          h);
       state.Commit(count);
       decoder.Logits(exec, h, l);
       for (int64_t i = 0; i < count; ++i) {

@@ -1,7 +1,9 @@
-// For tests: tiny random models of the llama architecture (and qwen2) as GGUF bytes, of any mix of tensor
-// types, with a byte-level tokenizer and a ChatML template, and random adapters for them. A model is a
-// function of its options: the same bytes on every machine.
+// For tests: tiny random models of the llama architecture (and qwen2) as GGUF bytes, of any mix of
+// tensor types, with a byte-level tokenizer and a ChatML template, and random adapters for them. A
+// model is a function of its options: the same bytes on every machine.
 #pragma once
+
+#include <fmt/format.h>
 
 #include <array>
 #include <cmath>
@@ -10,8 +12,6 @@
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -36,8 +36,8 @@ struct TestModelOptions {
   // By site: q, k, v, o, gate, up, down. A type's block must divide the row length.
   std::array<DType, kNumSites> types = {DType::kQ4_1, DType::kQ4_1, DType::kQ8_0, DType::kQ4_0,
                                         DType::kQ4_1, DType::kQ4_1, DType::kQ5_1};
-  bool tied = true;                 // else output.weight, of embedding_type
-  bool bias = false;                // on q, k and v
+  bool tied = true;                      // else output.weight, of embedding_type
+  bool bias = false;                     // on q, k and v
   std::vector<float> rope_factors = {};  // [head_dim / 2], or empty
   uint64_t seed = 1;
 };
@@ -78,8 +78,10 @@ class RandomRows {
     if (!IsQuantized(type)) {
       const float value = static_cast<float>(rms) * rng_.Normal();
       const uint16_t half = type == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-      if (type == DType::kF32) std::memcpy(block.data(), &value, 4);
-      else std::memcpy(block.data(), &half, 2);
+      if (type == DType::kF32)
+        std::memcpy(block.data(), &value, 4);
+      else
+        std::memcpy(block.data(), &half, 2);
       return;
     }
     for (uint8_t& byte : block) byte = static_cast<uint8_t>(rng_.Next());
@@ -99,21 +101,40 @@ class RandomRows {
       std::memcpy(block.data() + at, &half, 2);
     };
     switch (type) {
-      case DType::kQ4_1: put(2, -7.5 * d); break;
-      case DType::kQ5_1: put(2, -15.5 * d); break;
-      case DType::kQ2_K: put(82, 1.5 * d); break;
-      case DType::kQ4_K: put(2, 7.5 * d); break;
-      case DType::kQ5_K: put(2, 15.5 * d); break;
-      default: break;
+      case DType::kQ4_1:
+        put(2, -7.5 * d);
+        break;
+      case DType::kQ5_1:
+        put(2, -15.5 * d);
+        break;
+      case DType::kQ2_K:
+        put(82, 1.5 * d);
+        break;
+      case DType::kQ4_K:
+        put(2, 7.5 * d);
+        break;
+      case DType::kQ5_K:
+        put(2, 15.5 * d);
+        break;
+      default:
+        break;
     }
     switch (type) {
       case DType::kMXFP4:
         block[0] = static_cast<uint8_t>(127 + std::lround(std::log2(d)));
         break;
-      case DType::kQ2_K: put(80, d); break;
-      case DType::kQ3_K: put(108, d); break;
-      case DType::kQ6_K: put(208, d); break;
-      default: put(0, d); break;
+      case DType::kQ2_K:
+        put(80, d);
+        break;
+      case DType::kQ3_K:
+        put(108, d);
+        break;
+      case DType::kQ6_K:
+        put(208, d);
+        break;
+      default:
+        put(0, d);
+        break;
     }
   }
 
@@ -135,7 +156,7 @@ class TestModelWriter {
       const std::string prefix = fmt::format("blk.{}.", layer);
       Vector(prefix + "attn_norm.weight", hidden, 1.0);
       Vector(prefix + "ffn_norm.weight", hidden, 1.0);
-      const char* names[] = {"attn_q", "attn_k", "attn_v", "attn_output",
+      const char* names[] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
                              "ffn_gate", "ffn_up", "ffn_down"};
       const int64_t rows[] = {q, kv, kv, hidden, ffn, ffn, hidden};
       const int64_t cols[] = {hidden, hidden, hidden, q, hidden, hidden, ffn};
@@ -147,9 +168,11 @@ class TestModelWriter {
       }
     }
     Vector("output_norm.weight", hidden, 1.0);
-    if (!options_.tied) Matrix("output.weight", options_.embedding_type, kTestVocabSize, hidden, 0.3);
-    if (!options_.rope_factors.empty()) Tensor("rope_freqs.weight", DType::kF32,
-        {static_cast<int64_t>(options_.rope_factors.size())}, BytesOf(options_.rope_factors));
+    if (!options_.tied)
+      Matrix("output.weight", options_.embedding_type, kTestVocabSize, hidden, 0.3);
+    if (!options_.rope_factors.empty())
+      Tensor("rope_freqs.weight", DType::kF32, {static_cast<int64_t>(options_.rope_factors.size())},
+             BytesOf(options_.rope_factors));
     return writer_.Serialize();
   }
 
@@ -236,7 +259,8 @@ inline std::string MakeTestModel(const TestModelOptions& options = {}) {
 }
 
 // Written anew at each call; the caller removes it.
-inline void WriteTestModel(const std::filesystem::path& path, const TestModelOptions& options = {}) {
+inline void WriteTestModel(const std::filesystem::path& path,
+                           const TestModelOptions& options = {}) {
   std::FILE* file = std::fopen(path.c_str(), "wb");
   BAKESTONE_CHECK(file != nullptr);
   const std::string bytes = MakeTestModel(options);

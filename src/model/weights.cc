@@ -1,11 +1,11 @@
 #include "model/weights.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "format/gguf.h"
@@ -102,9 +102,11 @@ class WeightsLoader {
     if (file_.FindTensor("rope_freqs.weight") != nullptr) taken_.insert("rope_freqs.weight");
     for (const GgufTensor& tensor : file_.tensors()) {
       if (taken_.contains(tensor.name)) continue;
-      Throw(ErrorCode::kUnsupported,
-            "{}: tensor '{}': expected only tensors of a plain {} model of {} layers, found one that "
-            "would be ignored", file_.name(), tensor.name, config_.architecture, config_.num_layers);
+      Throw(
+          ErrorCode::kUnsupported,
+          "{}: tensor '{}': expected only tensors of a plain {} model of {} layers, found one that "
+          "would be ignored",
+          file_.name(), tensor.name, config_.architecture, config_.num_layers);
     }
   }
 
@@ -146,13 +148,20 @@ void Weight::DequantizeRows(const KernelTable& kernels, Range rows,
 
 const Weight& LayerWeights::at(Site site) const {
   switch (site) {
-    case Site::kQ: return q;
-    case Site::kK: return k;
-    case Site::kV: return v;
-    case Site::kO: return o;
-    case Site::kGate: return gate;
-    case Site::kUp: return up;
-    case Site::kDown: return down;
+    case Site::kQ:
+      return q;
+    case Site::kK:
+      return k;
+    case Site::kV:
+      return v;
+    case Site::kO:
+      return o;
+    case Site::kGate:
+      return gate;
+    case Site::kUp:
+      return up;
+    case Site::kDown:
+      return down;
   }
   return down;
 }

@@ -16,7 +16,8 @@ using testing::TestModelOptions;
 struct Loaded {
   explicit Loaded(const TestModelOptions& options)
       : bytes(testing::MakeTestModel(options)),
-        file(GgufFile::Parse({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m.gguf")),
+        file(GgufFile::Parse({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()},
+                             "m.gguf")),
         config(ReadConfig(file)) {}
 
   std::unique_ptr<Weights> Load(int threads = 2) const {
@@ -88,8 +89,9 @@ TEST(Weights, TakeTheHeadFromTheEmbeddingOrFromOutputWeight) {
 }
 
 // A file of the options with one tensor renamed or reshaped in its header.
-void ExpectLoadError(const TestModelOptions& options, const std::function<void(ModelConfig&)>& change,
-                     ErrorCode code, const ::testing::Matcher<const std::string&>& message) {
+void ExpectLoadError(const TestModelOptions& options,
+                     const std::function<void(ModelConfig&)>& change, ErrorCode code,
+                     const ::testing::Matcher<const std::string&>& message) {
   Loaded loaded(options);
   change(loaded.config);
   try {
@@ -102,22 +104,27 @@ void ExpectLoadError(const TestModelOptions& options, const std::function<void(M
 }
 
 TEST(Weights, NameTheTensorThatDoesNotFit) {
-  ExpectLoadError({}, [](ModelConfig& config) { config.ffn_dim = 1 << 20; }, ErrorCode::kCorrupt,
-                  AllOf(HasSubstr("blk.0.ffn_gate.weight"), HasSubstr("64 x 1048576"),
-                        HasSubstr("64 x 128")));
-  ExpectLoadError({}, [](ModelConfig& config) { config.num_layers = 3; }, ErrorCode::kCorrupt,
-                  HasSubstr("blk.2.attn_norm.weight"));
-  ExpectLoadError({}, [](ModelConfig& config) { config.num_kv_heads = 4; }, ErrorCode::kCorrupt,
-                  HasSubstr("blk.0.attn_k.weight"));
-  ExpectLoadError({.embedding_type = DType::kF32}, [](ModelConfig& config) { config.vocab_size += 1; },
-                  ErrorCode::kCorrupt, HasSubstr("token_embd.weight"));
+  ExpectLoadError(
+      {}, [](ModelConfig& config) { config.ffn_dim = 1 << 20; }, ErrorCode::kCorrupt,
+      AllOf(HasSubstr("blk.0.ffn_gate.weight"), HasSubstr("64 x 1048576"), HasSubstr("64 x 128")));
+  ExpectLoadError(
+      {}, [](ModelConfig& config) { config.num_layers = 3; }, ErrorCode::kCorrupt,
+      HasSubstr("blk.2.attn_norm.weight"));
+  ExpectLoadError(
+      {}, [](ModelConfig& config) { config.num_kv_heads = 4; }, ErrorCode::kCorrupt,
+      HasSubstr("blk.0.attn_k.weight"));
+  ExpectLoadError(
+      {.embedding_type = DType::kF32}, [](ModelConfig& config) { config.vocab_size += 1; },
+      ErrorCode::kCorrupt, HasSubstr("token_embd.weight"));
 }
 
 TEST(Weights, RefuseATensorThatWouldBeIgnored) {
-  ExpectLoadError({}, [](ModelConfig& config) { config.num_layers = 1; }, ErrorCode::kUnsupported,
-                  HasSubstr("'blk.1."));
-  ExpectLoadError({.tied = false}, [](ModelConfig& config) { config.tied_embedding = true; },
-                  ErrorCode::kUnsupported, HasSubstr("output.weight"));
+  ExpectLoadError(
+      {}, [](ModelConfig& config) { config.num_layers = 1; }, ErrorCode::kUnsupported,
+      HasSubstr("'blk.1."));
+  ExpectLoadError(
+      {.tied = false}, [](ModelConfig& config) { config.tied_embedding = true; },
+      ErrorCode::kUnsupported, HasSubstr("output.weight"));
 }
 
 }  // namespace

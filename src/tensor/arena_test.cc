@@ -1,8 +1,8 @@
 #include "tensor/arena.h"
 
-#include <cstring>
-
 #include <gtest/gtest.h>
+
+#include <cstring>
 
 namespace bakestone {
 namespace {

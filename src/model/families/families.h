@@ -1,6 +1,6 @@
-// The families of models that the decoder can be configured for, as data: the architecture's name in
-// GGUF and the function that maps its metadata to a ModelConfig. To add one, write its reader in a file
-// of this folder and give it a row in families.cc. Stateless; any thread.
+// The families of models that the decoder can be configured for, as data: the architecture's name
+// in GGUF and the function that maps its metadata to a ModelConfig. To add one, write its reader in
+// a file of this folder and give it a row in families.cc. Stateless; any thread.
 #pragma once
 
 #include <span>
@@ -19,8 +19,8 @@ struct Family {
 
 std::span<const Family> Families();
 
-// Pre-norm RMS, GQA, SwiGLU, full rotary: Llama, Mistral, SmolLM2, TinyLlama, Yi ("llama") and, with
-// biases on q, k and v, Qwen2 ("qwen2").
+// Pre-norm RMS, GQA, SwiGLU, full rotary: Llama, Mistral, SmolLM2, TinyLlama, Yi ("llama") and,
+// with biases on q, k and v, Qwen2 ("qwen2").
 ModelConfig ReadLlama(const GgufFile& file);
 
 }  // namespace bakestone

@@ -115,16 +115,18 @@ void ReadRope(const Reader& reader, ModelConfig& config) {
   rope.theta = reader.Positive("rope.freq_base", 10000.0);
   rope.dim = reader.Size("rope.dimension_count", kMaxHeadDim, config.head_dim);
   if (rope.dim != config.head_dim) {
-    Throw(ErrorCode::kUnsupported, "{}: {}: expected the head size {}, found {}: partial rotation "
-          "is not supported", file.name(), reader.Key("rope.dimension_count"), config.head_dim,
-          rope.dim);
+    Throw(ErrorCode::kUnsupported,
+          "{}: {}: expected the head size {}, found {}: partial rotation "
+          "is not supported",
+          file.name(), reader.Key("rope.dimension_count"), config.head_dim, rope.dim);
   }
   const std::string key = reader.Key("rope.scaling.type");
   const std::string_view type = file.GetString(key, "none");
   if (type == "linear") {
     rope.linear_scale = reader.Positive("rope.scaling.factor", 1.0);
   } else if (type == "none" && !file.Has(key)) {
-    rope.linear_scale = reader.Positive("rope.scale_linear", 1.0);  // files before GGUF's scaling keys
+    rope.linear_scale =
+        reader.Positive("rope.scale_linear", 1.0);  // files before GGUF's scaling keys
   } else if (type != "none") {
     Throw(ErrorCode::kUnsupported, "{}: {}: expected none or linear, found '{}'", file.name(), key,
           type);
@@ -146,12 +148,13 @@ ModelConfig ReadLlama(const GgufFile& file) {
   config.ffn_dim = reader.Size("feed_forward_length", kMaxWidth);
   ReadHeads(reader, config);
   ReadRope(reader, config);
-  const int64_t window = reader.Size("attention.sliding_window", std::numeric_limits<uint32_t>::max(),
-                                     config.context_length);
+  const int64_t window = reader.Size("attention.sliding_window",
+                                     std::numeric_limits<uint32_t>::max(), config.context_length);
   if (window < config.context_length) {
-    Throw(ErrorCode::kUnsupported, "{}: {}: expected the context length {} or more, found {}: "
-          "sliding-window attention is not supported", file.name(),
-          reader.Key("attention.sliding_window"), config.context_length, window);
+    Throw(ErrorCode::kUnsupported,
+          "{}: {}: expected the context length {} or more, found {}: "
+          "sliding-window attention is not supported",
+          file.name(), reader.Key("attention.sliding_window"), config.context_length, window);
   }
   const double eps = reader.Positive("attention.layer_norm_rms_epsilon", 1e-5);
   if (eps >= 1) {
@@ -162,8 +165,9 @@ ModelConfig ReadLlama(const GgufFile& file) {
   const GgufTensor& embedding = file.Tensor("token_embd.weight");
   config.vocab_size = embedding.rows();
   if (config.vocab_size < 1 || config.vocab_size > std::numeric_limits<int32_t>::max()) {
-    Throw(ErrorCode::kCorrupt, "{}: tensor 'token_embd.weight': expected 1 to 2^31 - 1 rows, found {}",
-          file.name(), config.vocab_size);
+    Throw(ErrorCode::kCorrupt,
+          "{}: tensor 'token_embd.weight': expected 1 to 2^31 - 1 rows, found {}", file.name(),
+          config.vocab_size);
   }
   config.tied_embedding = file.FindTensor("output.weight") == nullptr;
   config.permuted_qk = GgufPermutesQueryKey(config.architecture);
