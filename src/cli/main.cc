@@ -16,6 +16,8 @@ namespace bakestone::cli {
 namespace {
 
 constexpr Verb kVerbs[] = {
+    {"run", "chat with a model in the terminal", Run},
+    {"serve", "answer over HTTP as OpenAI's API does", Serve},
     {"bake", "the whole road from one recipe: check, train, measure, export, serve", Bake},
     {"train", "the training stages of a recipe", Train},
     {"eval", "measure a model on texts and questions", Eval},

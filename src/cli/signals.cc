@@ -11,9 +11,11 @@ namespace bakestone::cli {
 namespace {
 
 volatile std::sig_atomic_t stop_requested = 0;
+volatile std::sig_atomic_t terminate_requested = 0;
 
-void OnSignal(int) {
-  if (stop_requested != 0) ::_exit(130);
+void OnSignal(int signal) {
+  if (stop_requested != 0) ::_exit(128 + signal);
+  if (signal == SIGTERM) terminate_requested = 1;
   stop_requested = 1;
 }
 
@@ -29,6 +31,7 @@ void CatchSignals() {
 }
 
 bool StopRequested() noexcept { return stop_requested != 0; }
+bool TerminateRequested() noexcept { return terminate_requested != 0; }
 void ClearStopRequest() noexcept { stop_requested = 0; }
 
 void WaitForStop() {

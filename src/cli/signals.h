@@ -6,7 +6,8 @@ namespace bakestone::cli {
 // Installs the handlers. Call before threads that wait are started.
 void CatchSignals();
 bool StopRequested() noexcept;
-void ClearStopRequest() noexcept;  // an interactive chat goes on after Ctrl-C
+bool TerminateRequested() noexcept;  // by SIGTERM, which is never cleared
+void ClearStopRequest() noexcept;    // an interactive chat goes on after Ctrl-C
 
 // Waits until a stop is requested.
 void WaitForStop();

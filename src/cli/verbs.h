@@ -18,6 +18,8 @@ struct Verb {
 int Bake(const Arguments& arguments);
 int Doctor(const Arguments& arguments);
 int Eval(const Arguments& arguments);
+int Run(const Arguments& arguments);
+int Serve(const Arguments& arguments);
 int Show(const Arguments& arguments);
 int Template(const Arguments& arguments);
 int Tokenize(const Arguments& arguments);

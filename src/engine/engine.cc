@@ -22,6 +22,8 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kMinChunk = 16;
 // With nobody waiting for a next token, a step may be this much longer: it only delays a cancellation.
 constexpr double kIdleStretch = 5;
+// How often Generate lets its caller cancel while no text comes.
+constexpr std::chrono::milliseconds kPollInterval{50};
 
 EngineOptions Checked(EngineOptions options) {
   const auto at_least = [](const char* name, int64_t value, int64_t low) {
@@ -394,16 +396,19 @@ Event Generate(Engine& engine, GenerationRequest request,
   bool asked_to_stop = false;
   while (true) {
     std::unique_lock lock(box->mutex);
-    box->arrived.wait(lock, [&] { return !box->events.empty(); });
-    Event event = std::move(box->events.front());
-    box->events.pop_front();
+    box->arrived.wait_for(lock, kPollInterval, [&] { return !box->events.empty(); });
+    Event event;
+    if (!box->events.empty()) {
+      event = std::move(box->events.front());
+      box->events.pop_front();
+      all.usage = event.usage;
+    }
     lock.unlock();
-    if (on_text && !asked_to_stop && !event.text.empty() && !on_text(event.text)) {
+    if (on_text && !asked_to_stop && !on_text(event.text)) {
       asked_to_stop = true;
       engine.Cancel(id);
     }
     all.text += event.text;
-    all.usage = event.usage;
     std::move(event.tokens.begin(), event.tokens.end(), std::back_inserter(all.tokens));
     std::move(event.prompt.begin(), event.prompt.end(), std::back_inserter(all.prompt));
     if (!event.finish) continue;

@@ -85,8 +85,8 @@ class Engine {
 uint64_t RandomSeed();
 
 // Submits and waits: for programs that answer one question at a time. The result has all the text and
-// tokens of the answer in one event. on_text sees each piece as it comes; returning false cancels.
-// Throws the request's error.
+// tokens of the answer in one event. on_text sees each piece as it comes, and an empty one now and then
+// while there is none; returning false cancels. Throws the request's error.
 Event Generate(Engine& engine, GenerationRequest request,
                const std::function<bool(const std::string&)>& on_text = nullptr);
 

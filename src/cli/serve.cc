@@ -1,0 +1,141 @@
+// bakestone serve MODEL...: the OpenAI-compatible server, until Ctrl-C or SIGTERM.
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <memory>
+
+#include <fmt/core.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "cli/adapters.h"
+#include "cli/environment.h"
+#include "cli/flags.h"
+#include "cli/signals.h"
+#include "cli/verbs.h"
+#include "server/server.h"
+
+namespace bakestone::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> models, adapters;
+  std::string host = "127.0.0.1";
+  int64_t port = 8080;
+  std::optional<std::string> key_file;
+  std::vector<std::string> allowed_hosts;
+  std::optional<int64_t> threads;
+  int64_t kv_megabytes = 512, max_context = 0, max_running = 32, max_queue = 256, drain_seconds = 30;
+  bool no_prefix_cache = false;
+};
+
+Options Parse(const Arguments& arguments) {
+  Options options;
+  Flags flags("serve",
+              "Serve models with OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models. Its address "
+              "goes to stdout once it listens. SIGTERM or Ctrl-C lets admitted answers finish.",
+              "bakestone serve smollm2-135m-instruct --adapter handbook=out/adapter.gguf --port 8080");
+  flags.PositionalList("MODEL", &options.models, "GGUF files, or names of those in the home folder");
+  flags.Add("--adapter", &options.adapters, "NAME=PATH: serve the first model with this adapter under NAME");
+  flags.Add("--host", &options.host, "Address to listen on; beyond loopback only with --api-key-file");
+  flags.Add("--port", &options.port, 0, 65535, "Port to listen on; 0: any free one");
+  flags.Add("--api-key-file", &options.key_file, "One key a line; clients must show one of them");
+  flags.Add("--allowed-host", &options.allowed_hosts, "A Host name to answer to, beyond localhost and IP addresses");
+  flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
+  flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values, of all models");
+  flags.Add("--max-context", &options.max_context, 0, int64_t{1} << 24, "Tokens of prompt and answer; 0: what the model allows");
+  flags.Add("--max-running", &options.max_running, 1, 256, "Requests computed together");
+  flags.Add("--max-queue", &options.max_queue, 1, 100'000, "Requests that may wait; more get 429");
+  flags.Add("--drain-seconds", &options.drain_seconds, 0, 3600, "How long admitted answers may take at the end");
+  flags.Add("--no-prefix-cache", &options.no_prefix_cache, "Compute every prompt anew");
+  flags.Parse(arguments);
+  if (options.models.empty()) throw UsageError("serve: expected at least one MODEL; see 'bakestone serve --help'");
+  return options;
+}
+
+std::vector<std::string> ReadKeys(const std::string& path) {
+  std::vector<std::string> keys;
+  const std::string text = ReadFile(path, 1 << 20);
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string line = text.substr(begin, end - begin);
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty() && line[0] != '#') keys.push_back(std::move(line));
+    begin = end + 1;
+  }
+  if (keys.empty()) Throw(ErrorCode::kInvalidArgument, "{}: expected one API key a line, found none", path);
+  return keys;
+}
+
+// Models with their threads, which must live as long as they do.
+struct Loaded {
+  std::vector<std::unique_ptr<ThreadPool>> pools;
+  std::vector<ServedModel> served;
+};
+
+Loaded Load(const Options& options) {
+  Loaded loaded;
+  const auto count = static_cast<int64_t>(options.models.size());
+  for (const std::string& argument : options.models) {
+    const std::filesystem::path path = ResolveModel(argument);
+    loaded.pools.push_back(std::make_unique<ThreadPool>(NumThreads(options.threads)));
+    ThreadPool& pool = *loaded.pools.back();
+    const auto model = Model::Load(path, Kernels(), pool);
+    EngineOptions engine;
+    engine.kv_bytes = (options.kv_megabytes << 20) / count;
+    engine.prefix_cache = !options.no_prefix_cache;
+    engine.max_context = options.max_context;
+    engine.max_running = options.max_running;
+    engine.max_queued_requests = options.max_queue;
+    loaded.served.push_back({path.stem().string(), std::make_shared<Engine>(model, Kernels(), pool, engine), {}, ""});
+    LogInfo("{}: {} tokens of context, {} threads", path.stem().string(), loaded.served.back().engine->max_context(),
+            pool.num_threads());
+  }
+  const ServedModel base = loaded.served.front();
+  for (const std::string& argument : options.adapters) {
+    const size_t equals = argument.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      throw UsageError(fmt::format("serve: --adapter: expected NAME=PATH, found '{}'", argument));
+    }
+    loaded.served.push_back({argument.substr(0, equals), base.engine,
+                             LoadAdapter(argument.substr(equals + 1), base.engine->model()), base.id});
+  }
+  return loaded;
+}
+
+// A connection is a file descriptor: take as many as the system allows without asking.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace
+
+int Serve(const Arguments& arguments) {
+  const Options options = Parse(arguments);
+  ServerOptions server_options;
+  server_options.address = options.host;
+  server_options.port = static_cast<uint16_t>(options.port);
+  server_options.allowed_hosts = options.allowed_hosts;
+  if (options.key_file) server_options.api_keys = ReadKeys(*options.key_file);
+  CatchSignals();
+  RaiseFileLimit();
+  Loaded loaded = Load(options);
+  for (const ServedModel& model : loaded.served) {
+    LogInfo("serving {}{}", model.id, model.adapter ? " (adapter)" : "");
+  }
+  Server server(server_options, loaded.served);
+  fmt::print("{}\n", server.url());
+  std::fflush(stdout);
+  LogInfo("listening on {}; Ctrl-C stops", server.url());
+  WaitForStop();
+  LogInfo("stopping: no new requests; admitted answers have {} s", options.drain_seconds);
+  const bool all = server.Stop(std::chrono::seconds(options.drain_seconds));
+  if (!all) LogWarning("some answers were cut with an error");
+  return 0;
+}
+
+}  // namespace bakestone::cli
