@@ -16,6 +16,13 @@ struct MatrixView {
   int64_t rows = 0, cols = 0;
   int64_t stride = 0;  // elements from one row to the next; >= cols
 
+  constexpr MatrixView() = default;
+  // Without padding between rows.
+  BAKESTONE_INLINE constexpr MatrixView(T* data, int64_t rows, int64_t cols)
+      : MatrixView(data, rows, cols, cols) {}
+  BAKESTONE_INLINE constexpr MatrixView(T* data, int64_t rows, int64_t cols, int64_t stride)
+      : data(data), rows(rows), cols(cols), stride(stride) {}
+
   BAKESTONE_INLINE constexpr T* Row(int64_t r) const { return data + r * stride; }
   BAKESTONE_INLINE constexpr T& operator()(int64_t r, int64_t c) const {
     return data[r * stride + c];
@@ -31,7 +38,7 @@ struct MatrixView {
   }
 };
 
-// A matrix without padding between rows.
+// The same, with T deduced.
 template <class T>
 BAKESTONE_INLINE constexpr MatrixView<T> DenseView(T* data, int64_t rows, int64_t cols) {
   return {data, rows, cols, cols};
