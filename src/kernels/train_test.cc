@@ -1,0 +1,293 @@
+// Every training kernel of every table this machine runs, against the reference table, on odd sizes.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/kernel_table.h"
+#include "tensor/half.h"
+
+namespace bakestone {
+namespace {
+
+std::vector<const KernelTable*> FastTables() {
+  std::vector<const KernelTable*> tables(8);
+  tables.resize(static_cast<size_t>(AvailableKernels(tables.data())));
+  tables.erase(tables.begin());
+  return tables;
+}
+
+const TrainKernels& Reference() { return kTrainReference; }
+
+std::vector<float> Floats(int64_t size, uint64_t stream, float scale = 1) {
+  Rng rng(11, stream);
+  std::vector<float> values(static_cast<size_t>(size));
+  for (float& value : values) value = scale * rng.Normal();
+  return values;
+}
+
+std::vector<uint16_t> Halves(int64_t size, uint64_t stream, float scale = 1) {
+  std::vector<uint16_t> values;
+  for (const float value : Floats(size, stream, scale)) values.push_back(FloatToBF16(value));
+  return values;
+}
+
+// bf16: at most one unit of rounding apart, or below `small`.
+void ExpectClose(const std::vector<uint16_t>& found, const std::vector<uint16_t>& expected,
+                 float small = 1e-6f) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    const float a = BF16ToFloat(found[i]), b = BF16ToFloat(expected[i]);
+    ASSERT_LE(std::fabs(a - b), std::fabs(b) / 127 + small) << "at " << i;
+  }
+}
+
+void ExpectClose(const std::vector<float>& found, const std::vector<float>& expected, float bound) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    ASSERT_NEAR(found[i], expected[i], bound * (1 + std::fabs(expected[i]))) << "at " << i;
+  }
+}
+
+class TrainTables : public ::testing::TestWithParam<int> {
+ protected:
+  const TrainKernels& kernels() { return FastTables()[static_cast<size_t>(GetParam())]->train; }
+};
+
+TEST_P(TrainTables, GemmMatchesReference) {
+  const struct {
+    int64_t rows, cols, k, k2;
+  } shapes[] = {{1, 1, 2, 0}, {12, 32, 64, 16}, {13, 33, 10, 0}, {25, 48, 34, 2}, {7, 100, 576, 48}};
+  for (const auto& shape : shapes) {
+    const int64_t padded_rows = (shape.rows + kTrainTileRows) / kTrainTileRows * kTrainTileRows;
+    const int64_t panels = (shape.cols + 15) / 16, stride = shape.k + 6;
+    const auto x = Halves(padded_rows * stride, 1), w = Halves(panels * 16 * shape.k, 2);
+    const auto x2 = Halves(padded_rows * shape.k2, 3), w2 = Halves(panels * 16 * shape.k2, 4);
+    const auto scale = Floats(shape.cols, 5);
+    for (const TrainStore store : {TrainStore::kF32, TrainStore::kAddF32, TrainStore::kBF16}) {
+      for (const bool scaled : {false, true}) {
+        TrainGemmArgs args{};
+        args.segments[0] = {x.data(), stride, w.data(), shape.k * 16, shape.k};
+        args.segments[1] = {x2.data(), shape.k2, w2.data(), shape.k2 * 16, shape.k2};
+        args.num_segments = shape.k2 > 0 ? 2 : 1;
+        args.store = store;
+        args.rows = shape.rows;
+        args.cols = shape.cols;
+        args.out_stride = shape.cols + 3;
+        args.column_scale = scaled ? scale.data() : nullptr;
+        const int64_t size = shape.rows * args.out_stride;
+        std::vector<float> wide[2] = {Floats(size, 6), Floats(size, 6)};
+        std::vector<uint16_t> narrow[2] = {Halves(size, 7), Halves(size, 7)};
+        for (int side = 0; side < 2; ++side) {
+          args.out = store == TrainStore::kBF16 ? static_cast<void*>(narrow[side].data())
+                                                : static_cast<void*>(wide[side].data());
+          const TrainKernels& table = side == 0 ? kernels() : Reference();
+          table.gemm(args, 0, shape.rows, 0, panels);
+        }
+        ExpectClose(wide[0], wide[1], 1e-4f);
+        ExpectClose(narrow[0], narrow[1], 1e-3f);
+      }
+    }
+  }
+}
+
+TEST_P(TrainTables, OuterMatchesReferenceAndAccumulates) {
+  for (const int64_t rows : {1, 2, 31, 64}) {
+    for (const int64_t r : {1, 8, 16, 21}) {
+      for (const int64_t cols : {1, 16, 45, 96}) {
+        const int64_t even = rows + rows % 2, panels = (r + 15) / 16;
+        const auto s = Halves(panels * 16 * even, 1), z = Halves(rows * (cols + 5), 2);
+        for (const bool transposed : {false, true}) {
+          std::vector<float> out[2] = {Floats(r * cols, 3), Floats(r * cols, 3)};
+          for (int side = 0; side < 2; ++side) {
+            (side == 0 ? kernels() : Reference())
+                .outer({s.data(), even * 16, z.data(), cols + 5, rows, r, cols, out[side].data(),
+                        transposed ? 1 : cols, transposed ? r : 1},
+                       0, cols);
+          }
+          ExpectClose(out[0], out[1], 1e-4f);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TrainTables, PackingIsExact) {
+  for (const int64_t n : {1, 16, 31, 48}) {
+    for (const int64_t k : {2, 32, 37, 64}) {
+      const int64_t k_padded = (k + 15) / 16 * 16, panels = (n + 15) / 16;
+      const auto lanes = Halves(n * (k + 1), 1), pairs = Halves(k * (n + 3), 2);
+      std::vector<uint16_t> out[2][2];
+      for (int side = 0; side < 2; ++side) {
+        const TrainKernels& table = side == 0 ? kernels() : Reference();
+        for (auto& panel : out[side]) panel.resize(static_cast<size_t>(panels * 16 * k_padded));
+        table.pack_lanes(lanes.data(), k + 1, n, k, k_padded, out[side][0].data(), k_padded * 16, 0,
+                         panels);
+        table.pack_pairs(pairs.data(), n + 3, k, n, k_padded, out[side][1].data(), k_padded * 16, 0,
+                         panels);
+      }
+      EXPECT_EQ(out[0][0], out[1][0]) << n << " x " << k;
+      EXPECT_EQ(out[0][1], out[1][1]) << n << " x " << k;
+    }
+  }
+}
+
+TEST_P(TrainTables, TransposedPanelsAreThoseOfTheTranspose) {
+  const int64_t n = 48, k = 32;
+  const auto w = Halves(n * k, 1);
+  std::vector<uint16_t> panels(w.size()), expected(w.size()), found(w.size());
+  Reference().pack_lanes(w.data(), k, n, k, k, panels.data(), k * 16, 0, n / 16);
+  Reference().pack_pairs(w.data(), k, n, k, n, expected.data(), n * 16, 0, k / 16);
+  kernels().transpose_panels(panels.data(), k * 16, n, found.data(), n * 16, 0, k / 16);
+  EXPECT_EQ(found, expected);
+  std::vector<uint16_t> reference(w.size());
+  Reference().transpose_panels(panels.data(), k * 16, n, reference.data(), n * 16, 0, k / 16);
+  EXPECT_EQ(reference, expected);
+}
+
+TEST_P(TrainTables, RoundsLikeFloatToBF16) {
+  Rng rng(1, 2);
+  std::vector<float> x;
+  for (int i = 0; i < 10007; ++i) x.push_back(FloatOfBits(static_cast<uint32_t>(rng.Next())));
+  std::vector<uint16_t> found(x.size());
+  kernels().to_bf16(x.data(), found.data(), static_cast<int64_t>(x.size()));
+  for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(found[i], FloatToBF16(x[i])) << x[i];
+}
+
+TEST_P(TrainTables, RowOperationsMatchReference) {
+  for (const int64_t dim : {16, 30, 64, 90}) {
+    const int64_t rows = 5, size = rows * dim;
+    const auto x = Floats(size, 1), weight = Floats(dim, 2), dh = Floats(size, 3);
+    const auto gate_up = Halves(2 * size, 4, 2), d_act = Halves(size, 5);
+    const auto angles = Floats(rows * dim / 2, 6);
+    std::vector<float> cosines, sines;
+    for (const float angle : angles) {
+      cosines.push_back(std::cos(angle));
+      sines.push_back(std::sin(angle));
+    }
+    std::vector<uint16_t> halves[2][7];
+    std::vector<float> floats[2][4];
+    for (int side = 0; side < 2; ++side) {
+      const TrainKernels& table = side == 0 ? kernels() : Reference();
+      auto& h = halves[side];
+      auto& f = floats[side];
+      for (auto& values : h) values.resize(static_cast<size_t>(2 * size));
+      f[0].resize(rows);
+      f[1] = Floats(size, 7);
+      f[2].resize(static_cast<size_t>(rows * 2));
+      table.norm({x.data(), weight.data(), rows, dim, 1e-5f, h[0].data(), h[1].data(), f[0].data()});
+      table.norm_backward({dh.data(), halves[0][0].data(), floats[0][0].data(), weight.data(), rows,
+                           dim, f[1].data(), h[2].data()});
+      table.scale_rows(halves[0][0].data(), weight.data(), rows, dim, h[3].data());
+      table.rope({x.data(), dim, h[4].data(), dim, cosines.data(), sines.data(), rows, 1, dim,
+                  dim / 4 * 2, -1});
+      table.swiglu({gate_up.data(), nullptr, rows, dim, h[5].data(), nullptr});
+      table.swiglu_backward({gate_up.data(), d_act.data(), rows, dim, nullptr, h[6].data()});
+      table.row_dot({halves[0][0].data(), d_act.data(), rows, 2, dim / 2, f[2].data(), rows});
+      f[3] = {static_cast<float>(table.sum_squares(x.data(), size))};
+    }
+    for (size_t i = 0; i < 7; ++i) ExpectClose(halves[0][i], halves[1][i], 1e-5f);
+    for (size_t i = 0; i < 4; ++i) ExpectClose(floats[0][i], floats[1][i], 2e-5f);
+  }
+}
+
+TEST_P(TrainTables, SoftmaxAndItsBackwardMatchReference) {
+  const int64_t rows = 9, cols = 39, padded = 48, stride = 48;
+  const auto scores = Floats(rows * stride, 1, 3), dp = Floats(rows * stride, 2);
+  const auto log_sum = Floats(cols, 3), delta = Floats(cols, 4);
+  for (const int64_t first : {1, 17, 39}) {
+    std::vector<uint16_t> p[2];
+    std::vector<float> sums[2];
+    for (int side = 0; side < 2; ++side) {
+      auto s = scores;
+      p[side].assign(static_cast<size_t>(rows * padded), 0xFFFF);
+      sums[side].resize(rows);
+      (side == 0 ? kernels() : Reference())
+          .softmax({s.data(), stride, rows, first, cols, padded, 0.25f, p[side].data(), padded,
+                    sums[side].data()});
+    }
+    ExpectClose(p[0], p[1]);
+    ExpectClose(sums[0], sums[1], 1e-5f);
+  }
+  for (const bool by_column : {false, true}) {
+    for (const int64_t first : {by_column ? -20 : 1, by_column ? 0 : 30}) {
+      std::vector<uint16_t> out[2][2];
+      for (int side = 0; side < 2; ++side) {
+        for (auto& values : out[side]) values.assign(static_cast<size_t>(rows * padded), 0xFFFF);
+        (side == 0 ? kernels() : Reference())
+            .softmax_backward({scores.data(), dp.data(), stride, rows, first, cols, padded, 0.25f,
+                               log_sum.data(), delta.data(), by_column, out[side][0].data(),
+                               out[side][1].data(), padded});
+      }
+      ExpectClose(out[0][0], out[1][0], 1e-5f);
+      ExpectClose(out[0][1], out[1][1], 1e-5f);
+    }
+  }
+}
+
+TEST_P(TrainTables, LossMatchesReference) {
+  const int64_t rows = 3, vocab = 2501, stride = 2512;
+  const auto logits = Floats(rows * stride, 1, 4);
+  auto base = logits;
+  for (size_t i = 0; i < base.size(); ++i) base[i] += 0.1f * static_cast<float>(i % 7);
+  const std::vector<int32_t> targets = {0, 2500, 77};
+  const std::vector<float> factors = {1, -0.5f, 3};
+  for (const bool kl : {false, true}) {
+    std::vector<uint16_t> d[2];
+    std::vector<double> nll[2], divergence[2];
+    std::vector<uint8_t> correct[2];
+    for (int side = 0; side < 2; ++side) {
+      d[side].assign(static_cast<size_t>(rows * stride), 0xFFFF);
+      nll[side].resize(rows);
+      divergence[side].resize(rows);
+      correct[side].resize(rows);
+      (side == 0 ? kernels() : Reference())
+          .loss({logits.data(), kl ? base.data() : nullptr, stride, rows, vocab, targets.data(),
+                 factors.data(), nll[side].data(), divergence[side].data(), correct[side].data(),
+                 d[side].data(), stride});
+    }
+    ExpectClose(d[0], d[1], 1e-8f);
+    EXPECT_EQ(correct[0], correct[1]);
+    for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
+      EXPECT_NEAR(nll[0][row], nll[1][row], 1e-5);
+      EXPECT_NEAR(divergence[0][row], divergence[1][row], 1e-5);
+    }
+  }
+}
+
+TEST_P(TrainTables, LossCountsOnlyTheFirstOfEqualLogitsAsCorrect) {
+  const std::vector<float> logits = {1, 3, 0, 3, 1, 3, 0, 3};
+  const std::vector<int32_t> targets = {1, 3};
+  const std::vector<float> factors = {1, 1};
+  std::vector<double> nll(2);
+  std::vector<uint8_t> correct(2);
+  kernels().loss({logits.data(), nullptr, 4, 2, 4, targets.data(), factors.data(), nll.data(),
+                  nullptr, correct.data(), nullptr, 0});
+  EXPECT_EQ(correct, (std::vector<uint8_t>{1, 0}));
+}
+
+TEST_P(TrainTables, AdamWMatchesReference) {
+  const int64_t size = 1003;
+  const auto gradients = Floats(size, 1);
+  std::vector<float> state[2][3];
+  for (int side = 0; side < 2; ++side) {
+    for (size_t i = 0; i < 3; ++i) state[side][i] = Floats(size, 2 + i);
+    for (float& v : state[side][2]) v = v * v;
+    (side == 0 ? kernels() : Reference())
+        .adamw({state[side][0].data(), state[side][1].data(), state[side][2].data(),
+                gradients.data(), size, 1e-2f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 2.0f, 3.0f});
+  }
+  for (size_t i = 0; i < 3; ++i) ExpectClose(state[0][i], state[1][i], 1e-6f);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, TrainTables,
+                         ::testing::Range(0, static_cast<int>(FastTables().size())),
+                         [](const auto& info) {
+                           return std::string(
+                               IsaName(FastTables()[static_cast<size_t>(info.param)]->isa));
+                         });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TrainTables);
+
+}  // namespace
+}  // namespace bakestone
