@@ -128,33 +128,41 @@ std::vector<float> RunMatMul(const KernelTable& table, const MatMulCase& c) {
   return y;
 }
 
-std::vector<float> RunAttention(const KernelTable& table, const AttentionCase& c) {
-  const int64_t kv_dim = c.kv_heads * c.head_dim, q_dim = c.heads * c.head_dim;
+AttentionRunner::AttentionRunner(const KernelTable& table, const AttentionCase& c)
+    : table_(table), c_(c), q_(RandomFloats(c.rows * c.heads * c.head_dim, 23)), out_(q_.size()),
+      scratch_(AttentionScratchBytes(c.heads / c.kv_heads, c.head_dim)) {
+  const int64_t kv_dim = c.kv_heads * c.head_dim;
   const auto k = RandomFloats(c.slots * kv_dim, 21), v = RandomFloats(c.slots * kv_dim, 22);
-  const auto q = RandomFloats(c.rows * q_dim, 23);
   const int64_t pages = (c.slots + kKvBlock - 1) / kKvBlock;
   const int64_t bytes = kv_dim * kKvBlock * (c.element == KvElement::kBF16 ? 2 : 4);
-  Buffer<uint8_t> storage(2 * pages * (bytes + 64), Fill::kZero);
-  std::vector<uint8_t*> k_pages, v_pages;
+  const int64_t aligned = (bytes + 63) / 64 * 64;
+  storage_ = Buffer<uint8_t>(2 * pages * aligned, Fill::kZero);
   for (int64_t i = 0; i < pages; ++i) {
-    const int64_t aligned = (bytes + 63) / 64 * 64;
-    k_pages.push_back(storage.data() + 2 * i * aligned);
-    v_pages.push_back(storage.data() + (2 * i + 1) * aligned);
+    k_pages_.push_back(storage_.data() + 2 * i * aligned);
+    v_pages_.push_back(storage_.data() + (2 * i + 1) * aligned);
   }
-  const AttentionKernels& kernels = table.serve.attention[static_cast<int>(c.element)];
   uint32_t error = 0;
-  kernels.write({k.data(), v.data(), kv_dim, kv_dim, c.kv_heads, c.head_dim, &error},
-                {0, c.slots, 0, k_pages.data(), v_pages.data()}, {0, c.slots});
-  std::vector<float> out(static_cast<size_t>(c.rows * q_dim));
-  const float scale = 1.0f / static_cast<float>(c.head_dim / 8 + 1);
-  const AttentionArgs args{q.data(), out.data(), q_dim, q_dim, c.heads, c.kv_heads, c.head_dim, scale};
-  const KvRun run{0, c.rows, c.slots - c.rows, k_pages.data(), v_pages.data()};
-  Buffer<uint8_t> scratch(AttentionScratchBytes(c.heads / c.kv_heads, c.head_dim));
-  for (int64_t row = 0; row < c.rows; row += c.tile) {
-    const Range rows{row, row + c.tile < c.rows ? row + c.tile : c.rows};
-    for (int64_t h = 0; h < c.kv_heads; ++h) kernels.tile(args, run, rows, h, scratch.data());
+  table.serve.attention[static_cast<int>(c.element)].write(
+      {k.data(), v.data(), kv_dim, kv_dim, c.kv_heads, c.head_dim, &error},
+      {0, c.slots, 0, k_pages_.data(), v_pages_.data()}, {0, c.slots});
+}
+
+const std::vector<float>& AttentionRunner::Run() {
+  const int64_t q_dim = c_.heads * c_.head_dim;
+  const float scale = 1.0f / static_cast<float>(c_.head_dim / 8 + 1);
+  const AttentionArgs args{q_.data(), out_.data(),  q_dim,       q_dim,
+                           c_.heads,  c_.kv_heads, c_.head_dim, scale};
+  const KvRun run{0, c_.rows, c_.slots - c_.rows, k_pages_.data(), v_pages_.data()};
+  const AttentionKernels& kernels = table_.serve.attention[static_cast<int>(c_.element)];
+  for (int64_t row = 0; row < c_.rows; row += c_.tile) {
+    const Range rows{row, row + c_.tile < c_.rows ? row + c_.tile : c_.rows};
+    for (int64_t h = 0; h < c_.kv_heads; ++h) kernels.tile(args, run, rows, h, scratch_.data());
   }
-  return out;
+  return out_;
+}
+
+std::vector<float> RunAttention(const KernelTable& table, const AttentionCase& c) {
+  return AttentionRunner(table, c).Run();
 }
 
 const char* PanelTypeName(PanelType type) { return DTypeName(DiskTypeOf(type)); }

@@ -52,6 +52,18 @@ struct AttentionCase {
   int64_t heads, kv_heads, head_dim, slots, rows;
   int64_t tile = kAttentionTile;  // rows a tile: must not matter
 };
+class AttentionRunner {
+ public:
+  AttentionRunner(const KernelTable& table, const AttentionCase& c);  // writes the keys and values
+  const std::vector<float>& Run();                                    // [rows, heads * head_dim]
+
+ private:
+  const KernelTable& table_;
+  const AttentionCase c_;
+  std::vector<float> q_, out_;
+  Buffer<uint8_t> storage_, scratch_;
+  std::vector<uint8_t*> k_pages_, v_pages_;
+};
 std::vector<float> RunAttention(const KernelTable& table, const AttentionCase& c);
 
 const char* PanelTypeName(PanelType type);

@@ -1,0 +1,253 @@
+// Ops: the same bits for any number of threads, fused or not, one row or many; checks; errors.
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "kernels/pack.h"
+#include "kernels/test_cases.h"
+#include "ops/attention.h"
+#include "ops/context.h"
+#include "ops/linear.h"
+#include "ops/rows.h"
+#include "tensor/dequantize.h"
+
+namespace bakestone::ops {
+namespace {
+
+using testing::RandomFloats;
+using testing::RandomTensor;
+
+MatrixView<float> View(std::vector<float>& x, int64_t cols) {
+  return DenseView(x.data(), static_cast<int64_t>(x.size()) / cols, cols);
+}
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
+}
+
+PackedMatrix RandomMatrix(ThreadPool& pool, PanelType type, int64_t n, int64_t k, uint64_t seed) {
+  return Pack(pool, DiskTypeOf(type), RandomTensor(type, n, k, seed).data(), n, k);
+}
+
+struct Machine {
+  explicit Machine(int threads) : pool(threads), context(ChooseKernels(nullptr), pool) {}
+  ThreadPool pool;
+  Context context;
+};
+
+// A small layer: norm, three products, SwiGLU, residual, adapter; every op of linear.h and rows.h.
+std::vector<float> RunLayer(Machine& machine, int64_t rows, PanelType type, Precision precision) {
+  const int64_t k = 512, n = 77;
+  Context& context = machine.context;
+  auto x = RandomFloats(8 * k, 1);
+  x.resize(static_cast<size_t>(rows * k));
+  const auto weight = RandomFloats(k, 2);
+  const auto a = RandomMatrix(machine.pool, type, n, k, 3), b = RandomMatrix(machine.pool, type, n, k, 4);
+  const auto down = RandomMatrix(machine.pool, PanelType::kF16, k, n, 5);
+  const auto lora_a = RandomMatrix(machine.pool, PanelType::kBF16, 6, k, 6);
+  const auto lora_b = RandomMatrix(machine.pool, PanelType::kBF16, n, 6, 7);
+  QuantizedRows quantized;
+  const ActType types[] = {ActTypeFor(type, precision), LoraActType(precision)};
+  RmsNormQuantize(context, View(x, k), weight, 1e-5f, {}, types, quantized, "x");
+  std::vector<float> gate(static_cast<size_t>(rows * n)), up = gate;
+  const Product products[] = {{a.panel, nullptr, View(gate, n)}, {b.panel, nullptr, View(up, n)}};
+  MatMul(context, quantized, products, precision);
+  Lora(context, quantized, 0, rows, {lora_a.panel, lora_b.panel, 0.5f}, View(gate, n), precision);
+  const ActType f32[] = {ActType::kF32};
+  QuantizedRows inner;
+  SwiGluQuantize(context, View(gate, n), View(up, n), f32, inner, "inner");
+  const Product last[] = {{down.panel, nullptr, View(x, k)}};
+  MatMul(context, inner, last, precision, Epilogue::kAdd);
+  return x;
+}
+
+TEST(Ops, ResultsDoNotDependOnTheNumberOfThreads) {
+  for (const PanelType type : {PanelType::kQ4_1, PanelType::kQ6_K, PanelType::kBF16}) {
+    for (const Precision precision : {Precision::kServe, Precision::kExact}) {
+      Machine one(1), three(3);
+      EXPECT_TRUE(SameBits(RunLayer(one, 8, type, precision), RunLayer(three, 8, type, precision)))
+          << testing::PanelTypeName(type);
+    }
+  }
+}
+
+TEST(Ops, ARowDoesNotDependOnItsNeighbours) {
+  for (const PanelType type : {PanelType::kQ4_1, PanelType::kQ6_K, PanelType::kBF16}) {
+    Machine machine(2);
+    const auto many = RunLayer(machine, 8, type, Precision::kServe);
+    const auto one = RunLayer(machine, 1, type, Precision::kServe);
+    EXPECT_EQ(0, std::memcmp(many.data(), one.data(), one.size() * 4)) << testing::PanelTypeName(type);
+  }
+}
+
+TEST(MatMulSwiGlu, EqualsTheSeparateSteps) {
+  Machine machine(2);
+  const int64_t rows = 5, n = 50, k = 96;
+  const auto gate = RandomMatrix(machine.pool, PanelType::kQ4_1, n, k, 1);
+  const auto up = RandomMatrix(machine.pool, PanelType::kQ4_1, n, k, 2);
+  auto x = RandomFloats(rows * k, 3);
+  const ActType types[] = {ActType::kInt8x32};
+  QuantizedRows quantized;
+  Quantize(machine.context, View(x, k), types, quantized, "x");
+  std::vector<float> a(static_cast<size_t>(rows * n)), b = a, fused = a;
+  const Product products[] = {{gate.panel, nullptr, View(a, n)}, {up.panel, nullptr, View(b, n)}};
+  MatMul(machine.context, quantized, products, Precision::kServe);
+  SwiGlu(machine.context, View(a, n), View(b, n), View(a, n));
+  MatMulSwiGlu(machine.context, quantized, gate.panel, up.panel, View(fused, n), Precision::kServe);
+  EXPECT_TRUE(SameBits(a, fused));
+}
+
+TEST(RmsNormQuantize, EqualsNormThenQuantize) {
+  Machine machine(2);
+  const int64_t rows = 6, k = 256;
+  auto x = RandomFloats(rows * k, 1);
+  const auto weight = RandomFloats(k, 2);
+  const ActType types[] = {ActType::kInt8x32, ActType::kInt8x128, ActType::kBF16};
+  std::vector<float> y(x.size()), z(x.size());
+  QuantizedRows fused, separate;
+  RmsNormQuantize(machine.context, View(x, k), weight, 1e-5f, View(y, k), types, fused, "x");
+  RmsNorm(machine.context, View(x, k), weight, 1e-5f, View(z, k));
+  Quantize(machine.context, View(z, k), types, separate, "z");
+  EXPECT_TRUE(SameBits(y, z));
+  for (const ActType type : {ActType::kInt8x32, ActType::kInt8x128}) {
+    const Activations &a = fused.form(type), &b = separate.form(type);
+    EXPECT_EQ(0, std::memcmp(a.q, b.q, static_cast<size_t>(rows * k)));
+    const int64_t groups = rows * k / (type == ActType::kInt8x32 ? 32 : 128);
+    EXPECT_EQ(0, std::memcmp(a.scale, b.scale, static_cast<size_t>(groups * 4)));
+  }
+  EXPECT_EQ(0, std::memcmp(fused.form(ActType::kBF16).f, separate.form(ActType::kBF16).f,
+                           static_cast<size_t>(rows * k * 4)));
+}
+
+TEST(Quantize, ThrowsOnNanAndNamesTheRows) {
+  Machine machine(1);
+  auto x = RandomFloats(64, 1);
+  x[40] = std::nanf("");
+  const ActType types[] = {ActType::kInt8x32};
+  QuantizedRows out;
+  try {
+    Quantize(machine.context, View(x, 64), types, out, "attention output");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInternal);
+    EXPECT_NE(std::string(error.what()).find("attention output"), std::string::npos);
+  }
+  x[40] = 0;
+  EXPECT_NO_THROW(Quantize(machine.context, View(x, 64), types, out, "x"));  // the error was cleared
+}
+
+TEST(Pack, RefusesIntegersAndRaggedRows) {
+  ThreadPool pool(1);
+  const std::vector<uint8_t> bytes(4096);
+  EXPECT_THROW(Pack(pool, DType::kI32, bytes.data(), 1, 32), Error);
+  EXPECT_THROW(Pack(pool, DType::kQ4_K, bytes.data(), 1, 128), Error);
+}
+
+TEST(Embed, EqualsTheFilesRows) {
+  Machine machine(2);
+  const int64_t n = 40, k = 64;
+  const auto bytes = RandomTensor(PanelType::kQ8_0, n, k, 1);
+  const auto matrix = Pack(machine.pool, DType::kQ8_0, bytes.data(), n, k);
+  const std::vector<int32_t> ids = {3, 39, 0, 17, 3};
+  std::vector<float> out(ids.size() * static_cast<size_t>(k)), row(static_cast<size_t>(k));
+  Embed(machine.context, matrix.panel, ids, View(out, k));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    bakestone::DequantizeRow(DType::kQ8_0, bytes.data() + ids[i] * RowBytes(DType::kQ8_0, k), row.data(),
+                             k);
+    EXPECT_EQ(0, std::memcmp(row.data(), &out[i * static_cast<size_t>(k)], row.size() * 4));
+  }
+}
+
+TEST(RopeTable, EqualsCosinesOfTheAngles) {
+  RopeTable table({.theta = 10000, .dim = 64});
+  const std::vector<int32_t> positions = {0, 1, 511, 100000};
+  table.Set(positions);
+  for (size_t row = 0; row < positions.size(); ++row) {
+    for (size_t i = 0; i < 32; ++i) {
+      const double angle = positions[row] * std::pow(10000.0, -2.0 * static_cast<double>(i) / 64);
+      EXPECT_NEAR(table.cos()[row * 32 + i], std::cos(angle), 1e-7);
+      EXPECT_NEAR(table.sin()[row * 32 + i], std::sin(angle), 1e-7);
+    }
+  }
+}
+
+TEST(RopeTable, ScalesAndFactorsDivideTheFrequencies) {
+  const std::vector<float> factors(32, 8.0f);
+  RopeTable plain({.theta = 500000, .dim = 64}), scaled({.theta = 500000, .dim = 64, .linear_scale = 8});
+  RopeTable divided({.theta = 500000, .dim = 64, .frequency_factors = factors});
+  const std::vector<int32_t> near = {5}, far = {40};
+  plain.Set(near);
+  scaled.Set(far);
+  divided.Set(far);
+  for (int i = 0; i < 32; ++i) {
+    EXPECT_EQ(plain.cos()[i], scaled.cos()[i]);
+    EXPECT_EQ(plain.sin()[i], divided.sin()[i]);
+  }
+}
+
+TEST(Softmax, SumsToOneAndLogSumExpIsItsLogarithm) {
+  Machine machine(2);
+  const int64_t k = 49152;
+  auto logits = RandomFloats(2 * k, 1, 3.0f);
+  std::vector<SoftmaxStats> stats(2);
+  ComputeSoftmaxStats(machine.context, View(logits, k), stats);
+  for (size_t row = 0; row < 2; ++row) {
+    const std::span<float> span(&logits[row * static_cast<size_t>(k)], static_cast<size_t>(k));
+    double sum = 0, exact = 0;
+    for (const float x : span) exact += std::exp(static_cast<double>(x));
+    EXPECT_NEAR(LogSumExp(stats[row]), std::log(exact), 1e-5);
+    Softmax(machine.context, span, stats[row], span);
+    for (const float p : span) sum += static_cast<double>(p);
+    EXPECT_NEAR(sum, 1, 1e-5);
+  }
+}
+
+// One sequence of 600 slots: whole, in chunks, and row by row, on one thread or three.
+TEST(Attention, DoesNotDependOnChunksThreadsOrNeighbours) {
+  const AttentionShape shape{6, 2, 64, KvElement::kBF16};
+  const int64_t slots = 600, q_dim = 6 * 64, kv_dim = 2 * 64;
+  auto q = RandomFloats(slots * q_dim, 1), k = RandomFloats(slots * kv_dim, 2);
+  auto v = RandomFloats(slots * kv_dim, 3);
+  std::vector<float> expected(q.size());
+  for (const int64_t chunk : {slots, int64_t{37}, int64_t{1}}) {
+    Machine machine(chunk == 37 ? 3 : 1);
+    TemporaryPages pages;
+    pages.Reset(shape, slots);
+    std::vector<float> out(q.size());
+    for (int64_t first = 0; first < slots; first += chunk) {
+      const int64_t rows = std::min(chunk, slots - first);
+      const KvRun run{0, rows, first, pages.k_pages(), pages.v_pages()};
+      WriteKv(machine.context, shape, {&run, 1}, View(k, kv_dim).Rows(first, rows),
+              View(v, kv_dim).Rows(first, rows));
+      Attention(machine.context, shape, {&run, 1}, View(q, q_dim).Rows(first, rows),
+                View(out, q_dim).Rows(first, rows));
+    }
+    if (chunk == slots) {
+      expected = out;
+    } else {
+      EXPECT_TRUE(SameBits(out, expected)) << chunk;
+    }
+  }
+}
+
+TEST(Attention, SequencesInOneStepDoNotSeeEachOther) {
+  const AttentionShape shape{2, 1, 32, KvElement::kBF16};
+  auto q = RandomFloats(70 * 64, 1), k = RandomFloats(70 * 32, 2), v = RandomFloats(70 * 32, 3);
+  Machine machine(2);
+  TemporaryPages a, b;
+  a.Reset(shape, 40);
+  b.Reset(shape, 30);
+  const KvRun runs[] = {{0, 40, 0, a.k_pages(), a.v_pages()}, {40, 70, 0, b.k_pages(), b.v_pages()}};
+  WriteKv(machine.context, shape, runs, View(k, 32), View(v, 32));
+  std::vector<float> both(q.size()), alone(static_cast<size_t>(30 * 64));
+  Attention(machine.context, shape, runs, View(q, 64), View(both, 64));
+  const KvRun second{0, 30, 0, b.k_pages(), b.v_pages()};
+  Attention(machine.context, shape, {&second, 1}, View(q, 64).Rows(40, 30), View(alone, 64));
+  EXPECT_EQ(0, std::memcmp(&both[40 * 64], alone.data(), alone.size() * 4));
+}
+
+}  // namespace
+}  // namespace bakestone::ops
