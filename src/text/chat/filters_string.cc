@@ -184,22 +184,24 @@ Value ToJson(Runtime& rt, const Value& self, const CallArgs& args) {
   return rt.MakeString(std::move(out));
 }
 
-Value UrlEncodeOne(Runtime& rt, const Text& text, bool slash) {
+Value UrlEncodeOne(Runtime& rt, const Text& text, bool query) {
   Text out;
   Text::Cursor cursor(text);
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text.bytes()[i]);
     const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                       c == '_' || c == '.' || c == '-' || c == '~' || (slash && c == '/');
-    out.Append(plain ? std::string(1, static_cast<char>(c)) : fmt::format("%{:02X}", c),
-               cursor.Trusted(i));
+                       c == '_' || c == '.' || c == '-' || c == '~' || (!query && c == '/');
+    const std::string piece = plain               ? std::string(1, static_cast<char>(c))
+                              : query && c == ' ' ? "+"
+                                                  : fmt::format("%{:02X}", c);
+    out.Append(piece, cursor.Trusted(i));
   }
   return rt.MakeString(std::move(out));
 }
 
 Value UrlEncode(Runtime& rt, const Value& self, const CallArgs& args) {
   Params("urlencode", args, {});
-  if (self.is_string() || !Iterable(self)) return UrlEncodeOne(rt, rt.ToText(self), true);
+  if (self.is_string() || !Iterable(self)) return UrlEncodeOne(rt, rt.ToText(self), false);
   std::vector<Dict::Item> pairs;
   if (self.is_dict()) {
     pairs = self.dict().items();
@@ -213,9 +215,9 @@ Value UrlEncode(Runtime& rt, const Value& self, const CallArgs& args) {
   Text out;
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     if (i > 0) out.Append("&", true);
-    out.Append(UrlEncodeOne(rt, rt.ToText(pairs[i].first), false).text());
+    out.Append(UrlEncodeOne(rt, rt.ToText(pairs[i].first), true).text());
     out.Append("=", true);
-    out.Append(UrlEncodeOne(rt, rt.ToText(pairs[i].second), false).text());
+    out.Append(UrlEncodeOne(rt, rt.ToText(pairs[i].second), true).text());
   }
   return rt.MakeString(std::move(out));
 }

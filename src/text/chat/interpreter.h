@@ -75,6 +75,7 @@ class Interpreter final : public Runtime {
   void ExecGeneration(const Stmt& stmt, const ScopeRef& scope, Text& out);
   void Assign(const Target& target, const Value& value, const ScopeRef& scope);
   void Write(Text& out, const Text& text);
+  void WriteString(Text& out, const Value& value, std::string_view what);
   Text Capture(const Body& body, const ScopeRef& scope);
   ScopeRef Inner(const ScopeRef& scope) { return std::make_shared<Scope>(Scope{scope, {}}); }
   Value NewMacro(const MacroNode& node, const ScopeRef& scope);

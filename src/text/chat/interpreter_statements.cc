@@ -47,6 +47,12 @@ void Interpreter::Write(Text& out, const Text& text) {
     FailF("the output passes {} bytes", budget.limits().max_output_bytes);
 }
 
+// What jinja2 joins into the output without making it a string first.
+void Interpreter::WriteString(Text& out, const Value& value, std::string_view what) {
+  if (!value.is_string()) FailF("{} must give a string, found {}", what, value.type_name());
+  Write(out, value.text());
+}
+
 Text Interpreter::Capture(const Body& body, const ScopeRef& scope) {
   Text out;
   ExecBody(body, scope, out);
@@ -89,8 +95,9 @@ Interpreter::Flow Interpreter::Exec(const Stmt& stmt, const ScopeRef& scope, Tex
       ExecCallBlock(stmt, scope, out);
       break;
     case Stmt::Kind::kFilterBlock:
-      Write(out,
-            ToText(ApplyFilters(*stmt.expr, MakeString(Capture(stmt.body, Inner(scope))), scope)));
+      WriteString(out,
+                  ApplyFilters(*stmt.expr, MakeString(Capture(stmt.body, Inner(scope))), scope),
+                  "a filter block");
       break;
     case Stmt::Kind::kWith:
       ExecWith(stmt, scope, out);
@@ -174,7 +181,7 @@ void Interpreter::ExecCallBlock(const Stmt& stmt, const ScopeRef& scope, Text& o
   const Value callee = Eval(*stmt.expr->children[0], scope);
   CallArgs args = EvalArguments(stmt.expr->call, scope);
   args.keyword.emplace_back("caller", NewMacro(*stmt.macro, scope));
-  Write(out, ToText(Call(callee, std::move(args))));
+  WriteString(out, Call(callee, std::move(args)), "a call block");
 }
 
 void Interpreter::ExecWith(const Stmt& stmt, const ScopeRef& scope, Text& out) {

@@ -127,7 +127,7 @@ Value Partition(Runtime& rt, const Text& text, const CallArgs& args, bool from_r
 
 Value JoinWith(Runtime& rt, const Text& separator, const CallArgs& args) {
   const Params p("join", args, {""}, 1);
-  if (p[0].is_undefined() || !Iterable(p[0])) Fail("can only join an iterable");
+  if (!Iterable(p[0])) Fail("can only join an iterable");
   Text out;
   out.set_markup(separator.markup());
   bool first = true;

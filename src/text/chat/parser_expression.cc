@@ -193,6 +193,7 @@ ExprPtr ExpressionParser::ParsePrimary() {
       } else if (name == "none" || name == "None") {
         node = Make(Kind::kConst, token.line);
       } else {
+        if (name == "self") Unsupported(token.line, "'self' (template blocks) is not supported");
         node = Make(Kind::kName, token.line);
         node->text = name;
         node->name_id = Intern(name);

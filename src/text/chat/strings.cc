@@ -50,14 +50,7 @@ std::vector<Piece> SplitSpaces(std::string_view s, Int limit) {
   for (skip(); p < s.size(); skip()) {
     const std::size_t begin = p;
     if (limit >= 0 && static_cast<Int>(out.size()) >= limit) {
-      std::size_t end = s.size();
-      while (end > begin) {
-        std::size_t q = PreviousCodePoint(s, end);
-        const std::size_t at = q;
-        if (!IsSpace(NextCodePoint(s, q))) break;
-        end = at;
-      }
-      out.push_back({begin, end});
+      out.push_back({begin, s.size()});
       return out;
     }
     while (p < s.size()) {
@@ -84,13 +77,7 @@ std::vector<Piece> SplitSpacesRight(std::string_view s, Int limit) {
   for (back(true); p > 0; back(true)) {
     const std::size_t end = p;
     if (limit >= 0 && static_cast<Int>(out.size()) >= limit) {
-      std::size_t begin = 0;
-      while (begin < end) {
-        std::size_t q = begin;
-        if (!IsSpace(NextCodePoint(s, q))) break;
-        begin = q;
-      }
-      out.push_back({begin, end});
+      out.push_back({0, end});
       break;
     }
     back(false);
