@@ -83,7 +83,7 @@ double ProductRate(const KernelTable& kernels, ThreadPool& pool, int64_t m, int6
 
 // The same kernel on two panels and twelve rows that stay in L1, each thread for itself.
 double ProductLimit(const KernelTable& kernels, ThreadPool& pool) {
-  constexpr int64_t kInner = 128, kRepeats = 200000;
+  constexpr int64_t kInner = 256, kRepeats = 5000;
   const int threads = pool.num_threads();
   Buffer<uint16_t> x(threads * kTrainTileRows * kInner), w(threads * 2 * kTrainLanes * kInner);
   Buffer<float> out(threads * kTrainTileRows * 2 * kTrainLanes);
@@ -102,7 +102,10 @@ double ProductLimit(const KernelTable& kernels, ThreadPool& pool) {
       for (int64_t i = 0; i < kRepeats; ++i) kernels.train.gemm(args, 0, kTrainTileRows, 0, 2);
     }
   };
-  const double best = Seconds([&] { pool.ParallelFor(threads, 1, work); });
+  double best = 1e30;
+  for (int trial = 0; trial < 20; ++trial) {
+    best = std::min(best, Seconds([&] { pool.ParallelFor(threads, 1, work); }));
+  }
   return 2.0 * static_cast<double>(kTrainTileRows * 2 * kTrainLanes * kInner * kRepeats) *
          static_cast<double>(threads) / best / 1e9;
 }
