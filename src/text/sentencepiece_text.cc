@@ -10,7 +10,9 @@ SentencePieceText::SentencePieceText(const TokenizerSpec& spec, const Vocabulary
       space_prefix_(spec.add_space_prefix),
       squeeze_(spec.remove_extra_whitespaces),
       bytes_(spec.byte_fallback && vocabulary.has_byte_tokens),
-      unk_(spec.unk) {
+      // A model whose unknown token also ends a turn: text must not be able to do that.
+      unk_(spec.unk >= 0 && spec.types[static_cast<size_t>(spec.unk)] == TokenType::kUnknown ? spec.unk
+                                                                                             : -1) {
   for (int32_t id = 0; id < vocabulary.texts.size(); ++id) {
     if (spec.types[static_cast<size_t>(id)] != TokenType::kUserDefined) continue;
     const std::string_view text = vocabulary.texts[id];

@@ -27,7 +27,7 @@ class SentencePieceText {
 
   // What stands for a character that is no piece: its bytes' tokens where the vocabulary has byte
   // tokens, else one unknown token for each run of such characters (previous_unknown says that the
-  // last id is one).
+  // last id is one), or nothing where the unknown token is a control token or absent.
   void AppendUnknown(std::string_view character, bool* previous_unknown,
                      std::vector<int32_t>* ids) const;
 

@@ -122,6 +122,9 @@ std::vector<int32_t> CheckAndComplete(TokenizerSpec* spec) {
   CheckSizes(*spec);
   CheckIds(*spec);
   if (spec->types.empty()) InferTypes(spec);
+  if (IsSentencePiece(*spec) && spec->unk >= 0) {
+    spec->types[static_cast<size_t>(spec->unk)] = TokenType::kUnknown;
+  }
   std::vector<int32_t> eog = spec->extra_eog;
   for (const int32_t id : {spec->eos, spec->eot, spec->eom}) {
     if (id >= 0) eog.push_back(id);

@@ -138,6 +138,16 @@ TEST(Tokenizer, EndOfGenerationIsControlWhateverTheFileSays) {
   EXPECT_THAT(tokenizer.Encode("<|im_end|>"), Not(Contains(262)));
 }
 
+TEST(Tokenizer, UnknownCharactersEndNoTurn) {
+  TokenizerSpec spec = SmallSentencePiece();
+  spec.byte_fallback = false;
+  EXPECT_THAT(Tokenizer(spec).Encode("aXYa", {.add_special = false}),
+              ElementsAre(3 + 256 + 2, 0, 3 + 256 + 4));
+  spec.eos = spec.unk;
+  EXPECT_THAT(Tokenizer(spec).Encode("aXYa", {.add_special = false}),
+              ElementsAre(3 + 256 + 2, 3 + 256 + 4));
+}
+
 TEST(Tokenizer, AddsBosOnceAndEos) {
   TokenizerSpec spec = SmallSpec();
   spec.add_bos = spec.add_eos = true;
