@@ -97,6 +97,9 @@ def main():
                                bytes(12)),
             "zero": safetensors({"z": tensor("I64", [0, 3], 0, 0), "u": tensor("U8", [3], 0, 3)},
                                 bytes(3))},
+        # Integers are read from the end: kind, pre-tokenizer, with bytes, tokens...; text from the front.
+        "tokenizer": {f"kind{kind}": "ab\\\\<|a|> 12's \u2581\u00e9\U0001f468\u200d".encode() + b"\xff" * 40
+                      + bytes([9, 5, 2, 1, 1, 2, 3, 4, 1, 17, kind]) for kind in range(3)},
     }
     for name, files in seeds.items():
         folder = CORPUS / name
