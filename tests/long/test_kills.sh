@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# KILLS (default 100) kills at random moments while training, each followed by a resumed run; at the end
+# the adapter equals an uninterrupted run's, byte by byte.
+source "$(dirname "$0")/../e2e/lib.sh"
+EPOCHS=4 short_recipe "$work/book"
+"$bakestone" train "$work/book/bake.toml" --output "$work/whole" >/dev/null 2>&1
+RANDOM=1
+for kill in $(seq "${KILLS:-100}"); do
+  "$bakestone" train "$work/book/bake.toml" --output "$work/killed" --checkpoint-seconds 0 >/dev/null 2>&1 &
+  process=$!
+  sleep "$((RANDOM % 3)).$((RANDOM % 10))"
+  kill -9 "$process" 2>/dev/null || true
+  wait "$process" 2>/dev/null || true
+  # Once it is finished, begin again: there is nothing left to kill.
+  if [ -e "$work/killed/adapter.gguf" ]; then
+    cmp "$work/whole/adapter.gguf" "$work/killed/adapter.gguf" || fail "another adapter after kill $kill"
+    rm -rf "$work/killed"
+  fi
+done
+"$bakestone" train "$work/book/bake.toml" --output "$work/killed" >/dev/null 2>&1
+cmp "$work/whole/adapter.gguf" "$work/killed/adapter.gguf" || fail "another adapter at the end"
