@@ -81,19 +81,19 @@ double ProductRate(const KernelTable& kernels, ThreadPool& pool, int64_t m, int6
   return flop * static_cast<double>(repeats) / best / 1e9;
 }
 
-// The same kernel on two panels and twelve rows that stay in L1, each thread for itself.
+// The same kernel on operands that stay in L1 (strides of 0: one row stands for twelve and one panel for
+// two), each thread for itself.
 double ProductLimit(const KernelTable& kernels, ThreadPool& pool) {
-  constexpr int64_t kInner = 256, kRepeats = 5000;
+  constexpr int64_t kInner = 512, kRepeats = 2500;
   const int threads = pool.num_threads();
-  Buffer<uint16_t> x(threads * kTrainTileRows * kInner), w(threads * 2 * kTrainLanes * kInner);
+  Buffer<uint16_t> x(threads * kInner), w(threads * kTrainLanes * kInner);
   Buffer<float> out(threads * kTrainTileRows * 2 * kTrainLanes);
   FillRandom(x, 1);
   FillRandom(w, 2);
   const auto work = [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       TrainGemmArgs args{};
-      args.segments[0] = {x.data() + t * kTrainTileRows * kInner, kInner,
-                          w.data() + t * 2 * kTrainLanes * kInner, kInner * kTrainLanes, kInner};
+      args.segments[0] = {x.data() + t * kInner, 0, w.data() + t * kTrainLanes * kInner, 0, kInner};
       args.num_segments = 1;
       args.store = TrainStore::kF32;
       args.rows = kTrainTileRows;
