@@ -71,7 +71,8 @@ class Talk {
   Talk(const Options& options, ThreadPool& pool)
       : options_(options), model_(Model::Load(ResolveModel(options.model), Kernels(), pool)),
         adapter_(options.adapter ? LoadAdapter(*options.adapter, *model_) : nullptr),
-        engine_(model_, Kernels(), pool, EngineOptions{.kv_bytes = options.kv_megabytes << 20, .max_context = options.max_context}) {
+        engine_(model_, Kernels(), pool, EngineOptions{.kv_bytes = options.kv_megabytes << 20, .max_context = options.max_context,
+                              .default_max_tokens = options.max_context}) {
     Clear();
   }
 

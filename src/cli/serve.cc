@@ -26,7 +26,7 @@ struct Options {
   std::optional<std::string> key_file;
   std::vector<std::string> allowed_hosts;
   std::optional<int64_t> threads;
-  int64_t kv_megabytes = 512, max_context = 0, max_running = 32, max_queue = 256, drain_seconds = 30;
+  int64_t kv_megabytes = 512, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
   bool no_prefix_cache = false;
 };
 
@@ -45,6 +45,8 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
   flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values, of all models");
   flags.Add("--max-context", &options.max_context, 0, int64_t{1} << 24, "Tokens of prompt and answer; 0: what the model allows");
+  flags.Add("--default-max-tokens", &options.default_max_tokens, 1, int64_t{1} << 24,
+            "Longest answer of a request that does not say; memory is set aside for it");
   flags.Add("--max-running", &options.max_running, 1, 256, "Requests computed together");
   flags.Add("--max-queue", &options.max_queue, 1, 100'000, "Requests that may wait; more get 429");
   flags.Add("--drain-seconds", &options.drain_seconds, 0, 3600, "How long admitted answers may take at the end");
@@ -86,6 +88,7 @@ Loaded Load(const Options& options) {
     engine.kv_bytes = (options.kv_megabytes << 20) / count;
     engine.prefix_cache = !options.no_prefix_cache;
     engine.max_context = options.max_context;
+    engine.default_max_tokens = options.default_max_tokens;
     engine.max_running = options.max_running;
     engine.max_queued_requests = options.max_queue;
     loaded.served.push_back({path.stem().string(), std::make_shared<Engine>(model, Kernels(), pool, engine), {}, ""});

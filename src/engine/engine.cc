@@ -35,6 +35,7 @@ EngineOptions Checked(EngineOptions options) {
   at_least("max_step_tokens", options.max_step_tokens, options.max_running + 1);
   at_least("max_queued_requests", options.max_queued_requests, 1);
   at_least("max_queued_tokens", options.max_queued_tokens, 1);
+  at_least("default_max_tokens", options.default_max_tokens, 1);
   at_least("max_context", options.max_context, 0);
   at_least("fixed_chunk", options.fixed_chunk, 0);
   return options;
@@ -104,8 +105,12 @@ bool Engine::Impl::Full(int64_t more_requests, int64_t more_tokens) const {
 
 std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> requests) {
   int64_t tokens = 0;
-  for (const GenerationRequest& request : requests) {
+  for (GenerationRequest& request : requests) {
     CheckRequest(request, model->tokenizer, model->config.vocab_size, max_context);
+    if (!request.max_tokens) {
+      request.max_tokens = std::min(options.default_max_tokens,
+                                    max_context - static_cast<int64_t>(request.prompt.size()));
+    }
     tokens += static_cast<int64_t>(request.prompt.size());
   }
   std::vector<std::unique_ptr<Sequence>> sequences;
@@ -124,8 +129,8 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   for (GenerationRequest& request : requests) {  // hashes and copies prompts: not under the lock
     const Hash adapter = request.adapter ? request.adapter->hash() : Hash{};
     const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.cache_salt});
-    sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, max_context,
-                                                   root, options.prefix_cache));
+    sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, root,
+                                                   options.prefix_cache));
   }
   std::vector<RequestId> ids;
   lock.lock();

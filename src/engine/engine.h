@@ -28,6 +28,7 @@ struct EngineOptions {
   Precision precision = Precision::kServe;
   bool prefix_cache = true;
   int64_t max_context = 0;                // tokens of one sequence; 0: what the model and the pool allow
+  int64_t default_max_tokens = 2048;      // of a request that names none: memory is set aside for them
   int64_t max_running = 32;               // requests in one step
   int64_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 20;    // prompt tokens that wait

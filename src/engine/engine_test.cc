@@ -363,6 +363,15 @@ TEST(Engine, RequestsThatCannotBeAreRefusedByName) {
   EXPECT_EQ(message(Ask(std::string(60, 'x'), 4)), "");
 }
 
+TEST(Engine, RequestWithoutMaxTokensEndsAtTheDefaultOrTheContext) {
+  TestEngine test({.max_context = 64, .default_max_tokens = 20});
+  GenerationRequest request = Ask("abc", 0);
+  request.max_tokens.reset();
+  EXPECT_EQ(Generate(test.engine, request).tokens.size(), 20u);
+  request.prompt.resize(60, request.prompt[0]);
+  EXPECT_EQ(Generate(test.engine, request).tokens.size(), 4u);
+}
+
 TEST(Engine, DestroyedWhileBusyTellsEverySink) {
   std::vector<Collector> collectors(5);
   {

@@ -48,7 +48,7 @@ struct GenerationRequest {
   std::vector<int32_t> prompt;             // at least one token
   std::shared_ptr<const Adapter> adapter = {};  // null: the base
   SamplingParams sampling = {};
-  std::optional<int64_t> max_tokens = {};  // absent: what the context leaves; 0: only prompt_logprobs
+  std::optional<int64_t> max_tokens = {};  // absent: the engine's default; 0: only prompt_logprobs
   std::vector<std::string> stop = {};      // at most 64, 1 to 1024 bytes each
   bool ignore_eos = false;
   bool logprobs = false;                   // of generated tokens

@@ -12,11 +12,6 @@ constexpr size_t kMaxStops = 64;
 constexpr size_t kMaxStopBytes = 1024;
 constexpr int32_t kMaxTopLogprobs = 64;
 
-int64_t MaxTotal(const GenerationRequest& request, int64_t max_context) {
-  if (!request.max_tokens) return max_context;
-  return static_cast<int64_t>(request.prompt.size()) + *request.max_tokens;
-}
-
 }  // namespace
 
 void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, int64_t vocab_rows,
@@ -57,10 +52,10 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
   }
 }
 
-Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer,
-                   int64_t max_context, BlockKey root, bool use_cache)
+Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, BlockKey root,
+                   bool use_cache)
     : id_(id), request_(std::move(request)), tokenizer_(tokenizer), tokens_(request_.prompt),
-      max_total_(MaxTotal(request_, max_context)), root_(root), use_cache_(use_cache),
+      max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens), root_(root), use_cache_(use_cache),
       sampler_(request_.sampling, tokenizer.vocab_size(), request_.prompt),
       detokenizer_(tokenizer, {.render_special = false, .strip_space_prefix = false}),
       stop_(request_.stop) {

@@ -24,9 +24,9 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
 
 class Sequence {
  public:
-  // The request has passed CheckRequest. keys: of the prompt's full blocks (empty: no prefix cache).
-  Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, int64_t max_context,
-           BlockKey root, bool use_cache);
+  // The request has passed CheckRequest and names max_tokens. root: where its block keys begin.
+  Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, BlockKey root,
+           bool use_cache);
 
   uint64_t id() const { return id_; }
   const GenerationRequest& request() const { return request_; }
