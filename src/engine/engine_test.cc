@@ -17,6 +17,8 @@ namespace bakestone {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::EngineBrake;
+using testing::EnginePlug;
 using testing::MakeTestAdapter;
 using testing::SharedTestModel;
 using testing::TestEngine;
@@ -40,13 +42,13 @@ class Collector {
   }
   Event Wait() {
     std::unique_lock lock(state_->mutex);
-    EXPECT_TRUE(state_->arrived.wait_for(lock, std::chrono::seconds(60), [&] { return state_->all.finish.has_value(); }));
+    EXPECT_TRUE(state_->arrived.wait_for(lock, std::chrono::seconds(300), [&] { return state_->all.finish.has_value(); }));
     EXPECT_FALSE(state_->after_the_end);
     return state_->all;
   }
   void WaitForTokens(size_t n) {
     std::unique_lock lock(state_->mutex);
-    EXPECT_TRUE(state_->arrived.wait_for(lock, std::chrono::seconds(60),
+    EXPECT_TRUE(state_->arrived.wait_for(lock, std::chrono::seconds(300),
                                          [&] { return state_->all.tokens.size() >= n; }));
   }
 
@@ -133,12 +135,19 @@ TEST(Engine, AnswerDependsOnNothingButTheRequest) {
     TestEngine fresh({.prefix_cache = false}, 1);
     alone.push_back(Generate(fresh.engine, std::move(request)));
   }
-  // Steps of one thread are cheap to wait for; those of several are few.
-  const std::pair<int64_t, int> cases[] = {{1, 1}, {7, 1}, {50, 2}, {0, 3}};
-  for (const auto& [chunk, threads] : cases) {
+  struct Case {
+    int64_t chunk;
+    int threads, rounds;
+    size_t requests;
+  };
+  // Several threads on a busy machine wait for each other: fewer requests there.
+  const Case cases[] = {{1, 1, 1, 12}, {7, 1, 2, 12}, {0, 1, 2, 12}, {50, 2, 1, 6}};
+  for (const auto& [chunk, threads, rounds, count] : cases) {
     TestEngine together({.fixed_chunk = chunk}, threads);
-    for (int round = 0; round < 2; ++round) {  // the second finds prompts in the cache
-      const std::vector<Event> events = RunAll(together.engine, MixedRequests());
+    for (int round = 0; round < rounds; ++round) {  // the second finds prompts in the cache
+      std::vector<GenerationRequest> requests = MixedRequests();
+      requests.resize(count);
+      const std::vector<Event> events = RunAll(together.engine, std::move(requests));
       for (size_t i = 0; i < events.size(); ++i) {
         SCOPED_TRACE(fmt::format("chunk {} threads {} round {} request {}", chunk, threads, round, i));
         ASSERT_EQ(Ids(events[i]), Ids(alone[i]));
@@ -148,7 +157,7 @@ TEST(Engine, AnswerDependsOnNothingButTheRequest) {
         for (size_t k = 0; k < events[i].prompt.size(); ++k) ExpectSame(events[i].prompt[k], alone[i].prompt[k]);
       }
     }
-    EXPECT_GT(together.engine.Metrics().cached_tokens, 0);
+    EXPECT_TRUE(rounds == 1 || together.engine.Metrics().cached_tokens > 0);
   }
 }
 
@@ -251,11 +260,7 @@ TEST(Engine, MoreRequestsThanMemoryAreAnsweredOneAfterAnother) {
 
 TEST(Engine, FullQueueRefusesAllOrNone) {
   TestEngine test({.max_running = 1, .max_queued_requests = 3, .max_step_tokens = 8});
-  Collector first;
-  GenerationRequest longest = Ask("a", 1500);
-  longest.sink = first.Sink();
-  const RequestId id = test.engine.Submit(longest);
-  first.WaitForTokens(1);
+  EnginePlug plug(test.engine);
   test.engine.Submit(std::vector<GenerationRequest>(2, Ask("b", 1)));
   EXPECT_FALSE(test.engine.QueueFull());
   EXPECT_EQ(CodeOf([&] { test.engine.Submit(std::vector<GenerationRequest>(2, Ask("c", 1))); }),
@@ -264,25 +269,36 @@ TEST(Engine, FullQueueRefusesAllOrNone) {
   EXPECT_TRUE(test.engine.QueueFull());
   EXPECT_EQ(test.engine.Metrics().waiting, 3);
   EXPECT_EQ(test.engine.Metrics().refused, 2);
-  test.engine.Cancel(id);
-  EXPECT_EQ(first.Wait().finish, FinishReason::kCancelled);
-  EXPECT_TRUE(test.engine.Drain(std::chrono::seconds(30)));
-  EXPECT_EQ(test.engine.Metrics().finished, 3);
+  plug.Pull();
+  EXPECT_TRUE(test.engine.Drain(std::chrono::seconds(300)));
+  EXPECT_EQ(test.engine.Metrics().finished, 4);
+}
+
+TEST(Engine, QueueIsBoundedByPromptTokensToo) {
+  TestEngine test({.max_running = 1, .max_queued_tokens = 100});
+  EnginePlug plug(test.engine);
+  test.engine.Submit(Ask(std::string(90, 'a'), 1));
+  EXPECT_EQ(CodeOf([&] { test.engine.Submit(Ask(std::string(11, 'b'), 1)); }), ErrorCode::kUnavailable);
+  test.engine.Submit(Ask(std::string(10, 'c'), 1));
 }
 
 TEST(Engine, CancellingOneLeavesTheOthersAlone) {
-  TestEngine test({.max_running = 2});
+  TestEngine test({.max_running = 3});
+  const EngineBrake brake(test.engine);
   Collector running, waiting, other;
   GenerationRequest a = Ask("a", 2000), b = Ask("b", 2000), c = Ask("c", 30);
   a.sink = running.Sink();
   b.sink = waiting.Sink();
   c.sink = other.Sink();
-  GenerationRequest same = c;
-  const RequestId a_id = test.engine.Submit(a);
-  test.engine.Submit(c);
-  const RequestId b_id = test.engine.Submit(b);
+  RequestId a_id = 0, b_id = 0;
+  {
+    EnginePlug plug(test.engine);
+    a_id = test.engine.Submit(a);
+    test.engine.Submit(c);
+    b_id = test.engine.Submit(b);
+    test.engine.Cancel(b_id);
+  }
   running.WaitForTokens(2);
-  test.engine.Cancel(b_id);
   test.engine.Cancel(a_id);
   EXPECT_EQ(running.Wait().finish, FinishReason::kCancelled);
   EXPECT_EQ(waiting.Wait().finish, FinishReason::kCancelled);
@@ -298,18 +314,18 @@ TEST(Engine, DrainRefusesTheNewAndFinishesTheOld) {
   GenerationRequest request = Ask("a", 100);
   request.sink = collector.Sink();
   test.engine.Submit(request);
-  EXPECT_TRUE(test.engine.Drain(std::chrono::seconds(60)));
+  EXPECT_TRUE(test.engine.Drain(std::chrono::seconds(300)));
   EXPECT_EQ(collector.Wait().finish, FinishReason::kLength);
   EXPECT_EQ(CodeOf([&] { test.engine.Submit(Ask("b", 1)); }), ErrorCode::kUnavailable);
 }
 
 TEST(Engine, DrainPastItsDeadlineEndsAnswersWithAnError) {
   TestEngine test;
+  const EngineBrake brake(test.engine);
   Collector collector;
   GenerationRequest request = Ask("a", 2000);
   request.sink = collector.Sink();
   test.engine.Submit(request);
-  collector.WaitForTokens(1);
   EXPECT_FALSE(test.engine.Drain(std::chrono::seconds(0)));
   const Event event = collector.Wait();
   ASSERT_TRUE(event.error);
@@ -411,6 +427,7 @@ TEST(Engine, ManyThreadsSubmitAndCancelAtRandom) {
 
 TEST(Generate, ReceiverCanStopTheAnswer) {
   TestEngine test;
+  const EngineBrake brake(test.engine);
   GenerationRequest request = Ask("a", 2000);
   request.sampling.logit_bias = {{testing::kTestFirstByte + 'x', 100.0f}};
   int pieces = 0;
