@@ -110,9 +110,9 @@ inline void Compare(const GoldenPosition& golden, std::span<const float> logits,
   distance.max_error = std::max(distance.max_error, error);
 }
 
-// Scores every text in chunks of `chunk` rows over one sequence state.
+// Scores every text in chunks of `chunk` rows over one sequence state; adapter null: the base.
 inline LogitDistance Measure(const Decoder& decoder, Exec& exec, const Goldens& goldens,
-                             int64_t chunk) {
+                             int64_t chunk, const Adapter* adapter = nullptr) {
   const ModelConfig& config = decoder.config();
   const KvType type = exec.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
   const auto allocator = MakeHeapAllocator(config, type, int64_t{4} << 30);
@@ -132,6 +132,7 @@ inline LogitDistance Measure(const Decoder& decoder, Exec& exec, const Goldens& 
         rows.push_back(static_cast<int32_t>(i));
       }
       const SequenceRun run = {0, static_cast<int32_t>(count), &state};
+      const AdapterRun adapter_run = {0, static_cast<int32_t>(count), adapter};
       state.Reserve(count);
       const auto h = DenseView(hidden.data(), count, config.hidden_dim);
       const auto l = DenseView(logits.data(), count, config.vocab_size);
@@ -141,7 +142,7 @@ inline LogitDistance Measure(const Decoder& decoder, Exec& exec, const Goldens& 
                          .subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
            .positions = positions,
            .sequences = {&run, 1},
-           .adapters = {},
+           .adapters = {&adapter_run, 1},
            .output_rows = rows},
           h);
       state.Commit(count);

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# An adapter trained here, run by PEFT over a float32 copy of the base and here at kExact: no logit may
+# differ by 1e-3, in either exported form, with and without rsLoRA. Needs torch, transformers, peft, gguf and
+# tokenizers in the Python that PYTHON names (tools/check_peft_logits.py says which versions were used).
+source "$(dirname "$0")/../e2e/lib.sh"
+python=${PYTHON:-python3}
+if ! "$python" -c 'import gguf, peft, tokenizers, torch, transformers' 2>/dev/null; then
+  echo "skipped: $python has no torch, transformers, peft, gguf and tokenizers; set PYTHON to one that has" >&2
+  exit 77
+fi
+check_logits=$(dirname "$bakestone")/tests/adapter_logits
+[ -x "$check_logits" ] || fail "expected $check_logits: build with -DBAKESTONE_TESTS=ON"
+
+for kind in lora rslora; do
+  short_recipe "$work/$kind"
+  [ $kind = lora ] || sed -i 's/^\[lora\]/&\nrslora = true/' "$work/$kind/bake.toml"
+  "$bakestone" train "$work/$kind/bake.toml" --output "$work/$kind/out" >/dev/null 2>&1 \
+    || fail "training with $kind"
+  "$python" "$repository/tools/check_peft_logits.py" "$model" "$work/$kind/out/adapter" "$work/$kind.logits" \
+    --tokens 200
+  "$check_logits" "$model" "$work/$kind/out/adapter" "$work/$kind.logits"
+  "$check_logits" "$model" "$work/$kind/out/adapter.gguf" "$work/$kind.logits"
+done
