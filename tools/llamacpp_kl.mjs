@@ -2,16 +2,17 @@
 // How far llama.cpp is from the golden logits: the same figures that tests/real_model_test.cc prints for
 // this program (KL of the golden top 64 and the rest, top-1 agreement), over the same tokens.
 //   npm install node-llama-cpp@3.22.1   (carries a prebuilt llama.cpp), then, where it is installed:
-//   node llamacpp_kl.mjs MODEL.gguf GOLDENS.logits [threads]
+//   node llamacpp_kl.mjs MODEL.gguf GOLDENS.logits [threads [ADAPTER.gguf]]
+// With an adapter, the goldens are those of check_peft_logits.py.
 // The grammar of the goldens is in make_logits_goldens.py.
 import fs from "node:fs";
 import path from "node:path";
 import {createRequire} from "node:module";
 import {pathToFileURL} from "node:url";
 
-const [modelPath, goldensPath, threads = "2"] = process.argv.slice(2);
+const [modelPath, goldensPath, threads = "2", lora] = process.argv.slice(2);
 if (goldensPath === undefined) {
-    console.error("usage: llamacpp_kl.mjs MODEL.gguf GOLDENS.logits [threads]");
+    console.error("usage: llamacpp_kl.mjs MODEL.gguf GOLDENS.logits [threads [ADAPTER.gguf]]");
     process.exit(2);
 }
 const entry = createRequire(path.join(process.cwd(), "x.js")).resolve("node-llama-cpp");
@@ -38,7 +39,7 @@ function readGoldens(file) {
 
 const llama = await getLlama({gpu: false, build: "never", maxThreads: Number(threads)});
 const model = await llama.loadModel({modelPath, gpuLayers: 0});
-const context = await model.createContext({contextSize: 2048, threads: Number(threads)});
+const context = await model.createContext({contextSize: 2048, threads: Number(threads), lora});
 const sequence = context.getSequence();
 let count = 0, same = 0, sum = 0, largest = 0;
 for (const text of readGoldens(goldensPath)) {
