@@ -155,17 +155,24 @@ Sample EncodeConversation(const ChatEncoder& encode_chat, const Json& messages,
     Throw(ErrorCode::kInvalidArgument, "{}: 'messages': expected a list of messages, found {}",
           where, messages.is_array() ? "an empty one" : messages.type_name());
   }
+  for (const Json& message : messages) {
+    if (!message.is_object()) {
+      Throw(ErrorCode::kInvalidArgument, "{}: 'messages': expected objects, found {}", where,
+            message.type_name());
+    }
+    Text(message, "role", where);
+    Text(message, "content", where);
+  }
   Sample sample;
   sample.tokens = encode_chat(messages, false);
   sample.trained.assign(sample.tokens.size(), 0);
   Json prefix = Json::array();
   for (size_t i = 0; i < messages.size(); ++i) {
     const Json& message = messages[i];
-    if (!message.is_object() || Text(message, "role", where) != "assistant") {
+    if (Text(message, "role", where) != "assistant") {
       prefix.push_back(message);
       continue;
     }
-    Text(message, "content", where);
     const std::vector<int32_t> before = encode_chat(prefix, true);
     prefix.push_back(message);
     const std::vector<int32_t> after = encode_chat(prefix, false);
