@@ -14,12 +14,13 @@ refuse() { ! grep -qF -- "$2" "$1" || { cat "$1" >&2; fail "did not expect '$2' 
 
 # short_recipe FOLDER: a handbook folder with 40 chats, 8 questions and a recipe of a few steps.
 short_recipe() {
+  local kind
   mkdir -p "$1"
   cp "$repository/examples/handbook/"{facts.jsonl,data.toml} "$1/"
   head -n 30 "$repository/examples/handbook/handbook.md" >"$1/handbook.md"
   head -n 24 "$repository/examples/handbook/train.jsonl" >"$1/train.jsonl"
   for kind in direct situational letter unanswerable; do
-    grep "\"kind\": \"$kind\"" "$repository/examples/handbook/heldout.jsonl" | head -n 2
+    grep -m 2 "\"kind\": \"$kind\"" "$repository/examples/handbook/heldout.jsonl"
   done >"$1/heldout.jsonl"
   head -c 4000 "$BAKESTONE_HOME/data/general-history.txt" >"$1/general.txt"
   cat >"$1/bake.toml" <<TOML
