@@ -23,7 +23,7 @@ for i in \$(seq 100); do
   sleep 0.2
 done
 curl -sf --noproxy '*' http://127.0.0.1:18417/v1/chat/completions -H 'Content-Type: application/json' \
-  -d '{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}' >'$work/reply'
+  -d '{"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}' >'$work/reply'
 pkill -TERM -f -- '--port 18417' || true
 wait
 SH

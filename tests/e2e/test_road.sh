@@ -41,8 +41,8 @@ expect "$work/log4" "read: done before"
 expect "$work/log4" "== after:"
 
 # Both exported forms give the same answer as each other.
-"$bakestone" run "$model" "Who founded the Ostrel cooperative?" --adapter "$out/adapter.gguf" --max-tokens 12 >"$work/a1"
-"$bakestone" run "$model" "Who founded the Ostrel cooperative?" --adapter "$out/adapter" --max-tokens 12 >"$work/a2"
+"$bakestone" run "$model" "Who founded the Ostrel cooperative?" --adapter "$out/adapter.gguf" --temperature 0 --max-tokens 12 >"$work/a1"
+"$bakestone" run "$model" "Who founded the Ostrel cooperative?" --adapter "$out/adapter" --temperature 0 --max-tokens 12 >"$work/a2"
 cmp "$work/a1" "$work/a2" || fail "PEFT folder and GGUF adapter answer differently"
 [ -s "$work/a1" ] || fail "run printed no answer"
 
