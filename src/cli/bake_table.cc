@@ -19,7 +19,7 @@ std::string Percent(const KindTally& tally) {
 
 std::string Row(std::string_view label, std::string_view before, std::string_view after,
                 std::string_view change = {}) {
-  std::string row = fmt::format("{:<30} {:>18} {:>18} {:>12}", label, before, after, change);
+  std::string row = fmt::format("{:<38} {:>18} {:>18} {:>10}", label, before, after, change);
   row.erase(row.find_last_not_of(' ') + 1);
   return row + "\n";
 }
@@ -52,6 +52,15 @@ std::string Wrap(const std::string& text, const std::string& indent) {
   return wrapped;
 }
 
+int64_t DeclinedThoughAnswerable(const Evaluation& evaluation) {
+  return evaluation.Total().declined - evaluation.Tally(QuestionKind::kUnanswerable).declined;
+}
+
+// Fact for a label: one line of the second half of the table.
+std::string Fact(std::string_view label, const std::string& text) {
+  return fmt::format("{:<38} {}\n", label, text);
+}
+
 std::string QuestionRows(const Evaluation& before, const Evaluation& after) {
   static constexpr const char* kLabels[] = {"questions, direct", "questions, situational",
                                             "letters filed", "unanswerable, declined"};
@@ -61,6 +70,8 @@ std::string QuestionRows(const Evaluation& before, const Evaluation& after) {
     if (after.Tally(kind).asked == 0) continue;
     rows += Row(kLabels[i], Percent(before.Tally(kind)), Percent(after.Tally(kind)));
   }
+  rows += Row("answerable, yet declined", std::to_string(DeclinedThoughAnswerable(before)),
+              std::to_string(DeclinedThoughAnswerable(after)));
   return rows;
 }
 
@@ -98,23 +109,25 @@ std::string Costs(const BakeReport& report) {
   std::string text;
   const double rate = report.train_seconds > 0
                           ? static_cast<double>(report.train_tokens) / report.train_seconds : 0;
-  text += fmt::format("{:<30} {} tokens in {:.0f} s, {:.0f} tokens/s\n", "training",
-                      report.train_tokens, report.train_seconds, rate);
-  text += fmt::format("{:<30} {:.0f} s for all stages ({} of {} reused)\n", "wall time",
-                      report.seconds, report.reused_stages, report.stages);
-  text += fmt::format("{:<30} {:.2f} GB\n", "peak memory", static_cast<double>(report.peak_bytes) * 1e-9);
-  text += fmt::format("{:<30} {:.1f} Wh ({})\n", "energy", report.joules / 3600,
-                      report.joules_measured ? "measured by the processor"
-                                             : "estimated from processor time, 8 W a busy core");
-  text += fmt::format("{:<30} base {:.1f} MB, adapter {:.1f} MB\n", "sizes",
-                      static_cast<double>(report.base_bytes) * 1e-6,
-                      static_cast<double>(report.adapter_bytes) * 1e-6);
+  text += Fact("training", fmt::format("{} tokens in {:.0f} s, {:.0f} tokens/s", report.train_tokens,
+                                       report.train_seconds, rate));
+  text += Fact("wall time", fmt::format("{:.0f} s for all stages ({} of {} reused)", report.seconds,
+                                        report.reused_stages, report.stages));
+  text += Fact("peak memory",
+               fmt::format("{:.2f} GB", static_cast<double>(report.peak_bytes) * 1e-9));
+  text += Fact("energy", fmt::format("{:.1f} Wh ({})", report.joules / 3600,
+                                     report.joules_measured
+                                         ? "measured by the processor"
+                                         : "estimated from processor time, 8 W a busy core"));
+  text += Fact("sizes", fmt::format("base {:.1f} MB, adapter {:.1f} MB",
+                                    static_cast<double>(report.base_bytes) * 1e-6,
+                                    static_cast<double>(report.adapter_bytes) * 1e-6));
   for (const LicensedPart& part : report.parts) {
-    text += fmt::format("{:<30} {} ({})\n", "licence of " + part.name, part.licence.id,
-                        LicenceKindName(part.licence.kind));
+    text += Fact("licence of " + part.name, fmt::format("{} ({})", part.licence.id,
+                                                        LicenceKindName(part.licence.kind)));
   }
-  text += fmt::format("{:<30} {} ({})\n", "licence of the result", report.licence.licence.id,
-                      LicenceKindName(report.licence.licence.kind));
+  text += Fact("licence of the result", fmt::format("{} ({})", report.licence.licence.id,
+                                                    LicenceKindName(report.licence.licence.kind)));
   for (const std::string& line : report.licence.obligations) text += "    " + line + "\n";
   for (const std::string& line : report.licence.warnings) text += "    warning: " + line + "\n";
   return text;

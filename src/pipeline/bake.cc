@@ -104,7 +104,7 @@ class BakeRun {
   BakeReport Run() {
     ForgetFrom();
     report_.name = recipe_.name;
-    report_.base = model_->config.name;
+    report_.base = options_.model.stem().string();
     report_.recipe = recipe_.file.string();
     report_.folder = options_.folder;
     CheckLicences();
@@ -165,7 +165,7 @@ class BakeRun {
   }
 
   void CheckLicences() {
-    report_.parts.push_back({"base " + model_->config.name, ParseLicence(model_->licence)});
+    report_.parts.push_back({"base " + report_.base, ParseLicence(model_->licence)});
     std::string key = "licence|" + report_.parts[0].licence.id;
     std::vector<LicensedPart> data;
     for (const std::string& name : TrainedSources()) {
