@@ -1,5 +1,6 @@
 #include "train/batches.h"
 
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -24,6 +25,39 @@ void PackedBatch::Add(const Sample& sample) {
 
 TrainBatch PackedBatch::View() const {
   return {tokens, positions, document_begins, loss_rows, targets, weights};
+}
+
+std::vector<Sample> Join(std::span<const Sample* const> samples, int64_t join, int64_t max_tokens) {
+  struct Open {
+    size_t index;       // in joined
+    int64_t count = 1;  // conversations in it
+  };
+  std::vector<Sample> joined;
+  std::map<std::vector<int32_t>, Open> open;  // by lead
+  for (const Sample* sample : samples) {
+    if (sample->lead == Sample::kStandsAlone) {
+      joined.push_back(*sample);
+      continue;
+    }
+    const auto lead = sample->tokens.begin() + sample->lead;
+    const auto [found, is_new] =
+        open.try_emplace({sample->tokens.begin(), lead}, Open{joined.size()});
+    Open& last = found->second;
+    const int64_t added = sample->tokens.end() - lead;
+    if (is_new || last.count == join ||
+        static_cast<int64_t>(joined[last.index].tokens.size()) + added > max_tokens) {
+      last = {joined.size()};
+      joined.push_back(*sample);
+      continue;
+    }
+    Sample& to = joined[last.index];
+    to.tokens.insert(to.tokens.end(), lead, sample->tokens.end());
+    to.trained.insert(to.trained.end(), sample->trained.begin() + sample->lead,
+                      sample->trained.end());
+    to.num_trained += sample->num_trained;
+    ++last.count;
+  }
+  return joined;
 }
 
 std::vector<PackedBatch> Pack(std::span<const Sample* const> samples, int64_t max_tokens) {

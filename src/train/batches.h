@@ -21,6 +21,10 @@ struct PackedBatch {
   TrainBatch View() const;
 };
 
+// Joins conversations that share a lead, in order, up to `join` of them and max_tokens in one sample;
+// the others stay as they are. Result in the order of each one's first conversation.
+std::vector<Sample> Join(std::span<const Sample* const> samples, int64_t join, int64_t max_tokens);
+
 // Packs samples, in order, into micro-batches of at most max_tokens (a longer sample stands alone).
 std::vector<PackedBatch> Pack(std::span<const Sample* const> samples, int64_t max_tokens);
 

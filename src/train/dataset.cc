@@ -94,13 +94,13 @@ const std::string& Text(const Json& object, const char* key, const std::string& 
 
 // {"messages": [...]}, {"prompt", "completion"} or {"text"}: one line of a JSONL file.
 void AppendLine(const Model& model, const ChatEncoder& encode_chat, const Json& line,
-                const std::string& where, int64_t max_tokens, Dataset* dataset) {
+                const std::string& where, const ReadOptions& options, Dataset* dataset) {
   if (!line.is_object()) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected a JSON object, found {}", where,
           line.type_name());
   }
   if (line.contains("text")) {
-    AppendText(model.tokenizer, Text(line, "text", where), max_tokens, dataset);
+    AppendText(model.tokenizer, Text(line, "text", where), options.max_tokens, dataset);
     return;
   }
   Json messages;
@@ -115,11 +115,13 @@ void AppendLine(const Model& model, const ChatEncoder& encode_chat, const Json& 
           where);
   }
   Sample sample = EncodeConversation(encode_chat, messages, where);
-  if (static_cast<int64_t>(sample.tokens.size()) > max_tokens) {
-    sample.tokens.resize(static_cast<size_t>(max_tokens));
-    sample.trained.resize(static_cast<size_t>(max_tokens));
+  if (static_cast<int64_t>(sample.tokens.size()) > options.max_tokens) {
+    sample.tokens.resize(static_cast<size_t>(options.max_tokens));
+    sample.trained.resize(static_cast<size_t>(options.max_tokens));
     sample.num_trained = std::count(sample.trained.begin(), sample.trained.end(), uint8_t{1});
     ++dataset->num_cut;
+  } else if (options.joinable) {
+    sample.lead = FindLead(encode_chat, messages, sample, where);
   }
   if (sample.num_trained > 0) Append(std::move(sample), dataset);
 }
@@ -193,8 +195,29 @@ Sample EncodeConversation(const ChatEncoder& encode_chat, const Json& messages,
   return sample;
 }
 
+int64_t FindLead(const ChatEncoder& encode_chat, const Json& messages, const Sample& sample,
+                 const std::string& where) {
+  if (Text(messages.back(), "role", where) != "assistant") return Sample::kStandsAlone;
+  Json twice = messages;
+  for (const Json& message : messages) {
+    if (Text(message, "role", where) != "system") twice.push_back(message);
+  }
+  const std::vector<int32_t> tokens = encode_chat(twice, false);
+  const std::vector<int32_t>& once = sample.tokens;
+  const auto lead = static_cast<int64_t>(2 * once.size()) - static_cast<int64_t>(tokens.size());
+  if (lead < 0 || lead >= static_cast<int64_t>(once.size()) ||
+      !std::equal(once.begin(), once.end(), tokens.begin()) ||
+      !std::equal(once.begin() + lead, once.end(),
+                  tokens.begin() + static_cast<int64_t>(once.size()))) {
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: the model's chat template writes a conversation that follows another one in another way "
+          "than alone, so conversations cannot be joined; set 'join' to 1", where);
+  }
+  return lead;
+}
+
 Dataset ReadDataset(const Model& model, const ChatEncoder& encode_chat, const DataSource& source,
-                    int64_t max_tokens) {
+                    const ReadOptions& options) {
   const std::string contents = ReadFile(source.path, kMaxDataBytes);
   Dataset dataset;
   dataset.num_bytes = static_cast<int64_t>(contents.size());
@@ -210,12 +233,12 @@ Dataset ReadDataset(const Model& model, const ChatEncoder& encode_chat, const Da
         Throw(ErrorCode::kInvalidArgument, "{}: expected one JSON object a line, found what is not "
                                            "JSON", where);
       }
-      AppendLine(model, encode_chat, parsed, where, max_tokens, &dataset);
+      AppendLine(model, encode_chat, parsed, where, options, &dataset);
     }
   } else if (extension == ".md") {
-    AppendMarkdown(model.tokenizer, contents, max_tokens, &dataset);
+    AppendMarkdown(model.tokenizer, contents, options.max_tokens, &dataset);
   } else if (extension == ".txt") {
-    AppendText(model.tokenizer, contents, max_tokens, &dataset);
+    AppendText(model.tokenizer, contents, options.max_tokens, &dataset);
   } else {
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected a file that ends in .txt, .md or .jsonl, found '{}'", source.path.string(),
@@ -224,7 +247,7 @@ Dataset ReadDataset(const Model& model, const ChatEncoder& encode_chat, const Da
   if (dataset.num_trained == 0) {
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected at least one token to learn, found none (no text, or no message of the "
-          "assistant within {} tokens)", source.path.string(), max_tokens);
+          "assistant within {} tokens)", source.path.string(), options.max_tokens);
   }
   return dataset;
 }

@@ -82,6 +82,12 @@ StageRecipe ReadStage(TomlTable table) {
   }
   stage.epochs = table.Number("epochs", stage.epochs, 0.01, 1000);
   stage.batch = table.Integer("batch", stage.batch, 1, 1 << 16);
+  stage.join = table.Integer("join", stage.join, 1, 1 << 16);
+  if (stage.join > 1 && stage.method != TrainMethod::kSft) {
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: 'join': expected 1 with method \"pretrain\" (only conversations are joined), found {}",
+          table.where(), stage.join);
+  }
   stage.sequence_length = table.Integer("sequence_length", stage.sequence_length, 16, 1 << 20);
   stage.learning_rate = table.Number("learning_rate", stage.learning_rate, 0, 1);
   stage.final_rate = table.Number("final_rate", stage.final_rate, 0, 1);
@@ -205,6 +211,7 @@ std::string StageKey(const Recipe& recipe, const StageRecipe& stage) {
       stage.learning_rate, stage.final_rate, stage.warmup, stage.weight_decay, stage.beta1,
       stage.beta2, stage.clip, recipe.seed, recipe.lora.rank, recipe.lora.alpha,
       recipe.lora.rslora);
+  if (stage.join > 1) key += fmt::format("|join {}", stage.join);
   for (const Site site : recipe.lora.targets) key += fmt::format(" {}", SiteName(site));
   if (stage.replay) {
     key += fmt::format("|replay {} {} {}", stage.replay->share, stage.replay->kl_weight,

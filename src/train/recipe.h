@@ -38,6 +38,7 @@ struct StageRecipe {
   std::vector<std::string> data;      // names of sources
   double epochs = 1;
   int64_t batch = 8;                  // samples (conversations, or pieces of text) a step
+  int64_t join = 1;                   // conversations of a step under one system prompt, at most
   int64_t sequence_length = 512;      // longest sample, tokens
   double learning_rate = 5e-4;        // peak
   double final_rate = 0.1;            // share of the peak that the cosine ends at

@@ -143,6 +143,7 @@ TEST(Recipe, ReadsWhatItSays) {
   ASSERT_EQ(recipe.stages.size(), 2u);
   EXPECT_EQ(recipe.stages[0].replay->share, 0.3);
   EXPECT_EQ(recipe.stages[1].epochs, 3);
+  EXPECT_EQ(recipe.stages[1].join, 1);
   EXPECT_EQ(recipe.Source("text").path, trial.folder / "text.md");
 }
 
@@ -157,6 +158,9 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
   EXPECT_THAT(message("rank = 4", "rank = 0"), HasSubstr("'rank': expected a whole number from 1"));
   EXPECT_THAT(message("rank = 4", "ranks = 4"), HasSubstr("unknown key 'ranks'"));
   EXPECT_THAT(message("epochs = 3", "epochs = \"3\""), HasSubstr("'epochs'"));
+  EXPECT_THAT(message("epochs = 3", "join = 0"), HasSubstr("'join': expected a whole number from 1"));
+  EXPECT_THAT(message("\"pretrain\"", "\"pretrain\"\njoin = 2"),
+              HasSubstr("'join': expected 1 with method \"pretrain\""));
   EXPECT_THAT(message("\"sft\"", "\"rlhf\""), HasSubstr("found 'rlhf'"));
   EXPECT_THAT(message("data = [\"chats\"]", "data = [\"chat\"]"), HasSubstr("found 'chat'"));
   EXPECT_THAT(message("\"q_proj\"", "\"q_prj\""), HasSubstr("found 'q_prj'"));
@@ -168,7 +172,7 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
 TEST(Dataset, TrainsWhatTheAssistantSaysAndTheEndOfItsTurn) {
   const Trial trial("mask");
   const Dataset data =
-      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("chats"), 512);
+      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("chats"), {.max_tokens = 512});
   ASSERT_EQ(data.samples.size(), 3u);
   const Tokenizer& tokenizer = trial.model->tokenizer;
   const auto trained_text = [&](const Sample& sample) {
@@ -189,7 +193,7 @@ TEST(Dataset, TrainsWhatTheAssistantSaysAndTheEndOfItsTurn) {
 TEST(Dataset, MarkdownSectionsAreDocumentsAndLongTextIsCutNotLost) {
   const Trial trial("text");
   const Dataset sections =
-      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("text"), 512);
+      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("text"), {.max_tokens = 512});
   EXPECT_EQ(sections.samples.size(), 3u);  // the title, One, Two
   std::string text;
   for (int i = 0; i < 300; ++i) text += "word" + std::to_string(i) + (i % 7 == 6 ? "\n\n" : " ");
@@ -209,7 +213,8 @@ TEST(Dataset, BadLinesAreNamedAndNothingToLearnIsAnError) {
   const auto message = [&](const std::string& contents) {
     WriteFileAtomically(trial.folder / "bad.jsonl", contents);
     return MessageOf([&] {
-      ReadDataset(*trial.model, trial.encode, {"bad", trial.folder / "bad.jsonl", ""}, 64);
+      ReadDataset(*trial.model, trial.encode, {"bad", trial.folder / "bad.jsonl", ""},
+                  {.max_tokens = 64});
     });
   };
   EXPECT_THAT(message("{\"text\": \"a b\"}\n{oops"), HasSubstr("line 2"));
@@ -232,6 +237,69 @@ TEST(Batches, PackingKeepsBordersAndTargets) {
   EXPECT_THAT(batches[0].loss_rows, ElementsAre(1, 3));
   EXPECT_THAT(batches[0].targets, ElementsAre(12, 21));
   EXPECT_THAT(batches[1].loss_rows, ElementsAre(0, 1, 2));
+}
+
+TEST(Dataset, AJoinedChatIsWhatTheTemplateWritesForTheLongOne) {
+  const Trial trial("join");
+  const auto read = [&](const std::string& lines) {
+    WriteFileAtomically(trial.folder / "join.jsonl", lines);
+    return ReadDataset(*trial.model, trial.encode, {"join", trial.folder / "join.jsonl", ""},
+                       {.max_tokens = 512, .joinable = true});
+  };
+  const std::string system = R"({"role": "system", "content": "Be brief."}, )";
+  const std::string a = R"({"role": "user", "content": "When?"}, {"role": "assistant", "content": "Seven."})";
+  const std::string b = R"({"role": "user", "content": "Which?"}, {"role": "assistant", "content": "Two."})";
+  for (const std::string& lead : {system, std::string()}) {
+    const Dataset apart = read("{\"messages\": [" + lead + a + "]}\n{\"messages\": [" + lead + b + "]}\n");
+    const Dataset whole = read("{\"messages\": [" + lead + a + ", " + b + "]}\n");
+    const std::vector<const Sample*> samples = {&apart.samples[0], &apart.samples[1]};
+    const std::vector<Sample> joined = Join(samples, 2, 512);
+    ASSERT_EQ(joined.size(), 1u);
+    EXPECT_EQ(joined[0].tokens, whole.samples[0].tokens);
+    EXPECT_EQ(joined[0].trained, whole.samples[0].trained);
+    EXPECT_EQ(joined[0].num_trained, whole.samples[0].num_trained);
+  }
+  // Who ends with a question stands alone, and so does text.
+  const Dataset open = read("{\"messages\": [" + a + R"(, {"role": "user", "content": "Why?"}]})" +
+                            "\n{\"text\": \"The mill opens.\"}\n");
+  ASSERT_EQ(open.samples.size(), 2u);
+  EXPECT_EQ(open.samples[0].lead, Sample::kStandsAlone);
+  EXPECT_EQ(open.samples[1].lead, Sample::kStandsAlone);
+}
+
+TEST(Dataset, ATemplateThatWritesALaterChatInAnotherWayIsRefused) {
+  const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", "a"}},
+                                           {{"role", "assistant"}, {"content", "b"}}};
+  // One token a message, and how many messages there are.
+  const ChatEncoder counts = [](const nlohmann::ordered_json& chat, bool) {
+    std::vector<int32_t> tokens(chat.size(), 1);
+    tokens.push_back(static_cast<int32_t>(chat.size()));
+    return tokens;
+  };
+  const Sample sample{counts(messages, false), {0, 0, 1}, 1};
+  EXPECT_THAT(MessageOf([&] { FindLead(counts, messages, sample, "x.jsonl, line 3"); }),
+              HasSubstr("x.jsonl, line 3: the model's chat template"));
+}
+
+TEST(Batches, OnlyTheSameLeadIsJoinedUpToCountAndLength) {
+  const auto chat = [](int32_t system, int32_t said) {
+    return Sample{{system, 5, said}, {0, 0, 1}, 1, 2};
+  };
+  const Sample a = chat(1, 10), b = chat(2, 20), c = chat(1, 30), d = chat(1, 40), e = chat(2, 50);
+  const Sample alone{{1, 5, 60}, {0, 1, 1}, 2};
+  const std::vector<const Sample*> samples = {&a, &b, &c, &alone, &d, &e};
+  const auto joined = Join(samples, 2, 512);
+  ASSERT_EQ(joined.size(), 4u);
+  EXPECT_THAT(joined[0].tokens, ElementsAre(1, 5, 10, 30));
+  EXPECT_THAT(joined[0].trained, ElementsAre(0, 0, 1, 1));
+  EXPECT_EQ(joined[0].num_trained, 2);
+  EXPECT_THAT(joined[1].tokens, ElementsAre(2, 5, 20, 50));
+  EXPECT_THAT(joined[2].tokens, ElementsAre(1, 5, 60));
+  EXPECT_THAT(joined[3].tokens, ElementsAre(1, 5, 40));
+  EXPECT_EQ(Join(samples, 3, 3).size(), 6u);  // no room for a second one
+  const auto three = Join(samples, 3, 512);
+  ASSERT_EQ(three.size(), 3u);
+  EXPECT_THAT(three[0].tokens, ElementsAre(1, 5, 10, 30, 40));
 }
 
 TEST(Batches, OrderIsAPermutationEveryEpochAndTheSameFromAnyStart) {
@@ -296,6 +364,7 @@ TEST(Trainer, LossFallsOnASmallSet) {
 
 TEST(Trainer, ResumedRunEqualsAnUninterruptedOneBitForBit) {
   Trial trial("resume");
+  trial.recipe.stages[1].join = 2;
   for (const size_t stage : {0, 1}) {
     trial.recipe.stages[stage].epochs = 4;
     const std::string name = "stage" + std::to_string(stage);

@@ -72,8 +72,15 @@ class StepSource {
     replay_samples_.clear();
     for (int64_t i = 0; i < stage_.batch; ++i) {
       const Sample& sample = data_.train.samples[static_cast<size_t>(order_.At(next_++))];
-      train_tokens_ += static_cast<int64_t>(sample.tokens.size());
       samples_.push_back(&sample);
+    }
+    if (stage_.join > 1) {
+      joined_ = Join(samples_, stage_.join, stage_.sequence_length);
+      samples_.clear();
+      for (const Sample& sample : joined_) samples_.push_back(&sample);
+    }
+    for (const Sample* sample : samples_) {
+      train_tokens_ += static_cast<int64_t>(sample->tokens.size());
     }
     if (!stage_.replay || data_.replay.samples.empty()) return;
     const double wanted = static_cast<double>(train_tokens_) * stage_.replay->share /
@@ -91,6 +98,7 @@ class StepSource {
   const int64_t batch_tokens_;
   SampleOrder order_, replay_order_;
   int64_t next_ = 0, next_replay_ = 0, train_tokens_ = 0, replay_tokens_ = 0;
+  std::vector<Sample> joined_;  // of this step
   std::vector<const Sample*> samples_, replay_samples_;
 };
 
@@ -214,10 +222,13 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
             "stage '{}': expected conversations (.jsonl) for method \"sft\", found the text '{}'",
             stage.name, source.path.string());
     }
-    append(ReadDataset(model, encode_chat, source, stage.sequence_length), &data.train);
+    append(ReadDataset(model, encode_chat, source,
+                       {.max_tokens = stage.sequence_length, .joinable = stage.join > 1}),
+           &data.train);
   }
   if (stage.replay && stage.replay->share > 0) {
-    append(ReadDataset(model, encode_chat, recipe.Source(stage.replay->data), stage.replay->length),
+    append(ReadDataset(model, encode_chat, recipe.Source(stage.replay->data),
+                       {.max_tokens = stage.replay->length}),
            &data.replay);
   }
   return data;
