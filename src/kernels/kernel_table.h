@@ -189,11 +189,25 @@ BAKESTONE_INLINE constexpr int64_t AttentionScratchBytes(int64_t heads_per_kv, i
   return 4 * (2 * kKvStep * width + rows * (3 * width + 8) + 256);
 }
 
+// What one row of a tile (row of the run x query head of the group, heads fastest) knows of one segment:
+// acc [D rounded up to 16], then m and l.
+BAKESTONE_INLINE constexpr int64_t AttentionPartialStride(int64_t head_dim) {
+  return (head_dim + 15) / 16 * 16 + 16;
+}
+
 struct AttentionKernels {  // one for each KvElement
-  void (*write)(const WriteKvArgs&, const KvRun&, Range rows) noexcept;  // rows of the step
+  // Rows of the step. Calls that run at the same time never write to the same page.
+  void (*write)(const WriteKvArgs&, const KvRun&, Range rows) noexcept;
   // Rows [begin, end) of one run (at most kAttentionTile), the query heads of one key/value head.
   void (*tile)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head,
                void* scratch) noexcept;
+  // The same in two halves, with the same bits, so that threads can share one row: each segment by
+  // itself (first slot segment * kKvSegment), then all that the rows see merged in order. partials:
+  // [segments, rows * heads / kv_heads, AttentionPartialStride], from segment 0 on.
+  void (*segment)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head, int64_t segment,
+                  float* partial, void* scratch) noexcept;
+  void (*merge)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head,
+                const float* partials, void* scratch) noexcept;
 };
 
 // ---- The table ----

@@ -201,6 +201,16 @@ TEST_P(ServeTest, AttentionDoesNotDependOnTheTile) {
   }
 }
 
+TEST_P(ServeTest, AttentionBySegmentEqualsTheWhole) {
+  for (const KvElement element : {KvElement::kBF16, KvElement::kF32}) {
+    // the tile crosses a segment: some of its rows see three, some four
+    AttentionCase c{element, 6, 2, 44, 1545, 40};
+    const auto whole = testing::RunAttention(Reference(), c);
+    c.by_segment = true;
+    EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole));
+  }
+}
+
 TEST_P(ServeTest, GoldensHold) {
   std::ifstream file(BAKESTONE_SOURCE_DIR "/src/kernels/goldens.txt");
   ASSERT_TRUE(file) << "make it with the target kernel_goldens";

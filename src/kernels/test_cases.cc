@@ -147,16 +147,32 @@ AttentionRunner::AttentionRunner(const KernelTable& table, const AttentionCase& 
       {0, c.slots, 0, k_pages_.data(), v_pages_.data()}, {0, c.slots});
 }
 
+void AttentionRunner::RunTile(const AttentionArgs& args, const KvRun& run, Range rows,
+                              int64_t kv_head) {
+  const AttentionKernels& kernels = table_.serve.attention[static_cast<int>(c_.element)];
+  if (!c_.by_segment) {
+    kernels.tile(args, run, rows, kv_head, scratch_.data());
+    return;
+  }
+  const int64_t last = run.first_slot + rows.end - 1 - run.row_begin;
+  const int64_t size = (rows.end - rows.begin) * (c_.heads / c_.kv_heads) *
+                       AttentionPartialStride(c_.head_dim);
+  std::vector<float> partials(static_cast<size_t>((last / kKvSegment + 1) * size));
+  for (int64_t segment = last / kKvSegment; segment >= 0; --segment) {  // in any order
+    kernels.segment(args, run, rows, kv_head, segment, partials.data() + segment * size, scratch_.data());
+  }
+  kernels.merge(args, run, rows, kv_head, partials.data(), scratch_.data());
+}
+
 const std::vector<float>& AttentionRunner::Run() {
   const int64_t q_dim = c_.heads * c_.head_dim;
   const float scale = 1.0f / static_cast<float>(c_.head_dim / 8 + 1);
   const AttentionArgs args{q_.data(), out_.data(),  q_dim,       q_dim,
                            c_.heads,  c_.kv_heads, c_.head_dim, scale};
   const KvRun run{0, c_.rows, c_.slots - c_.rows, k_pages_.data(), v_pages_.data()};
-  const AttentionKernels& kernels = table_.serve.attention[static_cast<int>(c_.element)];
   for (int64_t row = 0; row < c_.rows; row += c_.tile) {
     const Range rows{row, row + c_.tile < c_.rows ? row + c_.tile : c_.rows};
-    for (int64_t h = 0; h < c_.kv_heads; ++h) kernels.tile(args, run, rows, h, scratch_.data());
+    for (int64_t h = 0; h < c_.kv_heads; ++h) RunTile(args, run, rows, h);
   }
   return out_;
 }

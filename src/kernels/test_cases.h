@@ -51,6 +51,7 @@ struct AttentionCase {
   KvElement element;
   int64_t heads, kv_heads, head_dim, slots, rows;
   int64_t tile = kAttentionTile;  // rows a tile: must not matter
+  bool by_segment = false;        // each segment by itself, then merged: must not matter
 };
 class AttentionRunner {
  public:
@@ -58,6 +59,8 @@ class AttentionRunner {
   const std::vector<float>& Run();                                    // [rows, heads * head_dim]
 
  private:
+  void RunTile(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head);
+
   const KernelTable& table_;
   const AttentionCase c_;
   std::vector<float> q_, out_;

@@ -29,17 +29,79 @@ const AttentionKernels& Kernels(const Context& context, KvElement element) {
 struct Tile {
   const KvRun* run;
   Range rows;
+
+  int64_t last_slot() const { return run->first_slot + rows.end - 1 - run->row_begin; }
 };
 
-// Tiles of at most kAttentionTile rows; the bits do not depend on where they are cut.
-std::vector<Tile> Tiles(std::span<const KvRun> runs) {
+// Tiles of at most `most` rows that end where the slots are a multiple of it; the bits do not depend on
+// where they are cut.
+std::vector<Tile> Tiles(std::span<const KvRun> runs, int64_t most) {
   std::vector<Tile> tiles;
   for (const KvRun& run : runs) {
-    for (int64_t row = run.row_begin; row < run.row_end; row += kAttentionTile) {
-      tiles.push_back({&run, {row, std::min(row + kAttentionTile, run.row_end)}});
+    for (int64_t row = run.row_begin; row < run.row_end;) {
+      const int64_t slot = run.first_slot + (row - run.row_begin);
+      const int64_t end = std::min(row + most - slot % most, run.row_end);
+      tiles.push_back({&run, {row, end}});
+      row = end;
     }
   }
   return tiles;
+}
+
+// A piece of work: the rows of a tile and one key/value head, over all that they see, or over one
+// segment (its partial result goes to `partial`).
+struct Unit {
+  const Tile* tile;
+  int64_t kv_head;
+  int64_t segment = -1;
+  int64_t partial = 0;  // index of the tile's first float
+  int64_t cost = 0;     // rows * slots
+};
+
+struct Plan {
+  std::vector<Unit> units;   // the longest first, so that no thread ends with a long one
+  std::vector<Unit> merges;  // of those that were cut
+  int64_t partials = 0;      // floats
+};
+
+// A unit that is more than this share of one thread's part is cut into segments: a row that decodes at a
+// long context, where there are only as many units as key/value heads.
+constexpr int64_t kUnitsPerThread = 8;
+
+Plan MakePlan(const AttentionShape& shape, std::span<const Tile> tiles, int threads) {
+  Plan plan;
+  int64_t total = 0;
+  for (const Tile& tile : tiles) {
+    const int64_t cost = (tile.rows.end - tile.rows.begin) * (tile.last_slot() + 1);
+    total += cost * shape.kv_heads;
+    for (int64_t head = 0; head < shape.kv_heads; ++head) plan.units.push_back({&tile, head, -1, 0, cost});
+  }
+  const auto is_long = [&](const Unit& unit) {
+    return threads > 1 && unit.tile->last_slot() >= kKvSegment &&
+           unit.cost * threads * kUnitsPerThread > total;
+  };
+  const int64_t group = shape.heads / shape.kv_heads, stride = AttentionPartialStride(shape.head_dim);
+  std::vector<Unit> units;
+  for (Unit unit : plan.units) {
+    if (!is_long(unit)) {
+      units.push_back(unit);
+      continue;
+    }
+    const int64_t rows = unit.tile->rows.end - unit.tile->rows.begin;
+    const int64_t segments = unit.tile->last_slot() / kKvSegment + 1;
+    unit.partial = plan.partials;
+    plan.partials += segments * rows * group * stride;
+    plan.merges.push_back(unit);
+    for (unit.segment = 0; unit.segment < segments; ++unit.segment) {
+      const int64_t slots = unit.tile->last_slot() + 1 - unit.segment * kKvSegment;
+      unit.cost = rows * std::min(slots, kKvSegment);
+      units.push_back(unit);
+    }
+  }
+  plan.units = std::move(units);
+  std::stable_sort(plan.units.begin(), plan.units.end(),
+                   [](const Unit& a, const Unit& b) { return a.cost > b.cost; });
+  return plan;
 }
 
 }  // namespace
@@ -56,9 +118,9 @@ void WriteKv(Context& context, const AttentionShape& shape, std::span<const KvRu
   BAKESTONE_CHECK(k.rows == v.rows && k.cols == shape.kv_heads * shape.head_dim && v.cols == k.cols);
   const WriteKvArgs args{k.data,         v.data,         k.stride,       v.stride,
                          shape.kv_heads, shape.head_dim, context.error()};
-  const std::vector<Tile> tiles = Tiles(runs);
+  const std::vector<Tile> tiles = Tiles(runs, kKvBlock);  // one page each: nobody else writes to it
   context.pool().ParallelFor(
-      static_cast<int64_t>(tiles.size()), 4, [&](int64_t begin, int64_t end, int) {
+      static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
           const Tile& tile = tiles[static_cast<size_t>(i)];
           Kernels(context, shape.element).write(args, *tile.run, tile.rows);
@@ -76,17 +138,29 @@ void Attention(Context& context, const AttentionShape& shape, std::span<const Kv
   const AttentionArgs args{q.data,      out.data,       q.stride,       out.stride,
                            shape.heads, shape.kv_heads, shape.head_dim, scale};
   context.Reserve(AttentionScratchBytes(shape.heads / shape.kv_heads, shape.head_dim));
-  const std::vector<Tile> tiles = Tiles(runs);
-  // Late tiles see more slots: taken one by one, last first, so that the longest do not come last.
-  const int64_t units = static_cast<int64_t>(tiles.size()) * shape.kv_heads;
-  context.pool().ParallelFor(units, 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t unit = units - 1 - i;
-      const Tile& tile = tiles[static_cast<size_t>(unit / shape.kv_heads)];
-      Kernels(context, shape.element)
-          .tile(args, *tile.run, tile.rows, unit % shape.kv_heads, context.scratch(thread));
-    }
-  });
+  const std::vector<Tile> tiles = Tiles(runs, kAttentionTile);
+  const Plan plan = MakePlan(shape, tiles, context.pool().num_threads());
+  float* partials = context.ReservePartials(plan.partials);
+  const AttentionKernels& kernels = Kernels(context, shape.element);
+  const int64_t group = shape.heads / shape.kv_heads, stride = AttentionPartialStride(shape.head_dim);
+  context.pool().ParallelFor(
+      static_cast<int64_t>(plan.units.size()), 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; ++i) {
+          const Unit& unit = plan.units[static_cast<size_t>(i)];
+          const Tile& tile = *unit.tile;
+          if (unit.segment < 0) {
+            kernels.tile(args, *tile.run, tile.rows, unit.kv_head, context.scratch(thread));
+            continue;
+          }
+          const int64_t size = (tile.rows.end - tile.rows.begin) * group * stride;
+          kernels.segment(args, *tile.run, tile.rows, unit.kv_head, unit.segment,
+                          partials + unit.partial + unit.segment * size, context.scratch(thread));
+        }
+      });
+  for (const Unit& unit : plan.merges) {
+    kernels.merge(args, *unit.tile->run, unit.tile->rows, unit.kv_head, partials + unit.partial,
+                  context.scratch(0));
+  }
 }
 
 void TemporaryPages::Reset(const AttentionShape& shape, int64_t slots) {

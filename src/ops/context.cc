@@ -13,6 +13,11 @@ void Context::Reserve(int64_t bytes) {
   }
 }
 
+float* Context::ReservePartials(int64_t floats) {
+  if (partials_.size() < floats) partials_ = Buffer<float>(floats);
+  return partials_.data();
+}
+
 void Context::ThrowIfError(const char* what) {
   const uint32_t error = __atomic_exchange_n(&error_, 0u, __ATOMIC_RELAXED);
   if (error == 0) return;

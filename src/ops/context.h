@@ -34,6 +34,9 @@ class Context {
   void Reserve(int64_t bytes);
   uint8_t* scratch(int thread) noexcept { return scratch_[static_cast<size_t>(thread)].data(); }
 
+  // Room for that many floats that threads share: partial results of attention. Aligned to 64.
+  float* ReservePartials(int64_t floats);
+
   // The inner product of an adapter, between its two halves.
   struct LoraSpace {
     Buffer<float> hidden;
@@ -49,6 +52,7 @@ class Context {
   const KernelTable* kernels_;
   ThreadPool* pool_;
   std::vector<Buffer<uint8_t>> scratch_;
+  Buffer<float> partials_;
   LoraSpace lora_;
   uint32_t error_ = 0;
 };

@@ -233,6 +233,31 @@ TEST(Attention, DoesNotDependOnChunksThreadsOrNeighbours) {
   }
 }
 
+// One row at a long context is shared by the threads segment by segment; beside it a short one.
+TEST(Attention, OfOneLongRowDoesNotDependOnThreads) {
+  const AttentionShape shape{3, 1, 32, KvElement::kBF16};
+  const int64_t slots = 1700;
+  auto k = RandomFloats(slots * 32, 1), v = RandomFloats(slots * 32, 2), q = RandomFloats(2 * 96, 3);
+  std::vector<float> expected;
+  for (const int threads : {1, 2, 3, 8}) {
+    Machine machine(threads);
+    TemporaryPages a, b;
+    a.Reset(shape, slots);
+    b.Reset(shape, 40);
+    const KvRun all{0, slots, 0, a.k_pages(), a.v_pages()}, few{0, 40, 0, b.k_pages(), b.v_pages()};
+    WriteKv(machine.context, shape, {&all, 1}, View(k, 32), View(v, 32));
+    WriteKv(machine.context, shape, {&few, 1}, View(k, 32).Rows(0, 40), View(v, 32).Rows(0, 40));
+    const KvRun rows[] = {{0, 1, slots - 1, a.k_pages(), a.v_pages()}, {1, 2, 39, b.k_pages(), b.v_pages()}};
+    std::vector<float> out(q.size());
+    Attention(machine.context, shape, rows, View(q, 96), View(out, 96));
+    if (threads == 1) {
+      expected = out;
+    } else {
+      EXPECT_TRUE(SameBits(out, expected)) << threads;
+    }
+  }
+}
+
 TEST(Attention, SequencesInOneStepDoNotSeeEachOther) {
   const AttentionShape shape{2, 1, 32, KvElement::kBF16};
   auto q = RandomFloats(70 * 64, 1), k = RandomFloats(70 * 32, 2), v = RandomFloats(70 * 32, 3);

@@ -103,16 +103,10 @@ class AttentionTile {
   }
 
   void Run() {
-    LoadQueries();
-    if (width_ != dim_) Fill(values_, kKvStep * width_);  // lanes beyond D stay finite
+    Prepare();
     const int64_t last = Slot(count_ - 1);
     for (int64_t segment = 0; segment <= last; segment += kKvSegment) {
-      Fill(acc_, count_ * width_);
-      Fill(l_, count_);
-      for (int64_t j0 = segment; j0 <= last && j0 < segment + kKvSegment; j0 += kKvStep) {
-        LoadStep(j0, last);
-        for (int64_t row = 0; row < count_;) row += StepRows(row, j0, j0 == segment);
-      }
+      RunSegment(segment);
       for (int64_t row = 0; row < count_; ++row) {
         if (Slot(row) >= segment) Merge(row, segment == 0);
       }
@@ -120,7 +114,47 @@ class AttentionTile {
     for (int64_t row = 0; row < count_; ++row) Output(row);
   }
 
+  void Segment(int64_t segment, float* partial) {
+    Prepare();
+    RunSegment(segment);
+    for (int64_t row = 0; row < count_; ++row, partial += width_ + 16) {
+      for (int64_t d = 0; d < width_; d += 16) V::Store(partial + d, V::Load(acc_ + row * width_ + d));
+      partial[width_] = m_[row];
+      partial[width_ + 1] = l_[row];
+    }
+  }
+
+  // Merges what Segment made of each; acc, m and l are read from there.
+  void MergeAll(const float* partials) {
+    const int64_t stride = width_ + 16;
+    for (int64_t row = 0; row < count_; ++row) {
+      for (int64_t segment = 0; segment * kKvSegment <= Slot(row); ++segment) {
+        const float* from = partials + (segment * count_ + row) * stride;
+        for (int64_t d = 0; d < width_; d += 16) V::Store(acc_ + row * width_ + d, V::Load(from + d));
+        m_[row] = from[width_];
+        l_[row] = from[width_ + 1];
+        Merge(row, segment == 0);
+      }
+      Output(row);
+    }
+  }
+
  private:
+  void Prepare() {
+    LoadQueries();
+    if (width_ != dim_) Fill(values_, kKvStep * width_);  // lanes beyond D stay finite
+  }
+
+  void RunSegment(int64_t segment) {
+    const int64_t last = Slot(count_ - 1);
+    Fill(acc_, count_ * width_);
+    Fill(l_, count_);
+    for (int64_t j0 = segment; j0 <= last && j0 < segment + kKvSegment; j0 += kKvStep) {
+      LoadStep(j0, last);
+      for (int64_t row = 0; row < count_;) row += StepRows(row, j0, j0 == segment);
+    }
+  }
+
   int64_t Slot(int64_t row) const {
     return run_.first_slot + (rows_.begin - run_.row_begin) + row / group_;
   }
@@ -328,6 +362,18 @@ template <class V, class E>
 void RunAttention(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                   void* scratch) noexcept {
   AttentionTile<V, E>(args, run, rows, kv_head, scratch).Run();
+}
+
+template <class V, class E>
+void RunSegment(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                int64_t segment, float* partial, void* scratch) noexcept {
+  AttentionTile<V, E>(args, run, rows, kv_head, scratch).Segment(segment * kKvSegment, partial);
+}
+
+template <class V>
+void MergeSegments(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                   const float* partials, void* scratch) noexcept {
+  AttentionTile<V, PageF32<V>>(args, run, rows, kv_head, scratch).MergeAll(partials);
 }
 
 }  // namespace

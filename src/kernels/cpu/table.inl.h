@@ -45,9 +45,11 @@ constexpr ServeKernels MakeTable() {
             Softmax<V>};
   // Writing a token is a scatter of 2-byte stores: nothing to gain from vectors.
   t.attention[static_cast<int>(KvElement::kBF16)] = {reference::WriteKvBF16,
-                                                     RunAttention<V, PageBF16<V>>};
+                                                     RunAttention<V, PageBF16<V>>,
+                                                     RunSegment<V, PageBF16<V>>, MergeSegments<V>};
   t.attention[static_cast<int>(KvElement::kF32)] = {reference::WriteKvF32,
-                                                    RunAttention<V, PageF32<V>>};
+                                                    RunAttention<V, PageF32<V>>,
+                                                    RunSegment<V, PageF32<V>>, MergeSegments<V>};
   return t;
 }
 

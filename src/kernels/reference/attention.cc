@@ -149,33 +149,70 @@ void Merge(const State& next, int64_t head_dim, State& total) {
 }
 
 template <class E>
-void AttendRow(const Row<E>& row, float* out) {
-  State total{};
-  for (int64_t segment = 0; segment <= row.slot; segment += kKvSegment) {
-    State state{};
-    for (int64_t j0 = segment; j0 <= row.slot && j0 < segment + kKvSegment; j0 += kKvStep) {
-      Step(row, j0, j0 == segment, state);
-    }
-    if (segment == 0) {
-      total = state;
-    } else {
-      Merge(state, row.head_dim, total);
-    }
+State AttendSegment(const Row<E>& row, int64_t segment) {
+  State state{};
+  for (int64_t j0 = segment; j0 <= row.slot && j0 < segment + kKvSegment; j0 += kKvStep) {
+    Step(row, j0, j0 == segment, state);
   }
+  return state;
+}
+
+void AddSegment(const State& next, int64_t segment, int64_t head_dim, State& total) {
+  if (segment == 0) {
+    total = next;
+  } else {
+    Merge(next, head_dim, total);
+  }
+}
+
+void Finish(const State& total, int64_t head_dim, float* out) {
   const float inverse = 1.0f / total.l;
-  for (int64_t d = 0; d < row.head_dim; ++d) out[d] = total.acc[d] * inverse;
+  for (int64_t d = 0; d < head_dim; ++d) out[d] = total.acc[d] * inverse;
+}
+
+// The rows of a tile: heads of the group fastest.
+struct Tile {
+  const AttentionArgs& args;
+  const KvRun& run;
+  const Range rows;
+  const int64_t kv_head;
+
+  int64_t group() const { return args.heads / args.kv_heads; }
+  int64_t count() const { return (rows.end - rows.begin) * group(); }
+  int64_t Slot(int64_t i) const { return run.first_slot + (rows.begin + i / group() - run.row_begin); }
+  int64_t Channel(int64_t i) const { return (kv_head * group() + i % group()) * args.head_dim; }
+  float* Out(int64_t i) const {
+    return args.out + (rows.begin + i / group()) * args.out_stride + Channel(i);
+  }
+  template <class E>
+  Row<E> MakeRow(int64_t i) const {
+    Row<E> row{run, kv_head, args.head_dim, Slot(i), args.scale, {}};
+    const float* q = args.q + (rows.begin + i / group()) * args.q_stride + Channel(i);
+    for (int64_t d = 0; d < args.head_dim; ++d) row.q[d] = E::Round(q[d]);
+    return row;
+  }
+};
+
+template <class E>
+void Attention(const Tile& tile) {
+  for (int64_t i = 0; i < tile.count(); ++i) {
+    const Row<E> row = tile.MakeRow<E>(i);
+    State total{};
+    for (int64_t segment = 0; segment <= row.slot; segment += kKvSegment) {
+      AddSegment(AttendSegment(row, segment), segment, tile.args.head_dim, total);
+    }
+    Finish(total, tile.args.head_dim, tile.Out(i));
+  }
 }
 
 template <class E>
-void Attention(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head) {
-  const int64_t group = args.heads / args.kv_heads;
-  for (int64_t t = rows.begin; t < rows.end; ++t) {
-    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-      Row<E> row{run, kv_head, args.head_dim, run.first_slot + (t - run.row_begin), args.scale, {}};
-      const float* q = args.q + t * args.q_stride + h * args.head_dim;
-      for (int64_t d = 0; d < args.head_dim; ++d) row.q[d] = E::Round(q[d]);
-      AttendRow(row, args.out + t * args.out_stride + h * args.head_dim);
-    }
+void Segment(const Tile& tile, int64_t segment, float* partial) {
+  const int64_t stride = AttentionPartialStride(tile.args.head_dim);
+  for (int64_t i = 0; i < tile.count(); ++i) {
+    const State state = AttendSegment(tile.MakeRow<E>(i), segment * kKvSegment);
+    std::memcpy(partial + i * stride, state.acc, static_cast<size_t>(tile.args.head_dim) * 4);
+    partial[(i + 1) * stride - 16] = state.m;
+    partial[(i + 1) * stride - 15] = state.l;
   }
 }
 
@@ -189,11 +226,35 @@ void WriteKvF32(const WriteKvArgs& args, const KvRun& run, Range rows) noexcept 
 }
 void AttentionBF16(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                    void*) noexcept {
-  Attention<BF16>(args, run, rows, kv_head);
+  Attention<BF16>({args, run, rows, kv_head});
 }
 void AttentionF32(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                   void*) noexcept {
-  Attention<F32>(args, run, rows, kv_head);
+  Attention<F32>({args, run, rows, kv_head});
+}
+void SegmentBF16(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                 int64_t segment, float* partial, void*) noexcept {
+  Segment<BF16>({args, run, rows, kv_head}, segment, partial);
+}
+void SegmentF32(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                int64_t segment, float* partial, void*) noexcept {
+  Segment<F32>({args, run, rows, kv_head}, segment, partial);
+}
+
+void MergeSegments(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                   const float* partials, void*) noexcept {
+  const Tile tile{args, run, rows, kv_head};
+  const int64_t stride = AttentionPartialStride(args.head_dim);
+  for (int64_t i = 0; i < tile.count(); ++i) {
+    State total{};
+    for (int64_t segment = 0; segment <= tile.Slot(i); segment += kKvSegment) {
+      const float* from = partials + (segment / kKvSegment * tile.count() + i) * stride;
+      State next{from[stride - 16], from[stride - 15], {}};
+      std::memcpy(next.acc, from, static_cast<size_t>(args.head_dim) * 4);
+      AddSegment(next, segment, args.head_dim, total);
+    }
+    Finish(total, args.head_dim, tile.Out(i));
+  }
 }
 
 }  // namespace bakestone::reference

@@ -40,5 +40,11 @@ void AttentionBF16(const AttentionArgs& args, const KvRun& run, Range rows, int6
                    void* scratch) noexcept;
 void AttentionF32(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                   void* scratch) noexcept;
+void SegmentBF16(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                 int64_t segment, float* partial, void* scratch) noexcept;
+void SegmentF32(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                int64_t segment, float* partial, void* scratch) noexcept;
+void MergeSegments(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                   const float* partials, void* scratch) noexcept;
 
 }  // namespace bakestone::reference

@@ -16,8 +16,10 @@ constexpr ServeKernels MakeTable() {
             Add,
             ComputeSoftmaxStats,
             Softmax};
-  t.attention[static_cast<int>(KvElement::kBF16)] = {WriteKvBF16, AttentionBF16};
-  t.attention[static_cast<int>(KvElement::kF32)] = {WriteKvF32, AttentionF32};
+  t.attention[static_cast<int>(KvElement::kBF16)] = {WriteKvBF16, AttentionBF16, SegmentBF16,
+                                                     MergeSegments};
+  t.attention[static_cast<int>(KvElement::kF32)] = {WriteKvF32, AttentionF32, SegmentF32,
+                                                    MergeSegments};
   return t;
 }
 
