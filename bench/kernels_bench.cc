@@ -129,7 +129,8 @@ void Register(const KernelTable& table) {
     const auto type = static_cast<PanelType>(i);
     const bool super = PanelShapeOf(type).block == 256;
     const int64_t k = super ? 2048 : 576, n = super ? 2048 : 1536;
-    for (const Shape s : {Shape{1, 131072, k}, Shape{8, n, k}, Shape{512, n, k}}) {
+    for (const Shape s : {Shape{1, n, k}, Shape{1, 131072, k}, Shape{4, 131072, k}, Shape{8, 131072, k},
+                          Shape{8, n, k}, Shape{32, n, k}, Shape{512, n, k}}) {
       benchmark::RegisterBenchmark(Name("MatMul", testing::PanelTypeName(type), table, s).c_str(),
                                    [&table, type, s](auto& st) { MatMulBench(st, table, type, s); });
     }
