@@ -23,7 +23,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "server/http/exchange.h"
-#include "server/http/policy.h"
+#include "server/http/gate.h"
 
 namespace bakestone::http {
 namespace {
@@ -42,86 +42,25 @@ constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
 constexpr std::chrono::milliseconds kLinger{1000};
 constexpr std::chrono::milliseconds kAcceptRetry{100};
 
-struct Refusal {
-  int status = 400;
-  std::string message, code;
-};
-
 std::string_view View(beast::string_view text) {
   return {text.data(), text.size()};
 }
 
-// Everything that can be refused from the header alone.
-struct Gate {
-  const HttpOptions& options;
-  const KeyRing& keys;
-
-  std::optional<Refusal> Check(const Parser& parser, std::string* tenant) const;
-};
-
-std::optional<Refusal> Gate::Check(const Parser& parser, std::string* tenant) const {
-  const auto& head = parser.get();
-  const auto refuse = [](int status, std::string message, std::string code) {
-    return Refusal{status, std::move(message), std::move(code)};
-  };
-  const std::string_view target = View(head.target());
-  if (!target.starts_with('/')) {
-    return refuse(400, "the request target must be a path that begins with '/'", "invalid_request");
-  }
-  if (head.count(bhttp::field::host) > 1 || (head.version() == 11 && head.count(bhttp::field::host) != 1)) {
-    return refuse(400, "expected exactly one Host header", "invalid_host");
-  }
-  if (head.count(bhttp::field::host) == 1 &&
-      !HostAllowed(View(head[bhttp::field::host]), options.allowed_hosts)) {
-    return refuse(403, "this Host name is not served here; add it with --allowed-host", "invalid_host");
-  }
-  const bool has_encoding = head.count(bhttp::field::transfer_encoding) > 0;
-  if (has_encoding && (!parser.chunked() || head.count(bhttp::field::transfer_encoding) > 1 ||
-                       head.count(bhttp::field::content_length) > 0 || head.version() != 11 ||
-                       !beast::iequals(head[bhttp::field::transfer_encoding], "chunked"))) {
-    return refuse(400, "a body is sent with one Content-Length or as chunked, nothing else", "invalid_request");
-  }
-  const std::string_view path = target.substr(0, target.find('?'));
-  const auto& open = options.public_paths;
-  if (!keys.empty() && std::find(open.begin(), open.end(), path) == open.end()) {
-    const auto found = keys.Check(View(head[bhttp::field::authorization]));
-    if (!found || head.count(bhttp::field::authorization) != 1) {
-      return refuse(401, "a valid API key is required: 'Authorization: Bearer KEY'", "invalid_api_key");
-    }
-    *tenant = *found;
-  }
-  if (head.count(bhttp::field::content_encoding) > 0 &&
-      !beast::iequals(head[bhttp::field::content_encoding], "identity")) {
-    return refuse(415, "compressed bodies are not accepted", "unsupported_content_encoding");
-  }
-  const std::string_view type = View(head[bhttp::field::content_type]);
-  const std::string_view media = type.substr(0, type.find_first_of("; \t"));
-  if (head.method() == bhttp::verb::post && !beast::iequals({media.data(), media.size()}, "application/json")) {
-    return refuse(415, "expected 'Content-Type: application/json'", "unsupported_content_type");
-  }
-  const auto expect = head[bhttp::field::expect];
-  if (!expect.empty() && !beast::iequals(expect, "100-continue")) {
-    return refuse(417, "only 'Expect: 100-continue' is known", "invalid_request");
-  }
-  return std::nullopt;
-}
-
-Request MakeRequest(Parser& parser, std::string tenant) {
-  Request request;
-  auto message = parser.release();
-  request.method = std::string(View(message.method_string()));
+// The request without its body.
+Request MakeHead(const Parser& parser) {
+  Request head;
+  const auto& message = parser.get();
+  head.method = std::string(View(message.method_string()));
   const std::string_view target = View(message.target());
   const size_t mark = target.find('?');
-  request.path = std::string(target.substr(0, mark));
-  if (mark != std::string_view::npos) request.query = std::string(target.substr(mark + 1));
+  head.path = std::string(target.substr(0, mark));
+  if (mark != std::string_view::npos) head.query = std::string(target.substr(mark + 1));
   for (const auto& field : message) {
     std::string name(View(field.name_string()));
     for (char& c : name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-    request.headers.emplace_back(std::move(name), std::string(View(field.value())));
+    head.headers.emplace_back(std::move(name), std::string(View(field.value())));
   }
-  request.body = std::move(message.body());
-  request.tenant = std::move(tenant);
-  return request;
+  return head;
 }
 
 struct Shared {  // what a connection needs of the server
@@ -231,13 +170,14 @@ asio::awaitable<bool> Connection::Serve(bool first) {
     co_await RefuseParse(head_error);
     co_return false;
   }
-  std::string tenant;
-  const auto refusal = Gate{options, shared_.keys}.Check(parser, &tenant);
+  Request request = MakeHead(parser);
+  const Framing framing{static_cast<int>(parser.get().version()), parser.chunked()};
+  const auto refusal = CheckHead(options, shared_.keys, framing, request);
   if (refusal) {
     co_await Refuse(*refusal);
     co_return false;
   }
-  if (!parser.is_done() && !parser.get()[bhttp::field::expect].empty()) {
+  if (!parser.is_done() && !request.Header("expect").empty()) {
     const bool written = co_await WriteAll("HTTP/1.1 100 Continue\r\n\r\n");
     if (!written) co_return false;
   }
@@ -248,10 +188,9 @@ asio::awaitable<bool> Connection::Serve(bool first) {
     co_await RefuseParse(body_error);
     co_return false;
   }
-  const bool http10 = parser.get().version() == 10;
   const bool close = !parser.keep_alive();
-  Request request = MakeRequest(parser, std::move(tenant));
-  const bool complete = co_await Answer(std::move(request), close, http10);
+  request.body = std::move(parser.get().body());
+  const bool complete = co_await Answer(std::move(request), close, framing.version == 10);
   co_return complete && !close;
 }
 
@@ -372,13 +311,6 @@ asio::awaitable<void> Connection::Refuse(Refusal refusal) {
 }
 
 }  // namespace
-
-std::string_view Request::Header(std::string_view lower_case_name) const {
-  for (const auto& [name, value] : headers) {
-    if (name == lower_case_name) return value;
-  }
-  return {};
-}
 
 struct HttpServer::Impl {
   Impl(HttpOptions options_in, Handler handler_in)

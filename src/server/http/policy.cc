@@ -11,12 +11,6 @@ namespace {
 
 constexpr size_t kMinKey = 16;
 
-bool EqualIgnoringCase(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-  return a.size() == b.size() &&
-         std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
-}
-
 bool IsAddress(int family, const std::string& text) {
   in6_addr address;
   return inet_pton(family, text.c_str(), &address) == 1;
@@ -27,6 +21,12 @@ bool IsPort(std::string_view text) {
 }
 
 }  // namespace
+
+bool EqualIgnoringCase(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  return a.size() == b.size() &&
+         std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
+}
 
 bool HostAllowed(std::string_view host, std::span<const std::string> allowed) {
   if (host.starts_with('[')) {
