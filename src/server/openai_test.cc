@@ -362,6 +362,7 @@ TEST_F(OpenAiTest, TokenizerRoutesInvertEachOther) {
   EXPECT_EQ(Ok("/detokenize", {{"tokens", tokens["tokens"]}})["prompt"], "the h\xC3\xA9 \xE2\x82\xAC");
   const Json info = Json::parse(Call("GET", "/tokenizer_info").body);
   EXPECT_EQ(info["eos_token"], "<|im_end|>");
+  EXPECT_THAT(info["chat_template"].get<std::string>(), HasSubstr("<|im_start|>"));
 }
 
 TEST_F(OpenAiTest, HealthFollowsTheEngine) {

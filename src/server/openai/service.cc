@@ -190,14 +190,15 @@ void Service::Health(const http::Request&, std::shared_ptr<http::Responder> resp
 }
 
 void Service::TokenizerInfo(const http::Request&, std::shared_ptr<http::Responder> responder) const {
-  const Tokenizer& tokenizer = entries_.front().served.engine->model().tokenizer;
+  const Model& model = entries_.front().served.engine->model();
+  const Tokenizer& tokenizer = model.tokenizer;
   const auto name = [&](int32_t id) { return id < 0 ? Json(nullptr) : Json(std::string(tokenizer.TokenText(id))); };
   SendJson(*responder, {{"bos_token", name(tokenizer.bos())},
                         {"eos_token", name(tokenizer.eos())},
                         {"unk_token", name(tokenizer.unk())},
                         {"pad_token", name(tokenizer.pad())},
                         {"vocab_size", tokenizer.vocab_size()},
-                        {"chat_template", nullptr}});
+                        {"chat_template", model.chat_template ? Json(model.chat_template->source()) : Json(nullptr)}});
 }
 
 void Service::Tokenize(const http::Request& request, std::shared_ptr<http::Responder> responder) const {

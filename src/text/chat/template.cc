@@ -11,7 +11,7 @@
 namespace bakestone::chat {
 
 struct ChatTemplate::Program {
-  std::string name;
+  std::string name, source;
   ParsedTemplate parsed;
 };
 
@@ -23,11 +23,13 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate ChatTemplate::Parse(std::string_view source, std::string_view name) {
   try {
     return ChatTemplate(
-        std::make_unique<const Program>(Program{std::string(name), ParseTemplate(source)}));
+        std::make_unique<const Program>(Program{std::string(name), std::string(source), ParseTemplate(source)}));
   } catch (const Error& error) {
     Throw(error.code(), "{} {}", name, error.what());
   }
 }
+
+const std::string& ChatTemplate::source() const { return program_->source; }
 
 Rendered ChatTemplate::Render(const nlohmann::ordered_json& context,
                               const RenderOptions& options) const {

@@ -71,6 +71,8 @@ class ChatTemplate {
   // known; both name the line and the token.
   static ChatTemplate Parse(std::string_view source, std::string_view name = "chat template");
 
+  const std::string& source() const;  // as it was parsed
+
   // `context` is a JSON object: messages, tools, add_generation_prompt, bos_token, ... Objects keep
   // the order of their keys. Throws Error(kInvalidArgument) with the template's own message when it
   // calls raise_exception, and with line and reason when it fails otherwise.
