@@ -14,6 +14,7 @@
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/signals.h"
+#include "cli/speculation_flags.h"
 #include "cli/verbs.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
@@ -30,6 +31,7 @@ struct Options {
   int64_t top_k = 0, kv_megabytes = 512, max_context = 8192;
   SamplingParams sampling{.temperature = 0.7, .top_p = 0.95};
   std::vector<std::string> stop;
+  SpeculationFlags speculation;
   bool raw = false, json = false;
 };
 
@@ -59,6 +61,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
   flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values");
   flags.Add("--max-context", &options.max_context, 1, int64_t{1} << 24, "Tokens of conversation and answer");
+  AddSpeculationFlags(flags, &options.speculation);
   flags.Add("--json", &options.json, "Print one JSON object an answer");
   flags.Parse(arguments);
   if (options.raw && options.system) throw UsageError("run: --system needs the chat template, --raw leaves it out");
@@ -72,7 +75,8 @@ class Talk {
       : options_(options), model_(Model::Load(ResolveModel(options.model), Kernels(), pool)),
         adapter_(options.adapter ? LoadAdapter(*options.adapter, *model_) : nullptr),
         engine_(model_, Kernels(), pool, EngineOptions{.kv_bytes = options.kv_megabytes << 20, .max_context = options.max_context,
-                              .default_max_tokens = options.max_context}) {
+                              .default_max_tokens = options.max_context,
+                              .speculation = MakeSpeculation(options.speculation, pool)}) {
     Clear();
   }
 
@@ -129,6 +133,8 @@ class Talk {
                        {"prompt_tokens", event.usage.prompt_tokens},
                        {"cached_tokens", event.usage.cached_tokens},
                        {"completion_tokens", event.usage.completion_tokens},
+                       {"proposed_tokens", event.usage.proposed_tokens},
+                       {"accepted_tokens", event.usage.accepted_tokens},
                        {"seconds", seconds}};
     fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
   }

@@ -13,6 +13,7 @@
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/signals.h"
+#include "cli/speculation_flags.h"
 #include "cli/verbs.h"
 #include "server/server.h"
 
@@ -27,6 +28,7 @@ struct Options {
   std::vector<std::string> allowed_hosts;
   std::optional<int64_t> threads;
   int64_t kv_megabytes = 512, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
+  SpeculationFlags speculation;
   bool no_prefix_cache = false;
 };
 
@@ -51,6 +53,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--max-queue", &options.max_queue, 1, 100'000, "Requests that may wait; more get 429");
   flags.Add("--drain-seconds", &options.drain_seconds, 0, 3600, "How long admitted answers may take at the end");
   flags.Add("--no-prefix-cache", &options.no_prefix_cache, "Compute every prompt anew");
+  AddSpeculationFlags(flags, &options.speculation);
   flags.Parse(arguments);
   if (options.models.empty()) throw UsageError("serve: expected at least one MODEL; see 'bakestone serve --help'");
   return options;
@@ -91,6 +94,7 @@ Loaded Load(const Options& options) {
     engine.default_max_tokens = options.default_max_tokens;
     engine.max_running = options.max_running;
     engine.max_queued_requests = options.max_queue;
+    engine.speculation = MakeSpeculation(options.speculation, pool);
     loaded.served.push_back({path.stem().string(), std::make_shared<Engine>(model, Kernels(), pool, engine), {}, ""});
     LogInfo("{}: {} tokens of context, {} threads", path.stem().string(), loaded.served.back().engine->max_context(),
             pool.num_threads());

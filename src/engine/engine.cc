@@ -41,6 +41,14 @@ EngineOptions Checked(EngineOptions options) {
   return options;
 }
 
+// What is left of kv_bytes when the draft model gets as many pages as the target.
+int64_t TargetKvBytes(const Model& model, const EngineOptions& options) {
+  const int64_t page = KvPageBytes(model.config, options.kv_type);
+  const Model* draft = options.speculation.draft.get();
+  const int64_t both = page + (draft ? KvPageBytes(draft->config, options.kv_type) : 0);
+  return options.kv_bytes / both * page;
+}
+
 }  // namespace
 
 struct Engine::Impl {
@@ -49,8 +57,9 @@ struct Engine::Impl {
       : model(std::move(model_in)), options(Checked(options_in)),
         vocab_size(static_cast<int32_t>(std::min<int64_t>(model->tokenizer.vocab_size(),
                                                           model->config.vocab_size))),
-        pool(model->config, options.kv_type, options.kv_bytes),
-        runner(*model->decoder, vocab_size, kernels, threads, options.precision) {
+        pool(model->config, options.kv_type, TargetKvBytes(*model, options)),
+        runner(*model->decoder, vocab_size, kernels, threads, options.precision),
+        speculator(options.speculation, *model, kernels, threads, options.kv_type, pool.capacity_pages()) {
     max_context = std::min(model->config.context_length, pool.capacity_pages() * kPageTokens);
     if (options.max_context > 0) max_context = std::min(max_context, options.max_context);
     last_progress = Clock::now();
@@ -83,6 +92,7 @@ struct Engine::Impl {
   int64_t max_context = 0;
   StatePool pool;       // the loop's
   StepRunner runner;    // the loop's
+  Speculator speculator;  // the loop's
   std::vector<std::unique_ptr<Sequence>> running;  // the loop's; oldest first
   int64_t reserved_pages = 0;                      // the loop's
   double seconds_per_row = 0;                      // the loop's: measured; 0 at first
@@ -235,7 +245,7 @@ void Engine::Impl::Admit() {
 std::vector<Work> Engine::Impl::Plan() const {
   std::vector<Work> works;
   for (const auto& sequence : running) {
-    if (!sequence->prefilling()) works.push_back({sequence.get(), sequence->pending(), {}});
+    if (!sequence->prefilling()) works.push_back({.sequence = sequence.get(), .count = sequence->pending()});
   }
   const auto decoding = static_cast<int64_t>(works.size());
   int64_t budget = options.max_step_tokens - decoding;
@@ -251,7 +261,7 @@ std::vector<Work> Engine::Impl::Plan() const {
     if (budget <= 0) break;
     if (!sequence->prefilling()) continue;
     const int64_t count = std::min(budget, sequence->pending());
-    works.push_back({sequence.get(), count, {}});
+    works.push_back({.sequence = sequence.get(), .count = count});
     budget -= count;
   }
   return works;
@@ -261,16 +271,22 @@ void Engine::Impl::RunStep() {
   std::vector<Work> works = Plan();
   int64_t rows = 0;
   for (const Work& work : works) rows += work.count;
+  speculator.Propose(works, options.max_step_tokens - rows);
+  int64_t drafts = 0;
+  for (const Work& work : works) drafts += static_cast<int64_t>(work.draft.size());
   const auto start = Clock::now();
+  bool together = true;
   try {
     runner.Run(works, pool);
   } catch (const std::exception& error) {
     LogWarning("a step of {} requests failed ({}); each is tried alone", works.size(), error.what());
+    together = false;
     RunAlone(works);
   }
   const auto end = Clock::now();
   const double seconds = std::chrono::duration<double>(end - start).count();
-  if (rows >= kMinChunk) {
+  if (together) speculator.Learn(works, seconds);
+  if (rows >= kMinChunk && drafts == 0) {
     const double now = seconds / static_cast<double>(rows);
     seconds_per_row = seconds_per_row > 0 ? 0.7 * seconds_per_row + 0.3 * now : now;
   }
@@ -288,6 +304,7 @@ void Engine::Impl::RunStep() {
 void Engine::Impl::RunAlone(std::vector<Work>& works) {
   for (Work& work : works) {
     try {
+      work.draft.clear();  // its tokens may be what fails
       runner.Run(std::span(&work, 1), pool);
     } catch (const Error& error) {
       work.error = error;
@@ -311,6 +328,8 @@ void Engine::Impl::Retire() {
     sequence->Release(pool);
     reserved_pages -= sequence->pages();
     metrics.completion_tokens += sequence->usage().completion_tokens;
+    metrics.proposed_tokens += sequence->usage().proposed_tokens;
+    metrics.accepted_tokens += sequence->usage().accepted_tokens;
     ++metrics.finished;
     sequence.reset();
   }

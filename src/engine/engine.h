@@ -16,6 +16,7 @@
 
 #include "base/thread_pool.h"
 #include "engine/request.h"
+#include "engine/speculation.h"
 #include "engine/state_pool.h"
 #include "model/exec.h"
 #include "model/model.h"
@@ -35,12 +36,14 @@ struct EngineOptions {
   int64_t max_step_tokens = 512;          // rows of a step, at least max_running + 1
   int64_t fixed_chunk = 0;                // prompt tokens of a step; 0: as many as keep the step near
   double target_step_seconds = 0.1;       //   this long while others are being answered
+  SpeculationOptions speculation = {};    // a draft model's keys and values come out of kv_bytes
 };
 
 struct EngineMetrics {
   int64_t running = 0, waiting = 0, waiting_tokens = 0;
   int64_t submitted = 0, finished = 0, cancelled = 0, failed = 0, refused = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;
+  int64_t proposed_tokens = 0, accepted_tokens = 0;  // by speculation, of answers that have ended
   double busy_seconds = 0;
   double seconds_since_progress = 0;  // since the last step, or since work arrived; 0 when idle
   StatePoolStats pool;

@@ -132,18 +132,20 @@ void ExpectSame(const TokenInfo& a, const TokenInfo& b) {
 TEST(Engine, AnswerDependsOnNothingButTheRequest) {
   std::vector<Event> alone;
   for (GenerationRequest& request : MixedRequests()) {
-    TestEngine fresh({.prefix_cache = false}, 1);
+    TestEngine fresh({.prefix_cache = false, .speculation = {.mode = Speculation::kOff}}, 1);
     alone.push_back(Generate(fresh.engine, std::move(request)));
   }
   struct Case {
     int64_t chunk;
     int threads, rounds;
     size_t requests;
+    Speculation mode;
   };
   // Several threads on a busy machine wait for each other: fewer requests there.
-  const Case cases[] = {{1, 1, 1, 12}, {7, 1, 2, 12}, {0, 1, 2, 12}, {50, 2, 1, 6}};
-  for (const auto& [chunk, threads, rounds, count] : cases) {
-    TestEngine together({.fixed_chunk = chunk}, threads);
+  const Case cases[] = {{1, 1, 1, 12, Speculation::kOff}, {7, 1, 2, 12, Speculation::kAuto},
+                        {0, 1, 2, 12, Speculation::kAlways}, {50, 2, 1, 6, Speculation::kAuto}};
+  for (const auto& [chunk, threads, rounds, count, mode] : cases) {
+    TestEngine together({.fixed_chunk = chunk, .speculation = {.mode = mode}}, threads);
     for (int round = 0; round < rounds; ++round) {  // the second finds prompts in the cache
       std::vector<GenerationRequest> requests = MixedRequests();
       requests.resize(count);
@@ -157,7 +159,12 @@ TEST(Engine, AnswerDependsOnNothingButTheRequest) {
         for (size_t k = 0; k < events[i].prompt.size(); ++k) ExpectSame(events[i].prompt[k], alone[i].prompt[k]);
       }
     }
-    EXPECT_TRUE(rounds == 1 || together.engine.Metrics().cached_tokens > 0);
+    const EngineMetrics metrics = together.engine.Metrics();
+    EXPECT_TRUE(rounds == 1 || metrics.cached_tokens > 0);
+    if (mode == Speculation::kAlways) {
+      EXPECT_GT(metrics.accepted_tokens, 0);
+      EXPECT_GT(metrics.proposed_tokens, metrics.accepted_tokens);
+    }
   }
 }
 

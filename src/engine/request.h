@@ -31,6 +31,8 @@ struct Usage {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;      // of the prompt, found in the prefix cache
   int64_t completion_tokens = 0;  // an end-of-generation token counts
+  int64_t proposed_tokens = 0;    // by speculation, computed ahead
+  int64_t accepted_tokens = 0;    // of those: they were the answer's; the others were dropped
 };
 
 // One step of an answer. Exactly one event of a request has finish; it is the last.
@@ -55,6 +57,9 @@ struct GenerationRequest {
   int32_t top_logprobs = 0;                // [0, 64]
   bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix
   std::string cache_salt = {};
+  bool speculate = true;                   // false: no proposals; the answer is the same, only its time differs
+  std::vector<int32_t> expected = {};      // tokens that the answer may repeat, a file before its edit: a hint
+                                           // for speculation, without influence on the answer
 
   // Called on the engine's loop thread, in order; must be quick, must not throw, and
   // may call nothing of the engine but Cancel. May be called before Submit returns.

@@ -122,24 +122,40 @@ void Sampler::Accept(int32_t token) {
   if (penalizes_) ++seen_[token].in_answer;
 }
 
-void Sampler::Adjust(std::span<float> logits) const {
+void Sampler::Penalize(std::span<float> logits, int32_t id, Seen seen) const {
+  if (id < 0 || id >= vocab_size_) return;
+  double logit = logits[id];
+  logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
+  if (seen.in_answer > 0) {
+    logit -= params_.presence_penalty;
+    logit -= params_.frequency_penalty * seen.in_answer;
+  }
+  logits[id] = static_cast<float>(logit);
+}
+
+void Sampler::Adjust(std::span<float> logits, std::span<const int32_t> ahead) const {
   for (const auto& [id, bias] : params_.logit_bias) logits[id] += bias;
+  if (!penalizes_) return;
+  std::unordered_map<int32_t, Seen> later;
+  for (const int32_t id : ahead) ++later[id].in_answer;
   for (const auto& [id, seen] : seen_) {  // each id once: the map's order does not matter
-    if (id < 0 || id >= vocab_size_) continue;
-    double logit = logits[id];
-    logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
-    if (seen.in_answer > 0) {
-      logit -= params_.presence_penalty;
-      logit -= params_.frequency_penalty * seen.in_answer;
+    if (!later.empty() && later.contains(id)) continue;
+    Penalize(logits, id, seen);
+  }
+  for (auto [id, seen] : later) {
+    const auto before = seen_.find(id);
+    if (before != seen_.end()) {
+      seen.in_prompt += before->second.in_prompt;
+      seen.in_answer += before->second.in_answer;
     }
-    logits[id] = static_cast<float>(logit);
+    Penalize(logits, id, seen);
   }
 }
 
-int32_t Sampler::Sample(std::span<float> logits, int64_t position) const {
+int32_t Sampler::Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead) const {
   BAKESTONE_CHECK(static_cast<int64_t>(logits.size()) >= vocab_size_ && vocab_size_ > 0);
   const std::span<float> row = logits.first(vocab_size_);
-  Adjust(row);
+  Adjust(row, ahead);
   const int32_t best = ArgMax(row);
   if (params_.temperature == 0) return best;
 

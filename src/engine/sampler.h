@@ -39,8 +39,9 @@ class Sampler {
   Sampler(SamplingParams params, int32_t vocab_size, std::span<const int32_t> prompt);
 
   // logits [>= vocab_size] are changed in place (bias, penalties). position: the index that the drawn
-  // token will have in its sequence. Throws kInternal if a logit is not finite.
-  int32_t Sample(std::span<float> logits, int64_t position) const;
+  // token will have in its sequence. ahead: tokens of the answer after those accepted, which the
+  // penalties count too. Throws kInternal if a logit is not finite.
+  int32_t Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead = {}) const;
 
   // Tells the penalties that the answer now has this token.
   void Accept(int32_t token);
@@ -49,7 +50,8 @@ class Sampler {
   struct Seen {
     int32_t in_prompt = 0, in_answer = 0;
   };
-  void Adjust(std::span<float> logits) const;
+  void Adjust(std::span<float> logits, std::span<const int32_t> ahead) const;
+  void Penalize(std::span<float> logits, int32_t id, Seen seen) const;
 
   SamplingParams params_;
   int32_t vocab_size_;

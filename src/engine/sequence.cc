@@ -24,6 +24,11 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
       Throw(ErrorCode::kInvalidArgument, "prompt: expected token ids in [0, {}), found {}", vocab_rows, token);
     }
   }
+  for (int32_t token : request.expected) {
+    if (token < 0 || token >= vocab_rows) {
+      Throw(ErrorCode::kInvalidArgument, "expected answer: expected token ids in [0, {}), found {}", vocab_rows, token);
+    }
+  }
   CheckSamplingParams(request.sampling, tokenizer.vocab_size());
   if (request.stop.size() > kMaxStops) {
     Throw(ErrorCode::kInvalidArgument, "stop: expected at most {} strings, found {}", kMaxStops,
@@ -60,6 +65,7 @@ Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& toke
       detokenizer_(tokenizer, {.render_special = false, .strip_space_prefix = false}),
       stop_(request_.stop) {
   usage_.prompt_tokens = static_cast<int64_t>(tokens_.size());
+  drafts_.lookup.Expect(request_.expected);
   if (use_cache_) keys_ = BlockKeys(root_, tokens_);
   if (request_.prompt_logprobs) {
     for (int32_t token : tokens_) prompt_infos_.push_back({.token = token, .logprobs = std::nullopt});
@@ -91,6 +97,7 @@ void Sequence::Commit(int64_t n, StatePool& pool) {
 }
 
 void Sequence::Release(StatePool& pool) {
+  drafts_.state.reset();
   state_.reset();
   pool.Touch(keys_);
 }
@@ -130,6 +137,11 @@ void Sequence::Accept(std::optional<int32_t> token, std::optional<RowLogprobs> l
     event.finish = FinishReason::kLength;
   }
   Emit(std::move(event));
+}
+
+void Sequence::CountDraft(int64_t proposed, int64_t accepted) {
+  usage_.proposed_tokens += proposed;
+  usage_.accepted_tokens += accepted;
 }
 
 void Sequence::Fail(FinishReason reason, std::optional<Error> error) {

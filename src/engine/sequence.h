@@ -10,6 +10,7 @@
 
 #include "engine/request.h"
 #include "engine/sampler.h"
+#include "engine/speculation.h"
 #include "engine/state_pool.h"
 #include "engine/stop_matcher.h"
 #include "model/sequence_state.h"
@@ -41,10 +42,12 @@ class Sequence {
   SequenceState& state() { return *state_; }
   bool started() const { return state_ != nullptr; }
   bool finished() const { return finished_; }
+  int64_t remaining() const { return max_total_ - static_cast<int64_t>(tokens_.size()); }
+  SequenceDrafts& drafts() { return drafts_; }
 
   // Gets its memory, and the prefix that the pool remembers.
   void Start(StatePool& pool);
-  // The first n pending tokens are computed: keeps them, offers full pages to the pool.
+  // The next n of tokens() are computed: keeps them, offers full pages to the pool.
   void Commit(int64_t n, StatePool& pool);
   // Gives the memory back.
   void Release(StatePool& pool);
@@ -56,6 +59,8 @@ class Sequence {
 
   // The next token of the answer was drawn (or, without one, the answer is empty): tells the sink.
   void Accept(std::optional<int32_t> token, std::optional<RowLogprobs> logprobs);
+  // Counts tokens that speculation proposed for the next Accepts, and those of them that came true.
+  void CountDraft(int64_t proposed, int64_t accepted);
   // Ends without an answer, or in the middle of one.
   void Fail(FinishReason reason, std::optional<Error> error);
 
@@ -78,6 +83,7 @@ class Sequence {
   StopMatcher stop_;
   Usage usage_;
   std::vector<TokenInfo> prompt_infos_;
+  SequenceDrafts drafts_;
   bool finished_ = false;
 };
 

@@ -22,18 +22,26 @@ void StepRunner::Layout(std::span<Work> works) {
     Sequence& sequence = *work.sequence;
     const auto begin = static_cast<int32_t>(tokens_.size());
     const int64_t first = sequence.state().length();
-    const auto end = static_cast<int32_t>(begin + work.count);
-    for (int64_t position = first; position < first + work.count; ++position) {
-      const bool last = position + 1 == static_cast<int64_t>(sequence.tokens().size());
+    const std::span<const int32_t> known = sequence.tokens();
+    const std::span<const int32_t> draft = work.draft;
+    const auto size = static_cast<int64_t>(known.size());
+    const int64_t rows = work.count + static_cast<int64_t>(draft.size());
+    BAKESTONE_CHECK(draft.empty() || first + work.count == size);
+    work.read_prompt = sequence.prefilling();
+    work.accepted = 0;
+    for (int64_t position = first; position < first + rows; ++position) {
+      const bool drawn = position + 1 >= size;
       const bool judged = sequence.request().prompt_logprobs && position + 1 < sequence.prompt_size();
-      if (judged || (last && !sequence.NothingToSample())) {
+      if (judged || (drawn && !sequence.NothingToSample())) {
         output_rows_.push_back(static_cast<int32_t>(tokens_.size()));
-        rows_.push_back({&work, position + 1, {}, 0, {}, {}});
-        if (judged) rows_.back().target = sequence.tokens()[position + 1];
+        rows_.push_back({.work = &work, .position = position + 1});
+        if (judged) rows_.back().target = known[position + 1];
+        if (drawn) rows_.back().ahead = draft.first(static_cast<size_t>(position + 1 - size));
       }
-      tokens_.push_back(sequence.tokens()[position]);
+      tokens_.push_back(position < size ? known[position] : draft[position - size]);
       positions_.push_back(static_cast<int32_t>(position));
     }
+    const auto end = static_cast<int32_t>(tokens_.size());
     sequences_.push_back({begin, end, &sequence.state()});
     const Adapter* adapter = sequence.request().adapter.get();
     if (adapters_.empty() || adapters_.back().adapter != adapter) adapters_.push_back({begin, end, adapter});
@@ -53,10 +61,10 @@ void StepRunner::Sample(MatrixView<float> logits, std::span<Row> rows) {
           row.logprobs = LogprobsOf(values, vocab_size_, *row.target, request.top_logprobs);
         } else if (request.logprobs) {
           std::vector<float> unchanged(values.begin(), values.end());
-          row.token = sequence.sampler().Sample(values, row.position);
+          row.token = sequence.sampler().Sample(values, row.position, row.ahead);
           row.logprobs = LogprobsOf(unchanged, vocab_size_, row.token, request.top_logprobs);
         } else {
-          row.token = sequence.sampler().Sample(values, row.position);
+          row.token = sequence.sampler().Sample(values, row.position, row.ahead);
         }
       } catch (const Error& error) {
         row.error = error;
@@ -69,7 +77,9 @@ void StepRunner::Sample(MatrixView<float> logits, std::span<Row> rows) {
 
 void StepRunner::Run(std::span<Work> works, StatePool& pool) {
   Layout(works);
-  for (Work& work : works) work.sequence->state().Reserve(work.count);
+  for (Work& work : works) {
+    work.sequence->state().Reserve(work.count + static_cast<int64_t>(work.draft.size()));
+  }
   const ModelConfig& config = decoder_.config();
   const auto outputs = static_cast<int64_t>(output_rows_.size());
   hidden_.resize(outputs * config.hidden_dim);
@@ -84,26 +94,44 @@ void StepRunner::Run(std::span<Work> works, StatePool& pool) {
     Sample(logits, std::span(rows_).subspan(begin, count));
   }
 
-  for (const Row& row : rows_) {
-    if (row.error) row.work->error = row.error;
-  }
+  size_t next = 0;
   for (Work& work : works) {
-    if (!work.error) work.sequence->Commit(work.count, pool);
+    const size_t begin = next;
+    while (next < rows_.size() && rows_[next].work == &work) ++next;
+    Finish(work, std::span(rows_).subspan(begin, next - begin), pool);
   }
-  for (Row& row : rows_) {
-    if (row.work->error) continue;
-    Sequence& sequence = *row.work->sequence;
-    if (row.target) {
-      sequence.AddPromptLogprobs(row.position, std::move(*row.logprobs));
-    } else {
-      sequence.Accept(row.token, std::move(row.logprobs));
+}
+
+// Hands over what was computed for one sequence. A row behind a token of the draft counts only if that
+// token is the one drawn before it: the rest is as if it had never been computed.
+void StepRunner::Finish(Work& work, std::span<Row> rows, StatePool& pool) {
+  Sequence& sequence = *work.sequence;
+  const auto drawn = std::find_if(rows.begin(), rows.end(), [](const Row& row) { return !row.target; });
+  for (auto row = rows.begin(); row != drawn; ++row) {
+    if (row->error) {
+      work.error = row->error;
+      return;
     }
   }
-  for (Work& work : works) {
-    if (!work.error && !work.sequence->finished() && work.sequence->NothingToSample() &&
-        work.sequence->pending() == 0) {
-      work.sequence->Accept(std::nullopt, std::nullopt);
+  for (auto row = rows.begin(); row != drawn; ++row) sequence.AddPromptLogprobs(row->position, std::move(*row->logprobs));
+  int64_t computed = work.count;
+  if (!work.draft.empty()) sequence.CountDraft(static_cast<int64_t>(work.draft.size()), 0);
+  for (auto row = drawn; row != rows.end() && !sequence.finished(); ++row) {
+    if (row != drawn) {
+      if (sequence.tokens().back() != row->ahead.back()) break;
+      ++work.accepted;
+      ++computed;
+      sequence.CountDraft(0, 1);
     }
+    if (row->error) {
+      work.error = row->error;
+      return;
+    }
+    sequence.Accept(row->token, std::move(row->logprobs));
+  }
+  sequence.Commit(computed, pool);
+  if (!sequence.finished() && sequence.NothingToSample() && sequence.pending() == 0) {
+    sequence.Accept(std::nullopt, std::nullopt);
   }
 }
 

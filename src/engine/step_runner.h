@@ -15,7 +15,12 @@ namespace bakestone {
 struct Work {
   Sequence* sequence = nullptr;
   int64_t count = 0;
-  std::optional<Error> error;  // of this sequence alone (sampling)
+  std::vector<int32_t> draft = {};    // proposed to follow the pending tokens; only with all of those
+  DraftKind draft_kind = DraftKind::kMatch2;
+  // Set by Run.
+  bool read_prompt = false;
+  int64_t accepted = 0;               // of the draft
+  std::optional<Error> error = {};    // of this sequence alone (sampling)
 };
 
 class StepRunner {
@@ -26,7 +31,9 @@ class StepRunner {
       : decoder_(decoder), vocab_size_(vocab_size), exec_(kernels, pool, precision) {}
 
   // Sorts the works by adapter. On return every sequence has committed its rows and, if its last
-  // pending token was among them, has accepted a token. When it throws, none has changed.
+  // pending token was among them, has accepted a token, and one more for each token of its draft that
+  // was drawn too. What was computed of the rest of the draft is forgotten. When it throws, none has
+  // changed.
   void Run(std::span<Work> works, StatePool& pool);
 
  private:
@@ -34,12 +41,14 @@ class StepRunner {
     Work* work = nullptr;
     int64_t position = 0;            // of the token that this row predicts
     std::optional<int32_t> target;   // a prompt token to judge; absent: draw
+    std::span<const int32_t> ahead;  // the draft's tokens before this position
     int32_t token = 0;               // drawn
     std::optional<RowLogprobs> logprobs;
     std::optional<Error> error;
   };
   void Layout(std::span<Work> works);
   void Sample(MatrixView<float> logits, std::span<Row> rows);
+  void Finish(Work& work, std::span<Row> rows, StatePool& pool);
 
   const Decoder& decoder_;
   int32_t vocab_size_;
