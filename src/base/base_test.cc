@@ -1,4 +1,5 @@
 #include <atomic>
+#include <cfenv>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
@@ -13,6 +14,10 @@
 #include "base/rng.h"
 #include "base/sha256.h"
 #include "base/thread_pool.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace bakestone {
 namespace {
@@ -129,6 +134,35 @@ TEST(ThreadPool, ManyShortCallsFinish) {
     pool.ParallelFor(3, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
   }
   EXPECT_EQ(sum, 20000 * 3);
+}
+
+// The processor's own flags: what a library that wants speed sets for the thread that loads it.
+void FlushDenormals(bool flush) {
+#if defined(__x86_64__)
+  constexpr unsigned kFlush = 0x8040;  // FTZ, DAZ
+  _mm_setcsr(flush ? _mm_getcsr() | kFlush : _mm_getcsr() & ~kFlush);
+#elif defined(__aarch64__)
+  constexpr uint64_t kFlush = uint64_t{1} << 24;
+  uint64_t control = 0;
+  asm volatile("mrs %0, fpcr" : "=r"(control));
+  asm volatile("msr fpcr, %0" : : "r"(flush ? control | kFlush : control & ~kFlush));
+#else
+  (void)flush;
+#endif
+}
+
+TEST(ThreadPool, EveryThreadKeepsDenormalsAndRoundsToNearest) {
+  volatile float tiny = 0x1p-130f, one = 1.0f, quarter_ulp = 0x1p-25f;
+  std::fesetround(FE_UPWARD);
+  FlushDenormals(true);  // the pool's threads start with the flags of the thread that makes it
+  ThreadPool pool(3);
+  std::atomic<int> wrong{0};
+  pool.ParallelFor(300, 1, [&](int64_t, int64_t, int) {
+    if (tiny * one == 0 || std::fegetround() != FE_TONEAREST || one + quarter_ulp != one) wrong++;
+  });
+  std::fesetround(FE_TONEAREST);
+  FlushDenormals(false);
+  EXPECT_EQ(wrong, 0);
 }
 
 TEST(ThreadPool, RefusesAbsurdThreadCounts) {

@@ -41,6 +41,12 @@ void SetFloatEnvironment() {
   std::fesetround(FE_TONEAREST);
 #if defined(__x86_64__)
   _mm_setcsr(_mm_getcsr() & ~(_MM_FLUSH_ZERO_MASK | 0x0040u));
+#elif defined(__aarch64__)
+  // FZ, FZ16 and default NaN; and what the alternate behaviour of newer cores adds: FIZ, AH, NEP.
+  constexpr uint64_t kOff = uint64_t{1} << 24 | uint64_t{1} << 19 | uint64_t{1} << 25 | 7;
+  uint64_t control = 0;
+  asm volatile("mrs %0, fpcr" : "=r"(control));
+  if ((control & kOff) != 0) asm volatile("msr fpcr, %0" : : "r"(control & ~kOff));
 #endif
 }
 
