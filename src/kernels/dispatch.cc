@@ -1,5 +1,11 @@
 // Which table runs: asked of the CPU once, at start.
 #include <cstring>
+#include <string>
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "base/error.h"
 #include "kernels/isa.h"
@@ -33,6 +39,22 @@ const char* MissingForAvx512() {
   return nullptr;
 }
 
+#elif defined(__aarch64__)
+
+// The units are built for armv8.2-a: atomics came with 8.1.
+const char* MissingForNeon() {
+  const unsigned long capabilities = getauxval(AT_HWCAP);
+  if ((capabilities & HWCAP_ATOMICS) == 0) return "LSE atomics";
+  if ((capabilities & HWCAP_ASIMDDP) == 0) return "dot product instructions (asimddp)";
+  return nullptr;
+}
+
+const char* MissingForNeonI8mm() {
+  if (const char* missing = MissingForNeon()) return missing;
+  if ((getauxval(AT_HWCAP2) & HWCAP2_I8MM) == 0) return "int8 matrix extension (i8mm)";
+  return nullptr;
+}
+
 #endif
 
 constexpr int kMaxTables = 3;
@@ -47,6 +69,12 @@ int Candidates(Candidate* out) {
   out[1] = {&avx2, MissingForAvx2()};
   out[2] = {&avx512, MissingForAvx512()};
   return 3;
+#elif defined(__aarch64__)
+  static const KernelTable neon{Isa::kNeon, kServeNeon, kTrainReference};
+  static const KernelTable i8mm{Isa::kNeonI8mm, kServeNeonI8mm, kTrainReference};
+  out[1] = {&neon, MissingForNeon()};
+  out[2] = {&i8mm, MissingForNeonI8mm()};
+  return 3;
 #else
   return 1;
 #endif
@@ -59,6 +87,8 @@ const char* IsaName(Isa isa) {
     case Isa::kReference: return "reference";
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
+    case Isa::kNeon: return "neon";
+    case Isa::kNeonI8mm: return "neon_i8mm";
   }
   return "?";
 }
@@ -77,28 +107,22 @@ const KernelTable& ChooseKernels(const char* isa_name) {
     Throw(ErrorCode::kUnsupported, "kernels '{}': this CPU has no {}; leave the choice to the program",
           isa_name, candidates[i].missing);
   }
-#if defined(__x86_64__)
-  constexpr const char* kKnown = "reference, avx2, avx512";
-#else
-  constexpr const char* kKnown = "reference";
-#endif
-  Throw(ErrorCode::kInvalidArgument, "kernels: expected one of {}, found '{}'", kKnown, isa_name);
-}
-
-int AvailableKernels(const KernelTable** tables) {
-  Candidate candidates[kMaxTables];
-  const int count = Candidates(candidates);
-  int available = 0;
+  std::string known;
   for (int i = 0; i < count; ++i) {
-    if (candidates[i].missing == nullptr) tables[available++] = candidates[i].table;
+    known += known.empty() ? "" : ", ";
+    known += IsaName(candidates[i].table->isa);
   }
-  return available;
+  Throw(ErrorCode::kInvalidArgument, "kernels: expected one of {}, found '{}'", known, isa_name);
 }
 
 std::vector<const KernelTable*> AvailableKernels() {
-  const KernelTable* tables[kMaxTables];
-  const int count = AvailableKernels(tables);
-  return {tables, tables + count};
+  Candidate candidates[kMaxTables];
+  const int count = Candidates(candidates);
+  std::vector<const KernelTable*> available;
+  for (int i = 0; i < count; ++i) {
+    if (candidates[i].missing == nullptr) available.push_back(candidates[i].table);
+  }
+  return available;
 }
 
 }  // namespace bakestone

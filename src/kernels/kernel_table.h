@@ -14,7 +14,7 @@
 
 namespace bakestone {
 
-enum class Isa : uint8_t { kReference, kAvx2, kAvx512 };
+enum class Isa : uint8_t { kReference, kAvx2, kAvx512, kNeon, kNeonI8mm };
 
 struct Range {
   int64_t begin, end;  // in work units of that op
@@ -225,14 +225,12 @@ struct KernelTable {
   TrainKernels train;
 };
 
-const char* IsaName(Isa isa);  // "reference", "avx2", "avx512"
+// "reference", "avx2", "avx512", "neon", "neon_i8mm"
+const char* IsaName(Isa isa);
 
-// The fastest table this machine can run, or the one named ("reference", "avx2", "avx512"); null or
-// "": the fastest. Throws kInvalidArgument for an unknown name (the known ones are listed), kUnsupported
-// when the CPU lacks what the table needs (named).
+// The fastest table this machine can run, or the one named; null or "": the fastest. Throws
+// kInvalidArgument for a name that no table of this processor family has (those are listed), kUnsupported
+// when the CPU lacks what the table needs (named). All that can run: AvailableKernels, kernels/isa.h.
 const KernelTable& ChooseKernels(const char* isa_name);
-
-// The tables this machine can run, slowest ("reference") first, into tables[8]. Returns how many.
-int AvailableKernels(const KernelTable** tables);
 
 }  // namespace bakestone

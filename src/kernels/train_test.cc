@@ -5,15 +5,14 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "kernels/kernel_table.h"
+#include "kernels/isa.h"
 #include "tensor/half.h"
 
 namespace bakestone {
 namespace {
 
 std::vector<const KernelTable*> FastTables() {
-  std::vector<const KernelTable*> tables(8);
-  tables.resize(static_cast<size_t>(AvailableKernels(tables.data())));
+  std::vector<const KernelTable*> tables = AvailableKernels();
   tables.erase(tables.begin());
   return tables;
 }

@@ -11,6 +11,7 @@
 
 #include "format/gguf.h"
 #include "format/q_k_permute.h"
+#include "kernels/isa.h"
 #include "model/test_model.h"
 
 namespace bakestone {
@@ -169,11 +170,9 @@ TEST(Decoder, EveryTableGivesTheSameBits) {
     for (const Precision precision : {Precision::kServe, Precision::kExact}) {
       const RunOptions run = {.precision = precision, .adapter = adapter.get()};
       const Rows reference = Compute(model, tokens, run);
-      const KernelTable* tables[8];
-      const int count = AvailableKernels(tables);
-      for (int i = 0; i < count; ++i) {
+      for (const KernelTable* table : AvailableKernels()) {
         RunOptions other = run;
-        other.isa = IsaName(tables[i]->isa);
+        other.isa = IsaName(table->isa);
         other.chunk = 17;
         EXPECT_TRUE(Compute(model, tokens, other) == reference) << other.isa;
       }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "format/gguf.h"
+#include "kernels/isa.h"
 #include "model/test_logits.h"
 
 namespace bakestone {
@@ -35,12 +36,10 @@ TEST_F(TinyGoldens, AreOfTheCommittedModel) {
 }
 
 TEST_F(TinyGoldens, ExactLogitsEqualTheReferenceWithin1e3) {
-  const KernelTable* tables[8];
-  const int count = AvailableKernels(tables);
-  for (int i = 0; i < count; ++i) {
-    const LogitDistance distance = Measure(*tables[i], Precision::kExact, 64);
+  for (const KernelTable* table : AvailableKernels()) {
+    const LogitDistance distance = Measure(*table, Precision::kExact, 64);
     EXPECT_EQ(distance.positions, 138);
-    EXPECT_LT(distance.max_error, 1e-3) << IsaName(tables[i]->isa);
+    EXPECT_LT(distance.max_error, 1e-3) << IsaName(table->isa);
     EXPECT_EQ(distance.same_top, distance.positions);
   }
 }

@@ -12,7 +12,7 @@
 #include "base/rng.h"
 #include "format/gguf.h"
 #include "format/safetensors.h"
-#include "kernels/kernel_table.h"
+#include "kernels/isa.h"
 #include "model/test_model.h"
 #include "tensor/half.h"
 
@@ -160,12 +160,6 @@ double RelativeError(std::span<const float> found, std::span<const float> expect
   return std::sqrt(error / norm);
 }
 
-std::vector<const KernelTable*> Tables() {
-  std::vector<const KernelTable*> tables(8);
-  tables.resize(static_cast<size_t>(AvailableKernels(tables.data())));
-  return tables;
-}
-
 struct Result {
   LossSums sums;
   std::vector<float> gradients;
@@ -203,7 +197,7 @@ void ExpectLikePyTorch(const Golden& golden, const Result& result, const std::st
 
 TEST(TrainEngine, GradientsMatchPyTorchInEveryTable) {
   const Golden golden;
-  for (const KernelTable* kernels : Tables()) {
+  for (const KernelTable* kernels : AvailableKernels()) {
     SCOPED_TRACE(IsaName(kernels->isa));
     const Result result = Train(golden, *kernels, 2);
     ExpectLikePyTorch(golden, result, "nll");
@@ -214,7 +208,7 @@ TEST(TrainEngine, GradientsMatchPyTorchInEveryTable) {
 
 TEST(TrainEngine, KlToBaseMatchesPyTorch) {
   const Golden golden;
-  for (const KernelTable* kernels : Tables()) {
+  for (const KernelTable* kernels : AvailableKernels()) {
     SCOPED_TRACE(IsaName(kernels->isa));
     const Result result = Train(golden, *kernels, 1, true);
     ExpectLikePyTorch(golden, result, "kl");
@@ -225,7 +219,7 @@ TEST(TrainEngine, KlToBaseMatchesPyTorch) {
 // Moves each pair's A and B along its own gradient: the loss must change by what the gradient says.
 TEST(TrainEngine, GradientsMatchFiniteDifferenceOfTheLoss) {
   const Golden golden;
-  const KernelTable& kernels = *Tables().back();
+  const KernelTable& kernels = *AvailableKernels().back();
   ThreadPool pool(2);
   TrainEngine engine(golden.config, golden.source(), kernels.train, pool, {});
   const std::vector<float> masters = golden.Masters();
@@ -262,7 +256,7 @@ TEST(TrainEngine, GradientsMatchFiniteDifferenceOfTheLoss) {
 
 TEST(TrainEngine, TheNumberOfThreadsDoesNotChangeABit) {
   const Golden golden;
-  for (const KernelTable* kernels : Tables()) {
+  for (const KernelTable* kernels : AvailableKernels()) {
     for (const bool kl : {false, true}) {
       const Result one = Train(golden, *kernels, 1, kl);
       for (const int threads : {2, 3}) {
@@ -277,7 +271,7 @@ TEST(TrainEngine, TheNumberOfThreadsDoesNotChangeABit) {
 
 TEST(TrainEngine, RecomputingAndCachingNothingGivesTheSameBits) {
   const Golden golden;
-  const KernelTable& kernels = *Tables().back();
+  const KernelTable& kernels = *AvailableKernels().back();
   const Result plain = Train(golden, kernels, 2);
   EXPECT_EQ(plain.gradients, Train(golden, kernels, 2, false, {.recompute = true}).gradients);
   EXPECT_EQ(plain.gradients, Train(golden, kernels, 2, false, {.weight_cache_bytes = 0}).gradients);
@@ -312,7 +306,7 @@ std::vector<Part> Documents(const Golden& golden) {
 
 TEST(TrainEngine, PackedDocumentsEqualSeparateOnesAccumulated) {
   const Golden golden;
-  for (const KernelTable* kernels : Tables()) {
+  for (const KernelTable* kernels : AvailableKernels()) {
     ThreadPool pool(2);
     TrainEngine engine(golden.config, golden.source(), kernels->train, pool, {});
     const Adapter adapter = golden.AdapterOf(golden.Masters());
@@ -329,7 +323,7 @@ TEST(TrainEngine, PackedDocumentsEqualSeparateOnesAccumulated) {
 
 TEST(TrainEngine, ARowDoesNotDependOnOtherDocuments) {
   Golden golden;
-  const KernelTable& kernels = *Tables().back();
+  const KernelTable& kernels = *AvailableKernels().back();
   ThreadPool pool(1);
   TrainEngine engine(golden.config, golden.source(), kernels.train, pool, {});
   // Loss rows of the first document only; then another document's tokens change.
@@ -347,7 +341,7 @@ TEST(TrainEngine, ARowDoesNotDependOnOtherDocuments) {
 
 TEST(TrainEngine, AFewTargetsGetTheSameGradientsAsAllOfThem) {
   const Golden golden;
-  const KernelTable& kernels = *Tables().back();
+  const KernelTable& kernels = *AvailableKernels().back();
   const Result all = Train(golden, kernels, 1);
   const Adapter adapter = golden.AdapterOf(golden.Masters());
   ThreadPool pool(1);
@@ -371,7 +365,7 @@ TEST(TrainEngine, AFewTargetsGetTheSameGradientsAsAllOfThem) {
 
 TEST(TrainEngine, GradientScaleScalesAndAccumulates) {
   const Golden golden;
-  const KernelTable& kernels = *Tables().back();
+  const KernelTable& kernels = *AvailableKernels().back();
   ThreadPool pool(2);
   TrainEngine engine(golden.config, golden.source(), kernels.train, pool, {});
   const Adapter adapter = golden.AdapterOf(golden.Masters());
@@ -387,7 +381,7 @@ TEST(TrainEngine, GradientScaleScalesAndAccumulates) {
 TEST(TrainEngine, RefusesABatchThatDoesNotFit) {
   Golden golden;
   ThreadPool pool(1);
-  TrainEngine engine(golden.config, golden.source(), Tables().front()->train, pool, {});
+  TrainEngine engine(golden.config, golden.source(), AvailableKernels().front()->train, pool, {});
   golden.tokens[5] = 61;
   EXPECT_THROW(engine.Evaluate(golden.batch(), nullptr), Error);
   golden.tokens[5] = 0;
@@ -405,7 +399,7 @@ TEST(TrainEngine, RefusesDimensionsThatPanelsCannotHold) {
   Golden golden;
   ThreadPool pool(1);
   golden.config.ffn_dim = 40;
-  EXPECT_THROW(TrainEngine(golden.config, golden.source(), Tables().front()->train, pool, {}), Error);
+  EXPECT_THROW(TrainEngine(golden.config, golden.source(), AvailableKernels().front()->train, pool, {}), Error);
 }
 
 TEST(LoraLayout, CoversEveryTargetOnceAndFindsIt) {
@@ -433,7 +427,7 @@ TEST(TrainerPass, LossIsCloseToServing) {
     const GgufFile file = GgufFile::Parse(
         {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "tiny.gguf");
     const ModelConfig config = ReadConfig(file);
-    const KernelTable& kernels = *Tables().back();
+    const KernelTable& kernels = *AvailableKernels().back();
     ThreadPool pool(2);
     const auto weights = Weights::Load(file, config, kernels, pool);
     const Decoder decoder(config, *weights);

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
-#include "kernels/kernel_table.h"
+#include "kernels/isa.h"
 #include "ops/train_attention.h"
 #include "ops/train_products.h"
 #include "ops/train_rows.h"
@@ -18,12 +18,6 @@
 
 namespace bakestone {
 namespace {
-
-std::vector<const KernelTable*> Tables() {
-  std::vector<const KernelTable*> tables(8);
-  tables.resize(static_cast<size_t>(AvailableKernels(tables.data())));
-  return tables;
-}
 
 // Values that are exact in bf16.
 std::vector<double> Values(int64_t size, uint64_t stream, double scale = 1) {
@@ -90,7 +84,7 @@ TEST(RmsNorm, BackwardMatchesFiniteDifference) {
     }
     return sum;
   };
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     ThreadPool pool(2);
     const auto x32 = Narrow(x), w32 = Narrow(weight), dh32 = Narrow(dh);
     std::vector<uint16_t> y(x.size()), h(x.size());
@@ -118,7 +112,7 @@ TEST(SwiGlu, BackwardMatchesFiniteDifference) {
     }
     return sum;
   };
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     ThreadPool pool(2);
     const auto gate_up = Halves(x), d_act = Halves(d);
     std::vector<uint16_t> act(d.size()), gradient(x.size());
@@ -138,7 +132,7 @@ TEST(Rope, BackwardIsTheTransposeOfForward) {
     cosines.push_back(static_cast<float>(std::cos(angle)));
     sines.push_back(static_cast<float>(std::sin(angle)));
   }
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     ThreadPool pool(1);
     const auto rotated = [&](const std::vector<double>& in, float sign) {
       const auto in32 = Narrow(in);
@@ -229,7 +223,7 @@ void CheckAttention(const AttentionCase& c, const KernelTable& table, bool diffe
 }
 
 TEST(Attention, BackwardMatchesFiniteDifference) {
-  for (const KernelTable* table : Tables()) CheckAttention({}, *table, true);
+  for (const KernelTable* table : AvailableKernels()) CheckAttention({}, *table, true);
 }
 
 TEST(Attention, ForwardMatchesDoubleOverSeveralBlocks) {
@@ -237,7 +231,7 @@ TEST(Attention, ForwardMatchesDoubleOverSeveralBlocks) {
   c.rows = 260;
   c.begins = {0, 1, 130};
   c.dim = 64;
-  CheckAttention(c, *Tables().back(), false);
+  CheckAttention(c, *AvailableKernels().back(), false);
 }
 
 TEST(CrossEntropy, BackwardMatchesFiniteDifference) {
@@ -253,7 +247,7 @@ TEST(CrossEntropy, BackwardMatchesFiniteDifference) {
     return out;
   };
   const auto base = Values(vocab, 2, 2);
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     for (const bool kl : {false, true}) {
       const Scalar loss = [&](const std::vector<double>& at) {
         const auto p = log_softmax(at);
@@ -285,7 +279,7 @@ TEST(TrainGemm, ALongInnerDimensionIsSummedInBlocks) {
   const auto x = Halves(Values(rows * k, 1), kTrainTileRows * k), w = Halves(Values(48 * k, 2));
   std::vector<uint16_t> panels(48 * k);
   kTrainReference.pack_lanes(w.data(), k, 48, k, k, panels.data(), k * 16, 0, 3);
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     std::vector<std::vector<float>> results;
     for (const int threads : {1, 3}) {
       ThreadPool pool(threads);
@@ -315,7 +309,7 @@ TEST(TrainGemm, ALongInnerDimensionIsSummedInBlocks) {
 }
 
 TEST(AdamW, FirstStepMovesByTheRateAgainstTheSign) {
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     ThreadPool pool(2);
     std::vector<float> params(10000, 2.0f), m(params.size()), v(params.size()), g(params.size());
     for (size_t i = 0; i < g.size(); ++i) g[i] = i % 2 == 0 ? 0.5f : -3.0f;
@@ -329,7 +323,7 @@ TEST(AdamW, FirstStepMovesByTheRateAgainstTheSign) {
 }
 
 TEST(AdamW, FindsTheMinimumOfAQuadratic) {
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     ThreadPool pool(1);
     std::vector<float> params = {5, -4, 3}, m(3), v(3), g(3);
     for (int64_t step = 1; step <= 2000; ++step) {
@@ -346,7 +340,7 @@ TEST(GradientNorm, IsTheSameForAnyThreadsAndTellsNotFinite) {
   for (int i = 0; i < 123457; ++i) gradients.push_back(rng.Normal());
   double squares = 0;
   for (const float g : gradients) squares += static_cast<double>(g) * static_cast<double>(g);
-  for (const KernelTable* table : Tables()) {
+  for (const KernelTable* table : AvailableKernels()) {
     ThreadPool one(1), three(3);
     const double norm = ops::GradientNorm(table->train, one, gradients);
     EXPECT_EQ(norm, ops::GradientNorm(table->train, three, gradients));
