@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "kernels/isa.h"
 #include "kernels/test_cases.h"
 #include "tensor/buffer.h"
@@ -119,6 +120,14 @@ void RowsBench(benchmark::State& state, const KernelTable& table, bool swiglu, i
   state.SetBytesProcessed(state.iterations() * k * 12);
 }
 
+// An empty call: what one parallel loop costs.
+void PoolBench(benchmark::State& state) {
+  ThreadPool pool(static_cast<int>(state.range(0)));
+  for (auto _ : state) {
+    pool.ParallelFor(64, 8, [](int64_t begin, int64_t, int) { benchmark::DoNotOptimize(begin); });
+  }
+}
+
 std::string Name(const char* op, const char* dtype, const KernelTable& table, Shape s) {
   return std::string("BM_") + op + "/" + dtype + "/" + IsaName(table.isa) + "/" + std::to_string(s.m) +
          "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
@@ -154,6 +163,7 @@ int main(int argc, char** argv) {
   for (const bakestone::KernelTable* table : bakestone::AvailableKernels()) {
     if (table->isa != bakestone::Isa::kReference) bakestone::Register(*table);
   }
+  benchmark::RegisterBenchmark("BM_ParallelFor", bakestone::PoolBench)->Arg(1)->Arg(2)->UseRealTime();
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
 }

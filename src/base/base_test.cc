@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -163,6 +164,26 @@ TEST(ThreadPool, EveryThreadKeepsDenormalsAndRoundsToNearest) {
   std::fesetround(FE_TONEAREST);
   FlushDenormals(false);
   EXPECT_EQ(wrong, 0);
+}
+
+TEST(ThreadPool, FarMoreThreadsThanCoresFinish) {
+  ThreadPool pool(48);
+  std::atomic<int64_t> sum{0};
+  for (int i = 0; i < 500; ++i) {
+    pool.ParallelFor(100, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
+  }
+  EXPECT_EQ(sum, 500 * 4950);
+}
+
+TEST(ThreadPool, IdleThreadsHelpTheBusy) {
+  ThreadPool pool(2);
+  // Whoever has unit 0 waits until all others are done, so the other thread must take them.
+  std::atomic<int> done{0};
+  pool.ParallelFor(8, 1, [&](int64_t begin, int64_t, int) {
+    while (begin == 0 && done < 7) std::this_thread::yield();
+    ++done;
+  });
+  EXPECT_EQ(done, 8);
 }
 
 TEST(ThreadPool, RefusesAbsurdThreadCounts) {
