@@ -21,16 +21,20 @@ namespace bakestone::testing {
 
 inline const KernelTable& TestKernels() { return ChooseKernels(nullptr); }
 
-// Loaded once a process; the file is gone when it returns.
+// The file is gone when it returns.
+inline std::shared_ptr<const Model> LoadTestModel(const TestModelOptions& options) {
+  const auto path = std::filesystem::temp_directory_path() /
+                    fmt::format("bakestone-engine-{}-{}.gguf", ::getpid(), options.seed);
+  WriteTestModel(path, options);
+  ThreadPool pool(1);
+  auto loaded = Model::Load(path, TestKernels(), pool);
+  std::filesystem::remove(path);
+  return loaded;
+}
+
+// Loaded once a process.
 inline std::shared_ptr<const Model> SharedTestModel() {
-  static const std::shared_ptr<const Model> model = [] {
-    const auto path = std::filesystem::temp_directory_path() / fmt::format("bakestone-engine-{}.gguf", ::getpid());
-    WriteTestModel(path);
-    ThreadPool pool(1);
-    auto loaded = Model::Load(path, TestKernels(), pool);
-    std::filesystem::remove(path);
-    return loaded;
-  }();
+  static const std::shared_ptr<const Model> model = LoadTestModel({});
   return model;
 }
 

@@ -1,0 +1,181 @@
+// The numerics contract (docs/numerics.md) on whole transcripts: one request's tokens and log-probabilities
+// are the same bits whatever else happens. Each test changes one circumstance and compares with
+// goldens.txt, which the reference table made, request by request.
+#include <fstream>
+#include <map>
+
+#include <gtest/gtest.h>
+
+#include "engine/test_transcripts.h"
+
+namespace bakestone {
+namespace {
+
+using testing::kLongTranscript;
+using testing::kNumTranscripts;
+using testing::RunTranscripts;
+using testing::SharedTestModel;
+using testing::TestEngine;
+using testing::TranscriptHash;
+using testing::TranscriptModel;
+
+const std::map<std::string, std::string>& Goldens() {
+  static const auto* goldens = [] {
+    auto* all = new std::map<std::string, std::string>;
+    std::ifstream file(BAKESTONE_SOURCE_DIR "/src/engine/goldens.txt");
+    std::string name, hash;
+    while (file >> name >> hash) (*all)[name] = hash;
+    return all;
+  }();
+  return *goldens;
+}
+
+std::vector<int> Numbers(int count, int first = 0) {
+  std::vector<int> numbers;
+  for (int i = 0; i < count; ++i) numbers.push_back((first + i) % kNumTranscripts);
+  return numbers;
+}
+
+// Returns what the requests used together.
+Usage ExpectGolden(Engine& engine, const std::vector<int>& numbers, const std::string& prefix = "serve") {
+  Usage sum;
+  const std::vector<Event> events = RunTranscripts(engine, numbers);
+  for (size_t i = 0; i < events.size(); ++i) {
+    const auto golden = Goldens().find(fmt::format("{}/{}", prefix, numbers[i]));
+    EXPECT_TRUE(golden != Goldens().end()) << prefix << '/' << numbers[i];
+    if (golden == Goldens().end()) continue;
+    EXPECT_FALSE(events[i].error) << events[i].error->what();
+    EXPECT_EQ(TranscriptHash(events[i]), golden->second) << prefix << '/' << numbers[i];
+    sum.cached_tokens += events[i].usage.cached_tokens;
+    sum.proposed_tokens += events[i].usage.proposed_tokens;
+    sum.accepted_tokens += events[i].usage.accepted_tokens;
+  }
+  return sum;
+}
+
+TEST(Contract, GoldensAreThereAndDiffer) {
+  EXPECT_EQ(Goldens().size(), static_cast<size_t>(kNumTranscripts + 1 + 6 + 6));
+  std::map<std::string, std::string> by_hash;
+  for (const auto& [name, hash] : Goldens()) EXPECT_TRUE(by_hash.emplace(hash, name).second) << name;
+}
+
+TEST(Contract, EveryTableOfThisMachineGivesTheReferencesTranscripts) {
+  for (const KernelTable* table : AvailableKernels()) {
+    SCOPED_TRACE(IsaName(table->isa));
+    for (const auto& golden : testing::ComputeTranscripts(*table)) {
+      EXPECT_EQ(golden.hash, Goldens().at(golden.name)) << golden.name;
+    }
+  }
+}
+
+TEST(Contract, BatchSizes) {
+  for (int batch = 1; batch <= kNumTranscripts; ++batch) {
+    SCOPED_TRACE(batch);
+    TestEngine test({.max_running = batch});
+    ExpectGolden(test.engine, Numbers(batch, batch));
+  }
+}
+
+TEST(Contract, EveryChunkOfAPrompt) {
+  for (int64_t chunk = 1; chunk <= 101; ++chunk) {
+    SCOPED_TRACE(chunk);
+    TestEngine test({.fixed_chunk = chunk});
+    ExpectGolden(test.engine, {3, 7, 18});
+  }
+}
+
+TEST(Contract, ChunksAroundASegmentOfAttention) {
+  for (const int64_t chunk : {31, 64, 500, 511, 512, 513, 700}) {
+    SCOPED_TRACE(chunk);
+    TestEngine test({.max_step_tokens = 1024, .fixed_chunk = chunk});
+    ExpectGolden(test.engine, {kLongTranscript, 1});
+  }
+}
+
+TEST(Contract, CacheHitOrMiss) {
+  TestEngine with, without({.prefix_cache = false});
+  std::vector<int> all = Numbers(kNumTranscripts);
+  all.push_back(kLongTranscript);
+  ExpectGolden(with.engine, all);
+  EXPECT_GT(ExpectGolden(with.engine, all).cached_tokens, 1000);
+  EXPECT_EQ(ExpectGolden(without.engine, all).cached_tokens, 0);
+  EXPECT_EQ(ExpectGolden(without.engine, all).cached_tokens, 0);
+}
+
+TEST(Contract, OneToEightThreads) {
+  for (int threads = 1; threads <= 8; ++threads) {
+    SCOPED_TRACE(threads);
+    TestEngine test({}, threads);
+    ExpectGolden(test.engine, Numbers(threads > 2 ? 1 : 12, 1));  // many threads wait for each other here
+  }
+}
+
+// Ten pages: requests wait for memory, cached pages are evicted and their tokens computed again.
+TEST(Contract, PagesEvictedAndComputedAgain) {
+  const int64_t page = KvPageBytes(SharedTestModel()->config, KvType::kBf16);
+  TestEngine test({.kv_bytes = 10 * page});
+  for (int round = 0; round < 2; ++round) ExpectGolden(test.engine, Numbers(kNumTranscripts));
+  EXPECT_EQ(test.engine.Metrics().pool.allocated_pages, 10);
+}
+
+TEST(Contract, SpeculationFromTheText) {
+  for (const Speculation mode : {Speculation::kOff, Speculation::kAuto, Speculation::kAlways}) {
+    for (const int64_t at_a_time : {1, 4, 31}) {
+      TestEngine test({.speculation = {.mode = mode, .max_tokens = at_a_time}});
+      const Usage usage = ExpectGolden(test.engine, Numbers(kNumTranscripts));
+      EXPECT_TRUE(mode != Speculation::kOff || usage.proposed_tokens == 0);
+      if (mode == Speculation::kAlways) {
+        EXPECT_GT(usage.accepted_tokens, 50);
+        EXPECT_GT(usage.proposed_tokens, usage.accepted_tokens);
+      }
+      // What was cached was verified: the same again from it.
+      EXPECT_GT(ExpectGolden(test.engine, Numbers(kNumTranscripts)).cached_tokens, 0);
+    }
+  }
+}
+
+TEST(Contract, SpeculationByADraftModel) {
+  testing::TestModelOptions options;
+  options.num_layers = 1;
+  options.seed = 2;
+  const auto stranger = testing::LoadTestModel(options);
+  for (const auto& draft : {SharedTestModel(), stranger}) {
+    TestEngine test({.kv_bytes = 4 << 20,
+                     .speculation = {.mode = Speculation::kAlways, .lookup = draft == stranger, .draft = draft,
+                                     .max_tokens = 5}});
+    for (int round = 0; round < 2; ++round) {
+      const Usage usage = ExpectGolden(test.engine, Numbers(kNumTranscripts));
+      EXPECT_GT(usage.proposed_tokens, usage.accepted_tokens);
+      EXPECT_TRUE(draft == stranger || usage.accepted_tokens > 100);  // the target itself: wrong beside adapters only
+    }
+    ExpectGolden(test.engine, {kLongTranscript});
+  }
+}
+
+// Others come and go, with prompts, adapters and parameters of their own.
+TEST(Contract, NeighboursComeAndGo) {
+  TestEngine test({.max_running = 5, .fixed_chunk = 24});
+  std::vector<RequestId> strangers;
+  Rng rng(11, 0);
+  for (int i = 0; i < 30; ++i) {
+    GenerationRequest request = testing::TranscriptRequest(*SharedTestModel(), static_cast<int>(rng.Below(kNumTranscripts)));
+    for (int32_t& token : request.prompt) token = static_cast<int32_t>(rng.Below(testing::kTestVocabSize));
+    request.max_tokens = 1 + static_cast<int64_t>(rng.Below(30));
+    strangers.push_back(test.engine.Submit(std::move(request)));
+    if (i % 3 == 0) test.engine.Cancel(strangers[static_cast<size_t>(rng.Below(strangers.size()))]);
+    if (i % 5 == 0) ExpectGolden(test.engine, Numbers(7, i));
+  }
+}
+
+TEST(Contract, OtherWeightsAndTheExactPrecision) {
+  ThreadPool pool(1);
+  Engine k_quants(TranscriptModel(true), testing::TestKernels(), pool, {.speculation = {.mode = Speculation::kAlways}});
+  ExpectGolden(k_quants, Numbers(6), "k-quants");
+  Engine exact(TranscriptModel(false), testing::TestKernels(), pool,
+               {.kv_type = KvType::kF32, .precision = Precision::kExact, .fixed_chunk = 9,
+                .speculation = {.mode = Speculation::kAlways}});
+  ExpectGolden(exact, Numbers(6), "exact");
+}
+
+}  // namespace
+}  // namespace bakestone
