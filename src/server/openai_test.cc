@@ -144,6 +144,21 @@ TEST_F(OpenAiTest, ChatAnswersWithMessageAndUsage) {
   EXPECT_EQ(json["usage"]["total_tokens"], json["usage"]["prompt_tokens"].get<int>() + 8);
 }
 
+TEST_F(OpenAiTest, PredictionChangesTheUsageAndNothingElse) {
+  Json body = ChatBody(24);
+  const Json plain = Ok("/v1/chat/completions", body);
+  EXPECT_FALSE(plain["usage"].contains("completion_tokens_details"));
+  body["prediction"] = {{"type", "content"}, {"content", plain["choices"][0]["message"]["content"]}};
+  const Json predicted = Ok("/v1/chat/completions", body);
+  EXPECT_EQ(predicted["choices"], plain["choices"]);
+  EXPECT_TRUE(predicted["usage"]["completion_tokens_details"]["accepted_prediction_tokens"].is_number());
+  body["speculate"] = false;
+  const Json off = Ok("/v1/chat/completions", body);
+  EXPECT_EQ(off["choices"], plain["choices"]);
+  EXPECT_EQ(off["usage"]["completion_tokens_details"]["accepted_prediction_tokens"], 0);
+  EXPECT_EQ(off["usage"]["completion_tokens_details"]["rejected_prediction_tokens"], 0);
+}
+
 TEST_F(OpenAiTest, AdapterIsChosenByModelName) {
   Json body = ChatBody(24);
   const Json base = Ok("/v1/chat/completions", body);
@@ -294,7 +309,9 @@ TEST_F(OpenAiTest, FieldsOutOfRangeAreNamed) {
       {"stop", Json::array({""})}, {"stop", Json::array({1})}, {"logit_bias", {{"x", 1}}}, {"logit_bias", {{"1", 101}}},
       {"logit_bias", {{"999999", 1}}}, {"logit_bias", {{"-1", 1}}}, {"seed", "x"}, {"seed", 1e300}, {"stream", 1},
       {"top_logprobs", 5}, {"stream_options", {{"include_usage", true}}}, {"messages", Json::array()},
-      {"messages", "hi"}, {"messages", Json::array({1})}, {"model", 5}, {"logprobs", "yes"}};
+      {"messages", "hi"}, {"messages", Json::array({1})}, {"model", 5}, {"logprobs", "yes"},
+      {"speculate", 1}, {"prediction", "hi"}, {"prediction", {{"type", "text"}, {"content", "hi"}}},
+      {"prediction", {{"type", "content"}}}, {"prediction", {{"type", "content"}, {"content", Json::array({1})}}}};
   for (const auto& [name, value] : cases) {
     Json body = ChatBody();
     body[name] = value;

@@ -120,18 +120,25 @@ std::string Answer::Frame(Json choice) {
 }
 
 Json Answer::UsageJson() const {
-  int64_t prompt = 0, cached = 0, completion = 0;
+  int64_t prompt = 0, cached = 0, completion = 0, proposed = 0, accepted = 0;
   for (size_t i = 0; i < choices_.size(); ++i) {
     const Usage& usage = choices_[i].all.usage;
     completion += usage.completion_tokens;
+    proposed += usage.proposed_tokens;
+    accepted += usage.accepted_tokens;
     if (i % options_.choices_per_prompt != 0) continue;  // the choices of a prompt share it
     prompt += usage.prompt_tokens;
     cached += usage.cached_tokens;
   }
-  return {{"prompt_tokens", prompt},
-          {"completion_tokens", completion},
-          {"total_tokens", prompt + completion},
-          {"prompt_tokens_details", {{"cached_tokens", cached}}}};
+  Json json = {{"prompt_tokens", prompt},
+               {"completion_tokens", completion},
+               {"total_tokens", prompt + completion},
+               {"prompt_tokens_details", {{"cached_tokens", cached}}}};
+  if (options_.prediction_usage) {
+    json["completion_tokens_details"] = {{"accepted_prediction_tokens", accepted},
+                                         {"rejected_prediction_tokens", proposed - accepted}};
+  }
+  return json;
 }
 
 void Answer::Finish() {

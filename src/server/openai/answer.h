@@ -22,6 +22,7 @@ struct AnswerOptions {
   int64_t choices_per_prompt = 1;
   bool stream = false;
   bool include_usage = false;
+  bool prediction_usage = false;  // how much of a prediction came true is told too
 };
 
 class Answer : public std::enable_shared_from_this<Answer> {

@@ -145,7 +145,7 @@ void HandleChat(const ServedModel& model, const std::string& fingerprint, const 
   Fields fields(body);
   fields.Ignore({"model"});
   const Json messages = ReadMessages(fields);
-  GenerationFields generation = ReadGenerationFields(fields, weights.tokenizer.vocab_size());
+  GenerationFields generation = ReadGenerationFields(fields, weights.tokenizer);
   GenerationRequest& base = generation.request;
   base.logprobs = fields.Bool("logprobs").value_or(false);
   const auto top = fields.Integer("top_logprobs", 0, 20);
@@ -166,7 +166,8 @@ void HandleChat(const ServedModel& model, const std::string& fingerprint, const 
   std::vector<GenerationRequest> requests(static_cast<size_t>(generation.n), base);
   for (size_t i = 0; i < requests.size(); ++i) requests[i].sampling.stream = i;
   const auto answer = std::make_shared<ChatAnswer>(
-      AnswerOptions{"chatcmpl-", model.id, fingerprint, generation.n, generation.stream, generation.include_usage},
+      AnswerOptions{"chatcmpl-", model.id, fingerprint, generation.n, generation.stream, generation.include_usage,
+                    generation.has_prediction},
       base.logprobs, weights.tokenizer, std::move(responder));
   answer->Start(*model.engine, std::move(requests));
 }

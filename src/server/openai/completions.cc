@@ -139,7 +139,7 @@ void HandleCompletion(const ServedModel& model, const std::string& fingerprint, 
   const Tokenizer& tokenizer = model.engine->model().tokenizer;
   Fields fields(body);
   fields.Ignore({"model"});
-  GenerationFields generation = ReadGenerationFields(fields, tokenizer.vocab_size());
+  GenerationFields generation = ReadGenerationFields(fields, tokenizer);
   GenerationRequest& base = generation.request;
   const bool echo = fields.Bool("echo").value_or(false);
   const auto logprobs = fields.Integer("logprobs", 0, 20);
@@ -168,7 +168,8 @@ void HandleCompletion(const ServedModel& model, const std::string& fingerprint, 
     }
   }
   const auto answer = std::make_shared<CompletionAnswer>(
-      AnswerOptions{"cmpl-", model.id, fingerprint, generation.n, generation.stream, generation.include_usage},
+      AnswerOptions{"cmpl-", model.id, fingerprint, generation.n, generation.stream, generation.include_usage,
+                    generation.has_prediction},
       base.logprobs, std::move(echoes), generation.n, tokenizer, std::move(responder));
   answer->Start(*model.engine, std::move(requests));
 }

@@ -40,9 +40,36 @@ void ReadStream(Fields& fields, GenerationFields* result) {
   inner.Finish();
 }
 
+// The text that the client expects back, mostly: a file before its edit. Only the answer's time depends on it.
+void ReadPrediction(Fields& fields, const Tokenizer& tokenizer, GenerationFields* result) {
+  const Json* prediction = fields.Find("prediction");
+  if (!prediction) return;
+  const auto refuse = [] {
+    BadField("prediction", "prediction: expected {\"type\": \"content\", \"content\": a string or a list of text parts}");
+  };
+  if (!prediction->is_object()) refuse();
+  Fields inner(*prediction);
+  if (inner.RequiredString("type") != "content") refuse();
+  const Json* content = inner.Find("content");
+  inner.Finish();
+  std::string text;
+  if (content && content->is_string()) {
+    text = content->get<std::string>();
+  } else if (content && content->is_array()) {
+    for (const Json& part : *content) {
+      if (!part.is_object() || part.value("type", Json()) != "text" || !part.value("text", Json()).is_string()) refuse();
+      text += part["text"].get<std::string>();
+    }
+  } else {
+    refuse();
+  }
+  result->request.expected = tokenizer.Encode(text, {.add_special = false});
+  result->has_prediction = true;
+}
+
 }  // namespace
 
-GenerationFields ReadGenerationFields(Fields& fields, int32_t vocab_size) {
+GenerationFields ReadGenerationFields(Fields& fields, const Tokenizer& tokenizer) {
   GenerationFields result;
   ReadStream(fields, &result);
   result.n = fields.Integer("n", 1, kMaxChoices).value_or(1);
@@ -58,7 +85,7 @@ GenerationFields ReadGenerationFields(Fields& fields, int32_t vocab_size) {
   sampling.repetition_penalty = fields.Number("repetition_penalty", 0.01, 10).value_or(1);
   sampling.presence_penalty = fields.Number("presence_penalty", -2, 2).value_or(0);
   sampling.frequency_penalty = fields.Number("frequency_penalty", -2, 2).value_or(0);
-  ReadLogitBias(fields, vocab_size, &sampling);
+  ReadLogitBias(fields, tokenizer.vocab_size(), &sampling);
   const auto seed = fields.Integer("seed", INT64_MIN, INT64_MAX);
   sampling.seed = seed ? static_cast<uint64_t>(*seed) : RandomSeed();
 
@@ -69,7 +96,9 @@ GenerationFields ReadGenerationFields(Fields& fields, int32_t vocab_size) {
   result.request.ignore_eos = fields.Bool("ignore_eos").value_or(false);
   // Bookkeeping of the client's, without influence on the answer.
   fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-                 "prediction", "parallel_tool_calls"});
+                 "parallel_tool_calls"});
+  ReadPrediction(fields, tokenizer, &result);
+  result.request.speculate = fields.Bool("speculate").value_or(true);
   return result;
 }
 

@@ -6,6 +6,7 @@
 
 #include "engine/request.h"
 #include "server/openai/fields.h"
+#include "text/tokenizer.h"
 
 namespace bakestone::openai {
 
@@ -17,9 +18,11 @@ struct GenerationFields {
   int64_t n = 1;
   bool stream = false;
   bool include_usage = false;
+  bool has_prediction = false;  // request.expected came from the client: its usage is told
 };
 
-// Reads stream, stream_options, n, seed, stop and the sampling fields. Throws ApiError 400.
-GenerationFields ReadGenerationFields(Fields& fields, int32_t vocab_size);
+// Reads stream, stream_options, n, seed, stop, the sampling fields, prediction and speculate. Throws
+// ApiError 400.
+GenerationFields ReadGenerationFields(Fields& fields, const Tokenizer& tokenizer);
 
 }  // namespace bakestone::openai
