@@ -6,11 +6,13 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "kernels/isa.h"
 #include "kernels/pack.h"
 #include "kernels/test_cases.h"
 #include "ops/attention.h"
 #include "ops/context.h"
 #include "ops/linear.h"
+#include "ops/peaks.h"
 #include "ops/rows.h"
 #include "tensor/dequantize.h"
 
@@ -272,6 +274,15 @@ TEST(Attention, SequencesInOneStepDoNotSeeEachOther) {
   const KvRun second{0, 30, 0, b.k_pages(), b.v_pages()};
   Attention(machine.context, shape, {&second, 1}, View(q, 64).Rows(40, 30), View(alone, 64));
   EXPECT_EQ(0, std::memcmp(&both[40 * 64], alone.data(), alone.size() * 4));
+}
+
+TEST(MeasurePeaks, FindsRatesForEveryTable) {
+  ThreadPool pool(2);
+  for (const KernelTable* table : AvailableKernels()) {
+    const Peaks peaks = MeasurePeaks(*table, pool);
+    EXPECT_GT(peaks.int8_per_second, 1e6) << IsaName(table->isa);
+    EXPECT_GT(peaks.float_per_second, 1e6) << IsaName(table->isa);
+  }
 }
 
 }  // namespace
