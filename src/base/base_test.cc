@@ -11,9 +11,11 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/machine.h"
 #include "base/mapped_file.h"
 #include "base/rng.h"
 #include "base/sha256.h"
+#include "base/start_time.h"
 #include "base/thread_pool.h"
 
 #if defined(__x86_64__)
@@ -110,6 +112,40 @@ TEST(MappedFile, MapsBytesAndEmptyFiles) {
   EXPECT_EQ(std::string(file.bytes().begin(), file.bytes().end()), "hello");
   WriteFileAtomically(path, "");
   EXPECT_TRUE(MappedFile::Open(path).bytes().empty());
+}
+
+TEST(DropFromPageCache, LeavesTheContentsAndNamesWhatIsMissing) {
+  const auto path = TestFolder("drop") / "file";
+  WriteFileAtomically(path, "hello");
+  DropFromPageCache(path);
+  EXPECT_EQ(ReadFile(path), "hello");
+  EXPECT_THROW(DropFromPageCache(path.string() + "-none"), Error);
+}
+
+TEST(MeasureStart, StopsAtTheFirstByteAndWaitsForTheEnd) {
+  const StartTime start = MeasureStart("/bin/sh", {"-c", "echo word; sleep 0.3"});
+  EXPECT_GT(start.seconds, 0);
+  EXPECT_LT(start.seconds, 0.3);
+  EXPECT_GT(start.peak_bytes, 0);
+}
+
+TEST(MeasureStart, SaysWhatWentWrong) {
+  const auto message = [](const char* program, std::vector<std::string> arguments) {
+    try {
+      MeasureStart(program, arguments);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_THAT(message("/no/such/program", {}), testing::HasSubstr("cannot start"));
+  EXPECT_THAT(message("/bin/sh", {"-c", "exit 3"}), testing::HasSubstr("code 3"));
+  EXPECT_THAT(message("/bin/sh", {"-c", "true"}), testing::HasSubstr("found none"));
+}
+
+TEST(MemoryProbe, MeasuresSomething) {
+  ThreadPool pool(2);
+  EXPECT_GT(MemoryProbe(1 << 20).ReadBandwidth(pool), 0);
 }
 
 TEST(ThreadPool, CoversEveryUnitOnceForAnyThreadsAndGrain) {

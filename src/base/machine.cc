@@ -91,26 +91,34 @@ MachineInfo ReadMachine() {
   return info;
 }
 
-double MeasureReadBandwidth(ThreadPool& pool, int64_t bytes) {
-  const int64_t words = bytes / 8;
-  std::vector<uint64_t> buffer(static_cast<size_t>(words), 1);
+MemoryProbe::MemoryProbe(int64_t bytes) : words_(static_cast<size_t>(bytes / 8), 1) {}
+
+void MemoryProbe::EvictCaches(ThreadPool& pool) {
+  constexpr int64_t kGrain = 1 << 16;  // words: 512 KiB, so that a thread that lags holds nobody up
   std::atomic<uint64_t> sink{0};
+  pool.ParallelFor(static_cast<int64_t>(words_.size()), kGrain,
+                   [&](int64_t begin, int64_t end, int) {
+                     uint64_t sums[8] = {};
+                     for (int64_t i = begin; i + 8 <= end; i += 8) {
+                       for (int64_t lane = 0; lane < 8; ++lane) {
+                         sums[lane] += words_[static_cast<size_t>(i + lane)];
+                       }
+                     }
+                     uint64_t total = 0;
+                     for (const uint64_t sum : sums) total += sum;
+                     sink.fetch_add(total, std::memory_order_relaxed);
+                   });
+}
+
+double MemoryProbe::ReadBandwidth(ThreadPool& pool) {
+  constexpr int kPasses = 8;
   double best = 0;
-  for (int pass = 0; pass < 4; ++pass) {
+  for (int pass = 0; pass < kPasses; ++pass) {
     const auto start = std::chrono::steady_clock::now();
-    pool.ParallelFor(words, 0, [&](int64_t begin, int64_t end, int) {
-      uint64_t sums[8] = {};
-      int64_t i = begin;
-      for (; i + 8 <= end; i += 8) {
-        for (int64_t lane = 0; lane < 8; ++lane) sums[lane] += buffer[static_cast<size_t>(i + lane)];
-      }
-      uint64_t total = 0;
-      for (const uint64_t sum : sums) total += sum;
-      sink.fetch_add(total, std::memory_order_relaxed);
-    });
+    EvictCaches(pool);
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (sink.load() > 0) best = std::max(best, static_cast<double>(words * 8) / seconds);
+    best = std::max(best, static_cast<double>(words_.size() * 8) / seconds);
   }
   return best;
 }

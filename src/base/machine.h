@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace bakestone {
 
@@ -18,9 +19,19 @@ struct MachineInfo {
 
 MachineInfo ReadMachine();
 
-// Bytes per second that the threads of the pool read together from a buffer far larger than the
-// caches; the best of a few passes, about half a second. bytes: the buffer's size.
-double MeasureReadBandwidth(ThreadPool& pool, int64_t bytes);
+// A buffer far larger than the caches, to read from.
+class MemoryProbe {
+ public:
+  explicit MemoryProbe(int64_t bytes = int64_t{256} << 20);
+
+  // Bytes per second that the threads of the pool read together: the best of a few passes.
+  double ReadBandwidth(ThreadPool& pool);
+  // Reads all of it, so that the caches hold nothing else.
+  void EvictCaches(ThreadPool& pool);
+
+ private:
+  std::vector<uint64_t> words_;
+};
 
 // Peak resident memory of this process so far, bytes.
 int64_t PeakMemoryBytes();

@@ -48,7 +48,7 @@ int Doctor(const Arguments& arguments) {
   ThreadPool pool(NumThreads(threads));
   const KernelTable& kernels = Kernels();
   const int64_t buffer = std::min<int64_t>(int64_t{256} << 20, machine.available_bytes / 4);
-  const double bandwidth = MeasureReadBandwidth(pool, buffer);
+  const double bandwidth = MemoryProbe(buffer).ReadBandwidth(pool);
 
   nlohmann::ordered_json result = {
       {"cpu", machine.cpu},

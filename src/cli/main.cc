@@ -24,6 +24,7 @@ constexpr Verb kVerbs[] = {
     {"show", "what a model file is", Show},
     {"tokenize", "text to token ids and back", Tokenize},
     {"template", "render a chat template", Template},
+    {"bench", "how fast a model computes and starts, against the machine's limits", Bench},
     {"doctor", "what this machine can run, and how fast", Doctor},
 };
 

@@ -16,6 +16,7 @@ struct Verb {
 };
 
 int Bake(const Arguments& arguments);
+int Bench(const Arguments& arguments);
 int Doctor(const Arguments& arguments);
 int Eval(const Arguments& arguments);
 int Run(const Arguments& arguments);

@@ -38,6 +38,9 @@ bad 1 "[[stage]]" train "$work/book/bake.toml" --output "$work/out"
 bad 2 "--adapter" run "$model" hello --adapter
 bad 1 "$work/text.gguf" run "$model" hello --adapter "$work/text.gguf"
 BAKESTONE_ISA=mmx bad 1 "mmx" doctor
+bad 2 "found 'prefil-512'" bench "$model" --only decode-0,prefil-512
+bad 1 "no-such-bench.json" bench "$model" --compare "$work/no-such-bench.json"
+bad 1 "$work/text.gguf" bench "$model" --compare "$work/text.gguf"
 BAKESTONE_THREADS=zero bad 1 "BAKESTONE_THREADS" doctor
 
 # Nothing to learn, bad lines, wrong general text: found before any work.

@@ -54,6 +54,16 @@ assert model["layers"] == 30 and model["vocabulary"] == 49152 and model["licence
 import json, sys
 machine = json.load(sys.stdin)
 assert machine["read_bandwidth_bytes_per_second"] > 1e9 and machine["cores"] >= 1, machine'
+"$bakestone" bench "$model" --only start-warm,memory,prefill-32,decode-0 --repetitions 1 --decode-tokens 4 --json >"$work/bench.json"
+"$bakestone" bench "$model" --only prefill-32 --repetitions 1 --compare "$work/bench.json" >"$work/bench"
+grep -q "^prefill-32 .*x$" "$work/bench" || fail "bench --compare printed no ratio"
+python3 - "$work/bench.json" <<'END'
+import json, sys
+figures = {figure["name"]: figure for figure in json.load(open(sys.argv[1]))["figures"]}
+assert list(figures) == ["start-warm", "memory", "prefill-32", "decode-0"], figures
+assert all(figure["median"] > 0 for figure in figures.values()), figures
+assert 0 < figures["decode-0"]["limit_share"], figures
+END
 ids=$("$bakestone" tokenize "$model" "Hello, world" --json)
 [ "$("$bakestone" tokenize "$model" --decode "$ids")" = "Hello, world" ] || fail "tokenize does not round-trip"
 echo '{"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true}' >"$work/context.json"

@@ -1,0 +1,77 @@
+#include "engine/speed.h"
+
+#include <gmock/gmock.h>
+
+#include "base/error.h"
+#include "engine/test_engine.h"
+
+namespace bakestone {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Gt;
+using ::testing::Le;
+using testing::SharedTestModel;
+using testing::TestKernels;
+
+constexpr SpeedOptions kQuick = {.repetitions = 3, .decode_tokens = 4, .probe_bytes = 1 << 20};
+
+TEST(SpreadOf, IsMedianLeastAndMost) {
+  const Spread odd = SpreadOf({3, 1, 2});
+  EXPECT_EQ(odd.median, 2);
+  EXPECT_EQ(odd.least, 1);
+  EXPECT_EQ(odd.most, 3);
+  EXPECT_EQ(odd.count, 3);
+  EXPECT_EQ(SpreadOf({4, 1, 2, 9}).median, 3);
+}
+
+TEST(WorkOf, CountsTheProductsOfOneToken) {
+  const auto model = SharedTestModel();
+  const TokenWork work = WorkOf(*model);
+  // Two layers: q, o 64 x 64; k, v 32 x 64; gate, up 128 x 64; down 64 x 128. All types are integer ones.
+  EXPECT_EQ(work.int8_macs, 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64));
+  EXPECT_EQ(work.float_macs, 0);
+  EXPECT_EQ(work.head_int8_macs, testing::kTestVocabSize * 64);
+  EXPECT_EQ(work.weight_bytes, model->weights->bytes());
+  EXPECT_EQ(work.context_macs, 2 * 2 * 64);
+  EXPECT_EQ(work.context_bytes, 2 * 2 * 32 * 2);
+}
+
+TEST(SpeedBench, MeasuresEachFigureAsOftenAsAsked) {
+  ThreadPool pool(2);
+  SpeedBench bench(*SharedTestModel(), TestKernels(), pool, kQuick);
+  for (const SpeedFigure& figure : {bench.Prefill(600), bench.Decode(100), bench.Batch(3)}) {
+    EXPECT_EQ(figure.tokens_per_second.count, 3) << figure.name;
+    EXPECT_THAT(figure.tokens_per_second.least, AllOf(Gt(0), Le(figure.tokens_per_second.median)));
+    EXPECT_GT(figure.limit, 0);
+    EXPECT_GT(figure.bandwidth_share, 0);
+    EXPECT_GT(figure.integer_share, 0);
+  }
+  EXPECT_EQ(bench.Batch(2).name, "batch-2");
+}
+
+TEST(SpeedBench, EndsAtTheModelsContext) {
+  ThreadPool pool(1);
+  const int64_t context = SharedTestModel()->config.context_length;
+  SpeedBench bench(*SharedTestModel(), TestKernels(), pool, kQuick);
+  EXPECT_GT(bench.Decode(context).tokens_per_second.median, 0);
+  EXPECT_THROW(bench.Decode(context + 1), Error);
+  EXPECT_THROW(bench.Prefill(context + 1), Error);
+}
+
+TEST(SpeedBench, MeasuresEveryKindOfMatrixOnce) {
+  ThreadPool pool(1);
+  SpeedBench bench(*SharedTestModel(), TestKernels(), pool, kQuick);
+  const std::vector<ShapeFigure> shapes = bench.Shapes(8);
+  // q Q4_1; k Q4_1; v Q8_0; o Q4_0; gate, up Q4_1; down Q5_1; head: seven kinds, with 1 and with 8 rows.
+  ASSERT_EQ(shapes.size(), 14u);
+  EXPECT_EQ(shapes[8].sites, "gate up");
+  for (const ShapeFigure& shape : shapes) {
+    EXPECT_EQ(shape.macs, shape.n * shape.k * shape.rows);
+    EXPECT_GT(shape.limit_seconds, 0);
+    EXPECT_GT(shape.seconds.median, 0);
+  }
+}
+
+}  // namespace
+}  // namespace bakestone
