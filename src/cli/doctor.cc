@@ -86,8 +86,10 @@ int Doctor(const Arguments& arguments) {
   fmt::print("processor   {}, {} usable cores, {} threads\n", machine.cpu, machine.cores,
              pool.num_threads());
   fmt::print("kernels     {} (this machine can run:{})\n", IsaName(kernels.isa), isas);
-  if (kernels.isa == Isa::kReference) {
-    fmt::print("            no vector kernels for this processor: answers are the same, but slow\n");
+  if (const char* missing = MissingForVectors()) {
+    fmt::print("            no {}, so plain kernels: answers are the same, but slow\n", missing);
+  } else if (kernels.isa == Isa::kReference) {
+    fmt::print("            plain kernels: answers are the same, but slow\n");
   }
   fmt::print("memory      {:.1f} GB, {:.1f} GB available, read at {:.1f} GB/s\n",
              static_cast<double>(machine.memory_bytes) * 1e-9,

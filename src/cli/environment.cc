@@ -2,10 +2,13 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
+#include "kernels/isa.h"
 
 namespace bakestone::cli {
 namespace {
@@ -43,7 +46,14 @@ int NumThreads(std::optional<int64_t> flag) {
 
 const KernelTable& Kernels() {
   const auto isa = Environment("BAKESTONE_ISA");
-  return ChooseKernels(isa ? isa->c_str() : nullptr);
+  const KernelTable& kernels = ChooseKernels(isa ? isa->c_str() : nullptr);
+  static std::atomic<bool> said = false;
+  if (kernels.isa == Isa::kReference && !isa && !said.exchange(true)) {
+    const char* missing = MissingForVectors();
+    LogWarning("this processor has no {}: plain kernels; answers are the same, but slow",
+               missing != nullptr ? missing : "vector kernels");
+  }
+  return kernels;
 }
 
 std::filesystem::path ResolveModel(const std::string& argument) {

@@ -125,4 +125,9 @@ std::vector<const KernelTable*> AvailableKernels() {
   return available;
 }
 
+const char* MissingForVectors() {
+  Candidate candidates[kMaxTables];
+  return Candidates(candidates) > 1 ? candidates[1].missing : nullptr;
+}
+
 }  // namespace bakestone
