@@ -1,6 +1,6 @@
 # Cross build for Arm with Debian's g++-aarch64-linux-gnu; programs run under qemu-user. Libraries come
 # from Debian's arm64 packages, beside those of the build machine (dpkg --add-architecture arm64):
-#   libfmt-dev:arm64 libssl-dev:arm64 libspdlog-dev:arm64 libgtest-dev:arm64 libgmock-dev:arm64
+#   libfmt-dev libssl-dev libspdlog-dev libpcre2-dev libutf8proc-dev libtomlplusplus-dev libgtest-dev libgmock-dev
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)

@@ -10,7 +10,8 @@ build=(g++ cmake ninja-build ccache mold pkg-config python3 python3-pip ca-certi
 test=(git libgtest-dev libgmock-dev python3-venv python3-jinja2 iproute2 strace curl procps
       clang-19 libclang-rt-19-dev
       g++-aarch64-linux-gnu qemu-user-static)
-arm=(libfmt-dev:arm64 libssl-dev:arm64 libspdlog-dev:arm64 libgtest-dev:arm64 libgmock-dev:arm64)
+arm=(libfmt-dev:arm64 libssl-dev:arm64 libspdlog-dev:arm64 libpcre2-dev:arm64 libutf8proc-dev:arm64
+     libtomlplusplus-dev:arm64 libgtest-dev:arm64 libgmock-dev:arm64)
 
 case "${1:-}" in
   build) wanted=("${build[@]}") ;;
