@@ -120,8 +120,8 @@ inline std::shared_ptr<const Model> TranscriptModel(bool k_quants) {
   return model;
 }
 
-// The transcripts of these numbers, all submitted at once, in their order.
-inline std::vector<Event> RunTranscripts(Engine& engine, const std::vector<int>& numbers) {
+// The answers to requests that are submitted at once, in their order.
+inline std::vector<Event> RunRequests(Engine& engine, std::vector<GenerationRequest> requests) {
   struct Shared {
     std::mutex mutex;
     std::condition_variable ended;
@@ -129,12 +129,10 @@ inline std::vector<Event> RunTranscripts(Engine& engine, const std::vector<int>&
     size_t unfinished = 0;
   };
   const auto shared = std::make_shared<Shared>();
-  shared->events.resize(numbers.size());
-  shared->unfinished = numbers.size();
-  std::vector<GenerationRequest> requests;
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    requests.push_back(TranscriptRequest(engine.model(), numbers[i]));
-    requests.back().sink = [shared, i](Event&& event) {
+  shared->events.resize(requests.size());
+  shared->unfinished = requests.size();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].sink = [shared, i](Event&& event) {
       std::lock_guard lock(shared->mutex);
       Event& all = shared->events[i];
       all.text += event.text;
@@ -151,6 +149,12 @@ inline std::vector<Event> RunTranscripts(Engine& engine, const std::vector<int>&
   std::unique_lock lock(shared->mutex);
   shared->ended.wait(lock, [&] { return shared->unfinished == 0; });
   return std::move(shared->events);
+}
+
+inline std::vector<Event> RunTranscripts(Engine& engine, const std::vector<int>& numbers) {
+  std::vector<GenerationRequest> requests;
+  for (const int number : numbers) requests.push_back(TranscriptRequest(engine.model(), number));
+  return RunRequests(engine, std::move(requests));
 }
 
 struct TranscriptGolden {
