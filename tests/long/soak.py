@@ -24,7 +24,8 @@ import time
 
 WORDS = pathlib.Path(__file__).resolve().parents[2].joinpath("examples/handbook/handbook.md").read_text().split()
 QUESTIONS = ["What is the capital of France?", "Write a line about the sea.", "Count from 1 to 9.",
-             "When may a member borrow the trailer?", "Nenne drei Farben.", "Say hello \U0001f600 twice.",
+             "When may a member borrow the trailer?", "Nenne drei Farben.", "Repeat ten times: the trailer is blue.",
+             "Say hello \U0001f600 twice.",
              "Explain in one sentence what a cooperative is: " + " ".join(WORDS[:120])]
 RSS_GROWTH = 24 << 20  # between the second quarter of the run and the last
 LONG_WAIT = 300  # seconds for one answer: the machine may be busy with other things
@@ -102,7 +103,10 @@ class Connection:
                     done = True
                 elif line.startswith("data: "):
                     done = False
-                    yield json.loads(line[6:])
+                    event = json.loads(line[6:])
+                    if "error" in event:
+                        raise Failure(f"a stream ended in an error: {event}")
+                    yield event
             time.sleep(pause)
         if not done:
             raise Failure("a stream ended without [DONE]")
@@ -118,7 +122,8 @@ class Soak:
         self.log_lines = []
         self.process = subprocess.Popen(
             [options.binary, "serve", options.model, "--adapter", f"tuned={options.adapter}", "--port", "0",
-             "--kv-memory", "32", "--max-running", "6", "--max-queue", "12", "--default-max-tokens", "200"],
+             "--kv-memory", "32", "--max-running", "6", "--max-queue", "12", "--default-max-tokens", "200",
+             "--speculate", "lookup", "--drain-seconds", str(LONG_WAIT)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         url = self.process.stdout.readline().strip()
         if not url:
@@ -134,6 +139,10 @@ class Soak:
     def read_log(self):
         for line in self.process.stderr:
             self.log_lines.append(line)
+
+    def fail(self, what):
+        print(f"FAILED: {what}", file=sys.stderr, flush=True)
+        self.failures.append(what)
 
     # Requests and what is expected of their answers.
 
@@ -328,7 +337,7 @@ class Soak:
                 self.counts[name] += 1
                 self.stopping.wait(rest)
             except Exception as error:  # every kind of failure is a finding
-                self.failures.append(f"{name}: {type(error).__name__}: {error}")
+                self.fail(f"{name}: {type(error).__name__}: {error}")
                 self.stopping.wait(1)
                 if len(self.failures) >= 20:
                     self.stopping.set()
@@ -341,7 +350,7 @@ class Soak:
                 int(status["Threads"]))
 
     def wait_idle(self):
-        deadline = time.time() + 60
+        deadline = time.time() + LONG_WAIT
         while time.time() < deadline:
             with Connection(self.port) as connection:
                 connection.send("/health", b"", "GET")
@@ -350,8 +359,7 @@ class Soak:
             if health["running"] == health["waiting"] == 0 and self.measure()[1] <= self.idle[1]:
                 return
             time.sleep(0.2)
-        self.failures.append(f"a minute after the last client: {health}, {self.measure()[1]} file descriptors, "
-                             f"{self.idle[1]} before the first")
+        self.fail(f"long after the last client: {health}, {self.measure()[1]} file descriptors, {self.idle[1]} before")
 
     def anchors(self):
         return {(model, question): self.whole(self.anchor(model, question))
@@ -360,7 +368,7 @@ class Soak:
     def run(self):
         self.expected = self.anchors()
         if all(self.expected[self.models[0], q] == self.expected[self.models[1], q] for q in QUESTIONS):
-            self.failures.append("the adapter changes no answer: the test would prove nothing")
+            self.fail("the adapter changes no answer: the test would prove nothing")
         time.sleep(1)
         self.idle = self.measure()
         threads = [threading.Thread(target=self.loop, args=(kind, rest), daemon=True)
@@ -377,16 +385,16 @@ class Soak:
         for thread in threads:
             thread.join(LONG_WAIT)
         if self.process.poll() is not None:
-            self.failures.append(f"the server ended with {self.process.returncode}")
+            self.fail(f"the server ended with {self.process.returncode}")
             return
         if any(thread.is_alive() for thread in threads):
-            self.failures.append(f"a client got no answer within {LONG_WAIT} s")
+            self.fail(f"a client got no answer within {LONG_WAIT} s")
         self.judge(samples)
         self.wait_idle()
         after = self.anchors()
         for key, answer in after.items():
             if answer != self.expected[key]:
-                self.failures.append(f"idle again, {key}: expected {self.expected[key]!r}, found {answer!r}")
+                self.fail(f"idle again, {key}: expected {self.expected[key]!r}, found {answer!r}")
         self.stop()
 
     def judge(self, samples):
@@ -394,15 +402,15 @@ class Soak:
         warm, last = samples[quarter:2 * quarter] or samples, samples[-quarter:]
         rss = [max(sample[0] for sample in part) for part in (warm, last)]
         if rss[1] > rss[0] + RSS_GROWTH:
-            self.failures.append(f"memory grew from {rss[0] >> 20} to {rss[1] >> 20} MB")
+            self.fail(f"memory grew from {rss[0] >> 20} to {rss[1] >> 20} MB")
         if len({sample[2] for sample in samples}) != 1 or samples[0][2] != self.idle[2]:
-            self.failures.append(f"threads: {self.idle[2]} idle, {sorted({s[2] for s in samples})} busy")
+            self.fail(f"threads: {self.idle[2]} idle, {sorted({s[2] for s in samples})} busy")
         clients = sum(count for count, _ in CLIENTS.values())
         if max(sample[1] for sample in samples) > self.idle[1] + 3 * clients:
-            self.failures.append(f"{max(s[1] for s in samples)} file descriptors for {clients} clients")
+            self.fail(f"{max(s[1] for s in samples)} file descriptors for {clients} clients")
         missing = [kind for kind in CLIENTS if self.counts[kind] == 0]
         if missing or self.counts["429"] == 0:
-            self.failures.append(f"not tested: {missing or 'a full queue'}")
+            self.fail(f"not tested: {missing or 'a full queue'}")
         print(f"memory {self.idle[0] >> 20} MB idle, {rss[0] >> 20} MB warm, {rss[1] >> 20} MB at the end; "
               f"{self.idle[2]} threads; up to {max(s[1] for s in samples)} file descriptors")
 
@@ -414,13 +422,13 @@ class Soak:
         next(events)
         self.process.send_signal(signal.SIGTERM)
         if list(events)[-1]["choices"][0]["finish_reason"] != "length":
-            self.failures.append("SIGTERM cut an admitted stream")
+            self.fail("SIGTERM cut an admitted stream")
         connection.close()
-        if (status := self.process.wait(60)) != 0:
-            self.failures.append(f"after SIGTERM: exit status {status}")
+        if (status := self.process.wait(LONG_WAIT)) != 0:
+            self.fail(f"after SIGTERM: exit status {status}")
         wrong = [line for line in self.log_lines if "error" in line.lower() or "failed" in line or "cut" in line]
         if wrong:
-            self.failures.append(f"in the log: {wrong[:5]}")
+            self.fail(f"in the log: {wrong[:5]}")
 
 
 def main():
@@ -436,8 +444,6 @@ def main():
     finally:
         soak.process.kill()
     print(", ".join(f"{count} {kind}" for kind, count in sorted(soak.counts.items())))
-    for failure in soak.failures:
-        print(f"FAILED: {failure}", file=sys.stderr)
     return 1 if soak.failures else 0
 
 
