@@ -45,8 +45,8 @@ class HttpServerTest : public ::testing::Test {
     if (request.path == "/throw") throw std::runtime_error("a defect");
     if (request.path == "/drop") return;
     if (request.path == "/hang") {
+      held_ = responder;  // before the departure, after which the test uses it
       responder->OnDisconnect([this] { departed_.set_value(); });
-      held_ = responder;
       return;
     }
     if (request.path == "/quiet") {  // begins, then says nothing for a while
