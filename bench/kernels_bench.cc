@@ -17,6 +17,10 @@
 #include "kernels/test_cases.h"
 #include "tensor/buffer.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace bakestone {
 namespace {
 
@@ -97,13 +101,56 @@ void MatMulBench(benchmark::State& state, const KernelTable& table, PanelType ty
       Counter((s.m == 1 ? bytes : products) / limit, Counter::kIsIterationInvariantRate);
 }
 
-void AttentionBench(benchmark::State& state, const KernelTable& table, int64_t slots, int64_t rows) {
-  const testing::AttentionCase c{KvElement::kBF16, 9, 3, 64, slots, rows};
+#if defined(__x86_64__)
+// Seconds of n rounds of twelve independent multiply-adds of 16 floats: two of each that AVX2 needs.
+__attribute__((target("avx512f"))) double FmaSeconds512(int64_t n) {
+  __m512 sum[12], x = _mm512_set1_ps(0.5f);
+  for (__m512& s : sum) s = x;
+  benchmark::DoNotOptimize(x);
+  const double start = Seconds();
+  for (int64_t i = 0; i < n; ++i) {
+#pragma GCC unroll 12
+    for (__m512& s : sum) s = _mm512_fmadd_ps(s, x, x);
+  }
+  const double seconds = Seconds() - start;
+  for (__m512& s : sum) benchmark::DoNotOptimize(s);
+  return seconds;
+}
+__attribute__((target("avx2,fma"))) double FmaSeconds256(int64_t n) {
+  __m256 sum[12], x = _mm256_set1_ps(0.5f);
+  for (__m256& s : sum) s = x;
+  benchmark::DoNotOptimize(x);
+  const double start = Seconds();
+  for (int64_t i = 0; i < 2 * n; ++i) {
+#pragma GCC unroll 12
+    for (__m256& s : sum) s = _mm256_fmadd_ps(s, x, x);
+  }
+  const double seconds = Seconds() - start;
+  for (__m256& s : sum) benchmark::DoNotOptimize(s);
+  return seconds;
+}
+
+// f32 multiply-adds per second that one core can do with the table's registers.
+double PeakFma(const KernelTable& table) {
+  double best = 0;
+  for (int round = 0; round < 10; ++round) {
+    const double seconds = table.isa == Isa::kAvx512 ? FmaSeconds512(100000) : FmaSeconds256(100000);
+    best = std::max(best, 100000.0 * 12 * 16 / seconds);
+  }
+  return best;
+}
+#else
+double PeakFma(const KernelTable& table) { return PeakProducts(table, PanelType::kF32); }
+#endif
+
+// Multiply-adds of what the rows see, and their share of this core's f32 limit.
+void AttentionBench(benchmark::State& state, const KernelTable& table, const testing::AttentionCase& c) {
   testing::AttentionRunner runner(table, c);
   for (auto _ : state) runner.Run();
-  state.counters["mac/s"] = benchmark::Counter(
-      static_cast<double>(2 * 9 * 64 * rows * (slots - rows / 2)),
-      benchmark::Counter::kIsIterationInvariantRate);
+  const double products = static_cast<double>(2 * c.heads * c.head_dim * c.rows * (c.slots - c.rows / 2));
+  using benchmark::Counter;
+  state.counters["flop/s"] = Counter(2 * products, Counter::kIsIterationInvariantRate);
+  state.counters["share"] = Counter(products / PeakFma(table), Counter::kIsIterationInvariantRate);
 }
 
 void RowsBench(benchmark::State& state, const KernelTable& table, bool swiglu, int64_t k) {
@@ -144,10 +191,15 @@ void Register(const KernelTable& table) {
                                    [&table, type, s](auto& st) { MatMulBench(st, table, type, s); });
     }
   }
-  for (const auto& [slots, rows] : {std::pair<int64_t, int64_t>{512, 512}, {512, 1}, {4096, 1}}) {
-    benchmark::RegisterBenchmark(
-        Name("Attention", "bf16", table, {rows, slots, 64}).c_str(),
-        [&table, slots = slots, rows = rows](auto& st) { AttentionBench(st, table, slots, rows); });
+  for (const KvElement element : {KvElement::kBF16, KvElement::kF16, KvElement::kQ8_0}) {
+    // SmolLM2-135M: prompts, a chunk at the end of a long one, decoding
+    for (const auto& [slots, rows] :
+         {std::pair<int64_t, int64_t>{512, 512}, {2048, 512}, {512, 1}, {8192, 1}}) {
+      const testing::AttentionCase c{element, 9, 3, 64, slots, rows};
+      benchmark::RegisterBenchmark(
+          Name("Attention", testing::KvElementName(element), table, {rows, slots, 64}).c_str(),
+          [&table, c](auto& st) { AttentionBench(st, table, c); });
+    }
   }
   for (const bool swiglu : {false, true}) {
     benchmark::RegisterBenchmark(

@@ -153,15 +153,23 @@ struct RowKernels {
 
 // ---- Attention ----
 
-enum class KvElement : uint8_t { kBF16, kF32 };
+enum class KvElement : uint8_t { kBF16, kF32, kF16, kQ8_0 };
+inline constexpr int kNumKvElements = 4;
 inline constexpr int64_t kKvBlock = 32;        // tokens of a page
 inline constexpr int64_t kKvStep = 64;         // tokens of a softmax step
 inline constexpr int64_t kKvSegment = 512;     // tokens of a segment
 inline constexpr int64_t kAttentionTile = 16;  // most tokens of a tile
 
-// A page holds 32 consecutive slots of one layer. Keys: [kv_heads][D / 2][32][2], values:
-// [kv_heads][16][D][2] (slot pairs interleaved), bf16 or f32. D even, at most 512. Slots not yet written
-// hold any finite value.
+// A page holds 32 consecutive slots of one layer, head after head; D even, at most 512. Slots not yet
+// written hold any finite value.
+//   bf16       keys [D / 2][32][2], values [16][D][2] (slot pairs interleaved)
+//   f16, f32   keys [D][32], values [32][D]
+//   Q8_0       W = D rounded up to 32; keys [W / 4][32][4], values [8][W][4]: q + 128 as uint8, 128 in
+//              channels beyond D; then f32 scales [W / 32][32], one for 32 channels of a slot
+BAKESTONE_INLINE constexpr int64_t KvHeadBytes(KvElement element, int64_t head_dim) {
+  if (element == KvElement::kQ8_0) return (head_dim + 31) / 32 * (32 + 4) * kKvBlock;
+  return head_dim * kKvBlock * (element == KvElement::kF32 ? 4 : 2);
+}
 struct KvRun {  // rows [row_begin, row_end) are slots first_slot + (row - row_begin) of one sequence
   int64_t row_begin, row_end, first_slot;
   uint8_t* const* k_pages;  // [slots / 32], aligned to 64
@@ -175,18 +183,25 @@ struct WriteKvArgs {
   uint32_t* error;
 };
 
-// Row t attends to slots 0 .. its own of its run.
+// Row t attends to slots 0 .. its own of its run, or to the last `window` of them.
 struct AttentionArgs {
   const float* q;  // [T, q_stride]: heads * D
   float* out;      // [T, out_stride]: heads * D
   int64_t q_stride, out_stride;
   int64_t heads, kv_heads, head_dim;  // heads a multiple of kv_heads
   float scale;                        // of q . k, 1 / sqrt(D)
+  int64_t window = 0;                 // 0: no limit
+  float soft_cap = 0;                 // c: scores become c * tanh(score / c); 0: as they are
+  const float* sinks = nullptr;       // [heads]: a score beside the slots' that brings no value; or null
 };
 
+BAKESTONE_INLINE constexpr int64_t FirstVisibleSlot(const AttentionArgs& args, int64_t slot) {
+  return args.window > 0 && slot >= args.window ? slot - args.window + 1 : 0;
+}
+
 BAKESTONE_INLINE constexpr int64_t AttentionScratchBytes(int64_t heads_per_kv, int64_t head_dim) {
-  const int64_t rows = kAttentionTile * heads_per_kv, width = head_dim + 16;
-  return 4 * (2 * kKvStep * width + rows * (3 * width + 8) + 256);
+  const int64_t rows = kAttentionTile * heads_per_kv, width = (head_dim + 31) / 32 * 32;
+  return 4 * (rows * (3 * width + kKvStep + 12) + 512);
 }
 
 // What one row of a tile (row of the run x query head of the group, heads fastest) knows of one segment:
@@ -203,7 +218,7 @@ struct AttentionKernels {  // one for each KvElement
                void* scratch) noexcept;
   // The same in two halves, with the same bits, so that threads can share one row: each segment by
   // itself (first slot segment * kKvSegment), then all that the rows see merged in order. partials:
-  // [segments, rows * heads / kv_heads, AttentionPartialStride], from segment 0 on.
+  // [segments, rows * heads / kv_heads, AttentionPartialStride], from the first row's first segment on.
   void (*segment)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head, int64_t segment,
                   float* partial, void* scratch) noexcept;
   void (*merge)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head,
@@ -216,7 +231,7 @@ struct ServeKernels {
   MatMulKernels matmul[kNumPanelTypes];
   DequantizeKernels dequantize[kNumPanelTypes];
   RowKernels rows;
-  AttentionKernels attention[2];  // by KvElement
+  AttentionKernels attention[kNumKvElements];
 };
 
 struct KernelTable {

@@ -181,36 +181,6 @@ TEST_P(ServeTest, RopeEqualsReference) {
   }
 }
 
-TEST_P(ServeTest, AttentionEqualsReference) {
-  for (const KvElement element : {KvElement::kBF16, KvElement::kF32}) {
-    for (const AttentionCase& c : {AttentionCase{element, 1, 1, 64, 1, 1}, {element, 9, 3, 64, 70, 33},
-                                   {element, 4, 2, 36, 100, 100}, {element, 2, 1, 128, 1050, 5},
-                                   {element, 3, 3, 2, 65, 40}, {element, 4, 1, 80, 521, 20}}) {
-      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), testing::RunAttention(Reference(), c)))
-          << c.heads << " heads of " << c.head_dim << ", " << c.slots << " slots";
-    }
-  }
-}
-
-TEST_P(ServeTest, AttentionDoesNotDependOnTheTile) {
-  AttentionCase c{KvElement::kBF16, 6, 2, 64, 600, 50};
-  const auto whole = testing::RunAttention(table(), c);
-  for (const int64_t tile : {1, 3, 7}) {
-    c.tile = tile;
-    EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole)) << tile;
-  }
-}
-
-TEST_P(ServeTest, AttentionBySegmentEqualsTheWhole) {
-  for (const KvElement element : {KvElement::kBF16, KvElement::kF32}) {
-    // the tile crosses a segment: some of its rows see three, some four
-    AttentionCase c{element, 6, 2, 44, 1545, 40};
-    const auto whole = testing::RunAttention(Reference(), c);
-    c.by_segment = true;
-    EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole));
-  }
-}
-
 TEST_P(ServeTest, GoldensHold) {
   std::ifstream file(BAKESTONE_SOURCE_DIR "/src/kernels/goldens.txt");
   ASSERT_TRUE(file) << "make it with the target kernel_goldens";
@@ -251,43 +221,6 @@ TEST(Reference, MatMulIsCloseToDoubleArithmetic) {
       }
       EXPECT_LT(std::sqrt(error / power), exact ? 1e-5 : 0.03) << testing::PanelTypeName(type);
     }
-  }
-}
-
-TEST(Reference, AttentionIsCloseToDoubleArithmetic) {
-  for (const KvElement element : {KvElement::kBF16, KvElement::kF32}) {
-    const AttentionCase c{element, 4, 2, 32, 1050, 9};
-    const auto k = RandomFloats(c.slots * 64, 21), v = RandomFloats(c.slots * 64, 22);
-    const auto q = RandomFloats(c.rows * 128, 23);
-    const auto out = testing::RunAttention(Reference(), c);
-    double worst = 0;
-    for (int64_t t = 0; t < c.rows; ++t) {
-      for (int64_t h = 0; h < 4; ++h) {
-        const int64_t live = c.slots - c.rows + t + 1;
-        std::vector<double> p;
-        double sum = 0;
-        for (int64_t j = 0; j < live; ++j) {
-          double s = 0;
-          for (int64_t d = 0; d < 32; ++d) {
-            s += static_cast<double>(q[static_cast<size_t>(t * 128 + h * 32 + d)]) *
-                 static_cast<double>(k[static_cast<size_t>(j * 64 + h / 2 * 32 + d)]);
-          }
-          p.push_back(std::exp(s / 5));
-          sum += p.back();
-        }
-        for (int64_t d = 0; d < 32; ++d) {
-          double value = 0;
-          for (int64_t j = 0; j < live; ++j) {
-            value += p[static_cast<size_t>(j)] *
-                     static_cast<double>(v[static_cast<size_t>(j * 64 + h / 2 * 32 + d)]);
-          }
-          const double got = static_cast<double>(out[static_cast<size_t>(t * 128 + h * 32 + d)]);
-          worst = std::max(worst, std::fabs(got - value / sum));
-        }
-      }
-    }
-    // values reach 30 (the outliers): bf16 keeps 8 bits of them
-    EXPECT_LT(worst, element == KvElement::kBF16 ? 0.3 : 2e-5);
   }
 }
 

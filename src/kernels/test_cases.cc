@@ -128,13 +128,20 @@ std::vector<float> RunMatMul(const KernelTable& table, const MatMulCase& c) {
   return y;
 }
 
+std::vector<float> Sinks(const AttentionCase& c) { return RandomFloats(c.heads, 24); }
+
+const char* KvElementName(KvElement element) {
+  constexpr const char* kNames[kNumKvElements] = {"bf16", "f32", "f16", "q8_0"};
+  return kNames[static_cast<int>(element)];
+}
+
 AttentionRunner::AttentionRunner(const KernelTable& table, const AttentionCase& c)
-    : table_(table), c_(c), q_(RandomFloats(c.rows * c.heads * c.head_dim, 23)), out_(q_.size()),
+    : table_(table), c_(c), q_(RandomFloats(c.rows * c.heads * c.head_dim, 23)), sinks_(Sinks(c)), out_(q_.size()),
       scratch_(AttentionScratchBytes(c.heads / c.kv_heads, c.head_dim)) {
   const int64_t kv_dim = c.kv_heads * c.head_dim;
   const auto k = RandomFloats(c.slots * kv_dim, 21), v = RandomFloats(c.slots * kv_dim, 22);
   const int64_t pages = (c.slots + kKvBlock - 1) / kKvBlock;
-  const int64_t bytes = kv_dim * kKvBlock * (c.element == KvElement::kBF16 ? 2 : 4);
+  const int64_t bytes = c.kv_heads * KvHeadBytes(c.element, c.head_dim);
   const int64_t aligned = (bytes + 63) / 64 * 64;
   storage_ = Buffer<uint8_t>(2 * pages * aligned, Fill::kZero);
   for (int64_t i = 0; i < pages; ++i) {
@@ -154,12 +161,15 @@ void AttentionRunner::RunTile(const AttentionArgs& args, const KvRun& run, Range
     kernels.tile(args, run, rows, kv_head, scratch_.data());
     return;
   }
-  const int64_t last = run.first_slot + rows.end - 1 - run.row_begin;
+  const int64_t slot = run.first_slot + rows.begin - run.row_begin;
+  const int64_t last = (slot + rows.end - rows.begin - 1) / kKvSegment;
+  const int64_t first = FirstVisibleSlot(args, slot) / kKvSegment;
   const int64_t size = (rows.end - rows.begin) * (c_.heads / c_.kv_heads) *
                        AttentionPartialStride(c_.head_dim);
-  std::vector<float> partials(static_cast<size_t>((last / kKvSegment + 1) * size));
-  for (int64_t segment = last / kKvSegment; segment >= 0; --segment) {  // in any order
-    kernels.segment(args, run, rows, kv_head, segment, partials.data() + segment * size, scratch_.data());
+  std::vector<float> partials(static_cast<size_t>((last - first + 1) * size));
+  for (int64_t segment = last; segment >= first; --segment) {  // in any order
+    kernels.segment(args, run, rows, kv_head, segment, partials.data() + (segment - first) * size,
+                    scratch_.data());
   }
   kernels.merge(args, run, rows, kv_head, partials.data(), scratch_.data());
 }
@@ -168,7 +178,8 @@ const std::vector<float>& AttentionRunner::Run() {
   const int64_t q_dim = c_.heads * c_.head_dim;
   const float scale = 1.0f / static_cast<float>(c_.head_dim / 8 + 1);
   const AttentionArgs args{q_.data(), out_.data(),  q_dim,       q_dim,
-                           c_.heads,  c_.kv_heads, c_.head_dim, scale};
+                           c_.heads,  c_.kv_heads, c_.head_dim, scale,
+                           c_.window, c_.soft_cap, c_.sinks ? sinks_.data() : nullptr};
   const KvRun run{0, c_.rows, c_.slots - c_.rows, k_pages_.data(), v_pages_.data()};
   for (int64_t row = 0; row < c_.rows; row += c_.tile) {
     const Range rows{row, row + c_.tile < c_.rows ? row + c_.tile : c_.rows};
@@ -254,6 +265,21 @@ void AddRowGoldens(const KernelTable& table, std::vector<Golden>& out) {
   out.push_back({"rope", HashFloats(x)});
 }
 
+// Every type of pages, with and without a window, a soft cap and sinks.
+void AddAttentionGoldens(const KernelTable& table, std::vector<Golden>& out) {
+  for (const KvElement element : {KvElement::kBF16, KvElement::kF32, KvElement::kF16, KvElement::kQ8_0}) {
+    const std::string name = std::string("attention/") + KvElementName(element);
+    AttentionCase c{element, 4, 2, 72, 1100, 21};
+    if (element == KvElement::kF16 || element == KvElement::kQ8_0) {
+      out.push_back({name, HashFloats(RunAttention(table, c))});
+    }
+    c.window = 550;
+    c.soft_cap = 20;
+    c.sinks = true;
+    out.push_back({name + "/window_cap_sinks", HashFloats(RunAttention(table, c))});
+  }
+}
+
 }  // namespace
 
 std::vector<Golden> ComputeGoldens(const KernelTable& table) {
@@ -263,6 +289,7 @@ std::vector<Golden> ComputeGoldens(const KernelTable& table) {
   AddRowGoldens(table, out);
   out.push_back({"attention/bf16", HashFloats(RunAttention(table, {KvElement::kBF16, 6, 2, 64, 1100, 37}))});
   out.push_back({"attention/f32", HashFloats(RunAttention(table, {KvElement::kF32, 4, 4, 44, 530, 21}))});
+  AddAttentionGoldens(table, out);
   return out;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,18 +53,28 @@ struct AttentionCase {
   int64_t heads, kv_heads, head_dim, slots, rows;
   int64_t tile = kAttentionTile;  // rows a tile: must not matter
   bool by_segment = false;        // each segment by itself, then merged: must not matter
+  int64_t window = 0;
+  float soft_cap = 0;
+  bool sinks = false;             // Sinks()
 };
+// The sinks of such a case: [heads].
+std::vector<float> Sinks(const AttentionCase& c);
+
+const char* KvElementName(KvElement element);
+
 class AttentionRunner {
  public:
   AttentionRunner(const KernelTable& table, const AttentionCase& c);  // writes the keys and values
   const std::vector<float>& Run();                                    // [rows, heads * head_dim]
+  // All keys and values as written: to compare what is written.
+  std::span<const uint8_t> pages() const { return storage_.span(); }
 
  private:
   void RunTile(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head);
 
   const KernelTable& table_;
   const AttentionCase c_;
-  std::vector<float> q_, out_;
+  std::vector<float> q_, sinks_, out_;
   Buffer<uint8_t> storage_, scratch_;
   std::vector<uint8_t*> k_pages_, v_pages_;
 };

@@ -13,6 +13,7 @@ constexpr int64_t kMaxHeadDim = 512;
 void CheckShape(const AttentionShape& shape) {
   BAKESTONE_CHECK(shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
   BAKESTONE_CHECK(shape.head_dim > 0 && shape.head_dim % 2 == 0 && shape.head_dim <= kMaxHeadDim);
+  BAKESTONE_CHECK(shape.window >= 0 && shape.soft_cap >= 0);
 }
 
 void CheckRuns(std::span<const KvRun> runs, int64_t rows) {
@@ -30,7 +31,11 @@ struct Tile {
   const KvRun* run;
   Range rows;
 
-  int64_t last_slot() const { return run->first_slot + rows.end - 1 - run->row_begin; }
+  int64_t slot(int64_t row) const { return run->first_slot + row - run->row_begin; }
+  int64_t last_slot() const { return slot(rows.end - 1); }
+  int64_t first_slot(const AttentionArgs& args) const {  // that a row of it sees
+    return FirstVisibleSlot(args, slot(rows.begin));
+  }
 };
 
 // Tiles of at most `most` rows that end where the slots are a multiple of it; the bits do not depend on
@@ -54,7 +59,7 @@ struct Unit {
   const Tile* tile;
   int64_t kv_head;
   int64_t segment = -1;
-  int64_t partial = 0;  // index of the tile's first float
+  int64_t partial = 0;  // index of the first float
   int64_t cost = 0;     // rows * slots
 };
 
@@ -67,36 +72,42 @@ struct Plan {
 // A unit that is more than this share of one thread's part is cut into segments: a row that decodes at a
 // long context, where there are only as many units as key/value heads.
 constexpr int64_t kUnitsPerThread = 8;
+// Partial results that may exist at once: one row of 32 heads of 128 over 400,000 slots. With more rows
+// there are more units, and no need to cut them.
+constexpr int64_t kMaxPartials = int64_t{4} << 20;
 
-Plan MakePlan(const AttentionShape& shape, std::span<const Tile> tiles, int threads) {
+Plan MakePlan(const AttentionArgs& args, std::span<const Tile> tiles, int threads) {
   Plan plan;
   int64_t total = 0;
   for (const Tile& tile : tiles) {
-    const int64_t cost = (tile.rows.end - tile.rows.begin) * (tile.last_slot() + 1);
-    total += cost * shape.kv_heads;
-    for (int64_t head = 0; head < shape.kv_heads; ++head) plan.units.push_back({&tile, head, -1, 0, cost});
+    const int64_t slots = tile.last_slot() + 1 - tile.first_slot(args);
+    const int64_t cost = (tile.rows.end - tile.rows.begin) * slots;
+    total += cost * args.kv_heads;
+    for (int64_t head = 0; head < args.kv_heads; ++head) plan.units.push_back({&tile, head, -1, 0, cost});
   }
   const auto is_long = [&](const Unit& unit) {
-    return threads > 1 && unit.tile->last_slot() >= kKvSegment &&
-           unit.cost * threads * kUnitsPerThread > total;
+    const bool several = unit.tile->last_slot() / kKvSegment > unit.tile->first_slot(args) / kKvSegment;
+    return threads > 1 && several && unit.cost * threads * kUnitsPerThread > total;
   };
-  const int64_t group = shape.heads / shape.kv_heads, stride = AttentionPartialStride(shape.head_dim);
+  const int64_t group = args.heads / args.kv_heads, stride = AttentionPartialStride(args.head_dim);
   std::vector<Unit> units;
   for (Unit unit : plan.units) {
-    if (!is_long(unit)) {
+    const int64_t rows = unit.tile->rows.end - unit.tile->rows.begin;
+    const int64_t first = unit.tile->first_slot(args), last = unit.tile->last_slot();
+    const int64_t size = (last / kKvSegment - first / kKvSegment + 1) * rows * group * stride;
+    if (!is_long(unit) || plan.partials + size > kMaxPartials) {
       units.push_back(unit);
       continue;
     }
-    const int64_t rows = unit.tile->rows.end - unit.tile->rows.begin;
-    const int64_t segments = unit.tile->last_slot() / kKvSegment + 1;
     unit.partial = plan.partials;
-    plan.partials += segments * rows * group * stride;
     plan.merges.push_back(unit);
-    for (unit.segment = 0; unit.segment < segments; ++unit.segment) {
-      const int64_t slots = unit.tile->last_slot() + 1 - unit.segment * kKvSegment;
-      unit.cost = rows * std::min(slots, kKvSegment);
+    for (unit.segment = first / kKvSegment; unit.segment <= last / kKvSegment; ++unit.segment) {
+      const int64_t begin = unit.segment * kKvSegment;
+      unit.cost = rows * (std::min(begin + kKvSegment, last + 1) - std::max(begin, first));
       units.push_back(unit);
+      unit.partial += rows * group * stride;
     }
+    plan.partials += size;
   }
   plan.units = std::move(units);
   std::stable_sort(plan.units.begin(), plan.units.end(),
@@ -108,7 +119,7 @@ Plan MakePlan(const AttentionShape& shape, std::span<const Tile> tiles, int thre
 
 int64_t KvPageBytes(const AttentionShape& shape) {
   CheckShape(shape);
-  return shape.kv_heads * shape.head_dim * kKvBlock * (shape.element == KvElement::kBF16 ? 2 : 4);
+  return shape.kv_heads * KvHeadBytes(shape.element, shape.head_dim);
 }
 
 void WriteKv(Context& context, const AttentionShape& shape, std::span<const KvRun> runs,
@@ -136,13 +147,13 @@ void Attention(Context& context, const AttentionShape& shape, std::span<const Kv
   BAKESTONE_CHECK(q.rows == out.rows && q.cols == shape.heads * shape.head_dim && out.cols == q.cols);
   const float scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
   const AttentionArgs args{q.data,      out.data,       q.stride,       out.stride,
-                           shape.heads, shape.kv_heads, shape.head_dim, scale};
+                           shape.heads, shape.kv_heads, shape.head_dim, scale,
+                           shape.window, shape.soft_cap, shape.sinks};
   context.Reserve(AttentionScratchBytes(shape.heads / shape.kv_heads, shape.head_dim));
   const std::vector<Tile> tiles = Tiles(runs, kAttentionTile);
-  const Plan plan = MakePlan(shape, tiles, context.pool().num_threads());
+  const Plan plan = MakePlan(args, tiles, context.pool().num_threads());
   float* partials = context.ReservePartials(plan.partials);
   const AttentionKernels& kernels = Kernels(context, shape.element);
-  const int64_t group = shape.heads / shape.kv_heads, stride = AttentionPartialStride(shape.head_dim);
   context.pool().ParallelFor(
       static_cast<int64_t>(plan.units.size()), 1, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t i = begin; i < end; ++i) {
@@ -152,9 +163,8 @@ void Attention(Context& context, const AttentionShape& shape, std::span<const Kv
             kernels.tile(args, *tile.run, tile.rows, unit.kv_head, context.scratch(thread));
             continue;
           }
-          const int64_t size = (tile.rows.end - tile.rows.begin) * group * stride;
           kernels.segment(args, *tile.run, tile.rows, unit.kv_head, unit.segment,
-                          partials + unit.partial + unit.segment * size, context.scratch(thread));
+                          partials + unit.partial, context.scratch(thread));
         }
       });
   for (const Unit& unit : plan.merges) {

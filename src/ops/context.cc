@@ -18,6 +18,12 @@ float* Context::ReservePartials(int64_t floats) {
   return partials_.data();
 }
 
+int64_t Context::scratch_bytes() const noexcept {
+  int64_t bytes = partials_.bytes();
+  for (const Buffer<uint8_t>& buffer : scratch_) bytes += buffer.bytes();
+  return bytes;
+}
+
 void Context::ThrowIfError(const char* what) {
   const uint32_t error = __atomic_exchange_n(&error_, 0u, __ATOMIC_RELAXED);
   if (error == 0) return;

@@ -37,6 +37,9 @@ class Context {
   // Room for that many floats that threads share: partial results of attention. Aligned to 64.
   float* ReservePartials(int64_t floats);
 
+  // Bytes held for Reserve and ReservePartials.
+  int64_t scratch_bytes() const noexcept;
+
   // The inner product of an adapter, between its two halves.
   struct LoraSpace {
     Buffer<float> hidden;

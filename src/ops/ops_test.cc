@@ -260,6 +260,54 @@ TEST(Attention, OfOneLongRowDoesNotDependOnThreads) {
   }
 }
 
+// 128 rows at the end of 32,768 slots: the scores alone would be 16 MiB for each of the two heads.
+TEST(Attention, NeedsNoMemoryThatGrowsWithRowsTimesSlots) {
+  const AttentionShape shape{2, 1, 16, KvElement::kQ8_0};
+  const int64_t slots = 32768, rows = 128;
+  auto k = RandomFloats(slots * 16, 1), v = RandomFloats(slots * 16, 2), q = RandomFloats(rows * 32, 3);
+  Machine machine(3);
+  TemporaryPages pages;
+  pages.Reset(shape, slots);
+  const KvRun all{0, slots, 0, pages.k_pages(), pages.v_pages()};
+  WriteKv(machine.context, shape, {&all, 1}, View(k, 16), View(v, 16));
+  std::vector<float> out(q.size());
+  for (const int64_t count : {rows, int64_t{1}}) {  // tiles; one row, cut into segments
+    const KvRun run{0, count, slots - count, pages.k_pages(), pages.v_pages()};
+    Attention(machine.context, shape, {&run, 1}, View(q, 32).Rows(0, count), View(out, 32).Rows(0, count));
+    EXPECT_LT(machine.context.scratch_bytes(), 3 << 20);
+  }
+}
+
+// A window makes far slots unseen: their pages may hold anything, even what is no number.
+TEST(Attention, DoesNotReadBeforeTheWindow) {
+  AttentionShape shape{4, 2, 32, KvElement::kF16};
+  shape.window = 100;
+  const int64_t slots = 1200, rows = 3;
+  auto k = RandomFloats(slots * 64, 1), v = RandomFloats(slots * 64, 2), q = RandomFloats(rows * 128, 3);
+  std::vector<float> expected;
+  for (const bool spoiled : {false, true}) {
+    Machine machine(2);
+    TemporaryPages pages;
+    pages.Reset(shape, slots);
+    const KvRun all{0, slots, 0, pages.k_pages(), pages.v_pages()};
+    WriteKv(machine.context, shape, {&all, 1}, View(k, 64), View(v, 64));
+    if (spoiled) {  // up to the last step of 64 before the first row's window
+      for (int64_t page = 0; page < (slots - rows - 100) / kKvStep * 2; ++page) {
+        std::memset(pages.k_pages()[page], 0xFF, static_cast<size_t>(KvPageBytes(shape)));
+        std::memset(pages.v_pages()[page], 0xFF, static_cast<size_t>(KvPageBytes(shape)));
+      }
+    }
+    const KvRun run{0, rows, slots - rows, pages.k_pages(), pages.v_pages()};
+    std::vector<float> out(q.size());
+    Attention(machine.context, shape, {&run, 1}, View(q, 128), View(out, 128));
+    if (spoiled) {
+      EXPECT_TRUE(SameBits(out, expected));
+    } else {
+      expected = out;
+    }
+  }
+}
+
 TEST(Attention, SequencesInOneStepDoNotSeeEachOther) {
   const AttentionShape shape{2, 1, 32, KvElement::kBF16};
   auto q = RandomFloats(70 * 64, 1), k = RandomFloats(70 * 32, 2), v = RandomFloats(70 * 32, 3);

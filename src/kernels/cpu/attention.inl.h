@@ -1,6 +1,7 @@
-// Attention over a vector class; the formulas are at the top of reference/attention.cc. A step of 64
-// slots is decoded to f32 once for all rows of the tile (rows x the query heads of one key/value head),
-// then both products are the same small kernel: kR rows by kW vectors, even and odd chains per 32.
+// Attention over a vector class; the formulas are at the top of reference/attention.cc. A tile is rows x
+// the query heads of one key/value head; each step of 64 slots goes through three phases for all of its
+// rows: scores, softmax, values. Both products read the pages as they are, kRows rows by kWidth vectors
+// at a time; how pages are held and multiplied is a policy: attention_float.inl.h, attention_q8.inl.h.
 #pragma once
 
 #include "kernels/cpu/math.inl.h"
@@ -9,325 +10,259 @@
 namespace bakestone {
 namespace {
 
-// acc[i][v] += even + odd over n (even, <= 32) steps of a[i][k] * b[k][16 v ..].
-template <class V, int kR, int kW>
-BAKESTONE_INLINE void PairBlock(const float* const* a, int64_t k0, const float* b, int64_t b_stride,
-                                int64_t n, typename V::F (&acc)[kR][kW]) {
-  typename V::F even[kR][kW], odd[kR][kW];
-#pragma GCC unroll 8
-  for (int i = 0; i < kR; ++i) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kW; ++v) even[i][v] = odd[i][v] = V::Zero();
-  }
-  for (int64_t k = 0; k < n; k += 2, b += 2 * b_stride) {
-    typename V::F b0[kW], b1[kW];
-#pragma GCC unroll 8
-    for (int v = 0; v < kW; ++v) {
-      b0[v] = V::Load(b + 16 * v);
-      b1[v] = V::Load(b + b_stride + 16 * v);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < kR; ++i) {
-      const auto a0 = V::Set(a[i][k0 + k]), a1 = V::Set(a[i][k0 + k + 1]);
-#pragma GCC unroll 8
-      for (int v = 0; v < kW; ++v) {
-        even[i][v] = V::Fma(b0[v], a0, even[i][v]);
-        odd[i][v] = V::Fma(b1[v], a1, odd[i][v]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kR; ++i) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kW; ++v) acc[i][v] = V::Add(acc[i][v], V::Add(even[i][v], odd[i][v]));
-  }
-}
-
-// How pages hold numbers. Keys of one head: [D / 2][32][2]; values: [16][D][2].
+// Rows of a register tile of float products: 6 x 2 vectors x 2 chains are 24 of AVX-512's 32 registers,
+// 3 x 1 x 2 are 12 of AVX2's 16 (two a vector) and 24 of NEON's 32 (four a vector).
 template <class V>
-struct PageBF16 {
-  static constexpr int64_t kBytes = 2;
-  BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return RoundBF16<V>(x); }
-  // Sixteen pairs apart.
-  BAKESTONE_INLINE static void Split(const uint8_t* p, float* even, float* odd) {
-    V::Store(even, V::LoadEven(p));
-    V::Store(odd, V::LoadOdd(p));
+constexpr int kTileRows = V::kPairRows > 2 ? 6 : 3;
+
+// A part of the scratch, handed out in multiples of 16 floats.
+class ScratchFloats {
+ public:
+  explicit ScratchFloats(void* scratch) : next_(static_cast<float*>(scratch)) {}
+  BAKESTONE_INLINE float* Take(int64_t size) {
+    float* taken = next_;
+    next_ += (size + 15) / 16 * 16;
+    return taken;
   }
-  BAKESTONE_INLINE static float One(const uint8_t* p, int64_t i) {
-    uint16_t bits;
-    __builtin_memcpy(&bits, p + 2 * i, 2);
-    return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16);
+
+ private:
+  float* next_;
+};
+
+// What the policies share: where the rows of a tile are, and its buffers.
+template <class V>
+struct TileRows {
+  const AttentionArgs& args;
+  const KvRun& run;
+  const Range rows;
+  const int64_t kv_head, dim, width, group, count;
+  float *scores, *acc, *rescale;  // [count][64], [count][width], [count]
+  int64_t *first, *slot;          // [count]: the slots that a row sees, both inclusive
+  int32_t *begin, *end;           // [count]: those of the step, from its first one
+
+  BAKESTONE_INLINE int64_t Head(int64_t row) const { return kv_head * group + row % group; }
+  BAKESTONE_INLINE const float* Query(int64_t row) const {
+    return args.q + (rows.begin + row / group) * args.q_stride + Head(row) * dim;
+  }
+  BAKESTONE_INLINE bool Sees(int64_t row, int64_t block) const {
+    return begin[row] < block + kKvBlock && end[row] > block;
   }
 };
 
-template <class V>
-struct PageF32 {
-  static constexpr int64_t kBytes = 4;
-  BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
-  BAKESTONE_INLINE static void Split(const uint8_t* p, float* even, float* odd) {
-    for (int64_t i = 0; i < 16; ++i) {
-      even[i] = One(p, 2 * i);
-      odd[i] = One(p, 2 * i + 1);
-    }
-  }
-  BAKESTONE_INLINE static float One(const uint8_t* p, int64_t i) {
-    float x;
-    __builtin_memcpy(&x, p + 4 * i, 4);
-    return x;
-  }
-};
-
-template <class V, class E>
+template <class V, template <class> class Pages>
 class AttentionTile {
  public:
   AttentionTile(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                 void* scratch)
-      : args_(args), run_(run), rows_(rows), kv_head_(kv_head), dim_(args.head_dim),
-        width_((args.head_dim + 15) / 16 * 16), group_(args.heads / args.kv_heads),
-        count_((rows.end - rows.begin) * group_) {
-    float* next = static_cast<float*>(scratch);
-    const auto take = [&](int64_t size) __attribute__((always_inline)) {
-      float* taken = next;
-      next += (size + 15) / 16 * 16;
-      return taken;
-    };
-    keys_ = take(dim_ * kKvStep);
-    values_ = take(kKvStep * width_);
-    q_ = take(count_ * dim_);
-    acc_ = take(count_ * width_);
-    total_ = take(count_ * width_);
-    m_ = take(count_);
-    l_ = take(count_);
-    total_m_ = take(count_);
-    total_l_ = take(count_);
+      : t_{args,
+           run,
+           rows,
+           kv_head,
+           args.head_dim,
+           (args.head_dim + 15) / 16 * 16,
+           args.heads / args.kv_heads,
+           (rows.end - rows.begin) * (args.heads / args.kv_heads),
+           nullptr,
+           nullptr,
+           nullptr,
+           nullptr,
+           nullptr,
+           nullptr,
+           nullptr} {
+    ScratchFloats floats(scratch);
+    t_.scores = floats.Take(t_.count * kKvStep);
+    t_.acc = floats.Take(t_.count * t_.width);
+    t_.rescale = floats.Take(t_.count);
+    t_.first = reinterpret_cast<int64_t*>(floats.Take(2 * t_.count));
+    t_.slot = reinterpret_cast<int64_t*>(floats.Take(2 * t_.count));
+    t_.begin = reinterpret_cast<int32_t*>(floats.Take(t_.count));
+    t_.end = reinterpret_cast<int32_t*>(floats.Take(t_.count));
+    total_ = floats.Take(t_.count * t_.width);
+    m_ = floats.Take(t_.count);
+    l_ = floats.Take(t_.count);
+    next_m_ = floats.Take(t_.count);
+    total_m_ = floats.Take(t_.count);
+    total_l_ = floats.Take(t_.count);
+    for (int64_t row = 0; row < t_.count; ++row) {
+      t_.slot[row] = run.first_slot + (rows.begin - run.row_begin) + row / t_.group;
+      t_.first[row] = FirstVisibleSlot(args, t_.slot[row]);
+    }
+    pages_.Prepare(t_, floats);
   }
 
   void Run() {
-    Prepare();
-    const int64_t last = Slot(count_ - 1);
-    for (int64_t segment = 0; segment <= last; segment += kKvSegment) {
+    const int64_t last = t_.slot[t_.count - 1];
+    for (int64_t segment = FirstSegment(0); segment <= last; segment += kKvSegment) {
       RunSegment(segment);
-      for (int64_t row = 0; row < count_; ++row) {
-        if (Slot(row) >= segment) Merge(row, segment == 0);
+      for (int64_t row = 0; row < t_.count; ++row) {
+        if (Sees(row, segment)) Merge(row, segment == FirstSegment(row));
       }
     }
-    for (int64_t row = 0; row < count_; ++row) Output(row);
+    for (int64_t row = 0; row < t_.count; ++row) Output(row);
   }
 
   void Segment(int64_t segment, float* partial) {
-    Prepare();
     RunSegment(segment);
-    for (int64_t row = 0; row < count_; ++row, partial += width_ + 16) {
-      for (int64_t d = 0; d < width_; d += 16) V::Store(partial + d, V::Load(acc_ + row * width_ + d));
-      partial[width_] = m_[row];
-      partial[width_ + 1] = l_[row];
+    for (int64_t row = 0; row < t_.count; ++row, partial += t_.width + 16) {
+      const float* acc = t_.acc + row * t_.width;
+      for (int64_t d = 0; d < t_.width; d += 16) V::Store(partial + d, V::Load(acc + d));
+      partial[t_.width] = m_[row];
+      partial[t_.width + 1] = l_[row];
     }
   }
 
   // Merges what Segment made of each; acc, m and l are read from there.
   void MergeAll(const float* partials) {
-    const int64_t stride = width_ + 16;
-    for (int64_t row = 0; row < count_; ++row) {
-      for (int64_t segment = 0; segment * kKvSegment <= Slot(row); ++segment) {
-        const float* from = partials + (segment * count_ + row) * stride;
-        for (int64_t d = 0; d < width_; d += 16) V::Store(acc_ + row * width_ + d, V::Load(from + d));
-        m_[row] = from[width_];
-        l_[row] = from[width_ + 1];
-        Merge(row, segment == 0);
+    const int64_t stride = t_.width + 16, first = FirstSegment(0);
+    for (int64_t row = 0; row < t_.count; ++row) {
+      for (int64_t segment = FirstSegment(row); segment <= t_.slot[row]; segment += kKvSegment) {
+        const float* from = partials + ((segment - first) / kKvSegment * t_.count + row) * stride;
+        float* acc = t_.acc + row * t_.width;
+        for (int64_t d = 0; d < t_.width; d += 16) V::Store(acc + d, V::Load(from + d));
+        m_[row] = from[t_.width];
+        l_[row] = from[t_.width + 1];
+        Merge(row, segment == FirstSegment(row));
       }
       Output(row);
     }
   }
 
  private:
-  void Prepare() {
-    LoadQueries();
-    if (width_ != dim_) Fill(values_, kKvStep * width_);  // lanes beyond D stay finite
+  BAKESTONE_INLINE int64_t FirstSegment(int64_t row) const {
+    return t_.first[row] / kKvSegment * kKvSegment;
+  }
+  BAKESTONE_INLINE bool Sees(int64_t row, int64_t segment) const {
+    return t_.slot[row] >= segment && t_.first[row] < segment + kKvSegment;
   }
 
+  static void Fill(float* p, int64_t n, float value) {
+    for (int64_t i = 0; i < n; i += 16) V::Store(p + i, V::Set(value));
+  }
+
+  // exp(-infinity - m) is 0: the first step of a row needs no case of its own.
   void RunSegment(int64_t segment) {
-    const int64_t last = Slot(count_ - 1);
-    Fill(acc_, count_ * width_);
-    Fill(l_, count_);
-    for (int64_t j0 = segment; j0 <= last && j0 < segment + kKvSegment; j0 += kKvStep) {
-      LoadStep(j0, last);
-      for (int64_t row = 0; row < count_;) row += StepRows(row, j0, j0 == segment);
+    const int64_t last = t_.slot[t_.count - 1];
+    Fill(t_.acc, t_.count * t_.width, 0);
+    Fill(l_, t_.count, 0);
+    Fill(m_, t_.count, -__builtin_inff());
+    int64_t from = t_.first[0] / kKvStep * kKvStep;
+    if (from < segment) from = segment;
+    for (int64_t j0 = from; j0 <= last && j0 < segment + kKvSegment; j0 += kKvStep) RunStep(j0);
+  }
+
+  void RunStep(int64_t j0) {
+    // The rows that see a slot of the step follow each other: both ends of what a row sees ascend.
+    int64_t begin = 0, end = t_.count;
+    while (begin < end && t_.slot[begin] < j0) begin += t_.group;
+    while (end > begin && t_.first[end - 1] >= j0 + kKvStep) end -= t_.group;
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t first = t_.first[row] - j0, live = t_.slot[row] - j0 + 1;
+      t_.begin[row] = static_cast<int32_t>(first > 0 ? first : 0);
+      t_.end[row] = static_cast<int32_t>(live < kKvStep ? live : kKvStep);
     }
+    for (int64_t row = begin; row < end;) row += pages_.Scores(t_, row, end - row, j0);
+    Softmax(begin, end);
+    for (int64_t row = begin; row < end;) row += pages_.AddValues(t_, row, end - row, j0);
   }
 
-  int64_t Slot(int64_t row) const {
-    return run_.first_slot + (rows_.begin - run_.row_begin) + row / group_;
-  }
-
-  static void Fill(float* p, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) p[i] = 0;
-  }
-
-  int64_t Channel(int64_t row) const { return (kv_head_ * group_ + row % group_) * dim_; }
-
-  void LoadQueries() {
-    for (int64_t row = 0; row < count_; ++row) {
-      const float* q = args_.q + (rows_.begin + row / group_) * args_.q_stride + Channel(row);
-      for (int64_t d = 0; d < dim_; d += 16) {
-        V::StoreN(q_ + row * dim_ + d, E::Round(V::LoadN(q + d, dim_ - d)), dim_ - d);
-      }
+  // Scores to probabilities in place, zero where the row does not see. Three loops, so that the rows'
+  // long chains of dependent operations overlap.
+  void Softmax(int64_t begin, int64_t end) {
+    const float cap = t_.args.soft_cap;
+    for (int64_t row = begin; row < end; ++row) {
+      float* s = t_.scores + row * kKvStep;
+      if (cap > 0) SoftCap(s, cap);
+      const float max = Max(s, t_.begin[row], t_.end[row]);
+      next_m_[row] = max > m_[row] ? max : m_[row];
     }
-  }
-
-  void LoadStep(int64_t j0, int64_t last) {
-    for (int64_t block = 0; block < kKvStep && j0 + block <= last; block += kKvBlock) {
-      const int64_t page = (j0 + block) / kKvBlock, offset = kv_head_ * dim_ * kKvBlock * E::kBytes;
-      LoadKeys(run_.k_pages[page] + offset, keys_ + block);
-      LoadValues(run_.v_pages[page] + offset, values_ + block * width_);
+    for (int64_t row = begin / 16 * 16; row < end; row += 16) {
+      V::Store(t_.rescale + row, Exp<V>(V::Sub(V::Load(m_ + row), V::Load(next_m_ + row))));
     }
-  }
-
-  void LoadKeys(const uint8_t* page, float* out) const {
-    for (int64_t d = 0; d < dim_; d += 2, page += 64 * E::kBytes) {
-      float *even = out + d * kKvStep, *odd = even + kKvStep;
-      E::Split(page, even, odd);
-      E::Split(page + 32 * E::kBytes, even + 16, odd + 16);
-    }
-  }
-
-  void LoadValues(const uint8_t* page, float* out) const {
-    for (int64_t j = 0; j < kKvBlock; j += 2, page += 2 * dim_ * E::kBytes) {
-      float *even = out + j * width_, *odd = even + width_;
-      int64_t d = 0;
-      for (; d + 16 <= dim_; d += 16) E::Split(page + 2 * d * E::kBytes, even + d, odd + d);
-      for (; d < dim_; ++d) {
-        even[d] = E::One(page, 2 * d);
-        odd[d] = E::One(page, 2 * d + 1);
-      }
-    }
-  }
-
-  // One step for up to V::kPairRows rows from `row` on; returns how many.
-  int64_t StepRows(int64_t row, int64_t j0, bool first) {
-    const int64_t left = count_ - row;
-    const int64_t n = left < V::kPairRows ? left : V::kPairRows;
-    if (Slot(row + n - 1) < j0) return n;
-    switch (n) {
-      case 1: StepGroup<1>(row, j0, first); break;
-      case 2: StepGroup<2>(row, j0, first); break;
-      default:
-        if constexpr (V::kPairRows > 2) {
-          switch (n) {
-            case 3: StepGroup<3>(row, j0, first); break;
-            case 4: StepGroup<4>(row, j0, first); break;
-            case 5: StepGroup<5>(row, j0, first); break;
-            default: StepGroup<6>(row, j0, first); break;
-          }
-        }
-    }
-    return n;
-  }
-
-  template <int kR>
-  [[gnu::noinline]] void StepGroup(int64_t row, int64_t j0, bool first) {
-    alignas(64) float p[kR][kKvStep];
-    const int64_t most = Slot(row + kR - 1) - j0 + 1;  // live slots of the last row
-    const int64_t slots = most > kKvBlock ? kKvStep : kKvBlock;
-    Scores<kR>(row, slots, p);
-    int64_t live[kR];
-    for (int i = 0; i < kR; ++i) {
-      live[i] = Slot(row + i) - j0 + 1;
-      if (live[i] > kKvStep) live[i] = kKvStep;
-      if (live[i] > 0) {
-        SoftmaxStep(row + i, live[i], first, p[i]);
+    for (int64_t row = begin; row < end;) {
+      if (row + 2 <= end && Whole(row) && Whole(row + 1)) {
+        Probabilities<2>(row);
+        row += 2;
       } else {
-        for (int64_t j = 0; j < kKvStep; ++j) p[i][j] = 0;
-      }
-    }
-    for (int64_t block = 0; block < slots; block += kKvBlock) AddValues<kR>(row, block, live, p);
-  }
-
-  template <int kR>
-  BAKESTONE_INLINE void Scores(int64_t row, int64_t slots, float (*s)[kKvStep]) const {
-    constexpr int kW = V::kPairWidth;
-    const float* q[kR];
-    for (int i = 0; i < kR; ++i) q[i] = q_ + (row + i) * dim_;
-    const auto scale = V::Set(args_.scale);
-    for (int64_t j = 0; j < slots; j += 16 * kW) {
-      typename V::F acc[kR][kW];
-#pragma GCC unroll 8
-      for (int i = 0; i < kR; ++i) {
-#pragma GCC unroll 8
-        for (int v = 0; v < kW; ++v) acc[i][v] = V::Zero();
-      }
-      for (int64_t d = 0; d < dim_; d += 32) {
-        PairBlock<V, kR, kW>(q, d, keys_ + d * kKvStep + j, kKvStep, dim_ - d < 32 ? dim_ - d : 32,
-                             acc);
-      }
-#pragma GCC unroll 8
-      for (int i = 0; i < kR; ++i) {
-#pragma GCC unroll 8
-        for (int v = 0; v < kW; ++v) V::Store(s[i] + j + 16 * v, V::Mul(acc[i][v], scale));
+        Whole(row) ? Probabilities<1>(row) : SomeProbabilities(row);
+        ++row;
       }
     }
   }
 
-  // Scores to probabilities in place, zero from `live` on; rescales the row's sums.
-  void SoftmaxStep(int64_t row, int64_t live, bool first, float* p) {
-    const auto lowest = V::Set(-__builtin_inff());
-    auto maxima = lowest;
-    for (int64_t j = 0; j < live; j += 16) {
-      maxima = V::Max(maxima, V::FirstN(V::Load(p + j), lowest, live - j));
-    }
-    float max = V::MaxOf(maxima);
-    if (!first && m_[row] > max) max = m_[row];
-    const float rescale = first ? 0.0f : math::Exp(m_[row] - max);
-    auto sum = V::Zero();
+  BAKESTONE_INLINE bool Whole(int64_t row) const { return t_.begin[row] == 0 && t_.end[row] == kKvStep; }
+
+  BAKESTONE_INLINE void Advance(int64_t row, typename V::F sum) {
+    m_[row] = next_m_[row];
+    l_[row] = __builtin_fmaf(l_[row], t_.rescale[row], V::TreeSum(sum));
+  }
+
+  static void SoftCap(float* s, float cap) {
+    const auto twice = V::Set(cap + cap), rate = V::Set(2.0f / cap);
     for (int64_t j = 0; j < kKvStep; j += 16) {
-      auto value = V::Zero();
-      if (j < live) {
-        const auto e = E::Round(Exp<V>(V::Sub(V::Load(p + j), V::Set(max))));
-        value = V::FirstN(e, V::Zero(), live - j);
+      const auto e = V::Add(Exp<V>(V::Mul(V::Load(s + j), rate)), V::Set(1.0f));
+      V::Store(s + j, V::Sub(V::Set(cap), V::Div(twice, e)));
+    }
+  }
+
+  // x where begin <= j + lane < end, else y.
+  BAKESTONE_INLINE static typename V::F Visible(typename V::F x, typename V::F y, int64_t j,
+                                                int64_t begin, int64_t end) {
+    const auto kept = V::FirstN(x, y, end - j);
+    return begin > j ? V::FirstN(y, kept, begin - j) : kept;
+  }
+
+  BAKESTONE_INLINE static float Max(const float* s, int64_t begin, int64_t end) {
+    if (begin == 0 && end == kKvStep) {
+      return V::MaxOf(V::Max(V::Max(V::Load(s), V::Load(s + 16)),
+                             V::Max(V::Load(s + 32), V::Load(s + 48))));
+    }
+    const auto lowest = V::Set(-__builtin_inff());
+    auto max = lowest;
+    for (int64_t j = 0; j < end; j += 16) {
+      max = V::Max(max, Visible(V::Load(s + j), lowest, j, begin, end));
+    }
+    return V::MaxOf(max);
+  }
+
+  // kN rows that see all of the step, side by side.
+  template <int kN>
+  BAKESTONE_INLINE void Probabilities(int64_t row) {
+    float* s = t_.scores + row * kKvStep;
+    typename V::F p[kN][4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 2
+      for (int n = 0; n < kN; ++n) {
+        p[n][i] = Pages<V>::Probability(
+            V::Sub(V::Load(s + n * kKvStep + 16 * i), V::Set(next_m_[row + n])));
+        V::Store(s + n * kKvStep + 16 * i, p[n][i]);
       }
-      V::Store(p + j, value);
-      sum = j == 0 ? value : V::Add(sum, value);
     }
-    m_[row] = max;
-    l_[row] = __builtin_fmaf(l_[row], rescale, V::TreeSum(sum));
-    float* acc = acc_ + row * width_;
-    for (int64_t d = 0; d < width_; d += 16) {
-      V::Store(acc + d, V::Mul(V::Load(acc + d), V::Set(rescale)));
+#pragma GCC unroll 2
+    for (int n = 0; n < kN; ++n) {
+      Advance(row + n, V::Add(V::Add(V::Add(p[n][0], p[n][1]), p[n][2]), p[n][3]));
     }
   }
 
-  template <int kR>
-  BAKESTONE_INLINE void AddValues(int64_t row, int64_t block, const int64_t* live,
-                                  const float (*p)[kKvStep]) {
-    constexpr int kW = V::kPairWidth;
-    int64_t d = 0;
-    for (; d + 16 * kW <= width_; d += 16 * kW) AddChannels<kR, kW>(row, block, d, live, p);
-    for (; d < width_; d += 16) AddChannels<kR, 1>(row, block, d, live, p);
-  }
-
-  template <int kR, int kW>
-  BAKESTONE_INLINE void AddChannels(int64_t row, int64_t block, int64_t d, const int64_t* live,
-                                    const float (*p)[kKvStep]) {
-    const float* rows[kR];
-    typename V::F acc[kR][kW];
-#pragma GCC unroll 8
-    for (int i = 0; i < kR; ++i) {
-      rows[i] = p[i];
-#pragma GCC unroll 8
-      for (int v = 0; v < kW; ++v) acc[i][v] = V::Load(acc_ + (row + i) * width_ + d + 16 * v);
+  void SomeProbabilities(int64_t row) {
+    float* s = t_.scores + row * kKvStep;
+    typename V::F sum = V::Zero();
+    for (int64_t j = 0; j < kKvStep; j += 16) {
+      auto p = V::Zero();
+      if (j < t_.end[row]) {
+        p = Pages<V>::Probability(V::Sub(V::Load(s + j), V::Set(next_m_[row])));
+        p = Visible(p, V::Zero(), j, t_.begin[row], t_.end[row]);
+      }
+      V::Store(s + j, p);
+      sum = j == 0 ? p : V::Add(sum, p);
     }
-    PairBlock<V, kR, kW>(rows, block, values_ + block * width_ + d, width_, kKvBlock, acc);
-#pragma GCC unroll 8
-    for (int i = 0; i < kR; ++i) {
-      if (live[i] <= block) continue;  // this row does not see the block
-#pragma GCC unroll 8
-      for (int v = 0; v < kW; ++v) V::Store(acc_ + (row + i) * width_ + d + 16 * v, acc[i][v]);
-    }
+    Advance(row, sum);
   }
 
   void Merge(int64_t row, bool first) {
-    float *total = total_ + row * width_, *acc = acc_ + row * width_;
+    float *total = total_ + row * t_.width, *acc = t_.acc + row * t_.width;
     if (first) {
-      for (int64_t d = 0; d < width_; d += 16) V::Store(total + d, V::Load(acc + d));
+      for (int64_t d = 0; d < t_.width; d += 16) V::Store(total + d, V::Load(acc + d));
       total_m_[row] = m_[row];
       total_l_[row] = l_[row];
       return;
@@ -335,7 +270,7 @@ class AttentionTile {
     const float max = m_[row] > total_m_[row] ? m_[row] : total_m_[row];
     const float a = math::Exp(total_m_[row] - max), b = math::Exp(m_[row] - max);
     total_l_[row] = __builtin_fmaf(total_l_[row], a, l_[row] * b);
-    for (int64_t d = 0; d < width_; d += 16) {
+    for (int64_t d = 0; d < t_.width; d += 16) {
       const auto scaled = V::Mul(V::Load(acc + d), V::Set(b));
       V::Store(total + d, V::Fma(V::Load(total + d), V::Set(a), scaled));
     }
@@ -343,37 +278,42 @@ class AttentionTile {
   }
 
   void Output(int64_t row) {
-    float* out = args_.out + (rows_.begin + row / group_) * args_.out_stride + Channel(row);
+    if (t_.args.sinks != nullptr) {  // one more segment: m is the sink, l is 1, acc is 0
+      m_[row] = t_.args.sinks[t_.Head(row)];
+      l_[row] = 1;
+      Fill(t_.acc + row * t_.width, t_.width, 0);
+      Merge(row, false);
+    }
+    float* out = t_.args.out + (t_.rows.begin + row / t_.group) * t_.args.out_stride +
+                 t_.Head(row) * t_.dim;
     const auto inverse = V::Set(1.0f / total_l_[row]);
-    for (int64_t d = 0; d < dim_; d += 16) {
-      V::StoreN(out + d, V::Mul(V::Load(total_ + row * width_ + d), inverse), dim_ - d);
+    for (int64_t d = 0; d < t_.dim; d += 16) {
+      V::StoreN(out + d, V::Mul(V::Load(total_ + row * t_.width + d), inverse), t_.dim - d);
     }
   }
 
-  const AttentionArgs& args_;
-  const KvRun& run_;
-  const Range rows_;
-  const int64_t kv_head_, dim_, width_, group_, count_;
-  // All in scratch: keys [D][64], values [64][width], q [count][D], acc and total [count][width].
-  float *keys_, *values_, *q_, *acc_, *total_, *m_, *l_, *total_m_, *total_l_;
+  TileRows<V> t_;
+  Pages<V> pages_;
+  // All in scratch: total [count][width], the others [count].
+  float *total_, *m_, *l_, *next_m_, *total_m_, *total_l_;
 };
 
-template <class V, class E>
+template <class V, template <class> class Pages>
 void RunAttention(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                   void* scratch) noexcept {
-  AttentionTile<V, E>(args, run, rows, kv_head, scratch).Run();
+  AttentionTile<V, Pages>(args, run, rows, kv_head, scratch).Run();
 }
 
-template <class V, class E>
+template <class V, template <class> class Pages>
 void RunSegment(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                 int64_t segment, float* partial, void* scratch) noexcept {
-  AttentionTile<V, E>(args, run, rows, kv_head, scratch).Segment(segment * kKvSegment, partial);
+  AttentionTile<V, Pages>(args, run, rows, kv_head, scratch).Segment(segment * kKvSegment, partial);
 }
 
-template <class V>
+template <class V, template <class> class Pages>
 void MergeSegments(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                    const float* partials, void* scratch) noexcept {
-  AttentionTile<V, PageF32<V>>(args, run, rows, kv_head, scratch).MergeAll(partials);
+  AttentionTile<V, Pages>(args, run, rows, kv_head, scratch).MergeAll(partials);
 }
 
 }  // namespace

@@ -25,6 +25,23 @@ BAKESTONE_INLINE typename V::F Exp(typename V::F x) {
   return V::Mul(V::Mul(e, a), b);
 }
 
+// The same for x <= 0 where a result below 2^-50 becomes zero: 2^n is one factor and never denormal.
+template <class V>
+BAKESTONE_INLINE typename V::F ExpOrZero(typename V::F x) {
+  x = V::Max(x, V::Set(-60.0f));
+  const auto round = V::Set(math::kRound);
+  const auto shifted = V::Fma(x, V::Set(math::kLog2E), round);
+  const auto n = V::Sub(shifted, round);
+  auto r = V::Fma(n, V::Set(-math::kLn2High), x);
+  r = V::Fma(n, V::Set(-math::kLn2Low), r);
+  auto p = V::Set(math::kExpP[5]);
+#pragma GCC unroll 5
+  for (int i = 4; i >= 0; --i) p = V::Fma(p, r, V::Set(math::kExpP[i]));
+  const auto e = V::Add(V::Fma(p, V::Mul(r, r), r), V::Set(1.0f));
+  // The low bits of `shifted` are n; what lies above them leaves the word with the shift.
+  return V::OfBits(V::AddI(V::Bits(e), V::template Shl<23>(V::Bits(shifted))));
+}
+
 template <class V>
 BAKESTONE_INLINE typename V::F SwiGlu(typename V::F gate, typename V::F up) {
   const auto negative = V::OfBits(V::AddI(V::Bits(gate), V::SetI(INT32_MIN)));  // flips the sign

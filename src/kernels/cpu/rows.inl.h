@@ -47,6 +47,13 @@ BAKESTONE_INLINE float QuantizeGroup(const float* x, int8_t* q, int16_t* sums, u
   return scale;
 }
 
+// The first n of 32 values, then zeros.
+template <class V>
+BAKESTONE_INLINE void LoadGroup(const float* x, int64_t n, float* group) {
+  V::Store(group, V::LoadN(x, n));
+  V::Store(group + 16, n > 16 ? V::LoadN(x + 16, n - 16) : V::Zero());
+}
+
 template <class V>
 void QuantizeInt8x32(const QuantizeArgs& args, Range rows) noexcept {
   const int64_t blocks = args.out.k / 32;

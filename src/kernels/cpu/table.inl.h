@@ -1,10 +1,11 @@
 // The serving half of a table, filled from one vector class: every entry, so that none is null.
 #pragma once
 
-#include "kernels/cpu/attention.inl.h"
+#include "kernels/cpu/attention_float.inl.h"
+#include "kernels/cpu/attention_q8.inl.h"
 #include "kernels/cpu/matmul.inl.h"
 #include "kernels/cpu/rows.inl.h"
-#include "kernels/reference/reference.h"
+#include "kernels/cpu/write_kv.inl.h"
 #include "kernels/serve_tables.h"
 
 namespace bakestone {
@@ -15,6 +16,12 @@ constexpr void FillType(ServeKernels& t) {
   constexpr int kIndex = static_cast<int>(kType);
   t.matmul[kIndex] = {MatMul<V, kType>, MatMulExact<V, kType>};
   t.dequantize[kIndex] = {DequantizeStrip<V, kType>, DequantizeRows<V, kType>};
+}
+
+template <class V, template <class> class Writer, template <class> class Pages>
+constexpr void FillAttention(ServeKernels& t) {
+  t.attention[static_cast<int>(Writer<V>::kElement)] = {WriteKv<V, Writer>, RunAttention<V, Pages>,
+                                                        RunSegment<V, Pages>, MergeSegments<V, PagesF32>};
 }
 
 template <class V>
@@ -43,13 +50,10 @@ constexpr ServeKernels MakeTable() {
             Binary<V, AddOp<V>>,
             ComputeSoftmaxStats<V>,
             Softmax<V>};
-  // Writing a token is a scatter of 2-byte stores: nothing to gain from vectors.
-  t.attention[static_cast<int>(KvElement::kBF16)] = {reference::WriteKvBF16,
-                                                     RunAttention<V, PageBF16<V>>,
-                                                     RunSegment<V, PageBF16<V>>, MergeSegments<V>};
-  t.attention[static_cast<int>(KvElement::kF32)] = {reference::WriteKvF32,
-                                                    RunAttention<V, PageF32<V>>,
-                                                    RunSegment<V, PageF32<V>>, MergeSegments<V>};
+  FillAttention<V, WriterBF16, PagesBF16>(t);
+  FillAttention<V, WriterF32, PagesF32>(t);
+  FillAttention<V, WriterF16, PagesF16>(t);
+  FillAttention<V, WriterQ8, PagesQ8>(t);
   return t;
 }
 

@@ -14,6 +14,8 @@ float RoundBF16(float x) noexcept;
 bool IsFinite(float x) noexcept;
 void SetError(uint32_t* error, uint32_t bit) noexcept;
 float SwiGlu(float gate, float up) noexcept;
+// One scale over n values: q = RNE(x * (127 / amax)), d = amax / 127; amax below 2^-100 gives zeros.
+float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) noexcept;
 
 // matmul.cc
 void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept;
@@ -34,16 +36,14 @@ void ComputeSoftmaxStats(const float* x, int64_t stride, int64_t k, SoftmaxStats
                          Range rows) noexcept;
 void Softmax(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
 // attention.cc
-void WriteKvBF16(const WriteKvArgs& args, const KvRun& run, Range rows) noexcept;
-void WriteKvF32(const WriteKvArgs& args, const KvRun& run, Range rows) noexcept;
-void AttentionBF16(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
-                   void* scratch) noexcept;
-void AttentionF32(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
-                  void* scratch) noexcept;
-void SegmentBF16(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
-                 int64_t segment, float* partial, void* scratch) noexcept;
-void SegmentF32(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
-                int64_t segment, float* partial, void* scratch) noexcept;
+template <KvElement kElement>
+struct AttentionOf {
+  static void Write(const WriteKvArgs& args, const KvRun& run, Range rows) noexcept;
+  static void Attend(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                     void* scratch) noexcept;
+  static void Segment(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                      int64_t segment, float* partial, void* scratch) noexcept;
+};
 void MergeSegments(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
                    const float* partials, void* scratch) noexcept;
 

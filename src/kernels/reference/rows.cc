@@ -28,10 +28,7 @@ void SetError(uint32_t* error, uint32_t bit) noexcept {
 
 float SwiGlu(float gate, float up) noexcept { return gate / (1.0f + math::Exp(-gate)) * up; }
 
-namespace {
-
-// One scale over n values: q = RNE(x * (127 / amax)), d = amax / 127; amax below 2^-100 gives zeros.
-float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) {
+float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) noexcept {
   float amax = 0;
   bool finite = true;
   for (int64_t i = 0; i < n; ++i) {
@@ -47,6 +44,8 @@ float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) {
   for (int64_t i = 0; i < n; ++i) q[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
   return amax / 127.0f;
 }
+
+namespace {
 
 int16_t Sum(const int8_t* q, int64_t n) {
   int sum = 0;

@@ -4,6 +4,12 @@
 namespace bakestone {
 namespace {
 
+template <KvElement kElement>
+constexpr void FillAttention(ServeKernels& t) {
+  using Of = reference::AttentionOf<kElement>;
+  t.attention[static_cast<int>(kElement)] = {Of::Write, Of::Attend, Of::Segment, reference::MergeSegments};
+}
+
 constexpr ServeKernels MakeTable() {
   using namespace reference;
   ServeKernels t{};
@@ -16,10 +22,10 @@ constexpr ServeKernels MakeTable() {
             Add,
             ComputeSoftmaxStats,
             Softmax};
-  t.attention[static_cast<int>(KvElement::kBF16)] = {WriteKvBF16, AttentionBF16, SegmentBF16,
-                                                     MergeSegments};
-  t.attention[static_cast<int>(KvElement::kF32)] = {WriteKvF32, AttentionF32, SegmentF32,
-                                                    MergeSegments};
+  FillAttention<KvElement::kBF16>(t);
+  FillAttention<KvElement::kF32>(t);
+  FillAttention<KvElement::kF16>(t);
+  FillAttention<KvElement::kQ8_0>(t);
   return t;
 }
 

@@ -1,0 +1,274 @@
+// Attention's products over pages of bf16, f16 and f32: pair order, one lane a key (scores) or a channel
+// (values). A pair is two channels of a key, or two slots of a value.
+#pragma once
+
+#include "kernels/cpu/attention.inl.h"
+
+namespace bakestone {
+namespace {
+
+// Sixteen pairs from p; `second` bytes on from p is the other half of each, unless they are interleaved.
+template <class V>
+struct ElementBF16 {
+  static constexpr int64_t kBytes = 2, kLane = 4;  // lane: bytes from one key, or channel, to the next
+  BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return RoundBF16<V>(x); }
+  BAKESTONE_INLINE static typename V::F Probability(typename V::F x) {  // x <= 0
+    return RoundBF16<V>(ExpOrZero<V>(x));
+  }
+  BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t, typename V::F& even,
+                                    typename V::F& odd) {
+    even = V::LoadEven(p);
+    odd = V::LoadOdd(p);
+  }
+  BAKESTONE_INLINE static void LoadN(const uint8_t* p, int64_t, int64_t n, typename V::F& even,
+                                     typename V::F& odd) {
+    const auto pairs = V::Bits(V::LoadN(reinterpret_cast<const float*>(p), n));
+    even = V::OfBits(V::template Shl<16>(pairs));
+    odd = V::OfBits(V::AndI(pairs, V::SetI(static_cast<int32_t>(0xFFFF0000u))));
+  }
+};
+
+template <class V>
+struct ElementF16 {
+  static constexpr int64_t kBytes = 2, kLane = 2;
+  BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
+  BAKESTONE_INLINE static typename V::F Probability(typename V::F x) {
+    return V::KeepFrom(ExpOrZero<V>(x), 0x1p-50f);
+  }
+  BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t second, typename V::F& even,
+                                    typename V::F& odd) {
+    even = V::LoadHalf(p);
+    odd = V::LoadHalf(p + second);
+  }
+  BAKESTONE_INLINE static void LoadN(const uint8_t* p, int64_t second, int64_t n,
+                                     typename V::F& even, typename V::F& odd) {
+    alignas(64) uint8_t halves[64] = {};
+    for (int64_t i = 0; i < 2 * n; ++i) {
+      halves[i] = p[i];
+      halves[32 + i] = p[second + i];
+    }
+    Load(halves, 32, even, odd);
+  }
+};
+
+template <class V>
+struct ElementF32 {
+  static constexpr int64_t kBytes = 4, kLane = 4;
+  BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
+  BAKESTONE_INLINE static typename V::F Probability(typename V::F x) { return Exp<V>(x); }
+  BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t second, typename V::F& even,
+                                    typename V::F& odd) {
+    even = V::Load(reinterpret_cast<const float*>(p));
+    odd = V::Load(reinterpret_cast<const float*>(p + second));
+  }
+  BAKESTONE_INLINE static void LoadN(const uint8_t* p, int64_t second, int64_t n,
+                                     typename V::F& even, typename V::F& odd) {
+    even = V::LoadN(reinterpret_cast<const float*>(p), n);
+    odd = V::LoadN(reinterpret_cast<const float*>(p + second), n);
+  }
+};
+
+// sum[i][v] = even + odd over n (even, <= 32) steps of a[i][k] * b[v][k]; lanes of the last vector: those
+// below `lanes`.
+template <class V, class E, int kR, int kW, bool kPart = false>
+BAKESTONE_INLINE void PairSums(const float* const (&a)[kR], const uint8_t* const (&b)[kW],
+                               int64_t second, int64_t n, typename V::F (&sum)[kR][kW],
+                               int64_t lanes = 16) {
+  typename V::F even[kR][kW], odd[kR][kW];
+#pragma GCC unroll 8
+  for (int i = 0; i < kR; ++i) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kW; ++v) even[i][v] = odd[i][v] = V::Zero();
+  }
+  int64_t offset = 0;
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < n; k += 2, offset += 2 * second) {
+    typename V::F b0[kW], b1[kW];
+#pragma GCC unroll 8
+    for (int v = 0; v < kW; ++v) {
+      if constexpr (kPart) {
+        E::LoadN(b[v] + offset, second, lanes, b0[v], b1[v]);
+      } else {
+        E::Load(b[v] + offset, second, b0[v], b1[v]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kR; ++i) {
+      const auto a0 = V::Set(a[i][k]), a1 = V::Set(a[i][k + 1]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kW; ++v) {
+        even[i][v] = V::Fma(b0[v], a0, even[i][v]);
+        odd[i][v] = V::Fma(b1[v], a1, odd[i][v]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kR; ++i) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kW; ++v) sum[i][v] = V::Add(even[i][v], odd[i][v]);
+  }
+}
+
+template <class V, template <class> class Element>
+class FloatPages {
+ public:
+  using E = Element<V>;
+  using F = typename V::F;
+  using Tile = TileRows<V>;
+
+  BAKESTONE_INLINE static F Probability(F x) { return E::Probability(x); }
+
+  BAKESTONE_INLINE void Prepare(const Tile& t, ScratchFloats& floats) {
+    q_ = floats.Take(t.count * t.dim);
+    head_offset_ = t.kv_head * t.dim * kKvBlock * E::kBytes;
+    for (int64_t row = 0; row < t.count; ++row) {
+      const float* q = t.Query(row);
+      for (int64_t d = 0; d < t.dim; d += 16) {
+        V::StoreN(q_ + row * t.dim + d, E::Round(V::LoadN(q + d, t.dim - d)), t.dim - d);
+      }
+    }
+  }
+
+  // The scores of up to kTileRows rows from `row` on, of `left`; returns how many.
+  BAKESTONE_INLINE int64_t Scores(const Tile& t, int64_t row, int64_t left, int64_t j0) const {
+    return ForRows(left, [&](auto rows) __attribute__((always_inline)) {
+      ScoreRows<decltype(rows)::value>(t, row, j0);
+    });
+  }
+  BAKESTONE_INLINE int64_t AddValues(const Tile& t, int64_t row, int64_t left, int64_t j0) const {
+    return ForRows(left, [&](auto rows) __attribute__((always_inline)) {
+      ValueRows<decltype(rows)::value>(t, row, j0);
+    });
+  }
+
+ private:
+  template <int kR>
+  struct Rows {
+    static constexpr int value = kR;
+  };
+
+  template <class Body>
+  BAKESTONE_INLINE static int64_t ForRows(int64_t left, const Body& body) {
+    switch (left) {
+      case 1: body(Rows<1>()); return 1;
+      case 2: body(Rows<2>()); return 2;
+      case 3: body(Rows<3>()); return 3;
+      default: break;
+    }
+    if constexpr (kTileRows<V> > 3) {
+      switch (left) {
+        case 4: body(Rows<4>()); return 4;
+        case 5: body(Rows<5>()); return 5;
+        default: body(Rows<6>()); return 6;
+      }
+    } else {
+      body(Rows<3>());
+      return 3;
+    }
+  }
+
+  template <int kR>
+  [[gnu::noinline]] void ScoreRows(const Tile& t, int64_t row, int64_t j0) const {
+    const bool both = t.end[row + kR - 1] > kKvBlock;  // the last row sees the most
+    const uint8_t* page[2];
+    page[0] = t.run.k_pages[j0 / kKvBlock] + head_offset_;
+    page[1] = both ? t.run.k_pages[j0 / kKvBlock + 1] + head_offset_ : page[0];
+    constexpr int kW = V::kPairWidth;
+    if constexpr (kW == 2 && kR <= 3) {  // few rows: twice the width keeps as many chains in flight
+      if (both) {
+        const uint8_t* keys[4] = {page[0], page[0] + 16 * E::kLane, page[1], page[1] + 16 * E::kLane};
+        ScoreVectors<kR, 4>(t, row, keys, 0);
+        return;
+      }
+    }
+    for (int64_t j = 0; j < (both ? kKvStep : kKvBlock); j += 16 * kW) {
+      const uint8_t* keys[kW];
+#pragma GCC unroll 8
+      for (int v = 0; v < kW; ++v) {
+        keys[v] = page[j / kKvBlock] + (j % kKvBlock + 16 * v) * E::kLane;
+      }
+      ScoreVectors<kR, kW>(t, row, keys, j);
+    }
+  }
+
+  template <int kR, int kW>
+  BAKESTONE_INLINE void ScoreVectors(const Tile& t, int64_t row, const uint8_t* (&keys)[kW],
+                                     int64_t j) const {
+    const float* q[kR];
+    for (int i = 0; i < kR; ++i) q[i] = q_ + (row + i) * t.dim;
+    constexpr int64_t kSecond = kKvBlock * E::kBytes;
+    const auto scale = V::Set(t.args.scale);
+    float* out = t.scores + row * kKvStep + j;
+    for (int64_t d = 0; d < t.dim; d += 32) {
+      F sum[kR][kW];
+      PairSums<V, E, kR, kW>(q, keys, kSecond, t.dim - d < 32 ? t.dim - d : 32, sum);
+      const bool last = d + 32 >= t.dim;
+#pragma GCC unroll 8
+      for (int i = 0; i < kR; ++i) {
+        q[i] += 32;
+#pragma GCC unroll 8
+        for (int v = 0; v < kW; ++v) {
+          float* s = out + i * kKvStep + 16 * v;
+          const auto total = V::Add(d == 0 ? V::Zero() : V::Load(s), sum[i][v]);
+          V::Store(s, last ? V::Mul(total, scale) : total);
+        }
+      }
+#pragma GCC unroll 8
+      for (int v = 0; v < kW; ++v) keys[v] += 32 * kSecond;
+    }
+  }
+
+  // acc = acc * rescale, then + even + odd for each block that the row sees.
+  template <int kR>
+  [[gnu::noinline]] void ValueRows(const Tile& t, int64_t row, int64_t j0) const {
+    for (int64_t block = 0; block < kKvStep; block += kKvBlock) {
+      bool sees[kR], any = false;
+      for (int i = 0; i < kR; ++i) any |= sees[i] = t.Sees(row + i, block);
+      if (!any && block != 0) continue;
+      const uint8_t* page = t.run.v_pages[(j0 + block) / kKvBlock] + head_offset_;
+      constexpr int kW = V::kPairWidth;
+      int64_t d = 0;
+      if constexpr (kW == 2 && kR <= 3) {
+        for (; d + 64 <= t.dim; d += 64) ValueVectors<kR, 4>(t, row, block, page, d, sees);
+      }
+      for (; d + 16 * kW <= t.dim; d += 16 * kW) ValueVectors<kR, kW>(t, row, block, page, d, sees);
+      for (; d + 16 <= t.dim; d += 16) ValueVectors<kR, 1>(t, row, block, page, d, sees);
+      if (d < t.dim) ValueVectors<kR, 1, true>(t, row, block, page, d, sees);
+    }
+  }
+
+  template <int kR, int kW, bool kPart = false>
+  BAKESTONE_INLINE void ValueVectors(const Tile& t, int64_t row, int64_t block, const uint8_t* page,
+                                     int64_t d, const bool (&sees)[kR]) const {
+    const float* p[kR];
+    for (int i = 0; i < kR; ++i) p[i] = t.scores + (row + i) * kKvStep + block;
+    const uint8_t* values[kW];
+    for (int v = 0; v < kW; ++v) values[v] = page + (d + 16 * v) * E::kLane;
+    F sum[kR][kW];
+    PairSums<V, E, kR, kW, kPart>(p, values, t.dim * E::kBytes, kKvBlock, sum, t.dim - d);
+#pragma GCC unroll 8
+    for (int i = 0; i < kR; ++i) {
+      float* acc = t.acc + (row + i) * t.width + d;
+      const auto rescale = V::Set(t.rescale[row + i]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kW; ++v) {
+        auto sofar = V::Load(acc + 16 * v);
+        if (block == 0) sofar = V::Mul(sofar, rescale);
+        V::Store(acc + 16 * v, sees[i] ? V::Add(sofar, sum[i][v]) : sofar);
+      }
+    }
+  }
+
+  float* q_ = nullptr;  // [count][D]
+  int64_t head_offset_ = 0;
+};
+
+template <class V>
+using PagesBF16 = FloatPages<V, ElementBF16>;
+template <class V>
+using PagesF16 = FloatPages<V, ElementF16>;
+template <class V>
+using PagesF32 = FloatPages<V, ElementF32>;
+
+}  // namespace
+}  // namespace bakestone
