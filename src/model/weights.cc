@@ -37,8 +37,13 @@ bool IsPlain(DType type) {
 // Takes the tensors of one file, each once.
 class WeightsLoader {
  public:
-  WeightsLoader(const GgufFile& file, const ModelConfig& config, ThreadPool& pool)
-      : file_(file), config_(config), pool_(pool) {}
+  WeightsLoader(const GgufFile& file, const ModelConfig& config, ThreadPool& pool, Arena& panels)
+      : file_(file), config_(config), pool_(pool), panels_(panels) {
+    int64_t bytes = 0;
+    for (const GgufTensor& tensor : file.tensors()) bytes += static_cast<int64_t>(tensor.data.size());
+    const Arena::Scope reserve(panels_);
+    panels_.Take<uint8_t>(bytes + bytes / 32);  // panels are at most 3 % larger
+  }
 
   Weight Matrix(const std::string& name, LinearShape shape, bool permuted) {
     const GgufTensor& tensor = Take(name + ".weight");
@@ -46,17 +51,21 @@ class WeightsLoader {
       Throw(ErrorCode::kCorrupt, "{}: tensor '{}': expected shape {} x {}, found {}", file_.name(),
             tensor.name, shape.k, shape.n, ShapeText(tensor));
     }
-    if (!PanelTypeOf(tensor.type)) {
+    const auto type = PanelTypeOf(tensor.type);
+    if (!type) {
       Throw(ErrorCode::kUnsupported, "{}: tensor '{}': expected a type of weights, found {}",
             file_.name(), tensor.name, DTypeName(tensor.type));
     }
     const std::vector<int32_t> row_map = permuted ? FileRows(shape.n) : std::vector<int32_t>();
-    ops::PackedMatrix packed =
-        ops::Pack(pool_, tensor.type, tensor.data.data(), shape.n, shape.k, row_map);
     Weight weight;
     weight.disk_type_ = tensor.type;
-    weight.panel_ = packed.panel;
-    weight.storage_ = std::move(packed.storage);
+    weight.panel_ = ops::Pack(pool_, {.type = *type,
+                                      .rows = tensor.data.data(),
+                                      .n = shape.n,
+                                      .k = shape.k,
+                                      .row_map = row_map.empty() ? nullptr : row_map.data(),
+                                      .panel = panels_.Take<uint8_t>(
+                                          PanelBytes(*type, shape.n, shape.k))});
     weight.bias_ = Bias(name + ".bias", shape.n, row_map);
     if (!file_.mapping().bytes().empty()) file_.mapping().Forget(tensor.data);
     return weight;
@@ -138,6 +147,7 @@ class WeightsLoader {
   const GgufFile& file_;
   const ModelConfig& config_;
   ThreadPool& pool_;
+  Arena& panels_;
   std::unordered_set<std::string_view> taken_;
 };
 
@@ -168,8 +178,8 @@ const Weight& LayerWeights::at(Site site) const {
 
 std::unique_ptr<Weights> Weights::Load(const GgufFile& file, const ModelConfig& config,
                                        const KernelTable&, ThreadPool& pool) {
-  WeightsLoader loader(file, config, pool);
   auto weights = std::make_unique<Weights>();
+  WeightsLoader loader(file, config, pool, weights->panels_);
   const LinearShape table = {.n = config.vocab_size, .k = config.hidden_dim};
   weights->embedding = loader.Matrix("token_embd", table, false);
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {

@@ -14,7 +14,7 @@
 #include "kernels/kernel_table.h"
 #include "model/config.h"
 #include "model/linear_id.h"
-#include "tensor/buffer.h"
+#include "tensor/arena.h"
 #include "tensor/dtype.h"
 #include "tensor/matrix_view.h"
 
@@ -32,13 +32,12 @@ class Weight {
   const float* bias() const noexcept { return bias_.empty() ? nullptr : bias_.data(); }  // [n] or null
   // f32 rows [begin, end) -> out [end - begin, k]: embedding look-up, merge, judging.
   void DequantizeRows(const KernelTable& kernels, Range rows, MatrixView<float> out) const noexcept;
-  int64_t bytes() const noexcept { return static_cast<int64_t>(storage_.size()); }
+  int64_t bytes() const noexcept { return PanelBytes(panel_.type, panel_.n, panel_.k); }
 
  private:
   friend class WeightsLoader;
   DType disk_type_ = DType::kF32;
   Panel panel_{};
-  Buffer<uint8_t> storage_;
   std::vector<float> bias_;
 };
 
@@ -61,6 +60,9 @@ class Weights {
   const Weight& head() const noexcept { return untied_head ? *untied_head : embedding; }
   std::unique_ptr<Weight> untied_head;
   int64_t bytes() const noexcept;
+
+ private:
+  Arena panels_;  // all of them, in the order of use: one block, on huge pages
 };
 
 }  // namespace bakestone

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "kernels/pack.h"
 
 namespace bakestone::ops {
 namespace {
@@ -79,12 +78,15 @@ PackedMatrix Pack(ThreadPool& pool, DType type, const uint8_t* rows, int64_t n, 
   BAKESTONE_CHECK(n > 0 && k > 0 && (row_map.empty() || static_cast<int64_t>(row_map.size()) == n));
   PackedMatrix out;
   out.storage = Buffer<uint8_t>(PanelBytes(*panel_type, n, k));
-  out.panel = {out.storage.data(), n, k, *panel_type};
-  const PackArgs args{*panel_type, rows, n, k, row_map.empty() ? nullptr : row_map.data(),
-                      out.storage.data()};
-  pool.ParallelFor(NumStrips(n), 4,
-                   [&](int64_t begin, int64_t end, int) { PackStrips(args, {begin, end}); });
+  out.panel = Pack(pool, {*panel_type, rows, n, k, row_map.empty() ? nullptr : row_map.data(),
+                          out.storage.data()});
   return out;
+}
+
+Panel Pack(ThreadPool& pool, const PackArgs& args) {
+  pool.ParallelFor(NumStrips(args.n), 4,
+                   [&](int64_t begin, int64_t end, int) { PackStrips(args, {begin, end}); });
+  return {args.panel, args.n, args.k, args.type};
 }
 
 ActType ActTypeFor(PanelType type, Precision precision) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/pack.h"
 #include "ops/context.h"
 #include "ops/quantized_rows.h"
 #include "tensor/buffer.h"
@@ -26,6 +27,9 @@ struct PackedMatrix {
 // row_map[i] ([n], or empty for none). Throws kUnsupported for a type no matrix has, kOutOfMemory.
 PackedMatrix Pack(ThreadPool& pool, DType type, const uint8_t* rows, int64_t n, int64_t k,
                   std::span<const int32_t> row_map = {});
+
+// Packs into args.panel, which must outlive the result. args.k is a multiple of the type's block.
+Panel Pack(ThreadPool& pool, const PackArgs& args);
 
 // The form of activations that `type` takes at this precision.
 ActType ActTypeFor(PanelType type, Precision precision);
