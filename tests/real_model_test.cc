@@ -30,9 +30,9 @@ class RealModel : public ::testing::Test {
     delete pool_;
   }
   const Model& model() { return **model_; }
-  testing::LogitDistance Measure(Precision precision) {
+  testing::LogitDistance Measure(Precision precision, KvType type = KvType::kBf16) {
     Exec exec(ChooseKernels(nullptr), *pool_, precision);
-    return testing::Measure(*model().decoder, exec, goldens_, 128);
+    return testing::Measure(*model().decoder, exec, goldens_, 128, nullptr, type);
   }
 
   static inline ThreadPool* pool_ = nullptr;
@@ -77,6 +77,16 @@ TEST_F(RealModel, ServedDistributionsAreCloseToTheReference) {
               100 * distance.top1_agreement());
   EXPECT_LT(distance.mean_kl(), 1.05 * 0.00253);  // llama.cpp's over these positions
   EXPECT_GT(distance.top1_agreement(), 0.955);
+}
+
+TEST_F(RealModel, OtherTypesOfKeysAndValuesAreAboutAsClose) {
+  const double bf16 = Measure(Precision::kServe).mean_kl();
+  for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+    const testing::LogitDistance distance = Measure(Precision::kServe, type);
+    std::printf("serve, keys and values in %s: mean KL %.5f nats (bf16 %.5f), largest %.4f, top-1 agreement %.2f %%\n",
+                KvTypeName(type), distance.mean_kl(), bf16, distance.max_kl, 100 * distance.top1_agreement());
+    EXPECT_LT(distance.mean_kl(), bf16 + (type == KvType::kF16 ? 2e-4 : 1e-3));
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "cli/flags.h"
 #include "kernels/isa.h"
 
 namespace bakestone::cli {
@@ -42,6 +43,14 @@ int NumThreads(std::optional<int64_t> flag) {
     return static_cast<int>(value);
   }
   return UsableCores();
+}
+
+KvType KvTypeOf(const std::string& verb, const std::string& name) {
+  try {
+    return ParseKvType(name);
+  } catch (const Error& error) {
+    throw UsageError(verb + ": --kv-type: " + error.what());
+  }
 }
 
 const KernelTable& Kernels() {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/kernel_table.h"
+#include "model/sequence_state.h"
 
 namespace bakestone::cli {
 
@@ -15,6 +16,9 @@ std::filesystem::path HomeFolder();
 
 // --threads if given, else $BAKESTONE_THREADS, else the cores this process may use.
 int NumThreads(std::optional<int64_t> flag);
+
+// Of --kv-type; a name that serving does not know is a wrong command line (UsageError) of that verb.
+KvType KvTypeOf(const std::string& verb, const std::string& name);
 
 // The fastest kernel table of this machine, lowered by $BAKESTONE_ISA.
 const KernelTable& Kernels();

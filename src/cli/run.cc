@@ -28,6 +28,7 @@ struct Options {
   std::string model;
   std::optional<std::string> prompt, adapter, system;
   std::optional<int64_t> max_tokens, threads, seed;
+  KvType kv_type = KvType::kBf16;
   int64_t top_k = 0, kv_megabytes = 512, max_context = 8192;
   SamplingParams sampling{.temperature = 0.7, .top_p = 0.95};
   std::vector<std::string> stop;
@@ -38,6 +39,7 @@ struct Options {
 Options Parse(const Arguments& arguments) {
   Options options;
   SamplingParams& sampling = options.sampling;
+  std::string kv_type = KvTypeName(options.kv_type);
   Flags flags("run",
               "Ask a model one thing, or chat with it (without a prompt). In a chat a line that ends with \\ goes "
               "on, \"\"\" opens and closes a block of lines, Ctrl-C stops the answer, /clear forgets the "
@@ -60,10 +62,12 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--raw", &options.raw, "Continue the prompt as plain text, without the chat template");
   flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
   flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values");
+  flags.Add("--kv-type", &kv_type, "Keep keys and values as bf16, f16 or q8_0 (9/16 of the memory)");
   flags.Add("--max-context", &options.max_context, 1, int64_t{1} << 24, "Tokens of conversation and answer");
   AddSpeculationFlags(flags, &options.speculation);
   flags.Add("--json", &options.json, "Print one JSON object an answer");
   flags.Parse(arguments);
+  options.kv_type = KvTypeOf("run", kv_type);
   if (options.raw && options.system) throw UsageError("run: --system needs the chat template, --raw leaves it out");
   sampling.top_k = static_cast<int32_t>(options.top_k);
   return options;
@@ -74,7 +78,7 @@ class Talk {
   Talk(const Options& options, ThreadPool& pool)
       : options_(options), model_(Model::Load(ResolveModel(options.model), Kernels(), pool)),
         adapter_(options.adapter ? LoadAdapter(*options.adapter, *model_) : nullptr),
-        engine_(model_, Kernels(), pool, EngineOptions{.kv_bytes = options.kv_megabytes << 20, .max_context = options.max_context,
+        engine_(model_, Kernels(), pool, EngineOptions{.kv_bytes = options.kv_megabytes << 20, .kv_type = options.kv_type, .max_context = options.max_context,
                               .default_max_tokens = options.max_context,
                               .speculation = MakeSpeculation(options.speculation, pool)}) {
     Clear();

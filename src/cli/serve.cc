@@ -27,6 +27,7 @@ struct Options {
   std::optional<std::string> key_file;
   std::vector<std::string> allowed_hosts;
   std::optional<int64_t> threads;
+  KvType kv_type = KvType::kBf16;
   int64_t kv_megabytes = 512, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
   SpeculationFlags speculation;
   bool no_prefix_cache = false;
@@ -34,6 +35,7 @@ struct Options {
 
 Options Parse(const Arguments& arguments) {
   Options options;
+  std::string kv_type = KvTypeName(options.kv_type);
   Flags flags("serve",
               "Serve models with OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models. Its address "
               "goes to stdout once it listens. SIGTERM or Ctrl-C lets admitted answers finish.",
@@ -46,6 +48,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--allowed-host", &options.allowed_hosts, "A Host name to answer to, beyond localhost and IP addresses");
   flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
   flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values, of all models");
+  flags.Add("--kv-type", &kv_type, "Keep keys and values as bf16, f16 or q8_0 (9/16 of the memory)");
   flags.Add("--max-context", &options.max_context, 0, int64_t{1} << 24, "Tokens of prompt and answer; 0: what the model allows");
   flags.Add("--default-max-tokens", &options.default_max_tokens, 1, int64_t{1} << 24,
             "Longest answer of a request that does not say; memory is set aside for it");
@@ -55,6 +58,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--no-prefix-cache", &options.no_prefix_cache, "Compute every prompt anew");
   AddSpeculationFlags(flags, &options.speculation);
   flags.Parse(arguments);
+  options.kv_type = KvTypeOf("serve", kv_type);
   if (options.models.empty()) throw UsageError("serve: expected at least one MODEL; see 'bakestone serve --help'");
   return options;
 }
@@ -89,6 +93,7 @@ Loaded Load(const Options& options) {
     const auto model = Model::Load(path, Kernels(), pool);
     EngineOptions engine;
     engine.kv_bytes = (options.kv_megabytes << 20) / count;
+    engine.kv_type = options.kv_type;
     engine.prefix_cache = !options.no_prefix_cache;
     engine.max_context = options.max_context;
     engine.default_max_tokens = options.default_max_tokens;

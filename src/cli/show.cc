@@ -30,7 +30,8 @@ Json Describe(const GgufFile& file) {
   if (file.Has("general.license")) licence = file.GetString("general.license");
   const Licence parsed = ParseLicence(licence);
   const auto weights = static_cast<int64_t>(file.bytes().size());
-  const int64_t kv_token = KvPageBytes(config, KvType::kBf16) / kPageTokens;
+  const auto kv_bytes = [&](KvType type) { return KvPageBytes(config, type) / kPageTokens; };
+  const int64_t kv_token = kv_bytes(KvType::kBf16);
   return {{"file", file.name()},
           {"name", config.name},
           {"architecture", config.architecture},
@@ -54,6 +55,8 @@ Json Describe(const GgufFile& file) {
           {"gguf_version", file.version()},
           {"file_bytes", weights},
           {"kv_bytes_per_token", kv_token},
+          {"kv_bytes_per_token_by_type",
+           {{"bf16", kv_token}, {"f16", kv_bytes(KvType::kF16)}, {"q8_0", kv_bytes(KvType::kQ8_0)}}},
           {"memory_bytes_4096", weights + weights / 20 + 4096 * kv_token},
           {"memory_bytes_full_context", weights + weights / 20 + config.context_length * kv_token}};
 }
@@ -88,6 +91,9 @@ void Print(const Json& model) {
   fmt::print("memory         {:.2f} GB with a context of 4,096 tokens, {:.2f} GB with all {}\n",
              gigabytes("memory_bytes_4096"), gigabytes("memory_bytes_full_context"),
              number("context"));
+  const Json& by_type = model["kv_bytes_per_token_by_type"];
+  fmt::print("keys, values   {} bytes a token in bf16 or f16, {} in q8_0 (--kv-type)\n",
+             by_type["bf16"].get<int64_t>(), by_type["q8_0"].get<int64_t>());
 }
 
 }  // namespace

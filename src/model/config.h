@@ -34,7 +34,12 @@ struct ModelConfig {
   bool tied_embedding = false;
   bool permuted_qk = false;      // the file's q and k rows are interleaved (format/q_k_permute.h)
   RopeConfig rope;
+  std::vector<int64_t> windows;  // [num_layers]: tokens that a row of the layer sees, 0: all; empty: all
+  float attention_soft_cap = 0;  // c: scores become c * tanh(score / c); 0: as they are
 
+  int64_t window(int64_t layer) const {
+    return windows.empty() ? 0 : windows[static_cast<size_t>(layer)];
+  }
   int64_t q_dim() const { return num_heads * head_dim; }
   int64_t kv_dim() const { return num_kv_heads * head_dim; }
 };

@@ -88,6 +88,15 @@ TEST(Config, ReadsRopeScaling) {
             factors);
 }
 
+TEST(Config, AWindowShorterThanTheContextIsThatOfEveryLayer) {
+  Header header;
+  header.more = [](GgufWriter& writer) { writer.AddU32("llama.attention.sliding_window", 64); };
+  const ModelConfig config = Read(header.Bytes());
+  EXPECT_EQ(config.windows, std::vector<int64_t>(static_cast<size_t>(config.num_layers), 64));
+  header.more = [](GgufWriter& writer) { writer.AddU32("llama.attention.sliding_window", 1 << 30); };
+  EXPECT_EQ(Read(header.Bytes()).window(0), 0);
+}
+
 TEST(Config, NamesTheFieldOfAHostileValue) {
   ExpectError({.layers = 0}, ErrorCode::kCorrupt, HasSubstr("llama.block_count"));
   ExpectError({.layers = 4000000000u}, ErrorCode::kCorrupt, HasSubstr("found 4000000000"));
@@ -115,7 +124,6 @@ TEST(Config, RefusesMechanismsByName) {
     ExpectError(header, ErrorCode::kUnsupported, AllOf(HasSubstr(key), HasSubstr(what)));
   };
   refused("llama.expert_count", 8, "experts");
-  refused("llama.attention.sliding_window", 64, "sliding-window");
   refused("llama.rope.dimension_count", 8, "partial");
   refused("llama.attention.value_length", 8, "key length");
   Header adapter;

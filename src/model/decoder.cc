@@ -70,6 +70,7 @@ class Pass {
     ops::Embed(exec_.context, weights_.embedding.panel(), step_.tokens, x);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       const bool last = layer + 1 == config_.num_layers;
+      attention_.window = config_.window(layer);
       LoadPages(layer);
       x = Attention(layer, x, last && num_outputs() < all_.rows);
       if (x.rows == 0) return;
@@ -121,7 +122,8 @@ class Pass {
         .heads = config_.num_heads,
         .kv_heads = config_.num_kv_heads,
         .head_dim = config_.head_dim,
-        .element = exec_.precision == Precision::kExact ? KvElement::kF32 : KvElement::kBF16};
+        .element = exec_.precision == Precision::kExact ? KvElement::kF32 : KvElement::kBF16,
+        .soft_cap = config_.attention_soft_cap};
     const SequenceState* first = nullptr;
     size_t num_without = 0;
     for (const SequenceRun& run : step_.sequences) {
@@ -133,7 +135,7 @@ class Pass {
       BAKESTONE_CHECK(run.state->kv_type() == first->kv_type());
     }
     if (first != nullptr) {
-      attention_.element = first->kv_type() == KvType::kF32 ? KvElement::kF32 : KvElement::kBF16;
+      attention_.element = ElementOf(first->kv_type());
     }
     std::vector<ops::TemporaryPages>& temporary = exec_.scratch.run_pages;
     if (temporary.size() < num_without) temporary.resize(num_without);

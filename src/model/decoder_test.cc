@@ -113,13 +113,14 @@ struct RunOptions {
   Precision precision = Precision::kServe;
   const Adapter* adapter = nullptr;
   int64_t chunk = 64;
+  KvType kv_type = KvType::kBf16;  // at kServe
 };
 
 Rows Compute(const TestModel& model, const std::vector<int32_t>& tokens,
              const RunOptions& options = {}) {
   ThreadPool pool(options.threads);
   Exec exec(ChooseKernels(options.isa), pool, options.precision);
-  const KvType type = options.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
+  const KvType type = options.precision == Precision::kExact ? KvType::kF32 : options.kv_type;
   const auto allocator = MakeHeapAllocator(model.config, type, int64_t{1} << 30);
   Stream stream(model, *allocator, type, tokens, options.adapter);
   while (stream.left() > 0) {
@@ -137,6 +138,37 @@ TEST(Decoder, ChunkingDoesNotChangeTheBits) {
   ASSERT_EQ(whole.size(), 600u);
   for (const int64_t chunk : {1, 7, 32, 100}) {
     EXPECT_TRUE(Compute(model, tokens, {.chunk = chunk}) == whole) << chunk;
+  }
+}
+
+TEST(Decoder, EveryTypeOfKeysAndValuesGivesTheSameBitsForAnyChunkTableAndThreads) {
+  const TestModel model;
+  const std::vector<int32_t> tokens = Tokens(90, 6);
+  const Rows bf16 = Compute(model, tokens);
+  for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+    const Rows whole = Compute(model, tokens, {.chunk = 90, .kv_type = type});
+    EXPECT_FALSE(whole == bf16) << KvTypeName(type);
+    EXPECT_TRUE(Compute(model, tokens, {.chunk = 1, .kv_type = type}) == whole) << KvTypeName(type);
+    for (const KernelTable* table : AvailableKernels()) {
+      const RunOptions run = {.isa = IsaName(table->isa), .threads = 3, .chunk = 41, .kv_type = type};
+      EXPECT_TRUE(Compute(model, tokens, run) == whole) << KvTypeName(type) << " on " << run.isa;
+    }
+  }
+}
+
+TEST(Decoder, AWindowOfOneLayerHidesWhatIsBeforeItForAnyChunk) {
+  TestModel model;
+  const std::vector<int32_t> tokens = Tokens(90, 7);
+  const Rows plain = Compute(model, tokens);
+  model.config.windows.assign(static_cast<size_t>(model.config.num_layers), 0);
+  model.config.windows.back() = 90;
+  EXPECT_TRUE(Compute(model, tokens) == plain);
+  model.config.windows.back() = 20;
+  const Rows windowed = Compute(model, tokens, {.chunk = 90});
+  EXPECT_TRUE(std::equal(windowed.begin(), windowed.begin() + 20, plain.begin()));
+  EXPECT_FALSE(windowed[20] == plain[20]);
+  for (const KernelTable* table : AvailableKernels()) {
+    EXPECT_TRUE(Compute(model, tokens, {.isa = IsaName(table->isa), .threads = 2, .chunk = 13}) == windowed);
   }
 }
 

@@ -8,13 +8,9 @@
 namespace bakestone {
 namespace {
 
-int64_t ElementBytes(KvType type) {
-  return type == KvType::kBf16 ? 2 : 4;
-}
-
 // Bytes of the keys (or of the values) of one layer in one page.
 int64_t PartBytes(const ModelConfig& config, KvType type) {
-  return config.kv_dim() * kPageTokens * ElementBytes(type);
+  return config.num_kv_heads * KvHeadBytes(ElementOf(type), config.head_dim);
 }
 
 int64_t PagesFor(int64_t tokens) {
@@ -49,6 +45,24 @@ class HeapAllocator : public KvPageAllocator {
 };
 
 }  // namespace
+
+const char* KvTypeName(KvType type) noexcept {
+  constexpr const char* kNames[] = {"bf16", "f32", "f16", "q8_0"};
+  return kNames[static_cast<int>(type)];
+}
+
+KvType ParseKvType(std::string_view name) {
+  for (const KvType type : {KvType::kBf16, KvType::kF16, KvType::kQ8_0}) {
+    if (name == KvTypeName(type)) return type;
+  }
+  Throw(ErrorCode::kInvalidArgument, "type of keys and values: expected bf16, f16 or q8_0, found '{}'", name);
+}
+
+KvElement ElementOf(KvType type) noexcept {
+  static_assert(static_cast<int>(KvType::kF16) == static_cast<int>(KvElement::kF16) &&
+                static_cast<int>(KvType::kQ8_0) == static_cast<int>(KvElement::kQ8_0));
+  return static_cast<KvElement>(type);
+}
 
 int64_t KvPageBytes(const ModelConfig& config, KvType type) {
   return config.num_layers * 2 * PartBytes(config, type);

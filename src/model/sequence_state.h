@@ -8,14 +8,27 @@
 
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <vector>
 
+#include "kernels/kernel_table.h"
 #include "model/config.h"
 #include "tensor/buffer.h"
 
 namespace bakestone {
 
-enum class KvType : uint8_t { kBf16, kF32 };
+// How keys and values are kept. Do not renumber: prefix keys hash it.
+//   kBf16  the default
+//   kF32   for exact arithmetic (Precision::kExact)
+//   kF16   as much memory as bf16; closer to f32 (queries and probabilities stay f32)
+//   kQ8_0  9 bytes for bf16's 16: 8-bit integers, one f32 scale for 32 channels
+enum class KvType : uint8_t { kBf16, kF32, kF16, kQ8_0 };
+
+// "bf16", "f32", "f16", "q8_0".
+const char* KvTypeName(KvType type) noexcept;
+// The type of a name that serving can use: bf16, f16 or q8_0. Throws kInvalidArgument naming them.
+KvType ParseKvType(std::string_view name);
+KvElement ElementOf(KvType type) noexcept;
 
 inline constexpr int64_t kPageTokens = 32;
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <string>
 
 #include "base/error.h"
 
@@ -40,6 +41,29 @@ TEST_F(SequenceStateTest, APageHoldsKeysAndValuesOfAllLayers) {
   EXPECT_EQ(state.Values(0, 0) - state.Keys(0, 0), 1024);
   EXPECT_EQ(state.Keys(1, 0) - state.Keys(0, 0), 2048);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(state.Values(1, 0)) % 64, 0u);
+}
+
+TEST_F(SequenceStateTest, MemoryFollowsTheType) {
+  ModelConfig config = Config();
+  config.head_dim = 64;
+  const int64_t bf16 = KvPageBytes(config, KvType::kBf16);
+  EXPECT_EQ(KvPageBytes(config, KvType::kF16), bf16);
+  EXPECT_EQ(KvPageBytes(config, KvType::kQ8_0), bf16 / 16 * 9);
+}
+
+TEST(KvTypeNames, AreReadAndUnknownOnesRefused) {
+  for (const KvType type : {KvType::kBf16, KvType::kF16, KvType::kQ8_0}) {
+    EXPECT_EQ(ParseKvType(KvTypeName(type)), type);
+  }
+  for (const char* name : {"f32", "q4_0", "", "BF16"}) {
+    try {
+      ParseKvType(name);
+      FAIL() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(std::string(error.what()).find("bf16, f16 or q8_0"), std::string::npos);
+    }
+  }
 }
 
 TEST_F(SequenceStateTest, GrowsByPagesAndKeepsWhatIsCommitted) {

@@ -110,11 +110,13 @@ inline void Compare(const GoldenPosition& golden, std::span<const float> logits,
   distance.max_error = std::max(distance.max_error, error);
 }
 
-// Scores every text in chunks of `chunk` rows over one sequence state; adapter null: the base.
+// Scores every text in chunks of `chunk` rows over one sequence state; adapter null: the base. Keys and
+// values in served_type, or f32 at kExact.
 inline LogitDistance Measure(const Decoder& decoder, Exec& exec, const Goldens& goldens,
-                             int64_t chunk, const Adapter* adapter = nullptr) {
+                             int64_t chunk, const Adapter* adapter = nullptr,
+                             KvType served_type = KvType::kBf16) {
   const ModelConfig& config = decoder.config();
-  const KvType type = exec.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
+  const KvType type = exec.precision == Precision::kExact ? KvType::kF32 : served_type;
   const auto allocator = MakeHeapAllocator(config, type, int64_t{4} << 30);
   std::vector<float> hidden(static_cast<size_t>(chunk * config.hidden_dim));
   std::vector<float> logits(static_cast<size_t>(chunk * config.vocab_size));

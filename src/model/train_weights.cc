@@ -68,6 +68,12 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
       kernels_(kernels),
       pool_(pool),
       row_scratch_(static_cast<size_t>(pool.num_threads())) {
+  if (!config.windows.empty() || config.attention_soft_cap > 0) {
+    Throw(ErrorCode::kUnsupported,
+          "training: expected attention to all earlier tokens, found {}; this model can be served "
+          "but not trained",
+          config.windows.empty() ? "a soft cap" : "a sliding window");
+  }
   CheckDimension("hidden_dim", config.hidden_dim);
   CheckDimension("ffn_dim", config.ffn_dim);
   CheckDimension("num_heads * head_dim", config.q_dim());

@@ -21,6 +21,7 @@ bad 2 "expected a verb"
 bad 2 "unknown verb 'brew'" brew
 bad 2 "MODEL" run
 bad 2 "--max-tokens" run "$model" hello --max-tokens -3
+bad 2 "expected bf16, f16 or q8_0, found 'q3'" run "$model" hello --kv-type q3
 bad 2 "--threads" eval "$model" --text x --threads 0
 bad 2 "--text or --questions" eval "$model"
 bad 1 "found neither" show no-such-model

@@ -150,11 +150,14 @@ ModelConfig ReadLlama(const GgufFile& file) {
   ReadRope(reader, config);
   const int64_t window = reader.Size("attention.sliding_window",
                                      std::numeric_limits<uint32_t>::max(), config.context_length);
-  if (window < config.context_length) {
-    Throw(ErrorCode::kUnsupported,
-          "{}: {}: expected the context length {} or more, found {}: "
-          "sliding-window attention is not supported",
-          file.name(), reader.Key("attention.sliding_window"), config.context_length, window);
+  if (window < config.context_length) {  // Mistral's first model: the same in every layer
+    if (config.architecture != "llama") {
+      Throw(ErrorCode::kUnsupported,
+            "{}: {}: expected the context length {} or more, found {}: which layers of this "
+            "architecture have a window is not known",
+            file.name(), reader.Key("attention.sliding_window"), config.context_length, window);
+    }
+    config.windows.assign(static_cast<size_t>(config.num_layers), window);
   }
   const double eps = reader.Positive("attention.layer_norm_rms_epsilon", 1e-5);
   if (eps >= 1) {
