@@ -2,7 +2,9 @@
 #include <cstring>
 #include <string>
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -26,6 +28,14 @@ const char* MissingForAvx2() {
   if (!__builtin_cpu_supports("avx2")) return "AVX2";
   if (!__builtin_cpu_supports("fma")) return "FMA";
   if (!__builtin_cpu_supports("f16c")) return "F16C";
+  return nullptr;
+}
+
+// Not every compiler's __builtin_cpu_supports knows the name.
+const char* MissingForAvxVnni() {
+  if (const char* missing = MissingForAvx2()) return missing;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || (a & 1u << 4) == 0) return "AVX-VNNI";
   return nullptr;
 }
 
@@ -57,7 +67,7 @@ const char* MissingForNeonI8mm() {
 
 #endif
 
-constexpr int kMaxTables = 3;
+constexpr int kMaxTables = 4;
 
 // Slowest first.
 int Candidates(Candidate* out) {
@@ -65,10 +75,12 @@ int Candidates(Candidate* out) {
   out[0] = {&reference, nullptr};
 #if defined(__x86_64__)
   static const KernelTable avx2{Isa::kAvx2, kServeAvx2, kTrainAvx2};
+  static const KernelTable avxvnni{Isa::kAvxVnni, kServeAvxVnni, kTrainAvx2};
   static const KernelTable avx512{Isa::kAvx512, kServeAvx512, kTrainAvx512};
   out[1] = {&avx2, MissingForAvx2()};
-  out[2] = {&avx512, MissingForAvx512()};
-  return 3;
+  out[2] = {&avxvnni, MissingForAvxVnni()};
+  out[3] = {&avx512, MissingForAvx512()};
+  return 4;
 #elif defined(__aarch64__)
   static const KernelTable neon{Isa::kNeon, kServeNeon, kTrainReference};
   static const KernelTable i8mm{Isa::kNeonI8mm, kServeNeonI8mm, kTrainReference};
@@ -86,6 +98,7 @@ const char* IsaName(Isa isa) {
   switch (isa) {
     case Isa::kReference: return "reference";
     case Isa::kAvx2: return "avx2";
+    case Isa::kAvxVnni: return "avxvnni";
     case Isa::kAvx512: return "avx512";
     case Isa::kNeon: return "neon";
     case Isa::kNeonI8mm: return "neon_i8mm";

@@ -8,8 +8,9 @@ namespace bakestone {
 
 extern const ServeKernels kServeReference;
 #if defined(__x86_64__)
-extern const ServeKernels kServeAvx2;    // AVX2, FMA, F16C
-extern const ServeKernels kServeAvx512;  // F, BW, DQ, VL, VNNI
+extern const ServeKernels kServeAvx2;     // AVX2, FMA, F16C
+extern const ServeKernels kServeAvxVnni;  // and AVX-VNNI
+extern const ServeKernels kServeAvx512;   // F, BW, DQ, VL, VNNI
 #elif defined(__aarch64__)
 extern const ServeKernels kServeNeon;      // the dot product instructions
 extern const ServeKernels kServeNeonI8mm;  // and the int8 matrix extension

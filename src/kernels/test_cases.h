@@ -13,6 +13,10 @@
 
 namespace bakestone::testing {
 
+#if defined(__x86_64__)
+extern const ServeKernels kServeAvxVnniInAvx512;  // cpu/avxvnni_test.cc, in kernels_test only
+#endif
+
 // n floats of mean 0 and variance 1, times scale; every 97th is an outlier of eight times that.
 std::vector<float> RandomFloats(int64_t n, uint64_t seed, float scale = 1.0f);
 
