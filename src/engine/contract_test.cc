@@ -54,7 +54,7 @@ Usage ExpectGolden(Engine& engine, const std::vector<int>& numbers, const std::s
 }
 
 TEST(Contract, GoldensAreThereAndDiffer) {
-  EXPECT_EQ(Goldens().size(), static_cast<size_t>(kNumTranscripts + 1 + 6 + 6));
+  EXPECT_EQ(Goldens().size(), static_cast<size_t>(kNumTranscripts + 1 + 4 * 6));
   std::map<std::string, std::string> by_hash;
   for (const auto& [name, hash] : Goldens()) EXPECT_TRUE(by_hash.emplace(hash, name).second) << name;
 }
@@ -167,10 +167,19 @@ TEST(Contract, NeighboursComeAndGo) {
   }
 }
 
-TEST(Contract, OtherWeightsAndTheExactPrecision) {
+TEST(Contract, OtherWeightsKvTypesAndTheExactPrecision) {
   ThreadPool pool(1);
   Engine k_quants(TranscriptModel(true), testing::TestKernels(), pool, {.speculation = {.mode = Speculation::kAlways}});
   ExpectGolden(k_quants, Numbers(6), "k-quants");
+  for (const Speculation mode : {Speculation::kOff, Speculation::kAlways}) {  // wrong guesses lie in the pages, or none
+    Engine f16(TranscriptModel(false), testing::TestKernels(), pool, {.kv_type = KvType::kF16, .speculation = {.mode = mode}});
+    Engine q8_0(TranscriptModel(true), testing::TestKernels(), pool,
+                {.kv_type = KvType::kQ8_0, .fixed_chunk = 7, .speculation = {.mode = mode}});
+    ExpectGolden(f16, Numbers(6), "kv-f16");
+    EXPECT_GT(ExpectGolden(f16, Numbers(6), "kv-f16").cached_tokens, 0);
+    ExpectGolden(q8_0, Numbers(6), "kv-q8_0");
+    EXPECT_GT(ExpectGolden(q8_0, Numbers(6), "kv-q8_0").cached_tokens, 0);
+  }
   Engine exact(TranscriptModel(false), testing::TestKernels(), pool,
                {.kv_type = KvType::kF32, .precision = Precision::kExact, .fixed_chunk = 9,
                 .speculation = {.mode = Speculation::kAlways}});

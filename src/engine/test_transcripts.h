@@ -177,6 +177,12 @@ inline std::vector<TranscriptGolden> ComputeTranscripts(const KernelTable& kerne
   add("serve", serve, all);
   Engine k_quants(TranscriptModel(true), kernels, pool, options);
   add("k-quants", k_quants, {0, 1, 2, 3, 4, 5});
+  options.kv_type = KvType::kF16;
+  Engine f16(TranscriptModel(false), kernels, pool, options);
+  add("kv-f16", f16, {0, 1, 2, 3, 4, 5});
+  options.kv_type = KvType::kQ8_0;
+  Engine q8_0(TranscriptModel(true), kernels, pool, options);  // heads of 64 channels
+  add("kv-q8_0", q8_0, {0, 1, 2, 3, 4, 5});
   options.precision = Precision::kExact;
   options.kv_type = KvType::kF32;
   Engine exact(TranscriptModel(false), kernels, pool, options);
