@@ -14,12 +14,9 @@
 
 #include "base/thread_pool.h"
 #include "kernels/isa.h"
+#include "kernels/peak.h"
 #include "kernels/test_cases.h"
 #include "tensor/buffer.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace bakestone {
 namespace {
@@ -101,47 +98,18 @@ void MatMulBench(benchmark::State& state, const KernelTable& table, PanelType ty
       Counter((s.m == 1 ? bytes : products) / limit, Counter::kIsIterationInvariantRate);
 }
 
-#if defined(__x86_64__)
-// Seconds of n rounds of twelve independent multiply-adds of 16 floats: two of each that AVX2 needs.
-__attribute__((target("avx512f"))) double FmaSeconds512(int64_t n) {
-  __m512 sum[12], x = _mm512_set1_ps(0.5f);
-  for (__m512& s : sum) s = x;
-  benchmark::DoNotOptimize(x);
-  const double start = Seconds();
-  for (int64_t i = 0; i < n; ++i) {
-#pragma GCC unroll 12
-    for (__m512& s : sum) s = _mm512_fmadd_ps(s, x, x);
-  }
-  const double seconds = Seconds() - start;
-  for (__m512& s : sum) benchmark::DoNotOptimize(s);
-  return seconds;
-}
-__attribute__((target("avx2,fma"))) double FmaSeconds256(int64_t n) {
-  __m256 sum[12], x = _mm256_set1_ps(0.5f);
-  for (__m256& s : sum) s = x;
-  benchmark::DoNotOptimize(x);
-  const double start = Seconds();
-  for (int64_t i = 0; i < 2 * n; ++i) {
-#pragma GCC unroll 12
-    for (__m256& s : sum) s = _mm256_fmadd_ps(s, x, x);
-  }
-  const double seconds = Seconds() - start;
-  for (__m256& s : sum) benchmark::DoNotOptimize(s);
-  return seconds;
-}
-
 // f32 multiply-adds per second that one core can do with the table's registers.
 double PeakFma(const KernelTable& table) {
+  const Buffer<uint8_t> operands(kPeakOperandBytes, Fill::kZero);
+  alignas(64) float result[16];
   double best = 0;
   for (int round = 0; round < 10; ++round) {
-    const double seconds = table.isa == Isa::kAvx512 ? FmaSeconds512(100000) : FmaSeconds256(100000);
-    best = std::max(best, 100000.0 * 12 * 16 / seconds);
+    const double start = Seconds();
+    const int64_t products = PeakKernelsOf(table.isa).float_fma(100000, operands.data(), result);
+    best = std::max(best, static_cast<double>(products) / (Seconds() - start));
   }
   return best;
 }
-#else
-double PeakFma(const KernelTable& table) { return PeakProducts(table, PanelType::kF32); }
-#endif
 
 // Multiply-adds of what the rows see, and their share of this core's f32 limit.
 void AttentionBench(benchmark::State& state, const KernelTable& table, const testing::AttentionCase& c) {
