@@ -1,8 +1,10 @@
 #include <atomic>
+#include <chrono>
 #include <cfenv>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <thread>
 #include <thread>
 #include <vector>
 
@@ -11,6 +13,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash_memory.h"
 #include "base/machine.h"
 #include "base/mapped_file.h"
 #include "base/rng.h"
@@ -120,6 +123,45 @@ TEST(DropFromPageCache, LeavesTheContentsAndNamesWhatIsMissing) {
   DropFromPageCache(path);
   EXPECT_EQ(ReadFile(path), "hello");
   EXPECT_THROW(DropFromPageCache(path.string() + "-none"), Error);
+}
+
+TEST(HashMemory, RemembersASettledFileAndNoticesEveryChange) {
+  const auto folder = TestFolder("hashes");
+  const auto path = folder / "file";
+  const HashMemory memory(folder / "memory");
+  const auto notes = [&] {
+    std::error_code code;
+    const std::filesystem::directory_iterator all(folder / "memory", code);
+    return code ? 0 : std::distance(all, {});
+  };
+  WriteFileAtomically(path, "hello");
+  EXPECT_EQ(ToHex(memory.HashOf(path)), ToHex(HashOf("hello")));
+  EXPECT_EQ(ToHex(memory.HashOf(path, 2)), ToHex(HashOf("hel")));
+  EXPECT_EQ(ToHex(memory.HashOf(path, 20)), ToHex(HashOf("")));
+  std::this_thread::sleep_for(std::chrono::milliseconds(80));
+  EXPECT_EQ(ToHex(memory.HashOf(path)), ToHex(HashOf("hello")));
+  EXPECT_EQ(notes(), 1);
+  EXPECT_EQ(ToHex(memory.HashOf(path)), ToHex(HashOf("hello")));  // from the note
+  const auto time = std::filesystem::last_write_time(path);
+  std::ofstream(path) << "jello";
+  std::filesystem::last_write_time(path, time);
+  EXPECT_EQ(ToHex(memory.HashOf(path)), ToHex(HashOf("jello")));
+  EXPECT_THROW(memory.HashOf(folder / "none"), Error);
+}
+
+TEST(HashMemory, DoesNotBelieveADamagedNote) {
+  const auto folder = TestFolder("damaged_hashes");
+  WriteFileAtomically(folder / "file", "hello");
+  std::this_thread::sleep_for(std::chrono::milliseconds(80));
+  const HashMemory memory(folder / "memory");
+  memory.HashOf(folder / "file");
+  for (const auto& note : std::filesystem::directory_iterator(folder / "memory")) {
+    const std::string text = ReadFile(note.path());
+    for (const std::string& bad : {std::string(), text.substr(0, text.size() - 9), text.substr(0, text.size() - 2) + "x\n"}) {
+      std::ofstream(note.path()) << bad;
+      EXPECT_EQ(ToHex(memory.HashOf(folder / "file")), ToHex(HashOf("hello")));
+    }
+  }
 }
 
 TEST(MeasureStart, StopsAtTheFirstByteAndWaitsForTheEnd) {

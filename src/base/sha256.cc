@@ -2,6 +2,8 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/mapped_file.h"
 
@@ -39,7 +41,21 @@ Hash Sha256::Finish() {
 
 Hash HashOf(std::span<const uint8_t> bytes) { return Sha256().Update(bytes).Finish(); }
 Hash HashOf(std::string_view text) { return Sha256().Update(text).Finish(); }
-Hash HashOfFile(const std::filesystem::path& path) { return HashOf(MappedFile::Open(path).bytes()); }
+
+Hash HashOfFile(const std::filesystem::path& path, int64_t without_last) {
+  // Pieces are let go as they are hashed: the file is never resident as a whole on our account.
+  constexpr size_t kPiece = size_t{1} << 22;
+  const MappedFile file = MappedFile::Open(path);
+  const auto last = static_cast<size_t>(without_last);
+  const auto bytes = file.bytes().first(file.bytes().size() - std::min(last, file.bytes().size()));
+  Sha256 hash;
+  for (size_t begin = 0; begin < bytes.size(); begin += kPiece) {
+    const auto piece = bytes.subspan(begin, std::min(kPiece, bytes.size() - begin));
+    hash.Update(piece);
+    file.Forget(piece);
+  }
+  return hash.Finish();
+}
 
 std::string ToHex(const Hash& hash) {
   static constexpr char kDigits[] = "0123456789abcdef";
