@@ -82,7 +82,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   std::optional<std::string> output, base;
   std::optional<int64_t> threads, seed;
   std::string from;
-  bool json = false;
+  bool json = false, no_pack_cache = false;
   BakeOptions options;
   const char* verb = train_only ? "train" : "bake";
   Flags flags(verb,
@@ -102,6 +102,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
             "Keep less for the backward pass: less memory, slower");
   flags.Add("--checkpoint-seconds", &options.train.checkpoint_seconds, 0, 1e6,
             "Seconds between checkpoints");
+  flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &json, "Print the report as one JSON object");
   flags.Parse(arguments);
 
@@ -111,6 +112,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   if (seed) recipe.seed = static_cast<uint64_t>(*seed);
   options.model = ResolveModel(recipe.base);
   options.folder = output ? std::filesystem::path(*output) : HomeFolder() / "bakes" / recipe.name;
+  options.load = Loading(no_pack_cache);
   options.from = from;
   options.train_only = train_only;
   ThreadPool pool(NumThreads(threads));

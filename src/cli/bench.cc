@@ -1,4 +1,5 @@
 // bakestone bench MODEL: how fast it computes and starts, against what the machine allows.
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <memory>
@@ -24,7 +25,7 @@ struct Options {
   std::vector<std::string> names;  // of the figures wanted
   SpeedOptions speed;
   int threads = 1;
-  bool roofline = false, json = false;
+  bool roofline = false, json = false, no_pack_cache = false;
   std::optional<EarlierBench> earlier;
 };
 
@@ -85,6 +86,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--threads", &threads, 1, 1024, "Threads to compute with");
   flags.Add("--roofline", &options.roofline, "Also the limits of every kernel table, and each matrix against its limit");
   flags.Add("--compare", &compare, "An earlier --json: adds ratios to it");
+  flags.Add("--no-pack-cache", &options.no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &options.json, "Print one JSON object");
   flags.Parse(arguments);
   options.model = ResolveModel(model);
@@ -94,16 +96,26 @@ Options Parse(const Arguments& arguments) {
   return options;
 }
 
-void Cool(const std::filesystem::path& model) { DropFromPageCache(model); }
+// The model's file and its packed weights leave the page cache.
+void Cool(const Options& options) {
+  const LoadOptions loading = Loading(options.no_pack_cache);
+  if (loading.pack_cache) {
+    const PackCache cache(*loading.pack_cache);
+    const std::filesystem::path packed = cache.PathOf(cache.SourceHash(options.model));
+    if (std::filesystem::exists(packed)) DropFromPageCache(packed);
+  }
+  DropFromPageCache(options.model);
+}
 
 // Starts of this very program: to the first token of a one-word prompt. Before this process maps the model.
 std::vector<BenchRow> MeasureStarts(const Options& options) {
   const auto wanted = [&](const char* name) {
     return std::find(options.names.begin(), options.names.end(), name) != options.names.end();
   };
-  const std::vector<std::string> arguments = {
+  std::vector<std::string> arguments = {
       "run", options.model.string(), "--raw", "--max-tokens", "1", "--temperature", "0", "--seed", "1",
       "--threads", std::to_string(options.threads), "Hello"};
+  if (options.no_pack_cache) arguments.emplace_back("--no-pack-cache");
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe");
   const int64_t count = options.speed.repetitions > 0 ? options.speed.repetitions : 5;
   std::vector<BenchRow> rows;
@@ -117,7 +129,7 @@ std::vector<BenchRow> MeasureStarts(const Options& options) {
     }
   }
   for (int64_t i = 0; i < count && wanted("start-cold") && !StopRequested(); ++i) {
-    Cool(options.model);
+    Cool(options);
     cold.push_back(MeasureStart(program, arguments).seconds);
   }
   if (wanted("start-warm") && !warm.empty()) rows.push_back({"start-warm", "s", SpreadOf(warm)});
@@ -202,7 +214,7 @@ int Bench(const Arguments& arguments) {
   const std::vector<BenchRow> starts = MeasureStarts(options);
   const MachineInfo machine = ReadMachine();
   ThreadPool pool(options.threads);
-  const auto model = Model::Load(options.model, Kernels(), pool);
+  const auto model = Model::Load(options.model, Kernels(), pool, Loading(options.no_pack_cache));
   SpeedBench bench(*model, Kernels(), pool, options.speed);
   Json result = {{"model", options.model.filename().string()},
                  {"file_bytes", std::filesystem::file_size(options.model)},

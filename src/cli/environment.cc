@@ -65,6 +65,23 @@ const KernelTable& Kernels() {
   return kernels;
 }
 
+LoadOptions Loading(bool no_pack_cache) {
+  PackCacheOptions cache;
+  if (const auto text = Environment("BAKESTONE_PACK_CACHE")) {
+    char* end = nullptr;
+    const double gigabytes = std::strtod(text->c_str(), &end);
+    if (*end != '\0' || !(gigabytes >= 0 && gigabytes <= 1e6)) {
+      Throw(ErrorCode::kInvalidArgument,
+            "BAKESTONE_PACK_CACHE: expected gigabytes from 0 to 1000000, found '{}'", *text);
+    }
+    cache.max_bytes = static_cast<int64_t>(gigabytes * 1e9);
+  }
+  const bool has_home = Environment("BAKESTONE_HOME") || Environment("HOME");
+  if (no_pack_cache || cache.max_bytes == 0 || !has_home) return {};
+  cache.folder = HomeFolder() / "cache" / "packed";
+  return {.pack_cache = cache};
+}
+
 std::filesystem::path ResolveModel(const std::string& argument) {
   if (std::filesystem::is_regular_file(argument)) return argument;
   const std::filesystem::path stored = HomeFolder() / "models" / (argument + ".gguf");

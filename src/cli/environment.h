@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/kernel_table.h"
+#include "model/model.h"
 #include "model/sequence_state.h"
 
 namespace bakestone::cli {
@@ -22,6 +23,10 @@ KvType KvTypeOf(const std::string& verb, const std::string& name);
 
 // The fastest kernel table of this machine, lowered by $BAKESTONE_ISA.
 const KernelTable& Kernels();
+
+// How a model is loaded: its packed weights are kept in the home folder, where those of all models take up to
+// $BAKESTONE_PACK_CACHE gigabytes (default 32; 0: none are kept). no_pack_cache: pack in memory.
+LoadOptions Loading(bool no_pack_cache);
 
 // A model argument: a path, or the name of a model in the home folder ("smollm2-135m-instruct").
 // Throws kNotFound saying what was looked for where.

@@ -40,7 +40,7 @@ int Eval(const Arguments& arguments) {
   std::optional<std::string> adapter_path, questions_path, facts_path;
   std::vector<std::string> text_paths;
   std::optional<int64_t> threads;
-  bool json = false;
+  bool json = false, no_pack_cache = false;
   EvaluateOptions options;
   Flags flags("eval", "Measure a model: how well it predicts texts, and which questions it answers.",
               "bakestone eval smollm2-135m-instruct --text notes.txt --adapter adapter.gguf");
@@ -54,6 +54,7 @@ int Eval(const Arguments& arguments) {
   flags.Add("--system", &options.system, "System prompt of the questions");
   flags.Add("--max-tokens", &options.max_tokens, 1, 4096, "Longest answer");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
+  flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &json, "Print one JSON object, with every answer");
   flags.Parse(arguments);
   if (text_paths.empty() && !questions_path) {
@@ -61,7 +62,7 @@ int Eval(const Arguments& arguments) {
   }
   CatchSignals();
   ThreadPool pool(NumThreads(threads));
-  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool);
+  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, Loading(no_pack_cache));
   std::vector<TextToScore> texts;
   for (const std::string& path : text_paths) texts.push_back({path, ReadFile(path), false});
   std::optional<QuestionSet> questions;

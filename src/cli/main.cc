@@ -35,7 +35,8 @@ std::string Overview() {
   for (const Verb& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.summary);
   text +=
       "\n'bakestone VERB --help' explains a verb and ends with an example.\n"
-      "Environment: BAKESTONE_HOME (models and caches), BAKESTONE_THREADS, BAKESTONE_ISA.\n";
+      "Environment: BAKESTONE_HOME (models and caches), BAKESTONE_THREADS, BAKESTONE_ISA,\n"
+      "BAKESTONE_PACK_CACHE (gigabytes of packed weights to keep).\n";
   return text;
 }
 

@@ -33,7 +33,7 @@ struct Options {
   SamplingParams sampling{.temperature = 0.7, .top_p = 0.95};
   std::vector<std::string> stop;
   SpeculationFlags speculation;
-  bool raw = false, json = false;
+  bool raw = false, json = false, no_pack_cache = false;
 };
 
 Options Parse(const Arguments& arguments) {
@@ -65,6 +65,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--kv-type", &kv_type, "Keep keys and values as bf16, f16 or q8_0 (9/16 of the memory)");
   flags.Add("--max-context", &options.max_context, 1, int64_t{1} << 24, "Tokens of conversation and answer");
   AddSpeculationFlags(flags, &options.speculation);
+  flags.Add("--no-pack-cache", &options.no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &options.json, "Print one JSON object an answer");
   flags.Parse(arguments);
   options.kv_type = KvTypeOf("run", kv_type);
@@ -76,11 +77,11 @@ Options Parse(const Arguments& arguments) {
 class Talk {
  public:
   Talk(const Options& options, ThreadPool& pool)
-      : options_(options), model_(Model::Load(ResolveModel(options.model), Kernels(), pool)),
+      : options_(options), model_(Model::Load(ResolveModel(options.model), Kernels(), pool, Loading(options.no_pack_cache))),
         adapter_(options.adapter ? LoadAdapter(*options.adapter, *model_) : nullptr),
         engine_(model_, Kernels(), pool, EngineOptions{.kv_bytes = options.kv_megabytes << 20, .kv_type = options.kv_type, .max_context = options.max_context,
                               .default_max_tokens = options.max_context,
-                              .speculation = MakeSpeculation(options.speculation, pool)}) {
+                              .speculation = MakeSpeculation(options.speculation, pool, Loading(options.no_pack_cache))}) {
     Clear();
   }
 

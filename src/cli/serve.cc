@@ -30,7 +30,7 @@ struct Options {
   KvType kv_type = KvType::kBf16;
   int64_t kv_megabytes = 512, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
   SpeculationFlags speculation;
-  bool no_prefix_cache = false;
+  bool no_prefix_cache = false, no_pack_cache = false;
 };
 
 Options Parse(const Arguments& arguments) {
@@ -55,6 +55,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--max-running", &options.max_running, 1, 256, "Requests computed together");
   flags.Add("--max-queue", &options.max_queue, 1, 100'000, "Requests that may wait; more get 429");
   flags.Add("--drain-seconds", &options.drain_seconds, 0, 3600, "How long admitted answers may take at the end");
+  flags.Add("--no-pack-cache", &options.no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--no-prefix-cache", &options.no_prefix_cache, "Compute every prompt anew");
   AddSpeculationFlags(flags, &options.speculation);
   flags.Parse(arguments);
@@ -90,7 +91,7 @@ Loaded Load(const Options& options) {
     const std::filesystem::path path = ResolveModel(argument);
     loaded.pools.push_back(std::make_unique<ThreadPool>(NumThreads(options.threads)));
     ThreadPool& pool = *loaded.pools.back();
-    const auto model = Model::Load(path, Kernels(), pool);
+    const auto model = Model::Load(path, Kernels(), pool, Loading(options.no_pack_cache));
     EngineOptions engine;
     engine.kv_bytes = (options.kv_megabytes << 20) / count;
     engine.kv_type = options.kv_type;
@@ -99,7 +100,7 @@ Loaded Load(const Options& options) {
     engine.default_max_tokens = options.default_max_tokens;
     engine.max_running = options.max_running;
     engine.max_queued_requests = options.max_queue;
-    engine.speculation = MakeSpeculation(options.speculation, pool);
+    engine.speculation = MakeSpeculation(options.speculation, pool, Loading(options.no_pack_cache));
     loaded.served.push_back({path.stem().string(), std::make_shared<Engine>(model, Kernels(), pool, engine), {}, ""});
     LogInfo("{}: {} tokens of context, {} threads", path.stem().string(), loaded.served.back().engine->max_context(),
             pool.num_threads());

@@ -13,7 +13,7 @@ void AddSpeculationFlags(Flags& flags, SpeculationFlags* values) {
   flags.Add("--draft", &values->draft, "A small model with the same vocabulary that guesses too");
 }
 
-SpeculationOptions MakeSpeculation(const SpeculationFlags& values, ThreadPool& pool) {
+SpeculationOptions MakeSpeculation(const SpeculationFlags& values, ThreadPool& pool, const LoadOptions& loading) {
   SpeculationOptions options;
   if (values.mode == "off") {
     options.mode = Speculation::kOff;
@@ -26,7 +26,7 @@ SpeculationOptions MakeSpeculation(const SpeculationFlags& values, ThreadPool& p
   if (values.mode != "auto") {
     throw UsageError(fmt::format("--draft: guesses only with --speculate auto, found '{}'", values.mode));
   }
-  options.draft = Model::Load(ResolveModel(*values.draft), Kernels(), pool);
+  options.draft = Model::Load(ResolveModel(*values.draft), Kernels(), pool, loading);
   return options;
 }
 

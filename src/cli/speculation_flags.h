@@ -7,6 +7,7 @@
 #include "base/thread_pool.h"
 #include "cli/flags.h"
 #include "engine/speculation.h"
+#include "model/model.h"
 
 namespace bakestone::cli {
 
@@ -18,6 +19,6 @@ struct SpeculationFlags {
 void AddSpeculationFlags(Flags& flags, SpeculationFlags* values);
 
 // Loads the draft model, if there is one. Throws UsageError naming the flag; what Model::Load throws.
-SpeculationOptions MakeSpeculation(const SpeculationFlags& values, ThreadPool& pool);
+SpeculationOptions MakeSpeculation(const SpeculationFlags& values, ThreadPool& pool, const LoadOptions& loading);
 
 }  // namespace bakestone::cli

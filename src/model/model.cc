@@ -9,12 +9,27 @@
 namespace bakestone {
 
 std::shared_ptr<const Model> Model::Load(const std::filesystem::path& path,
-                                         const KernelTable& kernels, ThreadPool& pool) {
+                                         const KernelTable& kernels, ThreadPool& pool,
+                                         const LoadOptions& options) {
   const GgufFile file = GgufFile::Open(path);
-  // Reads the file a second time, out of the page cache, while the weights are packed.
-  std::future<Hash> hash = std::async(std::launch::async, [&] { return HashOfFile(path); });
   const ModelConfig config = ReadConfig(file);
-  auto model = std::make_shared<Model>(FromGguf(file));
+  // Beside this thread: the hash, and the tokenizer, which takes longer than mapping packed weights.
+  const std::optional<PackCache> cache =
+      options.pack_cache ? std::optional<PackCache>(*options.pack_cache) : std::nullopt;
+  std::future<Hash> hash = std::async(std::launch::async, [&] {
+    return cache ? cache->SourceHash(path) : HashOfFile(path);
+  });
+  std::future<std::shared_ptr<Model>> described =
+      std::async(std::launch::async, [&] { return std::make_shared<Model>(FromGguf(file)); });
+  std::shared_ptr<const PackedFile> packed;
+  std::optional<Hash> source;
+  if (cache) {
+    source = hash.get();
+    packed = cache->OpenOrMake(*source, static_cast<int64_t>(file.bytes().size()),
+                               [&](PackedFileWriter& writer) { Weights::Pack(file, config, pool, writer); });
+  }
+  std::unique_ptr<const Weights> weights = Weights::Load(file, config, kernels, pool, std::move(packed));
+  const std::shared_ptr<Model> model = described.get();
   model->path = path;
   model->config = config;
   if (file.Has("general.license")) model->licence = file.GetString("general.license");
@@ -22,9 +37,9 @@ std::shared_ptr<const Model> Model::Load(const std::filesystem::path& path,
     model->chat_template = chat::ChatTemplate::Parse(file.GetString("tokenizer.chat_template"),
                                                      file.name() + ": tokenizer.chat_template");
   }
-  model->weights = Weights::Load(file, model->config, kernels, pool);
+  model->weights = std::move(weights);
   model->decoder = std::make_unique<const Decoder>(model->config, *model->weights);
-  model->file_hash = hash.get();
+  model->file_hash = source ? *source : hash.get();
   return model;
 }
 

@@ -10,11 +10,16 @@
 #include "base/sha256.h"
 #include "model/config.h"
 #include "model/decoder.h"
+#include "model/pack_cache.h"
 #include "model/weights.h"
 #include "text/chat/template.h"
 #include "text/tokenizer.h"
 
 namespace bakestone {
+
+struct LoadOptions {
+  std::optional<PackCacheOptions> pack_cache;  // absent: the weights are packed in memory
+};
 
 struct Model {
   explicit Model(TokenizerSpec spec) : tokenizer(std::move(spec)) {}
@@ -28,9 +33,10 @@ struct Model {
   std::unique_ptr<const Weights> weights;
   std::unique_ptr<const Decoder> decoder;
 
-  // Reads, checks and packs. Throws Error naming the file and the field.
+  // Reads, checks, and packs or maps what was packed before. Throws Error naming the file and the field.
   static std::shared_ptr<const Model> Load(const std::filesystem::path& path,
-                                           const KernelTable& kernels, ThreadPool& pool);
+                                           const KernelTable& kernels, ThreadPool& pool,
+                                           const LoadOptions& options = {});
 };
 
 }  // namespace bakestone

@@ -11,6 +11,7 @@
 #include "format/gguf.h"
 #include "format/q_k_permute.h"
 #include "kernels/pack.h"
+#include "model/packed_file.h"
 #include "ops/linear.h"
 #include "tensor/dequantize.h"
 
@@ -37,12 +38,15 @@ bool IsPlain(DType type) {
 // Takes the tensors of one file, each once.
 class WeightsLoader {
  public:
-  WeightsLoader(const GgufFile& file, const ModelConfig& config, ThreadPool& pool, Arena& panels)
-      : file_(file), config_(config), pool_(pool), panels_(panels) {
+  // At most one of: packed, to take panels from; writer, to put them into (the weights made are then empty).
+  WeightsLoader(const GgufFile& file, const ModelConfig& config, ThreadPool& pool,
+                std::shared_ptr<const PackedFile> packed, PackedFileWriter* writer)
+      : file_(file), config_(config), pool_(pool), packed_(std::move(packed)), writer_(writer) {
+    if (writer_ != nullptr || (packed_ != nullptr && packed_->on_huge_pages())) return;
     int64_t bytes = 0;
     for (const GgufTensor& tensor : file.tensors()) bytes += static_cast<int64_t>(tensor.data.size());
-    const Arena::Scope reserve(panels_);
-    panels_.Take<uint8_t>(bytes + bytes / 32);  // panels are at most 3 % larger
+    const Arena::Scope reserve(weights_->panels_);
+    weights_->panels_.Take<uint8_t>(bytes + bytes / 32);  // panels are at most 3 % larger
   }
 
   Weight Matrix(const std::string& name, LinearShape shape, bool permuted) {
@@ -59,15 +63,8 @@ class WeightsLoader {
     const std::vector<int32_t> row_map = permuted ? FileRows(shape.n) : std::vector<int32_t>();
     Weight weight;
     weight.disk_type_ = tensor.type;
-    weight.panel_ = ops::Pack(pool_, {.type = *type,
-                                      .rows = tensor.data.data(),
-                                      .n = shape.n,
-                                      .k = shape.k,
-                                      .row_map = row_map.empty() ? nullptr : row_map.data(),
-                                      .panel = panels_.Take<uint8_t>(
-                                          PanelBytes(*type, shape.n, shape.k))});
     weight.bias_ = Bias(name + ".bias", shape.n, row_map);
-    if (!file_.mapping().bytes().empty()) file_.mapping().Forget(tensor.data);
+    FillPanel(weight, tensor, {tensor.name, *type, shape.n, shape.k, row_map});
     return weight;
   }
 
@@ -106,7 +103,23 @@ class WeightsLoader {
     return weights;
   }
 
-  // Call last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
+  std::unique_ptr<Weights> All() {
+    const LinearShape table = {.n = config_.vocab_size, .k = config_.hidden_dim};
+    weights_->embedding = Matrix("token_embd", table, false);
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      weights_->layers.push_back(Layer(layer));
+    }
+    weights_->final_norm = Vector("output_norm.weight", config_.hidden_dim);
+    if (!config_.tied_embedding) {
+      weights_->untied_head = std::make_unique<Weight>(Matrix("output", table, false));
+    }
+    CheckAllTaken();
+    if (packed_ != nullptr && packed_->on_huge_pages()) weights_->packed_ = packed_;
+    return std::move(weights_);
+  }
+
+ private:
+  // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
   void CheckAllTaken() {
     if (file_.FindTensor("rope_freqs.weight") != nullptr) taken_.insert("rope_freqs.weight");
     for (const GgufTensor& tensor : file_.tensors()) {
@@ -119,7 +132,29 @@ class WeightsLoader {
     }
   }
 
- private:
+  // From the packed file where it lies, or copied out of it where only small pages would map it (they
+  // halve the bandwidth); else packed.
+  void FillPanel(Weight& weight, const GgufTensor& tensor, const PackedKey& key) {
+    weight.panel_ = {packed_ != nullptr ? packed_->Find(key) : nullptr, key.n, key.k, key.type};
+    if (weight.panel_.data != nullptr && packed_->on_huge_pages()) return;
+    const int64_t bytes = PanelBytes(key.type, key.n, key.k);
+    Buffer<uint8_t> passing(writer_ != nullptr ? bytes : 0);
+    uint8_t* panel = writer_ != nullptr ? passing.data() : weights_->panels_.Take<uint8_t>(bytes);
+    if (weight.panel_.data != nullptr) {
+      packed_->CopyOut(pool_, {weight.panel_.data, static_cast<size_t>(bytes)}, panel);
+      weight.panel_.data = panel;
+      return;
+    }
+    weight.panel_ = ops::Pack(pool_, {.type = key.type,
+                                      .rows = tensor.data.data(),
+                                      .n = key.n,
+                                      .k = key.k,
+                                      .row_map = key.row_map.empty() ? nullptr : key.row_map.data(),
+                                      .panel = panel});
+    if (!file_.mapping().bytes().empty()) file_.mapping().Forget(tensor.data);
+    if (writer_ != nullptr) writer_->Add(key, panel);
+  }
+
   const GgufTensor& Take(const std::string& name) {
     const GgufTensor& tensor = file_.Tensor(name);
     taken_.insert(tensor.name);
@@ -147,7 +182,9 @@ class WeightsLoader {
   const GgufFile& file_;
   const ModelConfig& config_;
   ThreadPool& pool_;
-  Arena& panels_;
+  const std::shared_ptr<const PackedFile> packed_;
+  PackedFileWriter* writer_;
+  std::unique_ptr<Weights> weights_ = std::make_unique<Weights>();
   std::unordered_set<std::string_view> taken_;
 };
 
@@ -177,20 +214,14 @@ const Weight& LayerWeights::at(Site site) const {
 }
 
 std::unique_ptr<Weights> Weights::Load(const GgufFile& file, const ModelConfig& config,
-                                       const KernelTable&, ThreadPool& pool) {
-  auto weights = std::make_unique<Weights>();
-  WeightsLoader loader(file, config, pool, weights->panels_);
-  const LinearShape table = {.n = config.vocab_size, .k = config.hidden_dim};
-  weights->embedding = loader.Matrix("token_embd", table, false);
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    weights->layers.push_back(loader.Layer(layer));
-  }
-  weights->final_norm = loader.Vector("output_norm.weight", config.hidden_dim);
-  if (!config.tied_embedding) {
-    weights->untied_head = std::make_unique<Weight>(loader.Matrix("output", table, false));
-  }
-  loader.CheckAllTaken();
-  return weights;
+                                       const KernelTable&, ThreadPool& pool,
+                                       std::shared_ptr<const PackedFile> packed) {
+  return WeightsLoader(file, config, pool, std::move(packed), nullptr).All();
+}
+
+void Weights::Pack(const GgufFile& file, const ModelConfig& config, ThreadPool& pool,
+                   PackedFileWriter& writer) {
+  WeightsLoader(file, config, pool, nullptr, &writer).All();
 }
 
 int64_t Weights::bytes() const noexcept {

@@ -1,5 +1,6 @@
 // The weights of one model in the form their users need: panels for the kernels, packed once at load
-// from the mapped GGUF (the file's pages are let go as they are packed, so there are never two copies),
+// from the mapped GGUF (the file's pages are let go as they are packed, so there are never two copies) or
+// mapped from a file of panels packed before (model/packed_file.h),
 // norms as f32 effective scale. Canonical order is Hugging Face's: the rows of q and k of
 // llama-architecture files are un-permuted here. Every tensor of the file must be one that the decoder
 // uses: what it would ignore could change the result. Read-only after load; any number of threads.
@@ -21,6 +22,8 @@
 namespace bakestone {
 
 class GgufFile;
+class PackedFile;
+class PackedFileWriter;
 
 // One matrix [n, k]: y = W x.
 class Weight {
@@ -50,9 +53,14 @@ struct LayerWeights {
 class Weights {
  public:
   // Throws kCorrupt or kUnsupported naming the file, the tensor, expected and found shape or type.
-  // kernels: whose panels to make (every table of a CPU reads the same).
+  // kernels: whose panels to make (every table of a CPU reads the same). packed: panels made before, null
+  // for none; a matrix that it lacks is packed.
   static std::unique_ptr<Weights> Load(const GgufFile& file, const ModelConfig& config,
-                                       const KernelTable& kernels, ThreadPool& pool);
+                                       const KernelTable& kernels, ThreadPool& pool,
+                                       std::shared_ptr<const PackedFile> packed = nullptr);
+  // Packs into a file instead, one matrix after the other. Throws as Load does, and kIo.
+  static void Pack(const GgufFile& file, const ModelConfig& config, ThreadPool& pool,
+                   PackedFileWriter& writer);
 
   Weight embedding;                  // [vocab_size, hidden_dim]
   std::vector<LayerWeights> layers;
@@ -62,7 +70,9 @@ class Weights {
   int64_t bytes() const noexcept;
 
  private:
-  Arena panels_;  // all of them, in the order of use: one block, on huge pages
+  friend class WeightsLoader;
+  Arena panels_;  // all that packed_ does not hold, in the order of use: one block, on huge pages
+  std::shared_ptr<const PackedFile> packed_;  // keeps its panels mapped
 };
 
 }  // namespace bakestone

@@ -90,7 +90,7 @@ class BakeRun {
   BakeRun(const Recipe& recipe, const BakeOptions& options, const KernelTable& kernels,
           ThreadPool& pool, BakeObserver& observer)
       : recipe_(recipe), options_(options), kernels_(kernels), pool_(pool), observer_(observer),
-        lineage_(options.folder), model_(Model::Load(options.model, kernels, pool)),
+        lineage_(options.folder), model_(Model::Load(options.model, kernels, pool, options.load)),
         base_hash_(ToHex(model_->file_hash)),
         layout_(LoraLayout::Make(model_->config, recipe.lora.targets, recipe.lora.rank)) {
     encode_chat_ = [this](const Json& messages, bool prompt) {

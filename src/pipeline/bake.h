@@ -16,6 +16,7 @@
 
 #include "eval/evaluation.h"
 #include "kernels/kernel_table.h"
+#include "model/model.h"
 #include "store/licence.h"
 #include "train/recipe.h"
 #include "train/trainer.h"
@@ -43,6 +44,7 @@ struct BakeOptions {
   std::string from;                      // repeat from this stage on; empty: only what is missing
   bool train_only = false;               // training stages and export, no evaluation, no server
   double probe_seconds = 20;             // between questions while training; 0: none
+  LoadOptions load;                      // of the base
   TrainOptions train;                    // .folder is set by the bake
 };
 

@@ -43,6 +43,7 @@ bad 2 "found 'prefil-512'" bench "$model" --only decode-0,prefil-512
 bad 1 "no-such-bench.json" bench "$model" --compare "$work/no-such-bench.json"
 bad 1 "$work/text.gguf" bench "$model" --compare "$work/text.gguf"
 BAKESTONE_THREADS=zero bad 1 "BAKESTONE_THREADS" doctor
+BAKESTONE_PACK_CACHE=lots bad 1 "BAKESTONE_PACK_CACHE" run "$model" hello
 
 # Nothing to learn, bad lines, wrong general text: found before any work.
 short_recipe "$work/book"

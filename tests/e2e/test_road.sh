@@ -54,6 +54,23 @@ assert model["layers"] == 30 and model["vocabulary"] == 49152 and model["licence
 import json, sys
 machine = json.load(sys.stdin)
 assert machine["read_bandwidth_bytes_per_second"] > 1e9 and machine["cores"] >= 1, machine'
+# Packed weights: made once, made anew when damaged, and left out on request; always the same answer.
+ask() { BAKESTONE_HOME="$work/home" "$bakestone" run "$model" "Who founded the Ostrel cooperative?" --temperature 0 --max-tokens 12 "$@"; }
+ask --no-pack-cache >"$work/unpacked"
+[ ! -e "$work/home/cache" ] || fail "--no-pack-cache wrote a cache"
+ask >"$work/packed" 2>"$work/packed.log"
+packed=$(echo "$work"/home/cache/packed/*.panels)
+[ -s "$packed" ] || fail "no packed weights in the home folder"
+truncate -s 1000000 "$packed"
+ask >"$work/repacked" 2>"$work/repacked.log"
+expect "$work/repacked.log" "made anew"
+chmod a-w "$work/home/cache/packed"
+ask >"$work/mapped" 2>"$work/mapped.log"
+chmod u+w "$work/home/cache/packed"
+for answer in packed repacked mapped; do
+  cmp "$work/unpacked" "$work/$answer" || fail "the answer with $answer weights differs"
+done
+
 "$bakestone" bench "$model" --only start-warm,memory,prefill-32,decode-0 --repetitions 1 --decode-tokens 4 --json >"$work/bench.json"
 "$bakestone" bench "$model" --only prefill-32 --repetitions 1 --compare "$work/bench.json" >"$work/bench"
 grep -q "^prefill-32 .*x$" "$work/bench" || fail "bench --compare printed no ratio"
