@@ -1,8 +1,11 @@
 // Byte-level BPE. The vocabulary spells each byte as a printable character: the printable ones of
 // Latin-1 as themselves, the others in order as U+0100, U+0101... (space is U+0120, "Ġ").
 //
-// Most words of ordinary text are tokens: an index of the tokens that their own merges produce answers
-// those with one lookup and no merging. It is immutable, so unlike a cache it needs no lock.
+// Most words of ordinary text are tokens: for those that are what their own merges produce, one lookup
+// answers. Which tokens are that is found out when a token is first met, since asking all of them would be
+// most of a model's start; the answer is the same whoever finds it, so a relaxed atomic holds it.
+#include <atomic>
+
 #include "base/error.h"
 #include "text/added_tokens.h"
 #include "text/bpe_merges.h"
@@ -98,20 +101,35 @@ class ByteBpe : public TextModel {
     }
   }
 
-  // Which tokens are found by one lookup: those that are what their own bytes encode to, or with
-  // ignore_merges all that are not control tokens.
+  // The tokens that may be found by one lookup: all that plain text can spell.
   void IndexWords(const TokenizerSpec& spec) {
     words_ = StringIndex(&vocabulary_.bytes, static_cast<size_t>(vocabulary_.texts.size()));
-    std::vector<int32_t> ids;
+    whole_ = std::vector<std::atomic<Whole>>(static_cast<size_t>(vocabulary_.texts.size()));
     std::string bytes;
     for (int32_t id = 0; id < vocabulary_.texts.size(); ++id) {
       const TokenType type = spec.types[static_cast<size_t>(id)];
       if (type != TokenType::kNormal && type != TokenType::kUserDefined) continue;
       bytes.clear();
       if (!ByteLevelToBytes(vocabulary_.texts[id], &bytes) || bytes != vocabulary_.bytes[id]) continue;
-      ids.clear();
-      if (!spec.ignore_merges) MergeWord(bytes, &ids);
-      if (!bytes.empty() && (spec.ignore_merges || (ids.size() == 1 && ids[0] == id))) words_.Insert(id);
+      if (!bytes.empty()) words_.Insert(id);
+      if (spec.ignore_merges) whole_[static_cast<size_t>(id)] = Whole::kYes;
+    }
+  }
+
+  void AppendWord(std::string_view word, std::vector<int32_t>* ids) const {
+    const int32_t id = words_.Find(word);
+    if (id < 0) return MergeWord(word, ids);
+    std::atomic<Whole>& whole = whole_[static_cast<size_t>(id)];
+    const Whole known = whole.load(std::memory_order_relaxed);
+    if (known == Whole::kYes) {
+      ids->push_back(id);
+      return;
+    }
+    const size_t begin = ids->size();
+    MergeWord(word, ids);
+    if (known == Whole::kUnknown) {
+      const bool same = ids->size() == begin + 1 && ids->back() == id;
+      whole.store(same ? Whole::kYes : Whole::kNo, std::memory_order_relaxed);
     }
   }
 
@@ -127,13 +145,8 @@ class ByteBpe : public TextModel {
     pre_tokenizer_->Split(text, &ends);
     uint32_t begin = 0;
     for (const uint32_t end : ends) {
-      const std::string_view word = text.substr(begin, end - begin);
+      AppendWord(text.substr(begin, end - begin), ids);
       begin = end;
-      if (const int32_t id = words_.Find(word); id >= 0) {
-        ids->push_back(id);
-      } else {
-        MergeWord(word, ids);
-      }
     }
   }
 
@@ -152,6 +165,8 @@ class ByteBpe : public TextModel {
   std::unique_ptr<const PreTokenizer> pre_tokenizer_;
   BpeMerges merges_;
   StringIndex words_;
+  enum class Whole : uint8_t { kUnknown, kYes, kNo };
+  mutable std::vector<std::atomic<Whole>> whole_;  // [vocab_size]: is a token what its bytes encode to?
   AddedTokens normalized_;  // user-defined tokens that are matched after normalization
   bool nfc_, add_prefix_space_;
 };
