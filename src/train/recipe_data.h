@@ -1,0 +1,27 @@
+// The data half of a recipe: what the run reads and how the result is judged. Read by recipe_data.cc;
+// docs/recipes.md lists every key.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace bakestone {
+
+// One source of text or conversations. Everything a run reads is declared, with its licence.
+struct DataSource {
+  std::string name;
+  std::filesystem::path path;   // .txt, .md: text; .jsonl: {"messages"}, {"prompt", "completion"} or {"text"}
+  std::string licence;          // SPDX identifier or a hub's word; empty: unknown
+};
+
+struct EvalRecipe {
+  std::filesystem::path questions, facts;      // empty: no questions
+  std::vector<std::string> domain, general;    // names of sources; their bits per byte
+  std::string system;                          // system prompt of the questions; empty: the template's own
+  int64_t max_tokens = 64;                     // longest answer
+  int64_t text_tokens = 12000;                 // tokens scored of each text, from its start
+};
+
+}  // namespace bakestone
