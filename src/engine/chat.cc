@@ -7,7 +7,7 @@
 namespace bakestone {
 
 ChatPrompt RenderChat(const Model& model, const nlohmann::ordered_json& messages,
-                      bool add_generation_prompt) {
+                      bool add_generation_prompt, const nlohmann::ordered_json* tools) {
   if (!model.chat_template) {
     Throw(ErrorCode::kUnsupported,
           "{}: the file has no chat template (tokenizer.chat_template), so it cannot hold a "
@@ -15,6 +15,7 @@ ChatPrompt RenderChat(const Model& model, const nlohmann::ordered_json& messages
           model.path.string());
   }
   nlohmann::ordered_json context = {{"messages", messages}, {"add_generation_prompt", add_generation_prompt}};
+  if (tools != nullptr) context["tools"] = *tools;
   const Tokenizer& tokenizer = model.tokenizer;
   const auto name = [&](const char* key, int32_t id) {
     if (id >= 0) context[key] = tokenizer.TokenText(id);

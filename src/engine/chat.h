@@ -17,10 +17,12 @@ struct ChatPrompt {
   std::vector<int32_t> tokens;
 };
 
-// messages: a JSON array of objects with "role" and "content", as the template expects them. Throws
+// messages: a JSON array of objects with "role" and "content", as the template expects them. tools: the
+// functions that may be called, in OpenAI's form; null: none. Throws
 // kUnsupported when the model has no template, kInvalidArgument with the template's own message when
 // it refuses the conversation.
 ChatPrompt RenderChat(const Model& model, const nlohmann::ordered_json& messages,
-                      bool add_generation_prompt = true);
+                      bool add_generation_prompt = true,
+                      const nlohmann::ordered_json* tools = nullptr);
 
 }  // namespace bakestone

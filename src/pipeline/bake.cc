@@ -93,8 +93,8 @@ class BakeRun {
         lineage_(options.folder), model_(Model::Load(options.model, kernels, pool, options.load)),
         base_hash_(ToHex(model_->file_hash)),
         layout_(LoraLayout::Make(model_->config, recipe.lora.targets, recipe.lora.rank)) {
-    encode_chat_ = [this](const Json& messages, bool prompt) {
-      return RenderChat(*model_, messages, prompt).tokens;
+    encode_chat_ = [this](const Json& messages, bool prompt, const Json* tools) {
+      return RenderChat(*model_, messages, prompt, tools).tokens;
     };
     if (!recipe.eval.questions.empty()) {
       questions_ = ReadQuestions(recipe.eval.questions, recipe.eval.facts);
@@ -210,21 +210,21 @@ class BakeRun {
         const StageData& data = stage_data_[i];
         const StageRecipe& stage = recipe_.stages[i];
         json.push_back({{"stage", stage.name},
-                        {"samples", data.train.samples.size()},
-                        {"tokens", data.train.num_tokens},
-                        {"trained_tokens", data.train.num_trained},
-                        {"cut", data.train.num_cut},
-                        {"replay_samples", data.replay.samples.size()},
-                        {"replay_tokens", data.replay.num_tokens}});
+                        {"samples", data.train.size()},
+                        {"tokens", data.train.counts().tokens},
+                        {"trained_tokens", data.train.counts().trained},
+                        {"cut", data.train.counts().cut},
+                        {"replay_samples", data.replay.size()},
+                        {"replay_tokens", data.replay.counts().tokens}});
         observer_.OnLine(fmt::format(
             "{}: {} samples, {} tokens, {} of them learned, {} steps{}", stage.name,
-            data.train.samples.size(), data.train.num_tokens, data.train.num_trained,
-            NumSteps(stage, static_cast<int64_t>(data.train.samples.size())),
-            data.replay.samples.empty()
-                ? "" : fmt::format("; {} pieces to replay", data.replay.samples.size())));
-        if (data.train.num_cut > 0) {
+            data.train.size(), data.train.counts().tokens, data.train.counts().trained,
+            NumSteps(stage, data.train.size()),
+            data.replay.size() == 0
+                ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
+        if (data.train.counts().cut > 0) {
           observer_.OnWarning(fmt::format("{}: {} samples are longer than {} tokens and lose their "
-                                          "end", stage.name, data.train.num_cut,
+                                          "end", stage.name, data.train.counts().cut,
                                           stage.sequence_length));
         }
       }

@@ -9,7 +9,7 @@
 
 namespace bakestone {
 
-void PackedBatch::Add(const Sample& sample) {
+void PackedBatch::Add(const SampleView& sample) {
   const auto begin = static_cast<int32_t>(tokens.size());
   document_begins.push_back(begin);
   for (size_t i = 0; i < sample.tokens.size(); ++i) {
@@ -27,48 +27,60 @@ TrainBatch PackedBatch::View() const {
   return {tokens, positions, document_begins, loss_rows, targets, weights};
 }
 
-std::vector<Sample> Join(std::span<const Sample* const> samples, int64_t join, int64_t max_tokens) {
+namespace {
+
+Sample Copy(const SampleView& sample) {
+  return {{sample.tokens.begin(), sample.tokens.end()},
+          {sample.trained.begin(), sample.trained.end()},
+          sample.num_trained,
+          sample.lead,
+          sample.row};
+}
+
+}  // namespace
+
+std::vector<Sample> Join(std::span<const SampleView> samples, int64_t join, int64_t max_tokens) {
   struct Open {
     size_t index;       // in joined
     int64_t count = 1;  // conversations in it
   };
   std::vector<Sample> joined;
   std::map<std::vector<int32_t>, Open> open;  // by lead
-  for (const Sample* sample : samples) {
-    if (sample->lead == Sample::kStandsAlone) {
-      joined.push_back(*sample);
+  for (const SampleView& sample : samples) {
+    if (sample.lead == Sample::kStandsAlone) {
+      joined.push_back(Copy(sample));
       continue;
     }
-    const auto lead = sample->tokens.begin() + sample->lead;
+    const auto lead = sample.tokens.begin() + sample.lead;
     const auto [found, is_new] =
-        open.try_emplace({sample->tokens.begin(), lead}, Open{joined.size()});
+        open.try_emplace({sample.tokens.begin(), lead}, Open{joined.size()});
     Open& last = found->second;
-    const int64_t added = sample->tokens.end() - lead;
+    const int64_t added = sample.tokens.end() - lead;
     if (is_new || last.count == join ||
         static_cast<int64_t>(joined[last.index].tokens.size()) + added > max_tokens) {
       last = {joined.size()};
-      joined.push_back(*sample);
+      joined.push_back(Copy(sample));
       continue;
     }
     Sample& to = joined[last.index];
-    to.tokens.insert(to.tokens.end(), lead, sample->tokens.end());
-    to.trained.insert(to.trained.end(), sample->trained.begin() + sample->lead,
-                      sample->trained.end());
-    to.num_trained += sample->num_trained;
+    to.tokens.insert(to.tokens.end(), lead, sample.tokens.end());
+    to.trained.insert(to.trained.end(), sample.trained.begin() + sample.lead,
+                      sample.trained.end());
+    to.num_trained += sample.num_trained;
     ++last.count;
   }
   return joined;
 }
 
-std::vector<PackedBatch> Pack(std::span<const Sample* const> samples, int64_t max_tokens) {
+std::vector<PackedBatch> Pack(std::span<const SampleView> samples, int64_t max_tokens) {
   std::vector<PackedBatch> batches;
-  for (const Sample* sample : samples) {
-    const auto size = static_cast<int64_t>(sample->tokens.size());
+  for (const SampleView& sample : samples) {
+    const auto size = static_cast<int64_t>(sample.tokens.size());
     if (batches.empty() ||
         static_cast<int64_t>(batches.back().tokens.size()) + size > max_tokens) {
       batches.emplace_back();
     }
-    batches.back().Add(*sample);
+    batches.back().Add(sample);
   }
   return batches;
 }

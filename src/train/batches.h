@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "model/trainer_pass.h"
-#include "train/dataset.h"
+#include "train/sample_file.h"
 
 namespace bakestone {
 
@@ -16,17 +16,17 @@ struct PackedBatch {
   std::vector<int32_t> tokens, positions, document_begins, loss_rows, targets;
   std::vector<float> weights;
 
-  void Add(const Sample& sample);
+  void Add(const SampleView& sample);
   bool empty() const { return tokens.empty(); }
   TrainBatch View() const;
 };
 
 // Joins conversations that share a lead, in order, up to `join` of them and max_tokens in one sample;
 // the others stay as they are. Result in the order of each one's first conversation.
-std::vector<Sample> Join(std::span<const Sample* const> samples, int64_t join, int64_t max_tokens);
+std::vector<Sample> Join(std::span<const SampleView> samples, int64_t join, int64_t max_tokens);
 
 // Packs samples, in order, into micro-batches of at most max_tokens (a longer sample stands alone).
-std::vector<PackedBatch> Pack(std::span<const Sample* const> samples, int64_t max_tokens);
+std::vector<PackedBatch> Pack(std::span<const SampleView> samples, int64_t max_tokens);
 
 // An endless sequence of samples: a fresh permutation of the set every epoch.
 class SampleOrder {

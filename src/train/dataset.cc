@@ -65,21 +65,29 @@ Sample MakeTextSample(std::vector<int32_t> tokens) {
   return sample;
 }
 
-void Append(Sample sample, Dataset* dataset) {
-  dataset->num_tokens += static_cast<int64_t>(sample.tokens.size());
-  dataset->num_trained += sample.num_trained;
-  dataset->samples.push_back(std::move(sample));
-}
+// What a source has given so far.
+struct Reading {
+  SampleFileWriter writer{std::nullopt};
+  DatasetCounts counts;
+
+  void Add(const Sample& sample) {
+    counts.tokens += static_cast<int64_t>(sample.tokens.size());
+    counts.trained += sample.num_trained;
+    writer.Add(sample.View());
+  }
+  void AddText(const Tokenizer& tokenizer, std::string_view text, int64_t max_tokens) {
+    for (const Sample& sample : CutText(tokenizer, text, max_tokens)) Add(sample);
+  }
+};
 
 // One document a section: cut before every heading of the second level.
-void AppendMarkdown(const Tokenizer& tokenizer, const std::string& text, int64_t max_tokens,
-                    Dataset* dataset) {
-  size_t begin = 0;
-  while (begin < text.size()) {
-    const size_t next = text.find("\n## ", begin);
-    const size_t end = next == std::string::npos ? text.size() : next + 1;
-    AppendText(tokenizer, text.substr(begin, end - begin), max_tokens, dataset);
-    begin = end;
+void AddMarkdown(const Tokenizer& tokenizer, std::string_view text, int64_t max_tokens,
+                 Reading* reading) {
+  while (!text.empty()) {
+    const size_t next = text.find("\n## ");
+    const size_t size = next == std::string_view::npos ? text.size() : next + 1;
+    reading->AddText(tokenizer, text.substr(0, size), max_tokens);
+    text.remove_prefix(size);
   }
 }
 
@@ -93,14 +101,14 @@ const std::string& Text(const Json& object, const char* key, const std::string& 
 }
 
 // {"messages": [...]}, {"prompt", "completion"} or {"text"}: one line of a JSONL file.
-void AppendLine(const Model& model, const ChatEncoder& encode_chat, const Json& line,
-                const std::string& where, const ReadOptions& options, Dataset* dataset) {
+void AddLine(const Model& model, const ChatEncoder& encode_chat, const Json& line,
+             const std::string& where, const ReadOptions& options, Reading* reading) {
   if (!line.is_object()) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected a JSON object, found {}", where,
           line.type_name());
   }
   if (line.contains("text")) {
-    AppendText(model.tokenizer, Text(line, "text", where), options.max_tokens, dataset);
+    reading->AddText(model.tokenizer, Text(line, "text", where), options.max_tokens);
     return;
   }
   Json messages;
@@ -119,21 +127,49 @@ void AppendLine(const Model& model, const ChatEncoder& encode_chat, const Json& 
     sample.tokens.resize(static_cast<size_t>(options.max_tokens));
     sample.trained.resize(static_cast<size_t>(options.max_tokens));
     sample.num_trained = std::count(sample.trained.begin(), sample.trained.end(), uint8_t{1});
-    ++dataset->num_cut;
+    ++reading->counts.cut;
   } else if (options.joinable) {
     sample.lead = FindLead(encode_chat, messages, sample, where);
   }
-  if (sample.num_trained > 0) Append(std::move(sample), dataset);
+  if (sample.num_trained > 0) reading->Add(sample);
 }
 
 }  // namespace
 
-void AppendText(const Tokenizer& tokenizer, const std::string& text, int64_t max_tokens,
-                Dataset* dataset) {
+DatasetCounts& DatasetCounts::operator+=(const DatasetCounts& other) {
+  tokens += other.tokens;
+  trained += other.trained;
+  bytes += other.bytes;
+  cut += other.cut;
+  return *this;
+}
+
+Dataset::Dataset(std::shared_ptr<const SampleFile> samples, const DatasetCounts& counts)
+    : size_(samples->size()), counts_(counts) {
+  parts_.push_back({std::move(samples), 0});
+}
+
+SampleView Dataset::At(int64_t index) const {
+  BAKESTONE_CHECK(index >= 0 && index < size_);
+  const auto after = std::upper_bound(
+      parts_.begin(), parts_.end(), index,
+      [](int64_t wanted, const Part& part) { return wanted < part.begin; });
+  const Part& part = *(after - 1);
+  return part.samples->At(index - part.begin);
+}
+
+void Dataset::Append(const Dataset& other) {
+  for (const Part& part : other.parts_) parts_.push_back({part.samples, size_ + part.begin});
+  size_ += other.size_;
+  counts_ += other.counts_;
+}
+
+std::vector<Sample> CutText(const Tokenizer& tokenizer, std::string_view text, int64_t max_tokens) {
   // One token is kept for the document's end.
   std::vector<std::pair<std::string_view, int64_t>> parts;
   SplitToFit(tokenizer, text, max_tokens - 1, 0, &parts);
   const int32_t end = DocumentEnd(tokenizer);
+  std::vector<Sample> samples;
   size_t first = 0;
   while (first < parts.size()) {
     size_t last = first;
@@ -146,9 +182,10 @@ void AppendText(const Tokenizer& tokenizer, const std::string& text, int64_t max
     std::vector<int32_t> tokens = tokenizer.Encode(
         std::string_view(begin, static_cast<size_t>(stop - begin)), {.add_special = false});
     if (last == parts.size() && end >= 0) tokens.push_back(end);
-    if (tokens.size() > 1) Append(MakeTextSample(std::move(tokens)), dataset);
+    if (tokens.size() > 1) samples.push_back(MakeTextSample(std::move(tokens)));
     first = last;
   }
+  return samples;
 }
 
 Sample EncodeConversation(const ChatEncoder& encode_chat, const Json& messages,
@@ -166,7 +203,7 @@ Sample EncodeConversation(const ChatEncoder& encode_chat, const Json& messages,
     Text(message, "content", where);
   }
   Sample sample;
-  sample.tokens = encode_chat(messages, false);
+  sample.tokens = encode_chat(messages, false, nullptr);
   sample.trained.assign(sample.tokens.size(), 0);
   Json prefix = Json::array();
   for (size_t i = 0; i < messages.size(); ++i) {
@@ -175,9 +212,9 @@ Sample EncodeConversation(const ChatEncoder& encode_chat, const Json& messages,
       prefix.push_back(message);
       continue;
     }
-    const std::vector<int32_t> before = encode_chat(prefix, true);
+    const std::vector<int32_t> before = encode_chat(prefix, true, nullptr);
     prefix.push_back(message);
-    const std::vector<int32_t> after = encode_chat(prefix, false);
+    const std::vector<int32_t> after = encode_chat(prefix, false, nullptr);
     const bool is_prefix = after.size() <= sample.tokens.size() && before.size() <= after.size() &&
                            std::equal(before.begin(), before.end(), sample.tokens.begin()) &&
                            std::equal(after.begin(), after.end(), sample.tokens.begin());
@@ -202,7 +239,7 @@ int64_t FindLead(const ChatEncoder& encode_chat, const Json& messages, const Sam
   for (const Json& message : messages) {
     if (Text(message, "role", where) != "system") twice.push_back(message);
   }
-  const std::vector<int32_t> tokens = encode_chat(twice, false);
+  const std::vector<int32_t> tokens = encode_chat(twice, false, nullptr);
   const std::vector<int32_t>& once = sample.tokens;
   const auto lead = static_cast<int64_t>(2 * once.size()) - static_cast<int64_t>(tokens.size());
   if (lead < 0 || lead >= static_cast<int64_t>(once.size()) ||
@@ -219,8 +256,8 @@ int64_t FindLead(const ChatEncoder& encode_chat, const Json& messages, const Sam
 Dataset ReadDataset(const Model& model, const ChatEncoder& encode_chat, const DataSource& source,
                     const ReadOptions& options) {
   const std::string contents = ReadFile(source.path, kMaxDataBytes);
-  Dataset dataset;
-  dataset.num_bytes = static_cast<int64_t>(contents.size());
+  Reading reading;
+  reading.counts.bytes = static_cast<int64_t>(contents.size());
   const std::string extension = source.path.extension().string();
   if (extension == ".jsonl") {
     int64_t number = 0;
@@ -233,23 +270,23 @@ Dataset ReadDataset(const Model& model, const ChatEncoder& encode_chat, const Da
         Throw(ErrorCode::kInvalidArgument, "{}: expected one JSON object a line, found what is not "
                                            "JSON", where);
       }
-      AppendLine(model, encode_chat, parsed, where, options, &dataset);
+      AddLine(model, encode_chat, parsed, where, options, &reading);
     }
   } else if (extension == ".md") {
-    AppendMarkdown(model.tokenizer, contents, options.max_tokens, &dataset);
+    AddMarkdown(model.tokenizer, contents, options.max_tokens, &reading);
   } else if (extension == ".txt") {
-    AppendText(model.tokenizer, contents, options.max_tokens, &dataset);
+    reading.AddText(model.tokenizer, contents, options.max_tokens);
   } else {
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected a file that ends in .txt, .md or .jsonl, found '{}'", source.path.string(),
           extension);
   }
-  if (dataset.num_trained == 0) {
+  if (reading.counts.trained == 0) {
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected at least one token to learn, found none (no text, or no message of the "
           "assistant within {} tokens)", source.path.string(), options.max_tokens);
   }
-  return dataset;
+  return {reading.writer.Finish(""), reading.counts};
 }
 
 }  // namespace bakestone

@@ -5,37 +5,55 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
 #include "model/model.h"
-#include "train/recipe.h"
+#include "train/recipe_data.h"
+#include "train/sample_file.h"
 
 namespace bakestone {
 
-struct Sample {
-  std::vector<int32_t> tokens;
-  std::vector<uint8_t> trained;  // [tokens]; 1: this token is predicted and learned. Never the first
-  int64_t num_trained = 0;
-  // Tokens before the first turn (the system prompt): a conversation that is joined to another one
-  // with the same lead goes on without repeating it. kStandsAlone: not to be joined.
-  int64_t lead = kStandsAlone;
+// What was read, for people and for the record.
+struct DatasetCounts {
+  int64_t tokens = 0, trained = 0;
+  int64_t bytes = 0;             // of the files
+  int64_t cut = 0;               // samples that were longer than the limit and lost their end
 
-  static constexpr int64_t kStandsAlone = -1;
+  DatasetCounts& operator+=(const DatasetCounts& other);
 };
 
-struct Dataset {
-  std::vector<Sample> samples;
-  int64_t num_tokens = 0, num_trained = 0;
-  int64_t num_bytes = 0;         // of the files
-  int64_t num_cut = 0;           // samples that were longer than the limit and lost their end
+// Samples of one or several sources, one after another. Immutable but for Append; any number of threads may
+// read it.
+class Dataset {
+ public:
+  Dataset() = default;
+  Dataset(std::shared_ptr<const SampleFile> samples, const DatasetCounts& counts);
+
+  int64_t size() const { return size_; }
+  SampleView At(int64_t index) const;
+  const DatasetCounts& counts() const { return counts_; }
+  void Append(const Dataset& other);
+
+ private:
+  struct Part {
+    std::shared_ptr<const SampleFile> samples;
+    int64_t begin = 0;           // index of its first sample
+  };
+  std::vector<Part> parts_;
+  int64_t size_ = 0;
+  DatasetCounts counts_;
 };
 
-// Renders messages to ids with the model's template: engine/chat.h's RenderChat, bound to a model.
-using ChatEncoder = std::function<std::vector<int32_t>(const nlohmann::ordered_json& messages,
-                                                       bool add_generation_prompt)>;
+// Renders messages to ids with the model's template: engine/chat.h's RenderChat, bound to a model. tools: null,
+// or the list of functions that the conversation offers. Must be callable from any thread.
+using ChatEncoder = std::function<std::vector<int32_t>(
+    const nlohmann::ordered_json& messages, bool add_generation_prompt,
+    const nlohmann::ordered_json* tools)>;
 
 struct ReadOptions {
   int64_t max_tokens = 512;      // the longest sample
@@ -47,10 +65,9 @@ struct ReadOptions {
 Dataset ReadDataset(const Model& model, const ChatEncoder& encode_chat, const DataSource& source,
                     const ReadOptions& options);
 
-// One piece of text, cut into samples of at most max_tokens at paragraph, else line, else word ends.
-// Every token but the first of a piece is trained. The document's end token closes the last piece.
-void AppendText(const Tokenizer& tokenizer, const std::string& text, int64_t max_tokens,
-                Dataset* dataset);
+// One document, cut into samples of at most max_tokens at paragraph, else line, else word ends. Every token
+// but the first of a piece is trained. The document's end token closes the last piece.
+std::vector<Sample> CutText(const Tokenizer& tokenizer, std::string_view text, int64_t max_tokens);
 
 // One conversation: trained are the assistant's tokens with the token that ends each turn.
 Sample EncodeConversation(const ChatEncoder& encode_chat, const nlohmann::ordered_json& messages,

@@ -21,6 +21,7 @@ namespace bakestone {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 
 std::filesystem::path TestFolder(const std::string& name) {
@@ -98,8 +99,9 @@ struct Trial {
     ::bakestone::testing::WriteTestModel(path);
     model = Model::Load(path, *AvailableKernels().back(), pool);
     recipe = ReadRecipe(folder / "recipe.toml", folder);
-    encode = [this](const nlohmann::ordered_json& messages, bool prompt) {
-      return RenderChat(*model, messages, prompt).tokens;
+    encode = [this](const nlohmann::ordered_json& messages, bool prompt,
+                    const nlohmann::ordered_json* tools) {
+      return RenderChat(*model, messages, prompt, tools).tokens;
     };
   }
 
@@ -173,34 +175,33 @@ TEST(Dataset, TrainsWhatTheAssistantSaysAndTheEndOfItsTurn) {
   const Trial trial("mask");
   const Dataset data =
       ReadDataset(*trial.model, trial.encode, trial.recipe.Source("chats"), {.max_tokens = 512});
-  ASSERT_EQ(data.samples.size(), 3u);
+  ASSERT_EQ(data.size(), 3);
   const Tokenizer& tokenizer = trial.model->tokenizer;
-  const auto trained_text = [&](const Sample& sample) {
+  const auto trained_text = [&](const SampleView& sample) {
     std::vector<int32_t> ids;
     for (size_t i = 0; i < sample.tokens.size(); ++i) {
       if (sample.trained[i] != 0) ids.push_back(sample.tokens[i]);
     }
     return tokenizer.Decode(ids, {.render_special = true});
   };
-  EXPECT_THAT(trained_text(data.samples[0]), HasSubstr("Seven.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.samples[0]), ::testing::Not(HasSubstr("When")));
-  EXPECT_THAT(trained_text(data.samples[1]), HasSubstr("The green one.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.samples[2]), HasSubstr("Hello.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.samples[2]), HasSubstr("Goodbye.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.samples[2]), ::testing::Not(HasSubstr("Bye")));
+  EXPECT_THAT(trained_text(data.At(0)), HasSubstr("Seven.<|im_end|>"));
+  EXPECT_THAT(trained_text(data.At(0)), ::testing::Not(HasSubstr("When")));
+  EXPECT_THAT(trained_text(data.At(1)), HasSubstr("The green one.<|im_end|>"));
+  EXPECT_THAT(trained_text(data.At(2)), HasSubstr("Hello.<|im_end|>"));
+  EXPECT_THAT(trained_text(data.At(2)), HasSubstr("Goodbye.<|im_end|>"));
+  EXPECT_THAT(trained_text(data.At(2)), ::testing::Not(HasSubstr("Bye")));
 }
 
 TEST(Dataset, MarkdownSectionsAreDocumentsAndLongTextIsCutNotLost) {
   const Trial trial("text");
   const Dataset sections =
       ReadDataset(*trial.model, trial.encode, trial.recipe.Source("text"), {.max_tokens = 512});
-  EXPECT_EQ(sections.samples.size(), 3u);  // the title, One, Two
+  EXPECT_EQ(sections.size(), 3);  // the title, One, Two
   std::string text;
   for (int i = 0; i < 300; ++i) text += "word" + std::to_string(i) + (i % 7 == 6 ? "\n\n" : " ");
-  Dataset pieces;
-  AppendText(trial.model->tokenizer, text, 64, &pieces);
+  const std::vector<Sample> pieces = CutText(trial.model->tokenizer, text, 64);
   std::string joined;
-  for (const Sample& sample : pieces.samples) {
+  for (const Sample& sample : pieces) {
     EXPECT_LE(sample.tokens.size(), 64u);
     EXPECT_EQ(sample.num_trained, static_cast<int64_t>(sample.tokens.size()) - 1);
     joined += trial.model->tokenizer.Decode(sample.tokens);
@@ -229,7 +230,7 @@ TEST(Dataset, BadLinesAreNamedAndNothingToLearnIsAnError) {
 
 TEST(Batches, PackingKeepsBordersAndTargets) {
   Sample a{{10, 11, 12}, {0, 0, 1}, 1}, b{{20, 21}, {0, 1}, 1}, c{{30, 31, 32, 33}, {0, 1, 1, 1}, 3};
-  const std::vector<const Sample*> samples = {&a, &b, &c};
+  const std::vector<SampleView> samples = {a.View(), b.View(), c.View()};
   const auto batches = Pack(samples, 5);
   ASSERT_EQ(batches.size(), 2u);
   EXPECT_THAT(batches[0].document_begins, ElementsAre(0, 3));
@@ -252,31 +253,32 @@ TEST(Dataset, AJoinedChatIsWhatTheTemplateWritesForTheLongOne) {
   for (const std::string& lead : {system, std::string()}) {
     const Dataset apart = read("{\"messages\": [" + lead + a + "]}\n{\"messages\": [" + lead + b + "]}\n");
     const Dataset whole = read("{\"messages\": [" + lead + a + ", " + b + "]}\n");
-    const std::vector<const Sample*> samples = {&apart.samples[0], &apart.samples[1]};
+    const std::vector<SampleView> samples = {apart.At(0), apart.At(1)};
     const std::vector<Sample> joined = Join(samples, 2, 512);
     ASSERT_EQ(joined.size(), 1u);
-    EXPECT_EQ(joined[0].tokens, whole.samples[0].tokens);
-    EXPECT_EQ(joined[0].trained, whole.samples[0].trained);
-    EXPECT_EQ(joined[0].num_trained, whole.samples[0].num_trained);
+    const SampleView expected = whole.At(0);
+    EXPECT_THAT(joined[0].tokens, ElementsAreArray(expected.tokens));
+    EXPECT_THAT(joined[0].trained, ElementsAreArray(expected.trained));
+    EXPECT_EQ(joined[0].num_trained, expected.num_trained);
   }
   // Who ends with a question stands alone, and so does text.
   const Dataset open = read("{\"messages\": [" + a + R"(, {"role": "user", "content": "Why?"}]})" +
                             "\n{\"text\": \"The mill opens.\"}\n");
-  ASSERT_EQ(open.samples.size(), 2u);
-  EXPECT_EQ(open.samples[0].lead, Sample::kStandsAlone);
-  EXPECT_EQ(open.samples[1].lead, Sample::kStandsAlone);
+  ASSERT_EQ(open.size(), 2);
+  EXPECT_EQ(open.At(0).lead, Sample::kStandsAlone);
+  EXPECT_EQ(open.At(1).lead, Sample::kStandsAlone);
 }
 
 TEST(Dataset, ATemplateThatWritesALaterChatInAnotherWayIsRefused) {
   const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", "a"}},
                                            {{"role", "assistant"}, {"content", "b"}}};
   // One token a message, and how many messages there are.
-  const ChatEncoder counts = [](const nlohmann::ordered_json& chat, bool) {
+  const ChatEncoder counts = [](const nlohmann::ordered_json& chat, bool, const nlohmann::ordered_json*) {
     std::vector<int32_t> tokens(chat.size(), 1);
     tokens.push_back(static_cast<int32_t>(chat.size()));
     return tokens;
   };
-  const Sample sample{counts(messages, false), {0, 0, 1}, 1};
+  const Sample sample{counts(messages, false, nullptr), {0, 0, 1}, 1};
   EXPECT_THAT(MessageOf([&] { FindLead(counts, messages, sample, "x.jsonl, line 3"); }),
               HasSubstr("x.jsonl, line 3: the model's chat template"));
 }
@@ -287,7 +289,8 @@ TEST(Batches, OnlyTheSameLeadIsJoinedUpToCountAndLength) {
   };
   const Sample a = chat(1, 10), b = chat(2, 20), c = chat(1, 30), d = chat(1, 40), e = chat(2, 50);
   const Sample alone{{1, 5, 60}, {0, 1, 1}, 2};
-  const std::vector<const Sample*> samples = {&a, &b, &c, &alone, &d, &e};
+  const std::vector<SampleView> samples = {a.View(),     b.View(), c.View(),
+                                           alone.View(), d.View(), e.View()};
   const auto joined = Join(samples, 2, 512);
   ASSERT_EQ(joined.size(), 4u);
   EXPECT_THAT(joined[0].tokens, ElementsAre(1, 5, 10, 30));

@@ -42,8 +42,8 @@ class StepSource {
       : data_(data),
         stage_(stage),
         batch_tokens_(batch_tokens),
-        order_(static_cast<int64_t>(data.train.samples.size()), seed, kDataStream),
-        replay_order_(std::max<int64_t>(1, static_cast<int64_t>(data.replay.samples.size())), seed,
+        order_(data.train.size(), seed, kDataStream),
+        replay_order_(std::max<int64_t>(1, data.replay.size()), seed,
                       kReplayStream) {}
 
   // Skips what steps before `step` used, without packing it.
@@ -71,25 +71,23 @@ class StepSource {
     samples_.clear();
     replay_samples_.clear();
     for (int64_t i = 0; i < stage_.batch; ++i) {
-      const Sample& sample = data_.train.samples[static_cast<size_t>(order_.At(next_++))];
-      samples_.push_back(&sample);
+      samples_.push_back(data_.train.At(order_.At(next_++)));
     }
     if (stage_.join > 1) {
       joined_ = Join(samples_, stage_.join, stage_.sequence_length);
       samples_.clear();
-      for (const Sample& sample : joined_) samples_.push_back(&sample);
+      for (const Sample& sample : joined_) samples_.push_back(sample.View());
     }
-    for (const Sample* sample : samples_) {
-      train_tokens_ += static_cast<int64_t>(sample->tokens.size());
+    for (const SampleView& sample : samples_) {
+      train_tokens_ += static_cast<int64_t>(sample.tokens.size());
     }
-    if (!stage_.replay || data_.replay.samples.empty()) return;
+    if (!stage_.replay || data_.replay.size() == 0) return;
     const double wanted = static_cast<double>(train_tokens_) * stage_.replay->share /
                           (1 - stage_.replay->share);
     while (static_cast<double>(replay_tokens_) < wanted) {
-      const Sample& sample =
-          data_.replay.samples[static_cast<size_t>(replay_order_.At(next_replay_++))];
+      const SampleView sample = data_.replay.At(replay_order_.At(next_replay_++));
       replay_tokens_ += static_cast<int64_t>(sample.tokens.size());
-      replay_samples_.push_back(&sample);
+      replay_samples_.push_back(sample);
     }
   }
 
@@ -99,7 +97,7 @@ class StepSource {
   SampleOrder order_, replay_order_;
   int64_t next_ = 0, next_replay_ = 0, train_tokens_ = 0, replay_tokens_ = 0;
   std::vector<Sample> joined_;  // of this step
-  std::vector<const Sample*> samples_, replay_samples_;
+  std::vector<SampleView> samples_, replay_samples_;
 };
 
 // One stage under way: masters, moments, and the pass that fills the gradients.
@@ -207,13 +205,6 @@ void CheckState(const Checkpoint& state, const std::string& key, int64_t size,
 StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, const Recipe& recipe,
                         const StageRecipe& stage) {
   StageData data;
-  const auto append = [](Dataset from, Dataset* to) {
-    to->num_tokens += from.num_tokens;
-    to->num_trained += from.num_trained;
-    to->num_bytes += from.num_bytes;
-    to->num_cut += from.num_cut;
-    std::move(from.samples.begin(), from.samples.end(), std::back_inserter(to->samples));
-  };
   for (const std::string& name : stage.data) {
     const DataSource& source = recipe.Source(name);
     const bool text = source.path.extension() != ".jsonl";
@@ -222,14 +213,13 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
             "stage '{}': expected conversations (.jsonl) for method \"sft\", found the text '{}'",
             stage.name, source.path.string());
     }
-    append(ReadDataset(model, encode_chat, source,
-                       {.max_tokens = stage.sequence_length, .joinable = stage.join > 1}),
-           &data.train);
+    data.train.Append(
+        ReadDataset(model, encode_chat, source,
+                    {.max_tokens = stage.sequence_length, .joinable = stage.join > 1}));
   }
   if (stage.replay && stage.replay->share > 0) {
-    append(ReadDataset(model, encode_chat, recipe.Source(stage.replay->data),
-                       {.max_tokens = stage.replay->length}),
-           &data.replay);
+    data.replay = ReadDataset(model, encode_chat, recipe.Source(stage.replay->data),
+                              {.max_tokens = stage.replay->length});
   }
   return data;
 }
@@ -303,7 +293,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
   const LoraLayout& layout = run.layout();
   StageOutcome outcome;
   StepReport& report = outcome.last;
-  report.num_steps = NumSteps(stage, static_cast<int64_t>(data.train.samples.size()));
+  report.num_steps = NumSteps(stage, data.train.size());
 
   if (auto done = ReadCheckpoint(result_path)) {
     CheckState(*done, key, layout.size, result_path);
