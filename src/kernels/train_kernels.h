@@ -128,6 +128,19 @@ struct TrainRowDotArgs {
   int64_t delta_stride;
 };
 
+// sums[c] += factor[c] * sum over t, in order, of a[t, c] * b[t, c]: gradients of what acts on a column.
+// a is f32 or bf16 (the other is null); b null: 1; factor null: 1.
+struct TrainColumnDotArgs {
+  const float* a;
+  const uint16_t* a_bf16;
+  int64_t a_stride;
+  const uint16_t* b;
+  int64_t b_stride;
+  const float* factor;
+  int64_t rows;
+  float* sums;
+};
+
 // Loss of rows of logits [rows, vocab], and the gradient with respect to them rounded to bf16.
 // base null: nll = -log p(target), d = factor * (p - onehot). base given: kl = KL(base || model),
 // d = factor * (p - p_base); nll is filled too. The sums are unweighted.
@@ -173,7 +186,13 @@ struct TrainKernels {
   // (16 of k each) of the range; out_stride as panel_stride.
   void (*transpose_panels)(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t* out,
                            int64_t out_stride, int64_t panel_begin, int64_t panel_end) noexcept;
+  // x [rows, cols] bf16 -> out [cols, out_stride], the columns of the range; zero from rows to out_stride.
+  void (*transpose)(const uint16_t* x, int64_t stride, int64_t rows, uint16_t* out, int64_t out_stride,
+                    int64_t col_begin, int64_t col_end) noexcept;
   void (*to_bf16)(const float* x, uint16_t* out, int64_t size) noexcept;
+  // x += y
+  void (*add_bf16)(const uint16_t* y, float* x, int64_t size) noexcept;
+  void (*column_dot)(const TrainColumnDotArgs&, int64_t col_begin, int64_t col_end) noexcept;
   void (*norm)(const TrainNormArgs&) noexcept;
   void (*norm_backward)(const TrainNormBackwardArgs&) noexcept;
   // h = y * weight: what norm made, from what was saved.

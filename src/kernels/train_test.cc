@@ -145,6 +145,52 @@ TEST_P(TrainTables, TransposedPanelsAreThoseOfTheTranspose) {
   EXPECT_EQ(reference, expected);
 }
 
+TEST_P(TrainTables, TransposeIsExactAndZeroBeyondItsRows) {
+  for (const int64_t rows : {1, 2, 31, 32, 45}) {
+    for (const int64_t cols : {1, 16, 37}) {
+      const int64_t stride = cols + 3, out_stride = rows + 6;
+      const auto x = Halves(rows * stride, 1);
+      std::vector<uint16_t> out(static_cast<size_t>(cols * out_stride), uint16_t{7});
+      kernels().transpose(x.data(), stride, rows, out.data(), out_stride, 0, cols);
+      for (int64_t col = 0; col < cols; ++col) {
+        for (int64_t row = 0; row < out_stride; ++row) {
+          const uint16_t expected =
+              row < rows ? x[static_cast<size_t>(row * stride + col)] : uint16_t{0};
+          ASSERT_EQ(out[static_cast<size_t>(col * out_stride + row)], expected) << row << " " << col;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TrainTables, ColumnDotMatchesReferenceAndAccumulates) {
+  const int64_t rows = 37, cols = 45, stride = cols + 3;
+  const auto a = Floats(rows * stride, 1), factor = Floats(cols, 2);
+  const auto half = Halves(rows * stride, 3), b = Halves(rows * stride, 4);
+  const TrainColumnDotArgs cases[] = {
+      {a.data(), nullptr, stride, b.data(), stride, nullptr, rows, nullptr},
+      {nullptr, half.data(), stride, b.data(), stride, factor.data(), rows, nullptr},
+      {nullptr, half.data(), stride, nullptr, 0, nullptr, rows, nullptr}};
+  for (TrainColumnDotArgs args : cases) {
+    std::vector<float> sums[2] = {Floats(cols, 5), Floats(cols, 5)};
+    for (int side = 0; side < 2; ++side) {
+      args.sums = sums[side].data();
+      (side == 0 ? kernels() : Reference()).column_dot(args, 0, 16);
+      (side == 0 ? kernels() : Reference()).column_dot(args, 16, cols);
+    }
+    ExpectClose(sums[0], sums[1], 1e-5f);
+    EXPECT_NE(sums[0], Floats(cols, 5));
+  }
+}
+
+TEST_P(TrainTables, AddBf16IsExact) {
+  const auto y = Halves(45, 1);
+  std::vector<float> found = Floats(45, 2), expected = found;
+  kernels().add_bf16(y.data(), found.data(), 45);
+  Reference().add_bf16(y.data(), expected.data(), 45);
+  EXPECT_EQ(found, expected);
+}
+
 TEST_P(TrainTables, RoundsLikeFloatToBF16) {
   Rng rng(1, 2);
   std::vector<float> x;

@@ -69,6 +69,32 @@ void TrainToBf16(const TrainKernels& kernels, ThreadPool& pool, const float* x, 
   });
 }
 
+void TrainAddBf16(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* y, float* x,
+                  int64_t size) {
+  constexpr int64_t kElements = 16384;
+  pool.ParallelFor((size + kElements - 1) / kElements, 1, [&](int64_t begin, int64_t end, int) {
+    const int64_t first = begin * kElements;
+    kernels.add_bf16(y + first, x + first, std::min(end * kElements, size) - first);
+  });
+}
+
+void TrainColumnDot(const TrainKernels& kernels, ThreadPool& pool, const TrainColumnDotArgs& args,
+                    int64_t cols) {
+  constexpr int64_t kColumns = 32;  // a cache line of bf16, two of f32
+  pool.ParallelFor((cols + kColumns - 1) / kColumns, 1, [&](int64_t begin, int64_t end, int) {
+    kernels.column_dot(args, begin * kColumns, std::min(end * kColumns, cols));
+  });
+}
+
+void TrainTranspose(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* x, int64_t stride,
+                    int64_t rows, int64_t cols, int64_t out_stride, uint16_t* out) {
+  constexpr int64_t kColumns = 32;
+  pool.ParallelFor((cols + kColumns - 1) / kColumns, 1, [&](int64_t begin, int64_t end, int) {
+    kernels.transpose(x, stride, rows, out, out_stride, begin * kColumns,
+                      std::min(end * kColumns, cols));
+  });
+}
+
 void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArgs& args) {
   BAKESTONE_CHECK(args.dim % 2 == 0 && args.dim <= args.head_dim);
   pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {

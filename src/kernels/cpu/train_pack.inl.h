@@ -59,3 +59,33 @@ void TransposePanels(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t*
     }
   }
 }
+
+// Pairs of rows, 16 columns wide, are words of 32 bits: 16 such rows of words transposed are 16 columns
+// of 32 values.
+template <class V>
+void Transpose(const uint16_t* x, int64_t stride, int64_t rows, uint16_t* out, int64_t out_stride,
+               int64_t col_begin, int64_t col_end) noexcept {
+  constexpr int64_t kBlock = 2 * kTrainLanes;
+  alignas(64) uint16_t pairs[kTrainLanes * kBlock], block[kTrainLanes * kBlock];
+  for (int64_t col = col_begin; col < col_end; col += kTrainLanes) {
+    const int64_t cols = col_end - col < kTrainLanes ? col_end - col : kTrainLanes;
+    for (int64_t row = 0; row < out_stride; row += kBlock) {
+      for (int64_t pair = 0; pair < kTrainLanes; ++pair) {
+        const int64_t even = row + 2 * pair;
+        V::StorePairs(pairs + pair * kBlock, even < rows ? x + even * stride + col : nullptr,
+                      even + 1 < rows ? x + (even + 1) * stride + col : nullptr, cols);
+      }
+      V::Transpose16(pairs, kBlock, block);
+      const int64_t size = out_stride - row < kBlock ? out_stride - row : kBlock;
+      for (int64_t c = 0; c < cols; ++c) {
+        uint16_t* to = out + (col + c) * out_stride + row;
+        const uint16_t* from = block + c * kBlock;
+        if (size == kBlock) {
+          __builtin_memcpy(to, from, kBlock * sizeof(uint16_t));
+        } else {
+          for (int64_t i = 0; i < size; ++i) to[i] = from[i];
+        }
+      }
+    }
+  }
+}

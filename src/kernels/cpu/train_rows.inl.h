@@ -25,6 +25,31 @@ void ToBf16(const float* x, uint16_t* out, int64_t size) noexcept {
 }
 
 template <class V>
+void AddBf16(const uint16_t* y, float* x, int64_t size) noexcept {
+  for (int64_t i = 0; i < size; i += 16) {
+    const int64_t left = size - i;
+    V::Store(x + i, V::Add(V::Load(x + i, left), V::LoadBf16(y + i, left)), left);
+  }
+}
+
+template <class V>
+void ColumnDot(const TrainColumnDotArgs& args, int64_t col_begin, int64_t col_end) noexcept {
+  using F = typename V::F;
+  for (int64_t col = col_begin; col < col_end; col += 16) {
+    const int64_t left = col_end - col;
+    F sum = V::Zero();
+    for (int64_t row = 0; row < args.rows; ++row) {
+      const int64_t at = row * args.a_stride + col;
+      const F a = args.a != nullptr ? V::Load(args.a + at, left) : V::LoadBf16(args.a_bf16 + at, left);
+      sum = args.b == nullptr ? V::Add(sum, a)
+                              : V::Fma(a, V::LoadBf16(args.b + row * args.b_stride + col, left), sum);
+    }
+    if (args.factor != nullptr) sum = V::Mul(sum, V::Load(args.factor + col, left));
+    V::Store(args.sums + col, V::Add(V::Load(args.sums + col, left), sum), left);
+  }
+}
+
+template <class V>
 void Norm(const TrainNormArgs& args) noexcept {
   using F = typename V::F;
   const int64_t dim = args.dim;
@@ -359,7 +384,10 @@ constexpr TrainKernels MakeTrainKernels() {
           .pack_lanes = PackLanes<V>,
           .pack_pairs = PackPairs<V>,
           .transpose_panels = TransposePanels<V>,
+          .transpose = Transpose<V>,
           .to_bf16 = ToBf16<V>,
+          .add_bf16 = AddBf16<V>,
+          .column_dot = ColumnDot<V>,
           .norm = Norm<V>,
           .norm_backward = NormBackward<V>,
           .scale_rows = ScaleRows<V>,

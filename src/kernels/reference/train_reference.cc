@@ -87,6 +87,32 @@ void TransposePanels(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t*
   }
 }
 
+void Transpose(const uint16_t* x, int64_t stride, int64_t rows, uint16_t* out, int64_t out_stride,
+               int64_t col_begin, int64_t col_end) noexcept {
+  for (int64_t col = col_begin; col < col_end; ++col) {
+    for (int64_t row = 0; row < out_stride; ++row) {
+      out[col * out_stride + row] = row < rows ? x[row * stride + col] : uint16_t{0};
+    }
+  }
+}
+
+void AddBf16(const uint16_t* y, float* x, int64_t size) noexcept {
+  for (int64_t i = 0; i < size; ++i) x[i] += BF16ToFloat(y[i]);
+}
+
+void ColumnDot(const TrainColumnDotArgs& args, int64_t col_begin, int64_t col_end) noexcept {
+  for (int64_t col = col_begin; col < col_end; ++col) {
+    double sum = 0;
+    for (int64_t row = 0; row < args.rows; ++row) {
+      const double a = args.a != nullptr ? Wide(args.a[row * args.a_stride + col])
+                                         : Wide(args.a_bf16[row * args.a_stride + col]);
+      sum += args.b == nullptr ? a : a * Wide(args.b[row * args.b_stride + col]);
+    }
+    if (args.factor != nullptr) sum *= Wide(args.factor[col]);
+    args.sums[col] = static_cast<float>(Wide(args.sums[col]) + sum);
+  }
+}
+
 void ToBf16(const float* x, uint16_t* out, int64_t size) noexcept {
   for (int64_t i = 0; i < size; ++i) out[i] = FloatToBF16(x[i]);
 }
@@ -280,7 +306,10 @@ constinit const TrainKernels kTrainReference = {.product = "scalar, f64 sums",
                                       .pack_lanes = PackLanes,
                                       .pack_pairs = PackPairs,
                                       .transpose_panels = TransposePanels,
+                                      .transpose = Transpose,
                                       .to_bf16 = ToBf16,
+                                      .add_bf16 = AddBf16,
+                                      .column_dot = ColumnDot,
                                       .norm = Norm,
                                       .norm_backward = NormBackward,
                                       .scale_rows = ScaleRows,
