@@ -6,13 +6,14 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/source_dir.h"
 #include "format/gguf_tokenizer.h"
 #include "text/tokenizer_goldens.h"
 
 namespace bakestone {
 namespace {
 
-const std::filesystem::path kRoot = BAKESTONE_SOURCE_DIR;
+const std::filesystem::path kRoot = SourceDir();
 
 // The test corpus is the worst case: thirty scripts, hardly a word twice. The handbook is plain prose.
 std::string CorpusText() {

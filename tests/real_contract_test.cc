@@ -12,13 +12,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/source_dir.h"
 #include "engine/chat.h"
 #include "engine/test_transcripts.h"
 
 namespace bakestone {
 namespace {
 
-constexpr const char* kGoldens = BAKESTONE_SOURCE_DIR "/tests/data/model/transcripts.txt";
+const std::string kGoldens = std::string(SourceDir()) + "/tests/data/model/transcripts.txt";
 constexpr const char* kPassage =
     "The mill stands where the river bends twice, below the old orchard. Its wheel was cut from oak in the spring "
     "after the flood, and the stones came by barge from the quarry at Senn.";

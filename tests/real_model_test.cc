@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/source_dir.h"
 #include "format/gguf.h"
 #include "model/model.h"
 #include "model/test_logits.h"
@@ -101,6 +102,6 @@ int main(int argc, char** argv) {
   }
   bakestone::g_model = model;
   bakestone::g_goldens =
-      argc > 2 ? argv[2] : BAKESTONE_SOURCE_DIR "/tests/data/model/smollm2.logits";
+      argc > 2 ? argv[2] : std::string(bakestone::SourceDir()) + "/tests/data/model/smollm2.logits";
   return RUN_ALL_TESTS();
 }

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/source_dir.h"
 #include "engine/test_transcripts.h"
 
 namespace bakestone {
@@ -22,7 +23,7 @@ using testing::TranscriptModel;
 const std::map<std::string, std::string>& Goldens() {
   static const auto* goldens = [] {
     auto* all = new std::map<std::string, std::string>;
-    std::ifstream file(BAKESTONE_SOURCE_DIR "/src/engine/goldens.txt");
+    std::ifstream file(std::string(SourceDir()) + "/src/engine/goldens.txt");
     std::string name, hash;
     while (file >> name >> hash) (*all)[name] = hash;
     return all;

@@ -6,12 +6,13 @@
 #include <cstdlib>
 
 #include "base/sha256.h"
+#include "base/source_dir.h"
 #include "text/tokenizer_goldens.h"
 
 namespace bakestone {
 namespace {
 
-const std::filesystem::path kRoot = BAKESTONE_SOURCE_DIR;
+const std::filesystem::path kRoot = SourceDir();
 
 TEST(GgufTokenizer, RealVocabularyEqualsTheReference) {
   const char* path = std::getenv("BAKESTONE_TEST_MODEL");

@@ -11,11 +11,12 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/source_dir.h"
 
 namespace bakestone {
 
 inline std::filesystem::path TestData(std::string_view name) {
-  return std::filesystem::path(BAKESTONE_SOURCE_DIR) / "tests" / "data" / name;
+  return std::filesystem::path(SourceDir()) / "tests" / "data" / name;
 }
 
 template <class Action>

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/source_dir.h"
 #include "kernels/isa.h"
 #include "kernels/kernel_table.h"
 #include "kernels/math.h"
@@ -195,7 +196,7 @@ TEST_P(ServeTest, RopeEqualsReference) {
 }
 
 TEST_P(ServeTest, GoldensHold) {
-  std::ifstream file(BAKESTONE_SOURCE_DIR "/src/kernels/goldens.txt");
+  std::ifstream file(std::string(SourceDir()) + "/src/kernels/goldens.txt");
   ASSERT_TRUE(file) << "make it with the target kernel_goldens";
   std::map<std::string, std::string> expected;
   for (std::string name, hash; file >> name >> hash;) expected[name] = hash;

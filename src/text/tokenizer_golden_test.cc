@@ -2,13 +2,14 @@
 // trained for this; src/format/gguf_tokenizer_test.cc does the same for a real model's vocabulary.
 #include <gmock/gmock.h>
 
+#include "base/source_dir.h"
 #include "text/tokenizer_goldens.h"
 #include "text/utf8.h"
 
 namespace bakestone {
 namespace {
 
-const std::filesystem::path kRoot = BAKESTONE_SOURCE_DIR;
+const std::filesystem::path kRoot = SourceDir();
 
 class Goldens : public testing::TestWithParam<const char*> {
  protected:

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/source_dir.h"
 #include "text/bpe_merges.h"
 #include "text/tokenizer_goldens.h"
 #include "text/utf8.h"
@@ -20,7 +21,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
-const std::filesystem::path kRoot = BAKESTONE_SOURCE_DIR;
+const std::filesystem::path kRoot = SourceDir();
 
 Tokenizer Trained(const char* name) { return Tokenizer(goldens::Spec(kRoot, name)); }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/source_dir.h"
 
 namespace bakestone::chat {
 namespace {
@@ -19,7 +20,7 @@ using Json = nlohmann::ordered_json;
 using ::testing::HasSubstr;
 
 std::string Read(const std::string& name) {
-  std::ifstream file(std::string(BAKESTONE_SOURCE_DIR) + "/tests/data/chat/" + name,
+  std::ifstream file(std::string(SourceDir()) + "/tests/data/chat/" + name,
                      std::ios::binary);
   EXPECT_TRUE(file.good()) << name;
   return {std::istreambuf_iterator<char>(file), {}};
