@@ -146,7 +146,7 @@ TrainSource RandomSource(const ModelConfig& config, const std::vector<float>& on
   source.bias = [](LinearId) { return nullptr; };
   source.embedding = source.head = rows(static_cast<uint64_t>(config.num_layers * kNumSites), 0.2f);
   source.attention_norm = source.mlp_norm = [&ones](int64_t) { return ones.data(); };
-  source.final_norm = ones.data();
+  source.final_norm = [&ones] { return ones.data(); };
   return source;
 }
 
@@ -171,35 +171,28 @@ struct Batch {
 };
 
 void Step(const Options& options, const KernelTable& kernels, ThreadPool& pool,
-          const ModelConfig& config, TrainSource source, bool recompute) {
-  constexpr std::array<Site, kNumSites> kAll = {Site::kQ,    Site::kK,  Site::kV,   Site::kO,
-                                                Site::kGate, Site::kUp, Site::kDown};
-  const LoraLayout layout = LoraLayout::Make(config, kAll, 16);
-  Adapter adapter(config, "bench");
+          const ModelConfig& config, const TrainSource& source, bool recompute) {
+  const TrainLayout layout = TrainLayout::Make(config, {.rank = 16});
   std::vector<float> params(static_cast<size_t>(layout.size));
   Rng rng(5, 0);
   for (float& value : params) value = 0.01f * rng.Normal();
   std::vector<float> gradients(params.size()), m(params.size()), v(params.size());
-  const auto set = [&] {
-    for (const LoraSlot& slot : layout.slots) {
-      adapter.Set(slot.id, DenseView<const float>(params.data() + slot.a_offset, slot.rank, slot.in),
-                  DenseView<const float>(params.data() + slot.b_offset, slot.out, slot.rank), 2.0f);
-    }
-  };
-  set();
-  TrainEngine engine(config, std::move(source), kernels.train, pool, {.recompute = recompute});
+  TrainEngine engine(config, source, layout, 2.0f, kernels.train, pool,
+                     {.activation = recompute ? ActivationPolicy::kRecompute
+                                              : ActivationPolicy::kStash});
+  engine.SetValues(params);
   const Batch batch(options.rows, options.document, config.vocab_size);
-  engine.ForwardBackward(batch.view(), adapter, layout, 1e-3f, false, gradients);
+  engine.ForwardBackward(batch.view(), {.gradient_scale = 1e-3f}, gradients);
   const TrainPhases before = engine.phases();
   double optimizer = 0;
   const double cpu = CpuSeconds();
   const double total = Seconds([&] {
     for (int64_t step = 1; step <= options.steps; ++step) {
-      engine.ForwardBackward(batch.view(), adapter, layout, 1e-3f, false, gradients);
+      engine.ForwardBackward(batch.view(), {.gradient_scale = 1e-3f}, gradients);
       optimizer += Seconds([&] {
         ops::GradientNorm(kernels.train, pool, gradients);
         ops::AdamW(kernels.train, pool, {.step = step}, params, m, v, gradients);
-        set();
+        engine.SetValues(params);
       });
     }
   });

@@ -35,42 +35,97 @@ void CheckTokens(const char* name, std::span<const int32_t> tokens, int64_t voca
   }
 }
 
-TrainGroup GroupOf(Site site) {
-  switch (site) {
-    case Site::kQ:
-    case Site::kK:
-    case Site::kV: return TrainGroup::kQkv;
-    case Site::kO: return TrainGroup::kO;
-    case Site::kGate:
-    case Site::kUp: return TrainGroup::kGateUp;
-    case Site::kDown: return TrainGroup::kDown;
+// The loss rows of a document: [first, second) as indices into loss_rows.
+std::pair<size_t, size_t> LossRowsOf(const TrainBatch& batch, size_t document) {
+  const auto& begins = batch.document_begins;
+  const auto at = [&](int32_t row) {
+    return static_cast<size_t>(
+        std::lower_bound(batch.loss_rows.begin(), batch.loss_rows.end(), row) -
+        batch.loss_rows.begin());
+  };
+  const size_t end = document + 1 < begins.size() ? at(begins[document + 1]) : batch.loss_rows.size();
+  return {at(begins[document]), end};
+}
+
+double DocumentLogProb(const TrainBatch& batch, std::span<const double> row_nll, size_t document,
+                       bool mean) {
+  const auto [first, end] = LossRowsOf(batch, document);
+  double sum = 0;
+  for (size_t i = first; i < end; ++i) sum -= row_nll[i];
+  return mean && end > first ? sum / static_cast<double>(end - first) : sum;
+}
+
+void CheckPairs(const TrainBatch& batch, const Objective& objective) {
+  for (const PreferencePair& pair : objective.pairs) {
+    for (const int32_t document : {pair.chosen, pair.rejected}) {
+      BAKESTONE_CHECK(document >= 0 && static_cast<size_t>(document) < batch.document_begins.size());
+      const auto [first, end] = LossRowsOf(batch, static_cast<size_t>(document));
+      BAKESTONE_CHECK(end > first);
+    }
   }
-  return TrainGroup::kDown;
 }
 
 }  // namespace
 
-TrainEngine::TrainEngine(const ModelConfig& config, TrainSource source, const TrainKernels& kernels,
+LossSums& LossSums::operator+=(const LossSums& other) {
+  nll += other.nll;
+  kl += other.kl;
+  weight += other.weight;
+  rows += other.rows;
+  correct += other.correct;
+  documents += other.documents;
+  documents_right += other.documents_right;
+  preference += other.preference;
+  chosen_reward += other.chosen_reward;
+  rejected_reward += other.rejected_reward;
+  pairs += other.pairs;
+  pairs_right += other.pairs_right;
+  return *this;
+}
+
+TrainEngine::TrainEngine(const ModelConfig& config, const TrainSource& source,
+                         const TrainLayout& layout, float pair_scale, const TrainKernels& kernels,
                          ThreadPool& pool, PassOptions options)
     : config_(config),
+      layout_(layout),
+      pair_scale_(pair_scale),
       kernels_(kernels),
       pool_(pool),
       options_(options),
-      weights_(config, std::move(source), kernels, pool, options.weight_cache_bytes),
-      layer_(config, weights_, kernels, pool),
-      head_(config, weights_, kernels, pool),
+      base_source_(source),
+      weights_(config, TrainedSource(source, layout, &values_), kernels, pool,
+               options.weight_cache_bytes),
+      layer_(config, kernels, pool),
+      head_(config, kernels, pool),
       rope_({.theta = config.rope.theta,
              .dim = config.rope.dim,
              .linear_scale = config.rope.linear_scale,
              .frequency_factors = config.rope.frequency_factors}),
-      saved_(static_cast<size_t>(config.num_layers)) {
-  no_adapter_.Pack(config, nullptr, kernels, pool);
-}
+      pairs_(config),
+      no_pairs_(config),
+      saved_(static_cast<size_t>(config.num_layers)) {}
 
 TrainPhases TrainEngine::phases() const {
   TrainPhases phases = layer_.phases;
   phases.head = head_seconds_;
   return phases;
+}
+
+void TrainEngine::SetValues(std::span<const float> values) {
+  BAKESTONE_CHECK(static_cast<int64_t>(values.size()) == layout_.size);
+  values_ = values.data();
+  weights_.Changed(layout_);
+  if (!layout_.slots.empty()) pairs_.Pack(layout_, values, pair_scale_, kernels_, pool_);
+}
+
+TrainWeights& TrainEngine::BaseWeights() {
+  const bool only_pairs = layout_.matrices.empty() && layout_.embedding.rows == 0 &&
+                          layout_.head.rows == 0 && layout_.attention_norms.empty();
+  if (only_pairs) return weights_;
+  if (!base_weights_) {
+    base_weights_ = std::make_unique<TrainWeights>(config_, base_source_, kernels_, pool_, 0);
+  }
+  return *base_weights_;
 }
 
 void TrainEngine::Check(const TrainBatch& batch) const {
@@ -95,104 +150,200 @@ void TrainEngine::Check(const TrainBatch& batch) const {
 
 void TrainEngine::Start(const TrainBatch& batch) {
   Check(batch);
+  BAKESTONE_CHECK(values_ != nullptr);
   const auto rows = static_cast<int64_t>(batch.tokens.size());
   if (x_.size() < rows * config_.hidden_dim) x_ = Buffer<float>(rows * config_.hidden_dim);
   rope_.Set(batch.positions);
-  batch_ = {.rows = rows, .document_begins = batch.document_begins, .rope = &rope_};
+  batch_ = {.rows = rows,
+            .document_begins = batch.document_begins,
+            .rope = &rope_,
+            .weights = nullptr,
+            .pairs = nullptr};
   tokens_ = batch.tokens;
-  layer_.Reserve(rows, adapter_.widest());
+  layer_.Reserve(rows);
 }
 
-void TrainEngine::Forward(const PackedAdapter& adapter, int64_t first_saved) {
+void TrainEngine::Forward(TrainWeights& weights, PackedPairs& pairs, int64_t first_saved) {
   const int64_t hidden = config_.hidden_dim, size = batch_.rows * hidden;
+  batch_.weights = &weights;
+  batch_.pairs = &pairs;
   pool_.ParallelFor(batch_.rows, 32, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const int32_t token = tokens_[static_cast<size_t>(row)];
-      weights_.source().embedding({token, token + 1}, DenseView(x_.data() + row * hidden, 1, hidden));
+      weights.source().embedding({token, token + 1}, DenseView(x_.data() + row * hidden, 1, hidden));
     }
   });
+  const bool recompute = options_.activation == ActivationPolicy::kRecompute;
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     LayerSaved& own = saved_[static_cast<size_t>(layer)];
-    const bool saves = layer >= first_saved && !options_.recompute;
-    if (layer >= first_saved && options_.recompute) {
+    if (layer >= first_saved && recompute) {
       if (own.input.size() < size) own.input = Buffer<float>(size);
       std::copy_n(x_.data(), size, own.input.data());
     }
-    LayerSaved& saved = saves ? own : shared_;
-    saved.Reserve(config_, batch_.rows, adapter_.widest());
-    layer_.Forward(layer, batch_, adapter, x_.data(), saved);
+    LayerSaved& saved = layer >= first_saved && !recompute ? own : shared_;
+    saved.Reserve(config_, batch_.rows, pairs);
+    layer_.Forward(layer, batch_, x_.data(), saved);
   }
 }
 
-void TrainEngine::Backward(const LoraLayout& layout, std::span<float> gradients) {
-  const LinearId lowest = layout.slots.front().id;
-  TrainGroup lowest_group = TrainGroup::kDown;
-  for (const LoraSlot& slot : layout.slots) {
-    if (slot.id.layer == lowest.layer) lowest_group = std::min(lowest_group, GroupOf(slot.id.site));
-  }
+void TrainEngine::Backward(std::span<float> gradients) {
+  const bool embedding = layout_.embedding.rows > 0;
+  const int64_t lowest = layout_.lowest_layer(config_.num_layers);
   layer_.RoundDx(batch_.rows, dx_.data());
-  for (int64_t layer = config_.num_layers - 1; layer >= lowest.layer; --layer) {
+  for (int64_t layer = config_.num_layers - 1; layer >= lowest; --layer) {
     LayerSaved* saved = &saved_[static_cast<size_t>(layer)];
-    if (options_.recompute) {
+    if (options_.activation == ActivationPolicy::kRecompute) {
       std::copy_n(saved->input.data(), batch_.rows * config_.hidden_dim, x_.data());
-      layer_.Forward(layer, batch_, adapter_, x_.data(), shared_);
+      layer_.Forward(layer, batch_, x_.data(), shared_);
       saved = &shared_;
     }
-    layer_.Backward(layer, batch_, adapter_, *saved,
-                    {.layout = &layout,
+    layer_.Backward(layer, batch_, *saved,
+                    {.layout = &layout_,
                      .out = gradients.data(),
                      .dx = dx_.data(),
-                     .lowest = lowest_group,
-                     .below = layer > lowest.layer});
+                     .lowest = LowestStep(layout_, layer),
+                     .below = layer > lowest || embedding});
   }
+  if (embedding) EmbeddingBackward(gradients);
+}
+
+// Rows of the batch in order, so that a token that occurs again always adds up the same way; threads
+// have channels of their own.
+void TrainEngine::EmbeddingBackward(std::span<float> gradients) {
+  const RowsSlot& slot = layout_.embedding;
+  constexpr int64_t kChannels = 64;
+  const int64_t hidden = config_.hidden_dim;
+  pool_.ParallelFor((hidden + kChannels - 1) / kChannels, 1, [&](int64_t begin, int64_t end, int) {
+    const int64_t first = begin * kChannels, last = std::min(end * kChannels, hidden);
+    for (int64_t row = 0; row < batch_.rows; ++row) {
+      const int32_t token = tokens_[static_cast<size_t>(row)];
+      if (!slot.Holds(token)) continue;
+      float* to = gradients.data() + slot.offset + (token - slot.first) * hidden;
+      const float* from = dx_.data() + row * hidden;
+      for (int64_t i = first; i < last; ++i) to[i] += from[i];
+    }
+  });
 }
 
 void TrainEngine::NotePeak() {
-  int64_t total = weights_.bytes() + layer_.bytes() + head_.bytes() + adapter_.bytes() +
+  int64_t total = weights_.bytes() + layer_.bytes() + head_.bytes() + pairs_.bytes() +
                   shared_.bytes() + x_.bytes() + dx_.bytes() + base_hidden_.bytes();
+  if (base_weights_) total += base_weights_->bytes();
   for (const LayerSaved& saved : saved_) total += saved.bytes();
   peak_bytes_ = std::max(peak_bytes_, total);
 }
 
-LossSums TrainEngine::Evaluate(const TrainBatch& batch, const Adapter* adapter) {
-  adapter_.Pack(config_, adapter, kernels_, pool_);
+// Fills rows_.
+LossSums TrainEngine::Score(const TrainBatch& batch, bool base) {
   Start(batch);
-  Forward(adapter_, config_.num_layers);
+  TrainWeights& weights = base ? BaseWeights() : weights_;
+  Forward(weights, base ? no_pairs_ : pairs_, config_.num_layers);
   const double start = Now();
-  const LossSums sums = head_.Run(x_.data(), batch, nullptr, nullptr);
+  LossSums sums = head_.Run(weights, x_.data(), batch, nullptr, nullptr, &rows_);
   head_seconds_ += Now() - start;
   NotePeak();
-  weights_.ReleaseHead();
+  weights.ReleaseHead();
+  for (size_t document = 0; document < batch.document_begins.size(); ++document) {
+    const auto [first, end] = LossRowsOf(batch, document);
+    if (first == end) continue;
+    ++sums.documents;
+    const auto* correct = rows_.correct.data();
+    if (std::find(correct + first, correct + end, uint8_t{0}) == correct + end) ++sums.documents_right;
+  }
   return sums;
 }
 
-LossSums TrainEngine::ForwardBackward(const TrainBatch& batch, const Adapter& adapter,
-                                      const LoraLayout& layout, float gradient_scale,
-                                      bool kl_to_base, std::span<float> gradients) {
-  BAKESTONE_CHECK(static_cast<int64_t>(gradients.size()) == layout.size && !layout.slots.empty());
-  for (const LoraSlot& slot : layout.slots) {
-    const LoraPair* pair = adapter.Find(slot.id);
-    BAKESTONE_CHECK(pair != nullptr && pair->a.rows == slot.rank);
+LossSums TrainEngine::Evaluate(const TrainBatch& batch, const Objective& objective) {
+  CheckPairs(batch, objective);
+  LossSums sums = Score(batch, false);
+  row_weights_.assign(batch.loss_rows.size(), 0.0f);
+  AddPairs(batch, objective, &sums);
+  return sums;
+}
+
+LossSums TrainEngine::EvaluateBase(const TrainBatch& batch) { return Score(batch, true); }
+
+void TrainEngine::DocumentLogProbs(const TrainBatch& batch, bool length_normalized,
+                                   std::span<double> out) {
+  BAKESTONE_CHECK(out.size() == batch.document_begins.size());
+  Score(batch, false);
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = DocumentLogProb(batch, rows_.nll, i, length_normalized);
   }
-  adapter_.Pack(config_, &adapter, kernels_, pool_);
+}
+
+// The losses of the pairs from rows_, and their slopes by row in row_weights_.
+void TrainEngine::AddPairs(const TrainBatch& batch, const Objective& objective, LossSums* sums) {
+  const bool mean = objective.length_normalized;
+  const auto add = [&](int32_t document, double slope) {
+    const auto [first, end] = LossRowsOf(batch, static_cast<size_t>(document));
+    const double share = mean ? slope / static_cast<double>(end - first) : slope;
+    for (size_t i = first; i < end; ++i) row_weights_[i] += static_cast<float>(share);
+  };
+  for (const PreferencePair& pair : objective.pairs) {
+    const auto log_prob = [&](int32_t document) {
+      return DocumentLogProb(batch, rows_.nll, static_cast<size_t>(document), mean);
+    };
+    const double chosen = objective.beta * (log_prob(pair.chosen) - pair.reference_chosen);
+    const double rejected = objective.beta * (log_prob(pair.rejected) - pair.reference_rejected);
+    const double z = chosen - rejected;
+    sums->preference += z > 0 ? std::log1p(std::exp(-z)) : std::log1p(std::exp(z)) - z;
+    sums->chosen_reward += chosen;
+    sums->rejected_reward += rejected;
+    ++sums->pairs;
+    if (chosen > rejected) ++sums->pairs_right;
+    const double slope = objective.beta / (1 + std::exp(z));  // -d loss / d log p(chosen)
+    add(pair.chosen, slope);
+    add(pair.rejected, -slope);
+  }
+}
+
+// The pairs' losses need whole documents' log-probabilities before any gradient: the head runs twice.
+LossSums TrainEngine::PreferenceBackward(const TrainBatch& batch, const Objective& objective,
+                                         const TrainHead::Gradient& gradient) {
+  LossSums sums = head_.Run(weights_, x_.data(), batch, nullptr, nullptr, &rows_);
+  row_weights_.assign(batch.loss_rows.size(), 0.0f);
+  AddPairs(batch, objective, &sums);
+  TrainBatch weighted = batch;
+  weighted.weights = row_weights_;
+  head_.Run(weights_, x_.data(), weighted, nullptr, &gradient);
+  return sums;
+}
+
+LossSums TrainEngine::LossBackward(const TrainBatch& batch, const Objective& objective,
+                                   std::span<float> gradients) {
+  const TrainHead::Gradient gradient = {.scale = objective.gradient_scale,
+                                        .layout = &layout_,
+                                        .out = gradients.data(),
+                                        .dx = dx_.data()};
+  if (!objective.pairs.empty()) return PreferenceBackward(batch, objective, gradient);
+  if (!objective.kl_to_base) return head_.Run(weights_, x_.data(), batch, nullptr, &gradient);
+  const TrainHead::Base base = {.weights = &BaseWeights(), .hidden = base_hidden_.data()};
+  return head_.Run(weights_, x_.data(), batch, &base, &gradient);
+}
+
+LossSums TrainEngine::ForwardBackward(const TrainBatch& batch, const Objective& objective,
+                                      std::span<float> gradients) {
+  BAKESTONE_CHECK(static_cast<int64_t>(gradients.size()) == layout_.size);
+  CheckPairs(batch, objective);
   Start(batch);
   if (batch.loss_rows.empty()) return {};
-  if (kl_to_base) {
-    Forward(no_adapter_, config_.num_layers);
-    head_.Hidden(x_.data(), batch.loss_rows, base_hidden_);
+  if (objective.kl_to_base) {
+    TrainWeights& base = BaseWeights();
+    Forward(base, no_pairs_, config_.num_layers);
+    head_.Hidden(base, x_.data(), batch.loss_rows, base_hidden_);
   }
-  Forward(adapter_, layout.slots.front().id.layer);
+  Forward(weights_, pairs_, layout_.lowest_layer(config_.num_layers));
   const int64_t size = batch_.rows * config_.hidden_dim;
   if (dx_.size() < size) dx_ = Buffer<float>(size);
   std::fill_n(dx_.data(), size, 0.0f);
-  const TrainHead::Gradient gradient = {.scale = gradient_scale, .dx = dx_.data()};
   const double start = Now();
-  const LossSums sums =
-      head_.Run(x_.data(), batch, kl_to_base ? base_hidden_.data() : nullptr, &gradient);
+  const LossSums sums = LossBackward(batch, objective, gradients);
   head_seconds_ += Now() - start;
-  Backward(layout, gradients);
+  Backward(gradients);
   NotePeak();
   weights_.ReleaseHead();
+  if (base_weights_) base_weights_->ReleaseHead();
   return sums;
 }
 

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "model/train_head.h"
 #include "model/train_layer.h"
+#include "model/train_layout.h"
 #include "model/train_lora.h"
 #include "model/train_weights.h"
 #include "model/trainer_pass.h"
@@ -17,13 +19,19 @@ namespace bakestone {
 
 class TrainEngine {
  public:
-  // Keeps references to config, kernels and pool.
-  TrainEngine(const ModelConfig& config, TrainSource source, const TrainKernels& kernels,
-              ThreadPool& pool, PassOptions options);
+  // Keeps references to config, layout, kernels and pool.
+  TrainEngine(const ModelConfig& config, const TrainSource& source, const TrainLayout& layout,
+              float pair_scale, const TrainKernels& kernels, ThreadPool& pool, PassOptions options);
+  // What is captured by address stays where it is.
+  TrainEngine(const TrainEngine&) = delete;
+  TrainEngine& operator=(const TrainEngine&) = delete;
 
-  LossSums Evaluate(const TrainBatch& batch, const Adapter* adapter);
-  LossSums ForwardBackward(const TrainBatch& batch, const Adapter& adapter, const LoraLayout& layout,
-                           float gradient_scale, bool kl_to_base, std::span<float> gradients);
+  void SetValues(std::span<const float> values);
+  LossSums Evaluate(const TrainBatch& batch, const Objective& objective = {});
+  LossSums EvaluateBase(const TrainBatch& batch);
+  void DocumentLogProbs(const TrainBatch& batch, bool length_normalized, std::span<double> out);
+  LossSums ForwardBackward(const TrainBatch& batch, const Objective& objective,
+                           std::span<float> gradients);
 
   int64_t peak_bytes() const noexcept { return peak_bytes_; }
   TrainPhases phases() const;  // since construction
@@ -31,27 +39,43 @@ class TrainEngine {
  private:
   void Check(const TrainBatch& batch) const;
   void Start(const TrainBatch& batch);
+  // The weights before any training: the trained ones where all that is trained are pairs.
+  TrainWeights& BaseWeights();
+  LossSums Score(const TrainBatch& batch, bool base);
   // x_ becomes the residual stream after the last layer. first_saved: layers from it on keep what
   // backward needs.
-  void Forward(const PackedAdapter& adapter, int64_t first_saved);
-  void Backward(const LoraLayout& layout, std::span<float> gradients);
+  void Forward(TrainWeights& weights, PackedPairs& pairs, int64_t first_saved);
+  void Backward(std::span<float> gradients);
+  void EmbeddingBackward(std::span<float> gradients);
+  LossSums LossBackward(const TrainBatch& batch, const Objective& objective,
+                        std::span<float> gradients);
+  void AddPairs(const TrainBatch& batch, const Objective& objective, LossSums* sums);
+  LossSums PreferenceBackward(const TrainBatch& batch, const Objective& objective,
+                              const TrainHead::Gradient& gradient);
   void NotePeak();
 
   const ModelConfig& config_;
+  const TrainLayout& layout_;
+  const float pair_scale_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   const PassOptions options_;
+  const float* values_ = nullptr;   // of the last SetValues
+  const TrainSource base_source_;
   TrainWeights weights_;
+  std::unique_ptr<TrainWeights> base_weights_;  // made when the base is asked for, unless it is weights_
   TrainLayer layer_;
   TrainHead head_;
   ops::RopeTable rope_;
-  PackedAdapter adapter_, no_adapter_;
+  PackedPairs pairs_, no_pairs_;
   std::vector<LayerSaved> saved_;   // one a layer; recompute: only their inputs
   LayerSaved shared_;               // of layers that keep nothing
   Buffer<float> x_, dx_;            // [T, hidden_dim]
   Buffer<uint16_t> base_hidden_;
   LayerBatch batch_{};
   std::span<const int32_t> tokens_;
+  TrainHead::Rows rows_;             // of the last loss that asked for them
+  std::vector<float> row_weights_;   // of preference pairs
   double head_seconds_ = 0;
   int64_t peak_bytes_ = 0;
 };

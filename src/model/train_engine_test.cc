@@ -7,38 +7,23 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "base/rng.h"
 #include "format/gguf.h"
 #include "format/safetensors.h"
 #include "kernels/isa.h"
+#include "model/test_golden.h"
 #include "model/test_model.h"
 #include "tensor/half.h"
 
 namespace bakestone {
 namespace {
 
-constexpr std::array<Site, kNumSites> kAllSites = {Site::kQ,    Site::kK,  Site::kV,   Site::kO,
-                                                   Site::kGate, Site::kUp, Site::kDown};
-
-template <class T>
-std::vector<T> ValuesOf(const SafetensorsFile& file, const std::string& name) {
-  const SafetensorsTensor* tensor = file.Find(name);
-  if (tensor == nullptr) {
-    ADD_FAILURE() << name << " is missing";
-    return {};
-  }
-  std::vector<T> values(static_cast<size_t>(tensor->elements()));
-  std::memcpy(values.data(), tensor->data.data(), values.size() * sizeof(T));
-  return values;
-}
-
-std::vector<float> Widened(const SafetensorsFile& file, const std::string& name) {
-  std::vector<float> values;
-  for (const uint16_t half : ValuesOf<uint16_t>(file, name)) values.push_back(BF16ToFloat(half));
-  return values;
-}
+using testing::RelativeError;
+using testing::ValuesOf;
+using testing::Widened;
 
 std::string KeyOf(const char* what, LinearId id) {
   const std::string site(SiteName(id.site));
@@ -64,7 +49,7 @@ class Golden {
     config.head_dim = 16;
     config.vocab_size = 61;
     config.rope = {.theta = 10000, .dim = 16};
-    layout = LoraLayout::Make(config, kAllSites, 3);
+    layout = TrainLayout::Make(config, {.rank = 3});
     for (const auto& tensor : file_.tensors()) {
       if (tensor.name.starts_with("norm.")) {
         values_[tensor.name] = ValuesOf<float>(file_, tensor.name);
@@ -73,6 +58,7 @@ class Golden {
       }
     }
     scale = std::stof(std::string(file_.Metadata("scale")));
+    masters = ValuesOfPairs(layout);
   }
 
   TrainSource source() const {
@@ -97,29 +83,20 @@ class Golden {
     source.mlp_norm = [this](int64_t layer) {
       return values_.at(fmt::format("norm.{}.mlp", layer)).data();
     };
-    source.final_norm = values_.at("norm.final").data();
+    source.final_norm = [this] { return values_.at("norm.final").data(); };
     return source;
   }
 
-  // Masters of the file's pairs, [layout.size].
-  std::vector<float> Masters() const {
-    std::vector<float> masters(static_cast<size_t>(layout.size));
-    for (const LoraSlot& slot : layout.slots) {
+  // The file's pairs where this layout has them.
+  std::vector<float> ValuesOfPairs(const TrainLayout& of) const {
+    std::vector<float> values(static_cast<size_t>(of.size));
+    for (const LoraSlot& slot : of.slots) {
       std::copy_n(values_.at(KeyOf("a", slot.id)).data(), slot.rank * slot.in,
-                  masters.data() + slot.a_offset);
+                  values.data() + slot.a_offset);
       std::copy_n(values_.at(KeyOf("b", slot.id)).data(), slot.rank * slot.out,
-                  masters.data() + slot.b_offset);
+                  values.data() + slot.b_offset);
     }
-    return masters;
-  }
-
-  Adapter AdapterOf(const std::vector<float>& masters) const {
-    Adapter adapter(config, "golden");
-    for (const LoraSlot& slot : layout.slots) {
-      adapter.Set(slot.id, DenseView<const float>(masters.data() + slot.a_offset, slot.rank, slot.in),
-                  DenseView<const float>(masters.data() + slot.b_offset, slot.out, slot.rank), scale);
-    }
-    return adapter;
+    return values;
   }
 
   std::vector<float> Expected(const std::string& loss) const {
@@ -136,6 +113,14 @@ class Golden {
     return ValuesOf<double>(file_, loss + ".loss").at(0);
   }
   TrainBatch batch() const { return {tokens, positions, begins, loss_rows, targets, weights}; }
+  // With the file's pairs.
+  std::unique_ptr<TrainEngine> Engine(const KernelTable& kernels, ThreadPool& pool,
+                                      PassOptions options = {}) const {
+    auto engine = std::make_unique<TrainEngine>(config, source(), layout, scale, kernels.train, pool,
+                                                options);
+    engine->SetValues(masters);
+    return engine;
+  }
 
  private:
   SafetensorsFile file_;
@@ -143,22 +128,12 @@ class Golden {
 
  public:
   ModelConfig config;
-  LoraLayout layout;
+  TrainLayout layout;
   std::vector<int32_t> tokens, positions, begins, loss_rows, targets;
   std::vector<float> weights;
   float scale = 0;
+  std::vector<float> masters;  // [layout.size] the file's pairs
 };
-
-// |found - expected| / |expected| over a range.
-double RelativeError(std::span<const float> found, std::span<const float> expected) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < found.size(); ++i) {
-    const double difference = static_cast<double>(found[i]) - static_cast<double>(expected[i]);
-    error += difference * difference;
-    norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
-  }
-  return std::sqrt(error / norm);
-}
 
 struct Result {
   LossSums sums;
@@ -168,12 +143,10 @@ struct Result {
 Result Train(const Golden& golden, const KernelTable& kernels, int threads, bool kl = false,
              PassOptions options = {}) {
   ThreadPool pool(threads);
-  TrainEngine engine(golden.config, golden.source(), kernels.train, pool, options);
+  const auto engine = golden.Engine(kernels, pool, options);
   Result result;
   result.gradients.resize(static_cast<size_t>(golden.layout.size));
-  const Adapter adapter = golden.AdapterOf(golden.Masters());
-  result.sums = engine.ForwardBackward(golden.batch(), adapter, golden.layout, 1, kl,
-                                       result.gradients);
+  result.sums = engine->ForwardBackward(golden.batch(), {.kl_to_base = kl}, result.gradients);
   return result;
 }
 
@@ -221,12 +194,12 @@ TEST(TrainEngine, GradientsMatchFiniteDifferenceOfTheLoss) {
   const Golden golden;
   const KernelTable& kernels = *AvailableKernels().back();
   ThreadPool pool(2);
-  TrainEngine engine(golden.config, golden.source(), kernels.train, pool, {});
-  const std::vector<float> masters = golden.Masters();
+  const auto engine = golden.Engine(kernels, pool);
+  const std::vector<float>& masters = golden.masters;
   const Result at = Train(golden, kernels, 2);
   const auto loss_at = [&](const std::vector<float>& moved) {
-    const Adapter adapter = golden.AdapterOf(moved);
-    return engine.Evaluate(golden.batch(), &adapter).nll;
+    engine->SetValues(moved);
+    return engine->Evaluate(golden.batch()).nll;
   };
   for (const LoraSlot& slot : golden.layout.slots) {
     for (const auto& [offset, size] : {std::pair{slot.a_offset, slot.rank * slot.in},
@@ -273,7 +246,7 @@ TEST(TrainEngine, RecomputingAndCachingNothingGivesTheSameBits) {
   const Golden golden;
   const KernelTable& kernels = *AvailableKernels().back();
   const Result plain = Train(golden, kernels, 2);
-  EXPECT_EQ(plain.gradients, Train(golden, kernels, 2, false, {.recompute = true}).gradients);
+  EXPECT_EQ(plain.gradients, Train(golden, kernels, 2, false, {.activation = ActivationPolicy::kRecompute}).gradients);
   EXPECT_EQ(plain.gradients, Train(golden, kernels, 2, false, {.weight_cache_bytes = 0}).gradients);
 }
 
@@ -308,12 +281,11 @@ TEST(TrainEngine, PackedDocumentsEqualSeparateOnesAccumulated) {
   const Golden golden;
   for (const KernelTable* kernels : AvailableKernels()) {
     ThreadPool pool(2);
-    TrainEngine engine(golden.config, golden.source(), kernels->train, pool, {});
-    const Adapter adapter = golden.AdapterOf(golden.Masters());
+    const auto engine = golden.Engine(*kernels, pool);
     std::vector<float> gradients(static_cast<size_t>(golden.layout.size));
     double nll = 0;
     for (const Part& part : Documents(golden)) {
-      nll += engine.ForwardBackward(part.batch(), adapter, golden.layout, 1, false, gradients).nll;
+      nll += engine->ForwardBackward(part.batch(), {}, gradients).nll;
     }
     const Result packed = Train(golden, *kernels, 2);
     EXPECT_NEAR(packed.sums.nll, nll, 1e-6 * nll) << IsaName(kernels->isa);
@@ -325,7 +297,7 @@ TEST(TrainEngine, ARowDoesNotDependOnOtherDocuments) {
   Golden golden;
   const KernelTable& kernels = *AvailableKernels().back();
   ThreadPool pool(1);
-  TrainEngine engine(golden.config, golden.source(), kernels.train, pool, {});
+  const auto engine = golden.Engine(kernels, pool);
   // Loss rows of the first document only; then another document's tokens change.
   const auto keep = static_cast<size_t>(
       std::lower_bound(golden.loss_rows.begin(), golden.loss_rows.end(), golden.begins[1]) -
@@ -333,31 +305,42 @@ TEST(TrainEngine, ARowDoesNotDependOnOtherDocuments) {
   golden.loss_rows.resize(keep);
   golden.targets.resize(keep);
   golden.weights.resize(keep);
-  const double before = engine.Evaluate(golden.batch(), nullptr).nll;
+  const double before = engine->EvaluateBase(golden.batch()).nll;
   golden.tokens.back() = (golden.tokens.back() + 1) % 61;
   golden.tokens[static_cast<size_t>(golden.begins[1])] ^= 1;
-  EXPECT_EQ(before, engine.Evaluate(golden.batch(), nullptr).nll);
+  EXPECT_EQ(before, engine->EvaluateBase(golden.batch()).nll);
 }
 
 TEST(TrainEngine, AFewTargetsGetTheSameGradientsAsAllOfThem) {
   const Golden golden;
   const KernelTable& kernels = *AvailableKernels().back();
-  const Result all = Train(golden, kernels, 1);
-  const Adapter adapter = golden.AdapterOf(golden.Masters());
   ThreadPool pool(1);
-  TrainEngine engine(golden.config, golden.source(), kernels.train, pool, {});
-  for (const std::vector<Site>& sites :
-       {std::vector{Site::kDown}, {Site::kUp, Site::kGate}, {Site::kO}, {Site::kK}}) {
-    LoraLayout some = LoraLayout::Make(golden.config, sites, 3);
-    some.slots.erase(some.slots.begin(), some.slots.begin() + static_cast<int64_t>(sites.size()));
-    std::vector<float> gradients(static_cast<size_t>(some.size));
-    engine.ForwardBackward(golden.batch(), adapter, some, 1, false, gradients);
+  // The other pairs are there, but their gradients are not asked for: with B zero they add nothing.
+  for (const std::vector<std::string>& targets :
+       {std::vector<std::string>{"layers.1.mlp.down_proj"},
+        {"layers.1.mlp.up_proj", "layers.1.mlp.gate_proj"}, {"layers.1.*.o_proj"}, {"layers.1.*.k_proj"}}) {
+    const TrainLayout some = TrainLayout::Make(golden.config, {.targets = targets, .rank = 3});
+    std::vector<float> values = golden.masters;
+    for (const LoraSlot& slot : golden.layout.slots) {
+      if (some.Find(slot.id) != nullptr) continue;
+      std::fill_n(values.begin() + slot.b_offset, slot.rank * slot.out, 0.0f);
+    }
+    const auto all = golden.Engine(kernels, pool);
+    all->SetValues(values);
+    std::vector<float> expected(values.size());
+    all->ForwardBackward(golden.batch(), {}, expected);
+
+    TrainEngine engine(golden.config, golden.source(), some, golden.scale, kernels.train, pool, {});
+    const std::vector<float> own = golden.ValuesOfPairs(some);
+    engine.SetValues(own);
+    std::vector<float> gradients(own.size());
+    engine.ForwardBackward(golden.batch(), {}, gradients);
     for (const LoraSlot& slot : some.slots) {
       ASSERT_EQ(slot.id.layer, 1);
       const LoraSlot& other = *golden.layout.Find(slot.id);
       for (int64_t i = 0; i < slot.rank * (slot.in + slot.out); ++i) {
         ASSERT_EQ(gradients[static_cast<size_t>(slot.a_offset + i)],
-                  all.gradients[static_cast<size_t>(other.a_offset + i)]);
+                  expected[static_cast<size_t>(other.a_offset + i)]);
       }
     }
   }
@@ -367,10 +350,9 @@ TEST(TrainEngine, GradientScaleScalesAndAccumulates) {
   const Golden golden;
   const KernelTable& kernels = *AvailableKernels().back();
   ThreadPool pool(2);
-  TrainEngine engine(golden.config, golden.source(), kernels.train, pool, {});
-  const Adapter adapter = golden.AdapterOf(golden.Masters());
+  const auto engine = golden.Engine(kernels, pool);
   std::vector<float> gradients(static_cast<size_t>(golden.layout.size), 1.0f);
-  engine.ForwardBackward(golden.batch(), adapter, golden.layout, 0.5f, false, gradients);
+  engine->ForwardBackward(golden.batch(), {.gradient_scale = 0.5f}, gradients);
   const Result whole = Train(golden, kernels, 2);
   for (size_t i = 0; i < gradients.size(); ++i) {
     EXPECT_NEAR(gradients[i], 1 + 0.5f * whole.gradients[i],
@@ -381,41 +363,25 @@ TEST(TrainEngine, GradientScaleScalesAndAccumulates) {
 TEST(TrainEngine, RefusesABatchThatDoesNotFit) {
   Golden golden;
   ThreadPool pool(1);
-  TrainEngine engine(golden.config, golden.source(), AvailableKernels().front()->train, pool, {});
+  const auto engine = golden.Engine(*AvailableKernels().front(), pool);
   golden.tokens[5] = 61;
-  EXPECT_THROW(engine.Evaluate(golden.batch(), nullptr), Error);
+  EXPECT_THROW(engine->Evaluate(golden.batch()), Error);
   golden.tokens[5] = 0;
   golden.targets[0] = -1;
-  EXPECT_THROW(engine.Evaluate(golden.batch(), nullptr), Error);
+  EXPECT_THROW(engine->Evaluate(golden.batch()), Error);
   golden.targets[0] = 0;
   std::swap(golden.loss_rows[0], golden.loss_rows[1]);
-  EXPECT_THROW(engine.Evaluate(golden.batch(), nullptr), Error);
+  EXPECT_THROW(engine->Evaluate(golden.batch()), Error);
   std::swap(golden.loss_rows[0], golden.loss_rows[1]);
   golden.positions.pop_back();
-  EXPECT_THROW(engine.Evaluate(golden.batch(), nullptr), Error);
+  EXPECT_THROW(engine->Evaluate(golden.batch()), Error);
 }
 
 TEST(TrainEngine, RefusesDimensionsThatPanelsCannotHold) {
   Golden golden;
   ThreadPool pool(1);
   golden.config.ffn_dim = 40;
-  EXPECT_THROW(TrainEngine(golden.config, golden.source(), AvailableKernels().front()->train, pool, {}), Error);
-}
-
-TEST(LoraLayout, CoversEveryTargetOnceAndFindsIt) {
-  const Golden golden;
-  int64_t end = 0;
-  for (const LoraSlot& slot : golden.layout.slots) {
-    EXPECT_EQ(slot.a_offset, end);
-    EXPECT_EQ(slot.b_offset, end + slot.rank * slot.in);
-    end = slot.b_offset + slot.rank * slot.out;
-    EXPECT_EQ(golden.layout.Find(slot.id), &slot);
-  }
-  EXPECT_EQ(end, golden.layout.size);
-  EXPECT_EQ(golden.layout.Find({2, Site::kQ}), nullptr);
-  EXPECT_THROW(LoraLayout::Make(golden.config, {}, 4), Error);
-  EXPECT_THROW(LoraLayout::Make(golden.config, kAllSites, 0), Error);
-  EXPECT_THROW(LoraLayout::Make(golden.config, kAllSites, 1025), Error);
+  EXPECT_THROW(golden.Engine(*AvailableKernels().front(), pool), Error);
 }
 
 // A model file with quantized blocks, biases and an untied head, through TrainerPass: serving and
@@ -432,6 +398,8 @@ TEST(TrainerPass, LossIsCloseToServing) {
     const auto weights = Weights::Load(file, config, kernels, pool);
     const Decoder decoder(config, *weights);
     const auto adapter = testing::MakeTestAdapter(config, {Site::kQ, Site::kUp, Site::kDown}, 4, 9);
+    const TrainLayout layout =
+        TrainLayout::Make(config, {.targets = {"q_proj", "up_proj", "down_proj"}, .rank = 4});
     Part part;
     Rng rng(4, 0);
     for (int32_t row = 0; row < 65; ++row) {
@@ -443,8 +411,20 @@ TEST(TrainerPass, LossIsCloseToServing) {
       part.targets.push_back(part.tokens[static_cast<size_t>(row) + 1]);
       part.weights.push_back(1);
     }
-    TrainerPass pass(decoder, kernels, pool);
-    const double trained = pass.Evaluate(part.batch(), adapter.get()).nll;
+    std::vector<float> values(static_cast<size_t>(layout.size));
+    float scale = 0;
+    for (const LoraSlot& slot : layout.slots) {
+      const LoraPair& pair = *adapter->Find(slot.id);
+      scale = pair.scale;
+      const auto widen = [](MatrixView<const uint16_t> from, float* to) {
+        for (int64_t i = 0; i < from.rows * from.cols; ++i) to[i] = BF16ToFloat(from.data[i]);
+      };
+      widen(pair.a, values.data() + slot.a_offset);
+      widen(pair.b, values.data() + slot.b_offset);
+    }
+    TrainerPass pass(decoder, layout, scale, kernels, pool);
+    pass.SetValues(values);
+    const double trained = pass.Evaluate(part.batch()).nll;
 
     Exec exec(kernels, pool, Precision::kExact);
     const SequenceRun run = {0, 65, nullptr};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/train_linear.h"
 #include "ops/train_products.h"
 #include "ops/train_rows.h"
 
@@ -13,35 +14,52 @@ namespace {
 // whose logits (50 MB) no longer stay in a shared cache of 32 MB.
 constexpr int64_t kMaxChunk = 11 * kTrainTileRows;
 constexpr int64_t kLogitBytes = int64_t{48} << 20;
+// Chunks whose d_logits are kept for one product with the trained rows of the head: each such product
+// reads and writes their gradient, 226 MB for SmolLM2-135M.
+constexpr int64_t kChunksTogether = 4;
+
+int64_t PaddedVocab(const ModelConfig& config) {
+  return ops::PanelsOf(config.vocab_size) * kTrainLanes;
+}
+
+bool TrainsRows(const TrainHead::Gradient* gradient) {
+  return gradient != nullptr && gradient->layout->head_rows().rows > 0;
+}
+
+void Grow(Buffer<float>& buffer, int64_t size) {
+  if (buffer.size() < size) buffer = Buffer<float>(size);
+}
+void Grow(Buffer<uint16_t>& buffer, int64_t size) {
+  if (buffer.size() < size) buffer = Buffer<uint16_t>(size, Fill::kZero);
+}
 
 }  // namespace
 
-TrainHead::TrainHead(const ModelConfig& config, TrainWeights& weights, const TrainKernels& kernels,
-                     ThreadPool& pool)
-    : config_(config), weights_(weights), kernels_(kernels), pool_(pool) {
-  const int64_t fit = kLogitBytes / (weights.padded_vocab() * static_cast<int64_t>(sizeof(float)));
+TrainHead::TrainHead(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool)
+    : config_(config), kernels_(kernels), pool_(pool) {
+  const int64_t fit = kLogitBytes / (PaddedVocab(config) * static_cast<int64_t>(sizeof(float)));
   chunk_ = std::clamp(fit / kTrainTileRows * kTrainTileRows, kTrainTileRows, kMaxChunk);
 }
 
 int64_t TrainHead::bytes() const noexcept {
   return x_.bytes() + inverse_.bytes() + logits_.bytes() + base_logits_.bytes() + dh_.bytes() +
-         dx_.bytes() + y_.bytes() + hidden_.bytes() + d_logits_.bytes();
+         dx_.bytes() + y_.bytes() + hidden_.bytes() + d_logits_.bytes() + hidden_pairs_.bytes() +
+         d_columns_.bytes();
 }
 
-void TrainHead::Reserve(bool base, bool gradient) {
-  const int64_t hidden = chunk_ * config_.hidden_dim, logits = chunk_ * weights_.padded_vocab();
-  if (x_.empty()) {
-    x_ = Buffer<float>(hidden);
-    inverse_ = Buffer<float>(chunk_);
-    y_ = Buffer<uint16_t>(hidden, Fill::kZero);
-  }
-  if (logits_.empty()) logits_ = Buffer<float>(logits);
-  if (hidden_.empty()) hidden_ = Buffer<uint16_t>(hidden, Fill::kZero);
-  if (base && base_logits_.empty()) base_logits_ = Buffer<float>(logits);
-  if (gradient && d_logits_.empty()) {
-    d_logits_ = Buffer<uint16_t>(logits, Fill::kZero);
-    dh_ = Buffer<float>(hidden);
-    dx_ = Buffer<float>(hidden);
+void TrainHead::Reserve(TrainWeights& weights, bool base, const Gradient* gradient) {
+  const int64_t hidden = chunk_ * config_.hidden_dim, logits = chunk_ * weights.padded_vocab();
+  const int64_t together = TrainsRows(gradient) ? kChunksTogether : 1;
+  Grow(x_, hidden);
+  Grow(inverse_, chunk_);
+  Grow(y_, hidden);
+  Grow(logits_, logits);
+  Grow(hidden_, together * hidden + kTrainTileRows * config_.hidden_dim);
+  if (base) Grow(base_logits_, logits);
+  if (gradient != nullptr) {
+    Grow(d_logits_, together * logits + kTrainTileRows * weights.padded_vocab());
+    Grow(dh_, hidden);
+    Grow(dx_, hidden);
   }
   const auto size = static_cast<size_t>(chunk_);
   factors_.resize(size);
@@ -51,14 +69,15 @@ void TrainHead::Reserve(bool base, bool gradient) {
 }
 
 // At most chunk_ rows.
-void TrainHead::Normalize(const float* x, std::span<const int32_t> rows, uint16_t* hidden) {
+void TrainHead::Normalize(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
+                          uint16_t* hidden) {
   const int64_t dim = config_.hidden_dim;
   for (size_t i = 0; i < rows.size(); ++i) {
     std::copy_n(x + rows[i] * dim, dim, x_.data() + static_cast<int64_t>(i) * dim);
   }
   ops::TrainNorm(kernels_, pool_,
                  {.x = x_.data(),
-                  .weight = weights_.source().final_norm,
+                  .weight = weights.source().final_norm(),
                   .rows = static_cast<int64_t>(rows.size()),
                   .dim = dim,
                   .eps = config_.norm_eps,
@@ -67,36 +86,36 @@ void TrainHead::Normalize(const float* x, std::span<const int32_t> rows, uint16_
                   .inverse = inverse_.data()});
 }
 
-void TrainHead::Hidden(const float* x, std::span<const int32_t> rows, Buffer<uint16_t>& hidden) {
-  Reserve(false, false);
+void TrainHead::Hidden(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
+                       Buffer<uint16_t>& hidden) {
+  Reserve(weights, false, nullptr);
   const auto count = static_cast<int64_t>(rows.size());
-  const int64_t size = (count + kTrainTileRows) * config_.hidden_dim;
-  if (hidden.size() < size) hidden = Buffer<uint16_t>(size, Fill::kZero);
+  Grow(hidden, (count + kTrainTileRows) * config_.hidden_dim);
   for (int64_t begin = 0; begin < count; begin += chunk_) {
     const int64_t n = std::min(chunk_, count - begin);
-    Normalize(x, rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
+    Normalize(weights, x, rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
               hidden.data() + begin * config_.hidden_dim);
   }
 }
 
-void TrainHead::Logits(const uint16_t* hidden, int64_t rows, float* logits) {
+void TrainHead::Logits(TrainWeights& weights, const uint16_t* hidden, int64_t rows, float* logits) {
   TrainGemmArgs product{};
-  product.segments[0] = {hidden, config_.hidden_dim, weights_.Head(),
+  product.segments[0] = {hidden, config_.hidden_dim, weights.Head(),
                          config_.hidden_dim * kTrainLanes, config_.hidden_dim};
   product.num_segments = 1;
   product.store = TrainStore::kF32;
   product.rows = rows;
-  product.cols = product.out_stride = weights_.padded_vocab();
+  product.cols = product.out_stride = weights.padded_vocab();
   product.out = logits;
   ops::TrainGemm(kernels_, pool_, product);
 }
 
-void TrainHead::ChunkBackward(std::span<const int32_t> rows, float* dx) {
-  const int64_t dim = config_.hidden_dim, vocab = weights_.padded_vocab();
+void TrainHead::ChunkBackward(TrainWeights& weights, std::span<const int32_t> rows,
+                              const uint16_t* d_logits, const Gradient& gradient) {
+  const int64_t dim = config_.hidden_dim, vocab = weights.padded_vocab();
   const auto count = static_cast<int64_t>(rows.size());
   TrainGemmArgs product{};
-  product.segments[0] = {d_logits_.data(), vocab, weights_.HeadTransposed(), vocab * kTrainLanes,
-                         vocab};
+  product.segments[0] = {d_logits, vocab, weights.HeadTransposed(), vocab * kTrainLanes, vocab};
   product.num_segments = 1;
   product.store = TrainStore::kF32;
   product.rows = count;
@@ -108,54 +127,104 @@ void TrainHead::ChunkBackward(std::span<const int32_t> rows, float* dx) {
                          {.dh = dh_.data(),
                           .y = y_.data(),
                           .inverse = inverse_.data(),
-                          .weight = weights_.source().final_norm,
+                          .weight = weights.source().final_norm(),
                           .rows = count,
                           .dim = dim,
                           .dx = dx_.data(),
                           .dx_bf16 = nullptr});
   for (int64_t i = 0; i < count; ++i) {
-    std::copy_n(dx_.data() + i * dim, dim, dx + rows[static_cast<size_t>(i)] * dim);
+    std::copy_n(dx_.data() + i * dim, dim, gradient.dx + rows[static_cast<size_t>(i)] * dim);
   }
+  if (gradient.layout->final_norm < 0) return;
+  ops::TrainColumnDot(kernels_, pool_,
+                      {.a = dh_.data(),
+                       .a_bf16 = nullptr,
+                       .a_stride = dim,
+                       .b = y_.data(),
+                       .b_stride = dim,
+                       .factor = nullptr,
+                       .rows = count,
+                       .sums = gradient.out + gradient.layout->final_norm},
+                      dim);
 }
 
-LossSums TrainHead::Run(const float* x, const TrainBatch& batch, const uint16_t* base_hidden,
-                        const Gradient* gradient) {
-  Reserve(base_hidden != nullptr, gradient != nullptr);
+// The trained rows of the head, of the `count` rows that hidden_ and d_logits_ hold.
+void TrainHead::RowsBackward(TrainWeights& weights, int64_t count, const Gradient& gradient) {
+  const RowsSlot& slot = gradient.layout->head_rows();
+  PackRowPairs(kernels_, pool_, hidden_.data(), count, config_.hidden_dim, hidden_pairs_);
+  AddMatrixGradient(kernels_, pool_,
+                    {.dy = d_logits_.data(),
+                     .dy_stride = weights.padded_vocab(),
+                     .first = slot.first,
+                     .cols = slot.rows,
+                     .x_pairs = hidden_pairs_.data(),
+                     .in = config_.hidden_dim,
+                     .rows = count,
+                     .out = gradient.out + slot.offset},
+                    d_columns_);
+}
+
+// nll_, kl_ and correct_ of `count` loss rows whose logits are there, and their gradients.
+void TrainHead::ChunkLoss(TrainWeights& weights, const TrainBatch& batch, int64_t begin,
+                          int64_t count, const Base* base, float scale, uint16_t* d_logits) {
+  const auto first = static_cast<size_t>(begin);
+  if (base != nullptr) {
+    Logits(*base->weights, base->hidden + begin * config_.hidden_dim, count, base_logits_.data());
+  }
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+    factors_[i] = batch.weights[first + i] * scale;
+  }
+  ops::TrainLoss(kernels_, pool_,
+                 {.logits = logits_.data(),
+                  .base = base == nullptr ? nullptr : base_logits_.data(),
+                  .stride = weights.padded_vocab(),
+                  .rows = count,
+                  .vocab = config_.vocab_size,
+                  .targets = batch.targets.data() + first,
+                  .factors = factors_.data(),
+                  .nll = nll_.data(),
+                  .kl = kl_.data(),
+                  .correct = correct_.data(),
+                  .d_logits = d_logits,
+                  .d_stride = weights.padded_vocab()});
+}
+
+LossSums TrainHead::Run(TrainWeights& weights, const float* x, const TrainBatch& batch,
+                        const Base* base, const Gradient* gradient, Rows* rows) {
+  Reserve(weights, base != nullptr, gradient);
+  const bool together = TrainsRows(gradient);
   LossSums sums;
   const auto count = static_cast<int64_t>(batch.loss_rows.size());
+  if (rows != nullptr) *rows = {};
+  int64_t kept = 0;  // rows in hidden_ and d_logits_ whose share of the head's gradient is to come
   for (int64_t begin = 0; begin < count; begin += chunk_) {
     const int64_t n = std::min(chunk_, count - begin);
     const auto first = static_cast<size_t>(begin), size = static_cast<size_t>(n);
-    const std::span<const int32_t> rows = batch.loss_rows.subspan(first, size);
-    Normalize(x, rows, hidden_.data());
-    Logits(hidden_.data(), n, logits_.data());
-    if (base_hidden != nullptr) {
-      Logits(base_hidden + begin * config_.hidden_dim, n, base_logits_.data());
-    }
-    for (size_t i = 0; i < size; ++i) {
-      factors_[i] = batch.weights[first + i] * (gradient == nullptr ? 0.0f : gradient->scale);
-    }
-    ops::TrainLoss(kernels_, pool_,
-                   {.logits = logits_.data(),
-                    .base = base_hidden == nullptr ? nullptr : base_logits_.data(),
-                    .stride = weights_.padded_vocab(),
-                    .rows = n,
-                    .vocab = config_.vocab_size,
-                    .targets = batch.targets.data() + first,
-                    .factors = factors_.data(),
-                    .nll = nll_.data(),
-                    .kl = kl_.data(),
-                    .correct = correct_.data(),
-                    .d_logits = gradient == nullptr ? nullptr : d_logits_.data(),
-                    .d_stride = weights_.padded_vocab()});
+    const std::span<const int32_t> which = batch.loss_rows.subspan(first, size);
+    uint16_t* hidden = hidden_.data() + kept * config_.hidden_dim;
+    Normalize(weights, x, which, hidden);
+    Logits(weights, hidden, n, logits_.data());
+    uint16_t* d_logits =
+        gradient == nullptr ? nullptr : d_logits_.data() + kept * weights.padded_vocab();
+    ChunkLoss(weights, batch, begin, n, base, gradient == nullptr ? 0.0f : gradient->scale, d_logits);
     for (size_t i = 0; i < size; ++i) {
       const auto weight = static_cast<double>(batch.weights[first + i]);
       sums.nll += weight * nll_[i];
-      if (base_hidden != nullptr) sums.kl += weight * kl_[i];
+      if (base != nullptr) sums.kl += weight * kl_[i];
       sums.weight += weight;
       sums.correct += correct_[i];
     }
-    if (gradient != nullptr) ChunkBackward(rows, gradient->dx);
+    if (rows != nullptr) {
+      rows->nll.insert(rows->nll.end(), nll_.begin(), nll_.begin() + n);
+      rows->correct.insert(rows->correct.end(), correct_.begin(), correct_.begin() + n);
+    }
+    if (gradient == nullptr) continue;
+    ChunkBackward(weights, which, d_logits, *gradient);
+    if (!together) continue;
+    kept += n;
+    if (kept < kChunksTogether * chunk_ && begin + n < count) continue;
+    RowsBackward(weights, kept, *gradient);
+    kept = 0;
   }
   sums.rows = count;
   return sums;

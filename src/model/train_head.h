@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "kernels/train_kernels.h"
 #include "model/config.h"
+#include "model/train_layout.h"
 #include "model/train_weights.h"
 #include "model/trainer_pass.h"
 #include "tensor/buffer.h"
@@ -18,36 +19,55 @@ namespace bakestone {
 
 class TrainHead {
  public:
-  TrainHead(const ModelConfig& config, TrainWeights& weights, const TrainKernels& kernels,
-            ThreadPool& pool);
+  TrainHead(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool);
 
   // hidden [rows, hidden_dim] bf16: after the final norm, of the rows of x [T, hidden_dim] named.
-  void Hidden(const float* x, std::span<const int32_t> rows, Buffer<uint16_t>& hidden);
+  void Hidden(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
+              Buffer<uint16_t>& hidden);
 
-  struct Gradient {
-    float scale;  // of the sum of weighted losses
-    float* dx;    // [T, hidden_dim]: written at the loss rows, untouched elsewhere
+  // What KL is measured to: the base's weights, and its hidden rows as Hidden() made them.
+  struct Base {
+    TrainWeights* weights;
+    const uint16_t* hidden;
   };
-  // Losses of the batch's loss rows. base_hidden null: -log p(target); else KL(base || model), with the
-  // base's hidden rows as Hidden() made them. gradient null: loss only.
-  LossSums Run(const float* x, const TrainBatch& batch, const uint16_t* base_hidden,
-               const Gradient* gradient);
+  struct Gradient {
+    float scale;                // of the sum of weighted losses
+    const TrainLayout* layout;
+    float* out;                 // accumulated: rows of the head, the final norm
+    float* dx;                  // [T, hidden_dim]: written at the loss rows, untouched elsewhere
+  };
+  // [loss rows] each: -log p(target), and 1 where the target is the likeliest.
+  struct Rows {
+    std::vector<double> nll;
+    std::vector<uint8_t> correct;
+  };
+  // Losses of the batch's loss rows. base null: -log p(target); else KL(base || model). gradient null:
+  // loss only. rows: filled unless null.
+  LossSums Run(TrainWeights& weights, const float* x, const TrainBatch& batch, const Base* base,
+               const Gradient* gradient, Rows* rows = nullptr);
 
   int64_t bytes() const noexcept;
 
  private:
-  void Reserve(bool base, bool gradient);
-  void Normalize(const float* x, std::span<const int32_t> rows, uint16_t* hidden);
-  void Logits(const uint16_t* hidden, int64_t rows, float* logits);
-  void ChunkBackward(std::span<const int32_t> rows, float* dx);
+  void Reserve(TrainWeights& weights, bool base, const Gradient* gradient);
+  void Normalize(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
+                 uint16_t* hidden);
+  void Logits(TrainWeights& weights, const uint16_t* hidden, int64_t rows, float* logits);
+  void ChunkLoss(TrainWeights& weights, const TrainBatch& batch, int64_t begin, int64_t count,
+                 const Base* base, float scale, uint16_t* d_logits);
+  // d_logits: of a chunk's rows.
+  void ChunkBackward(TrainWeights& weights, std::span<const int32_t> rows, const uint16_t* d_logits,
+                     const Gradient& gradient);
+  void RowsBackward(TrainWeights& weights, int64_t count, const Gradient& gradient);
 
   const ModelConfig& config_;
-  TrainWeights& weights_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   int64_t chunk_;                        // rows at a time
   Buffer<float> x_, inverse_, logits_, base_logits_, dh_, dx_;
-  Buffer<uint16_t> y_, hidden_, d_logits_;
+  Buffer<uint16_t> y_;                   // [chunk, hidden_dim]
+  Buffer<uint16_t> hidden_, d_logits_;   // of a chunk, or of several whose rows of the head are trained
+  Buffer<uint16_t> hidden_pairs_, d_columns_;
   std::vector<float> factors_;
   std::vector<double> nll_, kl_;
   std::vector<uint8_t> correct_;

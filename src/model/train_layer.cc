@@ -32,9 +32,30 @@ void ReserveFloats(Buffer<float>& buffer, int64_t size) {
   if (buffer.size() < size) buffer = Buffer<float>(size);
 }
 
+size_t Index(TrainGroup group) { return static_cast<size_t>(group); }
+
 }  // namespace
 
-void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, int64_t widest) {
+LayerStep LowestStep(const TrainLayout& layout, int64_t layer) {
+  const auto trained = [&](std::initializer_list<Site> sites) {
+    for (const Site site : sites) {
+      const LinearId id{static_cast<int32_t>(layer), site};
+      if (layout.Find(id) != nullptr || layout.FindMatrix(id) != nullptr) return true;
+    }
+    return false;
+  };
+  const auto norm = [&](const std::vector<int64_t>& offsets) {
+    return !offsets.empty() && offsets[static_cast<size_t>(layer)] >= 0;
+  };
+  if (norm(layout.attention_norms)) return LayerStep::kAttentionNorm;
+  if (trained({Site::kQ, Site::kK, Site::kV})) return LayerStep::kQkv;
+  if (trained({Site::kO})) return LayerStep::kO;
+  if (norm(layout.mlp_norms)) return LayerStep::kMlpNorm;
+  if (trained({Site::kGate, Site::kUp})) return LayerStep::kGateUp;
+  return trained({Site::kDown}) ? LayerStep::kDown : LayerStep::kNone;
+}
+
+void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPairs& pairs) {
   ReserveRows(y_attention, rows, config.hidden_dim);
   ReserveRows(y_mlp, rows, config.hidden_dim);
   ReserveRows(q, rows, config.q_dim());
@@ -42,7 +63,12 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, int64_t widest
   ReserveRows(v, rows, config.kv_dim());
   ReserveRows(attention, rows, config.q_dim());
   ReserveRows(gate_up, rows, 2 * config.ffn_dim);
-  for (auto& buffer : xa) ReserveRows(buffer, rows, widest);
+  for (auto& buffer : xa) ReserveRows(buffer, rows, pairs.widest());
+  if (pairs.dora()) {
+    for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kDown}) {
+      ReserveRows(y[Index(group)], rows, ShapeOf(config, group).out);
+    }
+  }
   ReserveFloats(inverse_attention, rows);
   ReserveFloats(inverse_mlp, rows);
   ReserveFloats(log_sum, rows * config.num_heads);
@@ -53,15 +79,14 @@ int64_t LayerSaved::bytes() const noexcept {
                   attention.bytes() + gate_up.bytes() + inverse_attention.bytes() +
                   inverse_mlp.bytes() + log_sum.bytes() + input.bytes();
   for (const auto& buffer : xa) total += buffer.bytes();
+  for (const auto& buffer : y) total += buffer.bytes();
   return total;
 }
 
-TrainLayer::TrainLayer(const ModelConfig& config, TrainWeights& weights, const TrainKernels& kernels,
-                       ThreadPool& pool)
-    : config_(config), weights_(weights), kernels_(kernels), pool_(pool),
-      attention_(kernels, pool) {}
+TrainLayer::TrainLayer(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool)
+    : config_(config), kernels_(kernels), pool_(pool), attention_(kernels, pool) {}
 
-void TrainLayer::Reserve(int64_t rows, int64_t widest_rank) {
+void TrainLayer::Reserve(int64_t rows) {
   const int64_t hidden = config_.hidden_dim, qkv = config_.q_dim() + 2 * config_.kv_dim();
   ReserveRows(h_, rows, hidden);
   ReserveRows(act_, rows, config_.ffn_dim);
@@ -72,7 +97,6 @@ void TrainLayer::Reserve(int64_t rows, int64_t widest_rank) {
   ReserveRows(d_qkv_bf16_, rows, qkv);
   ReserveFloats(qkv_, rows * qkv);
   ReserveFloats(dh_, rows * hidden);
-  linear_.Reserve(rows, widest_rank);
 }
 
 int64_t TrainLayer::bytes() const noexcept {
@@ -89,6 +113,11 @@ ops::TrainAttentionShape TrainLayer::AttentionOf(const LayerBatch& batch) const 
           .document_begins = batch.document_begins};
 }
 
+const uint16_t* TrainLayer::Panels(int64_t layer, const LayerBatch& batch) {
+  const Timer timer(phases.weights);
+  return batch.weights->Layer(layer);
+}
+
 void TrainLayer::Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y,
                            float* inverse) {
   const Timer timer(phases.rows);
@@ -103,17 +132,37 @@ void TrainLayer::Normalize(const float* x, const float* weight, int64_t rows, ui
                   .inverse = inverse});
 }
 
-void TrainLayer::NormBackward(const uint16_t* y, const float* inverse, const float* weight,
-                              int64_t rows, float* dx) {
+// A norm as its backward needs it.
+struct TrainLayer::NormInput {
+  const uint16_t* y;
+  const float *inverse, *weight;
+  int64_t offset;  // of the weight's gradient, -1: frozen
+};
+
+void TrainLayer::NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
+                              bool wants_dx) {
   const Timer timer(phases.rows);
+  if (norm.offset >= 0) {
+    ops::TrainColumnDot(kernels_, pool_,
+                        {.a = dh_.data(),
+                         .a_bf16 = nullptr,
+                         .a_stride = config_.hidden_dim,
+                         .b = norm.y,
+                         .b_stride = config_.hidden_dim,
+                         .factor = nullptr,
+                         .rows = rows,
+                         .sums = gradients.out + norm.offset},
+                        config_.hidden_dim);
+  }
+  if (!wants_dx) return;
   ops::TrainNormBackward(kernels_, pool_,
                          {.dh = dh_.data(),
-                          .y = y,
-                          .inverse = inverse,
-                          .weight = weight,
+                          .y = norm.y,
+                          .inverse = norm.inverse,
+                          .weight = norm.weight,
                           .rows = rows,
                           .dim = config_.hidden_dim,
-                          .dx = dx,
+                          .dx = gradients.dx,
                           .dx_bf16 = dx_bf16_.data()});
 }
 
@@ -121,17 +170,18 @@ void TrainLayer::RoundDx(int64_t rows, const float* dx) {
   ops::TrainToBf16(kernels_, pool_, dx, dx_bf16_.data(), rows * config_.hidden_dim);
 }
 
-bool TrainLayer::FillBias(int64_t layer, int64_t rows) {
+bool TrainLayer::FillBias(int64_t layer, const LayerBatch& batch) {
   const GroupShape shape = ShapeOf(config_, TrainGroup::kQkv);
+  const TrainSource& source = batch.weights->source();
   bool any = false;
   for (const Site site : shape.sites) {
-    any = any || weights_.source().bias({static_cast<int32_t>(layer), site}) != nullptr;
+    any = any || source.bias({static_cast<int32_t>(layer), site}) != nullptr;
   }
   if (!any) return false;
   for (size_t i = 0; i < shape.sites.size(); ++i) {
-    const float* bias = weights_.source().bias({static_cast<int32_t>(layer), shape.sites[i]});
+    const float* bias = source.bias({static_cast<int32_t>(layer), shape.sites[i]});
     const int64_t width = shape.out_begin[i + 1] - shape.out_begin[i];
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t row = 0; row < batch.rows; ++row) {
       float* out = qkv_.data() + row * shape.out + shape.out_begin[i];
       if (bias == nullptr) {
         std::fill_n(out, width, 0.0f);
@@ -143,8 +193,8 @@ bool TrainLayer::FillBias(int64_t layer, int64_t rows) {
   return true;
 }
 
-void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t rows, int64_t heads,
-                        const LayerBatch& batch, float sign, uint16_t* out, int64_t out_stride) {
+void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch,
+                        float sign, uint16_t* out, int64_t out_stride) {
   // sign 0: v, which is not rotated, only rounded.
   ops::TrainRope(kernels_, pool_,
                  {.x = x,
@@ -153,82 +203,104 @@ void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t rows, int64_t 
                   .out_stride = out_stride,
                   .cosines = batch.rope->cos(),
                   .sines = batch.rope->sin(),
-                  .rows = rows,
+                  .rows = batch.rows,
                   .heads = heads,
                   .head_dim = config_.head_dim,
                   .dim = sign == 0 ? 0 : batch.rope->dim(),
                   .sign = sign});
 }
 
-void TrainLayer::LinearForward(int64_t layer, TrainGroup group, int64_t rows,
-                               const PackedAdapter& adapter, const uint16_t* panels,
-                               const uint16_t* x, LayerSaved& saved, void* out, TrainStore store) {
+void TrainLayer::LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                               const uint16_t* panels, const uint16_t* x, LayerSaved& saved,
+                               void* out, TrainStore store) {
   const Timer timer(phases.products);
-  bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), adapter.group(layer, group),
-                     panels + weights_.group_offset(group),
+  const uint16_t* own = panels + batch.weights->group_offset(group);
+  batch.pairs->ScaleOutputs(layer, group, own, kernels_, pool_);
+  bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group), own,
                      {.x = x,
-                      .rows = rows,
-                      .xa = saved.xa[static_cast<size_t>(group)].data(),
+                      .rows = batch.rows,
+                      .xa = saved.xa[Index(group)].data(),
                       .out = out,
                       .store = store});
 }
 
-void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, int64_t rows,
-                                const PackedAdapter& adapter, const uint16_t* panels,
-                                const uint16_t* dy, const uint16_t* x, const LayerSaved& saved,
-                                const Gradients& gradients, void* dx, TrainStore store) {
+void TrainLayer::LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                           const uint16_t* panels, const uint16_t* x, LayerSaved& saved, float* out) {
+  if (!batch.pairs->dora() || batch.pairs->group(layer, group).r == 0) {
+    return LinearForward(layer, group, batch, panels, x, saved, out, TrainStore::kAddF32);
+  }
+  uint16_t* y = saved.y[Index(group)].data();
+  LinearForward(layer, group, batch, panels, x, saved, y, TrainStore::kBF16);
+  ops::TrainAddBf16(kernels_, pool_, y, out, batch.rows * ShapeOf(config_, group).out);
+}
+
+void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                                const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
+                                const LayerSaved& saved, const Gradients& gradients, void* dx,
+                                TrainStore store) {
   const GroupShape shape = ShapeOf(config_, group);
   const uint16_t* transposed = nullptr;
   if (dx != nullptr) {
     const Timer timer(phases.weights);
-    transposed = weights_.Transposed(group, panels + weights_.group_offset(group));
+    transposed = batch.weights->Transposed(group, panels + batch.weights->group_offset(group));
   }
   bakestone::LinearBackward args = {.dy = dy,
                                     .x = x,
-                                    .xa = saved.xa[static_cast<size_t>(group)].data(),
-                                    .rows = rows,
+                                    .xa = saved.xa[Index(group)].data(),
+                                    .y = group == TrainGroup::kGateUp ? saved.gate_up.data()
+                                                                      : saved.y[Index(group)].data(),
+                                    .rows = batch.rows,
                                     .dx = dx,
                                     .store = store,
                                     .slots = {},
+                                    .matrices = {},
                                     .gradients = gradients.out};
   for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
-    args.slots[i] = gradients.layout->Find({static_cast<int32_t>(layer), shape.sites[i]});
+    const LinearId id{static_cast<int32_t>(layer), shape.sites[i]};
+    args.slots[i] = gradients.layout->Find(id);
+    args.matrices[i] = gradients.layout->FindMatrix(id);
   }
   const Timer timer(phases.products);
-  bakestone::Backward(kernels_, pool_, shape, adapter.group(layer, group), transposed, args,
+  bakestone::Backward(kernels_, pool_, shape, batch.pairs->group(layer, group), transposed, args,
                       linear_);
 }
 
-void TrainLayer::AttentionForward(int64_t layer, const LayerBatch& batch,
-                                  const PackedAdapter& adapter, const uint16_t* panels, float* x,
-                                  LayerSaved& saved) {
+void TrainLayer::AttentionForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                                  float* x, LayerSaved& saved) {
   const int64_t rows = batch.rows, q = config_.q_dim(), kv = config_.kv_dim(), all = q + 2 * kv;
-  Normalize(x, weights_.source().attention_norm(layer), rows, saved.y_attention.data(),
+  Normalize(x, batch.weights->source().attention_norm(layer), rows, saved.y_attention.data(),
             saved.inverse_attention.data());
-  LinearForward(layer, TrainGroup::kQkv, rows, adapter, panels, h_.data(), saved, qkv_.data(),
-                FillBias(layer, rows) ? TrainStore::kAddF32 : TrainStore::kF32);
+  const bool adds = batch.pairs->dora() && batch.pairs->group(layer, TrainGroup::kQkv).r > 0;
+  if (FillBias(layer, batch)) {
+    LinearAdd(layer, TrainGroup::kQkv, batch, panels, h_.data(), saved, qkv_.data());
+  } else if (adds) {
+    std::fill_n(qkv_.data(), rows * all, 0.0f);
+    LinearAdd(layer, TrainGroup::kQkv, batch, panels, h_.data(), saved, qkv_.data());
+  } else {
+    LinearForward(layer, TrainGroup::kQkv, batch, panels, h_.data(), saved, qkv_.data(),
+                  TrainStore::kF32);
+  }
   {
     const Timer timer(phases.rows);
-    Rotate(qkv_.data(), all, rows, config_.num_heads, batch, 1, saved.q.data(), q);
-    Rotate(qkv_.data() + q, all, rows, config_.num_kv_heads, batch, 1, saved.k.data(), kv);
-    Rotate(qkv_.data() + q + kv, all, rows, config_.num_kv_heads, batch, 0, saved.v.data(), kv);
+    Rotate(qkv_.data(), all, config_.num_heads, batch, 1, saved.q.data(), q);
+    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, 1, saved.k.data(), kv);
+    Rotate(qkv_.data() + q + kv, all, config_.num_kv_heads, batch, 0, saved.v.data(), kv);
   }
   {
     const Timer timer(phases.attention);
     attention_.Forward(AttentionOf(batch), saved.q.data(), saved.k.data(), saved.v.data(),
                        saved.attention.data(), saved.log_sum.data());
   }
-  LinearForward(layer, TrainGroup::kO, rows, adapter, panels, saved.attention.data(), saved, x,
-                TrainStore::kAddF32);
+  LinearAdd(layer, TrainGroup::kO, batch, panels, saved.attention.data(), saved, x);
 }
 
-void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                            const uint16_t* panels, float* x, LayerSaved& saved) {
+void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
+                            LayerSaved& saved) {
   const int64_t rows = batch.rows;
-  Normalize(x, weights_.source().mlp_norm(layer), rows, saved.y_mlp.data(),
+  Normalize(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(),
             saved.inverse_mlp.data());
-  LinearForward(layer, TrainGroup::kGateUp, rows, adapter, panels, h_.data(), saved,
-                saved.gate_up.data(), TrainStore::kBF16);
+  LinearForward(layer, TrainGroup::kGateUp, batch, panels, h_.data(), saved, saved.gate_up.data(),
+                TrainStore::kBF16);
   {
     const Timer timer(phases.rows);
     ops::TrainSwiGlu(kernels_, pool_,
@@ -239,28 +311,21 @@ void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const Packed
                       .act = act_.data(),
                       .d_gate_up = nullptr});
   }
-  LinearForward(layer, TrainGroup::kDown, rows, adapter, panels, act_.data(), saved, x,
-                TrainStore::kAddF32);
+  LinearAdd(layer, TrainGroup::kDown, batch, panels, act_.data(), saved, x);
 }
 
-void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                         float* x, LayerSaved& saved) {
-  const uint16_t* panels = nullptr;
-  {
-    const Timer timer(phases.weights);
-    panels = weights_.Layer(layer);
-  }
-  AttentionForward(layer, batch, adapter, panels, x, saved);
-  MlpForward(layer, batch, adapter, panels, x, saved);
+void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, LayerSaved& saved) {
+  const uint16_t* panels = Panels(layer, batch);
+  AttentionForward(layer, batch, panels, x, saved);
+  MlpForward(layer, batch, panels, x, saved);
 }
 
-void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                             const uint16_t* panels, const LayerSaved& saved,
-                             const Gradients& gradients) {
-  const int64_t rows = batch.rows;
+void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                             const LayerSaved& saved, const Gradients& gradients) {
+  const float* weight = batch.weights->source().mlp_norm(layer);
   TrainSwiGluArgs swiglu = {.gate_up = saved.gate_up.data(),
                             .d_act = nullptr,
-                            .rows = rows,
+                            .rows = batch.rows,
                             .dim = config_.ffn_dim,
                             .act = act_.data(),
                             .d_gate_up = nullptr};
@@ -268,36 +333,37 @@ void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const Packe
     const Timer timer(phases.rows);
     ops::TrainSwiGlu(kernels_, pool_, swiglu);
   }
-  LinearBackward(layer, TrainGroup::kDown, rows, adapter, panels, dx_bf16_.data(), act_.data(),
-                 saved, gradients, Ends(TrainGroup::kDown, gradients) ? nullptr : d_act_.data(),
-                 TrainStore::kBF16);
-  if (Ends(TrainGroup::kDown, gradients)) return;
+  const bool down_ends = Ends(LayerStep::kDown, gradients);
+  LinearBackward(layer, TrainGroup::kDown, batch, panels, dx_bf16_.data(), act_.data(), saved,
+                 gradients, down_ends ? nullptr : d_act_.data(), TrainStore::kBF16);
+  if (down_ends) return;
   {
     const Timer timer(phases.rows);
     swiglu.act = nullptr;
     swiglu.d_act = d_act_.data();
     swiglu.d_gate_up = d_gate_up_.data();
     ops::TrainSwiGluBackward(kernels_, pool_, swiglu);
-    ops::TrainScaleRows(kernels_, pool_, saved.y_mlp.data(), weights_.source().mlp_norm(layer), rows,
-                        config_.hidden_dim, h_.data());
+    ops::TrainScaleRows(kernels_, pool_, saved.y_mlp.data(), weight, batch.rows, config_.hidden_dim,
+                        h_.data());
   }
-  LinearBackward(layer, TrainGroup::kGateUp, rows, adapter, panels, d_gate_up_.data(), h_.data(),
-                 saved, gradients, Ends(TrainGroup::kGateUp, gradients) ? nullptr : dh_.data(),
-                 TrainStore::kF32);
-  if (Ends(TrainGroup::kGateUp, gradients)) return;
-  NormBackward(saved.y_mlp.data(), saved.inverse_mlp.data(), weights_.source().mlp_norm(layer), rows,
-               gradients.dx);
+  const bool gate_up_ends = Ends(LayerStep::kGateUp, gradients);
+  LinearBackward(layer, TrainGroup::kGateUp, batch, panels, d_gate_up_.data(), h_.data(), saved,
+                 gradients, gate_up_ends ? nullptr : dh_.data(), TrainStore::kF32);
+  if (gate_up_ends) return;
+  const auto& norms = gradients.layout->mlp_norms;
+  NormBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight,
+                norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
+               batch.rows, gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
 
-void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch,
-                                   const PackedAdapter& adapter, const uint16_t* panels,
+void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
                                    const LayerSaved& saved, const Gradients& gradients) {
   const int64_t rows = batch.rows, q = config_.q_dim(), kv = config_.kv_dim(), all = q + 2 * kv;
-  const bool stops = Ends(TrainGroup::kO, gradients);
-  LinearBackward(layer, TrainGroup::kO, rows, adapter, panels, dx_bf16_.data(),
-                 saved.attention.data(), saved, gradients, stops ? nullptr : d_attention_.data(),
-                 TrainStore::kBF16);
-  if (stops) return;
+  const float* weight = batch.weights->source().attention_norm(layer);
+  const bool o_ends = Ends(LayerStep::kO, gradients);
+  LinearBackward(layer, TrainGroup::kO, batch, panels, dx_bf16_.data(), saved.attention.data(), saved,
+                 gradients, o_ends ? nullptr : d_attention_.data(), TrainStore::kBF16);
+  if (o_ends) return;
   {
     const Timer timer(phases.attention);
     attention_.Backward(AttentionOf(batch), saved.q.data(), saved.k.data(), saved.v.data(),
@@ -310,31 +376,28 @@ void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch,
   {
     const Timer timer(phases.rows);
     uint16_t* out = d_qkv_bf16_.data();
-    Rotate(qkv_.data(), all, rows, config_.num_heads, batch, -1, out, all);
-    Rotate(qkv_.data() + q, all, rows, config_.num_kv_heads, batch, -1, out + q, all);
-    Rotate(qkv_.data() + q + kv, all, rows, config_.num_kv_heads, batch, 0, out + q + kv, all);
-    ops::TrainScaleRows(kernels_, pool_, saved.y_attention.data(),
-                        weights_.source().attention_norm(layer), rows, config_.hidden_dim,
+    Rotate(qkv_.data(), all, config_.num_heads, batch, -1, out, all);
+    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, -1, out + q, all);
+    Rotate(qkv_.data() + q + kv, all, config_.num_kv_heads, batch, 0, out + q + kv, all);
+    ops::TrainScaleRows(kernels_, pool_, saved.y_attention.data(), weight, rows, config_.hidden_dim,
                         h_.data());
   }
-  LinearBackward(layer, TrainGroup::kQkv, rows, adapter, panels, d_qkv_bf16_.data(), h_.data(),
-                 saved, gradients, gradients.below ? dh_.data() : nullptr, TrainStore::kF32);
-  if (!gradients.below) return;
-  NormBackward(saved.y_attention.data(), saved.inverse_attention.data(),
-               weights_.source().attention_norm(layer), rows, gradients.dx);
+  const bool qkv_ends = Ends(LayerStep::kQkv, gradients);
+  LinearBackward(layer, TrainGroup::kQkv, batch, panels, d_qkv_bf16_.data(), h_.data(), saved,
+                 gradients, qkv_ends ? nullptr : dh_.data(), TrainStore::kF32);
+  if (qkv_ends) return;
+  const auto& norms = gradients.layout->attention_norms;
+  NormBackward({saved.y_attention.data(), saved.inverse_attention.data(), weight,
+                norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
+               rows, gradients, gradients.below);
 }
 
-void TrainLayer::Backward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                          const LayerSaved& saved, const Gradients& gradients) {
-  const uint16_t* panels = nullptr;
-  {
-    const Timer timer(phases.weights);
-    panels = weights_.Layer(layer);
-  }
-  MlpBackward(layer, batch, adapter, panels, saved, gradients);
-  const bool in_mlp = gradients.lowest == TrainGroup::kDown || gradients.lowest == TrainGroup::kGateUp;
-  if (!gradients.below && in_mlp) return;
-  AttentionBackward(layer, batch, adapter, panels, saved, gradients);
+void TrainLayer::Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,
+                          const Gradients& gradients) {
+  const uint16_t* panels = Panels(layer, batch);
+  MlpBackward(layer, batch, panels, saved, gradients);
+  if (!gradients.below && gradients.lowest >= LayerStep::kMlpNorm) return;
+  AttentionBackward(layer, batch, panels, saved, gradients);
 }
 
 }  // namespace bakestone

@@ -2,8 +2,8 @@
 //
 // Kept per row, in bf16: both normalized inputs (before their weights), q, k, v after rotation, the
 // attention's output, gate and up, and s x A^T of every pair; in f32 the norms' scales and the
-// attention's log-sum-exp. Norm weights, rotation and SwiGLU are redone. 346 kB a row for SmolLM2-135M.
-// One thread at a time; the work is spread over the pool.
+// attention's log-sum-exp. Norm weights, rotation and SwiGLU are redone. 346 kB a row for SmolLM2-135M;
+// with DoRA also the outputs of q|k|v, o and down. One thread at a time; the work is spread over the pool.
 #pragma once
 
 #include <array>
@@ -13,6 +13,8 @@
 #include "base/thread_pool.h"
 #include "kernels/train_kernels.h"
 #include "model/config.h"
+#include "model/train_layout.h"
+#include "model/train_linear.h"
 #include "model/train_lora.h"
 #include "model/train_weights.h"
 #include "ops/rows.h"
@@ -27,12 +29,13 @@ struct LayerSaved {
   Buffer<uint16_t> attention;           // [T, q_dim]
   Buffer<uint16_t> gate_up;             // [T, 2 * ffn_dim]
   std::array<Buffer<uint16_t>, kNumTrainGroups> xa;
+  std::array<Buffer<uint16_t>, kNumTrainGroups> y;  // [T, out of the group], with DoRA; not of gate|up
   Buffer<float> inverse_attention, inverse_mlp;  // [T]
   Buffer<float> log_sum;                // [heads, T]
   Buffer<float> input;                  // [T, hidden_dim], only where the layer is recomputed
 
-  // Room for `rows`; contents are lost when it grows. widest: of the stacked ranks.
-  void Reserve(const ModelConfig& config, int64_t rows, int64_t widest);
+  // Room for `rows`; contents are lost when it grows.
+  void Reserve(const ModelConfig& config, int64_t rows, const PackedPairs& pairs);
   int64_t bytes() const noexcept;
 };
 
@@ -41,70 +44,77 @@ struct TrainPhases {
   double weights = 0, products = 0, attention = 0, rows = 0, head = 0;
 };
 
+// The rows that go through, and what they meet.
 struct LayerBatch {
   int64_t rows;
   std::span<const int32_t> document_begins;
   const ops::RopeTable* rope;
+  TrainWeights* weights;
+  PackedPairs* pairs;
 };
+
+// What of a layer can be trained, from its input up.
+enum class LayerStep : uint8_t { kAttentionNorm, kQkv, kO, kMlpNorm, kGateUp, kDown, kNone };
+LayerStep LowestStep(const TrainLayout& layout, int64_t layer);
 
 class TrainLayer {
  public:
-  TrainLayer(const ModelConfig& config, TrainWeights& weights, const TrainKernels& kernels,
-             ThreadPool& pool);
+  TrainLayer(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool);
 
-  void Reserve(int64_t rows, int64_t widest_rank);
+  void Reserve(int64_t rows);
 
   // x [T, hidden_dim] in place: the layer's input becomes its output.
-  void Forward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter, float* x,
-               LayerSaved& saved);
+  void Forward(int64_t layer, const LayerBatch& batch, float* x, LayerSaved& saved);
 
   struct Gradients {
-    const LoraLayout* layout;
+    const TrainLayout* layout;
     float* out;               // accumulated
     float* dx;                // [T, hidden_dim], in: of the layer's output; out: of its input
-    TrainGroup lowest;        // stops after this group's pairs, in the lowest trained layer
+    LayerStep lowest;         // the layer's lowest trained part
     bool below;               // something below this layer is trained: dx is wanted
   };
   // Call RoundDx() once before the topmost layer's.
-  void Backward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                const LayerSaved& saved, const Gradients& gradients);
+  void Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,
+                const Gradients& gradients);
   void RoundDx(int64_t rows, const float* dx);
 
   int64_t bytes() const noexcept;
   TrainPhases phases;
 
  private:
-  void AttentionForward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                        const uint16_t* panels, float* x, LayerSaved& saved);
-  void MlpForward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                  const uint16_t* panels, float* x, LayerSaved& saved);
-  void MlpBackward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                   const uint16_t* panels, const LayerSaved& saved, const Gradients& gradients);
-  void AttentionBackward(int64_t layer, const LayerBatch& batch, const PackedAdapter& adapter,
-                         const uint16_t* panels, const LayerSaved& saved,
-                         const Gradients& gradients);
+  struct NormInput;
+  void AttentionForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
+                        LayerSaved& saved);
+  void MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
+                  LayerSaved& saved);
+  void MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                   const LayerSaved& saved, const Gradients& gradients);
+  void AttentionBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                         const LayerSaved& saved, const Gradients& gradients);
+  const uint16_t* Panels(int64_t layer, const LayerBatch& batch);
   void Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y, float* inverse);
-  void NormBackward(const uint16_t* y, const float* inverse, const float* weight, int64_t rows,
-                    float* dx);
-  // Fills rows with the biases of q, k and v; false when there are none.
-  bool FillBias(int64_t layer, int64_t rows);
-  void Rotate(const float* x, int64_t x_stride, int64_t rows, int64_t heads, const LayerBatch& batch,
-              float sign, uint16_t* out, int64_t out_stride);
-  void LinearForward(int64_t layer, TrainGroup group, int64_t rows, const PackedAdapter& adapter,
-                     const uint16_t* panels, const uint16_t* x, LayerSaved& saved, void* out,
-                     TrainStore store);
-  // dx null: only the pairs' gradients.
-  void LinearBackward(int64_t layer, TrainGroup group, int64_t rows, const PackedAdapter& adapter,
-                      const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
-                      const LayerSaved& saved, const Gradients& gradients, void* dx,
-                      TrainStore store);
+  // dh_ to the norm's weight (offset -1: frozen) and, if wanted, to dx.
+  void NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients, bool wants_dx);
+  // The biases of q, k and v in the rows of qkv_, zero where there are none; false when there are none
+  // at all, and then nothing is written.
+  bool FillBias(int64_t layer, const LayerBatch& batch);
+  void Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch, float sign,
+              uint16_t* out, int64_t out_stride);
+  void LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
+                     const uint16_t* x, LayerSaved& saved, void* out, TrainStore store);
+  // out [T, out] f32 += the product; with DoRA by way of saved.y.
+  void LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
+                 const uint16_t* x, LayerSaved& saved, float* out);
+  // dx null: only the gradients of what is trained.
+  void LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
+                      const uint16_t* dy, const uint16_t* x, const LayerSaved& saved,
+                      const Gradients& gradients, void* dx, TrainStore store);
   ops::TrainAttentionShape AttentionOf(const LayerBatch& batch) const;
-  bool Ends(TrainGroup group, const Gradients& gradients) const {
-    return !gradients.below && group == gradients.lowest;
+  static bool Ends(LayerStep step, const Gradients& gradients) {
+    return !gradients.below && step == gradients.lowest;
   }
 
   const ModelConfig& config_;
-  TrainWeights& weights_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   ops::TrainAttention attention_;

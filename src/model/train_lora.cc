@@ -1,203 +1,203 @@
 #include "model/train_lora.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "base/error.h"
 #include "ops/train_products.h"
+#include "ops/train_rows.h"
+#include "tensor/half.h"
 
 namespace bakestone {
 namespace {
 
 int64_t PadRank(int64_t rank) { return ops::PanelsOf(rank) * kTrainLanes; }
 
-// Elements of panels that one group needs: A twice and each B twice.
-int64_t GroupSize(const GroupShape& shape, const LoraGroup& lora) {
-  int64_t size = 2 * lora.r * shape.in;
-  for (int i = 0; i < shape.num_sites; ++i) {
-    const auto at = static_cast<size_t>(i);
-    size += 2 * PadRank(lora.parts[at].rank) * (shape.out_begin[at + 1] - shape.out_begin[at]);
-  }
-  return size;
+int64_t OutOf(const GroupShape& shape, size_t site) {
+  return shape.out_begin[site + 1] - shape.out_begin[site];
 }
 
-void PackGroup(const TrainKernels& kernels, const GroupShape& shape, const Adapter& adapter,
-               int64_t layer, LoraGroup& lora, uint16_t* panels, float* scale) {
-  uint16_t* a_forward = panels;
-  uint16_t* a_backward = panels + lora.r * shape.in;
-  uint16_t* next = a_backward + lora.r * shape.in;
-  lora.a_forward = a_forward;
-  lora.a_backward = a_backward;
-  lora.scale = scale;
-  for (int i = 0; i < shape.num_sites; ++i) {
-    const auto at = static_cast<size_t>(i);
-    LoraGroup::Part& part = lora.parts[at];
-    if (part.rank == 0) continue;
-    const LoraPair& pair = *adapter.Find({static_cast<int32_t>(layer), shape.sites[at]});
-    const int64_t padded = PadRank(part.rank);
-    const int64_t out = shape.out_begin[at + 1] - shape.out_begin[at];
-    std::fill_n(scale + part.r_begin, padded, pair.scale);
-    kernels.pack_lanes(pair.a.data, pair.a.stride, part.rank, shape.in, shape.in,
-                       a_forward + part.r_begin * shape.in, shape.in * kTrainLanes, 0,
-                       ops::PanelsOf(part.rank));
-    kernels.pack_pairs(pair.a.data, pair.a.stride, part.rank, shape.in, padded,
-                       a_backward + part.r_begin * kTrainLanes, lora.r * kTrainLanes, 0,
-                       ops::PanelsOf(shape.in));
-    kernels.pack_lanes(pair.b.data, pair.b.stride, out, part.rank, padded, next,
-                       padded * kTrainLanes, 0, ops::PanelsOf(out));
-    part.b_forward = next;
-    next += padded * out;
-    kernels.pack_pairs(pair.b.data, pair.b.stride, out, part.rank, out, next, out * kTrainLanes, 0,
-                       ops::PanelsOf(part.rank));
-    part.b_backward = next;
-    next += padded * out;
+TrainGroup GroupAt(size_t index) { return static_cast<TrainGroup>(index % kNumTrainGroups); }
+LinearId IdAt(size_t index, Site site) {
+  return {static_cast<int32_t>(index / kNumTrainGroups), site};
+}
+
+// ||w||^2 of 16 rows that lie in one panel.
+void PanelSquares(const uint16_t* panel, int64_t in, float* squares) {
+  double sums[kTrainLanes] = {};
+  for (int64_t i = 0; i < in * kTrainLanes; i += 2) {
+    const double even = BF16ToFloat(panel[i]), odd = BF16ToFloat(panel[i + 1]);
+    sums[i / 2 % kTrainLanes] += even * even + odd * odd;
   }
+  for (int64_t lane = 0; lane < kTrainLanes; ++lane) squares[lane] = static_cast<float>(sums[lane]);
 }
 
 }  // namespace
 
-void PackedAdapter::Pack(const ModelConfig& config, const Adapter* adapter,
-                         const TrainKernels& kernels, ThreadPool& pool) {
-  const int64_t count = config.num_layers * kNumTrainGroups;
-  groups_.assign(static_cast<size_t>(count), LoraGroup{});
-  widest_ = total_ = 0;
-  if (adapter == nullptr) return;
-  std::vector<int64_t> offsets(static_cast<size_t>(count) + 1), scales(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) {
-    const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(i % kNumTrainGroups));
-    LoraGroup& lora = groups_[static_cast<size_t>(i)];
-    for (int s = 0; s < shape.num_sites; ++s) {
-      const auto at = static_cast<size_t>(s);
-      const LoraPair* pair =
-          adapter->Find({static_cast<int32_t>(i / kNumTrainGroups), shape.sites[at]});
-      lora.parts[at] = {.site = s, .rank = pair == nullptr ? 0 : pair->a.rows, .r_begin = lora.r};
-      lora.r += PadRank(lora.parts[at].rank);
+PackedPairs::PackedPairs(const ModelConfig& config)
+    : config_(config), groups_(static_cast<size_t>(config.num_layers * kNumTrainGroups)) {}
+
+int64_t PackedPairs::bytes() const noexcept {
+  return rounded_.bytes() + panels_.bytes() + scales_.bytes() + base_squares_.bytes() +
+         output_scales_.bytes() + inverse_magnitudes_.bytes() + aw_.bytes() + aa_.bytes();
+}
+
+// Where everything lies: a function of the layout alone.
+void PackedPairs::Plan(const TrainLayout& layout) {
+  layout_ = &layout;
+  dora_ = layout.dora();
+  widest_ = 0;
+  int64_t panels = 0, scales = 0, outputs = 0, rank = 0, widest_in = 0;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    const GroupShape shape = ShapeOf(config_, GroupAt(i));
+    LoraGroup& lora = groups_[i] = {};
+    panel_begin_.push_back(panels);
+    scale_begin_.push_back(scales);
+    output_begin_.push_back(outputs);
+    for (size_t s = 0; s < static_cast<size_t>(shape.num_sites); ++s) {
+      const LoraSlot* slot = layout.Find(IdAt(i, shape.sites[s]));
+      const int64_t slot_rank = slot == nullptr ? 0 : slot->rank;
+      lora.parts[s] = {.site = static_cast<int>(s), .rank = slot_rank, .r_begin = lora.r};
+      lora.r += PadRank(slot_rank);
+      panels += 2 * PadRank(slot_rank) * OutOf(shape, s);
+      rank = std::max(rank, slot_rank);
     }
-    scales[static_cast<size_t>(i)] = total_;
-    total_ += lora.r;
+    panels += 2 * lora.r * shape.in;
+    scales += lora.r;
+    outputs += shape.out;
     widest_ = std::max(widest_, lora.r);
-    offsets[static_cast<size_t>(i) + 1] = offsets[static_cast<size_t>(i)] + GroupSize(shape, lora);
+    widest_in = std::max(widest_in, shape.in);
   }
-  if (panels_.size() != offsets.back()) panels_ = Buffer<uint16_t>(offsets.back());
-  if (scales_.size() != total_) scales_ = Buffer<float>(total_);
-  pool.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const auto at = static_cast<size_t>(i);
-      PackGroup(kernels, ShapeOf(config, static_cast<TrainGroup>(i % kNumTrainGroups)), *adapter,
-                i / kNumTrainGroups, groups_[at], panels_.data() + offsets[at],
-                scales_.data() + scales[at]);
+  const LoraSlot& last = layout.slots.back();
+  rounded_ = Buffer<uint16_t>(last.b_offset + last.out * last.rank + kTrainTileRows * widest_in,
+                              Fill::kZero);
+  panels_ = Buffer<uint16_t>(panels);
+  scales_ = Buffer<float>(scales);
+  if (!dora_) return;
+  base_squares_ = Buffer<float>(outputs);
+  output_scales_ = Buffer<float>(outputs);
+  inverse_magnitudes_ = Buffer<float>(outputs);
+  squares_known_.assign(groups_.size(), 0);
+  scales_known_.assign(groups_.size(), 0);
+  const int64_t widest_out = std::max(config_.hidden_dim, std::max(config_.q_dim(), config_.ffn_dim));
+  aw_ = Buffer<float>(PadRank(rank) * widest_out);
+  aa_ = Buffer<float>(PadRank(rank) * PadRank(rank));
+}
+
+void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kernels) {
+  const GroupShape shape = ShapeOf(config_, GroupAt(index));
+  LoraGroup& lora = groups_[index];
+  uint16_t* a_forward = panels_.data() + panel_begin_[index];
+  uint16_t* a_backward = a_forward + lora.r * shape.in;
+  uint16_t* next = a_backward + lora.r * shape.in;
+  lora.a_forward = a_forward;
+  lora.a_backward = a_backward;
+  lora.scale = scales_.data() + scale_begin_[index];
+  for (size_t s = 0; s < static_cast<size_t>(shape.num_sites); ++s) {
+    LoraGroup::Part& part = lora.parts[s];
+    if (part.rank == 0) continue;
+    const LoraSlot& slot = *layout_->Find(IdAt(index, shape.sites[s]));
+    const uint16_t* a = rounded_.data() + slot.a_offset;
+    const uint16_t* b = rounded_.data() + slot.b_offset;
+    const int64_t padded = PadRank(part.rank);
+    std::fill_n(scales_.data() + scale_begin_[index] + part.r_begin, padded, scale);
+    kernels.pack_lanes(a, shape.in, part.rank, shape.in, shape.in,
+                       a_forward + part.r_begin * shape.in, shape.in * kTrainLanes, 0,
+                       ops::PanelsOf(part.rank));
+    kernels.pack_pairs(a, shape.in, part.rank, shape.in, padded,
+                       a_backward + part.r_begin * kTrainLanes, lora.r * kTrainLanes, 0,
+                       ops::PanelsOf(shape.in));
+    kernels.pack_lanes(b, part.rank, slot.out, part.rank, padded, next, padded * kTrainLanes, 0,
+                       ops::PanelsOf(slot.out));
+    part.b_forward = next;
+    next += padded * slot.out;
+    kernels.pack_pairs(b, part.rank, slot.out, part.rank, slot.out, next, slot.out * kTrainLanes, 0,
+                       ops::PanelsOf(part.rank));
+    part.b_backward = next;
+    next += padded * slot.out;
+  }
+}
+
+void PackedPairs::Pack(const TrainLayout& layout, std::span<const float> values, float scale,
+                       const TrainKernels& kernels, ThreadPool& pool) {
+  if (layout_ != &layout) Plan(layout);
+  scale_ = scale;
+  values_ = values;
+  std::fill(scales_known_.begin(), scales_known_.end(), uint8_t{0});
+  const LoraSlot& last = layout.slots.back();
+  ops::TrainToBf16(kernels, pool, values.data(), rounded_.data(), last.b_offset + last.out * last.rank);
+  pool.ParallelFor(static_cast<int64_t>(groups_.size()), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) PackGroup(static_cast<size_t>(i), scale, kernels);
+  });
+}
+
+// ||W + s B A||^2 of a row o is ||w||^2 + 2 s b (A w) + s^2 b (A A^T) b^T, with b the row of B.
+void PackedPairs::ScaleSite(const LoraSlot& slot, const uint16_t* panels, const uint16_t* a_lanes,
+                            float* squares, bool known, float* scale, const TrainKernels& kernels,
+                            ThreadPool& pool) {
+  const uint16_t* a = rounded_.data() + slot.a_offset;
+  TrainGemmArgs product{};
+  product.segments[0] = {a, slot.in, panels, slot.in * kTrainLanes, slot.in};
+  product.num_segments = 1;
+  product.store = TrainStore::kF32;
+  product.rows = slot.rank;
+  product.cols = product.out_stride = slot.out;
+  product.out = aw_.data();
+  ops::TrainGemm(kernels, pool, product);
+  product.segments[0].panels = a_lanes;
+  product.cols = product.out_stride = slot.rank;
+  product.out = aa_.data();
+  ops::TrainGemm(kernels, pool, product);
+  const auto s = static_cast<double>(scale_);
+  pool.ParallelFor(slot.out / kTrainLanes, 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t panel = begin; panel < end && !known; ++panel) {
+      PanelSquares(panels + panel * slot.in * kTrainLanes, slot.in, squares + panel * kTrainLanes);
+    }
+    for (int64_t o = begin * kTrainLanes; o < end * kTrainLanes; ++o) {
+      const uint16_t* b = rounded_.data() + slot.b_offset + o * slot.rank;
+      double cross = 0, square = 0;
+      for (int64_t r = 0; r < slot.rank; ++r) {
+        const double b_r = BF16ToFloat(b[r]);
+        double sum = 0;
+        for (int64_t c = 0; c < slot.rank; ++c) {
+          sum += static_cast<double>(aa_[r * slot.rank + c]) * static_cast<double>(BF16ToFloat(b[c]));
+        }
+        cross += b_r * static_cast<double>(aw_[r * slot.out + o]);
+        square += b_r * sum;
+      }
+      const double norm = std::sqrt(static_cast<double>(squares[o]) + 2 * s * cross + s * s * square);
+      const auto magnitude =
+          static_cast<double>(values_[static_cast<size_t>(slot.magnitude_offset + o)]);
+      scale[o] = norm > 0 ? static_cast<float>(magnitude / norm) : 0.0f;
     }
   });
 }
 
-void LinearScratch::Reserve(int64_t rows, int64_t widest) {
-  const int64_t size = (rows + kTrainTileRows) * widest;
-  if (d_xa.size() >= size) return;
-  for (Buffer<uint16_t>* buffer : {&d_xa, &xa_pairs, &d_xa_pairs}) {
-    *buffer = Buffer<uint16_t>(size, Fill::kZero);
-  }
-}
-
-void Forward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
-             const LoraGroup& lora, const uint16_t* panels, const LinearForward& args) {
-  TrainGemmArgs product{};
-  product.segments[0] = {args.x, shape.in, panels, shape.in * kTrainLanes, shape.in};
-  product.num_segments = 1;
-  product.rows = args.rows;
-  product.out_stride = shape.out;
-  product.store = args.store;
-  if (lora.r == 0) {
-    product.cols = shape.out;
-    product.out = args.out;
-    ops::TrainGemm(kernels, pool, product);
-    return;
-  }
-  TrainGemmArgs down = product;
-  down.segments[0].panels = lora.a_forward;
-  down.cols = down.out_stride = lora.r;
-  down.out = args.xa;
-  down.store = TrainStore::kBF16;
-  down.column_scale = lora.scale;
-  ops::TrainGemm(kernels, pool, down);
-  const int64_t element = args.store == TrainStore::kBF16 ? 2 : 4;
-  for (int i = 0; i < shape.num_sites; ++i) {
-    const auto at = static_cast<size_t>(i);
-    const LoraGroup::Part& part = lora.parts[at];
-    const int64_t padded = PadRank(part.rank);
-    product.segments[0].panels = panels + shape.out_begin[at] * shape.in;
-    product.segments[1] = {args.xa + part.r_begin, lora.r, part.b_forward, padded * kTrainLanes,
-                           padded};
-    product.num_segments = part.rank == 0 ? 1 : 2;
-    product.cols = shape.out_begin[at + 1] - shape.out_begin[at];
-    product.out = static_cast<char*>(args.out) + shape.out_begin[at] * element;
-    ops::TrainGemm(kernels, pool, product);
-  }
-}
-
-void Backward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
-              const LoraGroup& lora, const uint16_t* transposed, const LinearBackward& args,
-              LinearScratch& scratch) {
-  const int64_t even = args.rows + args.rows % 2;
-  if (lora.r > 0) {
-    scratch.Reserve(args.rows, lora.r);
-    for (int i = 0; i < shape.num_sites; ++i) {
-      const auto at = static_cast<size_t>(i);
-      const LoraGroup::Part& part = lora.parts[at];
-      if (part.rank == 0) continue;
-      const int64_t out = shape.out_begin[at + 1] - shape.out_begin[at];
-      TrainGemmArgs up{};
-      up.segments[0] = {args.dy + shape.out_begin[at], shape.out, part.b_backward,
-                        out * kTrainLanes, out};
-      up.num_segments = 1;
-      up.store = TrainStore::kBF16;
-      up.rows = args.rows;
-      up.cols = PadRank(part.rank);
-      up.out = scratch.d_xa.data() + part.r_begin;
-      up.out_stride = lora.r;
-      up.column_scale = lora.scale + part.r_begin;
-      ops::TrainGemm(kernels, pool, up);
-    }
-    ops::PackOuter(kernels, pool, args.xa, args.rows, lora.r, scratch.xa_pairs.data());
-    ops::PackOuter(kernels, pool, scratch.d_xa.data(), args.rows, lora.r,
-                   scratch.d_xa_pairs.data());
-  }
-  for (int i = 0; i < shape.num_sites; ++i) {
-    const auto at = static_cast<size_t>(i);
-    const LoraSlot* slot = args.slots[at];
+void PackedPairs::ScaleOutputs(int64_t layer, TrainGroup group, const uint16_t* panels,
+                               const TrainKernels& kernels, ThreadPool& pool) {
+  const size_t index = IndexOf(layer, group);
+  LoraGroup& lora = groups_[index];
+  if (!dora_ || lora.r == 0 || scales_known_[index] != 0) return;
+  const GroupShape shape = ShapeOf(config_, group);
+  float* squares = base_squares_.data() + output_begin_[index];
+  float* scale = output_scales_.data() + output_begin_[index];
+  float* inverse = inverse_magnitudes_.data() + output_begin_[index];
+  std::fill_n(scale, shape.out, 1.0f);
+  std::fill_n(inverse, shape.out, 0.0f);
+  for (size_t s = 0; s < static_cast<size_t>(shape.num_sites); ++s) {
+    const LoraSlot* slot = layout_->Find(IdAt(index, shape.sites[s]));
     if (slot == nullptr) continue;
-    const int64_t first = lora.parts[at].r_begin * even;
-    const int64_t out = shape.out_begin[at + 1] - shape.out_begin[at];
-    ops::TrainOuter(kernels, pool,
-                    {.s = scratch.xa_pairs.data() + first,
-                     .s_panel_stride = even * kTrainLanes,
-                     .z = args.dy + shape.out_begin[at],
-                     .z_stride = shape.out,
-                     .rows = args.rows,
-                     .r = slot->rank,
-                     .cols = out,
-                     .out = args.gradients + slot->b_offset,
-                     .out_row_stride = 1,
-                     .out_col_stride = slot->rank});
-    ops::TrainOuter(kernels, pool,
-                    {.s = scratch.d_xa_pairs.data() + first,
-                     .s_panel_stride = even * kTrainLanes,
-                     .z = args.x,
-                     .z_stride = shape.in,
-                     .rows = args.rows,
-                     .r = slot->rank,
-                     .cols = shape.in,
-                     .out = args.gradients + slot->a_offset,
-                     .out_row_stride = shape.in,
-                     .out_col_stride = 1});
+    const int64_t first = shape.out_begin[s];
+    ScaleSite(*slot, panels + first * shape.in, lora.a_forward + lora.parts[s].r_begin * shape.in,
+              squares + first, squares_known_[index] != 0, scale + first, kernels, pool);
+    for (int64_t o = 0; o < slot->out; ++o) {
+      const float magnitude = values_[static_cast<size_t>(slot->magnitude_offset + o)];
+      inverse[first + o] = magnitude == 0 ? 0.0f : 1.0f / magnitude;
+    }
   }
-  if (args.dx == nullptr) return;
-  TrainGemmArgs product{};
-  product.segments[0] = {args.dy, shape.out, transposed, shape.out * kTrainLanes, shape.out};
-  product.segments[1] = {scratch.d_xa.data(), lora.r, lora.a_backward, lora.r * kTrainLanes, lora.r};
-  product.num_segments = lora.r > 0 ? 2 : 1;
-  product.store = args.store;
-  product.rows = args.rows;
-  product.cols = product.out_stride = shape.in;
-  product.out = args.dx;
-  ops::TrainGemm(kernels, pool, product);
+  squares_known_[index] = scales_known_[index] = 1;
+  lora.output_scale = scale;
+  lora.inverse_magnitude = inverse;
 }
 
 }  // namespace bakestone

@@ -1,7 +1,9 @@
-// The linears of training: y = x W^T + s (x A^T) B^T for a group of matrices that share their input,
-// forward and backward. The base is frozen: no gradient for W; the pairs' gradients are
-//     dB = dY^T (s x A^T)      dA = (s dY B)^T x      dx = dY W + (s dY B) A
-// and B A is never formed. The scale is applied where x A^T and dY B are rounded to bf16.
+// The pairs under training in the form products read: rounded to bf16, as they are served, and packed in
+// both orientations. With DoRA also what each output is multiplied with.
+//
+//   y = g (W x + s B A x),   g = 1, or with DoRA magnitude / ||W + s B A|| of the output's row
+//
+// The norm is a constant of the step: no gradient flows through it (Liu et al., DoRA, 2024, section 4.3).
 #pragma once
 
 #include <array>
@@ -11,10 +13,9 @@
 
 #include "base/thread_pool.h"
 #include "kernels/train_kernels.h"
-#include "model/adapter.h"
 #include "model/config.h"
+#include "model/train_layout.h"
 #include "model/train_weights.h"
-#include "model/trainer_pass.h"
 #include "tensor/buffer.h"
 
 namespace bakestone {
@@ -33,55 +34,54 @@ struct LoraGroup {
   const uint16_t* a_forward = nullptr;     // lanes r, pairs in
   const uint16_t* a_backward = nullptr;    // lanes in, pairs r
   const float* scale = nullptr;            // [r]
+  const float* output_scale = nullptr;     // [out] g; null: 1
+  const float* inverse_magnitude = nullptr;  // [out], with output_scale
 };
 
-// An adapter's pairs, packed anew when it changed. Null adapter: no pairs.
-class PackedAdapter {
+class PackedPairs {
  public:
-  void Pack(const ModelConfig& config, const Adapter* adapter, const TrainKernels& kernels,
-            ThreadPool& pool);
+  // No pairs at all: the base.
+  explicit PackedPairs(const ModelConfig& config);
+
+  // Takes the pairs of the layout from its flat array.
+  void Pack(const TrainLayout& layout, std::span<const float> values, float scale,
+            const TrainKernels& kernels, ThreadPool& pool);
+  // DoRA: makes the output scales of a group from the panels of its matrices, once after each Pack.
+  void ScaleOutputs(int64_t layer, TrainGroup group, const uint16_t* panels,
+                    const TrainKernels& kernels, ThreadPool& pool);
+
   const LoraGroup& group(int64_t layer, TrainGroup group) const {
-    return groups_[static_cast<size_t>(layer * kNumTrainGroups + static_cast<int64_t>(group))];
+    return groups_[IndexOf(layer, group)];
   }
+  bool dora() const noexcept { return dora_; }
   int64_t widest() const noexcept { return widest_; }  // largest stacked rank
-  int64_t total() const noexcept { return total_; }    // of all stacked ranks
-  int64_t bytes() const noexcept { return panels_.bytes() + scales_.bytes(); }
+  int64_t bytes() const noexcept;
 
  private:
+  static size_t IndexOf(int64_t layer, TrainGroup group) {
+    return static_cast<size_t>(layer * kNumTrainGroups + static_cast<int64_t>(group));
+  }
+  void Plan(const TrainLayout& layout);
+  void PackGroup(size_t index, float scale, const TrainKernels& kernels);
+  void ScaleSite(const LoraSlot& slot, const uint16_t* panels, const uint16_t* a_lanes,
+                 float* squares, bool known, float* scale, const TrainKernels& kernels,
+                 ThreadPool& pool);
+
+  const ModelConfig& config_;
+  const TrainLayout* layout_ = nullptr;  // that groups_ was planned for
   std::vector<LoraGroup> groups_;
+  std::vector<int64_t> panel_begin_, scale_begin_, output_begin_;
+  Buffer<uint16_t> rounded_;             // pairs as the layout has them, and room for a tile of rows
   Buffer<uint16_t> panels_;
   Buffer<float> scales_;
-  int64_t widest_ = 0, total_ = 0;
+  bool dora_ = false;
+  float scale_ = 0;
+  std::span<const float> values_;        // of the last Pack: magnitudes are read when they are needed
+  Buffer<float> base_squares_;           // [outputs] ||W||^2
+  Buffer<float> output_scales_, inverse_magnitudes_;
+  std::vector<uint8_t> squares_known_, scales_known_;  // [groups]
+  Buffer<float> aw_, aa_;                // [rank, out], [rank, rank]
+  int64_t widest_ = 0;
 };
-
-struct LinearScratch {
-  Buffer<uint16_t> d_xa, xa_pairs, d_xa_pairs;
-  void Reserve(int64_t rows, int64_t widest);
-  int64_t bytes() const noexcept { return d_xa.bytes() + xa_pairs.bytes() + d_xa_pairs.bytes(); }
-};
-
-struct LinearForward {
-  const uint16_t* x;  // [rows, in]
-  int64_t rows;
-  uint16_t* xa;       // [rows, lora.r]: s x A^T, kept for the backward
-  void* out;          // [rows, out]
-  TrainStore store;
-};
-void Forward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
-             const LoraGroup& lora, const uint16_t* panels, const LinearForward& args);
-
-struct LinearBackward {
-  const uint16_t* dy;       // [rows, out]
-  const uint16_t *x, *xa;   // as in the forward
-  int64_t rows;
-  void* dx;                 // [rows, in], f32 or bf16; null: not wanted
-  TrainStore store;
-  std::array<const LoraSlot*, 3> slots;  // by site of the group; null: no gradient wanted
-  float* gradients;         // accumulated into
-};
-// transposed: panels of the group's W^T; may be null when dx is.
-void Backward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
-              const LoraGroup& lora, const uint16_t* transposed, const LinearBackward& args,
-              LinearScratch& scratch);
 
 }  // namespace bakestone

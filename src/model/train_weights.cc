@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ops/train_products.h"
+#include "tensor/half.h"
 
 namespace bakestone {
 namespace {
@@ -57,7 +58,67 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.mlp_norm = [&weights](int64_t layer) {
     return weights.layers[static_cast<size_t>(layer)].mlp_norm.data();
   };
-  source.final_norm = weights.final_norm.data();
+  source.final_norm = [&weights] { return weights.final_norm.data(); };
+  return source;
+}
+
+namespace {
+
+using ReadRows = std::function<void(Range rows, MatrixView<float> out)>;
+
+// Rows of a table, of which the slot's lie at *values.
+ReadRows WithTrainedRows(ReadRows base, const RowsSlot& slot, const float* const* values) {
+  return [base = std::move(base), &slot, values](Range rows, MatrixView<float> out) {
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      const MatrixView<float> to = out.Rows(row - rows.begin, 1);
+      if (!slot.Holds(row)) {
+        base({row, row + 1}, to);
+        continue;
+      }
+      const float* from = *values + slot.offset + (row - slot.first) * out.cols;
+      for (int64_t i = 0; i < out.cols; ++i) to.data[i] = BF16ToFloat(FloatToBF16(from[i]));
+    }
+  };
+}
+
+std::function<const float*(int64_t)> WithTrainedNorms(std::function<const float*(int64_t)> base,
+                                                  const std::vector<int64_t>& offsets,
+                                                  const float* const* values) {
+  return [base = std::move(base), &offsets, values](int64_t layer) {
+    const int64_t offset = offsets[static_cast<size_t>(layer)];
+    return offset < 0 ? base(layer) : *values + offset;
+  };
+}
+
+}  // namespace
+
+TrainSource TrainedSource(TrainSource base, const TrainLayout& layout, const float* const* values) {
+  TrainSource source = base;
+  if (!layout.matrices.empty()) {
+    source.linear = [base, &layout, values](LinearId id, Range rows, MatrixView<float> out) {
+      const MatrixSlot* slot = layout.FindMatrix(id);
+      if (slot == nullptr) return base.linear(id, rows, out);
+      std::copy_n(*values + slot->offset + rows.begin * slot->in, (rows.end - rows.begin) * slot->in,
+                  out.data);
+    };
+    source.bias = [base, &layout, values](LinearId id) {
+      const MatrixSlot* slot = layout.FindMatrix(id);
+      return slot == nullptr || slot->bias_offset < 0 ? base.bias(id) : *values + slot->bias_offset;
+    };
+  }
+  if (layout.embedding.rows > 0) {
+    source.embedding = WithTrainedRows(base.embedding, layout.embedding, values);
+  }
+  if (layout.head_rows().rows > 0) {
+    source.head = WithTrainedRows(base.head, layout.head_rows(), values);
+  }
+  if (!layout.attention_norms.empty()) {
+    source.attention_norm = WithTrainedNorms(base.attention_norm, layout.attention_norms, values);
+    source.mlp_norm = WithTrainedNorms(base.mlp_norm, layout.mlp_norms, values);
+  }
+  if (layout.final_norm >= 0) {
+    source.final_norm = [&layout, values] { return *values + layout.final_norm; };
+  }
   return source;
 }
 
@@ -104,6 +165,7 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
   const int64_t left = cache_bytes - (keep_head_ ? head_bytes : 0);
   cached_layers_ = std::clamp<int64_t>(left / (offsets_.back() * kBytes), 0, config.num_layers);
   layers_.resize(static_cast<size_t>(cached_layers_));
+  stale_.resize(layers_.size());
 }
 
 int64_t TrainWeights::bytes() const noexcept {
@@ -146,9 +208,11 @@ void TrainWeights::BuildLayer(int64_t layer, uint16_t* panels) {
 const uint16_t* TrainWeights::Layer(int64_t layer) {
   if (layer < cached_layers_) {
     Buffer<uint16_t>& kept = layers_[static_cast<size_t>(layer)];
-    if (kept.empty()) {
-      kept = Buffer<uint16_t>(offsets_.back());
+    uint8_t& stale = stale_[static_cast<size_t>(layer)];
+    if (kept.empty() || stale != 0) {
+      if (kept.empty()) kept = Buffer<uint16_t>(offsets_.back());
       BuildLayer(layer, kept.data());
+      stale = 0;
     }
     return kept.data();
   }
@@ -172,18 +236,22 @@ const uint16_t* TrainWeights::Transposed(TrainGroup group, const uint16_t* panel
 }
 
 const uint16_t* TrainWeights::Head() {
-  if (head_.empty()) {
-    head_ = Buffer<uint16_t>(padded_vocab_ * config_.hidden_dim);
+  if (head_.empty() || head_stale_) {
+    if (head_.empty()) head_ = Buffer<uint16_t>(padded_vocab_ * config_.hidden_dim);
     Build(config_.vocab_size, config_.hidden_dim, source_.head, head_.data());
+    head_stale_ = false;
   }
   return head_.data();
 }
 
 const uint16_t* TrainWeights::HeadTransposed() {
-  if (head_transposed_.empty()) {
-    head_transposed_ = Buffer<uint16_t>(padded_vocab_ * config_.hidden_dim);
+  if (head_transposed_.empty() || head_transposed_stale_) {
+    if (head_transposed_.empty()) {
+      head_transposed_ = Buffer<uint16_t>(padded_vocab_ * config_.hidden_dim);
+    }
     ops::TransposePanels(kernels_, pool_, Head(), config_.hidden_dim, padded_vocab_,
                          head_transposed_.data());
+    head_transposed_stale_ = false;
   }
   return head_transposed_.data();
 }
@@ -192,6 +260,11 @@ void TrainWeights::ReleaseHead() {
   if (keep_head_) return;
   head_ = Buffer<uint16_t>();
   head_transposed_ = Buffer<uint16_t>();
+}
+
+void TrainWeights::Changed(const TrainLayout& layout) {
+  if (!layout.matrices.empty()) std::fill(stale_.begin(), stale_.end(), uint8_t{1});
+  if (layout.head_rows().rows > 0) head_stale_ = head_transposed_stale_ = true;
 }
 
 }  // namespace bakestone

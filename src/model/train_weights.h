@@ -1,7 +1,7 @@
-// The frozen weights in the form training multiplies with: bf16 panels of a layer's four groups of
-// matrices that share an input (q|k|v, o, gate|up, down), rounded from the exact values of the quantized
-// blocks. Panels are kept between layers as far as a budget allows; the others are rebuilt when asked
-// for, some percent of the time of a micro-batch of 512 rows. The transposed panels that the input
+// Weights in the form training multiplies with: bf16 panels of a layer's four groups of matrices that share
+// an input (q|k|v, o, gate|up, down), rounded from the exact values of the quantized blocks, or from the
+// f32 masters of what is itself trained. Panels are kept between layers as far as a budget allows; the
+// others are rebuilt when asked for, some percent of the time of a micro-batch of 512 rows. The transposed panels that the input
 // gradient needs are always made on the spot: a transpose of bf16 costs 1 % of the product it serves.
 // One thread at a time.
 #pragma once
@@ -15,6 +15,7 @@
 #include "kernels/kernel_table.h"
 #include "model/config.h"
 #include "model/linear_id.h"
+#include "model/train_layout.h"
 #include "model/weights.h"
 #include "tensor/buffer.h"
 #include "tensor/matrix_view.h"
@@ -40,11 +41,14 @@ struct TrainSource {
   std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
   std::function<const float*(LinearId id)> bias;                     // [out] or null
   std::function<const float*(int64_t layer)> attention_norm, mlp_norm;
-  const float* final_norm = nullptr;
+  std::function<const float*()> final_norm;
 };
 
 // Of a loaded model; both must outlive what is returned.
 TrainSource SourceOf(const Weights& weights, const KernelTable& kernels);
+// `base`, but for the layout's own tensors, which lie at *values. Rows of the embedding are rounded to
+// bf16, as they are served; norms and biases are not. Keeps references.
+TrainSource TrainedSource(TrainSource base, const TrainLayout& layout, const float* const* values);
 
 class TrainWeights {
  public:
@@ -66,6 +70,8 @@ class TrainWeights {
   int64_t padded_vocab() const { return padded_vocab_; }
   // Gives back what the head needed if the budget did not cover it.
   void ReleaseHead();
+  // The layout's tensors have new values: panels of the old ones are made anew when they are asked for.
+  void Changed(const TrainLayout& layout);
 
   const TrainSource& source() const { return source_; }
   int64_t bytes() const noexcept;
@@ -84,6 +90,8 @@ class TrainWeights {
   int64_t cached_layers_ = 0;
   bool keep_head_ = false;
   std::vector<Buffer<uint16_t>> layers_;  // empty until first asked for
+  std::vector<uint8_t> stale_;            // of layers_: 1, made from old values
+  bool head_stale_ = false, head_transposed_stale_ = false;
   Buffer<uint16_t> current_, transposed_, head_, head_transposed_;
   struct RowScratch {
     Buffer<float> wide;

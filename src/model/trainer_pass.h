@@ -2,8 +2,8 @@
 // Arithmetic: bf16 products with f32 sums over the same quantized weights that are served
 // (dequantized tile by tile); deterministic: the bits do not depend on the number of threads.
 //
-// Trainable: LoRA pairs on any set of linears. The frozen base gets no weight gradient and work stops
-// below the lowest trained tensor.
+// What is trained, and where it lies in the flat arrays of values and gradients: model/train_layout.h.
+// What is frozen gets no gradient, and work stops below the lowest trained tensor.
 #pragma once
 
 #include <cstdint>
@@ -11,27 +11,10 @@
 #include <span>
 #include <vector>
 
-#include "model/adapter.h"
 #include "model/decoder.h"
-#include "tensor/matrix_view.h"
+#include "model/train_layout.h"
 
 namespace bakestone {
-
-// Where each trained pair lies in one flat f32 array: masters, gradients and moments share it.
-struct LoraSlot {
-  LinearId id;
-  int64_t rank = 0, in = 0, out = 0;
-  int64_t a_offset = 0;  // [rank, in]
-  int64_t b_offset = 0;  // [out, rank]
-};
-
-struct LoraLayout {
-  std::vector<LoraSlot> slots;  // ascending by id
-  int64_t size = 0;             // floats
-  // Throws kInvalidArgument for an empty target list or a rank outside [1, 1024].
-  static LoraLayout Make(const ModelConfig& config, std::span<const Site> targets, int64_t rank);
-  const LoraSlot* Find(LinearId id) const noexcept;
-};
 
 // A packed batch: documents one after another, attention never crosses a boundary.
 struct TrainBatch {
@@ -43,10 +26,35 @@ struct TrainBatch {
   std::span<const float> weights;               // [loss_rows] weight of each row's loss; 1 for plain
 };
 
+// Two documents of a batch, of which one is to become likelier than the other. Both have loss rows.
+struct PreferencePair {
+  int32_t chosen = 0, rejected = 0;             // indices of documents
+  double reference_chosen = 0, reference_rejected = 0;  // their log-probabilities before training
+};
+
+// What ForwardBackward follows.
+struct Objective {
+  float gradient_scale = 1;                     // gradients are of scale * the sum of losses
+  // The loss of every loss row is KL(base || model) over the whole vocabulary instead of the target's
+  // -log p; the base is the same model as it was before any training.
+  bool kl_to_base = false;
+  // Direct preference optimization (Rafailov et al., 2023): the loss of a pair is
+  //   -log sigmoid(beta * ((log p(chosen) - reference) - (log p(rejected) - reference)))
+  // with log p the sum over the document's loss rows (their mean if length_normalized); row weights are
+  // not used. Empty: the losses of rows.
+  std::span<const PreferencePair> pairs;
+  double beta = 0.1;
+  bool length_normalized = false;
+};
+
+enum class ActivationPolicy : uint8_t { kStash, kRecompute };
+
 struct PassOptions {
-  bool recompute = false;  // keep only layer inputs and recompute each layer in backward (less memory)
+  // kRecompute: keep only layer inputs and compute each layer anew in backward. Less memory, about a third
+  // slower, the same bits.
+  ActivationPolicy activation = ActivationPolicy::kStash;
   // Spent on keeping weights as bf16 (two bytes a weight, four for the head); what does not fit is
-  // dequantized again at each use. The bits are the same.
+  // made again at each use. The bits are the same.
   int64_t weight_cache_bytes = int64_t{1} << 30;
 };
 
@@ -57,24 +65,39 @@ struct LossSums {
   double weight = 0;       // sum of weights
   int64_t rows = 0;
   int64_t correct = 0;     // rows whose argmax is the target
+  // Only when evaluating: documents with loss rows, and those of them whose rows are all correct, which is
+  // that the model's greedy answer is the document's.
+  int64_t documents = 0, documents_right = 0;
+  // Of preference pairs only.
+  double preference = 0;   // sum of the pairs' losses
+  double chosen_reward = 0, rejected_reward = 0;  // sums of beta * (log p - reference)
+  int64_t pairs = 0, pairs_right = 0;             // right: the chosen one's reward is larger
+
+  LossSums& operator+=(const LossSums& other);
 };
 
 class TrainerPass {
  public:
-  // References must outlive it. Not thread-safe; keeps scratch between calls.
-  TrainerPass(const Decoder& decoder, const KernelTable& kernels, ThreadPool& pool,
-              PassOptions options = {});
+  // References must outlive it. Not thread-safe; keeps scratch between calls. pair_scale: of every pair.
+  TrainerPass(const Decoder& decoder, const TrainLayout& layout, float pair_scale,
+              const KernelTable& kernels, ThreadPool& pool, PassOptions options = {});
   ~TrainerPass();
 
-  // Loss only (evaluation): sums over the batch. adapter null: the base.
-  LossSums Evaluate(const TrainBatch& batch, const Adapter* adapter);
+  // The values of the layout's tensors [layout.size], which stay where they are and as they are until the
+  // next call of this: it is called after every change.
+  void SetValues(std::span<const float> values);
 
-  // One micro-batch: loss, and gradients of (gradient_scale * sum of weighted losses) with respect to
-  // the pairs of the layout, ACCUMULATED into gradients [layout.size]. The adapter has a pair for every
-  // slot. kl_to_base: the loss of every loss row is KL(base || model) over the whole vocabulary instead
-  // of the target's -log p; the base is the same weights without the adapter.
-  LossSums ForwardBackward(const TrainBatch& batch, const Adapter& adapter, const LoraLayout& layout,
-                           float gradient_scale, bool kl_to_base, std::span<float> gradients);
+  // Loss only (evaluation): sums over the batch, and of the objective's pairs if it has any.
+  LossSums Evaluate(const TrainBatch& batch, const Objective& objective = {});
+  // The same of the base: as it was before any training.
+  LossSums EvaluateBase(const TrainBatch& batch);
+  // Of every document: the sum over its loss rows of log p(target), their mean if length_normalized; 0
+  // without loss rows. out [documents].
+  void DocumentLogProbs(const TrainBatch& batch, bool length_normalized, std::span<double> out);
+
+  // One micro-batch: loss, and gradients ACCUMULATED into gradients [layout.size].
+  LossSums ForwardBackward(const TrainBatch& batch, const Objective& objective,
+                           std::span<float> gradients);
 
   int64_t peak_bytes() const noexcept;  // of scratch and saved activations
 

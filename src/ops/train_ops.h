@@ -1,4 +1,4 @@
-// The optimizer's arithmetic over one flat f32 array (LoraLayout): what the training loop calls between
+// The optimizer's arithmetic over one flat f32 array (TrainLayout): what the training loop calls between
 // passes. The bits do not depend on the number of threads.
 #pragma once
 

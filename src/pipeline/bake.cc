@@ -20,6 +20,7 @@
 #include "pipeline/lineage.h"
 #include "server/server.h"
 #include "train/export.h"
+#include "train/trained.h"
 
 namespace bakestone {
 namespace {
@@ -92,7 +93,7 @@ class BakeRun {
       : recipe_(recipe), options_(options), kernels_(kernels), pool_(pool), observer_(observer),
         lineage_(options.folder), model_(Model::Load(options.model, kernels, pool, options.load)),
         base_hash_(ToHex(model_->file_hash)),
-        layout_(LoraLayout::Make(model_->config, recipe.lora.targets, recipe.lora.rank)) {
+        layout_(LayoutOf(*model_, recipe)) {
     encode_chat_ = [this](const Json& messages, bool prompt, const Json* tools) {
       return RenderChat(*model_, messages, prompt, tools).tokens;
     };
@@ -276,7 +277,7 @@ class BakeRun {
   }
 
   void TrainStages() {
-    masters_ = InitialMasters(layout_, recipe_.seed);
+    masters_ = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     trained_key_ = KeyOf({"initial", base_hash_, std::to_string(recipe_.seed)});
     Exec exec(kernels_, pool_);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
@@ -395,7 +396,7 @@ class BakeRun {
   Lineage lineage_;
   std::shared_ptr<const Model> model_;
   const std::string base_hash_;
-  const LoraLayout layout_;
+  const TrainLayout layout_;
   ChatEncoder encode_chat_;
   std::optional<QuestionSet> questions_;
   std::vector<StageData> stage_data_;

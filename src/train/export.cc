@@ -19,7 +19,7 @@ std::vector<float> Rounded(std::span<const float> values) {
 
 }  // namespace
 
-AdapterFile MakeAdapterFile(const Model& model, const LoraLayout& layout,
+AdapterFile MakeAdapterFile(const Model& model, const TrainLayout& layout,
                             std::span<const float> masters, const LoraRecipe& lora,
                             const std::string& name) {
   AdapterFile file;

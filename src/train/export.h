@@ -12,7 +12,7 @@
 
 namespace bakestone {
 
-AdapterFile MakeAdapterFile(const Model& model, const LoraLayout& layout,
+AdapterFile MakeAdapterFile(const Model& model, const TrainLayout& layout,
                             std::span<const float> masters, const LoraRecipe& lora,
                             const std::string& name);
 

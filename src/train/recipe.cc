@@ -79,7 +79,6 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
     }
   }
   if (auto lora = table.Table("lora")) recipe.lora = ReadLora(std::move(*lora));
-  if (recipe.lora.targets.empty()) recipe.lora.targets = AllSites();
   for (TomlTable& entry : table.Tables("stage")) {
     recipe.stages.push_back(ReadStage(std::move(entry)));
     for (size_t i = 0; i + 1 < recipe.stages.size(); ++i) {

@@ -1,6 +1,5 @@
 #include "train/recipe_stage.h"
 
-#include <algorithm>
 #include <utility>
 
 #include <fmt/core.h>
@@ -29,30 +28,9 @@ LoraRecipe ReadLora(TomlTable table) {
   lora.rank = table.Integer("rank", lora.rank, 1, 1024);
   lora.alpha = table.Number("alpha", 2.0 * static_cast<double>(lora.rank), 1e-3, 1e5);
   lora.rslora = table.Boolean("rslora", false);
-  for (const std::string& name : table.Strings("targets")) {
-    if (name == "all") {
-      lora.targets.clear();
-      break;
-    }
-    const auto site = ParseSite(name);
-    if (!site) {
-      Throw(ErrorCode::kInvalidArgument,
-            "{}: 'targets': expected \"all\" or names of linear layers (q_proj, k_proj, v_proj, "
-            "o_proj, gate_proj, up_proj, down_proj), found '{}'",
-            table.where(), name);
-    }
-    lora.targets.push_back(*site);
-  }
+  if (auto targets = table.Strings("targets"); !targets.empty()) lora.targets = std::move(targets);
   table.Finish();
-  std::sort(lora.targets.begin(), lora.targets.end());
-  lora.targets.erase(std::unique(lora.targets.begin(), lora.targets.end()), lora.targets.end());
   return lora;
-}
-
-std::vector<Site> AllSites() {
-  std::vector<Site> sites;
-  for (int site = 0; site < kNumSites; ++site) sites.push_back(static_cast<Site>(site));
-  return sites;
 }
 
 StageRecipe ReadStage(TomlTable table) {
@@ -101,7 +79,7 @@ std::string StageKey(const Recipe& recipe, const StageRecipe& stage) {
       stage.beta2, stage.clip, recipe.seed, recipe.lora.rank, recipe.lora.alpha,
       recipe.lora.rslora);
   if (stage.join > 1) key += fmt::format("|join {}", stage.join);
-  for (const Site site : recipe.lora.targets) key += fmt::format(" {}", SiteName(site));
+  for (const std::string& target : recipe.lora.targets) key += " " + target;
   if (stage.replay) {
     key += fmt::format("|replay {} {} {}", stage.replay->share, stage.replay->kl_weight,
                        stage.replay->length);

@@ -7,8 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "model/linear_id.h"
-
 namespace bakestone {
 
 struct ReplayRecipe {
@@ -41,7 +39,7 @@ struct LoraRecipe {
   int64_t rank = 16;
   double alpha = 32;
   bool rslora = false;
-  std::vector<Site> targets;          // default: all linear layers
+  std::vector<std::string> targets = {"all"};  // patterns of names: model/train_layout.h
 };
 
 }  // namespace bakestone

@@ -21,6 +21,5 @@ DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders);
 EvalRecipe ReadEval(TomlTable table, const RecipeFolders& folders);
 StageRecipe ReadStage(TomlTable table);
 LoraRecipe ReadLora(TomlTable table);
-std::vector<Site> AllSites();
 
 }  // namespace bakestone

@@ -6,19 +6,17 @@
 #include <numbers>
 
 #include "base/error.h"
-#include "base/rng.h"
 #include "ops/train_ops.h"
 #include "train/batches.h"
 #include "train/checkpoint.h"
 #include "train/step_log.h"
+#include "train/streams.h"
+#include "train/trained.h"
 
 namespace bakestone {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// Streams of the generator, so that no two uses draw the same numbers.
-constexpr uint64_t kInitStream = 1, kDataStream = 2, kReplayStream = 3;
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -109,15 +107,20 @@ class StageRun {
         stage_(stage),
         kernels_(kernels),
         pool_(pool),
-        layout_(LoraLayout::Make(model.config, recipe.lora.targets, recipe.lora.rank)),
+        layout_(LayoutOf(model, recipe)),
         adapter_(model.config, recipe.name),
-        pass_(*model.decoder, kernels, pool, {.recompute = options.recompute}) {}
+        pass_(*model.decoder, layout_, PairScale(recipe.lora), kernels, pool,
+              {.activation = options.recompute ? ActivationPolicy::kRecompute
+                                               : ActivationPolicy::kStash}) {}
 
-  const LoraLayout& layout() const { return layout_; }
+  const TrainLayout& layout() const { return layout_; }
   Adapter& adapter() { return adapter_; }
   Checkpoint& state() { return state_; }
 
-  void RefreshAdapter() { SetAdapter(layout_, state_.masters, recipe_.lora, &adapter_); }
+  void Refresh() {
+    SetAdapter(layout_, state_.masters, recipe_.lora, &adapter_);
+    pass_.SetValues(state_.masters);
+  }
 
   // One optimizer step. Throws kInvalidArgument when the loss is no longer finite.
   void Step(const StepBatches& batches, StepReport* report) {
@@ -142,7 +145,7 @@ class StageRun {
                 .gradient_scale = ops::ClipScale(norm, stage_.clip),
                 .step = state_.step + 1},
                state_.masters, state_.first_moments, state_.second_moments, gradients_);
-    RefreshAdapter();
+    Refresh();
     ++state_.step;
     state_.tokens += batches.tokens;
     report->step = state_.step;
@@ -166,13 +169,8 @@ class StageRun {
     if (rows == 0) return sums;
     const auto scale = static_cast<float>(weight / static_cast<double>(rows));
     for (const PackedBatch& batch : batches) {
-      const LossSums part =
-          pass_.ForwardBackward(batch.View(), adapter_, layout_, scale, kl, gradients_);
-      sums.nll += part.nll;
-      sums.kl += part.kl;
-      sums.weight += part.weight;
-      sums.rows += part.rows;
-      sums.correct += part.correct;
+      sums += pass_.ForwardBackward(batch.View(), {.gradient_scale = scale, .kl_to_base = kl},
+                                    gradients_);
     }
     return sums;
   }
@@ -181,7 +179,7 @@ class StageRun {
   const StageRecipe& stage_;
   const KernelTable& kernels_;
   ThreadPool& pool_;
-  LoraLayout layout_;
+  TrainLayout layout_;
   Adapter adapter_;
   TrainerPass pass_;
   Checkpoint state_;
@@ -238,30 +236,6 @@ double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps) {
   return stage.learning_rate * (stage.final_rate + (1 - stage.final_rate) * cosine);
 }
 
-std::vector<float> InitialMasters(const LoraLayout& layout, uint64_t seed) {
-  std::vector<float> masters(static_cast<size_t>(layout.size), 0.0f);
-  for (const LoraSlot& slot : layout.slots) {
-    Rng rng(seed, kInitStream + (static_cast<uint64_t>(slot.id.index()) << 8));
-    const double bound = 1.0 / std::sqrt(static_cast<double>(slot.in));
-    float* a = masters.data() + slot.a_offset;
-    for (int64_t i = 0; i < slot.rank * slot.in; ++i) {
-      a[i] = static_cast<float>((2 * rng.Uniform() - 1) * bound);
-    }
-  }
-  return masters;
-}
-
-void SetAdapter(const LoraLayout& layout, std::span<const float> masters, const LoraRecipe& lora,
-                Adapter* adapter) {
-  for (const LoraSlot& slot : layout.slots) {
-    const auto rank = static_cast<double>(slot.rank);
-    const double scale = lora.alpha / (lora.rslora ? std::sqrt(rank) : rank);
-    adapter->Set(slot.id, {masters.data() + slot.a_offset, slot.rank, slot.in},
-                 {masters.data() + slot.b_offset, slot.out, slot.rank},
-                 static_cast<float>(scale));
-  }
-}
-
 bool HasStageState(const std::filesystem::path& folder, const std::string& key) {
   for (const char* name : {"result.bin", "checkpoint.bin"}) {
     try {
@@ -275,7 +249,7 @@ bool HasStageState(const std::filesystem::path& folder, const std::string& key) 
 }
 
 std::vector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
-                                   const LoraLayout& layout) {
+                                   const TrainLayout& layout) {
   const auto path = folder / "result.bin";
   auto state = ReadCheckpoint(path);
   if (!state) Throw(ErrorCode::kNotFound, "{}: expected the result of a stage", path.string());
@@ -290,7 +264,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
   const auto checkpoint_path = options.folder / "checkpoint.bin";
   const auto result_path = options.folder / "result.bin";
   StageRun run(model, recipe, stage, kernels, pool, options);
-  const LoraLayout& layout = run.layout();
+  const TrainLayout& layout = run.layout();
   StageOutcome outcome;
   StepReport& report = outcome.last;
   report.num_steps = NumSteps(stage, data.train.size());
@@ -316,7 +290,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     state.first_moments.assign(state.masters.size(), 0.0f);
     state.second_moments.assign(state.masters.size(), 0.0f);
   }
-  run.RefreshAdapter();
+  run.Refresh();
   StepLog log(options.folder / "log.jsonl", state.log_bytes);
   StepSource source(data, stage, recipe.seed, options.batch_tokens);
   source.SkipTo(state.step);

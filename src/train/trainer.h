@@ -68,19 +68,12 @@ struct StageOutcome {
   bool reused = false;                  // the stage was done before; nothing was trained
 };
 
-// A fresh adapter: A uniform in +-1/sqrt(in), B zero.
-std::vector<float> InitialMasters(const LoraLayout& layout, uint64_t seed);
-
-// Rounds the masters into the adapter, as they are used in training and in serving.
-void SetAdapter(const LoraLayout& layout, std::span<const float> masters, const LoraRecipe& lora,
-                Adapter* adapter);
-
 // True if the folder has a checkpoint or a result of this key; false if it has none or of another.
 bool HasStageState(const std::filesystem::path& folder, const std::string& key);
 
 // The masters of a finished stage. Throws kNotFound or kInvalidArgument (another key).
 std::vector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
-                                   const LoraLayout& layout);
+                                   const TrainLayout& layout);
 
 // key: identifies base, data, recipe and initial masters; a checkpoint or result with another key is
 // refused. Throws kCancelled when the observer asks for it; what is on disk then resumes.

@@ -1,0 +1,113 @@
+#include "train/trained.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/rng.h"
+#include "model/train_weights.h"
+#include "tensor/half.h"
+#include "train/streams.h"
+
+namespace bakestone {
+namespace {
+
+constexpr int64_t kRows = 64;  // a unit of work: 64 rows of the widest matrices stay in L2
+
+// Rows of a matrix or a table of the base, on all threads.
+template <class Read>
+void CopyRows(ThreadPool& pool, int64_t rows, int64_t cols, const Read& read, float* to) {
+  pool.ParallelFor((rows + kRows - 1) / kRows, 1, [&](int64_t begin, int64_t end, int) {
+    const int64_t first = begin * kRows, last = std::min(end * kRows, rows);
+    read(Range{first, last}, DenseView(to + first * cols, last - first, cols));
+  });
+}
+
+void FillPair(const LoraSlot& slot, uint64_t seed, float* values) {
+  Rng rng(seed, kInitStream + (static_cast<uint64_t>(slot.id.index()) << 8));
+  const double bound = 1.0 / std::sqrt(static_cast<double>(slot.in));
+  float* a = values + slot.a_offset;
+  for (int64_t i = 0; i < slot.rank * slot.in; ++i) {
+    a[i] = static_cast<float>((2 * rng.Uniform() - 1) * bound);
+  }
+}
+
+// ||W|| of every row.
+void FillMagnitude(const LoraSlot& slot, const TrainSource& source, ThreadPool& pool, float* values) {
+  pool.ParallelFor(slot.out, kRows, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> row(static_cast<size_t>(slot.in));
+    for (int64_t o = begin; o < end; ++o) {
+      source.linear(slot.id, {o, o + 1}, DenseView(row.data(), 1, slot.in));
+      double sum = 0;
+      for (const float value : row) sum += static_cast<double>(value) * static_cast<double>(value);
+      values[slot.magnitude_offset + o] = static_cast<float>(std::sqrt(sum));
+    }
+  });
+}
+
+void FillOwnTensors(const ModelConfig& config, const TrainLayout& layout, const TrainSource& source,
+                    ThreadPool& pool, float* values) {
+  for (const MatrixSlot& slot : layout.matrices) {
+    CopyRows(pool, slot.out, slot.in,
+             [&](Range rows, MatrixView<float> out) { source.linear(slot.id, rows, out); },
+             values + slot.offset);
+    if (slot.bias_offset >= 0) std::copy_n(source.bias(slot.id), slot.out, values + slot.bias_offset);
+  }
+  for (size_t layer = 0; layer < layout.attention_norms.size(); ++layer) {
+    const auto at = static_cast<int64_t>(layer);
+    const int64_t attention = layout.attention_norms[layer], mlp = layout.mlp_norms[layer];
+    if (attention >= 0) std::copy_n(source.attention_norm(at), config.hidden_dim, values + attention);
+    if (mlp >= 0) std::copy_n(source.mlp_norm(at), config.hidden_dim, values + mlp);
+  }
+  if (layout.final_norm >= 0) {
+    std::copy_n(source.final_norm(), config.hidden_dim, values + layout.final_norm);
+  }
+}
+
+}  // namespace
+
+TrainLayout LayoutOf(const Model& model, const Recipe& recipe) {
+  std::vector<LinearId> biases;
+  for (int64_t i = 0; i < model.config.num_layers * kNumSites; ++i) {
+    const LinearId id{static_cast<int32_t>(i / kNumSites), static_cast<Site>(i % kNumSites)};
+    const Weight& weight = model.weights->layers[static_cast<size_t>(id.layer)].at(id.site);
+    if (weight.bias() != nullptr) biases.push_back(id);
+  }
+  const LoraRecipe& lora = recipe.lora;
+  return TrainLayout::Make(model.config, {.targets = lora.targets, .rank = lora.rank}, biases);
+}
+
+float PairScale(const LoraRecipe& lora) {
+  const auto rank = static_cast<double>(lora.rank);
+  return static_cast<float>(lora.alpha / (lora.rslora ? std::sqrt(rank) : rank));
+}
+
+std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
+                                 const KernelTable& kernels, ThreadPool& pool) {
+  std::vector<float> values(static_cast<size_t>(layout.size), 0.0f);
+  const TrainSource source = SourceOf(*model.weights, kernels);
+  for (const LoraSlot& slot : layout.slots) {
+    FillPair(slot, seed, values.data());
+    if (slot.magnitude_offset >= 0) FillMagnitude(slot, source, pool, values.data());
+  }
+  FillOwnTensors(model.config, layout, source, pool, values.data());
+  const auto rows = [&](const RowsSlot& slot, const auto& read) {
+    CopyRows(pool, slot.rows, model.config.hidden_dim,
+             [&](Range range, MatrixView<float> out) {
+               read(Range{slot.first + range.begin, slot.first + range.end}, out);
+             },
+             values.data() + slot.offset);
+  };
+  rows(layout.embedding, source.embedding);
+  rows(layout.head, source.head);
+  return values;
+}
+
+void SetAdapter(const TrainLayout& layout, std::span<const float> values, const LoraRecipe& lora,
+                Adapter* adapter) {
+  for (const LoraSlot& slot : layout.slots) {
+    adapter->Set(slot.id, {values.data() + slot.a_offset, slot.rank, slot.in},
+                 {values.data() + slot.b_offset, slot.out, slot.rank}, PairScale(lora));
+  }
+}
+
+}  // namespace bakestone
