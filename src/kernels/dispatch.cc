@@ -71,19 +71,19 @@ constexpr int kMaxTables = 4;
 
 // Slowest first.
 int Candidates(Candidate* out) {
-  static const KernelTable reference{Isa::kReference, kServeReference, kTrainReference};
+  static const KernelTable reference{Isa::kReference, kServeReference, kTrainReference, kEncodeReference};
   out[0] = {&reference, nullptr};
 #if defined(__x86_64__)
-  static const KernelTable avx2{Isa::kAvx2, kServeAvx2, kTrainAvx2};
-  static const KernelTable avxvnni{Isa::kAvxVnni, kServeAvxVnni, kTrainAvx2};
-  static const KernelTable avx512{Isa::kAvx512, kServeAvx512, kTrainAvx512};
+  static const KernelTable avx2{Isa::kAvx2, kServeAvx2, kTrainAvx2, kEncodeAvx2};
+  static const KernelTable avxvnni{Isa::kAvxVnni, kServeAvxVnni, kTrainAvx2, kEncodeAvx2};
+  static const KernelTable avx512{Isa::kAvx512, kServeAvx512, kTrainAvx512, kEncodeAvx512};
   out[1] = {&avx2, MissingForAvx2()};
   out[2] = {&avxvnni, MissingForAvxVnni()};
   out[3] = {&avx512, MissingForAvx512()};
   return 4;
 #elif defined(__aarch64__)
-  static const KernelTable neon{Isa::kNeon, kServeNeon, kTrainReference};
-  static const KernelTable i8mm{Isa::kNeonI8mm, kServeNeonI8mm, kTrainReference};
+  static const KernelTable neon{Isa::kNeon, kServeNeon, kTrainReference, kEncodeNeon};
+  static const KernelTable i8mm{Isa::kNeonI8mm, kServeNeonI8mm, kTrainReference, kEncodeNeon};
   out[1] = {&neon, MissingForNeon()};
   out[2] = {&i8mm, MissingForNeonI8mm()};
   return 3;

@@ -225,6 +225,21 @@ struct AttentionKernels {  // one for each KvElement
                 const float* partials, void* scratch) noexcept;
 };
 
+// ---- Encoding: f32 to the blocks of files ----
+
+struct EncodeArgs {
+  const float* x;           // [rows, k], finite, magnitudes below 2^15
+  const float* importance;  // [k], above 0: what the error of a column's weights counts; null: all alike
+  uint8_t* blocks;          // [rows, bytes of a row of k]; aligned to 2
+  int64_t k;                // a multiple of the type's block
+};
+
+// Bytes depend on a row's x and importance only: not on the table, not on the split. By panel type, which
+// names the type of the file's blocks here.
+struct EncodeKernels {
+  void (*rows[kNumPanelTypes])(const EncodeArgs&, Range rows) noexcept;
+};
+
 // ---- The table ----
 
 struct ServeKernels {
@@ -238,6 +253,7 @@ struct KernelTable {
   Isa isa;
   ServeKernels serve;
   TrainKernels train;
+  EncodeKernels encode;
 };
 
 // "reference", "avx2", "avxvnni", "avx512", "neon", "neon_i8mm"

@@ -1,4 +1,4 @@
-// The serving half of each table, constant-initialized in a unit of its own; dispatch.cc puts tables
+// The serving and the encoding part of each table, constant-initialized in units of their own; dispatch.cc puts tables
 // together and knows which CPU runs which.
 #pragma once
 
@@ -7,13 +7,17 @@
 namespace bakestone {
 
 extern const ServeKernels kServeReference;
+extern const EncodeKernels kEncodeReference;
 #if defined(__x86_64__)
 extern const ServeKernels kServeAvx2;     // AVX2, FMA, F16C
 extern const ServeKernels kServeAvxVnni;  // and AVX-VNNI
 extern const ServeKernels kServeAvx512;   // F, BW, DQ, VL, VNNI
+extern const EncodeKernels kEncodeAvx2;
+extern const EncodeKernels kEncodeAvx512;
 #elif defined(__aarch64__)
 extern const ServeKernels kServeNeon;      // the dot product instructions
 extern const ServeKernels kServeNeonI8mm;  // and the int8 matrix extension
+extern const EncodeKernels kEncodeNeon;
 #endif
 
 }  // namespace bakestone

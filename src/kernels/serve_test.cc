@@ -32,7 +32,7 @@ const KernelTable& Reference() { return ChooseKernels("reference"); }
 std::vector<const KernelTable*> Tables() {
   std::vector<const KernelTable*> tables = AvailableKernels();
 #if defined(__x86_64__)
-  static const KernelTable vnni{Isa::kAvxVnni, testing::kServeAvxVnniInAvx512, kTrainAvx2};
+  static const KernelTable vnni{Isa::kAvxVnni, testing::kServeAvxVnniInAvx512, kTrainAvx2, kEncodeAvx2};
   const bool there = std::any_of(tables.begin(), tables.end(),
                                  [](const KernelTable* table) { return table->isa == Isa::kAvxVnni; });
   if (!there && tables.back()->isa == Isa::kAvx512) tables.push_back(&vnni);

@@ -110,6 +110,9 @@ struct V128 {
       return vreinterpretq_f32_u32(vandq_u32(bits, vcageq_f32(a.v[i], least)));
     });
   }
+  BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
+    return Make<F>(BAKESTONE_EACH { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), a.v[i], b.v[i]); });
+  }
   BAKESTONE_INLINE static F FirstN(F a, F b, int64_t n) {
     return Make<F>(BAKESTONE_EACH { return vbslq_f32(Mask4(n, i), a.v[i], b.v[i]); });
   }
