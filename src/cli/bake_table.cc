@@ -3,6 +3,9 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/environment.h"
+#include "cli/wrap.h"
+
 namespace bakestone::cli {
 namespace {
 
@@ -19,37 +22,9 @@ std::string Percent(const KindTally& tally) {
 
 std::string Row(std::string_view label, std::string_view before, std::string_view after,
                 std::string_view change = {}) {
-  std::string row = fmt::format("{:<38} {:>18} {:>18} {:>10}", label, before, after, change);
+  std::string row = fmt::format("{:<40} {:>18} {:>18} {:>10}", label, before, after, change);
   row.erase(row.find_last_not_of(' ') + 1);
   return row + "\n";
-}
-
-// Text with every line after the first indented, and none longer than a terminal is wide.
-std::string Wrap(const std::string& text, const std::string& indent) {
-  constexpr size_t kWidth = 96;
-  std::string wrapped;
-  size_t column = indent.size();
-  size_t begin = 0;
-  while (begin < text.size()) {
-    const size_t end = std::min(text.find_first_of(" \n", begin), text.size());
-    const std::string word = text.substr(begin, end - begin);
-    if (column + word.size() + 1 > kWidth && column > indent.size()) {
-      wrapped += "\n" + indent;
-      column = indent.size();
-    }
-    wrapped += word;
-    column += word.size() + 1;
-    if (end < text.size()) {
-      if (text[end] == '\n') {
-        wrapped += "\n" + indent;
-        column = indent.size();
-      } else {
-        wrapped += ' ';
-      }
-    }
-    begin = end + 1;
-  }
-  return wrapped;
 }
 
 int64_t DeclinedThoughAnswerable(const Evaluation& evaluation) {
@@ -58,7 +33,7 @@ int64_t DeclinedThoughAnswerable(const Evaluation& evaluation) {
 
 // Fact for a label: one line of the second half of the table.
 std::string Fact(std::string_view label, const std::string& text) {
-  return fmt::format("{:<38} {}\n", label, text);
+  return fmt::format("{:<40} {}\n", label, text);
 }
 
 std::string QuestionRows(const Evaluation& before, const Evaluation& after) {
@@ -133,6 +108,34 @@ std::string Costs(const BakeReport& report) {
   return text;
 }
 
+// `text` as one word of a shell's command line.
+std::string ShellWord(const std::string& text) {
+  static constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@%,";
+  if (!text.empty() && text.find_first_not_of(kPlain) == std::string::npos) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  return quoted + "'";
+}
+
+// What to type next: as the program was called, so that it can be copied.
+std::string Commands(const BakeReport& report, const std::string& model_path) {
+  const std::string program = ShellWord(ProgramName());
+  const std::string model = ShellWord(model_path);
+  const std::string adapter = (report.folder / "adapter.gguf").string();
+  std::filesystem::path book = std::filesystem::path(report.recipe).parent_path();
+  if (book.empty()) book = std::filesystem::current_path();
+  std::string text;
+  text += fmt::format("\nchat with it       {} run {} --adapter {}\n", program, model, ShellWord(adapter));
+  text += fmt::format("serve it           {} serve {} --adapter {}\n", program, model,
+                      ShellWord(report.name + "=" + adapter));
+  text += fmt::format("bake your own      cp -r {} ~/my-handbook\n", ShellWord(book.string()));
+  text += "                   (its README.md says what to write into it; give it a name in the recipe)\n";
+  text += fmt::format("                   {} bake ~/my-handbook/{}\n", program,
+                      ShellWord(std::filesystem::path(report.recipe).filename().string()));
+  return text;
+}
+
 }  // namespace
 
 std::string BakeTable(const BakeReport& report, const std::string& model_path) {
@@ -149,14 +152,7 @@ std::string BakeTable(const BakeReport& report, const std::string& model_path) {
     text += fmt::format("\nasked through the server: {}\n  {}\n", Wrap(report.served_question, "  "),
                         Wrap(report.served_answer, "  "));
   }
-  const std::string adapter = (report.folder / "adapter.gguf").string();
-  text += fmt::format("\nchat with it       bakestone run {} --adapter {}\n", model_path, adapter);
-  text += fmt::format("serve it           bakestone serve {} --adapter {}={}\n", model_path,
-                      report.name, adapter);
-  text += fmt::format("bake your own      copy the folder of {}, write your documents and questions "
-                      "into it,\n                   and run: bakestone bake YOUR-FOLDER/bake.toml\n",
-                      report.recipe);
-  return text;
+  return text + Commands(report, model_path);
 }
 
 nlohmann::ordered_json BakeReportJson(const BakeReport& report) {

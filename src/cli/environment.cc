@@ -1,9 +1,15 @@
 #include "cli/environment.h"
 
+#include <errno.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <system_error>
+#include <vector>
+
+#include <fmt/ranges.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -18,6 +24,17 @@ std::optional<std::string> Environment(const char* name) {
   const char* value = std::getenv(name);
   if (value == nullptr || *value == '\0') return std::nullopt;
   return std::string(value);
+}
+
+// Names of the models in `folder`, sorted.
+std::vector<std::string> StoredModels(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  std::error_code missing;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, missing)) {
+    if (entry.path().extension() == ".gguf") names.push_back(entry.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 }  // namespace
@@ -84,14 +101,24 @@ LoadOptions Loading(bool no_pack_cache) {
 
 std::filesystem::path ResolveModel(const std::string& argument) {
   if (std::filesystem::is_regular_file(argument)) return argument;
-  const std::filesystem::path stored = HomeFolder() / "models" / (argument + ".gguf");
-  if (argument.find('/') == std::string::npos && std::filesystem::is_regular_file(stored)) {
-    return stored;
+  if (std::filesystem::is_directory(argument)) {
+    Throw(ErrorCode::kNotFound, "model '{}': expected a GGUF file, found a folder", argument);
   }
+  if (argument.find('/') != std::string::npos) {
+    Throw(ErrorCode::kNotFound, "model '{}': there is no such file", argument);
+  }
+  const std::filesystem::path folder = HomeFolder() / "models";
+  const std::filesystem::path stored = folder / (argument + ".gguf");
+  if (std::filesystem::is_regular_file(stored)) return stored;
+  const std::vector<std::string> names = StoredModels(folder);
   Throw(ErrorCode::kNotFound,
-        "model '{}': expected a GGUF file, or the name of one in {}; found neither", argument,
-        stored.parent_path().string());
+        "model '{}': expected a GGUF file, or the name of one in {}; found neither ({})", argument,
+        folder.string(),
+        names.empty() ? "no model is there: tools/get_base_model.sh fetches a small one"
+                      : fmt::format("there: {}", fmt::join(names, ", ")));
 }
+
+std::string ProgramName() { return program_invocation_name; }
 
 bool StderrIsTerminal() { return ::isatty(STDERR_FILENO) == 1; }
 

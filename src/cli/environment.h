@@ -29,8 +29,11 @@ const KernelTable& Kernels();
 LoadOptions Loading(bool no_pack_cache);
 
 // A model argument: a path, or the name of a model in the home folder ("smollm2-135m-instruct").
-// Throws kNotFound saying what was looked for where.
+// Throws kNotFound saying what was looked for where, and what is there.
 std::filesystem::path ResolveModel(const std::string& argument);
+
+// How the user called this program: its path, or its name where that is in PATH.
+std::string ProgramName();
 
 // True where stderr is a terminal: progress bars; else plain lines.
 bool StderrIsTerminal();

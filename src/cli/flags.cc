@@ -6,10 +6,25 @@
 
 #include <fmt/format.h>
 
+#include "cli/wrap.h"
+
 namespace bakestone::cli {
+namespace {
+
+constexpr size_t kWidth = 96;   // of a line of help
+constexpr size_t kColumn = 34;  // where the explanations of flags begin
+
+std::string RangeName(int64_t least, int64_t most) {
+  return most == INT64_MAX ? fmt::format("{} or more", least) : fmt::format("{} to {}", least, most);
+}
+
+// CLI11 indents the lines of an explanation itself.
+std::string Explanation(const std::string& help) { return Wrap(help, "", kWidth - kColumn); }
+
+}  // namespace
 
 struct Flags::State {
-  explicit State(const std::string& description) : app(description) {}
+  explicit State(const std::string& description) : app(Wrap(description, "", kWidth)) {}
   CLI::App app;
   std::string verb;
 };
@@ -19,70 +34,72 @@ Flags::Flags(const std::string& verb, const std::string& description, const std:
   state_->verb = verb;
   state_->app.name("bakestone " + verb);
   state_->app.footer("Example:\n  " + example);
-  state_->app.get_formatter()->column_width(34);
+  state_->app.get_formatter()->column_width(kColumn);
+  // Which arguments must be there, the line of usage says.
+  state_->app.get_formatter()->label("REQUIRED", "");
 }
 
 Flags::~Flags() = default;
 
 Flags& Flags::Positional(const std::string& name, std::string* value, const std::string& help) {
-  state_->app.add_option(name, *value, help)->required();
+  state_->app.add_option(name, *value, Explanation(help))->required()->type_name("");
   return *this;
 }
 
 Flags& Flags::OptionalPositional(const std::string& name, std::optional<std::string>* value,
                                  const std::string& help) {
-  state_->app.add_option(name, *value, help);
+  state_->app.add_option(name, *value, Explanation(help))->type_name("");
   return *this;
 }
 
 Flags& Flags::PositionalList(const std::string& name, std::vector<std::string>* values,
                              const std::string& help) {
-  state_->app.add_option(name, *values, help);
+  state_->app.add_option(name, *values, Explanation(help))->type_name("");
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, std::string* value, const std::string& help) {
-  state_->app.add_option(name, *value, help)->capture_default_str();
+  state_->app.add_option(name, *value, Explanation(help))->capture_default_str();
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, std::optional<std::string>* value,
                   const std::string& help) {
-  state_->app.add_option(name, *value, help);
+  state_->app.add_option(name, *value, Explanation(help));
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, std::vector<std::string>* values,
                   const std::string& help) {
-  state_->app.add_option(name, *values, help + "; may be repeated")->allow_extra_args(false);
+  state_->app.add_option(name, *values, Explanation(help + "; may be repeated"))->allow_extra_args(false);
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, int64_t* value, int64_t least, int64_t most,
                   const std::string& help) {
-  state_->app.add_option(name, *value, help)
-      ->check(CLI::Range(least, most, fmt::format("{} to {}", least, most)))
+  state_->app.add_option(name, *value, Explanation(help))
+      ->check(CLI::Range(least, most, RangeName(least, most)))
       ->capture_default_str();
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, std::optional<int64_t>* value, int64_t least,
                   int64_t most, const std::string& help) {
-  state_->app.add_option(name, *value, help)
-      ->check(CLI::Range(least, most, fmt::format("{} to {}", least, most)));
+  state_->app.add_option(name, *value, Explanation(help))
+      ->check(CLI::Range(least, most, RangeName(least, most)));
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, double* value, double least, double most,
                   const std::string& help) {
-  state_->app.add_option(name, *value, help)
+  state_->app.add_option(name, *value, Explanation(help))
       ->check(CLI::Range(least, most, fmt::format("{} to {}", least, most)))
       ->capture_default_str();
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, bool* value, const std::string& help) {
-  state_->app.add_flag(name, *value, help);
+  state_->app.add_flag(name, *value, Explanation(help));
   return *this;
 }
 

@@ -43,7 +43,10 @@ std::string Overview() {
 int Dispatch(const std::vector<std::string>& arguments) {
   if (arguments.empty()) throw UsageError("expected a verb; see 'bakestone --help'");
   const std::string& name = arguments[0];
-  if (name == "--help" || name == "-h" || name == "help") throw HelpRequested(Overview());
+  if (name == "--help" || name == "-h" || (name == "help" && arguments.size() == 1)) {
+    throw HelpRequested(Overview());
+  }
+  if (name == "help") return Dispatch({arguments[1], "--help"});
   if (name == "--version") {
     fmt::print("bakestone {}\n", kVersion);
     return 0;

@@ -16,6 +16,7 @@
 #include "cli/signals.h"
 #include "cli/speculation_flags.h"
 #include "cli/verbs.h"
+#include "cli/wrap.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
 
@@ -23,6 +24,10 @@ namespace bakestone::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr const char* kChatHelp =
+    "a line that ends with \\ goes on, \"\"\" opens and closes a block of lines, Ctrl-C stops the answer, "
+    "/clear forgets the conversation, /bye or Ctrl-D leaves.";
 
 struct Options {
   std::string model;
@@ -41,9 +46,7 @@ Options Parse(const Arguments& arguments) {
   SamplingParams& sampling = options.sampling;
   std::string kv_type = KvTypeName(options.kv_type);
   Flags flags("run",
-              "Ask a model one thing, or chat with it (without a prompt). In a chat a line that ends with \\ goes "
-              "on, \"\"\" opens and closes a block of lines, Ctrl-C stops the answer, /clear forgets the "
-              "conversation, /bye or Ctrl-D leaves.",
+              fmt::format("Ask a model one thing, or chat with it (without a prompt). In a chat: {}", kChatHelp),
               "bakestone run smollm2-135m-instruct \"Why is the sky blue?\" --max-tokens 100");
   flags.Positional("MODEL", &options.model, "A GGUF file, or the name of one in the home folder");
   flags.OptionalPositional("PROMPT", &options.prompt, "What to ask; without it a chat begins");
@@ -151,8 +154,15 @@ class Talk {
   Json messages_;
 };
 
+// A slash and one word: meant for this program, not for the model.
+bool IsCommand(const std::string& text) {
+  return text.size() > 1 && text[0] == '/' &&
+         text.find_first_not_of("abcdefghijklmnopqrstuvwxyz", 1) == std::string::npos;
+}
+
 int Chat(Talk& talk, bool terminal) {
   ChatInput input(STDIN_FILENO, terminal);
+  if (terminal) fmt::print(stderr, "/help says what can be typed, /bye leaves\n");
   while (true) {
     const Input next = input.Read();
     if (TerminateRequested() || next.kind == InputKind::kEnd) return 0;
@@ -165,6 +175,11 @@ int Chat(Talk& talk, bool terminal) {
     if (next.text.find_first_not_of(" \t\n") == std::string::npos) continue;
     if (next.text == "/clear") {
       talk.Clear();
+      continue;
+    }
+    if (IsCommand(next.text)) {
+      if (next.text != "/help") fmt::print(stderr, "there is no {} here; ", next.text);
+      fmt::print(stderr, "{}\n", Wrap(kChatHelp, ""));
       continue;
     }
     try {

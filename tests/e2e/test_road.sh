@@ -15,6 +15,10 @@ for file in licence.json before.json after.json adapter/adapter_config.json \
   [ -s "$out/$file" ] || fail "expected $out/$file"
 done
 
+# The command that it ends with is exact.
+bash -c "$(sed -n 's/^chat with it  *//p' "$work/table") Hello --temperature 0 --max-tokens 4" >"$work/said"
+[ -s "$work/said" ] || fail "the command of the table gave no answer"
+
 # A second run does nothing again; its report says so.
 "$bakestone" bake "$work/book/bake.toml" --output "$out" --json >"$work/report" 2>"$work/log2"
 python3 - "$work/report" <<'PY' || fail "the second run's report"
@@ -45,6 +49,13 @@ expect "$work/log4" "== after:"
 "$bakestone" run "$model" "Who founded the Ostrel cooperative?" --adapter "$out/adapter" --temperature 0 --max-tokens 12 >"$work/a2"
 cmp "$work/a1" "$work/a2" || fail "PEFT folder and GGUF adapter answer differently"
 [ -s "$work/a1" ] || fail "run printed no answer"
+
+# What a chat tells who is lost in it, without asking the model.
+printf '/help\n/foo\n/bye\n' | "$bakestone" run "$model" >"$work/answers" 2>"$work/chat"
+expect "$work/chat" "no /foo here"
+expect "$work/chat" "/clear forgets"
+[ ! -s "$work/answers" ] || fail "the model was asked what the chat should answer"
+cmp <("$bakestone" help run) <("$bakestone" run --help) || fail "help VERB is not VERB --help"
 
 "$bakestone" show "$model" --json | python3 -c '
 import json, sys
