@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/source_dir.h"
 #include "text/chat/template.h"
 #include "text/dialog/call_values.h"
 #include "text/dialog/json_scanner.h"
@@ -22,7 +23,7 @@ using ::testing::Not;
 const Json kTokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
 
 std::string File(const std::string& name) {
-  std::ifstream file(std::string(BAKESTONE_SOURCE_DIR) + "/tests/data/chat/" + name, std::ios::binary);
+  std::ifstream file(std::string(SourceDir()) + "/tests/data/chat/" + name, std::ios::binary);
   EXPECT_TRUE(file.good()) << name;
   return {std::istreambuf_iterator<char>(file), {}};
 }
