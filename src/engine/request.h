@@ -53,6 +53,8 @@ struct GenerationRequest {
   std::optional<int64_t> max_tokens = {};  // absent: the engine's default; 0: only prompt_logprobs
   std::vector<std::string> stop = {};      // at most 64, 1 to 1024 bytes each
   bool ignore_eos = false;
+  int64_t min_tokens = 0;                  // before so many, no end-of-generation token is drawn and no stop string counts
+  std::vector<int32_t> shown_control = {}; // control tokens whose text is part of the answer's; the others show nothing
   bool logprobs = false;                   // of generated tokens
   int32_t top_logprobs = 0;                // [0, 64]
   bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix

@@ -53,6 +53,24 @@ int32_t ArgMax(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), most) - logits.begin());
 }
 
+// Less than any logit of a token that is allowed, and a number.
+constexpr float kForbidden = -std::numeric_limits<float>::max();
+
+void Forbid(std::span<float> logits, const TokenRules& rules) {
+  for (const int32_t id : rules.banned) {
+    if (id >= 0 && id < static_cast<int64_t>(logits.size())) logits[id] = kForbidden;
+  }
+  if (rules.legal.empty()) return;
+  BAKESTONE_CHECK(rules.legal.size() * 32 >= logits.size());
+  for (size_t word = 0; word * 32 < logits.size(); ++word) {
+    if (rules.legal[word] == ~uint32_t{0}) continue;
+    const size_t end = std::min(logits.size(), word * 32 + 32);
+    for (size_t i = word * 32; i < end; ++i) {
+      if (((rules.legal[word] >> (i % 32)) & 1) == 0) logits[i] = kForbidden;
+    }
+  }
+}
+
 // Draws from candidates lazily sorted by a heap, so that only those up to the drawn one are sorted.
 class OrderedDraw {
  public:
@@ -167,11 +185,14 @@ void Sampler::Adjust(std::span<float> logits, std::span<const int32_t> ahead) co
   }
 }
 
-int32_t Sampler::Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead) const {
+int32_t Sampler::Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead,
+                        const TokenRules& rules) const {
   BAKESTONE_CHECK(static_cast<int64_t>(logits.size()) >= vocab_size_ && vocab_size_ > 0);
   const std::span<float> row = logits.first(vocab_size_);
   Adjust(row, ahead);
+  Forbid(row, rules);
   const int32_t best = ArgMax(row);
+  if (row[best] == kForbidden) Throw(ErrorCode::kInternal, "no token is allowed here: the grammar has no way on");
   if (params_.temperature == 0) return best;
 
   std::vector<Candidate> candidates = MakeCandidates(row, params_, row[best]);

@@ -3,8 +3,8 @@
 // precision, exp and log are our own (engine/portable_math.h), and the draw is Philox(seed, stream,
 // position). So the same row gives the same token on every machine and beside any neighbours.
 //
-// Order of work: logit bias; repetition, presence and frequency penalties; temperature; then the
-// candidates are cut by top_k, min_p and top_p, each over what the one before it left.
+// Order of work: logit bias; repetition, presence and frequency penalties; what the rules forbid is out;
+// temperature; then the candidates are cut by top_k, min_p and top_p, each over what the one before it left.
 // A Sampler belongs to one request and one thread at a time.
 #pragma once
 
@@ -29,6 +29,12 @@ struct SamplingParams {
   uint64_t stream = 0;             // the choice's index: choices of one request differ by it
 };
 
+// Tokens that may not be drawn at a position, whatever their logits say.
+struct TokenRules {
+  std::span<const int32_t> banned = {};
+  std::span<const uint32_t> legal = {};  // a bit a token, the lowest first; empty: all are legal
+};
+
 // Throws kInvalidArgument naming the parameter, its range and what was found.
 void CheckSamplingParams(const SamplingParams& params, int32_t vocab_size);
 
@@ -40,8 +46,9 @@ class Sampler {
 
   // logits [>= vocab_size] are changed in place (bias, penalties). position: the index that the drawn
   // token will have in its sequence. ahead: tokens of the answer after those accepted, which the
-  // penalties count too. Throws kInternal if a logit is not finite.
-  int32_t Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead = {}) const;
+  // penalties count too. Throws kInternal if a logit is not finite, or no token is allowed.
+  int32_t Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead = {},
+                 const TokenRules& rules = {}) const;
 
   // Tells the penalties that the answer now has this token.
   void Accept(int32_t token);

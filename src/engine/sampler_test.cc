@@ -147,6 +147,28 @@ TEST(Sampler, LogitBiasForcesAndForbids) {
   EXPECT_EQ(Draw({0, 1, 2}, {.logit_bias = {{2, -100.0f}}}), 1);
 }
 
+TEST(Sampler, ForbiddenTokensAreNeverDrawn) {
+  const std::vector<float> logits = {5, 4, 3, 2, 1};
+  const std::vector<uint32_t> legal = {0b11100};
+  const std::vector<int32_t> banned = {2};
+  std::vector<float> row = logits;
+  EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {}, {.banned = banned}), 0);
+  row = logits;
+  EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {}, {.banned = banned, .legal = legal}), 3);
+  const SamplingParams sharp{.temperature = 2, .top_k = 2, .logit_bias = {{0, 100}}};
+  int counts[5] = {};
+  for (int i = 0; i < 1000; ++i) {
+    row = logits;
+    ++counts[Sampler(sharp, 5, {}).Sample(row, i, {}, {.legal = legal})];
+  }
+  EXPECT_EQ(counts[0] + counts[1] + counts[4], 0);  // of the legal ones the two likeliest
+  EXPECT_GT(counts[2], counts[3]);
+  EXPECT_GT(counts[3], 0);
+  row = logits;
+  const std::vector<uint32_t> none = {0};
+  EXPECT_THROW(Sampler({}, 5, {}).Sample(row, 0, {}, {.legal = none}), Error);
+}
+
 TEST(Sampler, LogitThatIsNotFiniteIsAnError) {
   EXPECT_THROW(Draw({0, NAN, 1}, {}), Error);
   EXPECT_THROW(Draw({0, INFINITY, 1}, {.temperature = 1}), Error);

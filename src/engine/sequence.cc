@@ -47,6 +47,14 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
   if (request.max_tokens && *request.max_tokens < 0) {
     Throw(ErrorCode::kInvalidArgument, "max_tokens: expected 0 or more, found {}", *request.max_tokens);
   }
+  if (request.min_tokens < 0 || (request.max_tokens && request.min_tokens > *request.max_tokens)) {
+    Throw(ErrorCode::kInvalidArgument, "min_tokens: expected 0 to max_tokens, found {}", request.min_tokens);
+  }
+  for (const int32_t token : request.shown_control) {
+    if (token < 0 || token >= tokenizer.vocab_size()) {
+      Throw(ErrorCode::kInvalidArgument, "shown control tokens: expected ids in [0, {}), found {}", tokenizer.vocab_size(), token);
+    }
+  }
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t answer = request.max_tokens.value_or(1);
   if (prompt > max_context || answer > max_context - prompt) {
@@ -62,7 +70,7 @@ Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& toke
     : id_(id), request_(std::move(request)), tokenizer_(tokenizer), tokens_(request_.prompt),
       max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens), root_(root), use_cache_(use_cache),
       sampler_(request_.sampling, tokenizer.vocab_size(), request_.prompt),
-      detokenizer_(tokenizer, {.render_special = false, .strip_space_prefix = false}),
+      detokenizer_(tokenizer, {.render_special = true, .strip_space_prefix = false}),
       stop_(request_.stop) {
   usage_.prompt_tokens = static_cast<int64_t>(tokens_.size());
   drafts_.lookup.Expect(request_.expected);
@@ -106,10 +114,23 @@ void Sequence::AddPromptLogprobs(int64_t index, RowLogprobs logprobs) {
   prompt_infos_[index].logprobs = std::move(logprobs);
 }
 
+TokenRules Sequence::RulesAt(int64_t position) const {
+  if (position - prompt_size() >= request_.min_tokens) return {};
+  return {.banned = tokenizer_.EndOfGeneration()};
+}
+
+// A control token has text only where the request asks to see it.
+std::string Sequence::PieceOf(int32_t token) {
+  const auto& shown = request_.shown_control;
+  const bool hidden = tokenizer_.IsControl(token) && std::find(shown.begin(), shown.end(), token) == shown.end();
+  return hidden ? std::string() : detokenizer_.Append(token);
+}
+
 std::string Sequence::TextOf(int32_t token, Event& event) {
   const bool end = !request_.ignore_eos && tokenizer_.IsEndOfGeneration(token);
   event.tokens.back().end_of_generation = end;
-  std::string text = stop_.Append(end ? detokenizer_.Flush() : detokenizer_.Append(token));
+  std::string text = end ? detokenizer_.Flush() : PieceOf(token);
+  if (usage_.completion_tokens > request_.min_tokens || end) text = stop_.Append(text);
   if (!stop_.matched() && end) event.finish = FinishReason::kStop;
   if (!stop_.matched() && !end && static_cast<int64_t>(tokens_.size()) == max_total_) {
     text += stop_.Append(detokenizer_.Flush());

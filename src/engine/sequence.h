@@ -53,6 +53,8 @@ class Sequence {
   void Release(StatePool& pool);
 
   const Sampler& sampler() const { return sampler_; }
+  // What may not be drawn at this position of the sequence.
+  TokenRules RulesAt(int64_t position) const;
   void AddPromptLogprobs(int64_t index, RowLogprobs logprobs);
   // The prompt is computed and nothing is to be generated (max_tokens 0).
   bool NothingToSample() const { return max_total_ == prompt_size(); }
@@ -65,6 +67,7 @@ class Sequence {
   void Fail(FinishReason reason, std::optional<Error> error);
 
  private:
+  std::string PieceOf(int32_t token);
   std::string TextOf(int32_t token, Event& event);
   void Emit(Event&& event);
 

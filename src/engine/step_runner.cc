@@ -61,10 +61,10 @@ void StepRunner::Sample(MatrixView<float> logits, std::span<Row> rows) {
           row.logprobs = LogprobsOf(values, vocab_size_, *row.target, request.top_logprobs);
         } else if (request.logprobs) {
           std::vector<float> unchanged(values.begin(), values.end());
-          row.token = sequence.sampler().Sample(values, row.position, row.ahead);
+          row.token = sequence.sampler().Sample(values, row.position, row.ahead, sequence.RulesAt(row.position));
           row.logprobs = LogprobsOf(unchanged, vocab_size_, row.token, request.top_logprobs);
         } else {
-          row.token = sequence.sampler().Sample(values, row.position, row.ahead);
+          row.token = sequence.sampler().Sample(values, row.position, row.ahead, sequence.RulesAt(row.position));
         }
       } catch (const Error& error) {
         row.error = error;

@@ -5,16 +5,16 @@
 #include <fmt/format.h>
 
 #include "server/http/http_server.h"
-#include "server/openai/api_error.h"
-#include "server/openai/service.h"
+#include "server/api/api_error.h"
+#include "server/router.h"
 
 namespace bakestone {
 
 struct Server::Impl {
   Impl(const ServerOptions& options, std::vector<ServedModel> models)
-      : address(options.address), engines(EnginesOf(models)), service(std::move(models), options.stuck_after),
+      : address(options.address), engines(EnginesOf(models)), router(std::move(models), options.stuck_after),
         http(HttpOptionsOf(options), [this](const http::Request& request, std::shared_ptr<http::Responder> responder) {
-          service.Handle(request, std::move(responder));
+          router.Handle(request, std::move(responder));
         }) {}
 
   static std::vector<std::shared_ptr<Engine>> EnginesOf(const std::vector<ServedModel>& models) {
@@ -31,19 +31,19 @@ struct Server::Impl {
     http.public_paths = {"/health"};
     http.header_deadline = options.header_deadline;
     http.max_connections = options.max_connections;
-    http.error_body = [](int status, const std::string& message, const std::string& code) {
-      openai::ApiError error;
+    http.error_body = [](std::string_view path, int status, const std::string& message, const std::string& code) {
+      api::ApiError error;
       error.status = status;
       error.message = message;
       error.code = code;
-      return openai::ErrorBody(error);
+      return ErrorBody(error, api::FamilyOf(path));
     };
     return http;
   }
 
   const std::string address;
   const std::vector<std::shared_ptr<Engine>> engines;  // outlive http: answers refer to them
-  const openai::Service service;
+  const Router router;
   http::HttpServer http;
 };
 

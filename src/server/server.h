@@ -8,17 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/engine.h"
+#include "server/served_model.h"
 
 namespace bakestone {
-
-// One name that clients may ask for. Several names may share an engine: a base and its adapters.
-struct ServedModel {
-  std::string id;                          // "smollm2", unique
-  std::shared_ptr<Engine> engine;
-  std::shared_ptr<const Adapter> adapter;  // null: the base
-  std::string parent;                      // id of the base, for an adapter
-};
 
 struct ServerOptions {
   std::string address = "127.0.0.1";

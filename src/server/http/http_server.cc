@@ -91,7 +91,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   asio::awaitable<void> ReadAhead();
   asio::awaitable<void> StopReadingAhead();
   asio::awaitable<bool> WriteAll(std::string bytes);
-  asio::awaitable<void> Refuse(Refusal refusal);
+  asio::awaitable<void> Refuse(Refusal refusal, std::string path = {});
   asio::awaitable<void> RefuseParse(error_code error);
   void SetDeadline(Clock::duration after);
   void ClearDeadline() { deadline_ = Clock::time_point::max(); }
@@ -174,7 +174,7 @@ asio::awaitable<bool> Connection::Serve(bool first) {
   const Framing framing{static_cast<int>(parser.get().version()), parser.chunked()};
   const auto refusal = CheckHead(options, shared_.keys, framing, request);
   if (refusal) {
-    co_await Refuse(*refusal);
+    co_await Refuse(*refusal, request.path);
     co_return false;
   }
   if (!parser.is_done() && !request.Header("expect").empty()) {
@@ -292,11 +292,11 @@ asio::awaitable<void> Connection::RefuseParse(error_code error) {
   co_await Refuse(std::move(refusal));
 }
 
-asio::awaitable<void> Connection::Refuse(Refusal refusal) {
+asio::awaitable<void> Connection::Refuse(Refusal refusal, std::string path) {
   Response response{.status = refusal.status, .headers = {}, .body = {}};
   if (refusal.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   const auto& body = shared_.options.error_body;
-  response.body = body ? body(refusal.status, refusal.message, refusal.code) : refusal.message;
+  response.body = body ? body(path, refusal.status, refusal.message, refusal.code) : refusal.message;
   timed_out_ = false;
   const bool written = co_await WriteAll(Serialize(response, true));
   if (!written) co_return;
@@ -386,7 +386,7 @@ void HttpServer::Impl::Add(tcp::socket socket) {
     error_code ignored;
     socket.non_blocking(true, ignored);
     Response busy{.status = 503, .headers = {{"Retry-After", "1"}}, .body = {}};
-    if (options.error_body) busy.body = options.error_body(503, "too many connections", "overloaded");
+    if (options.error_body) busy.body = options.error_body("", 503, "too many connections", "overloaded");
     socket.write_some(asio::buffer(Serialize(busy, true)), ignored);
     return;
   }

@@ -34,8 +34,8 @@ struct HttpOptions {
   std::chrono::milliseconds idle_deadline{60'000};   // between requests of a connection
   std::chrono::milliseconds write_deadline{30'000};  // without a byte accepted by the client
   std::chrono::milliseconds keep_alive_every{15'000};
-  // The body of an error answer that http/ itself gives: (status, message, code).
-  std::function<std::string(int, const std::string&, const std::string&)> error_body;
+  // The body of an error answer that http/ itself gives: (path or "", status, message, code).
+  std::function<std::string(std::string_view, int, const std::string&, const std::string&)> error_body;
 };
 
 class HttpServer {

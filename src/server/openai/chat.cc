@@ -1,91 +1,25 @@
 #include "server/openai/chat.h"
 
-#include <set>
+#include <algorithm>
+#include <array>
 #include <utility>
 
-#include <fmt/format.h>
-
-#include "engine/chat.h"
-#include "server/openai/answer.h"
-#include "server/openai/api_error.h"
+#include "server/api/api_error.h"
+#include "server/api/chat_answer.h"
+#include "server/openai/chat_messages.h"
+#include "server/openai/envelope.h"
 #include "server/openai/generation_fields.h"
 
 namespace bakestone::openai {
 namespace {
 
-constexpr size_t kMaxMessages = 4096;
-
-// A message's text: a string, or a list of text parts.
-std::string ContentOf(const Json& message, const std::string& where) {
-  const auto found = message.find("content");
-  if (found == message.end() || found->is_null()) {
-    BadField("messages", fmt::format("{}.content: expected a string or a list of text parts", where));
-  }
-  if (found->is_string()) return found->get<std::string>();
-  if (!found->is_array()) {
-    BadField("messages", fmt::format("{}.content: expected a string or a list of text parts, found {}", where,
-                                     found->type_name()));
-  }
-  std::string text;
-  for (const Json& part : *found) {
-    const bool is_text = part.is_object() && part.contains("type") && part["type"] == "text" &&
-                         part.contains("text") && part["text"].is_string();
-    if (!is_text) {
-      UnsupportedField("messages", fmt::format("{}.content: only parts of the form "
-                                               "{{\"type\": \"text\", \"text\": ...}} are accepted", where));
-    }
-    text += part["text"].get<std::string>();
-  }
-  return text;
-}
-
-// Checked and brought to {role, content}: what templates read.
-Json ReadMessages(Fields& fields) {
-  const Json* messages = fields.Find("messages");
-  if (!messages || !messages->is_array() || messages->empty() || messages->size() > kMaxMessages) {
-    BadField("messages", fmt::format("messages: expected a list of 1 to {} messages", kMaxMessages));
-  }
-  static const std::set<std::string> kRoles = {"system", "developer", "user", "assistant"};
-  Json result = Json::array();
-  for (size_t i = 0; i < messages->size(); ++i) {
-    const Json& message = (*messages)[i];
-    const std::string where = fmt::format("messages[{}]", i);
-    if (!message.is_object()) BadField("messages", where + ": expected an object");
-    Fields inner(message);
-    const std::string role = inner.RequiredString("role");
-    if (role == "tool" || role == "function" || inner.Find("tool_calls") || inner.Find("function_call")) {
-      UnsupportedField("messages", where + ": tool calls are not supported by this server");
-    }
-    if (!kRoles.contains(role)) {
-      BadField("messages", where + ".role: expected system, developer, user or assistant");
-    }
-    inner.Ignore({"content", "name", "refusal", "annotations", "audio"});
-    inner.Finish();
-    result.push_back({{"role", role == "developer" ? "system" : role}, {"content", ContentOf(message, where)}});
-  }
-  return result;
-}
-
-void RefuseUnsupported(Fields& fields) {
-  const Json* tools = fields.Find("tools");
-  if (tools && !(tools->is_array() && tools->empty())) {
-    UnsupportedField("tools", "tools: tool calls are not supported by this server");
-  }
-  const Json* functions = fields.Find("functions");
-  if (functions && !(functions->is_array() && functions->empty())) {
-    UnsupportedField("functions", "functions: tool calls are not supported by this server");
-  }
-  fields.Only("tool_choice", "none", "tool calls are not supported by this server");
-  fields.Only("function_call", "none", "tool calls are not supported by this server");
-  fields.Only("response_format", {{"type", "text"}}, "constrained output is not supported by this server");
-  fields.Only("modalities", Json::array({"text"}), "only text is supported");
-}
+using api::Fields;
 
 Json LogprobsJson(const Tokenizer& tokenizer, const std::vector<TokenInfo>& tokens) {
   const auto entry = [&](int32_t token, float logprob) {
     Json bytes = Json::array();
     for (const char c : tokenizer.TokenBytes(token)) bytes.push_back(static_cast<uint8_t>(c));
-    return Json{{"token", TokenString(tokenizer, token)}, {"logprob", logprob}, {"bytes", std::move(bytes)}};
+    return Json{{"token", api::TokenString(tokenizer, token)}, {"logprob", logprob}, {"bytes", std::move(bytes)}};
   };
   Json content = Json::array();
   for (const TokenInfo& info : tokens) {
@@ -98,78 +32,150 @@ Json LogprobsJson(const Tokenizer& tokenizer, const std::vector<TokenInfo>& toke
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-class ChatAnswer : public Answer {
+class OpenAiChatAnswer : public api::ChatAnswer {
  public:
-  ChatAnswer(AnswerOptions options, bool logprobs, const Tokenizer& tokenizer,
-             std::shared_ptr<http::Responder> responder)
-      : Answer(std::move(options), tokenizer, std::move(responder)), logprobs_(logprobs) {}
+  OpenAiChatAnswer(api::ChatAnswerOptions options, EnvelopeOptions envelope, bool logprobs,
+                   std::shared_ptr<http::Responder> responder)
+      : ChatAnswer(std::move(options), std::move(responder)), envelope_(std::move(envelope), *this->options().model),
+        logprobs_(logprobs) {}
 
  private:
-  Json Chunk(int64_t index, Json delta, Json logprobs, Json finish) const {
-    return {{"index", index}, {"delta", std::move(delta)}, {"logprobs", std::move(logprobs)},
-            {"finish_reason", std::move(finish)}};
+  static Json Choice(int64_t index, const char* key, Json value, Json logprobs, Json finish) {
+    return {{"index", index}, {key, std::move(value)}, {"logprobs", std::move(logprobs)}, {"finish_reason", std::move(finish)}};
   }
-  // The role comes first and alone: clients lose the rest without it.
-  Json StreamStart(int64_t index) override {
-    return Chunk(index, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr);
-  }
-  Json StreamChoice(int64_t index, const Event& event) override {
-    const bool has_logprobs = logprobs_ && !event.tokens.empty();
-    if (event.text.empty() && !has_logprobs && !event.finish) return nullptr;
-    Json delta = Json::object();
-    if (!event.text.empty()) delta["content"] = event.text;
-    Json finish = event.finish ? Json(FinishName(*event.finish)) : Json(nullptr);
-    return Chunk(index, std::move(delta), has_logprobs ? LogprobsJson(tokenizer(), event.tokens) : Json(nullptr),
-                 std::move(finish));
-  }
-  Json FullChoice(int64_t index, const Choice& choice) override {
-    Json json;
-    json["index"] = index;
-    json["message"] = {{"role", "assistant"}, {"content", choice.all.text}, {"refusal", nullptr}};
-    json["logprobs"] = logprobs_ ? LogprobsJson(tokenizer(), choice.all.tokens) : Json(nullptr);
-    json["finish_reason"] = FinishName(*choice.all.finish);
-    return json;
-  }
-  const char* object_name(bool chunk) const override {
-    return chunk ? "chat.completion.chunk" : "chat.completion";
+  Json Finish(const api::ChatReply& reply) const {
+    if (!reply.finish) return nullptr;
+    const bool calls = !reply.calls.empty() && *reply.finish == FinishReason::kStop;
+    return calls ? "tool_calls" : FinishName(*reply.finish);
   }
 
+  // The role comes first and alone: clients lose the rest without it.
+  void BeginStream() override {
+    responder().Begin({.content_type = api::kEventStream, .headers = {}, .body = {}}, ": ping\n\n");
+    for (int64_t i = 0; i < num_choices(); ++i) {
+      responder().Write(envelope_.Chunk(Choice(i, "delta", {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr)));
+    }
+  }
+
+  void OnDelta(int64_t index, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>& tokens) override {
+    const api::ChatReply& whole = reply(index);
+    const bool has_logprobs = logprobs_ && !tokens.empty();
+    if (delta.empty() && !has_logprobs && !whole.finish) return;
+    Json json = Json::object();
+    if (!delta.reasoning.empty()) json["reasoning"] = json["reasoning_content"] = delta.reasoning;
+    if (!delta.text.empty()) json["content"] = delta.text;
+    for (const dialog::CallDelta& call : delta.calls) {
+      if (!call.begins && call.arguments.empty()) continue;
+      Json part = {{"index", call.index}};
+      if (call.begins) {
+        part["id"] = whole.calls[static_cast<size_t>(call.index)].id;
+        part["type"] = "function";
+        part["function"]["name"] = call.name;
+      }
+      part["function"]["arguments"] = call.arguments;
+      json["tool_calls"].push_back(std::move(part));
+    }
+    Json logprobs = has_logprobs ? LogprobsJson(tokenizer(), tokens) : Json(nullptr);
+    responder().Write(envelope_.Chunk(Choice(index, "delta", std::move(json), std::move(logprobs), Finish(whole))));
+  }
+
+  Json Message(const api::ChatReply& reply) const {
+    Json message = {{"role", "assistant"}, {"content", reply.text}, {"refusal", nullptr}};
+    if (!reply.reasoning.empty()) message["reasoning"] = message["reasoning_content"] = reply.reasoning;
+    if (reply.calls.empty()) return message;
+    if (reply.text.empty()) message["content"] = nullptr;
+    for (const api::ToolCall& call : reply.calls) {
+      message["tool_calls"].push_back(
+          {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    }
+    return message;
+  }
+
+  void Complete() override {
+    if (options().stream) {
+      responder().Write(envelope_.Ending(TotalUsage(), ReasoningTokens()));
+      responder().End();
+      return;
+    }
+    Json choices = Json::array();
+    for (int64_t i = 0; i < num_choices(); ++i) {
+      Json logprobs = logprobs_ ? LogprobsJson(tokenizer(), reply(i).tokens) : Json(nullptr);
+      choices.push_back(Choice(i, "message", Message(reply(i)), std::move(logprobs), Finish(reply(i))));
+    }
+    responder().Send({.headers = {}, .body = api::Dump(envelope_.Whole(std::move(choices), TotalUsage(), ReasoningTokens()))});
+  }
+  void Fail(const Error& error) override { SendFailure(error, options().stream, responder()); }
+
+  const Envelope envelope_;
   const bool logprobs_;
 };
 
-}  // namespace
-
-void HandleChat(const ServedModel& model, const std::string& fingerprint, const Json& body,
-                const http::Request& request, std::shared_ptr<http::Responder> responder) {
-  const Model& weights = model.engine->model();
-  Fields fields(body);
-  fields.Ignore({"model"});
-  const Json messages = ReadMessages(fields);
-  GenerationFields generation = ReadGenerationFields(fields, weights.tokenizer);
-  GenerationRequest& base = generation.request;
-  base.logprobs = fields.Bool("logprobs").value_or(false);
+void ReadLogprobs(Fields& fields, GenerationRequest* request) {
+  request->logprobs = fields.Bool("logprobs").value_or(false);
   const auto top = fields.Integer("top_logprobs", 0, 20);
-  if (top && !base.logprobs) BadField("top_logprobs", "top_logprobs: only allowed with \"logprobs\": true");
-  base.top_logprobs = static_cast<int32_t>(top.value_or(0));
+  if (top && !request->logprobs) fields.Bad("top_logprobs", "only allowed with \"logprobs\": true");
+  request->top_logprobs = static_cast<int32_t>(top.value_or(0));
+}
+
+void ReadMaxTokens(Fields& fields, GenerationRequest* request) {
   const auto max_tokens = fields.Integer("max_tokens", 1, INT32_MAX);
   const auto max_completion = fields.Integer("max_completion_tokens", 1, INT32_MAX);
   if (max_tokens && max_completion && *max_tokens != *max_completion) {
-    BadField("max_tokens", "max_tokens: differs from max_completion_tokens, its newer name; give one of them");
+    fields.Bad("max_tokens", "differs from max_completion_tokens, its newer name; give one of them");
   }
-  base.max_tokens = max_completion ? max_completion : max_tokens;
+  request->max_tokens = max_completion ? max_completion : max_tokens;
+}
+
+void ReadTemplateFields(Fields& fields, api::ChatTask* task) {
+  if (const Json* variables = fields.Object("chat_template_kwargs")) task->variables = *variables;
+  task->effort = fields.String("reasoning_effort");
+  static constexpr std::array kEfforts = {"none", "minimal", "low", "medium", "high", "xhigh"};
+  if (task->effort && std::find(kEfforts.begin(), kEfforts.end(), *task->effort) == kEfforts.end()) {
+    fields.Bad("reasoning_effort", "expected none, minimal, low, medium, high or xhigh");
+  }
+  const bool continue_last = fields.Bool("continue_final_message").value_or(false);
+  const bool prompt = fields.Bool("add_generation_prompt").value_or(!continue_last);
+  if (continue_last && prompt) fields.Bad("continue_final_message", "not together with add_generation_prompt");
+  if (!continue_last && !prompt) fields.Unsupported("add_generation_prompt", "false only makes sense with continue_final_message");
+  if (continue_last && task->messages.back()["role"] != "assistant") {
+    fields.Bad("continue_final_message", "the last message must be the assistant's");
+  }
+  task->continue_last = continue_last;
+}
+
+void RefuseUnsupported(Fields& fields) {
+  fields.Only("response_format", {{"type", "text"}}, "constrained output is not supported by this server");
+  fields.Only("modalities", Json::array({"text"}), "only text is supported");
+  fields.Only("verbosity", "medium", "how long an answer is, is for the prompt to say");
+  if (fields.Find("audio")) fields.Unsupported("audio", "only text is supported");
+  if (fields.Find("web_search_options")) fields.Unsupported("web_search_options", "this server does not search");
+}
+
+}  // namespace
+
+void HandleChat(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+  const Json body = api::ParseBody(request.body);
+  Fields fields(body);
+  const api::ModelPtr model = models.Select(fields.RequiredString("model"));
+  api::ChatTask task;
+  task.messages = ReadMessages(fields);
+  ReadTools(fields, &task);
+  GenerationFields generation = ReadGenerationFields(fields, model->model().tokenizer);
+  task.request = std::move(generation.request);
+  task.request.cache_salt = request.tenant;
+  task.n = generation.n;
+  ReadLogprobs(fields, &task.request);
+  ReadMaxTokens(fields, &task.request);
+  ReadTemplateFields(fields, &task);
   RefuseUnsupported(fields);
   fields.Finish();
 
-  base.prompt = RenderChat(weights, messages).tokens;
-  base.adapter = model.adapter;
-  base.cache_salt = request.tenant;
-  std::vector<GenerationRequest> requests(static_cast<size_t>(generation.n), base);
-  for (size_t i = 0; i < requests.size(); ++i) requests[i].sampling.stream = i;
-  const auto answer = std::make_shared<ChatAnswer>(
-      AnswerOptions{"chatcmpl-", model.id, fingerprint, generation.n, generation.stream, generation.include_usage,
-                    generation.has_prediction},
-      base.logprobs, weights.tokenizer, std::move(responder));
-  answer->Start(*model.engine, std::move(requests));
+  api::PreparedChat prepared = api::PrepareChat(*model, task);
+  api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call};
+  EnvelopeOptions envelope{"chatcmpl-", "chat.completion", "chat.completion.chunk", generation.include_usage, generation.has_prediction,
+                           model->chat->traits.format.reasoning.present() || model->chat->traits.format.calls.shape == dialog::CallShape::kHarmony};
+  const auto answer = std::make_shared<OpenAiChatAnswer>(std::move(options), std::move(envelope), task.request.logprobs, std::move(responder));
+  answer->Start(model->engine(), std::move(prepared.requests));
 }
 
 }  // namespace bakestone::openai

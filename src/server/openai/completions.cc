@@ -1,15 +1,20 @@
 #include "server/openai/completions.h"
 
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
 
-#include "server/openai/answer.h"
-#include "server/openai/api_error.h"
+#include "server/api/answer.h"
+#include "server/api/api_error.h"
+#include "server/openai/envelope.h"
 #include "server/openai/generation_fields.h"
 
 namespace bakestone::openai {
 namespace {
+
+using api::BadField;
+using api::Fields;
 
 constexpr size_t kMaxPrompts = 256;
 constexpr int64_t kDefaultMaxTokens = 16;  // OpenAI's
@@ -60,24 +65,34 @@ std::vector<Prompt> ReadPrompts(Fields& fields, const Tokenizer& tokenizer) {
   return prompts;
 }
 
-class CompletionAnswer : public Answer {
+// The generations of several prompts, n each.
+class CompletionAnswer : public api::Answer {
  public:
-  CompletionAnswer(AnswerOptions options, bool logprobs, std::vector<std::string> echo, int64_t n,
-                   const Tokenizer& tokenizer, std::shared_ptr<http::Responder> responder)
-      : Answer(std::move(options), tokenizer, std::move(responder)), logprobs_(logprobs), echo_(std::move(echo)),
-        n_(n) {}
+  struct Options {
+    bool stream = false, logprobs = false;
+    std::vector<std::string> echo = {};  // by prompt; empty: not asked for
+    int64_t n = 1;
+  };
+  CompletionAnswer(Options options, EnvelopeOptions envelope, const api::ModelPtr& model, std::shared_ptr<http::Responder> responder)
+      : Answer(std::move(responder)), options_(std::move(options)), envelope_(std::move(envelope), *model), model_(model) {}
 
  private:
+  struct Choice {
+    Event all;                // everything so far; a stream keeps only usage
+    int64_t text_offset = 0;  // characters of the text that were sent
+  };
+
   const std::string& Echo(int64_t index) const {
     static const std::string kNone;
-    return echo_.empty() ? kNone : echo_[index / n_];
+    return options_.echo.empty() ? kNone : options_.echo[static_cast<size_t>(index / options_.n)];
   }
 
   void AppendToken(const TokenInfo& info, int64_t* offset, Json* json) const {
-    const std::string text = TokenString(tokenizer(), info.token);
+    const Tokenizer& tokenizer = model_->model().tokenizer;
+    const std::string text = api::TokenString(tokenizer, info.token);
     (*json)["tokens"].push_back(text);
     (*json)["text_offset"].push_back(*offset);
-    *offset += CountCharacters(text);
+    *offset += api::CountCharacters(text);
     if (!info.logprobs) {
       (*json)["token_logprobs"].push_back(nullptr);
       (*json)["top_logprobs"].push_back(nullptr);
@@ -86,59 +101,94 @@ class CompletionAnswer : public Answer {
     (*json)["token_logprobs"].push_back(info.logprobs->logprob);
     Json top = Json::object();
     for (const TokenLogprob& entry : info.logprobs->top) {
-      const std::string name = TokenString(tokenizer(), entry.token);
+      const std::string name = api::TokenString(tokenizer, entry.token);
       if (!top.contains(name)) top[name] = entry.logprob;  // of two that look the same, the likelier
     }
     if (!top.contains(text)) top[text] = info.logprobs->logprob;
     (*json)["top_logprobs"].push_back(std::move(top));
   }
 
-  Json LogprobsJson(const Event& event, bool with_prompt, int64_t* offset) const {
-    if (!logprobs_) return nullptr;
+  Json LogprobsJson(const Event& event, int64_t* offset) const {
+    if (!options_.logprobs) return nullptr;
     Json json = {{"tokens", Json::array()}, {"token_logprobs", Json::array()}, {"top_logprobs", Json::array()},
                  {"text_offset", Json::array()}};
-    if (with_prompt) {
-      for (const TokenInfo& info : event.prompt) AppendToken(info, offset, &json);
-    }
+    for (const TokenInfo& info : event.prompt) AppendToken(info, offset, &json);
     for (const TokenInfo& info : event.tokens) AppendToken(info, offset, &json);
     return json;
   }
 
-  Json ChoiceJson(int64_t index, std::string text, Json logprobs, const std::optional<FinishReason>& finish) const {
-    Json json;
-    json["index"] = index;
-    json["text"] = std::move(text);
-    json["logprobs"] = std::move(logprobs);
-    json["finish_reason"] = finish ? Json(FinishName(*finish)) : Json(nullptr);
-    return json;
+  static Json ChoiceJson(int64_t index, std::string text, Json logprobs, const std::optional<FinishReason>& finish) {
+    return {{"index", index}, {"text", std::move(text)}, {"logprobs", std::move(logprobs)},
+            {"finish_reason", finish ? Json(FinishName(*finish)) : Json(nullptr)}};
   }
 
-  Json StreamStart(int64_t index) override {
-    return Echo(index).empty() ? Json(nullptr) : ChoiceJson(index, Echo(index), nullptr, std::nullopt);
+  void Begin() override {
+    choices_.resize(static_cast<size_t>(num_choices()));
+    if (!options_.stream) return;
+    responder().Begin({.content_type = api::kEventStream, .headers = {}, .body = {}}, ": ping\n\n");
+    for (int64_t i = 0; i < num_choices(); ++i) {
+      if (!Echo(i).empty()) responder().Write(envelope_.Chunk(ChoiceJson(i, Echo(i), nullptr, std::nullopt)));
+    }
   }
-  Json StreamChoice(int64_t index, const Event& event) override {
-    if (event.text.empty() && !logprobs_ && !event.finish) return nullptr;
-    return ChoiceJson(index, event.text, LogprobsJson(event, true, &choice(index).text_offset), event.finish);
-  }
-  Json FullChoice(int64_t index, const Choice& collected) override {
-    int64_t offset = 0;
-    return ChoiceJson(index, Echo(index) + collected.all.text, LogprobsJson(collected.all, true, &offset),
-                      collected.all.finish);
-  }
-  const char* object_name(bool) const override { return "text_completion"; }
 
-  const bool logprobs_;
-  const std::vector<std::string> echo_;  // by prompt; empty: not asked for
-  const int64_t n_;
+  void OnEvent(int64_t index, Event&& event) override {
+    Choice& choice = choices_[static_cast<size_t>(index)];
+    Event& all = choice.all;
+    all.usage = event.usage;
+    all.finish = event.finish;
+    if (options_.stream) {
+      if (event.text.empty() && !options_.logprobs && !event.finish) return;
+      responder().Write(envelope_.Chunk(ChoiceJson(index, event.text, LogprobsJson(event, &choice.text_offset), event.finish)));
+      return;
+    }
+    all.text += event.text;
+    std::move(event.tokens.begin(), event.tokens.end(), std::back_inserter(all.tokens));
+    std::move(event.prompt.begin(), event.prompt.end(), std::back_inserter(all.prompt));
+  }
+
+  Usage TotalUsage() const {
+    Usage total;
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      const Usage& usage = choices_[i].all.usage;
+      total.completion_tokens += usage.completion_tokens;
+      total.proposed_tokens += usage.proposed_tokens;
+      total.accepted_tokens += usage.accepted_tokens;
+      if (static_cast<int64_t>(i) % options_.n != 0) continue;  // the choices of a prompt share it
+      total.prompt_tokens += usage.prompt_tokens;
+      total.cached_tokens += usage.cached_tokens;
+    }
+    return total;
+  }
+
+  void Complete() override {
+    if (options_.stream) {
+      responder().Write(envelope_.Ending(TotalUsage()));
+      responder().End();
+      return;
+    }
+    Json choices = Json::array();
+    for (int64_t i = 0; i < num_choices(); ++i) {
+      const Event& all = choices_[static_cast<size_t>(i)].all;
+      int64_t offset = 0;
+      choices.push_back(ChoiceJson(i, Echo(i) + all.text, LogprobsJson(all, &offset), all.finish));
+    }
+    responder().Send({.headers = {}, .body = api::Dump(envelope_.Whole(std::move(choices), TotalUsage()))});
+  }
+  void Fail(const Error& error) override { SendFailure(error, options_.stream, responder()); }
+
+  const Options options_;
+  const Envelope envelope_;
+  const api::ModelPtr model_;
+  std::vector<Choice> choices_;
 };
 
 }  // namespace
 
-void HandleCompletion(const ServedModel& model, const std::string& fingerprint, const Json& body,
-                      const http::Request& request, std::shared_ptr<http::Responder> responder) {
-  const Tokenizer& tokenizer = model.engine->model().tokenizer;
+void HandleCompletion(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+  const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  fields.Ignore({"model"});
+  const api::ModelPtr model = models.Select(fields.RequiredString("model"));
+  const Tokenizer& tokenizer = model->model().tokenizer;
   GenerationFields generation = ReadGenerationFields(fields, tokenizer);
   GenerationRequest& base = generation.request;
   const bool echo = fields.Bool("echo").value_or(false);
@@ -148,30 +198,26 @@ void HandleCompletion(const ServedModel& model, const std::string& fingerprint, 
   base.prompt_logprobs = echo && base.logprobs;
   base.max_tokens = fields.Integer("max_tokens", echo ? 0 : 1, INT32_MAX).value_or(kDefaultMaxTokens);
   const auto best_of = fields.Integer("best_of", 1, kMaxChoices);
-  if (best_of && *best_of != generation.n) {
-    UnsupportedField("best_of", "best_of: only the value of n is accepted");
-  }
+  if (best_of && *best_of != generation.n) fields.Unsupported("best_of", "only the value of n is accepted");
   fields.Only("suffix", "", "insertion is not supported by this server");
   std::vector<Prompt> prompts = ReadPrompts(fields, tokenizer);
   fields.Finish();
 
-  base.adapter = model.adapter;
+  base.adapter = model->served.adapter;
   base.cache_salt = request.tenant;
   std::vector<GenerationRequest> requests;
-  std::vector<std::string> echoes;
+  CompletionAnswer::Options options{.stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};
   for (Prompt& prompt : prompts) {
-    if (echo) echoes.push_back(std::move(prompt.text));
+    if (echo) options.echo.push_back(std::move(prompt.text));
     for (int64_t i = 0; i < generation.n; ++i) {
       requests.push_back(base);
       requests.back().prompt = prompt.tokens;
       requests.back().sampling.stream = static_cast<uint64_t>(i);
     }
   }
-  const auto answer = std::make_shared<CompletionAnswer>(
-      AnswerOptions{"cmpl-", model.id, fingerprint, generation.n, generation.stream, generation.include_usage,
-                    generation.has_prediction},
-      base.logprobs, std::move(echoes), generation.n, tokenizer, std::move(responder));
-  answer->Start(*model.engine, std::move(requests));
+  EnvelopeOptions envelope{"cmpl-", "text_completion", "text_completion", generation.include_usage, generation.has_prediction};
+  const auto answer = std::make_shared<CompletionAnswer>(std::move(options), std::move(envelope), model, std::move(responder));
+  answer->Start(model->engine(), std::move(requests));
 }
 
 }  // namespace bakestone::openai

@@ -4,14 +4,12 @@
 
 #include <memory>
 
+#include "server/api/model_registry.h"
 #include "server/http/message.h"
-#include "server/openai/fields.h"
-#include "server/server.h"
 
 namespace bakestone::openai {
 
 // Throws ApiError or Error with nothing sent; afterwards the answer comes through the responder.
-void HandleCompletion(const ServedModel& model, const std::string& fingerprint, const Json& body,
-                      const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleCompletion(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder);
 
 }  // namespace bakestone::openai

@@ -6,10 +6,14 @@
 #include <fmt/format.h>
 
 #include "engine/engine.h"
-#include "server/openai/api_error.h"
+#include "server/api/api_error.h"
 
 namespace bakestone::openai {
 namespace {
+
+using api::BadField;
+using api::Fields;
+using api::Json;
 
 void ReadLogitBias(Fields& fields, int32_t vocab_size, SamplingParams* sampling) {
   const Json* bias = fields.Find("logit_bias");
@@ -94,9 +98,10 @@ GenerationFields ReadGenerationFields(Fields& fields, const Tokenizer& tokenizer
     if (stop.empty()) BadField("stop", "stop: expected strings that are not empty");
   }
   result.request.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+  result.request.min_tokens = fields.Integer("min_tokens", 0, INT32_MAX).value_or(0);
   // Bookkeeping of the client's, without influence on the answer.
   fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-                 "parallel_tool_calls"});
+                 "prompt_cache_retention"});
   ReadPrediction(fields, tokenizer, &result);
   result.request.speculate = fields.Bool("speculate").value_or(true);
   return result;

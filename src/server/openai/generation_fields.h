@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "engine/request.h"
-#include "server/openai/fields.h"
+#include "server/api/fields.h"
 #include "text/tokenizer.h"
 
 namespace bakestone::openai {
@@ -23,6 +23,6 @@ struct GenerationFields {
 
 // Reads stream, stream_options, n, seed, stop, the sampling fields, prediction and speculate. Throws
 // ApiError 400.
-GenerationFields ReadGenerationFields(Fields& fields, const Tokenizer& tokenizer);
+GenerationFields ReadGenerationFields(api::Fields& fields, const Tokenizer& tokenizer);
 
 }  // namespace bakestone::openai

@@ -18,6 +18,7 @@ class HarmonyParser : public ReplyParser {
   ReplyDelta Append(std::string_view text) override;
   ReplyDelta Finish() override;
   int64_t num_calls() const override { return next_call_; }
+  bool in_reasoning() const override { return in_body_ && body_ == Body::kReasoning; }
 
  private:
   enum class Body { kReasoning, kText, kCall };

@@ -17,6 +17,7 @@ class MarkedParser : public ReplyParser {
   ReplyDelta Append(std::string_view text) override;
   ReplyDelta Finish() override;
   int64_t num_calls() const override { return next_call_; }
+  bool in_reasoning() const override { return state_ == State::kReasoning; }
 
  private:
   enum class State {

@@ -43,6 +43,7 @@ class ReplyParser {
   virtual ReplyDelta Append(std::string_view text) = 0;
   virtual ReplyDelta Finish() = 0;  // the reply is over, complete or cut
   virtual int64_t num_calls() const = 0;
+  virtual bool in_reasoning() const = 0;
 };
 
 // format must outlive the parser.

@@ -1,10 +1,10 @@
-#include "server/openai/api_error.h"
+#include "server/api/api_error.h"
 
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
-namespace bakestone::openai {
+namespace bakestone::api {
 namespace {
 
 std::string_view TypeOf(int status) {
@@ -12,6 +12,18 @@ std::string_view TypeOf(int status) {
   if (status == 403) return "permission_error";
   if (status == 429) return "rate_limit_error";
   return status >= 500 ? "server_error" : "invalid_request_error";
+}
+
+std::string_view AnthropicTypeOf(int status) {
+  switch (status) {
+    case 401: return "authentication_error";
+    case 403: return "permission_error";
+    case 404: return "not_found_error";
+    case 413: return "request_too_large";
+    case 429: return "rate_limit_error";
+    case 503: return "overloaded_error";
+    default: return status >= 500 ? "api_error" : "invalid_request_error";
+  }
 }
 
 // "temperature: expected ..." names its field.
@@ -77,20 +89,30 @@ ApiError FromError(const Error& error) {
   return result;
 }
 
-std::string ErrorBody(const ApiError& error) {
-  nlohmann::ordered_json body;
-  body["message"] = error.message;
-  body["type"] = TypeOf(error.status);
-  body["param"] = error.param ? nlohmann::ordered_json(*error.param) : nullptr;
-  body["code"] = error.code ? nlohmann::ordered_json(*error.code) : nullptr;
-  return nlohmann::ordered_json{{"error", body}}.dump(-1, ' ', false,
-                                                      nlohmann::ordered_json::error_handler_t::replace);
+Family FamilyOf(std::string_view path) {
+  if (path.starts_with("/v1/messages")) return Family::kAnthropic;
+  return path.starts_with("/api/") ? Family::kOllama : Family::kOpenAi;
 }
 
-http::Response ToResponse(const ApiError& error) {
-  http::Response response{.status = error.status, .headers = {}, .body = ErrorBody(error)};
+std::string ErrorBody(const ApiError& error, Family family) {
+  using Json = nlohmann::ordered_json;
+  Json body;
+  if (family == Family::kOllama) {
+    body["error"] = error.message;
+  } else if (family == Family::kAnthropic) {
+    body = {{"type", "error"}, {"error", {{"type", AnthropicTypeOf(error.status)}, {"message", error.message}}}};
+  } else {
+    body["error"] = {{"message", error.message}, {"type", TypeOf(error.status)}, {"param", nullptr}, {"code", nullptr}};
+    if (error.param) body["error"]["param"] = *error.param;
+    if (error.code) body["error"]["code"] = *error.code;
+  }
+  return body.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+http::Response ToResponse(const ApiError& error, Family family) {
+  http::Response response{.status = error.status, .headers = {}, .body = ErrorBody(error, family)};
   if (error.retry_after) response.headers.emplace_back("Retry-After", std::to_string(*error.retry_after));
   return response;
 }
 
-}  // namespace bakestone::openai
+}  // namespace bakestone::api

@@ -10,12 +10,11 @@
 
 #include "engine/chat.h"
 #include "engine/test_engine.h"
-#include "server/openai/answer.h"
-#include "server/openai/service.h"
 #include "server/server.h"
 #include "server/test_client.h"
+#include "server/test_router.h"
 
-namespace bakestone::openai {
+namespace bakestone {
 namespace {
 
 using namespace std::chrono_literals;
@@ -23,104 +22,15 @@ using ::testing::HasSubstr;
 using bakestone::testing::BodyOf;
 using bakestone::testing::EnginePlug;
 using bakestone::testing::Get;
-using bakestone::testing::MakeTestAdapter;
+using bakestone::testing::Json;
 using bakestone::testing::MakeTestEngine;
 using bakestone::testing::Post;
 using bakestone::testing::RawClient;
-using bakestone::testing::SharedTestModel;
+using bakestone::testing::Recorder;
+using bakestone::testing::RouterTest;
 using bakestone::testing::StatusOf;
 
-// Keeps what a handler says.
-class Recorder : public http::Responder {
- public:
-  void Send(http::Response response) override { Add(std::move(response), true); }
-  void Begin(http::Response head, std::string) override { Add(std::move(head), false); }
-  void Write(std::string bytes) override {
-    std::lock_guard lock(mutex_);
-    response_.body += bytes;
-  }
-  void End() override { Add(std::nullopt, true); }
-  void OnDisconnect(std::function<void()> callback) override {
-    std::lock_guard lock(mutex_);
-    on_disconnect_ = std::move(callback);
-  }
-  void Leave() { on_disconnect_(); }
-  http::Response Wait() {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(done_.wait_for(lock, 300s, [&] { return ended_; }));
-    return response_;
-  }
-
- private:
-  void Add(std::optional<http::Response> response, bool end) {
-    std::lock_guard lock(mutex_);
-    EXPECT_FALSE(ended_);
-    if (response) response_ = std::move(*response);
-    ended_ = end;
-    done_.notify_all();
-  }
-  std::mutex mutex_;
-  std::condition_variable done_;
-  http::Response response_;
-  bool ended_ = false;
-  std::function<void()> on_disconnect_;
-};
-
-class OpenAiTest : public ::testing::Test {
- protected:
-  explicit OpenAiTest(EngineOptions options = {})
-      : engine_(MakeTestEngine(options)),
-        adapter_(MakeTestAdapter(SharedTestModel()->config, {Site::kQ, Site::kV, Site::kDown}, 4, 3)),
-        service_({{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}}, 60s) {}
-
-  http::Response Call(const std::string& method, const std::string& path, const std::string& body = "") {
-    const auto recorder = std::make_shared<Recorder>();
-    http::Request request;
-    request.method = method;
-    request.path = path;
-    request.body = body;
-    service_.Handle(request, recorder);
-    return recorder->Wait();
-  }
-  Json Ok(const std::string& path, const Json& body) {
-    const http::Response response = Call("POST", path, body.dump());
-    EXPECT_EQ(response.status, 200) << response.body;
-    return Json::parse(response.body);
-  }
-  // The error's body, after checking status and form.
-  Json Refused(int status, const std::string& path, const std::string& body) {
-    const http::Response response = Call("POST", path, body);
-    EXPECT_EQ(response.status, status) << body << " -> " << response.body;
-    const Json json = Json::parse(response.body, nullptr, false);
-    for (const char* key : {"message", "type", "param", "code"}) {
-      EXPECT_TRUE(json.is_object() && json["error"].contains(key)) << response.body;
-    }
-    return json.is_object() ? json["error"] : Json();
-  }
-  static Json ChatBody(int max_tokens = 8) {
-    return {{"model", "base"}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
-            {"max_tokens", max_tokens}, {"temperature", 0}, {"ignore_eos", true}};
-  }
-  // The data of each server-sent event.
-  static std::vector<std::string> Frames(const std::string& stream) {
-    std::vector<std::string> frames;
-    for (size_t at = 0; at < stream.size();) {
-      const size_t end = stream.find("\n\n", at);
-      EXPECT_NE(end, std::string::npos);
-      const std::string frame = stream.substr(at, end - at);
-      EXPECT_TRUE(frame.starts_with("data: ")) << frame;
-      frames.push_back(frame.substr(6));
-      at = end + 2;
-    }
-    return frames;
-  }
-
-  std::shared_ptr<Engine> engine_;
-  std::shared_ptr<const Adapter> adapter_;
-  Service service_;
-};
-
-TEST_F(OpenAiTest, ModelsListsBaseAndAdapters) {
+TEST_F(RouterTest, ModelsListsBaseAndAdapters) {
   const Json json = Json::parse(Call("GET", "/v1/models").body);
   EXPECT_EQ(json["object"], "list");
   ASSERT_EQ(json["data"].size(), 2u);
@@ -131,7 +41,7 @@ TEST_F(OpenAiTest, ModelsListsBaseAndAdapters) {
   EXPECT_EQ(Call("GET", "/v1/models/none").status, 404);
 }
 
-TEST_F(OpenAiTest, ChatAnswersWithMessageAndUsage) {
+TEST_F(RouterTest, ChatAnswersWithMessageAndUsage) {
   const Json json = Ok("/v1/chat/completions", ChatBody());
   EXPECT_EQ(json["object"], "chat.completion");
   EXPECT_EQ(json["model"], "base");
@@ -144,7 +54,7 @@ TEST_F(OpenAiTest, ChatAnswersWithMessageAndUsage) {
   EXPECT_EQ(json["usage"]["total_tokens"], json["usage"]["prompt_tokens"].get<int>() + 8);
 }
 
-TEST_F(OpenAiTest, PredictionChangesTheUsageAndNothingElse) {
+TEST_F(RouterTest, PredictionChangesTheUsageAndNothingElse) {
   Json body = ChatBody(24);
   const Json plain = Ok("/v1/chat/completions", body);
   EXPECT_FALSE(plain["usage"].contains("completion_tokens_details"));
@@ -159,7 +69,7 @@ TEST_F(OpenAiTest, PredictionChangesTheUsageAndNothingElse) {
   EXPECT_EQ(off["usage"]["completion_tokens_details"]["rejected_prediction_tokens"], 0);
 }
 
-TEST_F(OpenAiTest, AdapterIsChosenByModelName) {
+TEST_F(RouterTest, AdapterIsChosenByModelName) {
   Json body = ChatBody(24);
   const Json base = Ok("/v1/chat/completions", body);
   body["model"] = "tuned";
@@ -169,7 +79,7 @@ TEST_F(OpenAiTest, AdapterIsChosenByModelName) {
   EXPECT_EQ(Refused(404, "/v1/chat/completions", R"({"model": "other", "messages": []})")["code"], "model_not_found");
 }
 
-TEST_F(OpenAiTest, StreamHasTheFramesThatClientsDependOn) {
+TEST_F(RouterTest, StreamHasTheFramesThatClientsDependOn) {
   Json body = ChatBody(20);
   const Json whole = Ok("/v1/chat/completions", body);
   body["stream"] = true;
@@ -206,7 +116,7 @@ TEST_F(OpenAiTest, StreamHasTheFramesThatClientsDependOn) {
   EXPECT_EQ(text[1], text[0]);  // greedy
 }
 
-TEST_F(OpenAiTest, SeedMakesSamplingRepeatAndChoicesDiffer) {
+TEST_F(RouterTest, SeedMakesSamplingRepeatAndChoicesDiffer) {
   Json body = ChatBody(16);
   body["temperature"] = 2;
   body["n"] = 3;
@@ -217,7 +127,7 @@ TEST_F(OpenAiTest, SeedMakesSamplingRepeatAndChoicesDiffer) {
   EXPECT_EQ(first["choices"][2]["index"], 2);
 }
 
-TEST_F(OpenAiTest, ChatLogprobsCarryBytes) {
+TEST_F(RouterTest, ChatLogprobsCarryBytes) {
   Json body = ChatBody(4);
   body["logprobs"] = true;
   body["top_logprobs"] = 3;
@@ -230,7 +140,7 @@ TEST_F(OpenAiTest, ChatLogprobsCarryBytes) {
   EXPECT_TRUE(content[0]["bytes"].is_array());
 }
 
-TEST_F(OpenAiTest, StopStringsEndTheAnswer) {
+TEST_F(RouterTest, StopStringsEndTheAnswer) {
   Json body = ChatBody(30);
   body["logit_bias"] = {{std::to_string(bakestone::testing::kTestFirstByte + 'x'), 100}};
   body["stop"] = Json::array({"never", "xxx"});
@@ -239,7 +149,7 @@ TEST_F(OpenAiTest, StopStringsEndTheAnswer) {
   EXPECT_EQ(json["choices"][0]["message"]["content"], "");
 }
 
-TEST_F(OpenAiTest, ContentPartsAndDeveloperRoleAreRead) {
+TEST_F(RouterTest, ContentPartsAndDeveloperRoleAreRead) {
   Json body = ChatBody();
   body["messages"] = Json::array({{{"role", "developer"}, {"content", "be short"}},
                                   {{"role", "user"}, {"content", Json::array({{{"type", "text"}, {"text", "hel"}},
@@ -250,7 +160,7 @@ TEST_F(OpenAiTest, ContentPartsAndDeveloperRoleAreRead) {
   EXPECT_EQ(Ok("/v1/chat/completions", body)["choices"], Ok("/v1/chat/completions", plain)["choices"]);
 }
 
-TEST_F(OpenAiTest, HarnessGetsLogprobsOfPromptAndOneToken) {
+TEST_F(RouterTest, HarnessGetsLogprobsOfPromptAndOneToken) {
   const std::vector<int32_t> ids = bakestone::testing::TextTokens("the cat sat");
   const Json json = Ok("/v1/completions", {{"model", "base"}, {"prompt", Json::array({ids, ids})}, {"echo", true},
                                            {"logprobs", 1}, {"max_tokens", 1}, {"temperature", 0}, {"seed", 1234}});
@@ -274,7 +184,7 @@ TEST_F(OpenAiTest, HarnessGetsLogprobsOfPromptAndOneToken) {
   EXPECT_EQ(last.size(), 1u);  // the greedy token is the argmax
 }
 
-TEST_F(OpenAiTest, CompletionPromptsComeInFourForms) {
+TEST_F(RouterTest, CompletionPromptsComeInFourForms) {
   const auto ids = bakestone::testing::TextTokens("hello");
   const auto texts = [&](const Json& prompt) {
     std::vector<std::string> result;
@@ -290,7 +200,7 @@ TEST_F(OpenAiTest, CompletionPromptsComeInFourForms) {
   EXPECT_EQ(texts(Json::array({ids})), one);
 }
 
-TEST_F(OpenAiTest, CompletionStreamAddsUpToTheWhole) {
+TEST_F(RouterTest, CompletionStreamAddsUpToTheWhole) {
   Json body = {{"model", "base"}, {"prompt", "hello"}, {"temperature", 0}, {"echo", true}, {"ignore_eos", true}};
   const Json whole = Ok("/v1/completions", body);
   body["stream"] = true;
@@ -301,7 +211,7 @@ TEST_F(OpenAiTest, CompletionStreamAddsUpToTheWhole) {
   EXPECT_EQ(text, whole["choices"][0]["text"]);
 }
 
-TEST_F(OpenAiTest, FieldsOutOfRangeAreNamed) {
+TEST_F(RouterTest, FieldsOutOfRangeAreNamed) {
   const std::pair<const char*, Json> cases[] = {
       {"temperature", -0.1}, {"temperature", 2.1}, {"temperature", "hot"}, {"top_p", 1.5}, {"top_k", -2},
       {"min_p", 2}, {"n", 0}, {"n", 17}, {"n", 1.5}, {"max_tokens", 0}, {"max_tokens", -1},
@@ -326,27 +236,7 @@ TEST_F(OpenAiTest, FieldsOutOfRangeAreNamed) {
   }
 }
 
-TEST_F(OpenAiTest, WhatWouldChangeTheAnswerIsRefusedByName) {
-  const std::pair<const char*, Json> cases[] = {
-      {"tools", Json::array({{{"type", "function"}}})}, {"tool_choice", "auto"},
-      {"response_format", {{"type", "json_object"}}}, {"functions", Json::array({1})}, {"reasoning_effort", "high"},
-      {"modalities", Json::array({"audio"})}, {"made_up_field", 1}};
-  for (const auto& [name, value] : cases) {
-    Json body = ChatBody();
-    body[name] = value;
-    const Json error = Refused(400, "/v1/chat/completions", body.dump());
-    EXPECT_EQ(error["param"], name);
-    EXPECT_EQ(error["code"], "unsupported_parameter");
-  }
-  Json fine = ChatBody();
-  fine["response_format"] = {{"type", "text"}};
-  fine["tools"] = Json::array();
-  fine["user"] = "somebody";
-  fine["seed"] = nullptr;
-  EXPECT_EQ(Call("POST", "/v1/chat/completions", fine.dump()).status, 200);
-}
-
-TEST_F(OpenAiTest, TooLongForTheContextSaysSo) {
+TEST_F(RouterTest, TooLongForTheContextSaysSo) {
   Json body = ChatBody();
   body["max_tokens"] = 100'000;
   EXPECT_EQ(Refused(400, "/v1/chat/completions", body.dump())["code"], "context_length_exceeded");
@@ -355,7 +245,7 @@ TEST_F(OpenAiTest, TooLongForTheContextSaysSo) {
   EXPECT_EQ(Refused(400, "/v1/chat/completions", body.dump())["code"], "context_length_exceeded");
 }
 
-TEST_F(OpenAiTest, BodiesThatAreNotJsonAreRefused) {
+TEST_F(RouterTest, BodiesThatAreNotJsonAreRefused) {
   std::string deep(100'000, '[');
   const std::string cases[] = {"", "{", "[]", "null", "\"x\"", "{\"model\": \"\xff\xfe\"}", "{\"a\": 1e999}", "{\"a\": NaN}",
                                deep, "{\"a\": " + deep, "{\"model\": \"\\ud800\"}", "{} {}", std::string("{\0}", 3)};
@@ -366,14 +256,14 @@ TEST_F(OpenAiTest, BodiesThatAreNotJsonAreRefused) {
   }
 }
 
-TEST_F(OpenAiTest, UnknownPathsAndMethods) {
+TEST_F(RouterTest, UnknownPathsAndMethods) {
   EXPECT_EQ(Call("GET", "/").status, 404);
   EXPECT_EQ(Call("GET", "/v1/chat/completions").status, 405);
   EXPECT_EQ(Call("DELETE", "/v1/models").status, 405);
   EXPECT_EQ(Call("OPTIONS", "/v1/chat/completions").status, 405);
 }
 
-TEST_F(OpenAiTest, TokenizerRoutesInvertEachOther) {
+TEST_F(RouterTest, TokenizerRoutesInvertEachOther) {
   const Json tokens = Ok("/tokenize", {{"prompt", "the h\xC3\xA9 \xE2\x82\xAC"}, {"add_special_tokens", false}});
   EXPECT_EQ(tokens["count"], tokens["tokens"].size());
   EXPECT_EQ(Ok("/detokenize", {{"tokens", tokens["tokens"]}})["prompt"], "the h\xC3\xA9 \xE2\x82\xAC");
@@ -382,7 +272,7 @@ TEST_F(OpenAiTest, TokenizerRoutesInvertEachOther) {
   EXPECT_THAT(info["chat_template"].get<std::string>(), HasSubstr("<|im_start|>"));
 }
 
-TEST_F(OpenAiTest, HealthFollowsTheEngine) {
+TEST_F(RouterTest, HealthFollowsTheEngine) {
   EXPECT_EQ(Call("GET", "/health").status, 200);
   engine_->Drain(0s);
   const http::Response response = Call("GET", "/health");
@@ -393,9 +283,9 @@ TEST_F(OpenAiTest, HealthFollowsTheEngine) {
   EXPECT_THAT(refused.headers, ::testing::Contains(::testing::Pair("Retry-After", ::testing::_)));
 }
 
-class SmallQueueTest : public OpenAiTest {
+class SmallQueueTest : public RouterTest {
  protected:
-  SmallQueueTest() : OpenAiTest({.max_running = 1, .max_queued_requests = 1}) {}
+  SmallQueueTest() : RouterTest({.max_running = 1, .max_queued_requests = 1}) {}
 };
 
 TEST_F(SmallQueueTest, FullQueueGets429AndDepartedClientsMakeRoom) {
@@ -406,7 +296,7 @@ TEST_F(SmallQueueTest, FullQueueGets429AndDepartedClientsMakeRoom) {
     request.method = "POST";
     request.path = "/v1/chat/completions";
     request.body = body.dump();
-    service_.Handle(request, recorders.back());
+    router_.Handle(request, recorders.back());
   };
   EnginePlug plug(*engine_);
   post(ChatBody(1900));
@@ -420,7 +310,7 @@ TEST_F(SmallQueueTest, FullQueueGets429AndDepartedClientsMakeRoom) {
   EXPECT_EQ(Call("POST", "/v1/chat/completions", ChatBody().dump()).status, 200);
 }
 
-class ServerTest : public OpenAiTest {
+class ServerTest : public RouterTest {
  protected:
   std::unique_ptr<Server> Start() {
     return std::make_unique<Server>(ServerOptions{.port = 0},
@@ -515,4 +405,4 @@ TEST(Server, NeedsModelsWithDifferentNames) {
 }
 
 }  // namespace
-}  // namespace bakestone::openai
+}  // namespace bakestone

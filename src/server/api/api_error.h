@@ -1,4 +1,6 @@
-// Errors in the form that OpenAI's clients read: {"error": {message, type, param, code}}, all four.
+// What is wrong with a request, and how each family of clients wants to hear it: OpenAI's
+// {"error": {message, type, param, code}}, all four; Anthropic's {"type": "error", "error": {type, message}};
+// Ollama's {"error": message}.
 #pragma once
 
 #include <exception>
@@ -9,7 +11,7 @@
 #include "base/error.h"
 #include "server/http/message.h"
 
-namespace bakestone::openai {
+namespace bakestone::api {
 
 struct ApiError : std::exception {
   int status = 400;
@@ -29,7 +31,10 @@ struct ApiError : std::exception {
 // What a lower layer's error means to a client.
 ApiError FromError(const Error& error);
 
-std::string ErrorBody(const ApiError& error);  // the JSON
-http::Response ToResponse(const ApiError& error);
+enum class Family { kOpenAi, kAnthropic, kOllama };
+Family FamilyOf(std::string_view path);
 
-}  // namespace bakestone::openai
+std::string ErrorBody(const ApiError& error, Family family);  // the JSON
+http::Response ToResponse(const ApiError& error, Family family);
+
+}  // namespace bakestone::api

@@ -1,12 +1,12 @@
-#include "server/openai/fields.h"
+#include "server/api/fields.h"
 
 #include <cmath>
 
 #include <fmt/format.h>
 
-#include "server/openai/api_error.h"
+#include "server/api/api_error.h"
 
-namespace bakestone::openai {
+namespace bakestone::api {
 namespace {
 
 // Counts brackets outside strings: the parser itself needs no stack, but what reads its result may.
@@ -53,6 +53,14 @@ Json ParseBody(const std::string& body) {
   return json;
 }
 
+void Fields::Bad(const std::string& name, const std::string& message) const {
+  BadField(Param(name), fmt::format("{}{}: {}", where_, name, message));
+}
+
+void Fields::Unsupported(const std::string& name, const std::string& message) const {
+  UnsupportedField(Param(name), fmt::format("{}{}: {}", where_, name, message));
+}
+
 const Json* Fields::Find(const std::string& name) {
   read_.insert(name);
   const auto found = object_.find(name);
@@ -64,7 +72,7 @@ std::optional<double> Fields::Number(const std::string& name, double least, doub
   if (!value) return std::nullopt;
   const double number = value->is_number() ? value->get<double>() : NAN;
   if (!(number >= least && number <= most)) {
-    BadField(name, fmt::format("{}: expected a number from {} to {}, found {}", name, least, most, Shown(*value)));
+    Bad(name, fmt::format("expected a number from {} to {}, found {}", least, most, Shown(*value)));
   }
   return number;
 }
@@ -75,7 +83,7 @@ std::optional<int64_t> Fields::Integer(const std::string& name, int64_t least, i
   const bool fits = value->is_number_integer() &&
                     !(value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{INT64_MAX});
   if (!fits || value->get<int64_t>() < least || value->get<int64_t>() > most) {
-    BadField(name, fmt::format("{}: expected an integer from {} to {}, found {}", name, least, most, Shown(*value)));
+    Bad(name, fmt::format("expected an integer from {} to {}, found {}", least, most, Shown(*value)));
   }
   return value->get<int64_t>();
 }
@@ -83,20 +91,20 @@ std::optional<int64_t> Fields::Integer(const std::string& name, int64_t least, i
 std::optional<bool> Fields::Bool(const std::string& name) {
   const Json* value = Find(name);
   if (!value) return std::nullopt;
-  if (!value->is_boolean()) BadField(name, fmt::format("{}: expected true or false, found {}", name, Shown(*value)));
+  if (!value->is_boolean()) Bad(name, fmt::format("expected true or false, found {}", Shown(*value)));
   return value->get<bool>();
 }
 
 std::optional<std::string> Fields::String(const std::string& name) {
   const Json* value = Find(name);
   if (!value) return std::nullopt;
-  if (!value->is_string()) BadField(name, fmt::format("{}: expected a string, found {}", name, Shown(*value)));
+  if (!value->is_string()) Bad(name, fmt::format("expected a string, found {}", Shown(*value)));
   return value->get<std::string>();
 }
 
 std::string Fields::RequiredString(const std::string& name) {
   auto value = String(name);
-  if (!value) BadField(name, fmt::format("{}: this field is required", name));
+  if (!value) Bad(name, "this field is required");
   return *value;
 }
 
@@ -105,15 +113,20 @@ std::vector<std::string> Fields::Strings(const std::string& name, size_t most) {
   if (!value) return {};
   if (value->is_string()) return {value->get<std::string>()};
   if (!value->is_array() || value->size() > most) {
-    BadField(name, fmt::format("{}: expected a string or a list of at most {} strings, found {}", name, most,
-                               Shown(*value)));
+    Bad(name, fmt::format("expected a string or a list of at most {} strings, found {}", most, Shown(*value)));
   }
   std::vector<std::string> strings;
   for (const Json& item : *value) {
-    if (!item.is_string()) BadField(name, fmt::format("{}: expected strings, found {}", name, Shown(item)));
+    if (!item.is_string()) Bad(name, fmt::format("expected strings, found {}", Shown(item)));
     strings.push_back(item.get<std::string>());
   }
   return strings;
+}
+
+const Json* Fields::Object(const std::string& name) {
+  const Json* value = Find(name);
+  if (value && !value->is_object()) Bad(name, fmt::format("expected an object, found {}", Shown(*value)));
+  return value;
 }
 
 void Fields::Ignore(std::initializer_list<const char*> names) {
@@ -123,17 +136,17 @@ void Fields::Ignore(std::initializer_list<const char*> names) {
 void Fields::Only(const std::string& name, const Json& value, std::string_view reason) {
   const Json* found = Find(name);
   if (!found || *found == value) return;
-  UnsupportedField(name, fmt::format("{}: {} (only {} is accepted), found {}", name, reason, value.dump(),
-                                     Shown(*found)));
+  Unsupported(name, fmt::format("{} (only {} is accepted), found {}", reason, value.dump(), Shown(*found)));
 }
 
 void Fields::Finish() const {
   for (const auto& item : object_.items()) {
     if (!read_.contains(item.key())) {
-      UnsupportedField(item.key(), fmt::format("{}: this field is not known here; it is refused because ignoring "
-                                               "it could change the answer", Shown(item.key())));
+      const std::string shown = Shown(item.key());
+      UnsupportedField(Param(item.key()), fmt::format("{}{}: this field is not known here; it is refused because "
+                                                      "ignoring it could change the answer", where_, shown));
     }
   }
 }
 
-}  // namespace bakestone::openai
+}  // namespace bakestone::api

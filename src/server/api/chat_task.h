@@ -1,0 +1,47 @@
+// A conversation that wants a reply, whatever API it came by: the families' parsers fill a ChatTask, and
+// PrepareChat makes of it what the engine takes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/request.h"
+#include "server/api/fields.h"
+#include "server/api/model_registry.h"
+#include "text/dialog/reply_parser.h"
+
+namespace bakestone::api {
+
+struct ToolChoice {
+  enum Kind { kAuto, kNone, kRequired, kNamed } kind = kAuto;
+  std::string name = {};  // kNamed
+};
+
+struct ChatTask {
+  Json messages = Json::array();       // as dialog::AdaptMessages takes them
+  Json tools = Json::array();          // [{type: "function", function: {name, description, parameters, strict}}]
+  ToolChoice tool_choice = {};
+  bool parallel_calls = true;          // false: the reply ends with its first call
+  std::optional<std::string> effort = {};  // "none", "low"...: how much to reason
+  Json variables = Json::object();     // further ones of the template, from the client
+  bool continue_last = false;          // the last message is the beginning of the reply
+  int64_t n = 1;
+  GenerationRequest request = {};      // without prompt and adapter
+};
+
+struct PreparedChat {
+  std::vector<GenerationRequest> requests;  // one a choice, without sinks
+  dialog::ReplyParserOptions parsing;
+  bool one_call = false;                    // the reply ends with its first call
+};
+
+// Throws ApiError or Error naming the field: no chat template, a conversation that the template refuses, tools
+// that the model cannot be offered.
+PreparedChat PrepareChat(const ModelEntry& model, const ChatTask& task);
+
+// A function's name as every API allows it.
+bool IsToolName(const std::string& name);
+
+}  // namespace bakestone::api

@@ -1,0 +1,34 @@
+#include "server/openai/models.h"
+
+#include "server/api/answer.h"
+
+namespace bakestone::openai {
+namespace {
+
+using api::Json;
+
+Json ModelJson(const api::ModelEntry& entry) {
+  Json json;
+  json["id"] = entry.served.id;
+  json["object"] = "model";
+  json["created"] = entry.created;
+  json["owned_by"] = "local";
+  json["parent"] = entry.served.parent.empty() ? Json(nullptr) : Json(entry.served.parent);
+  json["max_model_len"] = entry.engine().max_context();
+  json["fingerprint"] = entry.fingerprint;
+  return json;
+}
+
+}  // namespace
+
+void HandleModels(const api::ModelRegistry& models, const http::Request&, std::shared_ptr<http::Responder> responder) {
+  Json data = Json::array();
+  for (const api::ModelPtr& entry : models.List()) data.push_back(ModelJson(*entry));
+  responder->Send({.headers = {}, .body = api::Dump({{"object", "list"}, {"data", std::move(data)}})});
+}
+
+void HandleModel(const api::ModelRegistry& models, const std::string& id, http::Responder& responder) {
+  responder.Send({.headers = {}, .body = api::Dump(ModelJson(*models.Select(id)))});
+}
+
+}  // namespace bakestone::openai

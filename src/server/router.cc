@@ -1,0 +1,133 @@
+#include "server/router.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "server/api/answer.h"
+#include "server/api/api_error.h"
+#include "server/openai/chat.h"
+#include "server/openai/completions.h"
+#include "server/openai/models.h"
+#include "server/openai/tokenizer_routes.h"
+
+namespace bakestone {
+namespace {
+
+using api::ApiError;
+using ResponderPtr = std::shared_ptr<http::Responder>;
+using HandlerFunction = void (*)(const api::ModelRegistry&, const http::Request&, ResponderPtr);
+
+struct Route {
+  const char *method, *path;
+  HandlerFunction handler;
+  bool generates = false;  // refused when the queue is full, before its body is read
+};
+
+constexpr Route kRoutes[] = {
+    {"GET", "/v1/models", openai::HandleModels},
+    {"POST", "/v1/chat/completions", openai::HandleChat, true},
+    {"POST", "/v1/completions", openai::HandleCompletion, true},
+    {"GET", "/tokenizer_info", openai::HandleTokenizerInfo},
+    {"POST", "/tokenize", openai::HandleTokenize},
+    {"POST", "/detokenize", openai::HandleDetokenize},
+};
+constexpr std::string_view kModelsPrefix = "/v1/models/";
+
+int RetryAfter(const EngineMetrics& metrics) {
+  // About how long until a few of those that wait are done, from what was finished so far.
+  const double each = metrics.finished > 0 ? metrics.busy_seconds / static_cast<double>(metrics.finished) : 1;
+  return static_cast<int>(std::clamp(each * static_cast<double>(metrics.waiting) / 4, 1.0, 60.0));
+}
+
+[[noreturn]] void WrongMethod(const http::Request& request, std::string_view expected) {
+  api::Fail(405, fmt::format("{} expects {}, not {}", request.path, expected, request.method), "method_not_allowed");
+}
+
+}  // namespace
+
+Router::Router(std::vector<ServedModel> models, std::chrono::seconds stuck_after)
+    : models_(std::move(models)), stuck_after_(stuck_after) {}
+
+void Router::Handle(const http::Request& request, ResponderPtr responder) const {
+  const api::Family family = api::FamilyOf(request.path);
+  try {
+    Dispatch(request, responder);
+  } catch (const ApiError& error) {
+    responder->Send(ToResponse(error, family));
+  } catch (const Error& error) {
+    ApiError api = api::FromError(error);
+    const auto& engines = models_.engines();
+    const bool draining = std::any_of(engines.begin(), engines.end(), [](const auto& e) { return e->Draining(); });
+    if (error.code() == ErrorCode::kUnavailable && !draining) {
+      api.status = 429;
+      api.code = "queue_full";
+      api.retry_after = RetryAfter(engines.front()->Metrics());
+    }
+    if (api.status >= 500) LogWarning("{} {}: {}", request.method, request.path, error.what());
+    responder->Send(ToResponse(api, family));
+  } catch (const std::exception& error) {
+    LogError("{} {}: {}", request.method, request.path, error.what());
+    ApiError api;
+    api.status = 500;
+    api.message = "the server failed on this request; its log says why";
+    api.code = "internal_error";
+    responder->Send(ToResponse(api, family));
+  }
+}
+
+void Router::Dispatch(const http::Request& request, ResponderPtr responder) const {
+  if (request.path == "/health") {
+    if (request.method != "GET") WrongMethod(request, "GET");
+    return Health(request, std::move(responder));
+  }
+  const Route* other_method = nullptr;
+  for (const Route& route : kRoutes) {
+    if (request.path != route.path) continue;
+    if (request.method != route.method) {
+      other_method = &route;
+      continue;
+    }
+    if (route.generates) RefuseWhenFull();
+    return route.handler(models_, request, std::move(responder));
+  }
+  if (other_method) WrongMethod(request, other_method->method);
+  if (request.path.starts_with(kModelsPrefix)) {
+    if (request.method != "GET") WrongMethod(request, "GET");
+    return openai::HandleModel(models_, request.path.substr(kModelsPrefix.size()), *responder);
+  }
+  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/completions, /health",
+                             request.path), "not_found");
+}
+
+void Router::RefuseWhenFull() const {
+  for (const auto& engine : models_.engines()) {
+    if (!engine->Draining() && !engine->QueueFull()) return;
+  }
+  const Engine& first = *models_.engines().front();
+  const bool draining = first.Draining();
+  ApiError error;
+  error.status = draining ? 503 : 429;
+  error.message = draining ? "the server is shutting down" : "too many requests are waiting; try again later";
+  error.code = draining ? "unavailable" : "queue_full";
+  error.retry_after = draining ? 5 : RetryAfter(first.Metrics());
+  throw error;
+}
+
+void Router::Health(const http::Request&, ResponderPtr responder) const {
+  std::string status = "ok";
+  int64_t running = 0, waiting = 0;
+  for (const auto& engine : models_.engines()) {
+    const EngineMetrics metrics = engine->Metrics();
+    running += metrics.running;
+    waiting += metrics.waiting;
+    if (metrics.seconds_since_progress > static_cast<double>(stuck_after_.count())) status = "stuck";
+    if (status == "ok" && engine->Draining()) status = "draining";
+  }
+  const api::Json json = {{"status", status}, {"running", running}, {"waiting", waiting}};
+  responder->Send({.status = status == "ok" ? 200 : 503, .headers = {}, .body = api::Dump(json)});
+}
+
+}  // namespace bakestone
