@@ -1,12 +1,10 @@
 #include "model/pack_cache.h"
 
-#include <algorithm>
-#include <chrono>
 #include <utility>
-#include <vector>
 
 #include <fmt/format.h>
 
+#include "base/cache_folder.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -14,15 +12,6 @@ namespace bakestone {
 namespace {
 
 constexpr const char* kExtension = ".panels";
-
-// What a writer that was killed left behind (AtomicFile's temporary names begin with a dot).
-bool IsAbandoned(const std::filesystem::directory_entry& entry) {
-  constexpr auto kOld = std::chrono::hours(24);
-  std::error_code code;
-  const auto written = entry.last_write_time(code);
-  return !code && entry.path().filename().string().starts_with(".") &&
-         std::filesystem::file_time_type::clock::now() - written > kOld;
-}
 
 }  // namespace
 
@@ -60,31 +49,8 @@ std::shared_ptr<const PackedFile> PackCache::OpenOrMake(
   return PackedFile::Open(path, source, memory_);
 }
 
-// Oldest first, until the rest is within the limit; `keep` stays.
 void PackCache::Evict(const std::filesystem::path& keep) const {
-  struct Packed {
-    std::filesystem::file_time_type written;
-    int64_t bytes;
-    std::filesystem::path path;
-  };
-  std::vector<Packed> files;
-  int64_t total = 0;
-  std::error_code code;
-  for (const auto& entry : std::filesystem::directory_iterator(options_.folder, code)) {
-    if (IsAbandoned(entry)) std::filesystem::remove(entry.path(), code);
-    if (entry.path().extension() != kExtension) continue;
-    const auto written = entry.last_write_time(code);
-    const auto bytes = code ? 0 : entry.file_size(code);
-    if (code) continue;  // another process removed it
-    total += static_cast<int64_t>(bytes);
-    if (entry.path() != keep) files.push_back({written, static_cast<int64_t>(bytes), entry.path()});
-  }
-  std::sort(files.begin(), files.end(), [](const Packed& a, const Packed& b) { return a.written < b.written; });
-  for (const Packed& file : files) {
-    if (total <= options_.max_bytes) return;
-    std::filesystem::remove(file.path, code);
-    total -= file.bytes;
-  }
+  TrimFolder(options_.folder, kExtension, options_.max_bytes, keep);
 }
 
 }  // namespace bakestone
