@@ -13,6 +13,16 @@ if(NOT CMAKE_CROSSCOMPILING)
   find_package(Boost 1.81 REQUIRED)
   find_package(CLI11 REQUIRED)
   find_package(CURL REQUIRED)
+  find_package(ZLIB REQUIRED)
+  pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+  # Optional: Arrow's C++ library, as PyPI's pyarrow carries it (tools/setup.sh parquet).
+  if(DEFINED ENV{BAKESTONE_HOME})
+    set(bakestone_home $ENV{BAKESTONE_HOME})
+  else()
+    set(bakestone_home $ENV{HOME}/.local/share/bakestone)
+  endif()
+  find_path(BAKESTONE_ARROW_FOLDER include/parquet/arrow/reader.h NO_DEFAULT_PATH
+    PATHS ${bakestone_home}/pyarrow/pyarrow)
 endif()
 
 if(BAKESTONE_TESTS OR BAKESTONE_BENCH)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Makes fuzz/corpus/gguf and fuzz/corpus/safetensors: small valid files, so that fuzzing starts behind
+"""Makes fuzz/corpus/gguf, safetensors, tokenizer and data: small valid files, so that fuzzing starts behind
 the first checks. Byte by byte with struct and json: needs nothing but Python. No randomness."""
+import gzip
 import json
 import pathlib
 import shutil
@@ -14,6 +15,17 @@ TYPES = [(0, 1, 4), (1, 1, 2), (2, 32, 18), (3, 32, 20), (6, 32, 22), (7, 32, 24
          (10, 256, 84), (11, 256, 110), (12, 256, 144), (13, 256, 176), (14, 256, 210), (20, 32, 18),
          (23, 256, 136), (24, 1, 1), (25, 1, 2), (26, 1, 4), (27, 1, 8), (28, 1, 8), (30, 1, 2),
          (39, 32, 17)]
+
+
+DATA_ROWS = [
+    {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "u"}]},
+                  {"role": "assistant", "content": None, "weight": 1,
+                   "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]}], "tools": [{"name": "f"}]},
+    {"conversations": [{"from": "human", "value": "h"}, {"from": "function_call", "value": "{\"name\": \"f\"}"}]},
+    {"instruction": "i", "input": "", "output": "o", "group": 3},
+    {"prompt": "p", "chosen": "c", "rejected": [{"role": "assistant", "content": "r", "train": False}]},
+    {"text": "DE89 3704 0044 0532 0130 00 and 4111-1111-1111-1111, 12345678Z, caf\u00e9"},
+]
 
 
 def string(text):
@@ -97,6 +109,14 @@ def main():
                                bytes(12)),
             "zero": safetensors({"z": tensor("I64", [0, 3], 0, 0), "u": tensor("U8", [3], 0, 3)},
                                 bytes(3))},
+        # The first byte chooses the file's ending (fuzz/data_fuzz.cc).
+        "data": {
+            "jsonl": b"\0" + b"\n".join(json.dumps(row).encode() for row in DATA_ROWS),
+            "json": b"\1" + json.dumps(DATA_ROWS).encode(),
+            "csv": b"\2prompt,completion\r\n\"a \"\"b\"\"\nc\",d\r\ne,f\r\n",
+            "tsv": b"\3text\tgroup\nCall +55 11 91234-5678\t1\nCPF 529.982.247-25\t2\n",
+            "md": b"\5# T\n\n## One\nMail ana@example.com\n\n## Two\ny\n",
+            "gz": b"\6" + gzip.compress(json.dumps(DATA_ROWS[0]).encode(), mtime=0)},
         # Integers are read from the end: kind, pre-tokenizer, with bytes, tokens...; text from the front.
         "tokenizer": {f"kind{kind}": "ab\\\\<|a|> 12's \u2581\u00e9\U0001f468\u200d".encode() + b"\xff" * 40
                       + bytes([9, 5, 2, 1, 1, 2, 3, 4, 1, 17, kind]) for kind in range(3)},
