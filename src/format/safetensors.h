@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -62,6 +63,10 @@ class SafetensorsWriter {
   // returns. kInvalidArgument for a repeated name or bytes that do not fit the shape.
   void AddTensor(std::string_view name, DType type, std::span<const int64_t> shape,
                  std::span<const uint8_t> data);
+  // The same with bytes that are asked for while writing, once, in the order of the file; they stay valid until
+  // the next are asked for. So a model larger than memory can be written.
+  using Source = std::function<std::span<const uint8_t>()>;
+  void AddTensor(std::string_view name, DType type, std::span<const int64_t> shape, Source source);
   // Writes whole or not at all (base/file.h).
   void Write(const std::filesystem::path& path) const;
   std::string Serialize() const;  // the same bytes, in memory
@@ -71,8 +76,10 @@ class SafetensorsWriter {
     std::string name;
     DType type;
     std::vector<int64_t> shape;
-    std::span<const uint8_t> data;
+    int64_t size;
+    Source source;
   };
+  void WriteTo(const std::function<void(std::span<const uint8_t>)>& sink) const;
   std::string Header(const std::vector<const Tensor*>& order) const;
   std::vector<const Tensor*> Order() const;
 

@@ -35,6 +35,15 @@ void SafetensorsWriter::AddMetadata(std::string_view key, std::string_view value
 
 void SafetensorsWriter::AddTensor(std::string_view name, DType type, std::span<const int64_t> shape,
                                   std::span<const uint8_t> data) {
+  AddTensor(name, type, shape, [data] { return data; });
+  if (data.size() != static_cast<size_t>(tensors_.back().size)) {
+    Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected {} bytes ({}, its shape), found {}",
+          Quote(name), tensors_.back().size, DTypeName(type), data.size());
+  }
+}
+
+void SafetensorsWriter::AddTensor(std::string_view name, DType type, std::span<const int64_t> shape,
+                                  Source source) {
   if (BlockSize(type) != 1) {
     Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected a plain type, found {}",
           Quote(name), DTypeName(type));
@@ -46,12 +55,11 @@ void SafetensorsWriter::AddTensor(std::string_view name, DType type, std::span<c
   for (const int64_t n : shape) {
     if (size) size = n < 0 ? std::nullopt : CheckedMul(*size, n);
   }
-  if (!size || data.size() != static_cast<size_t>(*size)) {
-    Throw(ErrorCode::kInvalidArgument,
-          "safetensors tensor {}: expected {} bytes ({}, its shape), found {}", Quote(name),
-          size ? std::to_string(*size) : "a valid number of", DTypeName(type), data.size());
+  if (!size) {
+    Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected a shape of fewer than 2^63 bytes",
+          Quote(name));
   }
-  tensors_.push_back({std::string(name), type, {shape.begin(), shape.end()}, data});
+  tensors_.push_back({std::string(name), type, {shape.begin(), shape.end()}, *size, std::move(source)});
 }
 
 std::vector<const SafetensorsWriter::Tensor*> SafetensorsWriter::Order() const {
@@ -86,8 +94,8 @@ std::string SafetensorsWriter::Header(const std::vector<const Tensor*>& order) c
     if (json.size() > 1) json += ',';
     json += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
                         JsonString(tensor->name), DTypeName(tensor->type),
-                        fmt::join(tensor->shape, ","), offset, offset + tensor->data.size());
-    offset += tensor->data.size();
+                        fmt::join(tensor->shape, ","), offset, offset + tensor->size);
+    offset += tensor->size;
   }
   json += '}';
   json.resize((json.size() + 7) / 8 * 8, ' ');
@@ -95,20 +103,31 @@ std::string SafetensorsWriter::Header(const std::vector<const Tensor*>& order) c
   return std::string(reinterpret_cast<const char*>(&length), 8) + json;
 }
 
-void SafetensorsWriter::Write(const std::filesystem::path& path) const {
+void SafetensorsWriter::WriteTo(const std::function<void(std::span<const uint8_t>)>& sink) const {
   const auto order = Order();
+  const std::string header = Header(order);
+  sink({reinterpret_cast<const uint8_t*>(header.data()), header.size()});
+  for (const Tensor* tensor : order) {
+    const std::span<const uint8_t> data = tensor->source();
+    if (data.size() != static_cast<size_t>(tensor->size)) {
+      Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected {} bytes while writing, found {}",
+            Quote(tensor->name), tensor->size, data.size());
+    }
+    sink(data);
+  }
+}
+
+void SafetensorsWriter::Write(const std::filesystem::path& path) const {
   AtomicFile file(path);
-  file.Write(Header(order));
-  for (const Tensor* tensor : order) file.Write(tensor->data);
+  WriteTo([&](std::span<const uint8_t> bytes) { file.Write(bytes); });
   file.Commit();
 }
 
 std::string SafetensorsWriter::Serialize() const {
-  const auto order = Order();
-  std::string out = Header(order);
-  for (const Tensor* tensor : order) {
-    out.append(reinterpret_cast<const char*>(tensor->data.data()), tensor->data.size());
-  }
+  std::string out;
+  WriteTo([&](std::span<const uint8_t> bytes) {
+    out.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  });
   return out;
 }
 
