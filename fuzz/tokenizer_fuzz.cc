@@ -67,7 +67,8 @@ TokenizerSpec MakeSpec(FuzzedDataProvider* in) {
   spec.ignore_merges = in->ConsumeBool();
   spec.nfc = in->ConsumeBool();
   spec.add_prefix_space = in->ConsumeBool();
-  spec.add_space_prefix = in->ConsumeBool();
+  spec.space_prefix = static_cast<SpacePrefix>(in->ConsumeIntegralInRange(0, 4));
+  spec.split_user_defined = in->ConsumeBool();
   spec.remove_extra_whitespaces = in->ConsumeBool();
   spec.byte_fallback = in->ConsumeBool();
   if (in->ConsumeBool()) {

@@ -426,6 +426,7 @@ GgufFile GgufFile::Open(const std::filesystem::path& path) {
   MappedFile mapping = MappedFile::Open(path);
   GgufFile file = Parse(mapping.bytes(), path.string());
   file.mapping_ = std::move(mapping);
+  file.OpenParts(path);
   return file;
 }
 

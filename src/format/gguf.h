@@ -68,6 +68,7 @@ struct GgufTensor {
 
 class GgufFile {
  public:
+  // With the other parts of a split model, where the path is its first part.
   static GgufFile Open(const std::filesystem::path& path);
   // Reads bytes that the caller keeps alive; `name` stands for the path in errors.
   static GgufFile Parse(std::span<const uint8_t> bytes, std::string name);
@@ -76,7 +77,10 @@ class GgufFile {
   uint32_t version() const { return version_; }
   uint32_t alignment() const { return alignment_; }
   std::span<const uint8_t> bytes() const { return bytes_; }
-  const MappedFile& mapping() const { return mapping_; }  // empty after Parse
+  // All files; an empty path after Parse.
+  std::vector<std::filesystem::path> paths() const;
+  // These bytes, of a tensor, are not needed soon.
+  void Forget(std::span<const uint8_t> range) const;
 
   // Both in the order of the file.
   std::span<const GgufEntry> metadata() const { return entries_; }
@@ -124,9 +128,11 @@ class GgufFile {
  private:
   friend class GgufParser;
   GgufFile() = default;
+  void OpenParts(const std::filesystem::path& path);
 
   std::string name_;
   MappedFile mapping_;
+  std::vector<MappedFile> parts_;  // after the first
   std::span<const uint8_t> bytes_;
   uint32_t version_ = 0, alignment_ = 32;
   std::vector<GgufEntry> entries_;

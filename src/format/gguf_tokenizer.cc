@@ -97,7 +97,8 @@ TokenizerSpec FromGguf(const GgufFile& file) {
     bos_eos_unk_pad = unigram ? std::array{-1, 1, 2, 0} : std::array{1, 2, 0, -1};
     spec.add_bos = !unigram;
     spec.add_eos = unigram;
-    spec.add_space_prefix = file.GetBool(Key("add_space_prefix"), true);
+    spec.space_prefix = file.GetBool(Key("add_space_prefix"), true) ? SpacePrefix::kAfterSpecial
+                                                                    : SpacePrefix::kNever;
     spec.remove_extra_whitespaces = file.GetBool(Key("remove_extra_whitespaces"), false);
     ReadCharsmap(file, &spec);
   }

@@ -39,6 +39,7 @@ class SafetensorsFile {
   static SafetensorsFile Parse(std::span<const uint8_t> bytes, std::string name);
 
   const std::string& name() const { return name_; }
+  const MappedFile& mapping() const { return mapping_; }  // empty after Parse
   std::span<const SafetensorsTensor> tensors() const { return tensors_; }  // sorted by name
   const SafetensorsTensor* Find(std::string_view tensor_name) const;       // null if absent
   // __metadata__, in the order of the file.

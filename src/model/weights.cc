@@ -151,7 +151,7 @@ class WeightsLoader {
                                       .k = key.k,
                                       .row_map = key.row_map.empty() ? nullptr : key.row_map.data(),
                                       .panel = panel});
-    if (!file_.mapping().bytes().empty()) file_.mapping().Forget(tensor.data);
+    file_.Forget(tensor.data);
     if (writer_ != nullptr) writer_->Add(key, panel);
   }
 

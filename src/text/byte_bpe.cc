@@ -56,7 +56,8 @@ class ByteBpe : public TextModel {
     }
   }
 
-  void Encode(std::string_view fragment, bool after_special, std::vector<int32_t>* ids) const override {
+  void Encode(std::string_view fragment, FragmentPlace place, std::vector<int32_t>* ids) const override {
+    const bool after_special = place != FragmentPlace::kElsewhere;
     std::string changed;
     if (nfc_ && !IsTriviallyNfc(fragment)) fragment = changed = ToNfc(fragment);
     if (normalized_.empty()) return EncodePlain(fragment, after_special, ids);

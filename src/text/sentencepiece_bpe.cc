@@ -1,7 +1,7 @@
 // SentencePiece BPE: of all neighbouring pairs whose text is a piece, the one of best score is merged
 // first, the leftmost of equals. That is merging by rank with every way to cut a piece in two as a
 // merge, so BpeMerges does it. Symbols are ids of pieces, and from vocab_size on the characters that
-// occur in pieces without being one.
+// occur in pieces without being one. A tokenizer.json gives the merges themselves: the same by their ranks.
 //
 // Text is cut into words where no merge can reach across: before a space that follows a character
 // which no piece has before a space. Exact, and it keeps words short.
@@ -44,12 +44,12 @@ class SentencePieceBpe : public TextModel {
       if (IsPiece(spec, id)) pieces_.Insert(id);
     }
     AddCharacters(spec);
-    AddMerges(spec);
+    spec.merges.empty() ? AddMerges(spec) : AddGivenMerges(spec);
     IndexWords(spec);
   }
 
-  void Encode(std::string_view fragment, bool after_special, std::vector<int32_t>* ids) const override {
-    const std::string text = text_.Normalize(fragment, after_special);
+  void Encode(std::string_view fragment, FragmentPlace place, std::vector<int32_t>* ids) const override {
+    const std::string text = text_.Normalize(fragment, place);
     bool unknown = false;
     size_t begin = 0;
     const auto flush = [&](size_t end) {
@@ -130,6 +130,20 @@ class SentencePieceBpe : public TextModel {
       ranks[static_cast<size_t>(order[i])] = rank;
     }
     return ranks;
+  }
+
+  // Those of a tokenizer.json, as they are.
+  void AddGivenMerges(const TokenizerSpec& spec) {
+    merges_ = BpeMerges(spec.merges.size());
+    for (size_t i = 0; i < spec.merges.size(); ++i) {
+      const auto& [left, right] = spec.merges[i];
+      const int32_t a = pieces_.Find(left), b = pieces_.Find(right), result = pieces_.Find(left + right);
+      if (a < 0 || b < 0 || result < 0) {
+        Throw(ErrorCode::kCorrupt, "{}: merges[{}] '{}' + '{}': expected pieces of the vocabulary", spec.source,
+              i, ToValidUtf8(left), ToValidUtf8(right));
+      }
+      merges_.Add(a, b, {static_cast<uint32_t>(i), result});
+    }
   }
 
   void AddMerges(const TokenizerSpec& spec) {

@@ -7,14 +7,14 @@ namespace bakestone {
 SentencePieceText::SentencePieceText(const TokenizerSpec& spec, const Vocabulary& vocabulary)
     : vocabulary_(vocabulary),
       charsmap_(spec.source, spec.precompiled_charsmap),
-      space_prefix_(spec.add_space_prefix),
+      space_prefix_(spec.space_prefix),
       squeeze_(spec.remove_extra_whitespaces),
       bytes_(spec.byte_fallback && vocabulary.has_byte_tokens),
       // A model whose unknown token also ends a turn: text must not be able to do that.
       unk_(spec.unk >= 0 && spec.types[static_cast<size_t>(spec.unk)] == TokenType::kUnknown ? spec.unk
                                                                                              : -1) {
   for (int32_t id = 0; id < vocabulary.texts.size(); ++id) {
-    if (spec.types[static_cast<size_t>(id)] != TokenType::kUserDefined) continue;
+    if (spec.types[static_cast<size_t>(id)] != TokenType::kUserDefined || spec.split_user_defined) continue;
     const std::string_view text = vocabulary.texts[id];
     raw_user_defined_.Add(text, id, false, {});
     std::string spelled;
@@ -34,7 +34,19 @@ SentencePieceText::Part SentencePieceText::NormalizePrefix(std::string_view text
   return {text.substr(0, static_cast<size_t>(length)), static_cast<size_t>(length)};
 }
 
-std::string SentencePieceText::Normalize(std::string_view text, bool after_special) const {
+bool SentencePieceText::Prefixed(std::string_view text, FragmentPlace place) const {
+  const bool spaced = text.starts_with(' ') || text.starts_with(kSpacePiece);
+  switch (space_prefix_) {
+    case SpacePrefix::kNever: return false;
+    case SpacePrefix::kAfterSpecial: return place != FragmentPlace::kElsewhere;
+    case SpacePrefix::kFirst: return place == FragmentPlace::kFirst && !spaced;
+    case SpacePrefix::kEveryPiece: return true;
+    case SpacePrefix::kEveryUnspacedPiece: return !spaced;
+  }
+  return false;
+}
+
+std::string SentencePieceText::Normalize(std::string_view text, FragmentPlace place) const {
   std::string out;
   while (squeeze_ && !text.empty()) {
     const Part part = NormalizePrefix(text);
@@ -43,7 +55,7 @@ std::string SentencePieceText::Normalize(std::string_view text, bool after_speci
   }
   if (text.empty()) return out;
   out.reserve(text.size() + text.size() / 2);
-  if (space_prefix_ && after_special) out.append(kSpacePiece);
+  if (Prefixed(text, place)) out.append(kSpacePiece);
   bool after_space = squeeze_;
   while (!text.empty()) {
     Part part = NormalizePrefix(text);

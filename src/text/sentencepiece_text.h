@@ -20,7 +20,7 @@ class SentencePieceText {
   SentencePieceText(const TokenizerSpec& spec, const Vocabulary& vocabulary);
 
   // Valid UTF-8 whatever the input: invalid bytes become U+FFFD, one each.
-  std::string Normalize(std::string_view text, bool after_special) const;
+  std::string Normalize(std::string_view text, FragmentPlace place) const;
 
   // User-defined pieces, spelled as normalized text spells them.
   const AddedTokens& user_defined() const { return user_defined_; }
@@ -42,7 +42,10 @@ class SentencePieceText {
   Charsmap charsmap_;
   AddedTokens raw_user_defined_;  // as the file spells them
   AddedTokens user_defined_;
-  bool space_prefix_, squeeze_, bytes_;
+  bool Prefixed(std::string_view text, FragmentPlace place) const;
+
+  SpacePrefix space_prefix_;
+  bool squeeze_, bytes_;
   int32_t unk_;
 };
 

@@ -21,11 +21,13 @@ struct Vocabulary {
   bool has_byte_tokens = false;  // SentencePiece: at least one
 };
 
+// What stands before a fragment.
+enum class FragmentPlace : uint8_t { kFirst /* nothing */, kAfterSpecial /* a control token */, kElsewhere };
+
 class TextModel {
  public:
   virtual ~TextModel() = default;
-  // after_special: the fragment opens the text or follows a control token.
-  virtual void Encode(std::string_view fragment, bool after_special,
+  virtual void Encode(std::string_view fragment, FragmentPlace place,
                       std::vector<int32_t>* ids) const = 0;
 };
 

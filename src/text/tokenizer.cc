@@ -37,8 +37,9 @@ AddedTokens FindAdded(const TokenizerSpec& spec) {
   AddedTokens added;
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const bool control = spec.types[i] == TokenType::kControl;
-    const bool user_defined = spec.types[i] == TokenType::kUserDefined &&
-                              spec.kind == TokenizerKind::kByteBpe && !flags[i].normalized;
+    const bool before_model = spec.split_user_defined ||
+                              (spec.kind == TokenizerKind::kByteBpe && !flags[i].normalized);
+    const bool user_defined = spec.types[i] == TokenType::kUserDefined && before_model;
     if (control || user_defined) {
       added.Add(spec.tokens[i], static_cast<int32_t>(i), control, flags[i]);
     }
@@ -94,17 +95,21 @@ std::vector<int32_t> Tokenizer::Encode(std::span<const TextSegment> segments, bo
 
   std::vector<int32_t> ids;
   ids.reserve(total / 4 + 4);
-  bool after_special = true;
+  FragmentPlace place = FragmentPlace::kFirst;
   for (size_t at = 0; at < text.size();) {
     const auto match = impl_->added.Next(text, at, stretches);
     const size_t end = match ? match->begin : text.size();
     if (end > at) {
-      impl_->model->Encode(text.substr(at, end - at), after_special, &ids);
-      after_special = false;
+      impl_->model->Encode(text.substr(at, end - at), place, &ids);
+      place = FragmentPlace::kElsewhere;
     }
     if (!match) break;
     ids.push_back(match->id);
-    after_special = after_special || IsControl(match->id);
+    if (IsControl(match->id)) {
+      place = FragmentPlace::kAfterSpecial;
+    } else if (spec_.split_user_defined) {
+      place = FragmentPlace::kElsewhere;
+    }
     at = match->end;
   }
   if (add_special && spec_.add_bos && (ids.empty() || ids.front() != spec_.bos)) {
@@ -126,7 +131,8 @@ void Tokenizer::AppendBytes(int32_t id, const DecodeOptions& options, bool* at_s
   if (control && !options.render_special) return;
   std::string_view bytes = impl_->vocabulary.bytes[id];
   const bool prefixed = spec_.kind != TokenizerKind::kByteBpe && options.strip_space_prefix &&
-                        (spec_.add_space_prefix || spec_.remove_extra_whitespaces);
+                        spec_.strips_space &&
+                        (spec_.space_prefix != SpacePrefix::kNever || spec_.remove_extra_whitespaces);
   const TokenType type = Type(id);
   const bool spelled = type == TokenType::kNormal || type == TokenType::kUserDefined ||
                        type == TokenType::kUnused;

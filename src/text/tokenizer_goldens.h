@@ -86,7 +86,7 @@ inline TokenizerSpec Spec(const std::filesystem::path& source_root, const std::s
   spec.unk = json.value("unk", -1);
   spec.nfc = json.value("nfc", false);
   spec.ignore_merges = json.value("ignore_merges", false);
-  spec.add_space_prefix = json.value("add_space_prefix", true);
+  if (!json.value("add_space_prefix", true)) spec.space_prefix = SpacePrefix::kNever;
   spec.remove_extra_whitespaces = json.value("remove_extra_whitespaces", false);
   spec.byte_fallback = json.value("byte_fallback", true);
   const auto charsmap = Folder(source_root) / (name + ".charsmap");

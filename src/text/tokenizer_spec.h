@@ -35,6 +35,15 @@ struct AddedTokenFlags {
   bool normalized = false;   // kUserDefined only: matched after normalization instead of before
 };
 
+// Where a SentencePiece kind puts the space that stands before a text ("dummy prefix").
+enum class SpacePrefix : uint8_t {
+  kNever,
+  kAfterSpecial,        // at the start and after a control token (SentencePiece's files, llama.cpp)
+  kFirst,               // at the start, unless there is one (tokenizer.json's Metaspace, "first")
+  kEveryPiece,          // before each stretch between added tokens (Prepend)
+  kEveryUnspacedPiece,  // the same, unless it begins with one (Metaspace, "always")
+};
+
 struct TokenizerSpec {
   std::string source = "tokenizer";  // opens every error message: the file's name
   TokenizerKind kind = TokenizerKind::kByteBpe;
@@ -48,7 +57,8 @@ struct TokenizerSpec {
   std::vector<std::string> tokens;  // [vocab_size], in the vocabulary's own spelling ("Ġthe", "▁the")
   std::vector<float> scores;        // [vocab_size] for SentencePiece kinds, else empty
   std::vector<TokenType> types;     // [vocab_size], or empty: all kNormal
-  std::vector<std::pair<std::string, std::string>> merges;  // kByteBpe, best first
+  // Best first. kByteBpe always has them; kSentencePieceBpe, where not empty, merges by them instead of scores.
+  std::vector<std::pair<std::string, std::string>> merges;
   std::vector<AddedTokenFlags> added;                       // only the tokens whose flags are not the defaults
 
   int32_t bos = -1, eos = -1, eot = -1, eom = -1, unk = -1, pad = -1;  // -1: the model has none
@@ -61,7 +71,9 @@ struct TokenizerSpec {
   bool add_prefix_space = false;  // kByteBpe: a space before text that has none (RoBERTa)
 
   // SentencePiece kinds.
-  bool add_space_prefix = true;  // "dummy prefix": at the start of the text and after a special token
+  SpacePrefix space_prefix = SpacePrefix::kAfterSpecial;
+  bool strips_space = true;         // decoding takes a leading space away, where the prefix may have put it
+  bool split_user_defined = false;  // text is cut at user-defined tokens before it is normalized (tokenizer.json)
   bool remove_extra_whitespaces = false;
   bool byte_fallback = true;               // where the vocabulary has byte tokens
   std::vector<uint8_t> precompiled_charsmap;  // SentencePiece's normalizer; empty: identity

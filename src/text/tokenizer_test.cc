@@ -177,14 +177,14 @@ TEST(Tokenizer, SentencePieceSpacePrefixRules) {
   EXPECT_THAT(Tokenizer(spec).Encode(""), ElementsAre(1));
   EXPECT_EQ(Tokenizer(spec).Decode(std::vector<int32_t>{1, space_a, space_a}), "a a");
   EXPECT_EQ(Tokenizer(spec).Decode(std::vector<int32_t>{space_a}, {.strip_space_prefix = false}), " a");
-  spec.add_space_prefix = false;
+  spec.space_prefix = SpacePrefix::kNever;
   EXPECT_THAT(Tokenizer(spec).Encode("a"), ElementsAre(1, a));
   EXPECT_EQ(Tokenizer(spec).Decode(std::vector<int32_t>{space_a}), " a");
 }
 
 TEST(Tokenizer, UnusedPiecesBecomeTheirHalves) {
   TokenizerSpec spec = SmallSentencePiece();
-  spec.add_space_prefix = false;
+  spec.space_prefix = SpacePrefix::kNever;
   const int32_t ab = 3 + 256 + 1, abab = 3 + 256 + 3;
   EXPECT_THAT(Tokenizer(spec).Encode("abab"), ElementsAre(1, abab));
   spec.types[abab] = TokenType::kUnused;

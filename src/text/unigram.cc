@@ -34,8 +34,8 @@ class Unigram : public TextModel {
     unknown_score_ = min_score - kUnknownPenalty;
   }
 
-  void Encode(std::string_view fragment, bool after_special, std::vector<int32_t>* ids) const override {
-    const std::string text = text_.Normalize(fragment, after_special);
+  void Encode(std::string_view fragment, FragmentPlace place, std::vector<int32_t>* ids) const override {
+    const std::string text = text_.Normalize(fragment, place);
     const std::vector<Best> best = Search(text);
     std::vector<std::pair<uint32_t, int32_t>> path;  // begin, id; last first
     for (size_t at = text.size(); at > 0; at = static_cast<size_t>(best[at].begin)) {

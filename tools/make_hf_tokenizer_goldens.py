@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Makes tests/data/hf_tokenizer/: small files of the kinds of tokenizer.json that models bring, and what PyPI's
+`tokenizers` makes of the lines of tests/data/tokenizer/corpus.jsonl (every STEPth that is UTF-8).
+
+  NAME.json   the tokenizer
+  NAME.model  or SentencePiece's own file, with that package's ids alone
+  NAME.ids    a line a text: ids as plain text | ids with special tokens parsed and put around | FNV-1a 64 of the
+              latter's decoding, specials rendered. Ids are as in make_tokenizer_goldens.py.
+
+Run: python3 tools/make_hf_tokenizer_goldens.py. Versions: Python 3.11, tokenizers 0.23.3,
+sentencepiece 0.2.3.
+"""
+import io
+import json
+import pathlib
+
+import sentencepiece
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+import make_tokenizer_goldens as made
+
+STEP = 8
+VOCAB = 700
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OUT = ROOT / "tests" / "data" / "hf_tokenizer"
+MARK = "\u2581"
+BYTES = [f"<0x{b:02X}>" for b in range(256)]
+
+
+def corpus():
+    lines = [json.loads(l) for l in (ROOT / "tests/data/tokenizer/corpus.jsonl").read_text().split("\n")[:-1]]
+    return [l for l in lines if isinstance(l, str)]
+
+
+def fnv(text):
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return f"{value:016x}"
+
+
+def write(name, tok, lines):
+    tok.save(str(OUT / f"{name}.json"), pretty=False)
+    rows = []
+    for index, line in enumerate(lines[::STEP]):
+        tok.encode_special_tokens = True
+        plain = tok.encode(line, add_special_tokens=False).ids
+        tok.encode_special_tokens = False
+        parsed = tok.encode(line).ids
+        text = tok.decode(parsed, skip_special_tokens=False)
+        # Ours strips the space that is put first from the text alone, theirs from whatever comes first.
+        rows.append(f"{made.ids_text(plain, STEP * index)} | {made.ids_text(parsed, STEP * index)} | {fnv(text)}")
+    (OUT / f"{name}.ids").write_text("\n".join(rows) + "\n")
+    print(name, tok.get_vocab_size())
+
+
+def train(lines, pre, alphabet=(), size=VOCAB):
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre
+    trained.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=size, initial_alphabet=list(alphabet),
+                                                           show_progress=False))
+    model = json.loads(trained.to_str())["model"]
+    return list(model["vocab"]), [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
+
+
+def byte_level(lines, pre, normalizer=None, ignore_merges=False, post=None, added=()):
+    tokens, merges = train(lines, pre, pre_tokenizers.ByteLevel.alphabet())
+    if ignore_merges:
+        tokens += [t for t in ("Ġbakery", "Ġharina", "priceless") if t not in tokens]
+    tok = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=ignore_merges))
+    tok.pre_tokenizer, tok.decoder = pre, decoders.ByteLevel()
+    if normalizer:
+        tok.normalizer = normalizer
+    tok.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in made.CONTROL])
+    tok.add_tokens(list(added))
+    if post:
+        tok.post_processor = post(tok)
+    return tok
+
+
+def bos(tok):
+    begin = made.CONTROL[0]
+    template = processors.TemplateProcessing(single=f"{begin} $A", pair=f"{begin} $A {begin} $B",
+                                             special_tokens=[(begin, tok.token_to_id(begin))])
+    return processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
+
+
+def spaced(lines, normalizer=None, pre=None, decoder=None, ends=True, added=()):
+    """BPE over characters with byte fallback: Llama 2's and Gemma's kind."""
+    marked = [l for l in lines if set(l) <= set("".join(made.SENTENCES[:20] + made.CODE))]
+    pieces, merges = train(marked, pre_tokenizers.Metaspace(prepend_scheme="always", split=True), size=VOCAB - 259)
+    tokens = ["<unk>", "<s>", "</s>"] + BYTES + pieces
+    tok = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges, byte_fallback=True, fuse_unk=True,
+                               unk_token="<unk>"))
+    if normalizer:
+        tok.normalizer = normalizer
+    if pre:
+        tok.pre_tokenizer = pre
+    tok.decoder = decoder
+    tok.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<s>", "</s>")])
+    tok.add_tokens(list(added))
+    if ends:
+        tok.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> $B", special_tokens=[("<s>", 1), ("</s>", 2)])
+    return tok
+
+
+def sentencepiece_model(name, lines, **options):
+    common = set("".join(made.SENTENCES + made.CODE))
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([l for l in lines if set(l) <= common]), model_writer=model, minloglevel=2,
+        num_threads=1, **options)
+    (OUT / f"{name}.model").write_bytes(model.getvalue())
+    sp = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    rows = [made.ids_text(sp.encode(line), STEP * i) for i, line in enumerate(lines[::STEP])]
+    (OUT / f"{name}.ids").write_text("\n".join(rows) + "\n")
+    print(name, sp.get_piece_size())
+
+
+def main():
+    OUT.mkdir(parents=True, exist_ok=True)
+    lines = corpus()
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    sequence = lambda *steps: pre_tokenizers.Sequence(list(steps))
+    write("gpt2", byte_level(lines, gpt2), lines)
+    write("starcoder", byte_level(lines, sequence(pre_tokenizers.Digits(individual_digits=True), gpt2)), lines)
+    write("llama3", byte_level(lines, made.by_pattern(made.LLAMA3), ignore_merges=True, post=bos), lines)
+    write("qwen", byte_level(lines, made.by_pattern(made.QWEN2), normalizers.NFC(), added=[
+        AddedToken("<tool_call>", normalized=False), AddedToken("baker", single_word=True, normalized=True),
+        AddedToken("[MASK]", lstrip=True, normalized=False)]), lines)
+    write("gpt4o", byte_level(lines, made.by_pattern(made.GPT4O)), lines)
+    write("punctuation", byte_level(lines, sequence(
+        pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.Digits(individual_digits=False),
+        pre_tokenizers.Split(Regex("[0-9]{3}"), "isolated"), gpt2)), lines)
+    mark = normalizers.Replace(" ", MARK)
+    llama = decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse(),
+                               decoders.Strip(" ", 1, 0)])
+    write("llama2", spaced(lines, normalizers.Sequence([normalizers.Prepend(MARK), mark]), decoder=llama), lines)
+    write("metaspace", spaced(lines, pre=pre_tokenizers.Metaspace(prepend_scheme="first", split=False), decoder=llama,
+                              ends=False), lines)
+    gemma = decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    write("gemma", spaced(lines, mark, pre_tokenizers.Split(" ", "merged_with_previous"), gemma, ends=False, added=[
+        AddedToken("\n\n", normalized=False), AddedToken("<unused0>", normalized=False)]), lines)
+    sentencepiece_model("sp_bpe", lines, model_type="bpe", vocab_size=900, byte_fallback=True, character_coverage=0.99,
+                        normalization_rule_name="identity", remove_extra_whitespaces=False)
+    sentencepiece_model("sp_unigram", lines, model_type="unigram", vocab_size=700, character_coverage=0.99, bos_id=-1,
+                        normalization_rule_name="identity")
+
+
+if __name__ == "__main__":
+    main()
