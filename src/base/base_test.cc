@@ -1,3 +1,5 @@
+#include <time.h>
+
 #include <atomic>
 #include <chrono>
 #include <cfenv>
@@ -5,12 +7,12 @@
 #include <fstream>
 #include <numeric>
 #include <thread>
-#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
 
 #include "base/checked.h"
+#include "base/control_groups.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash_memory.h"
@@ -185,6 +187,53 @@ TEST(MeasureStart, SaysWhatWentWrong) {
   EXPECT_THAT(message("/bin/sh", {"-c", "true"}), testing::HasSubstr("found none"));
 }
 
+// A file and the folders it lies in.
+void Put(const std::filesystem::path& path, const std::string& text) {
+  std::filesystem::create_directories(path.parent_path());
+  std::ofstream(path) << text;
+}
+
+TEST(ControlGroups, TakeTheLeastOfAllGroupsAboveOne) {
+  const auto folder = TestFolder("groups");
+  Put(folder / "self", "0::/outer/inner\n");
+  Put(folder / "fs" / "cpu.max", "max 100000\n");
+  Put(folder / "fs/outer" / "cpu.max", "150000 100000\n");
+  Put(folder / "fs/outer/inner" / "cpu.max", "400000 100000\n");
+  Put(folder / "fs/outer" / "memory.max", "max\n");
+  Put(folder / "fs/outer/inner" / "memory.max", "1000\n");
+  Put(folder / "fs/outer/inner" / "memory.current", "700\n");
+  Put(folder / "fs/outer/inner" / "memory.stat", "anon 500\ninactive_file 150\n");
+  const ControlGroups groups(folder / "fs", folder / "self");
+  EXPECT_EQ(groups.cpu_quota(), 1.5);
+  ASSERT_TRUE(groups.memory());
+  EXPECT_EQ(groups.memory()->limit, 1000);
+  EXPECT_EQ(groups.memory()->available, 450);
+}
+
+TEST(ControlGroups, ReadTheFirstVersionToo) {
+  const auto folder = TestFolder("groups1");
+  Put(folder / "self", "8:pids:/x\n4:memory:/docker/7\n3:cpu,cpuacct:/docker/7\n0::/\n");
+  Put(folder / "fs/cpu" / "cpu.cfs_quota_us", "50000\n");  // a container sees its group as the root
+  Put(folder / "fs/cpu" / "cpu.cfs_period_us", "100000\n");
+  Put(folder / "fs/memory" / "memory.limit_in_bytes", "9223372036854771712\n");
+  Put(folder / "fs/memory/docker/7" / "memory.limit_in_bytes", "5000\n");
+  Put(folder / "fs/memory/docker/7" / "memory.usage_in_bytes", "9000\n");
+  const ControlGroups groups(folder / "fs", folder / "self");
+  EXPECT_EQ(groups.cpu_quota(), 0.5);
+  ASSERT_TRUE(groups.memory());
+  EXPECT_EQ(groups.memory()->available, 0);
+}
+
+TEST(ControlGroups, AreNoLimitWhereThereAreNone) {
+  const auto folder = TestFolder("groups0");
+  Put(folder / "self", "0::/\nnonsense\n3:cpu:/../..\n");
+  Put(folder / "fs/cpu" / "cpu.cfs_quota_us", "-1\n");
+  Put(folder / "fs/cpu" / "cpu.cfs_period_us", "100000\n");
+  EXPECT_FALSE(ControlGroups(folder / "fs", folder / "self").cpu_quota());
+  EXPECT_FALSE(ControlGroups(folder / "fs", folder / "self").memory());
+  EXPECT_FALSE(ControlGroups(folder / "fs", folder / "missing").cpu_quota());
+}
+
 TEST(MemoryProbe, MeasuresSomething) {
   ThreadPool pool(2);
   EXPECT_GT(MemoryProbe(1 << 20).ReadBandwidth(pool), 0);
@@ -251,6 +300,22 @@ TEST(ThreadPool, FarMoreThreadsThanCoresFinish) {
     pool.ParallelFor(100, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
   }
   EXPECT_EQ(sum, 500 * 4950);
+}
+
+// Processor time of this process, seconds.
+double ProcessSeconds() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+TEST(ThreadPool, CostsNothingWhenIdle) {
+  ThreadPool pool(4);
+  pool.ParallelFor(64, 1, [](int64_t, int64_t, int) {});
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // they spin for less, then they sleep
+  const double before = ProcessSeconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_LT(ProcessSeconds() - before, 0.01);
 }
 
 TEST(ThreadPool, IdleThreadsHelpTheBusy) {

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <vector>
 
+#include "base/control_groups.h"
 #include "base/thread_pool.h"
 
 namespace bakestone {
@@ -81,12 +82,9 @@ MachineInfo ReadMachine() {
   info.cores = UsableCores();
   info.memory_bytes = MeminfoBytes("MemTotal");
   info.available_bytes = MeminfoBytes("MemAvailable");
-  const auto limit = ReadNumber("/sys/fs/cgroup/memory.max");
-  const auto used = ReadNumber("/sys/fs/cgroup/memory.current");
-  if (limit && *limit < info.memory_bytes) {
-    info.memory_bytes = *limit;
-    info.available_bytes =
-        std::min(info.available_bytes, std::max<int64_t>(0, *limit - used.value_or(0)));
+  if (const auto group = ControlGroups().memory()) {
+    info.memory_bytes = std::min(info.memory_bytes, group->limit);
+    info.available_bytes = std::min(info.available_bytes, group->available);
   }
   return info;
 }

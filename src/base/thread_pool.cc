@@ -4,16 +4,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cfenv>
 #include <cmath>
 #include <condition_variable>
-#include <fstream>
 #include <mutex>
-#include <string>
 #include <thread>
 #include <vector>
 
+#include "base/control_groups.h"
 #include "base/error.h"
 
 #if defined(__x86_64__)
@@ -204,13 +202,8 @@ int UsableCores() {
   cpu_set_t set;
   int cores = 1;
   if (sched_getaffinity(0, sizeof set, &set) == 0) cores = std::max(1, CPU_COUNT(&set));
-  std::ifstream quota_file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (quota_file >> quota >> period && quota != "max" && period > 0) {
-    char* end = nullptr;
-    const double value = std::strtod(quota.c_str(), &end);
-    if (value > 0) cores = std::min(cores, std::max(1, static_cast<int>(std::ceil(value / period))));
+  if (const auto quota = ControlGroups().cpu_quota()) {
+    cores = std::min(cores, std::max(1, static_cast<int>(std::ceil(*quota))));
   }
   return cores;
 }
