@@ -72,15 +72,33 @@ TEST_P(ServeTest, MatMulEqualsReferenceForEveryTypeAndRowCount) {
   }
 }
 
+// Tables have tiles of their own for many rows: whole ones, rows and strips that are left over, and a strip
+// that is not full.
+TEST_P(ServeTest, MatMulOfManyRowsEqualsReference) {
+  for (int i = 0; i < kNumPanelTypes; ++i) {
+    const auto type = static_cast<PanelType>(i);
+    for (const int64_t m : {35, type == PanelType::kQ4_1 || type == PanelType::kQ6_K ? 262 : 64}) {
+      const MatMulCase c{type, m, 67, 2 * testing::SmallK(type)};
+      EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), testing::RunMatMul(Reference(), c)))
+          << testing::PanelTypeName(type) << " rows " << m;
+    }
+  }
+}
+
 TEST_P(ServeTest, MatMulEpiloguesEqualReference) {
   for (const Epilogue epilogue :
        {Epilogue::kStore, Epilogue::kAdd, Epilogue::kAddScaled, Epilogue::kSwiGlu}) {
     for (const PanelType type : {PanelType::kQ4_1, PanelType::kQ4_K, PanelType::kBF16}) {
-      for (const bool exact : {false, true}) {
-        const MatMulCase c{type, 9, 21, testing::SmallK(type), exact, epilogue, true};
-        EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), testing::RunMatMul(Reference(), c)))
-            << testing::PanelTypeName(type) << " epilogue " << static_cast<int>(epilogue);
+      for (const int64_t m : {9, 37}) {
+        for (const bool bias : {false, true}) {
+          const MatMulCase c{type, m, 53, testing::SmallK(type), false, epilogue, bias};
+          EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), testing::RunMatMul(Reference(), c)))
+              << testing::PanelTypeName(type) << " rows " << m << " epilogue " << static_cast<int>(epilogue);
+        }
       }
+      const MatMulCase exact{type, 9, 21, testing::SmallK(type), true, epilogue, true};
+      EXPECT_TRUE(SameBits(testing::RunMatMul(table(), exact), testing::RunMatMul(Reference(), exact)))
+          << testing::PanelTypeName(type) << " exact, epilogue " << static_cast<int>(epilogue);
     }
   }
 }
@@ -102,18 +120,20 @@ TEST_P(ServeTest, MatMulDoesNotSaturateAtExtremes) {
     if (PanelShapeOf(type).block == 2) continue;
     for (const int fill : {0x00, 0x80, 0x7F, 0xFF, 0x08, 0x88}) {
       const int64_t k = testing::SmallK(type);
-      testing::PanelCase c = testing::RandomPanel(type, 16, k, 3);
-      std::memset(c.storage.data(), fill, static_cast<size_t>(PanelShapeOf(type).low) * 1);
-      for (const float sign : {1.0f, -1.0f}) {
-        const std::vector<float> x(static_cast<size_t>(k), sign);
+      testing::PanelCase c = testing::RandomPanel(type, 32, k, 3);
+      const auto quants = static_cast<size_t>(PanelShapeOf(type).low);  // k is one block
+      std::memset(c.storage.data(), fill, quants);
+      std::memset(c.storage.data() + StripBytes(type, k), fill, quants);
+      for (const auto& [rows, sign] : {std::pair(1, 1.0f), {1, -1.0f}, {40, 1.0f}, {40, -1.0f}}) {
+        const std::vector<float> x(static_cast<size_t>(rows * k), sign);
         std::vector<float> y[2];
         for (int t = 0; t < 2; ++t) {
           const KernelTable& kernels = t == 0 ? Reference() : table();
-          const auto a = testing::MakeActivations(kernels, ActTypeOf(type), x, 1, k);
-          y[t].resize(16);
+          const auto a = testing::MakeActivations(kernels, ActTypeOf(type), x, rows, k);
+          y[t].resize(static_cast<size_t>(rows) * 32);
           Buffer<uint8_t> scratch(MatMulScratchBytes(k));
           kernels.serve.matmul[i].run(
-              {a.view, c.panel, {}, nullptr, y[t].data(), 16, Epilogue::kStore, 1}, {0, 1},
+              {a.view, c.panel, {}, nullptr, y[t].data(), 32, Epilogue::kStore, 1}, {0, 2},
               scratch.data());
         }
         EXPECT_TRUE(SameBits(y[1], y[0])) << testing::PanelTypeName(type) << " fill " << fill;

@@ -7,11 +7,15 @@
 namespace bakestone::ops {
 namespace {
 
-// Strips a thread takes at a time: enough products to be worth a fetch of the shared counter, few enough
+// A unit of work is a pair of strips, which kernels like to have (an odd one at the end of a panel apart):
+// how many there are.
+int64_t NumUnits(const Panel& panel) { return (NumStrips(panel.n) + 1) / 2; }
+
+// Units a thread takes at a time: enough products to be worth a fetch of the shared counter, few enough
 // that uneven cores balance; in prefill a weight strip stays in L2 over all rows.
-int64_t StripGrain(int64_t strips, int64_t rows, int threads) {
-  const int64_t share = (strips + 4 * threads - 1) / (4 * threads);
-  return std::max<int64_t>(1, std::min<int64_t>(share, rows >= 8 ? 16 : 64));
+int64_t UnitGrain(int64_t units, int64_t rows, int threads) {
+  const int64_t share = (units + 4 * threads - 1) / (4 * threads);
+  return std::max<int64_t>(1, std::min<int64_t>(share, rows >= 8 ? 8 : 32));
 }
 
 // How rows are split: a few rows a unit in prefill, one when there is one.
@@ -23,18 +27,18 @@ int64_t RowGrain(int64_t rows, int threads) {
 struct Job {
   MatMulArgs args;
   decltype(MatMulKernels::run) run;
-  int64_t first_unit;  // where its strips begin among those of all jobs
+  int64_t first_unit;  // where its units begin among those of all jobs
 };
 
 void RunJobs(Context& context, std::span<const Job> jobs, int64_t units, int64_t rows, int64_t k) {
   if (rows == 0) return;
   context.Reserve(MatMulScratchBytes(k));
-  const int64_t grain = StripGrain(units, rows, context.pool().num_threads());
+  const int64_t grain = UnitGrain(units, rows, context.pool().num_threads());
   context.pool().ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
     for (const Job& job : jobs) {
       const int64_t strips = NumStrips(job.args.panel.n);
-      const Range range{std::max<int64_t>(begin - job.first_unit, 0),
-                        std::min(end - job.first_unit, strips)};
+      const Range range{2 * std::max<int64_t>(begin - job.first_unit, 0),
+                        std::min(2 * (end - job.first_unit), strips)};
       if (range.begin < range.end) job.run(job.args, range, context.scratch(thread));
     }
   });
@@ -146,7 +150,7 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
                     p.panel, {}, p.bias, p.y.data, p.y.stride, epilogue, 1.0f};
     jobs[i].run = Kernel(context, p.panel, precision);
     jobs[i].first_unit = units;
-    units += NumStrips(p.panel.n);
+    units += NumUnits(p.panel);
   }
   RunJobs(context, {jobs, products.size()}, units, x.rows(), x.k());
 }
@@ -159,7 +163,7 @@ void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, c
                  Epilogue::kSwiGlu, 1.0f},
                 Kernel(context, gate, precision),
                 0};
-  RunJobs(context, {&job, 1}, NumStrips(gate.n), x.rows(), x.k());
+  RunJobs(context, {&job, 1}, NumUnits(gate), x.rows(), x.k());
 }
 
 void Lora(Context& context, const QuantizedRows& x, int64_t begin, int64_t count,
@@ -177,13 +181,13 @@ void Lora(Context& context, const QuantizedRows& x, int64_t begin, int64_t count
                    Epilogue::kStore, 1.0f},
                   Kernel(context, lora.a, precision),
                   0};
-  RunJobs(context, {&first, 1}, NumStrips(rank), count, x.k());
+  RunJobs(context, {&first, 1}, NumUnits(lora.a), count, x.k());
   Quantize(context, hidden, types, space.rows, "the inner product of an adapter");
   const Job second{{space.rows.form(types[0]), lora.b, {}, nullptr, y.data, y.stride,
                     Epilogue::kAddScaled, lora.scale},
                    Kernel(context, lora.b, precision),
                    0};
-  RunJobs(context, {&second, 1}, NumStrips(lora.b.n), count, rank);
+  RunJobs(context, {&second, 1}, NumUnits(lora.b), count, rank);
 }
 
 void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,

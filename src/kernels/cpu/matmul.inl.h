@@ -1,5 +1,5 @@
 // Matrix products over one vector class V: V::kRows rows by one strip of 16 outputs at a time; the
-// arithmetic of docs/numerics.md, which does not know about tiles.
+// arithmetic of docs/numerics.md, which does not know about tiles. Many rows: matmul_wide.inl.h.
 #pragma once
 
 #include "kernels/cpu/dequantize.inl.h"
@@ -9,27 +9,6 @@
 
 namespace bakestone {
 namespace {
-
-// Fetches weights ahead of their use: what lies one strip further, as one stream of rising addresses. The
-// planes of a short strip are too many short streams for the hardware's prefetcher, and software streams
-// plane by plane did not help it. On Zen 4, k = 576, weights in memory, GB/s without and with:
-// Q4_1 10 and 25 (1 row), 6 and 11.5 (8 rows, where products are the limit), Q8_0 11 and 20.
-template <PanelType kType>
-struct Ahead {
-  static constexpr int64_t kBytes =  // of 32 k
-      (PanelShapeOf(kType).low + PanelShapeOf(kType).high + PanelShapeOf(kType).side) /
-      Traits<kType>::kShare;
-  const uint8_t* next;
-
-  BAKESTONE_INLINE Ahead(const StripPlanes& planes, int64_t k)
-      : next(planes.low + StripBytes(kType, k)) {}
-  BAKESTONE_INLINE void Fetch(int64_t group) const {
-#pragma GCC unroll 16
-    for (int64_t at = 0; at < kBytes; at += 64) {
-      __builtin_prefetch(next + group * kBytes + at, 0, 3);
-    }
-  }
-};
 
 // A tile: rows [m0, m0 + kR) of x by strip `strip`.
 template <class V, PanelType kType, int kR>
@@ -43,7 +22,7 @@ BAKESTONE_INLINE void TileBlocks32(const Activations& x, const Panel& panel, int
   const float* scale = x.scale + m0 * blocks;
   const float* scaled_sum = x.scaled_sum + m0 * blocks;
   const int16_t* sum = x.sum + m0 * blocks;
-  const Ahead<kType> ahead(planes, x.k);
+  const Ahead<kType> ahead(planes.low, StripBytes(kType, x.k));
   typename V::F a[kR], b[kR];
 #pragma GCC unroll 16
   for (int i = 0; i < kR; ++i) a[i] = b[i] = V::Zero();
@@ -66,12 +45,6 @@ BAKESTONE_INLINE void TileBlocks32(const Activations& x, const Panel& panel, int
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kR; ++i) r[i] = T::kMin ? V::Add(a[i], b[i]) : a[i];
-}
-
-// Two int16 a lane for V::DotPairs.
-template <class V>
-BAKESTONE_INLINE typename V::I Pairs(typename V::I even, typename V::I odd) {
-  return V::OrI(V::AndI(even, V::SetI(0xFFFF)), V::template Shl<16>(odd));
 }
 
 // What 32 k of a super-block bring to the integer sums of one row, with their scales.
@@ -124,7 +97,7 @@ BAKESTONE_INLINE void TileSuperBlocks(const Activations& x, const Panel& panel, 
   const int8_t* q = x.q + m0 * x.stride;
   const float* scale = x.scale + m0 * halves;
   const int16_t* sum = x.sum + m0 * groups;
-  const Ahead<kType> ahead(planes, x.k);
+  const Ahead<kType> ahead(planes.low, StripBytes(kType, x.k));
   typename V::F a[kR], b[kR];
 #pragma GCC unroll 16
   for (int i = 0; i < kR; ++i) a[i] = b[i] = V::Zero();
@@ -313,11 +286,12 @@ void RunRows(const MatMulArgs& args, int64_t strip, StripWeights w, int64_t m0, 
 // Rows that stay in the L2 cache while all strips of the range pass.
 constexpr int64_t kRowBlock = 64;
 
+// Rows [begin, end) by the strips of the range, which are unpacked anew for each tile.
 template <class V, PanelType kType>
-void MatMul(const MatMulArgs& args, Range strips, void*) noexcept {
+void MatMulNarrow(const MatMulArgs& args, Range strips, Range rows) {
   using Tile = ServeTile<V, kType>;
-  for (int64_t m0 = 0; m0 < args.x.rows; m0 += kRowBlock) {
-    const int64_t m1 = m0 + kRowBlock < args.x.rows ? m0 + kRowBlock : args.x.rows;
+  for (int64_t m0 = rows.begin; m0 < rows.end; m0 += kRowBlock) {
+    const int64_t m1 = m0 + kRowBlock < rows.end ? m0 + kRowBlock : rows.end;
     for (int64_t strip = strips.begin; strip < strips.end; ++strip) {
       StripWeights w{Tile::Prepare(args.panel, strip, nullptr), nullptr};
       if (args.epilogue == Epilogue::kSwiGlu) w.up = Tile::Prepare(args.up, strip, nullptr);

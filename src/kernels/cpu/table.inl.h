@@ -3,7 +3,7 @@
 
 #include "kernels/cpu/attention_float.inl.h"
 #include "kernels/cpu/attention_q8.inl.h"
-#include "kernels/cpu/matmul.inl.h"
+#include "kernels/cpu/matmul_wide.inl.h"
 #include "kernels/cpu/rows.inl.h"
 #include "kernels/cpu/write_kv.inl.h"
 #include "kernels/serve_tables.h"

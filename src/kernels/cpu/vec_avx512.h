@@ -18,6 +18,7 @@ struct V512 {
   using B = __m512i;
 
   static constexpr int kRows = 8;       // rows of an integer tile: 8 weight, 8 to 16 sum registers
+  static constexpr int kWideRows = 4;   // rows of a tile of two strips: 8 dot products, 8 or 16 sums
   static constexpr int kPairRows = 6;   // float tile: 6 x 2 even and odd chains and 12 sums are 24
   static constexpr int kPairWidth = 2;
   static constexpr int kByteBias = 128; // 8-bit weights stay unsigned for vpdpbusd
@@ -135,6 +136,16 @@ struct V512 {
     }
     return acc;
   }
+  // Four activations for every lane, in a register: it meets more than one vector of weights, and a memory
+  // operand would be loaded for each.
+  BAKESTONE_INLINE static I LoadWord(const int8_t* a) {
+    int32_t word;
+    __builtin_memcpy(&word, a, 4);
+    I lanes = _mm512_set1_epi32(word);
+    asm("" : "+v"(lanes));
+    return lanes;
+  }
+  BAKESTONE_INLINE static I DotWord(I acc, B w, I a) { return _mm512_dpbusd_epi32(acc, w, a); }
   // acc + the products of int16 pairs with one pair for all lanes.
   BAKESTONE_INLINE static I DotPairs(I acc, I pairs, const int16_t* sums) {
     int32_t word;
