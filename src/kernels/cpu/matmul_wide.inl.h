@@ -132,15 +132,17 @@ template <class V, PanelType kType, class Strip>
 struct FetchAhead {
   const uint8_t *first, *second;
   int64_t lines;  // of each, per step
+  bool far;
 
   FetchAhead(const uint8_t* first_strip, const uint8_t* second_strip, int64_t strip_bytes, int64_t steps)
       : first(first_strip),
         second(second_strip),
-        lines((strip_bytes / 64 + steps - 1) / steps) {}
+        lines((strip_bytes / 64 + steps - 1) / steps),
+        far(strip_bytes >= kFarStrip) {}
   BAKESTONE_INLINE void Step() {
     for (int64_t i = 0; i < lines; ++i, first += 64, second += 64) {
-      __builtin_prefetch(first, 0, 3);
-      __builtin_prefetch(second, 0, 3);
+      FetchLine(first, far);
+      FetchLine(second, far);
     }
   }
 };
