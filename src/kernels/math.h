@@ -23,6 +23,10 @@ constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
 constexpr float kExpP[6] = {0x1p-1f,         0x1.555556p-3f, 0x1.5554eap-5f,
                                       0x1.1110c6p-7f, 0x1.6d431ap-10f, 0x1.a1516ep-13f};
 
+// The least x for which Exp(x) is at least 2^-50, and that for which it is after rounding to bf16: where
+// attention begins to see a probability. Exp rises steadily there (math_test.cc).
+constexpr float kExpVisible = -0x1.154244p+5f, kExpVisibleBF16 = -0x1.154646p+5f;
+
 // x is not NaN.
 BAKESTONE_INLINE float Exp(float x) {
   x = x < kExpMax ? x : kExpMax;

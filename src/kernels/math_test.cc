@@ -36,6 +36,15 @@ TEST(Exp, LimitsAreZeroAndInfinity) {
   EXPECT_EQ(Exp(-0.0f), 1.0f);
 }
 
+// Vector tables compare x with the constants instead of the result with 2^-50.
+TEST(Exp, IsVisibleExactlyFromTheStatedArguments) {
+  constexpr float kTiny = 0x1p-50f, kRoundsToTiny = kTiny * (1 - 0x1p-9f);  // a tie goes to the even 2^-50
+  for (float x = -36; x < -34; x = std::nextafter(x, 0.0f)) {
+    ASSERT_EQ(Exp(x) >= kTiny, x >= kExpVisible) << x;
+    ASSERT_EQ(Exp(x) >= kRoundsToTiny, x >= kExpVisibleBF16) << x;
+  }
+}
+
 TEST(SinCos, AreWithinFourUlpUpToMillions) {
   double worst = 0;
   for (double x = 0; x < 1.1e6; x += 1.7321 + x * 1e-5) {

@@ -13,7 +13,7 @@ struct ElementBF16 {
   static constexpr int64_t kBytes = 2, kLane = 4;  // lane: bytes from one key, or channel, to the next
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return RoundBF16<V>(x); }
   BAKESTONE_INLINE static typename V::F Probability(typename V::F x) {  // x <= 0
-    return RoundBF16<V>(ExpOrZero<V>(x));
+    return ExpOrZeroBF16<V>(x);
   }
   BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t, typename V::F& even,
                                     typename V::F& odd) {
@@ -33,7 +33,7 @@ struct ElementF16 {
   static constexpr int64_t kBytes = 2, kLane = 2;
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
   BAKESTONE_INLINE static typename V::F Probability(typename V::F x) {
-    return V::KeepFrom(ExpOrZero<V>(x), 0x1p-50f);
+    return ExpOrZero<V>(x);
   }
   BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t second, typename V::F& even,
                                     typename V::F& odd) {

@@ -15,7 +15,7 @@ class PagesQ8 {
   using F = typename V::F;
   using Tile = TileRows<V>;
 
-  BAKESTONE_INLINE static F Probability(F x) { return V::KeepFrom(ExpOrZero<V>(x), 0x1p-50f); }
+  BAKESTONE_INLINE static F Probability(F x) { return ExpOrZero<V>(x); }
 
   BAKESTONE_INLINE void Prepare(const Tile& t, ScratchFloats& floats) {
     groups_ = (t.dim + 31) / 32;

@@ -25,10 +25,10 @@ BAKESTONE_INLINE typename V::F Exp(typename V::F x) {
   return V::Mul(V::Mul(e, a), b);
 }
 
-// The same for x <= 0 where a result below 2^-50 becomes zero: 2^n is one factor and never denormal.
+// The bits of exp(x) for x from math::kExpVisibleBF16 to 0, where 2^n is one factor and never denormal;
+// elsewhere anything.
 template <class V>
-BAKESTONE_INLINE typename V::F ExpOrZero(typename V::F x) {
-  x = V::Max(x, V::Set(-60.0f));
+BAKESTONE_INLINE typename V::I VisibleExpBits(typename V::F x) {
   const auto round = V::Set(math::kRound);
   const auto shifted = V::Fma(x, V::Set(math::kLog2E), round);
   const auto n = V::Sub(shifted, round);
@@ -39,7 +39,28 @@ BAKESTONE_INLINE typename V::F ExpOrZero(typename V::F x) {
   for (int i = 4; i >= 0; --i) p = V::Fma(p, r, V::Set(math::kExpP[i]));
   const auto e = V::Add(V::Fma(p, V::Mul(r, r), r), V::Set(1.0f));
   // The low bits of `shifted` are n; what lies above them leaves the word with the shift.
-  return V::OfBits(V::AddI(V::Bits(e), V::template Shl<23>(V::Bits(shifted))));
+  return V::AddI(V::Bits(e), V::template Shl<23>(V::Bits(shifted)));
+}
+
+// exp(x) for x <= 0, zero where that is below 2^-50.
+template <class V>
+BAKESTONE_INLINE typename V::F ExpOrZero(typename V::F x) {
+  return V::OfBits(V::KeepWhere(VisibleExpBits<V>(x), x, math::kExpVisible));
+}
+
+// Nearest bf16, ties to even, as the upper half of each word.
+template <class V>
+BAKESTONE_INLINE typename V::I RoundBitsBF16(typename V::I bits) {
+  const auto odd = V::AndI(V::template ShrU<16>(bits), V::SetI(1));
+  const auto rounded = V::AddI(bits, V::AddI(odd, V::SetI(0x7FFF)));
+  return V::AndI(rounded, V::SetI(static_cast<int32_t>(0xFFFF0000u)));
+}
+
+// exp(x) for x <= 0 rounded to bf16, zero where that is below 2^-50.
+template <class V>
+BAKESTONE_INLINE typename V::F ExpOrZeroBF16(typename V::F x) {
+  const auto rounded = RoundBitsBF16<V>(VisibleExpBits<V>(x));
+  return V::OfBits(V::KeepWhere(rounded, x, math::kExpVisibleBF16));
 }
 
 template <class V>
@@ -51,11 +72,7 @@ BAKESTONE_INLINE typename V::F SwiGlu(typename V::F gate, typename V::F up) {
 // To bf16 (nearest, ties to even) and back, below 2^-50 to zero; x is finite.
 template <class V>
 BAKESTONE_INLINE typename V::F RoundBF16(typename V::F x) {
-  const auto bits = V::Bits(x);
-  const auto odd = V::AndI(V::template ShrU<16>(bits), V::SetI(1));
-  const auto rounded = V::AddI(bits, V::AddI(odd, V::SetI(0x7FFF)));
-  const auto kept = V::AndI(rounded, V::SetI(static_cast<int32_t>(0xFFFF0000u)));
-  return V::KeepFrom(V::OfBits(kept), 0x1p-50f);
+  return V::KeepFrom(V::OfBits(RoundBitsBF16<V>(V::Bits(x))), 0x1p-50f);
 }
 
 }  // namespace

@@ -85,6 +85,11 @@ struct V256 {
     return {_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
             _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};
   }
+  BAKESTONE_INLINE static I KeepWhere(I a, F x, float limit) {
+    const F l = Set(limit);
+    return {_mm256_and_si256(a.lo, _mm256_castps_si256(_mm256_cmp_ps(x.lo, l.lo, _CMP_GE_OQ))),
+            _mm256_and_si256(a.hi, _mm256_castps_si256(_mm256_cmp_ps(x.hi, l.hi, _CMP_GE_OQ)))};
+  }
   BAKESTONE_INLINE static F FirstN(F a, F b, int64_t n) {
     return {_mm256_blendv_ps(b.lo, a.lo, _mm256_castsi256_ps(Mask8(n))),
             _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(Mask8(n - 8)))};

@@ -64,6 +64,10 @@ struct V512 {
   BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a);
   }
+  // a where x >= limit, else 0.
+  BAKESTONE_INLINE static I KeepWhere(I a, F x, float limit) {
+    return _mm512_maskz_mov_epi32(_mm512_cmp_ps_mask(x, Set(limit), _CMP_GE_OQ), a);
+  }
   // The first n lanes of a, the others of b.
   BAKESTONE_INLINE static F FirstN(F a, F b, int64_t n) {
     return _mm512_mask_blend_ps(n <= 0 ? __mmask16{0} : Mask(n), b, a);

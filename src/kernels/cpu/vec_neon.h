@@ -114,6 +114,12 @@ struct V128 {
   BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
     return Make<F>(BAKESTONE_EACH { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), a.v[i], b.v[i]); });
   }
+  BAKESTONE_INLINE static I KeepWhere(I a, F x, float limit) {
+    const float32x4_t least = vdupq_n_f32(limit);
+    return Make<I>(BAKESTONE_EACH {
+      return vandq_s32(a.v[i], vreinterpretq_s32_u32(vcgeq_f32(x.v[i], least)));
+    });
+  }
   BAKESTONE_INLINE static F FirstN(F a, F b, int64_t n) {
     return Make<F>(BAKESTONE_EACH { return vbslq_f32(Mask4(n, i), a.v[i], b.v[i]); });
   }
