@@ -169,25 +169,30 @@ class FloatPages {
 
   template <int kR>
   [[gnu::noinline]] void ScoreRows(const Tile& t, int64_t row, int64_t j0) const {
-    const bool both = t.end[row + kR - 1] > kKvBlock;  // the last row sees the most
+    const int64_t end = t.end[row + kR - 1];  // the last row sees the most
     const uint8_t* page[2];
     page[0] = t.run.k_pages[j0 / kKvBlock] + head_offset_;
-    page[1] = both ? t.run.k_pages[j0 / kKvBlock + 1] + head_offset_ : page[0];
+    page[1] = end > kKvBlock ? t.run.k_pages[j0 / kKvBlock + 1] + head_offset_ : page[0];
     constexpr int kW = V::kPairWidth;
     if constexpr (kW == 2 && kR <= 3) {  // few rows: twice the width keeps as many chains in flight
-      if (both) {
+      if (end > kKvBlock) {
         const uint8_t* keys[4] = {page[0], page[0] + 16 * E::kLane, page[1], page[1] + 16 * E::kLane};
         ScoreVectors<kR, 4>(t, row, keys, 0);
         return;
       }
     }
-    for (int64_t j = 0; j < (both ? kKvStep : kKvBlock); j += 16 * kW) {
+    int64_t j = 0;
+    for (; j + 16 * (kW - 1) < end; j += 16 * kW) {
       const uint8_t* keys[kW];
 #pragma GCC unroll 8
       for (int v = 0; v < kW; ++v) {
         keys[v] = page[j / kKvBlock] + (j % kKvBlock + 16 * v) * E::kLane;
       }
       ScoreVectors<kR, kW>(t, row, keys, j);
+    }
+    for (; j < end; j += 16) {
+      const uint8_t* keys[1] = {page[j / kKvBlock] + j % kKvBlock * E::kLane};
+      ScoreVectors<kR, 1>(t, row, keys, j);
     }
   }
 
@@ -226,26 +231,34 @@ class FloatPages {
       for (int i = 0; i < kR; ++i) any |= sees[i] = t.Sees(row + i, block);
       if (!any && block != 0) continue;
       const uint8_t* page = t.run.v_pages[(j0 + block) / kKvBlock] + head_offset_;
+      // Slots beyond what the last row sees: their probabilities are zero and change no sum.
+      const int64_t seen = t.end[row + kR - 1] - block;
+      const Block at{block, seen < kKvBlock ? (seen + 1) / 2 * 2 : kKvBlock, page};
       constexpr int kW = V::kPairWidth;
       int64_t d = 0;
       if constexpr (kW == 2 && kR <= 3) {
-        for (; d + 64 <= t.dim; d += 64) ValueVectors<kR, 4>(t, row, block, page, d, sees);
+        for (; d + 64 <= t.dim; d += 64) ValueVectors<kR, 4>(t, row, at, d, sees);
       }
-      for (; d + 16 * kW <= t.dim; d += 16 * kW) ValueVectors<kR, kW>(t, row, block, page, d, sees);
-      for (; d + 16 <= t.dim; d += 16) ValueVectors<kR, 1>(t, row, block, page, d, sees);
-      if (d < t.dim) ValueVectors<kR, 1, true>(t, row, block, page, d, sees);
+      for (; d + 16 * kW <= t.dim; d += 16 * kW) ValueVectors<kR, kW>(t, row, at, d, sees);
+      for (; d + 16 <= t.dim; d += 16) ValueVectors<kR, 1>(t, row, at, d, sees);
+      if (d < t.dim) ValueVectors<kR, 1, true>(t, row, at, d, sees);
     }
   }
 
+  struct Block {
+    int64_t begin, slots;  // of the step
+    const uint8_t* page;
+  };
+
   template <int kR, int kW, bool kPart = false>
-  BAKESTONE_INLINE void ValueVectors(const Tile& t, int64_t row, int64_t block, const uint8_t* page,
-                                     int64_t d, const bool (&sees)[kR]) const {
+  BAKESTONE_INLINE void ValueVectors(const Tile& t, int64_t row, const Block& block, int64_t d,
+                                     const bool (&sees)[kR]) const {
     const float* p[kR];
-    for (int i = 0; i < kR; ++i) p[i] = t.scores + (row + i) * kKvStep + block;
+    for (int i = 0; i < kR; ++i) p[i] = t.scores + (row + i) * kKvStep + block.begin;
     const uint8_t* values[kW];
-    for (int v = 0; v < kW; ++v) values[v] = page + (d + 16 * v) * E::kLane;
+    for (int v = 0; v < kW; ++v) values[v] = block.page + (d + 16 * v) * E::kLane;
     F sum[kR][kW];
-    PairSums<V, E, kR, kW, kPart>(p, values, t.dim * E::kBytes, kKvBlock, sum, t.dim - d);
+    PairSums<V, E, kR, kW, kPart>(p, values, t.dim * E::kBytes, block.slots, sum, t.dim - d);
 #pragma GCC unroll 8
     for (int i = 0; i < kR; ++i) {
       float* acc = t.acc + (row + i) * t.width + d;
@@ -253,7 +266,7 @@ class FloatPages {
 #pragma GCC unroll 8
       for (int v = 0; v < kW; ++v) {
         auto sofar = V::Load(acc + 16 * v);
-        if (block == 0) sofar = V::Mul(sofar, rescale);
+        if (block.begin == 0) sofar = V::Mul(sofar, rescale);
         V::Store(acc + 16 * v, sees[i] ? V::Add(sofar, sum[i][v]) : sofar);
       }
     }
