@@ -29,7 +29,7 @@ class PagesQ8 {
       alignas(64) float x[32];
       LoadGroup<V>(t.Query(i / groups_) + d, t.dim - d, x);
       int16_t sum;
-      q_scale_[i] = QuantizeGroup<V, 32, 32>(x, q_ + 32 * i, &sum, &ignored);
+      q_scale_[i] = QuantizeGroup<V>(x, q_ + 32 * i, &sum, &ignored);
       q_bias_[i] = -V::kByteBias * sum;
     }
   }
@@ -107,7 +107,7 @@ class PagesQ8 {
       V::Store(x, V::Mul(V::Load(from), low));
       V::Store(x + 16, V::Mul(V::Load(from + 16), high));
       int16_t sum;
-      dp[i] = QuantizeGroup<V, 32, 32>(x, p[i], &sum, &ignored);
+      dp[i] = QuantizeGroup<V>(x, p[i], &sum, &ignored);
       bias[i] = -V::kByteBias * sum;
     }
     const int64_t row_bytes = groups_ * 32 * 4;

@@ -13,15 +13,12 @@ BAKESTONE_INLINE void SetError(uint32_t* error) {
 
 constexpr int32_t kInfinityBits = 0x7F800000;
 
-// One scale over kN values; sums of kSum values each to `sums`. Returns the scale.
-template <class V, int kN, int kSum>
-BAKESTONE_INLINE float QuantizeGroup(const float* x, int8_t* q, int16_t* sums, uint32_t* error) {
+// One group of 32, as keys, values and queries of attention are quantized. Returns the scale.
+template <class V>
+BAKESTONE_INLINE float QuantizeGroup(const float* x, int8_t* q, int16_t* sum, uint32_t* error) {
   const auto magnitude = V::SetI(0x7FFFFFFF);
-  auto max = V::SetI(0);
-#pragma GCC unroll 8
-  for (int i = 0; i < kN; i += 16) {
-    max = V::MaxI(max, V::AndI(V::Bits(V::Load(x + i)), magnitude));
-  }
+  const auto max = V::MaxI(V::AndI(V::Bits(V::Load(x)), magnitude),
+                           V::AndI(V::Bits(V::Load(x + 16)), magnitude));
   const int32_t max_bits = V::MaxOfI(max);
   const float amax = __builtin_bit_cast(float, max_bits);
   float inverse = 0, scale = 0;
@@ -31,21 +28,67 @@ BAKESTONE_INLINE float QuantizeGroup(const float* x, int8_t* q, int16_t* sums, u
     inverse = 127.0f / amax;
     scale = amax / 127.0f;
   }
-  if (scale == 0) {
-    for (int i = 0; i < kN; i += 16) V::StoreI8(q + i, V::SetI(0));
-    for (int i = 0; i < kN / kSum; ++i) sums[i] = 0;
-    return 0;
-  }
-  auto sum = V::SetI(0);
-#pragma GCC unroll 8
-  for (int i = 0; i < kN; i += 16) {
-    const auto rounded = V::Nearest(V::Mul(V::Load(x + i), V::Set(inverse)));
-    V::StoreI8(q + i, rounded);
-    sum = i % kSum == 0 ? rounded : V::AddI(sum, rounded);
-    if ((i + 16) % kSum == 0) sums[i / kSum] = static_cast<int16_t>(V::SumI(sum));
-  }
+  const auto low = V::Nearest(V::Mul(V::Load(x), V::Set(inverse)));
+  const auto high = V::Nearest(V::Mul(V::Load(x + 16), V::Set(inverse)));
+  V::StoreI8(q, low);
+  V::StoreI8(q + 16, high);
+  *sum = static_cast<int16_t>(V::SumI(V::AddI(low, high)));
   return scale;
 }
+
+// Up to kGroups groups of kN values with a scale each, and their sums of kSum values each: sixteen sums at a
+// time, so that reductions across lanes, divisions and conversions are shared by all of them.
+template <class V, int kN, int kSum>
+struct GroupQuantizer {
+  static constexpr int kGroups = 16 * kSum / kN;
+
+  int count;  // of groups, at most kGroups
+
+  // Writes 127 / amax of each group to inverse and amax / 127 to scale; 0 where amax is tiny.
+  BAKESTONE_INLINE void Scales(const float* x, float* inverse, float* scale, uint32_t* error) const {
+    typename V::I maxima[16];
+    for (auto& max : maxima) max = V::SetI(0);
+#pragma GCC unroll 16
+    for (int g = 0; g < kGroups; ++g) {
+      if (g >= count) break;
+#pragma GCC unroll 8
+      for (int i = 0; i < kN; i += 16) {
+        const auto magnitude = V::AndI(V::Bits(V::Load(x + kN * g + i)), V::SetI(0x7FFFFFFF));
+        maxima[g] = V::MaxI(maxima[g], magnitude);
+      }
+    }
+    const auto amax = V::OfBits(V::MaxOfEach(maxima, count)), steps = V::Set(127.0f);
+    if (V::MaxOfI(V::Bits(amax)) >= kInfinityBits) SetError(error);
+    const auto keep = [&](typename V::F value) __attribute__((always_inline)) {
+      return V::OfBits(V::KeepWhere(V::Bits(value), amax, 0x1p-100f));
+    };
+    V::Store(inverse, keep(V::Div(steps, amax)));
+    V::StoreN(scale, keep(V::Div(amax, steps)), count);
+  }
+
+  // The sums come back too, a lane each.
+  BAKESTONE_INLINE typename V::I Run(const float* x, int8_t* q, float* scale, int16_t* sums,
+                                     uint32_t* error) const {
+    alignas(64) float inverse[16];
+    Scales(x, inverse, scale, error);
+    typename V::I sum[16];
+    for (auto& part : sum) part = V::SetI(0);
+#pragma GCC unroll 16
+    for (int g = 0; g < kGroups; ++g) {
+      if (g >= count) break;
+#pragma GCC unroll 8
+      for (int i = 0; i < kN; i += 16) {
+        const auto rounded = V::Nearest(V::Mul(V::Load(x + kN * g + i), V::Set(inverse[g])));
+        V::StoreI8(q + kN * g + i, rounded);
+        auto& part = sum[(kN * g + i) / kSum];
+        part = V::AddI(part, rounded);
+      }
+    }
+    const auto sum_of_each = V::SumOfEach(sum, count * kN / kSum);
+    V::StoreI16N(sums, sum_of_each, count * kN / kSum);
+    return sum_of_each;
+  }
+};
 
 // The first n of 32 values, then zeros.
 template <class V>
@@ -56,27 +99,31 @@ BAKESTONE_INLINE void LoadGroup(const float* x, int64_t n, float* group) {
 
 template <class V>
 void QuantizeInt8x32(const QuantizeArgs& args, Range rows) noexcept {
+  using Groups = GroupQuantizer<V, 32, 32>;
   const int64_t blocks = args.out.k / 32;
   for (int64_t m = rows.begin; m < rows.end; ++m) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t at = m * blocks + b;
-      const float scale = QuantizeGroup<V, 32, 32>(args.x + m * args.x_stride + 32 * b,
-                                                   args.out.q + m * args.out.stride + 32 * b,
-                                                   args.out.sum + at, args.error);
-      args.out.scale[at] = scale;
-      args.out.scaled_sum[at] = scale * static_cast<float>(args.out.sum[at]);
+    for (int64_t b = 0; b < blocks; b += Groups::kGroups) {
+      const int64_t at = m * blocks + b, left = blocks - b;
+      const int count = static_cast<int>(left < Groups::kGroups ? left : Groups::kGroups);
+      const auto sums = Groups{count}.Run(args.x + m * args.x_stride + 32 * b,
+                                          args.out.q + m * args.out.stride + 32 * b,
+                                          args.out.scale + at, args.out.sum + at, args.error);
+      const auto scaled = V::Mul(V::LoadN(args.out.scale + at, count), V::ToFloat(sums));
+      V::StoreN(args.out.scaled_sum + at, scaled, count);
     }
   }
 }
 
 template <class V>
 void QuantizeInt8x128(const QuantizeArgs& args, Range rows) noexcept {
-  const int64_t blocks = args.out.k / 128;
+  using Groups = GroupQuantizer<V, 128, 16>;
+  const int64_t blocks = args.out.k / 128;  // an even number: k is whole super-blocks
   for (int64_t m = rows.begin; m < rows.end; ++m) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      args.out.scale[m * blocks + b] = QuantizeGroup<V, 128, 16>(
-          args.x + m * args.x_stride + 128 * b, args.out.q + m * args.out.stride + 128 * b,
-          args.out.sum + m * (args.out.k / 16) + 8 * b, args.error);
+    for (int64_t b = 0; b < blocks; b += Groups::kGroups) {
+      Groups{Groups::kGroups}.Run(args.x + m * args.x_stride + 128 * b,
+                                  args.out.q + m * args.out.stride + 128 * b,
+                                  args.out.scale + m * blocks + b,
+                                  args.out.sum + m * (args.out.k / 16) + 8 * b, args.error);
     }
   }
 }

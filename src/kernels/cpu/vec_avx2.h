@@ -169,6 +169,26 @@ struct V256 {
     return _mm_cvtsi128_si32(_mm_max_epi32(b, _mm_shuffle_epi32(b, 0xB1)));
   }
 
+  // Lane i: the greatest lane, or the sum, of v[i], i < n; any number in the others.
+  BAKESTONE_INLINE static I MaxOfEach(const I (&v)[16], int n) {
+    alignas(64) int32_t lanes[16] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = MaxOfI(v[i]);
+    return {_mm256_load_si256(reinterpret_cast<const __m256i*>(lanes)),
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes + 8))};
+  }
+  BAKESTONE_INLINE static I SumOfEach(const I (&v)[16], int n) {
+    alignas(64) int32_t lanes[16] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = SumI(v[i]);
+    return {_mm256_load_si256(reinterpret_cast<const __m256i*>(lanes)),
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes + 8))};
+  }
+  BAKESTONE_INLINE static void StoreI16N(int16_t* p, I x, int64_t n) {
+    alignas(64) int32_t lanes[16];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), x.lo);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes + 8), x.hi);
+    for (int64_t i = 0; i < n; ++i) p[i] = static_cast<int16_t>(lanes[i]);
+  }
+
   BAKESTONE_INLINE static B LoadB(const uint8_t* p) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};

@@ -109,6 +109,18 @@ struct V512 {
   BAKESTONE_INLINE static int32_t SumI(I x) { return _mm512_reduce_add_epi32(x); }
   BAKESTONE_INLINE static int32_t MaxOfI(I x) { return _mm512_reduce_max_epi32(x); }
 
+  // Lane i: the greatest lane, or the sum, of v[i], i < n; any number in the others.
+  BAKESTONE_INLINE static I MaxOfEach(const I (&v)[16], int n) {
+    if (n > 4) return ReduceEach(v, MaxI);
+    alignas(64) int32_t lanes[16] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = MaxOfI(v[i]);
+    return _mm512_load_si512(lanes);
+  }
+  BAKESTONE_INLINE static I SumOfEach(const I (&v)[16], int) { return ReduceEach(v, AddI); }
+  BAKESTONE_INLINE static void StoreI16N(int16_t* p, I x, int64_t n) {
+    _mm512_mask_cvtepi32_storeu_epi16(p, Mask(n), x);
+  }
+
   BAKESTONE_INLINE static B LoadB(const uint8_t* p) { return _mm512_loadu_si512(p); }
   BAKESTONE_INLINE static B SetB(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
   BAKESTONE_INLINE static B AndB(B a, B b) { return _mm512_and_si512(a, b); }
@@ -165,6 +177,30 @@ struct V512 {
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
   }
   BAKESTONE_INLINE static float MaxOf(F x) { return _mm512_reduce_max_ps(x); }
+
+ private:
+  // Sixteen reductions at once: rows are interleaved, and halves of them meet, four times.
+  template <class Op>
+  BAKESTONE_INLINE static I ReduceEach(const I (&v)[16], Op op) {
+    I pairs[8], fours[4], eights[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      pairs[i] = op(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                    _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      fours[i] = op(_mm512_unpacklo_epi64(pairs[2 * i], pairs[2 * i + 1]),
+                    _mm512_unpackhi_epi64(pairs[2 * i], pairs[2 * i + 1]));
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      eights[i] = op(_mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                     _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0xDD));
+    }
+    return op(_mm512_shuffle_i32x4(eights[0], eights[1], 0x88),
+              _mm512_shuffle_i32x4(eights[0], eights[1], 0xDD));
+  }
 };
 
 }  // namespace

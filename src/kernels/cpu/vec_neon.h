@@ -201,6 +201,23 @@ struct V128 {
     return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.v[0], x.v[1]), vmaxq_s32(x.v[2], x.v[3])));
   }
 
+  // Lane i: the greatest lane, or the sum, of v[i], i < n; any number in the others.
+  BAKESTONE_INLINE static I MaxOfEach(const I (&v)[16], int n) {
+    alignas(64) int32_t lanes[16] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = MaxOfI(v[i]);
+    return Make<I>(BAKESTONE_EACH { return vld1q_s32(lanes + 4 * i); });
+  }
+  BAKESTONE_INLINE static I SumOfEach(const I (&v)[16], int n) {
+    alignas(64) int32_t lanes[16] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = SumI(v[i]);
+    return Make<I>(BAKESTONE_EACH { return vld1q_s32(lanes + 4 * i); });
+  }
+  BAKESTONE_INLINE static void StoreI16N(int16_t* p, I x, int64_t n) {
+    alignas(64) int32_t lanes[16];
+    for (int i = 0; i < 4; ++i) vst1q_s32(lanes + 4 * i, x.v[i]);
+    for (int64_t i = 0; i < n; ++i) p[i] = static_cast<int16_t>(lanes[i]);
+  }
+
   BAKESTONE_INLINE static B LoadB(const uint8_t* p) {
     return Make<B>(BAKESTONE_EACH { return vld1q_u8(p + 16 * i); });
   }

@@ -70,7 +70,7 @@ struct WriterQ8 {
     LoadGroup<V>(x, n, group);
     int16_t sum;
     const float scale =
-        QuantizeGroup<V, 32, 32>(group, reinterpret_cast<int8_t*>(q), &sum, error);
+        QuantizeGroup<V>(group, reinterpret_cast<int8_t*>(q), &sum, error);
     for (int64_t i = 0; i < 32; ++i) q[i] ^= 0x80;  // + 128
     return scale;
   }
