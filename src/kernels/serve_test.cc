@@ -16,6 +16,7 @@
 #include "kernels/isa.h"
 #include "kernels/kernel_table.h"
 #include "kernels/math.h"
+#include "kernels/serve_tables.h"
 #include "kernels/test_cases.h"
 #include "tensor/dequantize.h"
 
