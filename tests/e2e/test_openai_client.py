@@ -134,7 +134,8 @@ error = error_of(lambda: client.chat.completions.create(model=model, messages=qu
 check(isinstance(error, openai.BadRequestError) and error.param == "response_format", "unsupported: 400 by name")
 
 # A client that leaves frees its place; a full queue is 429 with Retry-After.
-slow = dict(model=model, messages=question, max_tokens=1000, temperature=1, stream=True,
+# Long enough to run on while a busy machine brings the others.
+slow = dict(model=model, messages=question, max_tokens=5000, temperature=1, stream=True,
             extra_body={"ignore_eos": True})
 streams = [client.chat.completions.create(**slow) for _ in range(4)]
 for stream in streams:
