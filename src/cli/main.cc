@@ -21,6 +21,7 @@ constexpr Verb kVerbs[] = {
     {"bake", "the whole road from one recipe: check, train, measure, export, serve", Bake},
     {"train", "the training stages of a recipe", Train},
     {"eval", "measure a model on texts and questions", Eval},
+    {"quantize", "a model in fewer bits, and what that cost", Quantize},
     {"show", "what a model file is", Show},
     {"tokenize", "text to token ids and back", Tokenize},
     {"template", "render a chat template", Template},

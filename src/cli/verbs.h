@@ -19,6 +19,7 @@ int Bake(const Arguments& arguments);
 int Bench(const Arguments& arguments);
 int Doctor(const Arguments& arguments);
 int Eval(const Arguments& arguments);
+int Quantize(const Arguments& arguments);
 int Run(const Arguments& arguments);
 int Serve(const Arguments& arguments);
 int Show(const Arguments& arguments);

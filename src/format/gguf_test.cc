@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "base/sha256.h"
 #include "format/gguf_writer.h"
@@ -241,9 +242,32 @@ TEST(GgufWriter, RefusesWhatOtherProgramsWouldNotRead) {
   writer.AddTensor("t", DType::kQ8_0, row, data);
   EXPECT_THAT(MessageOf([&] { writer.AddTensor("t", DType::kQ8_0, row, data); }),
               HasSubstr("expected once, found again"));
-  writer.AddTensor("u", DType::kQ8_0, row, std::span(data).first(33));
-  EXPECT_THAT(MessageOf([&] { writer.Serialize(); }),
+  EXPECT_THAT(MessageOf([&] {
+                writer.AddTensor("u", DType::kQ8_0, row, std::span(data).first(33));
+              }),
               HasSubstr("tensor 'u': expected 34 bytes (its shape), found 33"));
+}
+
+TEST(GgufWriter, AsksForATensorPieceByPiece) {
+  std::vector<uint8_t> data(3 * 34);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i);
+  const int64_t ne[] = {32, 3};
+  size_t at = 0;
+  const auto pieces = [&](size_t size) {
+    at = 0;
+    return [&data, &at, size] {
+      const size_t count = std::min(size, data.size() - at);
+      return std::span<const uint8_t>(data).subspan(std::exchange(at, at + count), count);
+    };
+  };
+  GgufWriter whole, cut, short_of, too_long;
+  whole.AddTensor("t", DType::kQ8_0, ne, data);
+  cut.AddTensor("t", DType::kQ8_0, ne, pieces(40));
+  EXPECT_EQ(cut.Serialize(), whole.Serialize());
+  short_of.AddTensor("t", DType::kQ8_0, ne, [] { return std::span<const uint8_t>(); });
+  EXPECT_THAT(MessageOf([&] { short_of.Serialize(); }), HasSubstr("expected 102 bytes (its shape), found 0"));
+  too_long.AddTensor("t", DType::kQ8_0, ne, [&] { return std::span<const uint8_t>(data).first(60); });
+  EXPECT_THAT(MessageOf([&] { too_long.Serialize(); }), HasSubstr("expected 42 bytes (its shape), found 60"));
 }
 
 // Set BAKESTONE_TEST_MODEL to the path of SmolLM2-135M-Instruct.Q4_1.gguf (./test does).

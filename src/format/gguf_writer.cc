@@ -27,6 +27,11 @@ void AppendString(std::string& out, std::string_view text) {
   out.append(text);
 }
 
+[[noreturn]] void RefuseSize(std::string_view name, uint64_t expected, uint64_t found) {
+  Throw(ErrorCode::kInvalidArgument, "GGUF tensor {}: expected {} bytes (its shape), found {}",
+        Quote(name), expected, found);
+}
+
 uint64_t AlignUp(uint64_t value, uint64_t alignment) {
   return (value + alignment - 1) / alignment * alignment;
 }
@@ -182,6 +187,9 @@ void GgufWriter::AddTensor(std::string_view name, DType type, std::span<const in
 void GgufWriter::AddTensor(std::string_view name, DType type, std::span<const int64_t> ne,
                            std::span<const uint8_t> data) {
   AddTensor(name, type, ne, Source([data] { return data; }));
+  if (data.size() != static_cast<size_t>(tensors_.back().size)) {
+    RefuseSize(tensors_.back().name, static_cast<uint64_t>(tensors_.back().size), data.size());
+  }
 }
 
 void GgufWriter::WriteTo(const Sink& sink) const {
@@ -194,13 +202,14 @@ void GgufWriter::WriteTo(const Sink& sink) const {
   header.resize(AlignUp(header.size(), alignment_));
   sink(std::span(reinterpret_cast<const uint8_t*>(header.data()), header.size()));
   for (const Tensor& tensor : tensors_) {
-    const std::span<const uint8_t> data = tensor.source();
-    if (data.size() != static_cast<size_t>(tensor.size)) {
-      Throw(ErrorCode::kInvalidArgument, "GGUF tensor {}: expected {} bytes (its shape), found {}",
-            Quote(tensor.name), tensor.size, data.size());
+    const auto size = static_cast<uint64_t>(tensor.size);
+    for (uint64_t left = size; left > 0;) {
+      const std::span<const uint8_t> piece = tensor.source();
+      if (piece.empty() || piece.size() > left) RefuseSize(tensor.name, left, piece.size());
+      sink(piece);
+      left -= piece.size();
     }
-    sink(data);
-    const std::vector<uint8_t> padding(AlignUp(data.size(), alignment_) - data.size());
+    const std::vector<uint8_t> padding(AlignUp(size, alignment_) - size);
     sink(padding);
   }
 }

@@ -1,6 +1,6 @@
 // Writes GGUF version 3. Metadata and tensors come out in the order of the calls, tensors aligned
-// as `general.alignment` says. Tensor bytes are asked for one tensor at a time while writing, so a
-// model larger than memory can be written. One thread at a time.
+// as `general.alignment` says. Tensor bytes are asked for piece by piece while writing, so a model
+// larger than memory can be written. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -43,17 +43,19 @@ class GgufWriter {
   // Copies a value of another file as it is, nested arrays included.
   void AddValue(std::string_view key, const GgufValue& value);
 
-  // Called once, when the tensor's turn comes; the bytes stay valid until the next call.
+  // Called when the tensor's turn comes, again and again until all its bytes are there; a piece
+  // stays valid until the next call.
   using Source = std::function<std::span<const uint8_t>()>;
   // ne as in GgufTensor: ne[0] is the row length. 1 to 4 dimensions, 1 to 63 bytes of name (what
   // other programs accept), each name once.
   void AddTensor(std::string_view name, DType type, std::span<const int64_t> ne, Source source);
-  // Bytes that the caller keeps alive until Write returns.
+  // Bytes that the caller keeps alive until Write returns; kInvalidArgument if they do not fit the
+  // shape.
   void AddTensor(std::string_view name, DType type, std::span<const int64_t> ne,
                  std::span<const uint8_t> data);
 
-  // Writes whole or not at all (base/file.h). Throws kInvalidArgument when a source gives another
-  // number of bytes than the tensor's shape needs, kIo when the system refuses.
+  // Writes whole or not at all (base/file.h). Throws kInvalidArgument when a source ends early or
+  // gives more bytes than the tensor's shape needs, kIo when the system refuses.
   void Write(const std::filesystem::path& path) const;
   std::string Serialize() const;  // the same bytes, in memory
 

@@ -108,12 +108,15 @@ void SafetensorsWriter::WriteTo(const std::function<void(std::span<const uint8_t
   const std::string header = Header(order);
   sink({reinterpret_cast<const uint8_t*>(header.data()), header.size()});
   for (const Tensor* tensor : order) {
-    const std::span<const uint8_t> data = tensor->source();
-    if (data.size() != static_cast<size_t>(tensor->size)) {
-      Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected {} bytes while writing, found {}",
-            Quote(tensor->name), tensor->size, data.size());
+    for (auto left = static_cast<size_t>(tensor->size); left > 0;) {
+      const std::span<const uint8_t> piece = tensor->source();
+      if (piece.empty() || piece.size() > left) {
+        Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected {} bytes more while writing, found {}",
+              Quote(tensor->name), left, piece.size());
+      }
+      sink(piece);
+      left -= piece.size();
     }
-    sink(data);
   }
 }
 

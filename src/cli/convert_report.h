@@ -1,0 +1,35 @@
+// What the verbs that write models (quantize, merge, export) say before, while and after.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "convert/compare.h"
+#include "convert/quantize.h"
+
+namespace bakestone::cli {
+
+// Throws kInvalidArgument where `out` is one of the files that are read, or a folder.
+void RefuseToReplace(const ModelSource& source, const std::filesystem::path& out);
+
+// Throws kCancelled after Ctrl-C.
+void ThrowIfStopped();
+
+// To stderr: how many tensors get which type, and each place where it is not the one of the mix.
+void PrintPlan(const QuantizePlan& plan, const QuantMix& mix);
+
+// CompareModels with a bar.
+std::vector<Compared> Compare(const std::filesystem::path& original, const std::vector<Contender>& others,
+                              const std::vector<std::string>& texts, int64_t max_tokens, ThreadPool& pool);
+
+struct Outcome {
+  std::filesystem::path source, out;
+  const QuantizePlan* plan = nullptr;
+  std::vector<Compared> compared;  // empty: nothing was measured, and that is said
+  bool json = false;
+};
+// To stdout.
+void PrintOutcome(const Outcome& outcome);
+
+}  // namespace bakestone::cli

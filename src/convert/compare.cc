@@ -1,0 +1,60 @@
+#include "convert/compare.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "model/model.h"
+
+namespace bakestone {
+
+std::string CompareTable(const std::string& original_name, int64_t original_bytes,
+                         const std::vector<Compared>& others) {
+  const auto megabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  std::string text = fmt::format("{:<28} {:>11} {:>11} {:>10} {:>12} {:>11}\n", "", "size", "KL mean", "KL p99",
+                                 "same top-1", "perplexity");
+  const double perplexity = others.empty() ? 0 : others.front().score.OriginalPerplexity();
+  text += fmt::format("{:<28} {:>8.1f} MB {:>11} {:>10} {:>12} {:>11.3f}\n", original_name, megabytes(original_bytes),
+                      "", "", "", perplexity);
+  for (const Compared& other : others) {
+    text += fmt::format("{:<28} {:>8.1f} MB {:>11.5f} {:>10.4f} {:>10.2f} % {:>11.3f}\n", other.name,
+                        megabytes(other.bytes), other.score.MeanKl(), other.score.QuantileKl(0.99),
+                        100 * other.score.Agreement(), other.score.Perplexity());
+  }
+  return text;
+}
+
+nlohmann::ordered_json CompareToJson(const std::string& original_name, int64_t original_bytes,
+                                     const std::vector<Compared>& others) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const Compared& other : others) {
+    rows.push_back({{"name", other.name},
+                    {"bytes", other.bytes},
+                    {"tokens", other.score.tokens()},
+                    {"kl_mean", other.score.MeanKl()},
+                    {"kl_p99", other.score.QuantileKl(0.99)},
+                    {"same_top_1", other.score.Agreement()},
+                    {"perplexity", other.score.Perplexity()}});
+  }
+  const double perplexity = others.empty() ? 0 : others.front().score.OriginalPerplexity();
+  return {{"original", {{"name", original_name}, {"bytes", original_bytes}, {"perplexity", perplexity}}},
+          {"others", rows}};
+}
+
+std::vector<Compared> CompareModels(const std::filesystem::path& original, const std::vector<Contender>& others,
+                                    const std::vector<std::string>& texts, const KernelTable& kernels,
+                                    ThreadPool& pool, const KlOptions& options) {
+  const auto first = Model::Load(original, kernels, pool);
+  Exec exec(kernels, pool, Precision::kExact);
+  std::vector<Compared> compared;
+  for (const Contender& other : others) {
+    const auto model = Model::Load(other.path, kernels, pool);
+    const Predictor predictor{.model = model.get()};
+    std::vector<KlScore> scores = ScoreKl({.model = first.get()}, {&predictor, 1}, exec, texts, options);
+    compared.push_back({.name = other.name,
+                        .bytes = static_cast<int64_t>(std::filesystem::file_size(other.path)),
+                        .score = std::move(scores.front())});
+  }
+  return compared;
+}
+
+}  // namespace bakestone

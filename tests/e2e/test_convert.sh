@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The real model in other forms: quantized, and measured against what it was.
+source "$(dirname "$0")/lib.sh"
+
+text=$BAKESTONE_HOME/data/general-history.txt
+"$bakestone" quantize "$model" "$work/f16.gguf" --type f16 >"$work/log" 2>&1
+expect "$work/log" "F16 x 211, F32 x 61"
+expect "$work/log" "not measured"
+
+# Rows of 576 are no multiple of 256: each substitution is told, and the real bits.
+"$bakestone" quantize "$work/f16.gguf" "$work/q4.gguf" --type q4_k_m --tensor blk.0.attn_v.weight=q8_0 \
+  --measure "$text" --measure-tokens 300 >"$work/out" 2>"$work/log"
+expect "$work/log" "blk.*.attn_q.weight          x 30   Q5_0 instead of Q4_K: rows of 576 weights are no multiple of 256"
+expect "$work/out" "bits a weight"
+expect "$work/out" "same top-1"
+"$bakestone" show "$work/q4.gguf" --json | python3 -c '
+import json, sys
+model = json.load(sys.stdin)
+assert model["licence"] == "Apache-2.0" and model["chat_template"], model
+assert model["tensor_types"]["Q5_0"] > 100 and model["tensor_types"]["Q8_0"] >= 15, model["tensor_types"]'
+"$bakestone" run "$work/q4.gguf" "What is the capital of France?" --max-tokens 24 --temperature 0 >"$work/out" 2>/dev/null
+expect "$work/out" "France"
+
+# What is small already is kept, and what is quantized twice is warned of.
+"$bakestone" quantize "$model" "$work/q8.gguf" --type q8_0 >"$work/out" 2>"$work/log"
+expect "$work/log" "Q4_1 instead of Q8_0: stored so already"
+"$bakestone" quantize "$model" "$work/q40.gguf" --type q4_0 >"$work/out" 2>"$work/log"
+expect "$work/log" "are quantized already"
+
+status=0
+"$bakestone" quantize "$work/f16.gguf" "$work/f16.gguf" --type q8_0 2>"$work/log" || status=$?
+[ $status -eq 1 ] || fail "a model was replaced by itself"
+expect "$work/log" "expected another file"
+status=0
+"$bakestone" quantize "$work/f16.gguf" "$work/x.gguf" --type q7 2>"$work/log" || status=$?
+[ $status -eq 2 ] || fail "an unknown type is a wrong command line"
+expect "$work/log" "found 'q7'"
+[ ! -e "$work/x.gguf" ] || fail "something was written"
