@@ -138,8 +138,8 @@ check(isinstance(error, openai.BadRequestError) and error.param == "response_for
 slow = dict(model=model, messages=question, max_tokens=5000, temperature=1, stream=True,
             extra_body={"ignore_eos": True})
 streams = [client.chat.completions.create(**slow) for _ in range(4)]
-for stream in streams:
-    next(iter(stream))
+for stream in streams:  # the first chunk, with the role, comes before there is a place for it
+    next(chunk for chunk in stream if chunk.choices[0].delta.content)
 waiting = [threading.Thread(target=lambda: error_of(lambda: client.chat.completions.create(
     model=model, messages=question, max_tokens=1)), daemon=True) for _ in range(4)]
 for thread in waiting:
@@ -171,7 +171,7 @@ check('"running":0' in health(), "streams that were left do not run on")
 
 # SIGTERM lets an admitted stream finish.
 last = client.chat.completions.create(**{**slow, "max_tokens": 60})
-parts = [next(iter(last))]
+parts = [next(chunk for chunk in last if chunk.choices[0].delta.content)]
 process.send_signal(signal.SIGTERM)
 parts += list(last)
 check(parts[-1].choices[0].finish_reason == "length", "an admitted stream finishes after SIGTERM")
