@@ -1,4 +1,4 @@
-// bakestone serve MODEL...: the OpenAI-compatible server, until Ctrl-C or SIGTERM.
+// bakestone serve MODEL...: the server, until Ctrl-C or SIGTERM.
 #include <sys/resource.h>
 
 #include <cstdio>
@@ -37,7 +37,7 @@ Options Parse(const Arguments& arguments) {
   Options options;
   std::string kv_type = KvTypeName(options.kv_type);
   Flags flags("serve",
-              "Serve models with OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models. Its address "
+              "Serve models to clients of OpenAI's, Anthropic's and Ollama's APIs (docs/server.md). Its address "
               "goes to stdout once it listens. SIGTERM or Ctrl-C lets admitted answers finish.",
               "bakestone serve smollm2-135m-instruct --adapter handbook=out/adapter.gguf --port 8080");
   flags.PositionalList("MODEL", &options.models, "GGUF files, or names of those in the home folder");

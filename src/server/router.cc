@@ -6,11 +6,15 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "server/anthropic/messages.h"
 #include "server/api/answer.h"
 #include "server/api/api_error.h"
+#include "server/ollama/chat.h"
+#include "server/ollama/models.h"
 #include "server/openai/chat.h"
 #include "server/openai/completions.h"
 #include "server/openai/models.h"
+#include "server/openai/responses.h"
 #include "server/openai/tokenizer_routes.h"
 
 namespace bakestone {
@@ -18,23 +22,47 @@ namespace {
 
 using api::ApiError;
 using ResponderPtr = std::shared_ptr<http::Responder>;
-using HandlerFunction = void (*)(const api::ModelRegistry&, const http::Request&, ResponderPtr);
+using HandlerFunction = void (*)(const api::Context&, const http::Request&, ResponderPtr);
 
 struct Route {
-  const char *method, *path;
+  const char *method;
+  std::string_view path;  // one that ends with '/' stands for all that begin so
   HandlerFunction handler;
   bool generates = false;  // refused when the queue is full, before its body is read
 };
 
+void RefuseEmbeddings(const api::Context&, const http::Request&, ResponderPtr) {
+  api::Fail(400, "embeddings are not computed here: the models that this server runs are made to write, not to embed", "unsupported_operation");
+}
+
 constexpr Route kRoutes[] = {
     {"GET", "/v1/models", openai::HandleModels},
+    {"GET", "/v1/models/", openai::HandleModel},
     {"POST", "/v1/chat/completions", openai::HandleChat, true},
     {"POST", "/v1/completions", openai::HandleCompletion, true},
+    {"POST", "/v1/responses", openai::HandleResponses, true},
+    {"GET", "/v1/responses/", openai::HandleGetResponse},
+    {"DELETE", "/v1/responses/", openai::HandleDeleteResponse},
+    {"POST", "/v1/messages", anthropic::HandleMessages, true},
+    {"POST", "/v1/messages/count_tokens", anthropic::HandleCountTokens},
+    {"POST", "/api/chat", ollama::HandleChat, true},
+    {"POST", "/api/generate", ollama::HandleGenerate, true},
+    {"GET", "/api/tags", ollama::HandleTags},
+    {"GET", "/api/ps", ollama::HandlePs},
+    {"POST", "/api/show", ollama::HandleShow},
+    {"GET", "/api/version", ollama::HandleVersion},
+    {"POST", "/v1/embeddings", RefuseEmbeddings},
+    {"POST", "/api/embed", RefuseEmbeddings},
+    {"POST", "/api/embeddings", RefuseEmbeddings},
     {"GET", "/tokenizer_info", openai::HandleTokenizerInfo},
     {"POST", "/tokenize", openai::HandleTokenize},
     {"POST", "/detokenize", openai::HandleDetokenize},
 };
-constexpr std::string_view kModelsPrefix = "/v1/models/";
+
+bool Matches(const Route& route, const std::string& path) {
+  if (!route.path.ends_with('/')) return path == route.path;
+  return path.size() > route.path.size() && path.starts_with(route.path);
+}
 
 int RetryAfter(const EngineMetrics& metrics) {
   // About how long until a few of those that wait are done, from what was finished so far.
@@ -49,7 +77,7 @@ int RetryAfter(const EngineMetrics& metrics) {
 }  // namespace
 
 Router::Router(std::vector<ServedModel> models, std::chrono::seconds stuck_after)
-    : models_(std::move(models)), stuck_after_(stuck_after) {}
+    : context_{api::ModelRegistry(std::move(models))}, stuck_after_(stuck_after) {}
 
 void Router::Handle(const http::Request& request, ResponderPtr responder) const {
   const api::Family family = api::FamilyOf(request.path);
@@ -59,7 +87,7 @@ void Router::Handle(const http::Request& request, ResponderPtr responder) const 
     responder->Send(ToResponse(error, family));
   } catch (const Error& error) {
     ApiError api = api::FromError(error);
-    const auto& engines = models_.engines();
+    const auto& engines = context_.models.engines();
     const bool draining = std::any_of(engines.begin(), engines.end(), [](const auto& e) { return e->Draining(); });
     if (error.code() == ErrorCode::kUnavailable && !draining) {
       api.status = 429;
@@ -85,28 +113,24 @@ void Router::Dispatch(const http::Request& request, ResponderPtr responder) cons
   }
   const Route* other_method = nullptr;
   for (const Route& route : kRoutes) {
-    if (request.path != route.path) continue;
+    if (!Matches(route, request.path)) continue;
     if (request.method != route.method) {
       other_method = &route;
       continue;
     }
     if (route.generates) RefuseWhenFull();
-    return route.handler(models_, request, std::move(responder));
+    return route.handler(context_, request, std::move(responder));
   }
   if (other_method) WrongMethod(request, other_method->method);
-  if (request.path.starts_with(kModelsPrefix)) {
-    if (request.method != "GET") WrongMethod(request, "GET");
-    return openai::HandleModel(models_, request.path.substr(kModelsPrefix.size()), *responder);
-  }
-  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/completions, /health",
+  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/responses, /v1/completions, /v1/messages, /api/chat, /health",
                              request.path), "not_found");
 }
 
 void Router::RefuseWhenFull() const {
-  for (const auto& engine : models_.engines()) {
+  for (const auto& engine : context_.models.engines()) {
     if (!engine->Draining() && !engine->QueueFull()) return;
   }
-  const Engine& first = *models_.engines().front();
+  const Engine& first = *context_.models.engines().front();
   const bool draining = first.Draining();
   ApiError error;
   error.status = draining ? 503 : 429;
@@ -119,7 +143,7 @@ void Router::RefuseWhenFull() const {
 void Router::Health(const http::Request&, ResponderPtr responder) const {
   std::string status = "ok";
   int64_t running = 0, waiting = 0;
-  for (const auto& engine : models_.engines()) {
+  for (const auto& engine : context_.models.engines()) {
     const EngineMetrics metrics = engine->Metrics();
     running += metrics.running;
     waiting += metrics.waiting;

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "server/api/model_registry.h"
+#include "server/api/context.h"
 #include "server/http/message.h"
 
 namespace bakestone {
@@ -24,7 +24,7 @@ class Router {
   void RefuseWhenFull() const;  // 429 or 503 before the body is even parsed
   void Health(const http::Request& request, std::shared_ptr<http::Responder> responder) const;
 
-  api::ModelRegistry models_;
+  const api::Context context_;
   std::chrono::seconds stuck_after_;
 };
 

@@ -1,4 +1,4 @@
-// The OpenAI-compatible server: engines and named adapters behind HTTP. What cli/serve and bake use.
+// The server: engines and named adapters behind HTTP, for clients of several APIs. What cli/serve and bake use.
 // Thread-safe after construction.
 #pragma once
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What the end-to-end tests need beside Debian's packages: the real OpenAI client, in a folder of its own.
+# What the end-to-end tests need beside Debian's packages: the clients that others use, in a folder of their own.
 set -euo pipefail
 venv=${BAKESTONE_HOME:-$HOME/.local/share/bakestone}/venv-test
-openai=3.54.0
-if ! "$venv/bin/python" -c "import openai; assert openai.__version__ == '$openai'" 2>/dev/null; then
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install -q --disable-pip-version-check "openai==$openai"
+clients=(openai==3.54.0 anthropic==2.14.0 ollama==0.6.3)
+[ -x "$venv/bin/pip" ] || { rm -rf "$venv" && python3 -m venv "$venv"; }
+stamp="$venv/clients"
+if [ "$(cat "$stamp" 2>/dev/null)" != "${clients[*]}" ]; then
+  "$venv/bin/pip" install -q --disable-pip-version-check "${clients[@]}"
+  echo "${clients[*]}" >"$stamp"
 fi

@@ -19,36 +19,20 @@ import urllib.request
 
 import openai
 
+sys.path.insert(0, os.path.dirname(__file__))
+import served  # noqa: E402
+from served import check, finish  # noqa: E402
+
 binary = sys.argv[1]
 model_argument = sys.argv[2] if len(sys.argv) > 2 else "smollm2-135m-instruct"
-passed, failures = 0, []
-
-
-def check(condition, what):
-    global passed
-    if condition:
-        passed += 1
-    else:
-        failures.append(what)
-        print(f"FAILED: {what}", file=sys.stderr)
 
 
 def start(*flags):
-    process = subprocess.Popen([binary, "serve", model_argument, "--port", "0", *flags],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    url = process.stdout.readline().strip()
-    if not url:
-        sys.exit(f"the server did not start: {process.stderr.read()}")
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    return process, url
+    return served.start(binary, model_argument, *flags)
 
 
 def error_of(call):
-    try:
-        call()
-    except openai.APIError as error:
-        return error
-    return None
+    return served.error_of(call, openai.APIError)
 
 
 process, url = start("--max-queue", "4", "--max-running", "4")
@@ -197,5 +181,4 @@ refused = subprocess.run([binary, "serve", model_argument, "--host", "0.0.0.0", 
                          capture_output=True, text=True, timeout=120)
 check(refused.returncode == 1 and "--api-key-file" in refused.stderr, "no bind beyond loopback without a key")
 
-print(f"{passed} checks passed, {len(failures)} failed")
-sys.exit(1 if failures else 0)
+finish()

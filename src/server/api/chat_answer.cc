@@ -31,9 +31,9 @@ ChatAnswer::ChatAnswer(ChatAnswerOptions options, std::shared_ptr<http::Responde
 
 void ChatAnswer::Begin() {
   choices_.resize(static_cast<size_t>(num_choices()));
-  for (Choice& choice : choices_) {
-    choice.parser = dialog::MakeReplyParser(options_.model->chat->traits.format, options_.parsing);
-  }
+  static const dialog::ReplyFormat kRaw = {};
+  const dialog::ReplyFormat& format = options_.raw ? kRaw : options_.model->chat->traits.format;
+  for (Choice& choice : choices_) choice.parser = dialog::MakeReplyParser(format, options_.parsing);
   if (options_.stream) BeginStream();
 }
 
@@ -61,7 +61,7 @@ void ChatAnswer::OnEvent(int64_t index, Event&& event) {
   if (was_reasoning || !delta.reasoning.empty()) reply.reasoning_tokens += static_cast<int64_t>(event.tokens.size());
   reply.finish = enough ? FinishReason::kStop : event.finish;
   Add(delta, &reply);
-  if (options_.stream) OnDelta(index, delta, event.tokens);
+  OnDelta(index, delta, event.tokens);
   std::move(event.tokens.begin(), event.tokens.end(), std::back_inserter(reply.tokens));
   if (enough && !event.finish) EndChoice(index);
 }

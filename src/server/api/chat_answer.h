@@ -33,6 +33,7 @@ struct ChatAnswerOptions {
   dialog::ReplyParserOptions parsing = {};
   bool one_call = false;
   std::string call_prefix = "call_";
+  bool raw = false;  // the text is taken as it is; the model needs no chat template
 };
 
 class ChatAnswer : public Answer {
@@ -40,7 +41,7 @@ class ChatAnswer : public Answer {
   ChatAnswer(ChatAnswerOptions options, std::shared_ptr<http::Responder> responder);
 
  protected:
-  // Streams only: what came, after it was added to the reply. finish is set in the choice's last delta.
+  // What came, after it was added to the reply, streamed or not. The reply's finish is set in its last delta.
   virtual void OnDelta(int64_t choice, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>& tokens) = 0;
 
   const ChatAnswerOptions& options() const { return options_; }

@@ -49,6 +49,17 @@ void CheckTools(const ChatTask& task, const ChatSupport& support) {
 
 }  // namespace
 
+bool FitMaxTokens(const ModelEntry& model, std::vector<GenerationRequest>* requests) {
+  bool less = false;
+  for (GenerationRequest& request : *requests) {
+    const int64_t room = model.engine().max_context() - static_cast<int64_t>(request.prompt.size());
+    if (!request.max_tokens || room < 1 || *request.max_tokens <= room) continue;
+    request.max_tokens = room;
+    less = true;
+  }
+  return less;
+}
+
 bool IsToolName(const std::string& name) {
   constexpr size_t kMostBytes = 128;
   return !name.empty() && name.size() <= kMostBytes && std::all_of(name.begin(), name.end(), [](char c) {

@@ -41,6 +41,10 @@ struct PreparedChat {
 // that the model cannot be offered.
 PreparedChat PrepareChat(const ModelEntry& model, const ChatTask& task);
 
+// For APIs whose clients ask for more than a small model's context holds: max_tokens becomes what fits beside
+// the prompt. True if that is less than was asked for.
+bool FitMaxTokens(const ModelEntry& model, std::vector<GenerationRequest>* requests);
+
 // A function's name as every API allows it.
 bool IsToolName(const std::string& name);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/format.h>
+
 namespace bakestone::http {
 namespace {
 
@@ -29,9 +31,11 @@ std::optional<Refusal> CheckHost(const HttpOptions& options, int version, const 
 std::optional<Refusal> CheckKey(const HttpOptions& options, const KeyRing& keys, Request& head) {
   const auto& open = options.public_paths;
   if (keys.empty() || std::find(open.begin(), open.end(), head.path) != open.end()) return std::nullopt;
+  // OpenAI's clients send the first, Anthropic's the second, some both.
   std::optional<std::string> tenant = keys.Check(head.Header("authorization"));
-  if (!tenant || Count(head, "authorization") != 1) {
-    return Refuse(401, "a valid API key is required: 'Authorization: Bearer KEY'", "invalid_api_key");
+  if (!tenant) tenant = keys.Check(fmt::format("Bearer {}", head.Header("x-api-key")));
+  if (!tenant || Count(head, "authorization") > 1 || Count(head, "x-api-key") > 1) {
+    return Refuse(401, "a valid API key is required: 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'", "invalid_api_key");
   }
   head.tenant = *std::move(tenant);
   return std::nullopt;

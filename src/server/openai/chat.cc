@@ -9,6 +9,7 @@
 #include "server/openai/chat_messages.h"
 #include "server/openai/envelope.h"
 #include "server/openai/generation_fields.h"
+#include "server/openai/logprobs.h"
 
 namespace bakestone::openai {
 namespace {
@@ -16,20 +17,7 @@ namespace {
 using api::Fields;
 
 Json LogprobsJson(const Tokenizer& tokenizer, const std::vector<TokenInfo>& tokens) {
-  const auto entry = [&](int32_t token, float logprob) {
-    Json bytes = Json::array();
-    for (const char c : tokenizer.TokenBytes(token)) bytes.push_back(static_cast<uint8_t>(c));
-    return Json{{"token", api::TokenString(tokenizer, token)}, {"logprob", logprob}, {"bytes", std::move(bytes)}};
-  };
-  Json content = Json::array();
-  for (const TokenInfo& info : tokens) {
-    if (!info.logprobs || info.end_of_generation) continue;
-    Json item = entry(info.token, info.logprobs->logprob);
-    item["top_logprobs"] = Json::array();
-    for (const TokenLogprob& top : info.logprobs->top) item["top_logprobs"].push_back(entry(top.token, top.logprob));
-    content.push_back(std::move(item));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"content", TokenLogprobsJson(tokenizer, tokens)}, {"refusal", nullptr}};
 }
 
 class OpenAiChatAnswer : public api::ChatAnswer {
@@ -58,6 +46,7 @@ class OpenAiChatAnswer : public api::ChatAnswer {
   }
 
   void OnDelta(int64_t index, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>& tokens) override {
+    if (!options().stream) return;
     const api::ChatReply& whole = reply(index);
     const bool has_logprobs = logprobs_ && !tokens.empty();
     if (delta.empty() && !has_logprobs && !whole.finish) return;
@@ -153,10 +142,10 @@ void RefuseUnsupported(Fields& fields) {
 
 }  // namespace
 
-void HandleChat(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleChat(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = models.Select(fields.RequiredString("model"));
+  const api::ModelPtr model = context.models.Select(fields.RequiredString("model"));
   api::ChatTask task;
   task.messages = ReadMessages(fields);
   ReadTools(fields, &task);

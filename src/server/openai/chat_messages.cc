@@ -119,23 +119,24 @@ void ReadToolChoice(Fields& fields, api::ChatTask* task) {
 
 }  // namespace
 
-std::string TextOfParts(const Json& content, const std::string& where, std::initializer_list<const char*> types) {
+std::string TextOfParts(const Json& content, const std::string& where, std::initializer_list<const char*> types,
+                        const std::string& param) {
   if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) {
-    BadField("messages", fmt::format("{}content: expected a string or a list of text parts, found {}", where, content.type_name()));
+    BadField(param, fmt::format("{}content: expected a string or a list of text parts, found {}", where, content.type_name()));
   }
   std::string text;
   for (size_t i = 0; i < content.size(); ++i) {
     const Json& part = content[i];
     const std::string place = fmt::format("{}content[{}].", where, i);
-    if (!part.is_object()) BadField("messages", place + " expected an object");
-    Fields fields(part, place, "messages");
+    if (!part.is_object()) BadField(param, place + " expected an object");
+    Fields fields(part, place, param);
     const std::string type = fields.RequiredString("type");
     if (std::find_if(types.begin(), types.end(), [&](const char* known) { return type == known; }) == types.end()) {
       fields.Unsupported("type", fmt::format("parts of type '{}' are not supported, only text", type.substr(0, 40)));
     }
     text += fields.RequiredString(type == "refusal" ? "refusal" : "text");
-    fields.Ignore({"cache_control", "annotations", "logprobs"});
+    fields.Ignore({"cache_control", "annotations", "logprobs", "prompt_cache_breakpoint"});
     fields.Finish();
   }
   return text;

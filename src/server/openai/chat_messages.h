@@ -18,7 +18,8 @@ void ReadTools(api::Fields& fields, api::ChatTask* task);
 // A function's name, description, parameters and strict; where: "tools[0].function.".
 Json ReadFunction(const Json& function, const std::string& where, const std::string& param);
 
-// A message's text: a string, or a list of parts whose type is among these names.
-std::string TextOfParts(const Json& content, const std::string& where, std::initializer_list<const char*> types);
+// A message's text: a string, or a list of parts whose type is among these names. param: the body's field.
+std::string TextOfParts(const Json& content, const std::string& where, std::initializer_list<const char*> types,
+                        const std::string& param = "messages");
 
 }  // namespace bakestone::openai

@@ -184,10 +184,10 @@ class CompletionAnswer : public api::Answer {
 
 }  // namespace
 
-void HandleCompletion(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleCompletion(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = models.Select(fields.RequiredString("model"));
+  const api::ModelPtr model = context.models.Select(fields.RequiredString("model"));
   const Tokenizer& tokenizer = model->model().tokenizer;
   GenerationFields generation = ReadGenerationFields(fields, tokenizer);
   GenerationRequest& base = generation.request;

@@ -11,17 +11,17 @@ using api::Fields;
 using api::Json;
 
 // The body's model, or the first one when it names none.
-api::ModelPtr SelectOptional(const api::ModelRegistry& models, Fields& fields) {
+api::ModelPtr SelectOptional(const api::Context& context, Fields& fields) {
   const auto id = fields.String("model");
-  return id ? models.Select(*id) : models.First();
+  return id ? context.models.Select(*id) : context.models.First();
 }
 
 void SendJson(http::Responder& responder, const Json& json) { responder.Send({.headers = {}, .body = api::Dump(json)}); }
 
 }  // namespace
 
-void HandleTokenizerInfo(const api::ModelRegistry& models, const http::Request&, std::shared_ptr<http::Responder> responder) {
-  const api::ModelPtr entry = models.First();
+void HandleTokenizerInfo(const api::Context& context, const http::Request&, std::shared_ptr<http::Responder> responder) {
+  const api::ModelPtr entry = context.models.First();
   const Model& model = entry->model();
   const Tokenizer& tokenizer = model.tokenizer;
   const auto name = [&](int32_t id) { return id < 0 ? Json(nullptr) : Json(std::string(tokenizer.TokenText(id))); };
@@ -33,10 +33,10 @@ void HandleTokenizerInfo(const api::ModelRegistry& models, const http::Request&,
                         {"chat_template", model.chat_template ? Json(model.chat_template->source()) : Json(nullptr)}});
 }
 
-void HandleTokenize(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleTokenize(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr entry = SelectOptional(models, fields);
+  const api::ModelPtr entry = SelectOptional(context, fields);
   const std::string prompt = fields.RequiredString("prompt");
   const bool add_special = fields.Bool("add_special_tokens").value_or(true);
   fields.Finish();
@@ -44,10 +44,10 @@ void HandleTokenize(const api::ModelRegistry& models, const http::Request& reque
   SendJson(*responder, {{"count", tokens.size()}, {"max_model_len", entry->engine().max_context()}, {"tokens", tokens}});
 }
 
-void HandleDetokenize(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleDetokenize(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr entry = SelectOptional(models, fields);
+  const api::ModelPtr entry = SelectOptional(context, fields);
   const Tokenizer& tokenizer = entry->model().tokenizer;
   const Json* ids = fields.Find("tokens");
   if (!ids || !ids->is_array()) fields.Bad("tokens", "expected a list of token ids");

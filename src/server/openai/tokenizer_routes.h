@@ -4,13 +4,13 @@
 
 #include <memory>
 
-#include "server/api/model_registry.h"
+#include "server/api/context.h"
 #include "server/http/message.h"
 
 namespace bakestone::openai {
 
-void HandleTokenizerInfo(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder);
-void HandleTokenize(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder);
-void HandleDetokenize(const api::ModelRegistry& models, const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleTokenizerInfo(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleTokenize(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleDetokenize(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
 
 }  // namespace bakestone::openai
