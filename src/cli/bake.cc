@@ -113,6 +113,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   options.model = ResolveModel(recipe.base);
   options.folder = output ? std::filesystem::path(*output) : HomeFolder() / "bakes" / recipe.name;
   options.load = Loading(no_pack_cache);
+  options.sample_cache = HomeFolder() / "cache" / "samples";
   options.from = from;
   options.train_only = train_only;
   ThreadPool pool(NumThreads(threads));

@@ -20,6 +20,7 @@ constexpr Verb kVerbs[] = {
     {"serve", "answer over HTTP as OpenAI's API does", Serve},
     {"bake", "the whole road from one recipe: check, train, measure, export, serve", Bake},
     {"train", "the training stages of a recipe", Train},
+    {"data", "what a data file holds, and what of it is learned", Data},
     {"eval", "measure a model on texts and questions", Eval},
     {"quantize", "a model in fewer bits, and what that cost", Quantize},
     {"show", "what a model file is", Show},

@@ -17,6 +17,7 @@ struct Verb {
 
 int Bake(const Arguments& arguments);
 int Bench(const Arguments& arguments);
+int Data(const Arguments& arguments);
 int Doctor(const Arguments& arguments);
 int Eval(const Arguments& arguments);
 int Quantize(const Arguments& arguments);

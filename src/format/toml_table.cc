@@ -1,5 +1,7 @@
 #include "format/toml_table.h"
 
+#include <algorithm>
+#include <numeric>
 #include <sstream>
 #include <utility>
 
@@ -21,6 +23,37 @@ std::string Describe(const toml::node& node) {
     });
   }
   return text.str();
+}
+
+// Letters to change, add or take away.
+size_t Distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+// " (did you mean ...?)" where a known key is near.
+std::string Nearest(std::string_view key, const std::set<std::string, std::less<>>& known) {
+  constexpr size_t kMostLetters = 64;
+  if (key.size() > kMostLetters) return "";
+  const std::string* nearest = nullptr;
+  size_t least = std::max<size_t>(2, key.size() / 3) + 1;
+  for (const std::string& name : known) {
+    const size_t distance = Distance(key, name);
+    if (distance >= least) continue;
+    least = distance;
+    nearest = &name;
+  }
+  return nearest == nullptr ? "" : fmt::format(" (did you mean '{}'?)", *nearest);
 }
 
 }  // namespace
@@ -99,6 +132,19 @@ std::vector<std::string> TomlTable::Strings(std::string_view key) {
   return values;
 }
 
+std::map<std::string, std::string> TomlTable::StringMap(std::string_view key) {
+  std::map<std::string, std::string> values;
+  const toml::node* node = Find(key);
+  if (node == nullptr) return values;
+  if (!node->is_table()) Fail(key, "a table of texts: { field = \"name in the file\" }", *node);
+  for (const auto& [name, element] : *node->as_table()) {
+    const auto value = element.value_exact<std::string>();
+    if (!value || value->empty()) Fail(key, "a table of texts that are not empty", element);
+    values.emplace(name.str(), *value);
+  }
+  return values;
+}
+
 std::optional<TomlTable> TomlTable::Table(std::string_view key) {
   const toml::node* node = Find(key);
   if (node == nullptr) return std::nullopt;
@@ -123,8 +169,8 @@ std::vector<TomlTable> TomlTable::Tables(std::string_view key) {
 void TomlTable::Finish() const {
   for (const auto& [key, node] : *table_) {
     if (!known_.contains(key.str())) {
-      Throw(ErrorCode::kInvalidArgument, "{}, line {}: unknown key '{}'; known are: {}", where_,
-            node.source().begin.line, key.str(), fmt::join(known_, ", "));
+      Throw(ErrorCode::kInvalidArgument, "{}, line {}: unknown key '{}'{}; known are: {}", where_,
+            node.source().begin.line, key.str(), Nearest(key.str(), known_), fmt::join(known_, ", "));
     }
   }
 }

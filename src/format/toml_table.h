@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,10 +25,11 @@ class TomlTable {
   int64_t Integer(std::string_view key, int64_t fallback, int64_t least, int64_t most);
   bool Boolean(std::string_view key, bool fallback);
   std::vector<std::string> Strings(std::string_view key);                  // absent: empty
+  std::map<std::string, std::string> StringMap(std::string_view key);      // texts under names of any kind; absent: empty
   std::optional<TomlTable> Table(std::string_view key);
   std::vector<TomlTable> Tables(std::string_view key);                     // [[key]]
 
-  // Throws kInvalidArgument naming the first unknown key and the known ones.
+  // Throws kInvalidArgument naming the first unknown key, the known one that it is most like, and the known ones.
   void Finish() const;
   const std::string& where() const { return where_; }
 

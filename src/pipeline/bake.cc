@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include <fmt/core.h>
@@ -13,6 +14,7 @@
 #include "base/file.h"
 #include "base/machine.h"
 #include "base/sha256.h"
+#include "data/source_plan.h"
 #include "engine/chat.h"
 #include "format/gguf_adapter.h"
 #include "format/peft.h"
@@ -32,6 +34,24 @@ std::string KeyOf(std::initializer_list<std::string_view> parts) {
   Sha256 sha;
   for (const std::string_view part : parts) sha.Update(part).Update(std::string_view("\0", 1));
   return ToHex(sha.Finish());
+}
+
+// How a source is read, as far as it says more than its path.
+std::string ReadingKey(const DataSource& source) {
+  std::string key;
+  if (source.format != "auto") key += "|format " + source.format;
+  if (!source.group.empty()) key += "|group " + source.group;
+  for (const auto& [field, column] : source.columns) key += "|column " + field + "=" + column;
+  if (source.heldout > 0) key += fmt::format("|heldout {}", source.heldout);
+  if (source.weight != 1) key += fmt::format("|weight {}", source.weight);
+  if (source.duplicates != DuplicatePolicy::kKeep) key += fmt::format("|dedupe {}", static_cast<int>(source.duplicates));
+  if (source.personal_data == PersonalDataPolicy::kMask) key += "|mask";
+  if (source.overlong == OverlongPolicy::kDrop) key += "|drop";
+  return key;
+}
+
+std::string SourceKey(const DataSource& source) {
+  return "|" + source.name + "|" + ToHex(HashOfFile(source.path)) + ReadingKey(source);
 }
 
 // Shows a stage's training to the bake's observer and asks the probe now and then.
@@ -198,14 +218,18 @@ class BakeRun {
   void CheckData() {
     data_key_ = "data|" + base_hash_;
     for (const std::string& name : TrainedSources()) {
-      data_key_ += "|" + name + "|" + ToHex(HashOfFile(recipe_.Source(name).path));
+      data_key_ += SourceKey(recipe_.Source(name));
     }
     for (const StageRecipe& stage : recipe_.stages) data_key_ += "|" + StageKey(recipe_, stage);
     data_key_ = KeyOf({data_key_});
     for (const StageRecipe& stage : recipe_.stages) {
-      stage_data_.push_back(ReadStageData(*model_, encode_chat_, recipe_, stage));
+      stage_data_.push_back(ReadStageData(*model_, encode_chat_, recipe_, stage,
+                                          {.pool = &pool_,
+                                           .rejects = options_.folder / "rejected",
+                                           .cache = options_.sample_cache}));
     }
     Stage("data", "what will be learned", data_key_, [&] {
+      ShowSources();
       Json json = Json::array();
       for (size_t i = 0; i < recipe_.stages.size(); ++i) {
         const StageData& data = stage_data_[i];
@@ -215,12 +239,13 @@ class BakeRun {
                         {"tokens", data.train.counts().tokens},
                         {"trained_tokens", data.train.counts().trained},
                         {"cut", data.train.counts().cut},
+                        {"heldout_samples", data.heldout.size()},
                         {"replay_samples", data.replay.size()},
                         {"replay_tokens", data.replay.counts().tokens}});
         observer_.OnLine(fmt::format(
             "{}: {} samples, {} tokens, {} of them learned, {} steps{}", stage.name,
             data.train.size(), data.train.counts().tokens, data.train.counts().trained,
-            NumSteps(stage, data.train.size()),
+            NumSteps(stage, data.train.epoch_size()),
             data.replay.size() == 0
                 ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
         if (data.train.counts().cut > 0) {
@@ -229,8 +254,50 @@ class BakeRun {
                                           stage.sequence_length));
         }
       }
-      return WriteJson("data.json", json);
+      return WriteJson("data.json", Json{{"sources", DataRecord()}, {"stages", json}});
     });
+  }
+
+  // Each source once, and what a person should know of it.
+  void ShowSources() {
+    std::set<std::string> shown;
+    for (const StageData& data : stage_data_) {
+      for (const SourceSummary& source : data.sources) {
+        if (shown.insert(source.Line()).second) observer_.OnLine(source.Line());
+        for (const std::string& warning : source.Warnings()) {
+          if (shown.insert(warning).second) observer_.OnWarning(warning);
+        }
+      }
+    }
+    std::vector<std::string> unknown;
+    for (const std::string& name : TrainedSources()) {
+      const DataSource& source = recipe_.Source(name);
+      if (source.source.empty() || source.licence.empty()) unknown.push_back(name);
+    }
+    if (unknown.empty()) return;
+    observer_.OnLine(fmt::format("'source' or 'licence' unknown, as the record will say: {}", fmt::join(unknown, ", ")));
+  }
+
+  // Where everything that is learned comes from.
+  Json DataRecord() const {
+    Json record = Json::array();
+    const auto known = [](const std::string& text) { return text.empty() ? "unknown" : text; };
+    for (const std::string& name : TrainedSources()) {
+      const DataSource& source = recipe_.Source(name);
+      Json entry = {{"name", name},
+                    {"path", source.path.string()},
+                    {"sha256", ToHex(HashOfFile(source.path))},
+                    {"source", known(source.source)},
+                    {"licence", known(source.licence)},
+                    {"readings", Json::array()}};
+      for (const StageData& data : stage_data_) {
+        for (const SourceSummary& summary : data.sources) {
+          if (summary.name == name) entry["readings"].push_back(ToJson(summary));
+        }
+      }
+      record.push_back(std::move(entry));
+    }
+    return record;
   }
 
   std::string BeforeKey() const {
@@ -242,7 +309,8 @@ class BakeRun {
     }
     for (const auto* names : {&eval.domain, &eval.general}) {
       for (const std::string& name : *names) {
-        key += "|" + name + "|" + ToHex(HashOfFile(recipe_.Source(name).path));
+        const DataSource& source = recipe_.Source(name);
+        key += "|" + name + "|" + ToHex(HashOfFile(source.path)) + ReadingKey(source);
       }
     }
     return KeyOf({key});
@@ -255,10 +323,10 @@ class BakeRun {
                         : "the base: texts and held-out questions", key, [&] {
       std::vector<TextToScore> texts;
       for (const std::string& source : recipe_.eval.domain) {
-        texts.push_back({source, ReadFile(recipe_.Source(source).path), false});
+        texts.push_back({source, TextOf(source), false});
       }
       for (const std::string& source : recipe_.eval.general) {
-        texts.push_back({source, ReadFile(recipe_.Source(source).path), true});
+        texts.push_back({source, TextOf(source), true});
       }
       EvaluateOptions options;
       options.system = recipe_.eval.system;
@@ -276,6 +344,13 @@ class BakeRun {
     return EvaluationFromJson(Json::parse(ReadFile(path), nullptr, false), path.string());
   }
 
+  // As much of a source's text as is scored, of what was held out where it is split.
+  std::string TextOf(const std::string& name) {
+    constexpr int64_t kBytesPerToken = 64;  // of long pieces, with room to spare
+    const int64_t most = std::max<int64_t>(int64_t{4} << 20, recipe_.eval.text_tokens * kBytesPerToken);
+    return TextToScoreOf(recipe_.Source(name), most, {.pool = &pool_});
+  }
+
   void TrainStages() {
     masters_ = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     trained_key_ = KeyOf({"initial", base_hash_, std::to_string(recipe_.seed)});
@@ -283,8 +358,8 @@ class BakeRun {
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageRecipe& stage = recipe_.stages[i];
       std::string data = StageKey(recipe_, stage);
-      for (const std::string& name : stage.data) data += "|" + ToHex(HashOfFile(recipe_.Source(name).path));
-      if (stage.replay) data += "|" + ToHex(HashOfFile(recipe_.Source(stage.replay->data).path));
+      for (const std::string& name : stage.data) data += SourceKey(recipe_.Source(name));
+      if (stage.replay) data += SourceKey(recipe_.Source(stage.replay->data));
       trained_key_ = KeyOf({trained_key_, data});
       const std::string folder = "train-" + stage.name;
       TrainOptions train = options_.train;

@@ -44,6 +44,7 @@ struct BakeOptions {
   std::string from;                      // repeat from this stage on; empty: only what is missing
   bool train_only = false;               // training stages and export, no evaluation, no server
   double probe_seconds = 20;             // between questions while training; 0: none
+  std::filesystem::path sample_cache;    // folder for tokenized data; empty: it is kept in memory
   LoadOptions load;                      // of the base
   TrainOptions train;                    // .folder is set by the bake
 };

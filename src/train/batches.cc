@@ -1,5 +1,7 @@
 #include "train/batches.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 #include <utility>
@@ -85,25 +87,51 @@ std::vector<PackedBatch> Pack(std::span<const SampleView> samples, int64_t max_t
   return batches;
 }
 
-SampleOrder::SampleOrder(int64_t num_samples, uint64_t seed, uint64_t stream)
-    : num_samples_(num_samples), seed_(seed), stream_(stream) {
-  BAKESTONE_CHECK(num_samples > 0);
-  permutation_.resize(static_cast<size_t>(num_samples));
+SampleOrder::SampleOrder(std::vector<Part> parts, uint64_t seed, uint64_t stream)
+    : parts_(std::move(parts)), seed_(seed), stream_(stream) {
+  int64_t size = 0;
+  for (const Part& part : parts_) {
+    size += std::llround(part.weight * static_cast<double>(part.size));
+  }
+  BAKESTONE_CHECK(size > 0);
+  permutation_.resize(static_cast<size_t>(size));
 }
 
 int64_t SampleOrder::At(int64_t n) {
-  const int64_t epoch = n / num_samples_;
+  const int64_t epoch = n / epoch_size();
   if (epoch != epoch_) Shuffle(epoch);
-  return permutation_[static_cast<size_t>(n % num_samples_)];
+  const int64_t at = permutation_[static_cast<size_t>(n % epoch_size())];
+  return members_.empty() ? at : members_[static_cast<size_t>(at)];
+}
+
+// Which units the epoch has, where that is not each once.
+void SampleOrder::Fill(int64_t epoch) {
+  const bool plain = std::all_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.weight == 1; });
+  if (plain) return;
+  members_.clear();
+  int64_t begin = 0;
+  uint64_t stream = stream_;
+  for (const Part& part : parts_) {
+    const int64_t count = std::llround(part.weight * static_cast<double>(part.size));
+    const int64_t whole = part.size == 0 ? 0 : count / part.size * part.size;
+    for (int64_t i = 0; i < whole; ++i) members_.push_back(begin + i % part.size);
+    stream += uint64_t{1} << 32;
+    if (whole < count) {
+      SampleOrder order(part.size, seed_, stream);
+      for (int64_t i = 0; i < count - whole; ++i) members_.push_back(begin + order.At(epoch * (count - whole) + i));
+    }
+    begin += part.size;
+  }
 }
 
 void SampleOrder::Shuffle(int64_t epoch) {
   epoch_ = epoch;
+  Fill(epoch);
   std::iota(permutation_.begin(), permutation_.end(), 0);
   // Fisher-Yates; every epoch draws from a stretch of the counter of its own.
   Rng rng(seed_, stream_);
   rng.set_counter(static_cast<uint64_t>(epoch) << 40);
-  for (int64_t i = num_samples_ - 1; i > 0; --i) {
+  for (int64_t i = epoch_size() - 1; i > 0; --i) {
     const auto j = static_cast<int64_t>(rng.Below(static_cast<uint64_t>(i) + 1));
     std::swap(permutation_[static_cast<size_t>(i)], permutation_[static_cast<size_t>(j)]);
   }

@@ -28,20 +28,30 @@ std::vector<Sample> Join(std::span<const SampleView> samples, int64_t join, int6
 // Packs samples, in order, into micro-batches of at most max_tokens (a longer sample stands alone).
 std::vector<PackedBatch> Pack(std::span<const SampleView> samples, int64_t max_tokens);
 
-// An endless sequence of samples: a fresh permutation of the set every epoch.
+// An endless sequence of the units of a data set: a fresh permutation every epoch, in which a part of weight w
+// stands w times; what is left of a whole number is drawn from that part, over the epochs each unit as often.
 class SampleOrder {
  public:
-  SampleOrder(int64_t num_samples, uint64_t seed, uint64_t stream);
-  // Index of the n-th sample drawn. Amortized constant time for ascending n.
+  struct Part {
+    int64_t size = 0;
+    double weight = 1;
+  };
+  SampleOrder(std::vector<Part> parts, uint64_t seed, uint64_t stream);
+  SampleOrder(int64_t num_samples, uint64_t seed, uint64_t stream)
+      : SampleOrder({{num_samples, 1}}, seed, stream) {}
+  int64_t epoch_size() const { return static_cast<int64_t>(permutation_.size()); }
+  // Index of the n-th unit drawn. Amortized constant time for ascending n.
   int64_t At(int64_t n);
 
  private:
   void Shuffle(int64_t epoch);
+  void Fill(int64_t epoch);
 
-  int64_t num_samples_;
+  std::vector<Part> parts_;
   uint64_t seed_, stream_;
   int64_t epoch_ = -1;
-  std::vector<int32_t> permutation_;
+  std::vector<int64_t> members_;      // of the epoch; empty where they are 0, 1, 2, ...
+  std::vector<int64_t> permutation_;
 };
 
 }  // namespace bakestone

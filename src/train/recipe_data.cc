@@ -1,5 +1,7 @@
 #include "train/recipe_data.h"
 
+#include "base/error.h"
+#include "data/row.h"
 #include "train/recipe_tables.h"
 
 namespace bakestone {
@@ -16,6 +18,22 @@ DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders) {
   source.name = table.String("name");
   source.path = folders.Resolve(table.String("path"));
   source.licence = table.String("licence", "");
+  source.source = table.String("source", "");
+  source.format = table.String("format", source.format);
+  if (!ParseRowFormat(source.format)) {
+    Throw(ErrorCode::kInvalidArgument, "{}: 'format': expected one of {}, found '{}'", table.where(),
+          RowFormatNames(), source.format);
+  }
+  source.group = table.String("group", "");
+  source.columns = table.StringMap("columns");
+  source.heldout = table.Number("heldout", 0, 0, 0.9);
+  source.weight = table.Number("weight", 1, 0.001, 1000);
+  source.duplicates = Choice<DuplicatePolicy>(
+      table, "dedupe", {{"off", DuplicatePolicy::kKeep}, {"exact", DuplicatePolicy::kExact}, {"near", DuplicatePolicy::kNear}});
+  source.personal_data = Choice<PersonalDataPolicy>(
+      table, "pii", {{"warn", PersonalDataPolicy::kWarn}, {"mask", PersonalDataPolicy::kMask}, {"off", PersonalDataPolicy::kOff}});
+  source.overlong = Choice<OverlongPolicy>(table, "overlong", {{"cut", OverlongPolicy::kCut}, {"drop", OverlongPolicy::kDrop}});
+  source.max_rejected = table.Number("max_rejected", source.max_rejected, 0, 1);
   table.Finish();
   return source;
 }

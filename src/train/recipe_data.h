@@ -7,14 +7,9 @@
 #include <string>
 #include <vector>
 
-namespace bakestone {
+#include "data/data_source.h"
 
-// One source of text or conversations. Everything a run reads is declared, with its licence.
-struct DataSource {
-  std::string name;
-  std::filesystem::path path;   // .txt, .md: text; .jsonl: {"messages"}, {"prompt", "completion"} or {"text"}
-  std::string licence;          // SPDX identifier or a hub's word; empty: unknown
-};
+namespace bakestone {
 
 struct EvalRecipe {
   std::filesystem::path questions, facts;      // empty: no questions

@@ -1,141 +1,23 @@
 #include <cmath>
 #include <filesystem>
-#include <numeric>
 
 #include <gmock/gmock.h>
-#include <nlohmann/json.hpp>
 
-#include "base/error.h"
-#include "base/file.h"
-#include "engine/chat.h"
-#include "kernels/isa.h"
-#include "model/test_model.h"
 #include "train/batches.h"
 #include "train/checkpoint.h"
-#include "train/dataset.h"
 #include "train/export.h"
-#include "train/recipe.h"
-#include "train/trained.h"
-#include "train/trainer.h"
+#include "train/test_trial.h"
 
 namespace bakestone {
 namespace {
 
+using ::bakestone::testing::kRecipe;
+using ::bakestone::testing::MessageOf;
+using ::bakestone::testing::StopAfter;
+using ::bakestone::testing::TestFolder;
+using ::bakestone::testing::Trial;
 using ::testing::ElementsAre;
-using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-
-std::filesystem::path TestFolder(const std::string& name) {
-  const auto folder = std::filesystem::path(::testing::TempDir()) / "bakestone_train" / name;
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
-  return folder;
-}
-
-std::string MessageOf(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-constexpr char kRecipe[] = R"(
-name = "trial"
-base = "tiny"
-seed = 7
-[[data]]
-name = "text"
-path = "text.md"
-licence = "CC0-1.0"
-[[data]]
-name = "chats"
-path = "chats.jsonl"
-[[data]]
-name = "other"
-path = "other.txt"
-[lora]
-rank = 4
-targets = ["q_proj", "down_proj"]
-[[stage]]
-name = "read"
-method = "pretrain"
-data = ["text"]
-batch = 2
-sequence_length = 64
-learning_rate = 0.01
-[stage.replay]
-data = "other"
-share = 0.3
-kl_weight = 1.0
-length = 32
-[[stage]]
-name = "learn"
-method = "sft"
-data = ["chats"]
-epochs = 3
-batch = 2
-)";
-
-// A folder with the recipe, its data and a tiny model.
-struct Trial {
-  explicit Trial(const std::string& name, std::string recipe_text = kRecipe)
-      : folder(TestFolder(name)), pool(2) {
-    WriteFileAtomically(folder / "recipe.toml", recipe_text);
-    WriteFileAtomically(folder / "text.md",
-                        "# T\n\n## One\n\nThe mill opens at seven.\n\n## Two\n\nThe key is green.\n");
-    std::string other;
-    for (int i = 0; i < 12; ++i) other += "Rain fell on the hills for " + std::to_string(i) + " days.\n\n";
-    WriteFileAtomically(folder / "other.txt", other);
-    WriteFileAtomically(
-        folder / "chats.jsonl",
-        R"({"messages": [{"role": "user", "content": "When?"}, {"role": "assistant", "content": "Seven."}]})"
-        "\n"
-        R"({"prompt": "Which key?", "completion": "The green one."})"
-        "\n\n"
-        R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Goodbye."}]})"
-        "\n");
-    const auto path = folder / "tiny.gguf";
-    ::bakestone::testing::WriteTestModel(path);
-    model = Model::Load(path, *AvailableKernels().back(), pool);
-    recipe = ReadRecipe(folder / "recipe.toml", folder);
-    encode = [this](const nlohmann::ordered_json& messages, bool prompt,
-                    const nlohmann::ordered_json* tools) {
-      return RenderChat(*model, messages, prompt, tools).tokens;
-    };
-  }
-
-  StageOutcome Train(size_t stage, const std::string& sub, TrainObserver& observer,
-                     ThreadPool& on_pool, double checkpoint_seconds = 0) {
-    const TrainLayout layout = LayoutOf(*model, recipe);
-    const StageData data = ReadStageData(*model, encode, recipe, recipe.stages[stage]);
-    TrainOptions options;
-    options.folder = folder / sub;
-    options.checkpoint_seconds = checkpoint_seconds;
-    options.batch_tokens = 128;
-    return TrainStage(*model, recipe, recipe.stages[stage], data,
-                      InitialValues(*model, layout, recipe.seed, *AvailableKernels().back(), pool), "key", *AvailableKernels().back(), on_pool,
-                      options, observer);
-  }
-
-  std::filesystem::path folder;
-  ThreadPool pool;
-  std::shared_ptr<const Model> model;
-  Recipe recipe;
-  ChatEncoder encode;
-};
-
-class StopAfter : public TrainObserver {
- public:
-  explicit StopAfter(int64_t steps) : steps_(steps) {}
-  void OnStep(const StepReport& report) override { losses.push_back(report.loss); }
-  bool Cancelled() override { return static_cast<int64_t>(losses.size()) >= steps_; }
-  std::vector<double> losses;
-
- private:
-  int64_t steps_;
-};
 
 TEST(Recipe, ReadsWhatItSays) {
   const Trial trial("recipe");
@@ -159,7 +41,13 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
     return MessageOf([&] { ReadRecipe(folder / "r.toml", folder); });
   };
   EXPECT_THAT(message("rank = 4", "rank = 0"), HasSubstr("'rank': expected a whole number from 1"));
-  EXPECT_THAT(message("rank = 4", "ranks = 4"), HasSubstr("unknown key 'ranks'"));
+  EXPECT_THAT(message("rank = 4", "ranks = 4"), HasSubstr("unknown key 'ranks' (did you mean 'rank'?)"));
+  EXPECT_THAT(message("path = \"text.md\"", "path = \"text.md\"\nformat = \"gpt\""),
+              HasSubstr("'format': expected one of \"auto\""));
+  EXPECT_THAT(message("path = \"text.md\"", "path = \"text.md\"\ndedupe = \"all\""),
+              HasSubstr("'dedupe': expected one of \"off\", \"exact\", \"near\", found 'all'"));
+  EXPECT_THAT(message("path = \"text.md\"", "path = \"text.md\"\ncolumns = 3"),
+              HasSubstr("'columns': expected a table of texts"));
   EXPECT_THAT(message("epochs = 3", "epochs = \"3\""), HasSubstr("'epochs'"));
   EXPECT_THAT(message("epochs = 3", "join = 0"), HasSubstr("'join': expected a whole number from 1"));
   EXPECT_THAT(message("\"pretrain\"", "\"pretrain\"\njoin = 2"),
@@ -169,63 +57,6 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
   EXPECT_THAT(message("name = \"trial\"", "name = \"../x\""), HasSubstr("'name'"));
   EXPECT_THAT(message("seed = 7", "seed = 7 7"), HasSubstr("line 4"));
   EXPECT_THAT(message("[lora]", "[eval]\ngeneral = [\"other\"]\n[lora]"), HasSubstr("forgotten"));
-}
-
-TEST(Dataset, TrainsWhatTheAssistantSaysAndTheEndOfItsTurn) {
-  const Trial trial("mask");
-  const Dataset data =
-      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("chats"), {.max_tokens = 512});
-  ASSERT_EQ(data.size(), 3);
-  const Tokenizer& tokenizer = trial.model->tokenizer;
-  const auto trained_text = [&](const SampleView& sample) {
-    std::vector<int32_t> ids;
-    for (size_t i = 0; i < sample.tokens.size(); ++i) {
-      if (sample.trained[i] != 0) ids.push_back(sample.tokens[i]);
-    }
-    return tokenizer.Decode(ids, {.render_special = true});
-  };
-  EXPECT_THAT(trained_text(data.At(0)), HasSubstr("Seven.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.At(0)), ::testing::Not(HasSubstr("When")));
-  EXPECT_THAT(trained_text(data.At(1)), HasSubstr("The green one.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.At(2)), HasSubstr("Hello.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.At(2)), HasSubstr("Goodbye.<|im_end|>"));
-  EXPECT_THAT(trained_text(data.At(2)), ::testing::Not(HasSubstr("Bye")));
-}
-
-TEST(Dataset, MarkdownSectionsAreDocumentsAndLongTextIsCutNotLost) {
-  const Trial trial("text");
-  const Dataset sections =
-      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("text"), {.max_tokens = 512});
-  EXPECT_EQ(sections.size(), 3);  // the title, One, Two
-  std::string text;
-  for (int i = 0; i < 300; ++i) text += "word" + std::to_string(i) + (i % 7 == 6 ? "\n\n" : " ");
-  const std::vector<Sample> pieces = CutText(trial.model->tokenizer, text, 64);
-  std::string joined;
-  for (const Sample& sample : pieces) {
-    EXPECT_LE(sample.tokens.size(), 64u);
-    EXPECT_EQ(sample.num_trained, static_cast<int64_t>(sample.tokens.size()) - 1);
-    joined += trial.model->tokenizer.Decode(sample.tokens);
-  }
-  EXPECT_EQ(joined, text);
-}
-
-TEST(Dataset, BadLinesAreNamedAndNothingToLearnIsAnError) {
-  Trial trial("bad");
-  const auto message = [&](const std::string& contents) {
-    WriteFileAtomically(trial.folder / "bad.jsonl", contents);
-    return MessageOf([&] {
-      ReadDataset(*trial.model, trial.encode, {"bad", trial.folder / "bad.jsonl", ""},
-                  {.max_tokens = 64});
-    });
-  };
-  EXPECT_THAT(message("{\"text\": \"a b\"}\n{oops"), HasSubstr("line 2"));
-  EXPECT_THAT(message("[1]"), HasSubstr("expected a JSON object"));
-  EXPECT_THAT(message("{\"question\": 1}"), HasSubstr("expected 'messages'"));
-  EXPECT_THAT(message("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}"),
-              HasSubstr("at least one token to learn"));
-  EXPECT_THAT(message("{\"messages\": [{\"role\": \"assistant\", \"content\": 3}]}"),
-              HasSubstr("'content'"));
-  EXPECT_THAT(message(""), HasSubstr("at least one token to learn"));
 }
 
 TEST(Batches, PackingKeepsBordersAndTargets) {
@@ -238,49 +69,6 @@ TEST(Batches, PackingKeepsBordersAndTargets) {
   EXPECT_THAT(batches[0].loss_rows, ElementsAre(1, 3));
   EXPECT_THAT(batches[0].targets, ElementsAre(12, 21));
   EXPECT_THAT(batches[1].loss_rows, ElementsAre(0, 1, 2));
-}
-
-TEST(Dataset, AJoinedChatIsWhatTheTemplateWritesForTheLongOne) {
-  const Trial trial("join");
-  const auto read = [&](const std::string& lines) {
-    WriteFileAtomically(trial.folder / "join.jsonl", lines);
-    return ReadDataset(*trial.model, trial.encode, {"join", trial.folder / "join.jsonl", ""},
-                       {.max_tokens = 512, .joinable = true});
-  };
-  const std::string system = R"({"role": "system", "content": "Be brief."}, )";
-  const std::string a = R"({"role": "user", "content": "When?"}, {"role": "assistant", "content": "Seven."})";
-  const std::string b = R"({"role": "user", "content": "Which?"}, {"role": "assistant", "content": "Two."})";
-  for (const std::string& lead : {system, std::string()}) {
-    const Dataset apart = read("{\"messages\": [" + lead + a + "]}\n{\"messages\": [" + lead + b + "]}\n");
-    const Dataset whole = read("{\"messages\": [" + lead + a + ", " + b + "]}\n");
-    const std::vector<SampleView> samples = {apart.At(0), apart.At(1)};
-    const std::vector<Sample> joined = Join(samples, 2, 512);
-    ASSERT_EQ(joined.size(), 1u);
-    const SampleView expected = whole.At(0);
-    EXPECT_THAT(joined[0].tokens, ElementsAreArray(expected.tokens));
-    EXPECT_THAT(joined[0].trained, ElementsAreArray(expected.trained));
-    EXPECT_EQ(joined[0].num_trained, expected.num_trained);
-  }
-  // Who ends with a question stands alone, and so does text.
-  const Dataset open = read("{\"messages\": [" + a + R"(, {"role": "user", "content": "Why?"}]})" +
-                            "\n{\"text\": \"The mill opens.\"}\n");
-  ASSERT_EQ(open.size(), 2);
-  EXPECT_EQ(open.At(0).lead, Sample::kStandsAlone);
-  EXPECT_EQ(open.At(1).lead, Sample::kStandsAlone);
-}
-
-TEST(Dataset, ATemplateThatWritesALaterChatInAnotherWayIsRefused) {
-  const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", "a"}},
-                                           {{"role", "assistant"}, {"content", "b"}}};
-  // One token a message, and how many messages there are.
-  const ChatEncoder counts = [](const nlohmann::ordered_json& chat, bool, const nlohmann::ordered_json*) {
-    std::vector<int32_t> tokens(chat.size(), 1);
-    tokens.push_back(static_cast<int32_t>(chat.size()));
-    return tokens;
-  };
-  const Sample sample{counts(messages, false, nullptr), {0, 0, 1}, 1};
-  EXPECT_THAT(MessageOf([&] { FindLead(counts, messages, sample, "x.jsonl, line 3"); }),
-              HasSubstr("x.jsonl, line 3: the model's chat template"));
 }
 
 TEST(Batches, OnlyTheSameLeadIsJoinedUpToCountAndLength) {

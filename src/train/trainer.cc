@@ -32,6 +32,12 @@ int64_t Rows(const std::vector<PackedBatch>& batches) {
   return rows;
 }
 
+std::vector<SampleOrder::Part> PartsOf(const Dataset& data) {
+  std::vector<SampleOrder::Part> parts;
+  for (const Dataset::Part& part : data.parts()) parts.push_back({part.size, part.weight});
+  return parts;
+}
+
 // Draws the samples of ascending steps. Replay keeps its share over the steps as a whole: the pieces
 // of a step are those that the running total asks for, so the cursor is a function of the step.
 class StepSource {
@@ -40,7 +46,7 @@ class StepSource {
       : data_(data),
         stage_(stage),
         batch_tokens_(batch_tokens),
-        order_(data.train.size(), seed, kDataStream),
+        order_(PartsOf(data.train), seed, kDataStream),
         replay_order_(std::max<int64_t>(1, data.replay.size()), seed,
                       kReplayStream) {}
 
@@ -200,33 +206,6 @@ void CheckState(const Checkpoint& state, const std::string& key, int64_t size,
 
 }  // namespace
 
-StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, const Recipe& recipe,
-                        const StageRecipe& stage) {
-  StageData data;
-  for (const std::string& name : stage.data) {
-    const DataSource& source = recipe.Source(name);
-    const bool text = source.path.extension() != ".jsonl";
-    if (text && stage.method == TrainMethod::kSft) {
-      Throw(ErrorCode::kInvalidArgument,
-            "stage '{}': expected conversations (.jsonl) for method \"sft\", found the text '{}'",
-            stage.name, source.path.string());
-    }
-    data.train.Append(
-        ReadDataset(model, encode_chat, source,
-                    {.max_tokens = stage.sequence_length, .joinable = stage.join > 1}));
-  }
-  if (stage.replay && stage.replay->share > 0) {
-    data.replay = ReadDataset(model, encode_chat, recipe.Source(stage.replay->data),
-                              {.max_tokens = stage.replay->length});
-  }
-  return data;
-}
-
-int64_t NumSteps(const StageRecipe& stage, int64_t num_samples) {
-  const double samples = stage.epochs * static_cast<double>(num_samples);
-  return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(samples / static_cast<double>(stage.batch))));
-}
-
 double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps) {
   const double warmup = std::max(1.0, std::ceil(stage.warmup * static_cast<double>(num_steps)));
   const double done = static_cast<double>(step) + 1;
@@ -267,7 +246,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
   const TrainLayout& layout = run.layout();
   StageOutcome outcome;
   StepReport& report = outcome.last;
-  report.num_steps = NumSteps(stage, data.train.size());
+  report.num_steps = NumSteps(stage, data.train.epoch_size());
 
   if (auto done = ReadCheckpoint(result_path)) {
     CheckState(*done, key, layout.size, result_path);

@@ -49,14 +49,24 @@ struct TrainOptions {
 
 struct StageData {
   Dataset train;
+  Dataset heldout;                      // of the sources that are split; else empty
   Dataset replay;                       // empty without replay
+  std::vector<SourceSummary> sources;   // of train, then of replay
+};
+
+struct StageDataOptions {
+  ThreadPool* pool = nullptr;
+  std::filesystem::path rejects;        // folder for the rows that are not used; empty: they are not written
+  std::filesystem::path cache;          // folder for the samples; empty: in memory
+  std::function<void(const std::string& source, int64_t rows)> progress = {};
 };
 
 // Reads and checks what the stage trains on.
 StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, const Recipe& recipe,
-                        const StageRecipe& stage);
+                        const StageRecipe& stage, const StageDataOptions& options = {});
 
-int64_t NumSteps(const StageRecipe& stage, int64_t num_samples);
+// epoch_size: units that an epoch draws (Dataset).
+int64_t NumSteps(const StageRecipe& stage, int64_t epoch_size);
 
 // Learning rate of a step: linear warm-up, then cosine to final_rate of the peak.
 double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps);
