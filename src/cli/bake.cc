@@ -77,11 +77,18 @@ class Printer : public BakeObserver {
   std::string label_;
 };
 
+Activation ParseActivation(const std::string& verb, const std::string& word) {
+  if (word == "auto") return Activation::kAuto;
+  if (word == "stash") return Activation::kStash;
+  if (word == "recompute") return Activation::kRecompute;
+  throw UsageError(fmt::format("{}: --activation: expected auto, stash or recompute, found '{}'", verb, word));
+}
+
 int RunRecipe(const Arguments& arguments, bool train_only) {
   std::string recipe_path;
   std::optional<std::string> output, base;
   std::optional<int64_t> threads, seed;
-  std::string from;
+  std::string from, activation = "auto";
   bool json = false, no_pack_cache = false;
   BakeOptions options;
   const char* verb = train_only ? "train" : "bake";
@@ -98,14 +105,16 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
   flags.Add("--batch-tokens", &options.train.batch_tokens, 16, 1 << 20,
             "Tokens computed together while training: fewer take less memory");
-  flags.Add("--recompute", &options.train.recompute,
-            "Keep less for the backward pass: less memory, slower");
+  flags.Add("--activation", &activation,
+            "What the backward pass needs of the layers: stash keeps it, recompute makes it again (less memory, slower); "
+            "auto (default): as memory allows");
   flags.Add("--checkpoint-seconds", &options.train.checkpoint_seconds, 0, 1e6,
             "Seconds between checkpoints");
   flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &json, "Print the report as one JSON object");
   flags.Parse(arguments);
 
+  options.train.activation = ParseActivation(verb, activation);
   CatchSignals();
   Recipe recipe = ReadRecipe(recipe_path, HomeFolder() / "data");
   if (base) recipe.base = *base;

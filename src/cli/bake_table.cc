@@ -94,9 +94,9 @@ std::string Costs(const BakeReport& report) {
                                      report.joules_measured
                                          ? "measured by the processor"
                                          : "estimated from processor time, 8 W a busy core"));
-  text += Fact("sizes", fmt::format("base {:.1f} MB, adapter {:.1f} MB",
-                                    static_cast<double>(report.base_bytes) * 1e-6,
-                                    static_cast<double>(report.adapter_bytes) * 1e-6));
+  text += Fact("sizes", fmt::format("base {:.1f} MB, {} {:.1f} MB", static_cast<double>(report.base_bytes) * 1e-6,
+                                    report.result_is_adapter ? "adapter" : "model",
+                                    static_cast<double>(report.result_bytes) * 1e-6));
   for (const LicensedPart& part : report.parts) {
     text += Fact("licence of " + part.name, fmt::format("{} ({})", part.licence.id,
                                                         LicenceKindName(part.licence.kind)));
@@ -122,13 +122,15 @@ std::string ShellWord(const std::string& text) {
 std::string Commands(const BakeReport& report, const std::string& model_path) {
   const std::string program = ShellWord(ProgramName());
   const std::string model = ShellWord(model_path);
-  const std::string adapter = (report.folder / "adapter.gguf").string();
+  const std::string result = report.result.string();
   std::filesystem::path book = std::filesystem::path(report.recipe).parent_path();
   if (book.empty()) book = std::filesystem::current_path();
   std::string text;
-  text += fmt::format("\nchat with it       {} run {} --adapter {}\n", program, model, ShellWord(adapter));
-  text += fmt::format("serve it           {} serve {} --adapter {}\n", program, model,
-                      ShellWord(report.name + "=" + adapter));
+  const std::string run = report.result_is_adapter ? model + " --adapter " + ShellWord(result) : ShellWord(result);
+  const std::string serve =
+      report.result_is_adapter ? model + " --adapter " + ShellWord(report.name + "=" + result) : ShellWord(result);
+  text += fmt::format("\nchat with it       {} run {}\n", program, run);
+  text += fmt::format("serve it           {} serve {}\n", program, serve);
   text += fmt::format("bake your own      cp -r {} ~/my-handbook\n", ShellWord(book.string()));
   text += "                   (its README.md says what to write into it; give it a name in the recipe)\n";
   text += fmt::format("                   {} bake ~/my-handbook/{}\n", program,
@@ -170,7 +172,8 @@ nlohmann::ordered_json BakeReportJson(const BakeReport& report) {
       {"joules_measured", report.joules_measured},
       {"peak_bytes", report.peak_bytes},
       {"base_bytes", report.base_bytes},
-      {"adapter_bytes", report.adapter_bytes},
+      {"result", report.result.string()},
+      {"result_bytes", report.result_bytes},
       {"stages", report.stages},
       {"reused_stages", report.reused_stages},
       {"served_question", report.served_question},

@@ -156,7 +156,7 @@ RowKeys KeysOf(const Row& row) {
 
 class Planner {
  public:
-  Planner(const DataSource& source, const PlanOptions& options)
+  Planner(const DataSource& source, const SourcePlanOptions& options)
       : source_(source), options_(options), spill_(options.scratch) {}
 
   SourcePlan Plan() {
@@ -292,7 +292,7 @@ class Planner {
   }
 
   const DataSource& source_;
-  const PlanOptions& options_;
+  const SourcePlanOptions& options_;
   Spill spill_;
   Sets sets_;
   std::unordered_map<std::array<uint64_t, 2>, size_t, PairHash> together_;
@@ -310,11 +310,11 @@ bool NeedsPlan(const DataSource& source) {
   return source.heldout > 0 || source.duplicates != DuplicatePolicy::kKeep;
 }
 
-SourcePlan PlanSource(const DataSource& source, const PlanOptions& options) {
+SourcePlan PlanSource(const DataSource& source, const SourcePlanOptions& options) {
   return Planner(source, options).Plan();
 }
 
-std::string TextToScoreOf(const DataSource& source, int64_t max_bytes, const PlanOptions& options) {
+std::string TextToScoreOf(const DataSource& source, int64_t max_bytes, const SourcePlanOptions& options) {
   SourcePlan plan;
   if (source.heldout > 0) plan = PlanSource(source, options);
   std::string text;

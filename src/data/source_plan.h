@@ -35,7 +35,7 @@ struct SourcePlan {
 // Similarity from which a row is a near duplicate, and from which two rows may not be on two sides.
 inline constexpr double kNearDuplicate = 0.8, kTogether = 0.5;
 
-struct PlanOptions {
+struct SourcePlanOptions {
   ThreadPool* pool = nullptr;          // null: this thread alone
   std::filesystem::path scratch;       // folder for the temporary file; empty: the system's
   std::function<void(int64_t rows)> progress;  // may throw to stop
@@ -46,11 +46,11 @@ bool NeedsPlan(const DataSource& source);
 
 // Reads the source once. Throws what reading throws; kInvalidArgument when nothing would be left to train on or
 // to hold out.
-SourcePlan PlanSource(const DataSource& source, const PlanOptions& options);
+SourcePlan PlanSource(const DataSource& source, const SourcePlanOptions& options);
 
 // The text of a source's rows, for those who score it: of the held-out side where it is split, else of all. Up to
 // max_bytes, whole rows.
-std::string TextToScoreOf(const DataSource& source, int64_t max_bytes, const PlanOptions& options);
+std::string TextToScoreOf(const DataSource& source, int64_t max_bytes, const SourcePlanOptions& options);
 
 // A source's rows in blocks, parsed by all threads, in the file's order.
 struct RowBlock {

@@ -72,6 +72,8 @@ void TomlTable::Fail(std::string_view key, std::string_view expected,
         found.source().begin.line, key, expected, Describe(found));
 }
 
+bool TomlTable::Has(std::string_view key) { return Find(key) != nullptr; }
+
 std::string TomlTable::String(std::string_view key) {
   const toml::node* node = Find(key);
   if (node == nullptr) {

@@ -19,6 +19,7 @@ class TomlTable {
   // where: how messages call it ("bake.toml: [lora]").
   TomlTable(const toml::table& table, std::string where);
 
+  bool Has(std::string_view key);
   std::string String(std::string_view key);                                // required
   std::string String(std::string_view key, std::string_view fallback);
   double Number(std::string_view key, double fallback, double least, double most);

@@ -14,9 +14,6 @@ namespace {
 // whose logits (50 MB) no longer stay in a shared cache of 32 MB.
 constexpr int64_t kMaxChunk = 11 * kTrainTileRows;
 constexpr int64_t kLogitBytes = int64_t{48} << 20;
-// Chunks whose d_logits are kept for one product with the trained rows of the head: each such product
-// reads and writes their gradient, 226 MB for SmolLM2-135M.
-constexpr int64_t kChunksTogether = 4;
 
 int64_t PaddedVocab(const ModelConfig& config) {
   return ops::PanelsOf(config.vocab_size) * kTrainLanes;
@@ -36,9 +33,11 @@ void Grow(Buffer<uint16_t>& buffer, int64_t size) {
 }  // namespace
 
 TrainHead::TrainHead(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool)
-    : config_(config), kernels_(kernels), pool_(pool) {
+    : config_(config), kernels_(kernels), pool_(pool), chunk_(ChunkRows(config)) {}
+
+int64_t TrainHead::ChunkRows(const ModelConfig& config) {
   const int64_t fit = kLogitBytes / (PaddedVocab(config) * static_cast<int64_t>(sizeof(float)));
-  chunk_ = std::clamp(fit / kTrainTileRows * kTrainTileRows, kTrainTileRows, kMaxChunk);
+  return std::clamp(fit / kTrainTileRows * kTrainTileRows, kTrainTileRows, kMaxChunk);
 }
 
 int64_t TrainHead::bytes() const noexcept {

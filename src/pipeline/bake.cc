@@ -19,9 +19,13 @@
 #include "format/gguf_adapter.h"
 #include "format/peft.h"
 #include "pipeline/ask_server.h"
+#include "pipeline/data_record.h"
 #include "pipeline/lineage.h"
+#include "pipeline/stage_observer.h"
+#include "pipeline/trained_source.h"
 #include "server/server.h"
 #include "train/export.h"
+#include "train/memory_choice.h"
 #include "train/trained.h"
 
 namespace bakestone {
@@ -35,76 +39,6 @@ std::string KeyOf(std::initializer_list<std::string_view> parts) {
   for (const std::string_view part : parts) sha.Update(part).Update(std::string_view("\0", 1));
   return ToHex(sha.Finish());
 }
-
-// How a source is read, as far as it says more than its path.
-std::string ReadingKey(const DataSource& source) {
-  std::string key;
-  if (source.format != "auto") key += "|format " + source.format;
-  if (!source.group.empty()) key += "|group " + source.group;
-  for (const auto& [field, column] : source.columns) key += "|column " + field + "=" + column;
-  if (source.heldout > 0) key += fmt::format("|heldout {}", source.heldout);
-  if (source.weight != 1) key += fmt::format("|weight {}", source.weight);
-  if (source.duplicates != DuplicatePolicy::kKeep) key += fmt::format("|dedupe {}", static_cast<int>(source.duplicates));
-  if (source.personal_data == PersonalDataPolicy::kMask) key += "|mask";
-  if (source.overlong == OverlongPolicy::kDrop) key += "|drop";
-  return key;
-}
-
-std::string SourceKey(const DataSource& source) {
-  return "|" + source.name + "|" + ToHex(HashOfFile(source.path)) + ReadingKey(source);
-}
-
-// Shows a stage's training to the bake's observer and asks the probe now and then.
-class StageObserver : public TrainObserver {
- public:
-  StageObserver(BakeObserver& observer, const Model& model, Exec& exec, const QuestionSet* questions,
-                const EvalRecipe& eval, std::string label, double probe_seconds)
-      : observer_(observer), model_(model), exec_(exec), questions_(questions), eval_(eval),
-        label_(std::move(label)), probe_seconds_(probe_seconds), last_probe_(Clock::now()) {
-    if (questions == nullptr || probe_seconds <= 0) return;
-    const auto direct = questions->OfKind(QuestionKind::kDirect);
-    if (!direct.empty()) probe_ = direct[direct.size() / 2];
-  }
-
-  void OnStep(const StepReport& report) override {
-    last_ = report;
-    const double rate = report.seconds > 0 ? static_cast<double>(report.tokens) / report.seconds : 0;
-    observer_.OnProgress(label_, report.step, report.num_steps, "steps",
-                         fmt::format("loss {:.3f}  {:.0f} tokens/s", report.loss, rate));
-  }
-
-  void Between(Adapter& adapter) override {
-    if (probe_ == nullptr) return;
-    if (std::chrono::duration<double>(Clock::now() - last_probe_).count() < probe_seconds_) return;
-    adapter.Publish();
-    Json messages = Json::parse(probe_->messages);
-    if (!eval_.system.empty()) {
-      messages.insert(messages.begin(), Json{{"role", "system"}, {"content", eval_.system}});
-    }
-    AnsweredQuestion answered;
-    answered.id = probe_->id;
-    answered.question = probe_->text;
-    answered.answer = AnswerGreedily(model_, &adapter, exec_, RenderChat(model_, messages).tokens,
-                                     eval_.max_tokens);
-    answered.right = Judge(*questions_, *probe_, answered.answer).right;
-    observer_.OnProbe(answered, last_.seconds);
-    last_probe_ = Clock::now();
-  }
-
-  bool Cancelled() override { return observer_.Cancelled(); }
-
- private:
-  BakeObserver& observer_;
-  const Model& model_;
-  Exec& exec_;
-  const QuestionSet* questions_;
-  const EvalRecipe& eval_;
-  const std::string label_;
-  const double probe_seconds_;
-  Clock::time_point last_probe_;
-  const Question* probe_ = nullptr;
-  StepReport last_;
-};
 
 class BakeRun {
  public:
@@ -132,17 +66,23 @@ class BakeRun {
     CheckData();
     if (!options_.train_only) report_.before = EvaluateStage("before", BeforeKey(), nullptr);
     TrainStages();
-    if (!options_.train_only) {
-      report_.after = EvaluateStage("after", KeyOf({"after", trained_key_, BeforeKey()}),
-                                    ServedAdapter());
-    }
     Export();
-    if (!options_.train_only) Serve();
+    if (!options_.train_only) {
+      const Tuned tuned = LoadTuned();
+      report_.after = EvaluateStage("after", KeyOf({"after", trained_key_, BeforeKey()}), &tuned);
+      Serve(tuned);
+    }
     ChooseShown();
     return std::move(report_);
   }
 
  private:
+  // What is served in the end: the base with an adapter, or a model of its own.
+  struct Tuned {
+    std::shared_ptr<const Model> model;
+    std::shared_ptr<const Adapter> adapter;
+  };
+
   // Runs `work` unless the stage is done; work returns the files that it wrote.
   template <class Work>
   void Stage(const std::string& name, const std::string& what, const std::string& key,
@@ -189,7 +129,7 @@ class BakeRun {
     report_.parts.push_back({"base " + report_.base, ParseLicence(model_->licence)});
     std::string key = "licence|" + report_.parts[0].licence.id;
     std::vector<LicensedPart> data;
-    for (const std::string& name : TrainedSources()) {
+    for (const std::string& name : TrainedSources(recipe_)) {
       const DataSource& source = recipe_.Source(name);
       data.push_back({"data '" + name + "'", ParseLicence(source.licence)});
       key += "|" + name + "|" + source.licence;
@@ -217,7 +157,7 @@ class BakeRun {
   // Reads everything that will be trained on now, so that a bad line is found before hours of work.
   void CheckData() {
     data_key_ = "data|" + base_hash_;
-    for (const std::string& name : TrainedSources()) {
+    for (const std::string& name : TrainedSources(recipe_)) {
       data_key_ += SourceKey(recipe_.Source(name));
     }
     for (const StageRecipe& stage : recipe_.stages) data_key_ += "|" + StageKey(recipe_, stage);
@@ -230,6 +170,7 @@ class BakeRun {
     }
     Stage("data", "what will be learned", data_key_, [&] {
       ShowSources();
+      for (size_t i = 0; i < recipe_.stages.size(); ++i) ShowSettings(recipe_.stages[i], stage_data_[i]);
       Json json = Json::array();
       for (size_t i = 0; i < recipe_.stages.size(); ++i) {
         const StageData& data = stage_data_[i];
@@ -254,8 +195,16 @@ class BakeRun {
                                           stage.sequence_length));
         }
       }
-      return WriteJson("data.json", Json{{"sources", DataRecord()}, {"stages", json}});
+      return WriteJson("data.json", Json{{"sources", DataRecord(recipe_, stage_data_)}, {"stages", json}});
     });
+  }
+
+  // What the recipe leaves to this program, and what the stage will need.
+  void ShowSettings(const StageRecipe& stage, const StageData& data) {
+    if (!stage.defaults.empty()) {
+      observer_.OnLine(fmt::format("{}: by default: {}", stage.name, fmt::join(stage.defaults, ", ")));
+    }
+    observer_.OnLine(fmt::format("{}: {}", stage.name, FitMemory(stage, data, options_.train).Line()));
   }
 
   // Each source once, and what a person should know of it.
@@ -270,34 +219,12 @@ class BakeRun {
       }
     }
     std::vector<std::string> unknown;
-    for (const std::string& name : TrainedSources()) {
+    for (const std::string& name : TrainedSources(recipe_)) {
       const DataSource& source = recipe_.Source(name);
       if (source.source.empty() || source.licence.empty()) unknown.push_back(name);
     }
     if (unknown.empty()) return;
     observer_.OnLine(fmt::format("'source' or 'licence' unknown, as the record will say: {}", fmt::join(unknown, ", ")));
-  }
-
-  // Where everything that is learned comes from.
-  Json DataRecord() const {
-    Json record = Json::array();
-    const auto known = [](const std::string& text) { return text.empty() ? "unknown" : text; };
-    for (const std::string& name : TrainedSources()) {
-      const DataSource& source = recipe_.Source(name);
-      Json entry = {{"name", name},
-                    {"path", source.path.string()},
-                    {"sha256", ToHex(HashOfFile(source.path))},
-                    {"source", known(source.source)},
-                    {"licence", known(source.licence)},
-                    {"readings", Json::array()}};
-      for (const StageData& data : stage_data_) {
-        for (const SourceSummary& summary : data.sources) {
-          if (summary.name == name) entry["readings"].push_back(ToJson(summary));
-        }
-      }
-      record.push_back(std::move(entry));
-    }
-    return record;
   }
 
   std::string BeforeKey() const {
@@ -317,10 +244,10 @@ class BakeRun {
   }
 
   Evaluation EvaluateStage(const std::string& name, const std::string& key,
-                           std::shared_ptr<const Adapter> adapter) {
+                           const Tuned* tuned) {
     const std::string file = name + ".json";
-    Stage(name, adapter ? "the tuned model: texts and held-out questions"
-                        : "the base: texts and held-out questions", key, [&] {
+    Stage(name, tuned != nullptr ? "the tuned model: texts and held-out questions"
+                                 : "the base: texts and held-out questions", key, [&] {
       std::vector<TextToScore> texts;
       for (const std::string& source : recipe_.eval.domain) {
         texts.push_back({source, TextOf(source), false});
@@ -337,7 +264,8 @@ class BakeRun {
                              what == "questions" ? "answers" : "tokens", "");
       };
       options.cancelled = [&] { return observer_.Cancelled(); };
-      return WriteJson(file, ToJson(Evaluate(model_, adapter, kernels_, pool_, texts,
+      return WriteJson(file, ToJson(Evaluate(tuned != nullptr ? tuned->model : model_,
+                                             tuned != nullptr ? tuned->adapter : nullptr, kernels_, pool_, texts,
                                              questions_ ? &*questions_ : nullptr, options)));
     });
     const auto path = options_.folder / file;
@@ -354,6 +282,12 @@ class BakeRun {
   void TrainStages() {
     masters_ = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     trained_key_ = KeyOf({"initial", base_hash_, std::to_string(recipe_.seed)});
+    if (!recipe_.lora.start.empty()) {
+      StartFrom(*model_, layout_, recipe_.lora, &masters_);
+      Sha256 start;
+      start.Update(std::string_view(reinterpret_cast<const char*>(masters_.data()), masters_.size() * sizeof(float)));
+      trained_key_ = KeyOf({trained_key_, "start", ToHex(start.Finish())});
+    }
     Exec exec(kernels_, pool_);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageRecipe& stage = recipe_.stages[i];
@@ -364,22 +298,26 @@ class BakeRun {
       const std::string folder = "train-" + stage.name;
       TrainOptions train = options_.train;
       train.folder = options_.folder / folder;
-      const char* what = stage.method == TrainMethod::kPretrain ? "continued pre-training"
-                                                                : "supervised fine-tuning";
       const auto work = [&] {
         DropStale(train.folder);
+        train = FitMemory(stage, stage_data_[i], train).options;
         StageObserver observer(observer_, *model_, exec, questions_ ? &*questions_ : nullptr,
                                recipe_.eval, stage.name,
-                               options_.train_only ? 0 : options_.probe_seconds);
+                               options_.train_only || !recipe_.lora.served_as_adapter() ? 0 : options_.probe_seconds);
         const StageOutcome outcome = TrainStage(*model_, recipe_, stage, stage_data_[i], masters_,
                                                 trained_key_, kernels_, pool_, train, observer);
+        ShowOutcome(stage, outcome);
         WriteFileAtomically(train.folder / "summary.json",
                             Json{{"tokens", outcome.last.tokens},
                                  {"seconds", outcome.last.seconds},
-                                 {"steps", outcome.last.step}}.dump() + "\n");
+                                 {"steps", outcome.last.step},
+                                 {"best_step", outcome.best_step},
+                                 {"best_loss", outcome.best_loss},
+                                 {"stopped_early", outcome.stopped_early},
+                                 {"peak_bytes", outcome.peak_bytes}}.dump() + "\n");
         return std::vector<std::string>{folder + "/result.bin", folder + "/summary.json"};
       };
-      Stage(stage.name, what, trained_key_, work);
+      Stage(stage.name, MethodName(stage.method), trained_key_, work);
       const Json summary = Json::parse(ReadFile(train.folder / "summary.json"));
       report_.train_tokens += summary.at("tokens").get<int64_t>();
       report_.train_seconds += summary.at("seconds").get<double>();
@@ -392,40 +330,80 @@ class BakeRun {
     if (!HasStageState(folder, trained_key_)) std::filesystem::remove_all(folder);
   }
 
-  std::shared_ptr<const Adapter> ServedAdapter() {
-    if (!adapter_) {
-      auto adapter = std::make_shared<Adapter>(model_->config, recipe_.name);
-      SetAdapter(layout_, masters_, recipe_.lora, adapter.get());
-      adapter->Publish();
-      adapter_ = std::move(adapter);
+  MemoryChoice FitMemory(const StageRecipe& stage, const StageData& data, const TrainOptions& train) const {
+    return ChooseMemory(model_->config, layout_, stage, data, train, ReadMachine().available_bytes);
+  }
+
+  void ShowOutcome(const StageRecipe& stage, const StageOutcome& outcome) {
+    if (outcome.best_step < 0) return;
+    observer_.OnLine(fmt::format(
+        "held-out loss: lowest {:.4f} after step {} of {}{}{}", outcome.best_loss, outcome.best_step,
+        outcome.last.step, outcome.stopped_early ? "; stopped, since it got no better" : "",
+        stage.keep == KeepPolicy::kBest ? "; its values are kept" : ""));
+  }
+
+  Tuned LoadTuned() const {
+    if (!recipe_.lora.served_as_adapter()) {
+      return {Model::Load(report_.result, kernels_, pool_, options_.load), nullptr};
     }
-    return adapter_;
+    auto adapter = std::make_shared<Adapter>(model_->config, recipe_.name);
+    SetAdapter(layout_, masters_, recipe_.lora, adapter.get());
+    adapter->Publish();
+    return {model_, std::move(adapter)};
   }
 
   void Export() {
-    Stage("export", "adapter as a PEFT folder and as GGUF", KeyOf({"export", trained_key_}), [&] {
-      const AdapterFile file =
-          MakeAdapterFile(*model_, layout_, masters_, recipe_.lora, recipe_.name);
-      WritePeftAdapter(file, options_.folder / "adapter");
-      const ModelConfig& config = model_->config;
-      WriteGgufAdapter(file, {config.num_heads, config.num_kv_heads, config.head_dim},
-                       options_.folder / "adapter.gguf");
-      return std::vector<std::string>{"adapter/adapter_config.json",
-                                      "adapter/adapter_model.safetensors", "adapter.gguf"};
+    const bool beside = recipe_.lora.served_as_adapter();
+    report_.result = options_.folder / (beside ? "adapter.gguf" : "model.gguf");
+    report_.result_is_adapter = beside;
+    Stage("export", beside ? "adapter as a PEFT folder and as GGUF" : "the whole model as GGUF",
+          KeyOf({"export", trained_key_, report_.licence.licence.id}), [&] {
+      std::vector<std::string> files;
+      if (recipe_.lora.kind != AdapterKind::kFull) ExportAdapter(&files);
+      if (!beside) {
+        ExportModel();
+        files.push_back("model.gguf");
+      }
+      return files;
     });
     report_.base_bytes = static_cast<int64_t>(std::filesystem::file_size(options_.model));
-    report_.adapter_bytes =
-        static_cast<int64_t>(std::filesystem::file_size(options_.folder / "adapter.gguf"));
+    report_.result_bytes = static_cast<int64_t>(std::filesystem::file_size(report_.result));
+  }
+
+  void ExportAdapter(std::vector<std::string>* files) const {
+    const AdapterFile file = MakeAdapterFile(*model_, layout_, masters_, recipe_.lora, recipe_.name);
+    WritePeftAdapter(file, options_.folder / "adapter");
+    files->insert(files->end(), {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"});
+    if (file.use_dora) return;  // GGUF has no place for magnitudes
+    const ModelConfig& config = model_->config;
+    WriteGgufAdapter(file, {config.num_heads, config.num_kv_heads, config.head_dim},
+                     options_.folder / "adapter.gguf");
+    files->push_back("adapter.gguf");
+  }
+
+  void ExportModel() {
+    const ModelSource source = OpenTrainedSource(*model_, layout_, masters_, PairScale(recipe_.lora));
+    WriteOptions write;
+    write.notes = {{"general.name", recipe_.name}};
+    if (report_.licence.licence.kind != LicenceKind::kUnknown) {
+      write.notes.emplace_back("general.license", report_.licence.licence.id);
+    }
+    write.progress = [&](int64_t done, int64_t total, const std::string&) {
+      observer_.OnProgress("model.gguf", done, total, "bytes", "");
+    };
+    WriteQuantized(source, PlanAsIs(source), options_.folder / "model.gguf", kernels_, pool_, write);
   }
 
   // A question through the server, as a client would ask it.
-  void Serve() {
+  void Serve(const Tuned& tuned) {
     if (!questions_) return;
     Stage("serve", "a question through the server", KeyOf({"serve", trained_key_, BeforeKey()}), [&] {
-      const auto engine = std::make_shared<Engine>(model_, kernels_, pool_,
+      const auto engine = std::make_shared<Engine>(tuned.model, kernels_, pool_,
                                                    EngineOptions{.kv_bytes = int64_t{64} << 20});
-      Server server({.port = 0}, {{"base", engine, nullptr, ""},
-                                  {recipe_.name, engine, ServedAdapter(), "base"}});
+      Server server({.port = 0}, tuned.adapter == nullptr
+                                     ? std::vector<ServedModel>{{recipe_.name, engine, nullptr, ""}}
+                                     : std::vector<ServedModel>{{"base", engine, nullptr, ""},
+                                                                {recipe_.name, engine, tuned.adapter, "base"}});
       observer_.OnLine("listening on " + server.url());
       const Question& question = questions_->questions.front();
       const std::string answer =
@@ -452,17 +430,6 @@ class BakeRun {
     return {file};
   }
 
-  std::vector<std::string> TrainedSources() const {
-    std::vector<std::string> names;
-    for (const StageRecipe& stage : recipe_.stages) {
-      names.insert(names.end(), stage.data.begin(), stage.data.end());
-      if (stage.replay) names.push_back(stage.replay->data);
-    }
-    std::sort(names.begin(), names.end());
-    names.erase(std::unique(names.begin(), names.end()), names.end());
-    return names;
-  }
-
   const Recipe& recipe_;
   const BakeOptions& options_;
   const KernelTable& kernels_;
@@ -477,7 +444,6 @@ class BakeRun {
   std::vector<StageData> stage_data_;
   std::string data_key_, trained_key_;
   std::vector<float> masters_;
-  std::shared_ptr<const Adapter> adapter_;
   BakeReport report_;
 };
 
@@ -487,9 +453,8 @@ std::vector<std::string> BakeStages(const Recipe& recipe, bool train_only) {
   std::vector<std::string> stages = {"licence", "data"};
   if (!train_only) stages.push_back("before");
   for (const StageRecipe& stage : recipe.stages) stages.push_back(stage.name);
-  if (!train_only) stages.push_back("after");
   stages.push_back("export");
-  if (!train_only) stages.push_back("serve");
+  if (!train_only) stages.insert(stages.end(), {"after", "serve"});
   return stages;
 }
 

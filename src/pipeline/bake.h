@@ -1,9 +1,10 @@
-// The whole road from one recipe: licence, data check, evaluation before, training stages, evaluation
-// after, export, and one answer through the server. Every stage is recorded (lineage.h), so a second run
+// The whole road from one recipe: licence, data check, evaluation before, training stages, export, evaluation
+// after, and one answer through the server. Every stage is recorded (lineage.h), so a second run
 // does only what is missing and an interrupted one goes on where it stopped.
 //
 //   work folder: licence.json  data.json  before.json  train-NAME/{checkpoint,result}.bin, log.jsonl
-//                after.json  adapter/ (PEFT)  adapter.gguf  served.json  lineage.json  report.json
+//                adapter/ (PEFT)  adapter.gguf or model.gguf  after.json  served.json  lineage.json
+//                rejected/STAGE-SOURCE.jsonl
 #pragma once
 
 #include <cstdint>
@@ -60,12 +61,14 @@ struct BakeReport {
   double train_seconds = 0, seconds = 0, joules = 0;
   bool joules_measured = false;
   int64_t peak_bytes = 0;                // largest of any stage
-  int64_t base_bytes = 0, adapter_bytes = 0;
+  std::filesystem::path result;          // adapter.gguf or model.gguf
+  bool result_is_adapter = true;
+  int64_t base_bytes = 0, result_bytes = 0;
   std::string served_question, served_answer;
   int64_t reused_stages = 0, stages = 0;
 };
 
-// Stage names in order: licence, data, before, the recipe's own, after, export, serve.
+// Stage names in order: licence, data, before, the recipe's own, export, after, serve.
 std::vector<std::string> BakeStages(const Recipe& recipe, bool train_only);
 
 // Throws Error; kCancelled after Ctrl-C (run again to go on).

@@ -15,6 +15,7 @@ namespace bakestone {
 struct PackedBatch {
   std::vector<int32_t> tokens, positions, document_begins, loss_rows, targets;
   std::vector<float> weights;
+  std::vector<PreferencePair> pairs;  // of documents in it; empty: none are compared
 
   void Add(const SampleView& sample);
   bool empty() const { return tokens.empty(); }

@@ -40,6 +40,10 @@ void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkp
                                             {"tokens", checkpoint.tokens},
                                             {"seconds", checkpoint.seconds},
                                             {"log_bytes", checkpoint.log_bytes},
+                                            {"best_step", checkpoint.best_step},
+                                            {"best_loss", checkpoint.best_loss},
+                                            {"worse", checkpoint.worse},
+                                            {"stopped", checkpoint.stopped},
                                             {"size", checkpoint.masters.size()},
                                             {"finished", moments == 0}}
                                  .dump();
@@ -97,6 +101,10 @@ std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
     checkpoint.tokens = header.at("tokens").get<int64_t>();
     checkpoint.seconds = header.at("seconds").get<double>();
     checkpoint.log_bytes = header.at("log_bytes").get<int64_t>();
+    checkpoint.best_step = header.value("best_step", int64_t{-1});
+    checkpoint.best_loss = header.value("best_loss", 0.0);
+    checkpoint.worse = header.value("worse", int64_t{0});
+    checkpoint.stopped = header.value("stopped", false);
     size = header.at("size").get<uint64_t>();
     finished = header.at("finished").get<bool>();
   } catch (const nlohmann::json::exception& error) {

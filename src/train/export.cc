@@ -29,7 +29,8 @@ AdapterFile MakeAdapterFile(const Model& model, const TrainLayout& layout,
   file.base_hash = ToHex(model.file_hash);
   file.rank = lora.rank;
   file.alpha = static_cast<float>(lora.alpha);
-  file.use_rslora = lora.rslora;
+  file.use_rslora = lora.rslora();
+  file.use_dora = lora.kind == AdapterKind::kDora;
   for (const LoraSlot& slot : layout.slots) {
     AdapterEntry entry;
     entry.layer = slot.id.layer;
@@ -42,6 +43,10 @@ AdapterFile MakeAdapterFile(const Model& model, const TrainLayout& layout,
                                       static_cast<size_t>(slot.rank * slot.in)));
     entry.b = Rounded(masters.subspan(static_cast<size_t>(slot.b_offset),
                                       static_cast<size_t>(slot.out * slot.rank)));
+    if (slot.magnitude_offset >= 0) {
+      const float* magnitude = masters.data() + slot.magnitude_offset;
+      entry.magnitude.assign(magnitude, magnitude + slot.out);
+    }
     file.entries.push_back(std::move(entry));
   }
   return file;

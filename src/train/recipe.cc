@@ -78,9 +78,13 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
             source.name);
     }
   }
-  if (auto lora = table.Table("lora")) recipe.lora = ReadLora(std::move(*lora));
+  auto adapter = table.Table("adapter"), lora = table.Table("lora");
+  if (adapter && lora) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected [adapter] or [lora], which mean the same, found both", file.string());
+  }
+  if (adapter || lora) recipe.lora = ReadLora(std::move(adapter ? *adapter : *lora), folders);
   for (TomlTable& entry : table.Tables("stage")) {
-    recipe.stages.push_back(ReadStage(std::move(entry)));
+    recipe.stages.push_back(ReadStage(std::move(entry), recipe.lora.kind));
     for (size_t i = 0; i + 1 < recipe.stages.size(); ++i) {
       if (recipe.stages[i].name == recipe.stages.back().name) {
         Throw(ErrorCode::kInvalidArgument, "{}: expected distinct stage names, found '{}' twice",

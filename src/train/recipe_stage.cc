@@ -21,19 +21,121 @@ ReplayRecipe ReadReplay(TomlTable table) {
   return replay;
 }
 
+// What suits the method and what is trained, where the recipe does not say otherwise.
+void SetDefaults(AdapterKind kind, StageRecipe* stage) {
+  if (kind == AdapterKind::kFull) {
+    stage->learning_rate = 2e-5;
+    stage->weight_decay = 0.1;
+  }
+  if (stage->method == TrainMethod::kDpo) {
+    stage->learning_rate = kind == AdapterKind::kFull ? 5e-7 : 5e-6;
+    stage->schedule = Schedule::kLinear;
+    stage->warmup = 0.1;
+    stage->final_rate = 0;
+    stage->batch = 32;
+  }
+}
+
+void RefuseWithout(TomlTable& table, const StageRecipe& stage) {
+  const auto only = [&](const char* key, bool set, bool right, const char* where) {
+    if (!set || right) return;
+    Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected only with {}", table.where(), key, where);
+  };
+  const bool dpo = stage.method == TrainMethod::kDpo;
+  if (stage.join > 1 && stage.method != TrainMethod::kSft) {
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: 'join': expected 1 with method \"{}\" (only conversations are joined), found {}", table.where(),
+          dpo ? "dpo" : "pretrain", stage.join);
+  }
+  only("beta", table.Has("beta"), dpo, "method \"dpo\"");
+  only("length_normalized", table.Has("length_normalized"), dpo, "method \"dpo\"");
+  only("decay", table.Has("decay"), stage.schedule == Schedule::kWsd, "schedule \"wsd\"");
+}
+
+// Values of the stage's keys; notes which ones the recipe leaves to their defaults.
+class StageReader {
+ public:
+  StageReader(TomlTable& table, StageRecipe* stage) : table_(table), stage_(*stage) {}
+
+  void Number(const char* key, double StageRecipe::* field, double least, double most) {
+    double& value = stage_.*field;
+    if (!table_.Has(key)) stage_.defaults.push_back(fmt::format("{} {:g}", key, value));
+    value = table_.Number(key, value, least, most);
+  }
+  void Integer(const char* key, int64_t StageRecipe::* field, int64_t least, int64_t most) {
+    int64_t& value = stage_.*field;
+    if (!table_.Has(key)) stage_.defaults.push_back(fmt::format("{} {}", key, value));
+    value = table_.Integer(key, value, least, most);
+  }
+
+ private:
+  TomlTable& table_;
+  StageRecipe& stage_;
+};
+
+constexpr std::pair<Schedule, const char*> kSchedules[] = {{Schedule::kCosine, "cosine"},
+                                                           {Schedule::kLinear, "linear"},
+                                                           {Schedule::kWsd, "wsd"},
+                                                           {Schedule::kConstant, "constant"}};
+
+void ReadSchedule(TomlTable& table, StageRecipe* stage) {
+  std::vector<std::pair<std::string, Schedule>> choices;
+  for (const auto& [schedule, name] : kSchedules) {
+    // The first one is the default.
+    choices.insert(schedule == stage->schedule ? choices.begin() : choices.end(), {name, schedule});
+  }
+  if (!table.Has("schedule")) stage->defaults.push_back("schedule " + choices.front().first);
+  stage->schedule = Choice<Schedule>(table, "schedule", choices);
+}
+
 }  // namespace
 
-LoraRecipe ReadLora(TomlTable table) {
+const char* MethodName(TrainMethod method) {
+  switch (method) {
+    case TrainMethod::kPretrain:
+      return "continued pre-training";
+    case TrainMethod::kSft:
+      return "supervised fine-tuning";
+    case TrainMethod::kDpo:
+      return "direct preference optimization";
+  }
+  return "?";
+}
+
+const char* AdapterKindName(AdapterKind kind) {
+  static constexpr const char* kNames[] = {"lora", "rslora", "dora", "full"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
   LoraRecipe lora;
+  lora.kind = Choice<AdapterKind>(table, "kind", {{"lora", AdapterKind::kLora},
+                                                  {"rslora", AdapterKind::kRsLora},
+                                                  {"dora", AdapterKind::kDora},
+                                                  {"full", AdapterKind::kFull}});
+  if (table.Boolean("rslora", false)) {
+    if (lora.kind != AdapterKind::kLora && lora.kind != AdapterKind::kRsLora) {
+      Throw(ErrorCode::kInvalidArgument, "{}: 'rslora': expected only with kind \"lora\", found kind \"{}\"",
+            table.where(), AdapterKindName(lora.kind));
+    }
+    lora.kind = AdapterKind::kRsLora;
+  }
+  const std::string start = table.String("start", "");
+  if (!start.empty()) lora.start = folders.Resolve(start);
+  if (lora.kind == AdapterKind::kFull) {
+    for (const char* key : {"rank", "alpha", "start"}) {
+      if (!table.Has(key)) continue;
+      Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected only with pairs, found kind \"full\"", table.where(), key);
+    }
+  }
   lora.rank = table.Integer("rank", lora.rank, 1, 1024);
   lora.alpha = table.Number("alpha", 2.0 * static_cast<double>(lora.rank), 1e-3, 1e5);
-  lora.rslora = table.Boolean("rslora", false);
   if (auto targets = table.Strings("targets"); !targets.empty()) lora.targets = std::move(targets);
   table.Finish();
   return lora;
 }
 
-StageRecipe ReadStage(TomlTable table) {
+StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
   StageRecipe stage;
   stage.name = table.String("name");
   const std::string method = table.String("method");
@@ -41,31 +143,40 @@ StageRecipe ReadStage(TomlTable table) {
     stage.method = TrainMethod::kPretrain;
   } else if (method == "sft") {
     stage.method = TrainMethod::kSft;
+  } else if (method == "dpo") {
+    stage.method = TrainMethod::kDpo;
   } else {
-    Throw(ErrorCode::kInvalidArgument, "{}: 'method': expected \"pretrain\" or \"sft\", found '{}'",
+    Throw(ErrorCode::kInvalidArgument, "{}: 'method': expected \"pretrain\", \"sft\" or \"dpo\", found '{}'",
           table.where(), method);
   }
+  SetDefaults(kind, &stage);
   stage.data = table.Strings("data");
   if (stage.data.empty()) {
     Throw(ErrorCode::kInvalidArgument, "{}: 'data': expected at least one name of a [[data]] table",
           table.where());
   }
-  stage.epochs = table.Number("epochs", stage.epochs, 0.01, 1000);
-  stage.batch = table.Integer("batch", stage.batch, 1, 1 << 16);
+  ReadSchedule(table, &stage);
+  StageReader read(table, &stage);
+  read.Number("epochs", &StageRecipe::epochs, 0.01, 1000);
+  read.Integer("batch", &StageRecipe::batch, 1, 1 << 16);
   stage.join = table.Integer("join", stage.join, 1, 1 << 16);
-  if (stage.join > 1 && stage.method != TrainMethod::kSft) {
-    Throw(ErrorCode::kInvalidArgument,
-          "{}: 'join': expected 1 with method \"pretrain\" (only conversations are joined), found {}",
-          table.where(), stage.join);
-  }
-  stage.sequence_length = table.Integer("sequence_length", stage.sequence_length, 16, 1 << 20);
-  stage.learning_rate = table.Number("learning_rate", stage.learning_rate, 0, 1);
-  stage.final_rate = table.Number("final_rate", stage.final_rate, 0, 1);
-  stage.warmup = table.Number("warmup", stage.warmup, 0, 1);
-  stage.weight_decay = table.Number("weight_decay", stage.weight_decay, 0, 1);
-  stage.beta1 = table.Number("beta1", stage.beta1, 0, 0.99999);
-  stage.beta2 = table.Number("beta2", stage.beta2, 0, 0.9999999);
-  stage.clip = table.Number("clip", stage.clip, 1e-6, 1e6);
+  read.Integer("sequence_length", &StageRecipe::sequence_length, 16, 1 << 20);
+  read.Number("learning_rate", &StageRecipe::learning_rate, 0, 1);
+  read.Number("warmup", &StageRecipe::warmup, 0, 1);
+  read.Number("final_rate", &StageRecipe::final_rate, 0, 1);
+  if (stage.schedule == Schedule::kWsd || table.Has("decay")) read.Number("decay", &StageRecipe::decay, 0, 1);
+  read.Number("weight_decay", &StageRecipe::weight_decay, 0, 1);
+  read.Number("beta1", &StageRecipe::beta1, 0, 0.99999);
+  read.Number("beta2", &StageRecipe::beta2, 0, 0.9999999);
+  read.Number("clip", &StageRecipe::clip, 1e-6, 1e6);
+  if (stage.method == TrainMethod::kDpo || table.Has("beta")) read.Number("beta", &StageRecipe::beta, 1e-4, 100);
+  stage.length_normalized = table.Boolean("length_normalized", false);
+  stage.embedding_rate = table.Number("embedding_rate", stage.embedding_rate, 0, 10);
+  stage.eval_steps = table.Integer("eval_steps", 0, 0, 1 << 30);
+  stage.heldout_tokens = table.Integer("heldout_tokens", stage.heldout_tokens, 1, int64_t{1} << 40);
+  stage.patience = table.Integer("patience", 0, 0, 1 << 20);
+  stage.keep = Choice<KeepPolicy>(table, "keep", {{"last", KeepPolicy::kLast}, {"best", KeepPolicy::kBest}});
+  RefuseWithout(table, stage);
   if (auto replay = table.Table("replay")) stage.replay = ReadReplay(std::move(*replay));
   table.Finish();
   return stage;
@@ -77,9 +188,18 @@ std::string StageKey(const Recipe& recipe, const StageRecipe& stage) {
       static_cast<int>(stage.method), stage.epochs, stage.batch, stage.sequence_length,
       stage.learning_rate, stage.final_rate, stage.warmup, stage.weight_decay, stage.beta1,
       stage.beta2, stage.clip, recipe.seed, recipe.lora.rank, recipe.lora.alpha,
-      recipe.lora.rslora);
+      AdapterKindName(recipe.lora.kind));
   if (stage.join > 1) key += fmt::format("|join {}", stage.join);
   for (const std::string& target : recipe.lora.targets) key += " " + target;
+  if (stage.schedule != Schedule::kCosine) {
+    key += fmt::format("|schedule {} {}", static_cast<int>(stage.schedule), stage.decay);
+  }
+  if (stage.method == TrainMethod::kDpo) key += fmt::format("|dpo {} {}", stage.beta, stage.length_normalized);
+  if (stage.patience > 0 || stage.keep == KeepPolicy::kBest) {
+    key += fmt::format("|heldout {} {} {} {}", stage.eval_steps, stage.heldout_tokens, stage.patience,
+                       static_cast<int>(stage.keep));
+  }
+  key += fmt::format("|embedding {}", stage.embedding_rate);
   if (stage.replay) {
     key += fmt::format("|replay {} {} {}", stage.replay->share, stage.replay->kl_weight,
                        stage.replay->length);

@@ -34,7 +34,7 @@ T Choice(TomlTable& table, const char* key, const std::vector<std::pair<std::str
 
 DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders);
 EvalRecipe ReadEval(TomlTable table, const RecipeFolders& folders);
-StageRecipe ReadStage(TomlTable table);
-LoraRecipe ReadLora(TomlTable table);
+StageRecipe ReadStage(TomlTable table, AdapterKind kind);
+LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders);
 
 }  // namespace bakestone

@@ -22,7 +22,9 @@ std::string FileWord(std::string text) {
 ReadOptions ReadingOf(const StageRecipe& stage) {
   return {.max_tokens = stage.sequence_length,
           .joinable = stage.join > 1,
-          .use = stage.method == TrainMethod::kSft ? RowUse::kConversations : RowUse::kTextsAndConversations};
+          .use = stage.method == TrainMethod::kSft   ? RowUse::kConversations
+                 : stage.method == TrainMethod::kDpo ? RowUse::kPreferences
+                                                     : RowUse::kTextsAndConversations};
 }
 
 StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, const Recipe& recipe,

@@ -21,16 +21,17 @@ StepLog::StepLog(const std::filesystem::path& path, int64_t keep_bytes) : path_(
 }
 
 void StepLog::Append(const StepReport& report) {
-  file_ << nlohmann::ordered_json{{"step", report.step},
+  nlohmann::ordered_json line = {{"step", report.step},
                                   {"loss", report.loss},
                                   {"accuracy", report.accuracy},
                                   {"replay_loss", report.replay_loss},
                                   {"learning_rate", report.learning_rate},
                                   {"gradient_norm", report.gradient_norm},
                                   {"tokens", report.tokens},
-                                  {"seconds", report.seconds}}
-               .dump()
-        << '\n';
+                                  {"seconds", report.seconds}};
+  if (report.reward_margin != 0) line["reward_margin"] = report.reward_margin;
+  if (report.heldout_loss) line["heldout_loss"] = *report.heldout_loss;
+  file_ << line.dump() << '\n';
 }
 
 int64_t StepLog::Sync() {

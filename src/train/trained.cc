@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "base/rng.h"
+#include "format/gguf_adapter.h"
+#include "format/peft.h"
 #include "model/train_weights.h"
 #include "tensor/half.h"
 #include "train/streams.h"
@@ -73,12 +76,15 @@ TrainLayout LayoutOf(const Model& model, const Recipe& recipe) {
     if (weight.bias() != nullptr) biases.push_back(id);
   }
   const LoraRecipe& lora = recipe.lora;
-  return TrainLayout::Make(model.config, {.targets = lora.targets, .rank = lora.rank}, biases);
+  const bool full = lora.kind == AdapterKind::kFull;
+  return TrainLayout::Make(
+      model.config,
+      {.targets = lora.targets, .rank = full ? 0 : lora.rank, .dora = lora.kind == AdapterKind::kDora}, biases);
 }
 
 float PairScale(const LoraRecipe& lora) {
   const auto rank = static_cast<double>(lora.rank);
-  return static_cast<float>(lora.alpha / (lora.rslora ? std::sqrt(rank) : rank));
+  return static_cast<float>(lora.alpha / (lora.rslora() ? std::sqrt(rank) : rank));
 }
 
 std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
@@ -100,6 +106,41 @@ std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, 
   rows(layout.embedding, source.embedding);
   rows(layout.head, source.head);
   return values;
+}
+
+void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora, std::vector<float>* values) {
+  const ModelConfig& config = model.config;
+  const std::string where = lora.start.string();
+  const AdapterFile file = std::filesystem::is_directory(lora.start)
+                               ? ReadPeftAdapter(lora.start)
+                               : ReadGgufAdapter(lora.start, {config.num_heads, config.num_kv_heads, config.head_dim});
+  if (!file.base_hash.empty() && file.base_hash != ToHex(model.file_hash)) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected an adapter of {}, found one of another base ({})", where,
+          model.path.string(), file.base_name.empty() ? "its hash differs" : file.base_name);
+  }
+  if (file.entries.size() != layout.slots.size()) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected pairs at {} matrices as 'targets' say, found {}", where,
+          layout.slots.size(), file.entries.size());
+  }
+  for (const AdapterEntry& entry : file.entries) {
+    const auto slot = std::find_if(layout.slots.begin(), layout.slots.end(), [&](const LoraSlot& known) {
+      return known.id.layer == entry.layer && static_cast<int>(known.id.site) == static_cast<int>(entry.site);
+    });
+    const bool fits = slot != layout.slots.end() && slot->rank == entry.rank && slot->in == entry.in &&
+                      slot->out == entry.out && (slot->magnitude_offset >= 0) == !entry.magnitude.empty() &&
+                      static_cast<float>(AdapterScale(file, entry)) == PairScale(lora);
+    if (!fits) {
+      Throw(ErrorCode::kInvalidArgument,
+            "{}: {}: expected the recipe's kind \"{}\", rank {} and alpha {:g}, found rank {} and scale {:g}{}", where,
+            AdapterEntryName(entry), AdapterKindName(lora.kind), lora.rank, lora.alpha, entry.rank,
+            AdapterScale(file, entry), entry.magnitude.empty() ? "" : " with DoRA magnitudes");
+    }
+    std::copy(entry.a.begin(), entry.a.end(), values->begin() + slot->a_offset);
+    std::copy(entry.b.begin(), entry.b.end(), values->begin() + slot->b_offset);
+    if (slot->magnitude_offset >= 0) {
+      std::copy(entry.magnitude.begin(), entry.magnitude.end(), values->begin() + slot->magnitude_offset);
+    }
+  }
 }
 
 void SetAdapter(const TrainLayout& layout, std::span<const float> values, const LoraRecipe& lora,

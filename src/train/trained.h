@@ -23,6 +23,10 @@ float PairScale(const LoraRecipe& lora);
 std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
                                  const KernelTable& kernels, ThreadPool& pool);
 
+// Puts the pairs of lora.start in place of the initial ones. Throws kInvalidArgument for an adapter of another base,
+// or of another shape than the recipe's.
+void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora, std::vector<float>* values);
+
 // Rounds the pairs into the adapter, as they are used in training and in serving. Of a layout with pairs.
 void SetAdapter(const TrainLayout& layout, std::span<const float> values, const LoraRecipe& lora,
                 Adapter* adapter);

@@ -6,12 +6,9 @@
 #include <numbers>
 
 #include "base/error.h"
-#include "ops/train_ops.h"
-#include "train/batches.h"
-#include "train/checkpoint.h"
+#include "train/references.h"
+#include "train/stage_run.h"
 #include "train/step_log.h"
-#include "train/streams.h"
-#include "train/trained.h"
 
 namespace bakestone {
 namespace {
@@ -19,178 +16,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
-// The samples of one step, packed.
-struct StepBatches {
-  std::vector<PackedBatch> train, replay;
-  int64_t train_rows = 0, replay_rows = 0, tokens = 0;
-};
-
-int64_t Rows(const std::vector<PackedBatch>& batches) {
-  int64_t rows = 0;
-  for (const PackedBatch& batch : batches) rows += static_cast<int64_t>(batch.loss_rows.size());
-  return rows;
-}
-
-std::vector<SampleOrder::Part> PartsOf(const Dataset& data) {
-  std::vector<SampleOrder::Part> parts;
-  for (const Dataset::Part& part : data.parts()) parts.push_back({part.size, part.weight});
-  return parts;
-}
-
-// Draws the samples of ascending steps. Replay keeps its share over the steps as a whole: the pieces
-// of a step are those that the running total asks for, so the cursor is a function of the step.
-class StepSource {
- public:
-  StepSource(const StageData& data, const StageRecipe& stage, uint64_t seed, int64_t batch_tokens)
-      : data_(data),
-        stage_(stage),
-        batch_tokens_(batch_tokens),
-        order_(PartsOf(data.train), seed, kDataStream),
-        replay_order_(std::max<int64_t>(1, data.replay.size()), seed,
-                      kReplayStream) {}
-
-  // Skips what steps before `step` used, without packing it.
-  void SkipTo(int64_t step) {
-    for (int64_t i = 0; i < step; ++i) Draw();
-  }
-
-  StepBatches Next() {
-    Draw();
-    StepBatches batches;
-    batches.train = Pack(samples_, batch_tokens_);
-    batches.replay = Pack(replay_samples_, batch_tokens_);
-    batches.train_rows = Rows(batches.train);
-    batches.replay_rows = Rows(batches.replay);
-    for (const auto* side : {&batches.train, &batches.replay}) {
-      for (const PackedBatch& batch : *side) {
-        batches.tokens += static_cast<int64_t>(batch.tokens.size());
-      }
-    }
-    return batches;
-  }
-
- private:
-  void Draw() {
-    samples_.clear();
-    replay_samples_.clear();
-    for (int64_t i = 0; i < stage_.batch; ++i) {
-      samples_.push_back(data_.train.At(order_.At(next_++)));
-    }
-    if (stage_.join > 1) {
-      joined_ = Join(samples_, stage_.join, stage_.sequence_length);
-      samples_.clear();
-      for (const Sample& sample : joined_) samples_.push_back(sample.View());
-    }
-    for (const SampleView& sample : samples_) {
-      train_tokens_ += static_cast<int64_t>(sample.tokens.size());
-    }
-    if (!stage_.replay || data_.replay.size() == 0) return;
-    const double wanted = static_cast<double>(train_tokens_) * stage_.replay->share /
-                          (1 - stage_.replay->share);
-    while (static_cast<double>(replay_tokens_) < wanted) {
-      const SampleView sample = data_.replay.At(replay_order_.At(next_replay_++));
-      replay_tokens_ += static_cast<int64_t>(sample.tokens.size());
-      replay_samples_.push_back(sample);
-    }
-  }
-
-  const StageData& data_;
-  const StageRecipe& stage_;
-  const int64_t batch_tokens_;
-  SampleOrder order_, replay_order_;
-  int64_t next_ = 0, next_replay_ = 0, train_tokens_ = 0, replay_tokens_ = 0;
-  std::vector<Sample> joined_;  // of this step
-  std::vector<SampleView> samples_, replay_samples_;
-};
-
-// One stage under way: masters, moments, and the pass that fills the gradients.
-class StageRun {
- public:
-  StageRun(const Model& model, const Recipe& recipe, const StageRecipe& stage,
-           const KernelTable& kernels, ThreadPool& pool, const TrainOptions& options)
-      : recipe_(recipe),
-        stage_(stage),
-        kernels_(kernels),
-        pool_(pool),
-        layout_(LayoutOf(model, recipe)),
-        adapter_(model.config, recipe.name),
-        pass_(*model.decoder, layout_, PairScale(recipe.lora), kernels, pool,
-              {.activation = options.recompute ? ActivationPolicy::kRecompute
-                                               : ActivationPolicy::kStash}) {}
-
-  const TrainLayout& layout() const { return layout_; }
-  Adapter& adapter() { return adapter_; }
-  Checkpoint& state() { return state_; }
-
-  void Refresh() {
-    SetAdapter(layout_, state_.masters, recipe_.lora, &adapter_);
-    pass_.SetValues(state_.masters);
-  }
-
-  // One optimizer step. Throws kInvalidArgument when the loss is no longer finite.
-  void Step(const StepBatches& batches, StepReport* report) {
-    gradients_.assign(static_cast<size_t>(layout_.size), 0.0f);
-    const LossSums train = Accumulate(batches.train, batches.train_rows, 1.0, false);
-    const bool kl = stage_.replay && stage_.replay->kl_weight > 0;
-    const double weight = kl ? stage_.replay->kl_weight : ReplayWeight(batches);
-    const LossSums replay = Accumulate(batches.replay, batches.replay_rows, weight, kl);
-    const double norm = ops::GradientNorm(kernels_.train, pool_, gradients_);
-    if (!std::isfinite(norm) || !std::isfinite(train.nll)) {
-      Throw(ErrorCode::kInvalidArgument,
-            "stage '{}', step {}: the loss is no longer a finite number; lower 'learning_rate' "
-            "(now {:g}) or 'clip' (now {:g}) and run again", stage_.name, state_.step + 1,
-            stage_.learning_rate, stage_.clip);
-    }
-    report->learning_rate = LearningRate(stage_, state_.step, report->num_steps);
-    ops::AdamW(kernels_.train, pool_,
-               {.learning_rate = report->learning_rate,
-                .beta1 = stage_.beta1,
-                .beta2 = stage_.beta2,
-                .weight_decay = stage_.weight_decay,
-                .gradient_scale = ops::ClipScale(norm, stage_.clip),
-                .step = state_.step + 1},
-               state_.masters, state_.first_moments, state_.second_moments, gradients_);
-    Refresh();
-    ++state_.step;
-    state_.tokens += batches.tokens;
-    report->step = state_.step;
-    report->gradient_norm = norm;
-    report->loss = train.nll / std::max(1.0, train.weight);
-    report->accuracy = static_cast<double>(train.correct) /
-                       static_cast<double>(std::max<int64_t>(1, train.rows));
-    report->replay_loss = (kl ? replay.kl : replay.nll) / std::max(1.0, replay.weight);
-    report->tokens = state_.tokens;
-  }
-
- private:
-  // Plain replay counts every token alike, trained or replayed.
-  static double ReplayWeight(const StepBatches& batches) {
-    return static_cast<double>(batches.replay_rows) /
-           static_cast<double>(std::max<int64_t>(1, batches.train_rows));
-  }
-
-  LossSums Accumulate(const std::vector<PackedBatch>& batches, int64_t rows, double weight, bool kl) {
-    LossSums sums;
-    if (rows == 0) return sums;
-    const auto scale = static_cast<float>(weight / static_cast<double>(rows));
-    for (const PackedBatch& batch : batches) {
-      sums += pass_.ForwardBackward(batch.View(), {.gradient_scale = scale, .kl_to_base = kl},
-                                    gradients_);
-    }
-    return sums;
-  }
-
-  const Recipe& recipe_;
-  const StageRecipe& stage_;
-  const KernelTable& kernels_;
-  ThreadPool& pool_;
-  TrainLayout layout_;
-  Adapter adapter_;
-  TrainerPass pass_;
-  Checkpoint state_;
-  std::vector<float> gradients_;
-};
 
 [[noreturn]] void WrongKey(const std::filesystem::path& path) {
   Throw(ErrorCode::kInvalidArgument,
@@ -211,8 +36,23 @@ double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps) {
   const double done = static_cast<double>(step) + 1;
   if (done <= warmup) return stage.learning_rate * done / warmup;
   const double rest = std::max(1.0, static_cast<double>(num_steps) - warmup);
-  const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * (done - warmup) / rest));
-  return stage.learning_rate * (stage.final_rate + (1 - stage.final_rate) * cosine);
+  double left = 1;  // of the way from the peak to the end
+  switch (stage.schedule) {
+    case Schedule::kCosine:
+      left = 0.5 * (1 + std::cos(std::numbers::pi * (done - warmup) / rest));
+      break;
+    case Schedule::kLinear:
+      left = 1 - (done - warmup) / rest;
+      break;
+    case Schedule::kWsd: {
+      const double decay = std::max(1.0, std::ceil(stage.decay * static_cast<double>(num_steps)));
+      left = std::min(1.0, (static_cast<double>(num_steps) - done) / decay);
+      break;
+    }
+    case Schedule::kConstant:
+      break;
+  }
+  return stage.learning_rate * (stage.final_rate + (1 - stage.final_rate) * left);
 }
 
 bool HasStageState(const std::filesystem::path& folder, const std::string& key) {
@@ -236,12 +76,113 @@ std::vector<float> ReadStageResult(const std::filesystem::path& folder, const st
   return std::move(state->masters);
 }
 
+namespace {
+
+// The held-out side while it trains: its loss now and then, the best values so far, and when to give up.
+class HeldoutWatch {
+ public:
+  HeldoutWatch(const StageRecipe& stage, const StageData& data, const References& references,
+               std::filesystem::path best_path, int64_t num_steps)
+      : stage_(stage), data_(data), references_(references), best_path_(std::move(best_path)),
+        every_(stage.eval_steps > 0 ? stage.eval_steps : std::max<int64_t>(1, num_steps / 10)), num_steps_(num_steps) {}
+
+  // True if the stage is to stop.
+  bool Look(StageRun* run, StepReport* report) {
+    Checkpoint& state = run->state();
+    if (data_.heldout.size() == 0) return false;
+    if (state.step % every_ != 0 && state.step != num_steps_) return false;
+    const double loss = run->HeldoutLoss(data_.heldout, references_);
+    report->heldout_loss = loss;
+    if (state.best_step < 0 || loss < state.best_loss) {
+      state.best_step = state.step;
+      state.best_loss = loss;
+      state.worse = 0;
+      if (stage_.keep == KeepPolicy::kBest) WriteBest(state);
+    } else {
+      ++state.worse;
+    }
+    return stage_.patience > 0 && state.worse >= stage_.patience;
+  }
+
+  // The values that the stage ends with.
+  void TakeBest(Checkpoint* state) const {
+    if (stage_.keep != KeepPolicy::kBest || state->best_step < 0 || state->best_step == state->step) return;
+    auto best = ReadCheckpoint(best_path_);
+    if (!best || best->key != state->key || best->step != state->best_step) {
+      Throw(ErrorCode::kCorrupt, "{}: expected the values of step {}; delete the stage's folder to train it again",
+            best_path_.string(), state->best_step);
+    }
+    state->masters = std::move(best->masters);
+  }
+
+ private:
+  void WriteBest(const Checkpoint& state) const {
+    Checkpoint best;
+    best.key = state.key;
+    best.step = state.step;
+    best.masters = state.masters;
+    WriteCheckpoint(best_path_, best);
+  }
+
+  const StageRecipe& stage_;
+  const StageData& data_;
+  const References& references_;
+  const std::filesystem::path best_path_;
+  const int64_t every_, num_steps_;
+};
+
+// What preferences are measured against: the model that the stage starts from.
+StageReferences ReferencesOf(const StageRecipe& stage, const StageData& data, const std::string& key,
+                             const std::vector<float>& initial, const std::filesystem::path& path, StageRun* run) {
+  if (stage.method != TrainMethod::kDpo) return {};
+  if (auto known = ReadReferences(path, key);
+      known && static_cast<int64_t>(known->train.chosen.size()) == data.train.size() &&
+      static_cast<int64_t>(known->heldout.chosen.size()) == data.heldout.size()) {
+    return std::move(*known);
+  }
+  StageReferences references = {run->Reference(data.train, initial), run->Reference(data.heldout, initial)};
+  WriteReferences(path, key, references);
+  return references;
+}
+
+// A name of the log for what goes wrong slowly: the loss leaps, or gradients grow.
+class TrendWatch {
+ public:
+  // What to say of this step; empty: nothing.
+  std::string Look(const StepReport& report) {
+    std::string words;
+    if (count_ >= kSteps) {
+      const double spread = std::sqrt(std::max(variance_, 1e-12));
+      if (report.loss > loss_ + 6 * spread && report.loss > 1.3 * loss_) {
+        words = fmt::format("step {}: the loss leapt from about {:.2f} to {:.2f}", report.step, loss_, report.loss);
+      } else if (report.gradient_norm > 10 * norm_) {
+        words = fmt::format("step {}: the gradient's norm is {:.1f}, ten times what it was ({:.1f}); if that goes on, "
+                            "lower 'learning_rate'", report.step, report.gradient_norm, norm_);
+      }
+    }
+    ++count_;
+    const double weight = 1.0 / static_cast<double>(std::min<int64_t>(count_, kSteps));
+    const double change = report.loss - loss_;
+    loss_ += weight * change;
+    variance_ = (1 - weight) * (variance_ + weight * change * change);
+    norm_ += weight * (report.gradient_norm - norm_);
+    return words;
+  }
+
+ private:
+  static constexpr int64_t kSteps = 20;
+  int64_t count_ = 0;
+  double loss_ = 0, variance_ = 0, norm_ = 0;
+};
+
+}  // namespace
+
 StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRecipe& stage,
                         const StageData& data, std::vector<float> initial_masters,
                         const std::string& key, const KernelTable& kernels, ThreadPool& pool,
                         const TrainOptions& options, TrainObserver& observer) {
-  const auto checkpoint_path = options.folder / "checkpoint.bin";
-  const auto result_path = options.folder / "result.bin";
+  const auto checkpoint_path = options.folder / "checkpoint.bin", best_path = options.folder / "best.bin";
+  const auto result_path = options.folder / "result.bin", reference_path = options.folder / "references.bin";
   StageRun run(model, recipe, stage, kernels, pool, options);
   const TrainLayout& layout = run.layout();
   StageOutcome outcome;
@@ -257,13 +198,16 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     report.seconds = done->seconds;
     return outcome;
   }
+  auto saved = ReadCheckpoint(checkpoint_path);
+  if (saved) CheckState(*saved, key, layout.size, checkpoint_path);
+  BAKESTONE_CHECK(static_cast<int64_t>(initial_masters.size()) == layout.size);
+  const StageReferences references =
+      ReferencesOf(stage, data, key, initial_masters, reference_path, &run);
   Checkpoint& state = run.state();
-  if (auto saved = ReadCheckpoint(checkpoint_path)) {
-    CheckState(*saved, key, layout.size, checkpoint_path);
+  if (saved) {
     state = std::move(*saved);
     outcome.resumed = true;
   } else {
-    BAKESTONE_CHECK(static_cast<int64_t>(initial_masters.size()) == layout.size);
     state.key = key;
     state.masters = std::move(initial_masters);
     state.first_moments.assign(state.masters.size(), 0.0f);
@@ -271,25 +215,30 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
   }
   run.Refresh();
   StepLog log(options.folder / "log.jsonl", state.log_bytes);
-  StepSource source(data, stage, recipe.seed, options.batch_tokens);
+  StepSource source(data, stage, references.train, recipe.seed, options.batch_tokens);
   source.SkipTo(state.step);
+  HeldoutWatch heldout(stage, data, references.heldout, best_path, report.num_steps);
+  TrendWatch trend;
   const auto save = [&] {
     state.log_bytes = log.Sync();
     WriteCheckpoint(checkpoint_path, state);
   };
   auto last_save = Clock::now();
-  while (state.step < report.num_steps) {
+  while (state.step < report.num_steps && !state.stopped) {
     if (observer.Cancelled()) {
       save();
       Throw(ErrorCode::kCancelled, "stopped after step {} of {} of stage '{}'; run again to go on",
             state.step, report.num_steps, stage.name);
     }
     const auto start = Clock::now();
+    report.heldout_loss.reset();
     run.Step(source.Next(), &report);
+    state.stopped = heldout.Look(&run, &report);
     state.seconds += Seconds(Clock::now() - start);
     report.seconds = state.seconds;
     log.Append(report);
     observer.OnStep(report);
+    if (const std::string words = trend.Look(report); !words.empty()) observer.OnTrouble(words);
     observer.Between(run.adapter());
     if (Seconds(Clock::now() - last_save) >= options.checkpoint_seconds) {
       save();
@@ -297,11 +246,18 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     }
   }
   log.Sync();
+  outcome.best_step = state.best_step;
+  outcome.best_loss = state.best_loss;
+  outcome.stopped_early = state.stopped && state.step < report.num_steps;
+  heldout.TakeBest(&state);
   state.first_moments.clear();
   state.second_moments.clear();
   WriteCheckpoint(result_path, state);
+  std::error_code code;
   std::filesystem::remove(checkpoint_path);
+  std::filesystem::remove(best_path, code);
   outcome.masters = std::move(state.masters);
+  outcome.peak_bytes = run.peak_bytes();
   return outcome;
 }
 

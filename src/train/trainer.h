@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,10 +23,12 @@ namespace bakestone {
 
 struct StepReport {
   int64_t step = 0, num_steps = 0;      // done of all
-  double loss = 0;                      // mean nats a trained token, this step
-  double accuracy = 0;                  // share of the trained tokens that would have been predicted
+  double loss = 0;                      // mean nats a trained token (DPO's loss a preference), this step
+  double accuracy = 0;                  // share of the trained tokens (preferences) that are right
   double replay_loss = 0;               // mean nats a replayed token (KL or next-token), this step
   double learning_rate = 0, gradient_norm = 0;
+  double reward_margin = 0;             // preferences: how much likelier than before the chosen became than the rejected
+  std::optional<double> heldout_loss;   // after this step, where it was measured
   int64_t tokens = 0;                   // processed in this stage so far, replay included
   double seconds = 0;                   // training in this stage so far, interruptions not counted
 };
@@ -35,16 +38,22 @@ class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
   virtual void OnStep(const StepReport&) {}
+  virtual void OnTrouble(const std::string& /*what*/) {}  // the loss leaps, gradients grow
   // Between steps: may publish the adapter and ask it something; must not change or keep it.
   virtual void Between(Adapter&) {}
   virtual bool Cancelled() { return false; }
 };
 
+// What backward needs of the layers: kept, or computed again (less memory, about a third slower, the same bits).
+// kAuto: as memory allows (memory_choice.h); kept, where nobody chose.
+enum class Activation { kAuto, kStash, kRecompute };
+
 struct TrainOptions {
   std::filesystem::path folder;         // of this stage: checkpoint.bin, log.jsonl, result.bin
   double checkpoint_seconds = 60;       // at most this much work is lost
   int64_t batch_tokens = 1024;          // rows of a micro-batch
-  bool recompute = false;               // less memory, about a third slower
+  Activation activation = Activation::kAuto;
+  int64_t weight_cache_bytes = int64_t{1} << 30;  // of weights as bf16 that are kept between layers
 };
 
 struct StageData {
@@ -68,7 +77,7 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
 // epoch_size: units that an epoch draws (Dataset).
 int64_t NumSteps(const StageRecipe& stage, int64_t epoch_size);
 
-// Learning rate of a step: linear warm-up, then cosine to final_rate of the peak.
+// Learning rate of a step: linear warm-up, then the schedule's way to final_rate of the peak.
 double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps);
 
 struct StageOutcome {
@@ -76,6 +85,10 @@ struct StageOutcome {
   StepReport last;
   bool resumed = false;                 // from a checkpoint
   bool reused = false;                  // the stage was done before; nothing was trained
+  bool stopped_early = false;           // the held-out side got no better
+  int64_t best_step = -1;               // of the lowest held-out loss; -1: none was measured
+  double best_loss = 0;
+  int64_t peak_bytes = 0;               // of the pass; 0 where nothing was trained
 };
 
 // True if the folder has a checkpoint or a result of this key; false if it has none or of another.

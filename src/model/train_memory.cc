@@ -1,0 +1,100 @@
+#include "model/train_memory.h"
+
+#include <algorithm>
+
+#include "model/train_head.h"
+#include "model/train_weights.h"
+
+namespace bakestone {
+namespace {
+
+constexpr int64_t kBf16 = 2, kF32 = 4, kTile = 16;
+
+int64_t PaddedTo16(int64_t n) { return (n + kTile - 1) / kTile * kTile; }
+
+int64_t LayerParameters(const ModelConfig& config) {
+  int64_t parameters = 0;
+  for (int group = 0; group < kNumTrainGroups; ++group) {
+    const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(group));
+    parameters += shape.in * shape.out;
+  }
+  return parameters;
+}
+
+int64_t LargestGroup(const ModelConfig& config) {
+  int64_t largest = 0;
+  for (int group = 0; group < kNumTrainGroups; ++group) {
+    const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(group));
+    largest = std::max(largest, shape.in * shape.out);
+  }
+  return largest;
+}
+
+// Columns of the widest stacked x A^T.
+int64_t WidestRank(const ModelConfig& config, const TrainLayout& layout) {
+  int64_t widest = 0;
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    for (int group = 0; group < kNumTrainGroups; ++group) {
+      const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(group));
+      int64_t rank = 0;
+      for (int i = 0; i < shape.num_sites; ++i) {
+        const LoraSlot* slot = layout.Find({layer, shape.sites[static_cast<size_t>(i)]});
+        if (slot != nullptr) rank += PaddedTo16(slot->rank);
+      }
+      widest = std::max(widest, rank);
+    }
+  }
+  return widest;
+}
+
+int64_t ValueBytes(const TrainLayout& layout) {
+  int64_t pairs = 0;
+  for (const LoraSlot& slot : layout.slots) pairs += (slot.in + slot.out) * PaddedTo16(slot.rank);
+  // Beside the four arrays of f32: the adapter as rows and as panels, and both orientations for training.
+  return 4 * kF32 * layout.size + 4 * kBf16 * pairs;
+}
+
+int64_t WeightBytes(const ModelConfig& config, const TrainLayout& layout, bool kl, const PassOptions& options) {
+  const int64_t head = 2 * PaddedTo16(config.vocab_size) * config.hidden_dim * kBf16;
+  const int64_t layer = LayerParameters(config) * kBf16;
+  const bool keep_head = head <= options.weight_cache_bytes;
+  const int64_t left = options.weight_cache_bytes - (keep_head ? head : 0);
+  const int64_t kept = std::clamp<int64_t>(left / layer, 0, config.num_layers);
+  int64_t bytes = head + kept * layer + (kept < config.num_layers ? layer : 0) + LargestGroup(config) * kBf16;
+  if (kl && layout.full()) bytes += head + layer;  // the base's own, made at each use
+  return bytes;
+}
+
+int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, int64_t rows,
+                        const PassOptions& options) {
+  const int64_t padded = rows + 16, hidden = config.hidden_dim, q = config.q_dim(), kv = config.kv_dim();
+  const int64_t qkv = q + 2 * kv, rank = WidestRank(config, layout);
+  int64_t saved = padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + 2 * config.ffn_dim + kNumTrainGroups * rank) +
+                  rows * kF32 * (2 + config.num_heads);
+  if (layout.dora()) saved += padded * kBf16 * (qkv + 2 * hidden);
+  const bool recompute = options.activation == ActivationPolicy::kRecompute;
+  const int64_t layers = config.num_layers - layout.lowest_layer(config.num_layers);
+  const int64_t kept = recompute ? layers * rows * hidden * kF32 + saved : layers * saved;
+  const int64_t scratch = padded * kBf16 * (2 * hidden + 4 * config.ffn_dim + q + qkv) +
+                          rows * kF32 * (qkv + hidden) + 2 * rows * hidden * kF32 +
+                          3 * padded * kBf16 * rank;
+  const int64_t outer = layout.full() ? padded * kBf16 * (2 * config.ffn_dim + std::max(config.ffn_dim, hidden)) : 0;
+  return kept + scratch + outer;
+}
+
+}  // namespace
+
+TrainMemory EstimateTrainMemory(const ModelConfig& config, const TrainLayout& layout, int64_t rows, bool kl,
+                                const PassOptions& options) {
+  const int64_t vocab = PaddedTo16(config.vocab_size);
+  const int64_t chunk = TrainHead::ChunkRows(config);
+  const int64_t together = layout.head_rows().rows > 0 ? TrainHead::kChunksTogether : 1;
+  TrainMemory memory;
+  memory.values = ValueBytes(layout);
+  memory.weights = WeightBytes(config, layout, kl, options);
+  memory.activations = ActivationBytes(config, layout, rows, options);
+  memory.loss = chunk * vocab * (kF32 * (kl ? 2 : 1) + kBf16 * together) + 4 * chunk * config.hidden_dim * kF32;
+  return memory;
+}
+
+}  // namespace bakestone

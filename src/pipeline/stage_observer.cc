@@ -1,0 +1,53 @@
+#include "pipeline/stage_observer.h"
+
+#include <utility>
+
+#include <fmt/core.h>
+#include <nlohmann/json.hpp>
+
+#include "engine/chat.h"
+
+namespace bakestone {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+StageObserver::StageObserver(BakeObserver& observer, const Model& model, Exec& exec, const QuestionSet* questions,
+                             const EvalRecipe& eval, std::string label, double probe_seconds)
+    : observer_(observer), model_(model), exec_(exec), questions_(questions), eval_(eval),
+      label_(std::move(label)), probe_seconds_(probe_seconds), last_probe_(Clock::now()) {
+  if (questions == nullptr || probe_seconds <= 0) return;
+  const auto direct = questions->OfKind(QuestionKind::kDirect);
+  if (!direct.empty()) probe_ = direct[direct.size() / 2];
+}
+
+void StageObserver::OnStep(const StepReport& report) {
+  last_ = report;
+  if (report.heldout_loss) heldout_ = *report.heldout_loss;
+  const double rate = report.seconds > 0 ? static_cast<double>(report.tokens) / report.seconds : 0;
+  std::string note = fmt::format("loss {:.3f}", report.loss);
+  if (heldout_ != 0) note += fmt::format("  held out {:.3f}", heldout_);
+  if (report.reward_margin != 0) note += fmt::format("  margin {:.2f}, {:.0f} % right", report.reward_margin, report.accuracy * 100);
+  note += fmt::format("  {:.0f} tokens/s", rate);
+  observer_.OnProgress(label_, report.step, report.num_steps, "steps", note);
+}
+
+void StageObserver::Between(Adapter& adapter) {
+  if (probe_ == nullptr) return;
+  if (std::chrono::duration<double>(Clock::now() - last_probe_).count() < probe_seconds_) return;
+  adapter.Publish();
+  Json messages = Json::parse(probe_->messages);
+  if (!eval_.system.empty()) {
+    messages.insert(messages.begin(), Json{{"role", "system"}, {"content", eval_.system}});
+  }
+  AnsweredQuestion answered;
+  answered.id = probe_->id;
+  answered.question = probe_->text;
+  answered.answer = AnswerGreedily(model_, &adapter, exec_, RenderChat(model_, messages).tokens,
+                                   eval_.max_tokens);
+  answered.right = Judge(*questions_, *probe_, answered.answer).right;
+  observer_.OnProbe(answered, last_.seconds);
+  last_probe_ = Clock::now();
+}
+
+}  // namespace bakestone

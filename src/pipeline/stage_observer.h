@@ -1,0 +1,40 @@
+// Shows a stage's training to the bake's observer and asks the held-out question now and then. The thread that
+// trains.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "eval/questions.h"
+#include "model/exec.h"
+#include "pipeline/bake.h"
+#include "train/trainer.h"
+
+namespace bakestone {
+
+class StageObserver : public TrainObserver {
+ public:
+  // Keeps references. questions may be null. probe_seconds: between questions; 0: none are asked.
+  StageObserver(BakeObserver& observer, const Model& model, Exec& exec, const QuestionSet* questions,
+                const EvalRecipe& eval, std::string label, double probe_seconds);
+
+  void OnStep(const StepReport& report) override;
+  void OnTrouble(const std::string& what) override { observer_.OnWarning(what); }
+  void Between(Adapter& adapter) override;
+  bool Cancelled() override { return observer_.Cancelled(); }
+
+ private:
+  BakeObserver& observer_;
+  const Model& model_;
+  Exec& exec_;
+  const QuestionSet* questions_;
+  const EvalRecipe& eval_;
+  const std::string label_;
+  const double probe_seconds_;
+  std::chrono::steady_clock::time_point last_probe_;
+  const Question* probe_ = nullptr;
+  StepReport last_;
+  double heldout_ = 0;  // 0: not measured yet
+};
+
+}  // namespace bakestone

@@ -1,0 +1,85 @@
+#include "pipeline/trained_source.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/rng.h"
+#include "kernels/isa.h"
+#include "model/test_model.h"
+#include "model/trainer_pass.h"
+#include "train/trained.h"
+
+namespace bakestone {
+namespace {
+
+struct Tiny {
+  explicit Tiny(const std::string& name)
+      : folder(std::filesystem::path(::testing::TempDir()) / "bakestone_trained" / name), pool(2) {
+    std::filesystem::create_directories(folder);
+    testing::WriteTestModel(folder / "tiny.gguf");
+    model = Model::Load(folder / "tiny.gguf", kernels, pool);
+    for (int32_t i = 0; i < 40; ++i) {
+      tokens.push_back(i * 7 % static_cast<int32_t>(model->config.vocab_size));
+      positions.push_back(i);
+      if (i == 39) break;
+      rows.push_back(i);
+      targets.push_back((i * 7 + 7) % static_cast<int32_t>(model->config.vocab_size));
+    }
+    weights.assign(rows.size(), 1.0f);
+  }
+
+  double Loss(const Model& of, const TrainLayout& layout, const std::vector<float>& values, const LoraRecipe& lora) {
+    TrainerPass pass(*of.decoder, layout, PairScale(lora), kernels, pool);
+    pass.SetValues(values);
+    const std::vector<int32_t> begins = {0};
+    return pass.Evaluate({tokens, positions, begins, rows, targets, weights}).nll;
+  }
+
+  const KernelTable& kernels = *AvailableKernels().back();
+  std::filesystem::path folder;
+  ThreadPool pool;
+  std::shared_ptr<const Model> model;
+  std::vector<int32_t> tokens, positions, rows, targets;
+  std::vector<float> weights;
+};
+
+// Trained values far enough from the base that a wrong merge shows.
+TEST(TrainedSource, AWrittenModelSaysWhatTheTrainedOneSays) {
+  for (const AdapterKind kind : {AdapterKind::kLora, AdapterKind::kRsLora, AdapterKind::kDora, AdapterKind::kFull}) {
+    SCOPED_TRACE(AdapterKindName(kind));
+    Tiny tiny(AdapterKindName(kind));
+    Recipe recipe;
+    recipe.lora.kind = kind;
+    recipe.lora.rank = 4;
+    recipe.lora.alpha = 8;
+    const TrainLayout layout = LayoutOf(*tiny.model, recipe);
+    std::vector<float> values = InitialValues(*tiny.model, layout, 1, tiny.kernels, tiny.pool);
+    const double base = tiny.Loss(*tiny.model, layout, values, recipe.lora);
+    Rng rng(5, 1);
+    for (const TrainTensor& tensor : layout.tensors) {
+      const float noise = tensor.name.ends_with("lora_B") ? 0.4f : 0.1f;
+      for (int64_t i = 0; i < tensor.size(); ++i) values[static_cast<size_t>(tensor.offset + i)] += noise * rng.Normal();
+    }
+    const double trained = tiny.Loss(*tiny.model, layout, values, recipe.lora);
+    ASSERT_GT(std::abs(trained - base), 0.005 * base);
+
+    const ModelSource source = OpenTrainedSource(*tiny.model, layout, values, PairScale(recipe.lora));
+    const auto path = tiny.folder / "model.gguf";
+    WriteQuantized(source, PlanAsIs(source), path, tiny.kernels, tiny.pool, {.notes = {{"general.name", "tuned"}}});
+    const auto written = Model::Load(path, tiny.kernels, tiny.pool);
+    EXPECT_EQ(written->config.name, "tuned");
+    // Scored as it is: pairs whose B is zero.
+    const TrainLayout plain = TrainLayout::Make(written->config, {.rank = 1});
+    const std::vector<float> none(static_cast<size_t>(plain.size), 0.0f);
+    const double loss = tiny.Loss(*written, plain, none, recipe.lora);
+    if (kind == AdapterKind::kFull) {
+      EXPECT_EQ(loss, trained);  // bf16 matrices and f32 vectors, as training multiplies with them
+    } else {
+      EXPECT_NEAR(loss, trained, 0.2 * std::abs(trained - base));  // W + s B A is rounded once more
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bakestone

@@ -1,0 +1,53 @@
+// One stage under way: masters, moments, the pass that fills the gradients, and the optimizer's step. One thread at
+// a time.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/trainer_pass.h"
+#include "train/checkpoint.h"
+#include "train/step_source.h"
+#include "train/trainer.h"
+
+namespace bakestone {
+
+class StageRun {
+ public:
+  // Keeps references.
+  StageRun(const Model& model, const Recipe& recipe, const StageRecipe& stage, const KernelTable& kernels,
+           ThreadPool& pool, const TrainOptions& options);
+
+  const TrainLayout& layout() const { return layout_; }
+  Adapter& adapter() { return adapter_; }
+  Checkpoint& state() { return state_; }
+
+  // After every change of state().masters.
+  void Refresh();
+  // One optimizer step. Throws kInvalidArgument when the loss is no longer finite.
+  void Step(const StepBatches& batches, StepReport* report);
+  // Of the masters as they are: the mean loss of held-out samples, up to stage.heldout_tokens of them.
+  // references: of the set's own units.
+  double HeldoutLoss(const Dataset& heldout, const References& references);
+  // Log-probabilities of every preference of the set under these values; the masters stay as they are.
+  References Reference(const Dataset& data, const std::vector<float>& values);
+  int64_t peak_bytes() const noexcept { return pass_.peak_bytes(); }
+
+ private:
+  LossSums Accumulate(const std::vector<PackedBatch>& batches, double scale, bool kl);
+  double ReplayWeight(const StepBatches& batches) const;
+  void Update(double rate, double norm);
+
+  const Recipe& recipe_;
+  const StageRecipe& stage_;
+  const KernelTable& kernels_;
+  ThreadPool& pool_;
+  const int64_t batch_tokens_;
+  TrainLayout layout_;
+  Adapter adapter_;
+  TrainerPass pass_;
+  Checkpoint state_;
+  std::vector<float> gradients_;
+};
+
+}  // namespace bakestone

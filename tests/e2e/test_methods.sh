@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Every way of training through the program: preferences on the real model, all of a tiny model and DoRA on it,
+# stages that go on from an adapter, and memory that would not fit.
+source "$(dirname "$0")/lib.sh"
+mkdir "$work/book"
+tiny=$repository/tests/data/model/tiny.gguf
+head -n 40 "$repository/examples/handbook/handbook.md" >"$work/book/text.md"
+python3 - "$work/book/pairs.jsonl" <<'PY'
+import json, sys
+with open(sys.argv[1], "w", encoding="utf-8") as file:
+    for day in range(8):
+        file.write(json.dumps({"prompt": f"Is the mill open on day {day}?", "chosen": f"Yes, on day {day} from seven.",
+                               "rejected": "I do not know."}) + "\n")
+PY
+# recipe BASE DATA METHOD ADAPTER [STAGE KEYS]
+recipe() {
+  printf '%s\n' 'name = "method"' "base = \"$1\"" '[[data]]' 'name = "data"' "path = \"$2\"" 'licence = "CC0-1.0"' \
+    '[adapter]' "$4" '[[stage]]' 'name = "learn"' "method = \"$3\"" 'data = ["data"]' 'batch = 4' \
+    "${@:5}" >"$work/book/bake.toml"
+}
+train() { "$bakestone" train "$work/book/bake.toml" --output "$work/$1" "${@:2}" >"$work/table" 2>"$work/log" || { cat "$work/log" >&2; fail "$1"; }; }
+
+recipe "$model" pairs.jsonl dpo $'kind = "lora"\nrank = 2\ntargets = ["q_proj", "v_proj"]' 'epochs = 2' 'learning_rate = 1e-3'
+train dpo
+expect "$work/log" "learn: by default: schedule linear"
+expect "$work/log" "memory: "
+expect "$work/log" "== learn: direct preference optimization"
+python3 - "$work/dpo/train-learn/log.jsonl" <<'PY'
+import json, sys
+steps = [json.loads(line) for line in open(sys.argv[1])]
+assert abs(steps[0]["loss"] - 0.6931) < 1e-3, steps[0]
+assert steps[-1]["loss"] < 0.69 and steps[-1]["reward_margin"] > 0, steps[-1]
+PY
+# Another stage from there.
+recipe "$model" pairs.jsonl dpo $'kind = "lora"\nrank = 2\ntargets = ["q_proj", "v_proj"]\nstart = "'"$work/dpo/adapter"'"' 'learning_rate = 1e-3'
+train again
+cmp -s "$work/dpo/adapter.gguf" "$work/again/adapter.gguf" && fail "nothing was trained from the adapter on"
+recipe "$model" pairs.jsonl dpo $'kind = "lora"\nrank = 4\nstart = "'"$work/dpo/adapter"'"'
+"$bakestone" train "$work/book/bake.toml" --output "$work/other" >/dev/null 2>"$work/log" && fail "took an adapter of another shape"
+expect "$work/log" "$work/dpo/adapter"
+
+for kind in full dora; do
+  recipe "$tiny" text.md pretrain "kind = \"$kind\"" 'learning_rate = 1e-2' 'epochs = 4'
+  train "$kind"
+  [ -s "$work/$kind/model.gguf" ] || fail "no model of kind $kind"
+  [ ! -e "$work/$kind/adapter.gguf" ] || fail "an adapter that cannot hold what was trained"
+  "$bakestone" eval "$work/$kind/model.gguf" --text "$work/book/text.md" --json >"$work/tuned"
+  "$bakestone" eval "$tiny" --text "$work/book/text.md" --json >"$work/base"
+  python3 - "$work/base" "$work/tuned" <<'PY' || fail "$kind learned nothing"
+import json, sys
+base, tuned = (json.load(open(path))["texts"][0]["bits_per_byte"] for path in sys.argv[1:])
+assert tuned < 0.97 * base, (base, tuned)
+PY
+  bash -c "$(sed -n 's/^chat with it  *//p' "$work/table") Hello --temperature 0 --max-tokens 2" >/dev/null 2>"$work/log" \
+    || expect "$work/log" "no chat template"
+done
+[ -s "$work/dora/adapter/adapter_model.safetensors" ] || fail "DoRA left no PEFT folder"
+"$bakestone" show "$work/full/model.gguf" --json | python3 -c '
+import json, sys
+model = json.load(sys.stdin)
+assert model["name"] == "method" and "BF16" in model["tensor_types"], model'
