@@ -9,7 +9,7 @@ build=(g++ cmake ninja-build ccache mold pkg-config python3 python3-pip ca-certi
        libboost1.81-dev libssl-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libfmt-dev
        libspdlog-dev libutf8proc-dev libpcre2-dev libcurl4-openssl-dev
        zlib1g-dev libzstd-dev)
-test=(git libgtest-dev libgmock-dev python3-venv python3-jinja2 iproute2 strace curl procps
+test=(git libgtest-dev libgmock-dev python3-venv python3-jinja2 iproute2 strace curl procps openssl
       clang-19 libclang-rt-19-dev
       g++-aarch64-linux-gnu qemu-user-static)
 arm=(libfmt-dev:arm64 libssl-dev:arm64 libspdlog-dev:arm64 libpcre2-dev:arm64 libutf8proc-dev:arm64

@@ -1,7 +1,11 @@
 // bakestone serve MODEL...: the server, until Ctrl-C or SIGTERM.
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 
 #include <fmt/core.h>
@@ -9,6 +13,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/quote.h"
 #include "cli/adapters.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
@@ -24,8 +29,9 @@ struct Options {
   std::vector<std::string> models, adapters;
   std::string host = "127.0.0.1";
   int64_t port = 8080;
-  std::optional<std::string> key_file;
-  std::vector<std::string> allowed_hosts;
+  std::optional<std::string> key_file, tls_certificate, tls_key, default_model;
+  std::vector<std::string> allowed_hosts, allowed_origins;
+  bool allow_anyone = false, log_requests = false;
   std::optional<int64_t> threads;
   KvType kv_type = KvType::kBf16;
   int64_t kv_megabytes = 512, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
@@ -42,9 +48,15 @@ Options Parse(const Arguments& arguments) {
               "bakestone serve smollm2-135m-instruct --adapter handbook=out/adapter.gguf --port 8080");
   flags.PositionalList("MODEL", &options.models, "GGUF files, or names of those in the home folder");
   flags.Add("--adapter", &options.adapters, "NAME=PATH: serve the first model with this adapter under NAME");
-  flags.Add("--host", &options.host, "Address to listen on; beyond loopback only with --api-key-file");
+  flags.Add("--host", &options.host, "Address to listen on; beyond loopback only with --api-key-file or --allow-anyone");
   flags.Add("--port", &options.port, 0, 65535, "Port to listen on; 0: any free one");
-  flags.Add("--api-key-file", &options.key_file, "One key a line; clients must show one of them");
+  flags.Add("--api-key-file", &options.key_file, "Clients must show one of its keys, one a line: the key or sha256:HEX, then words like name=team max-requests=4 (docs/server.md); read again when it changes");
+  flags.Add("--allow-anyone", &options.allow_anyone, "Listen beyond loopback without keys: whoever reaches the address may use it");
+  flags.Add("--tls-certificate", &options.tls_certificate, "PEM file with the certificate and its chain: serve https");
+  flags.Add("--tls-key", &options.tls_key, "PEM file with its private key");
+  flags.Add("--allowed-origin", &options.allowed_origins, "An origin (https://page.example) whose pages browsers may let ask; '*': all");
+  flags.Add("--default-model", &options.default_model, "Answers requests for models that are not served, from clients that insist on a name");
+  flags.Add("--log-requests", &options.log_requests, "A line of JSON on stderr for every answer, without what was said");
   flags.Add("--allowed-host", &options.allowed_hosts, "A Host name to answer to, beyond localhost and IP addresses");
   flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
   flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values, of all models");
@@ -117,6 +129,42 @@ Loaded Load(const Options& options) {
   return loaded;
 }
 
+// The socket that systemd opened for us, or -1.
+int InheritedSocket() {
+  const char* pid = std::getenv("LISTEN_PID");
+  const char* count = std::getenv("LISTEN_FDS");
+  if (!pid || !count || std::to_string(::getpid()) != pid) return -1;
+  constexpr int kFirst = 3;
+  if (std::string_view(count) != "1") Throw(ErrorCode::kInvalidArgument, "LISTEN_FDS: expected one socket, found {}", Quote(count));
+  return kFirst;
+}
+
+// Reads the keys again when their file changed. What cannot be read changes nothing.
+class KeyWatch {
+ public:
+  explicit KeyWatch(const std::string& path) : path_(path), seen_(Stamp()) {}
+  void Look(Server& server) {
+    const auto now = Stamp();
+    if (now == seen_) return;
+    seen_ = now;
+    try {
+      server.SetKeys(ReadKeys(path_));
+      LogInfo("{}: read again", path_);
+    } catch (const Error& error) {
+      LogWarning("the keys stay as they were: {}", error.what());
+    }
+  }
+
+ private:
+  std::array<int64_t, 4> Stamp() const {
+    struct stat status {};
+    if (::stat(path_.c_str(), &status) != 0) return {};
+    return {static_cast<int64_t>(status.st_ino), status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
+  }
+  const std::string path_;
+  std::array<int64_t, 4> seen_;
+};
+
 // A connection is a file descriptor: take as many as the system allows without asking.
 void RaiseFileLimit() {
   rlimit limit{};
@@ -133,7 +181,18 @@ int Serve(const Arguments& arguments) {
   server_options.address = options.host;
   server_options.port = static_cast<uint16_t>(options.port);
   server_options.allowed_hosts = options.allowed_hosts;
-  if (options.key_file) server_options.api_keys = ReadKeys(*options.key_file);
+  std::optional<KeyWatch> watch;
+  if (options.key_file) {
+    watch.emplace(*options.key_file);
+    server_options.api_keys = ReadKeys(*options.key_file);
+  }
+  server_options.listen_fd = InheritedSocket();
+  server_options.allow_anyone = options.allow_anyone;
+  server_options.tls_certificate = options.tls_certificate.value_or("");
+  server_options.tls_key = options.tls_key.value_or("");
+  server_options.allowed_origins = options.allowed_origins;
+  server_options.default_model = options.default_model.value_or("");
+  if (options.log_requests) server_options.on_request = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
   CatchSignals();
   RaiseFileLimit();
   Loaded loaded = Load(options);
@@ -144,7 +203,9 @@ int Serve(const Arguments& arguments) {
   fmt::print("{}\n", server.url());
   std::fflush(stdout);
   LogInfo("listening on {}; Ctrl-C stops", server.url());
-  WaitForStop();
+  WaitForStop([&] {
+    if (watch) watch->Look(server);
+  });
   LogInfo("stopping: no new requests; admitted answers have {} s", options.drain_seconds);
   const bool all = server.Stop(std::chrono::seconds(options.drain_seconds));
   if (!all) LogWarning("some answers were cut with an error");

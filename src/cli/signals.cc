@@ -34,8 +34,12 @@ bool StopRequested() noexcept { return stop_requested != 0; }
 bool TerminateRequested() noexcept { return terminate_requested != 0; }
 void ClearStopRequest() noexcept { stop_requested = 0; }
 
-void WaitForStop() {
-  while (!StopRequested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+void WaitForStop(const std::function<void()>& now_and_then) {
+  constexpr int kTicksASecond = 20;
+  for (int tick = 1; !StopRequested(); ++tick) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000 / kTicksASecond));
+    if (now_and_then && tick % kTicksASecond == 0) now_and_then();
+  }
 }
 
 }  // namespace bakestone::cli

@@ -64,6 +64,19 @@ bool Matches(const Route& route, const std::string& path) {
   return path.size() > route.path.size() && path.starts_with(route.path);
 }
 
+constexpr std::string_view kOwnRoutes[] = {"/health", "/ready", "/metrics"};
+
+// The route that a path belongs to, for the metrics.
+std::string RouteName(const std::string& path) {
+  for (const std::string_view own : kOwnRoutes) {
+    if (path == own) return path;
+  }
+  for (const Route& route : kRoutes) {
+    if (Matches(route, path)) return std::string(route.path);
+  }
+  return "other";
+}
+
 int RetryAfter(const EngineMetrics& metrics) {
   // About how long until a few of those that wait are done, from what was finished so far.
   const double each = metrics.finished > 0 ? metrics.busy_seconds / static_cast<double>(metrics.finished) : 1;
@@ -76,11 +89,18 @@ int RetryAfter(const EngineMetrics& metrics) {
 
 }  // namespace
 
-Router::Router(std::vector<ServedModel> models, std::chrono::seconds stuck_after)
-    : context_{api::ModelRegistry(std::move(models))}, stuck_after_(stuck_after) {}
+Router::Router(std::vector<ServedModel> models, RouterOptions options)
+    : context_{api::ModelRegistry(std::move(models)), options.default_model}, stuck_after_(options.stuck_after),
+      observers_(std::make_shared<Observers>()) {
+  observers_->on_request = std::move(options.on_request);
+  if (!options.default_model.empty() && !context_.models.Find(options.default_model)) {
+    Throw(ErrorCode::kInvalidArgument, "the default model '{}' is not among those that are served", options.default_model);
+  }
+}
 
-void Router::Handle(const http::Request& request, ResponderPtr responder) const {
+void Router::Handle(const http::Request& request, ResponderPtr inner) const {
   const api::Family family = api::FamilyOf(request.path);
+  const auto responder = std::make_shared<ObservedResponder>(observers_, request, RouteName(request.path), std::move(inner));
   try {
     Dispatch(request, responder);
   } catch (const ApiError& error) {
@@ -106,10 +126,11 @@ void Router::Handle(const http::Request& request, ResponderPtr responder) const 
   }
 }
 
-void Router::Dispatch(const http::Request& request, ResponderPtr responder) const {
-  if (request.path == "/health") {
+void Router::Dispatch(const http::Request& request, const std::shared_ptr<ObservedResponder>& responder) const {
+  for (const std::string_view path : kOwnRoutes) {
+    if (request.path != path) continue;
     if (request.method != "GET") WrongMethod(request, "GET");
-    return Health(request, std::move(responder));
+    return path == "/metrics" ? Scrape(*responder) : Health(*responder, path == "/ready");
   }
   const Route* other_method = nullptr;
   for (const Route& route : kRoutes) {
@@ -118,12 +139,15 @@ void Router::Dispatch(const http::Request& request, ResponderPtr responder) cons
       other_method = &route;
       continue;
     }
-    if (route.generates) RefuseWhenFull();
-    return route.handler(context_, request, std::move(responder));
+    if (route.generates) {
+      RefuseWhenFull();
+      responder->Hold(observers_->limits->Admit(request.key.get(), std::chrono::steady_clock::now()));
+    }
+    return route.handler(context_, request, responder);
   }
   if (other_method) WrongMethod(request, other_method->method);
-  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/responses, /v1/completions, /v1/messages, /api/chat, /health",
-                             request.path), "not_found");
+  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/responses, /v1/completions, /v1/messages, /api/chat, "
+                             "/health", request.path), "not_found");
 }
 
 void Router::RefuseWhenFull() const {
@@ -140,18 +164,26 @@ void Router::RefuseWhenFull() const {
   throw error;
 }
 
-void Router::Health(const http::Request&, ResponderPtr responder) const {
+// Live: the engines make progress, or have nothing to do. Ready: and new requests are taken.
+void Router::Health(http::Responder& responder, bool ready) const {
   std::string status = "ok";
   int64_t running = 0, waiting = 0;
+  bool full = true;
   for (const auto& engine : context_.models.engines()) {
     const EngineMetrics metrics = engine->Metrics();
     running += metrics.running;
     waiting += metrics.waiting;
+    full &= engine->QueueFull();
     if (metrics.seconds_since_progress > static_cast<double>(stuck_after_.count())) status = "stuck";
     if (status == "ok" && engine->Draining()) status = "draining";
   }
+  if (status == "ok" && ready && full) status = "full";
   const api::Json json = {{"status", status}, {"running", running}, {"waiting", waiting}};
-  responder->Send({.status = status == "ok" ? 200 : 503, .headers = {}, .body = api::Dump(json)});
+  responder.Send({.status = status == "ok" ? 200 : 503, .headers = {}, .body = api::Dump(json)});
+}
+
+void Router::Scrape(http::Responder& responder) const {
+  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(context_.models.engines())});
 }
 
 }  // namespace bakestone

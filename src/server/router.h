@@ -3,29 +3,40 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "server/api/context.h"
 #include "server/http/message.h"
+#include "server/observed_responder.h"
 
 namespace bakestone {
 
+struct RouterOptions {
+  std::chrono::seconds stuck_after{60};  // work that waits this long without progress is stuck
+  std::string default_model = {};        // answers where a request names one that is not there; empty: 404
+  std::function<void(const std::string&)> on_request = nullptr;  // a line of JSON for every answer; any thread
+};
+
 class Router {
  public:
-  // Throws as api::ModelRegistry.
-  Router(std::vector<ServedModel> models, std::chrono::seconds stuck_after);
+  // Throws as api::ModelRegistry, and for a default model that is not there.
+  explicit Router(std::vector<ServedModel> models, RouterOptions options = {});
 
   // Answers every request, at once or later; never throws.
   void Handle(const http::Request& request, std::shared_ptr<http::Responder> responder) const;
 
  private:
-  void Dispatch(const http::Request& request, std::shared_ptr<http::Responder> responder) const;
+  void Dispatch(const http::Request& request, const std::shared_ptr<ObservedResponder>& responder) const;
   void RefuseWhenFull() const;  // 429 or 503 before the body is even parsed
-  void Health(const http::Request& request, std::shared_ptr<http::Responder> responder) const;
+  void Health(http::Responder& responder, bool ready) const;
+  void Scrape(http::Responder& responder) const;
 
   const api::Context context_;
-  std::chrono::seconds stuck_after_;
+  const std::chrono::seconds stuck_after_;
+  const std::shared_ptr<Observers> observers_;
 };
 
 }  // namespace bakestone

@@ -12,7 +12,8 @@ namespace bakestone {
 
 struct Server::Impl {
   Impl(const ServerOptions& options, std::vector<ServedModel> models)
-      : address(options.address), engines(EnginesOf(models)), router(std::move(models), options.stuck_after),
+      : address(options.address), scheme(options.tls_certificate.empty() ? "http" : "https"), engines(EnginesOf(models)),
+        router(std::move(models), {options.stuck_after, options.default_model, options.on_request}),
         http(HttpOptionsOf(options), [this](const http::Request& request, std::shared_ptr<http::Responder> responder) {
           router.Handle(request, std::move(responder));
         }) {}
@@ -26,9 +27,14 @@ struct Server::Impl {
     http::HttpOptions http;
     http.address = options.address;
     http.port = options.port;
+    http.listen_fd = options.listen_fd;
     http.api_keys = options.api_keys;
+    http.allow_anyone = options.allow_anyone;
+    http.tls_certificate = options.tls_certificate;
+    http.tls_key = options.tls_key;
+    http.allowed_origins = options.allowed_origins;
     http.allowed_hosts = options.allowed_hosts;
-    http.public_paths = {"/health"};
+    http.public_paths = {"/health", "/ready"};
     http.header_deadline = options.header_deadline;
     http.max_connections = options.max_connections;
     http.error_body = [](std::string_view path, int status, const std::string& message, const std::string& code) {
@@ -41,7 +47,7 @@ struct Server::Impl {
     return http;
   }
 
-  const std::string address;
+  const std::string address, scheme;
   const std::vector<std::shared_ptr<Engine>> engines;  // outlive http: answers refer to them
   const Router router;
   http::HttpServer http;
@@ -56,9 +62,11 @@ uint16_t Server::port() const { return impl_->http.port(); }
 
 std::string Server::url() const {
   const bool v6 = impl_->address.find(':') != std::string::npos;
-  return v6 ? fmt::format("http://[{}]:{}", impl_->address, port())
-            : fmt::format("http://{}:{}", impl_->address, port());
+  return v6 ? fmt::format("{}://[{}]:{}", impl_->scheme, impl_->address, port())
+            : fmt::format("{}://{}:{}", impl_->scheme, impl_->address, port());
 }
+
+void Server::SetKeys(const std::vector<std::string>& lines) { impl_->http.SetKeys(lines); }
 
 bool Server::Stop(std::chrono::milliseconds deadline) {
   // First the answers, then the connections that carry them: what was written still goes out.

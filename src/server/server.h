@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,11 +16,17 @@ namespace bakestone {
 struct ServerOptions {
   std::string address = "127.0.0.1";
   uint16_t port = 8080;                    // 0: any free one
-  std::vector<std::string> api_keys;       // must not be empty for an address beyond loopback
+  int listen_fd = -1;                      // a socket that already listens, instead of address and port
+  std::vector<std::string> api_keys;       // lines of http/keys.h
+  bool allow_anyone = false;               // an address beyond loopback needs no keys
+  std::string tls_certificate, tls_key;    // PEM files; empty: no TLS
+  std::vector<std::string> allowed_origins;  // of pages that browsers may let ask
   std::vector<std::string> allowed_hosts;  // Host names beyond localhost and IP addresses
   std::chrono::milliseconds header_deadline{10'000};
   int64_t max_connections = 1024;
   std::chrono::seconds stuck_after{60};    // /health fails when work waits this long without progress
+  std::string default_model;               // answers where a request names a model that is not there; empty: 404
+  std::function<void(const std::string&)> on_request;  // a line of JSON for every answer, without what was said
 };
 
 class Server {
@@ -31,6 +38,9 @@ class Server {
 
   uint16_t port() const;
   std::string url() const;  // "http://127.0.0.1:8080"
+
+  // For requests that come from now on. Throws kInvalidArgument, and then the old keys stay.
+  void SetKeys(const std::vector<std::string>& lines);
 
   // Refuses new work with 503, lets admitted answers finish until the deadline (then they get an error
   // event), and closes. Returns true if none was cut. The engines are drained too.

@@ -61,7 +61,7 @@ class RouterTest : public ::testing::Test {
   explicit RouterTest(EngineOptions options = {})
       : engine_(MakeTestEngine(options)),
         adapter_(MakeTestAdapter(SharedTestModel()->config, {Site::kQ, Site::kV, Site::kDown}, 4, 3)),
-        router_({{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}}, std::chrono::seconds(60)) {}
+        router_({{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}}) {}
 
   http::Response Call(const std::string& method, const std::string& path, const std::string& body = "") {
     const auto recorder = std::make_shared<Recorder>();

@@ -161,11 +161,11 @@ void ReadSampling(Fields& fields, GenerationRequest* request) {
 void HandleMessages(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = context.models.Select(fields.RequiredString("model"));
+  const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
   MessageAnswer::Details details;
   api::ChatTask task = ReadPrompt(fields, &details.dropped);
   ReadSampling(fields, &task.request);
-  task.request.cache_salt = request.tenant;
+  task.request.cache_salt = request.tenant();
   const bool stream = fields.Bool("stream").value_or(false);
   fields.Finish();
 
@@ -174,13 +174,13 @@ void HandleMessages(const api::Context& context, const http::Request& request, s
   details.cut_short = api::FitMaxTokens(*model, &prepared.requests);
   api::ChatAnswerOptions options{.model = model, .stream = stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .call_prefix = "toolu_"};
   const auto answer = std::make_shared<MessageAnswer>(std::move(options), std::move(details), std::move(responder));
-  answer->Start(model->engine(), std::move(prepared.requests));
+  answer->Start(model, std::move(prepared.requests));
 }
 
 void HandleCountTokens(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = context.models.Select(fields.RequiredString("model"));
+  const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
   std::vector<std::string> dropped;
   const api::ChatTask task = ReadPrompt(fields, &dropped);
   // What a message has beside its prompt is taken and has no effect.

@@ -1,5 +1,6 @@
 #include "server/api/answer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -19,16 +20,20 @@ bool IsUtf8(std::string_view text) {
 
 }  // namespace
 
-void Answer::Start(Engine& engine, std::vector<GenerationRequest> requests) {
+void Answer::Start(const ModelPtr& model, std::vector<GenerationRequest> requests) {
   ended_.assign(requests.size(), false);
+  usages_.resize(requests.size());
   unfinished_ = static_cast<int64_t>(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
+    shares_prompt_.push_back(requests[i].sampling.stream > 0);
     requests[i].sink = [self = shared_from_this(), i](Event&& event) {
       self->Receive(static_cast<int64_t>(i), std::move(event));
     };
   }
   std::unique_lock lock(mutex_);  // events wait until the stream is open
-  engine_ = &engine;
+  model_ = model;
+  start_ = first_token_ = last_token_ = Clock::now();
+  Engine& engine = model->engine();
   ids_ = engine.Submit(std::move(requests));
   Begin();
   lock.unlock();
@@ -40,9 +45,11 @@ void Answer::Start(Engine& engine, std::vector<GenerationRequest> requests) {
 void Answer::Receive(int64_t choice, Event&& event) {
   std::lock_guard lock(mutex_);
   if (over_ || ended_[choice]) return;
+  Note(choice, event);
   if (event.error) {
     over_ = true;
-    for (const RequestId id : ids_) engine_->Cancel(id);
+    for (const RequestId id : ids_) model_->engine().Cancel(id);
+    Account(true);
     Fail(*event.error);
     return;
   }
@@ -51,8 +58,32 @@ void Answer::Receive(int64_t choice, Event&& event) {
   if (last) CountEnd(choice);
 }
 
+void Answer::Note(int64_t choice, const Event& event) {
+  usages_[choice] = event.usage;
+  cancelled_ |= event.finish == FinishReason::kCancelled;
+  if (event.tokens.empty()) return;
+  last_token_ = Clock::now();
+  if (first_token_ == start_) first_token_ = last_token_;
+}
+
+void Answer::Account(bool failed) {
+  http::Cost cost{.model = model_->served.id, .cancelled = cancelled_, .failed = failed};
+  int64_t longest = 0;
+  for (size_t i = 0; i < usages_.size(); ++i) {
+    cost.completion_tokens += usages_[i].completion_tokens;
+    longest = std::max(longest, usages_[i].completion_tokens);
+    if (shares_prompt_[i]) continue;
+    cost.prompt_tokens += usages_[i].prompt_tokens;
+    cost.cached_tokens += usages_[i].cached_tokens;
+  }
+  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  if (longest > 0) cost.first_token_seconds = seconds(first_token_ - start_);
+  if (longest > 1) cost.seconds_per_token = seconds(last_token_ - first_token_) / static_cast<double>(longest - 1);
+  responder_->Account(cost);
+}
+
 void Answer::EndChoice(int64_t choice) {
-  engine_->Cancel(ids_[choice]);
+  model_->engine().Cancel(ids_[choice]);
   CountEnd(choice);
 }
 
@@ -61,6 +92,7 @@ void Answer::CountEnd(int64_t choice) {
   ended_[choice] = true;
   if (--unfinished_ > 0) return;
   over_ = true;
+  Account(false);
   Complete();
 }
 

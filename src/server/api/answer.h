@@ -2,6 +2,7 @@
 // Events come on the engine's thread, one at a time; the answer is kept alive by the sinks.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -10,6 +11,7 @@
 
 #include "engine/engine.h"
 #include "server/api/fields.h"
+#include "server/api/model_registry.h"
 #include "server/http/message.h"
 
 namespace bakestone::api {
@@ -21,9 +23,11 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   // Submits; choice i is request i. Throws as Engine::Submit, with nothing sent yet. The engine must
   // outlive the HTTP server.
-  void Start(Engine& engine, std::vector<GenerationRequest> requests);
+  void Start(const ModelPtr& model, std::vector<GenerationRequest> requests);
 
  protected:
+  using Clock = std::chrono::steady_clock;
+
   // All of these are called with the answer's lock held.
   virtual void Begin() {}                                 // before the first event: a stream opens
   virtual void OnEvent(int64_t choice, Event&& event) = 0;
@@ -38,14 +42,20 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
  private:
   void Receive(int64_t choice, Event&& event);
+  void Note(int64_t choice, const Event& event);  // for the account
+  void Account(bool failed);
   void CountEnd(int64_t choice);
 
   const std::shared_ptr<http::Responder> responder_;
   std::mutex mutex_;  // orders Begin before events; guards what follows, and the subclass
   std::vector<bool> ended_;
+  std::vector<Usage> usages_;         // by choice, so far
+  std::vector<bool> shares_prompt_;   // with the choice before it
+  bool cancelled_ = false;
+  Clock::time_point start_, first_token_, last_token_;
+  ModelPtr model_;
   int64_t unfinished_ = 0;
   bool over_ = false;
-  Engine* engine_ = nullptr;
   std::vector<RequestId> ids_;
 };
 

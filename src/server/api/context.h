@@ -1,16 +1,28 @@
-// What every route is given beside its request. Lives as long as the router.
+// What every route is given beside its request. Lives as long as the router. Thread-safe.
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "server/api/conversation_store.h"
 #include "server/api/model_registry.h"
+#include "server/http/message.h"
 
 namespace bakestone::api {
 
 struct Context {
   ModelRegistry models;
+  std::string default_model;  // answers where a request names a model that is not there; empty: nobody does
   std::shared_ptr<ConversationStore> conversations = std::make_shared<ConversationStore>(ConversationStoreOptions{});
+
+  // Only what the request's key may ask for is there. Throws ApiError 404 model_not_found.
+  ModelPtr Select(const http::Request& request, const std::string& id) const;
+  std::vector<ModelPtr> List(const http::Request& request) const;  // in the order in which they were added
+  ModelPtr First(const http::Request& request) const;              // throws 404 where the key may ask for none
+
+ private:
+  ModelPtr Find(const http::Request& request, const std::string& id) const;
 };
 
 }  // namespace bakestone::api

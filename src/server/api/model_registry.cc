@@ -4,10 +4,7 @@
 #include <chrono>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "engine/chat.h"
-#include "server/api/api_error.h"
 #include "server/api/fields.h"
 #include "text/dialog/reply_parser.h"
 
@@ -69,21 +66,6 @@ ModelPtr ModelRegistry::Find(const std::string& id) const {
     if (entry->served.id == id) return entry;
   }
   return nullptr;
-}
-
-ModelPtr ModelRegistry::Select(const std::string& id) const {
-  if (ModelPtr entry = Find(id)) return entry;
-  ApiError error;
-  error.status = 404;
-  error.message = fmt::format("the model '{}' does not exist here; /v1/models lists those that do", id.substr(0, 200));
-  error.param = "model";
-  error.code = "model_not_found";
-  throw error;
-}
-
-ModelPtr ModelRegistry::First() const {
-  std::lock_guard lock(mutex_);
-  return entries_.front();
 }
 
 std::vector<ModelPtr> ModelRegistry::List() const {

@@ -36,10 +36,8 @@ class ModelRegistry {
   // Throws kInvalidArgument for no models, a name twice or an empty one.
   explicit ModelRegistry(std::vector<ServedModel> models);
 
-  ModelPtr Find(const std::string& id) const;    // null: there is none
-  ModelPtr Select(const std::string& id) const;  // throws ApiError 404 model_not_found
-  ModelPtr First() const;
-  std::vector<ModelPtr> List() const;            // in the order in which they were added
+  ModelPtr Find(const std::string& id) const;  // null: there is none
+  std::vector<ModelPtr> List() const;          // in the order in which they were added
   // Each once. They live as long as the registry.
   const std::vector<std::shared_ptr<Engine>>& engines() const { return engines_; }
 

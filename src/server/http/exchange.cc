@@ -9,13 +9,13 @@
 namespace bakestone::http {
 namespace {
 
-std::string Head(const Response& response, bool close, std::string_view length) {
+std::string Head(const Response& response, bool close, std::string_view length, const std::string& extra) {
   std::string head = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\n{}", response.status,
                                  ReasonOf(response.status), response.content_type, length);
   head += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
   for (const auto& [name, value] : response.headers) head += fmt::format("{}: {}\r\n", name, value);
   if (close) head += "Connection: close\r\n";
-  return head + "\r\n";
+  return head + extra + "\r\n";
 }
 
 std::string Chunk(const std::string& bytes, bool chunked) {
@@ -27,6 +27,7 @@ std::string Chunk(const std::string& bytes, bool chunked) {
 std::string_view ReasonOf(int status) {
   switch (status) {
     case 200: return "OK";
+    case 204: return "No Content";
     case 400: return "Bad Request";
     case 401: return "Unauthorized";
     case 403: return "Forbidden";
@@ -44,8 +45,9 @@ std::string_view ReasonOf(int status) {
   }
 }
 
-std::string Serialize(const Response& response, bool close) {
-  return Head(response, close, fmt::format("Content-Length: {}\r\n", response.body.size())) + response.body;
+std::string Serialize(const Response& response, bool close, const std::string& extra) {
+  const std::string length = response.status == 204 ? "" : fmt::format("Content-Length: {}\r\n", response.body.size());
+  return Head(response, close, length, extra) + response.body;
 }
 
 void Exchange::Queue(std::string bytes) {
@@ -63,14 +65,14 @@ void Exchange::Send(Response response) {
   std::lock_guard lock(mutex_);
   if (begun_ || ended_) return;
   ended_ = true;
-  Queue(Serialize(response, options_.close));
+  Queue(Serialize(response, options_.close, options_.extra));
 }
 
 void Exchange::Begin(Response head, std::string keep_alive) {
   std::lock_guard lock(mutex_);
   if (begun_ || ended_) return;
   const std::string_view length = options_.chunked ? "Transfer-Encoding: chunked\r\n" : "";
-  Queue(Head(head, options_.close || !options_.chunked, length));
+  Queue(Head(head, options_.close || !options_.chunked, length, options_.extra));
   begun_ = true;
   keep_alive_ = Chunk(keep_alive, options_.chunked);
 }

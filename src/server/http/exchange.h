@@ -12,7 +12,8 @@
 namespace bakestone::http {
 
 // Status line, headers and body.
-std::string Serialize(const Response& response, bool close);
+// extra: header lines beyond the response's own.
+std::string Serialize(const Response& response, bool close, const std::string& extra = {});
 std::string_view ReasonOf(int status);
 
 class Exchange : public Responder {
@@ -21,6 +22,7 @@ class Exchange : public Responder {
     bool close = false;      // the connection ends after this answer
     bool chunked = true;     // false for HTTP/1.0: a streamed answer ends with the connection
     int64_t max_unsent = 0;  // bytes
+    std::string extra = {};  // header lines
   };
   // notify: called, from any thread, when there is something to take.
   Exchange(Options options, std::function<void()> notify)

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include <fmt/format.h>
+#include "server/http/policy.h"
 
 namespace bakestone::http {
 namespace {
@@ -32,12 +32,14 @@ std::optional<Refusal> CheckKey(const HttpOptions& options, const KeyRing& keys,
   const auto& open = options.public_paths;
   if (keys.empty() || std::find(open.begin(), open.end(), head.path) != open.end()) return std::nullopt;
   // OpenAI's clients send the first, Anthropic's the second, some both.
-  std::optional<std::string> tenant = keys.Check(head.Header("authorization"));
-  if (!tenant) tenant = keys.Check(fmt::format("Bearer {}", head.Header("x-api-key")));
-  if (!tenant || Count(head, "authorization") > 1 || Count(head, "x-api-key") > 1) {
+  constexpr std::string_view kScheme = "Bearer ";
+  const std::string_view authorization = head.Header("authorization");
+  const bool bearer = authorization.size() > kScheme.size() && EqualIgnoringCase(authorization.substr(0, kScheme.size()), kScheme);
+  if (bearer) head.key = keys.Find(authorization.substr(kScheme.size()));
+  if (!head.key) head.key = keys.Find(head.Header("x-api-key"));
+  if (!head.key || Count(head, "authorization") > 1 || Count(head, "x-api-key") > 1) {
     return Refuse(401, "a valid API key is required: 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'", "invalid_api_key");
   }
-  head.tenant = *std::move(tenant);
   return std::nullopt;
 }
 

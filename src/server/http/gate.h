@@ -5,7 +5,6 @@
 #include <string>
 
 #include "server/http/http_server.h"
-#include "server/http/policy.h"
 
 namespace bakestone::http {
 
@@ -21,7 +20,7 @@ struct Framing {
   bool chunked = false;
 };
 
-// Sets head.tenant where a key was shown and is known. The body is not looked at.
+// Sets head.key where a key was shown and is known. The body is not looked at.
 std::optional<Refusal> CheckHead(const HttpOptions& options, const KeyRing& keys, Framing framing,
                                  Request& head);
 

@@ -22,8 +22,11 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "server/http/cors.h"
 #include "server/http/exchange.h"
 #include "server/http/gate.h"
+#include "server/http/policy.h"
+#include "server/http/stream.h"
 
 namespace bakestone::http {
 namespace {
@@ -66,8 +69,9 @@ Request MakeHead(const Parser& parser) {
 struct Shared {  // what a connection needs of the server
   const HttpOptions& options;
   const Handler& handler;
-  const KeyRing& keys;
+  const KeyStore& keys;
   asio::thread_pool& handlers;
+  asio::ssl::context* tls;  // null: in the clear
   bool stopping = false;  // I/O thread
 };
 
@@ -75,8 +79,8 @@ struct Shared {  // what a connection needs of the server
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(tcp::socket socket, Shared& shared)
-      : socket_(std::move(socket)), shared_(shared), deadline_timer_(socket_.get_executor()),
-        signal_(socket_.get_executor()),
+      : stream_(std::move(socket), shared.tls), socket_(stream_.socket()), shared_(shared),
+        deadline_timer_(socket_.get_executor()), signal_(socket_.get_executor()),
         buffer_(static_cast<size_t>(shared.options.max_header_bytes) + (64 << 10)) {}
 
   asio::awaitable<void> Run();
@@ -85,6 +89,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Close();
 
  private:
+  asio::awaitable<bool> ShakeHands();
+  asio::awaitable<void> SayGoodbye();  // under TLS the end is said, so that nobody takes a cut answer for a whole one
   asio::awaitable<bool> Serve(bool first);  // one request; false: the connection ends
   asio::awaitable<error_code> WaitForBytes();
   asio::awaitable<bool> Answer(Request request, bool close, bool http10);
@@ -96,12 +102,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void SetDeadline(Clock::duration after);
   void ClearDeadline() { deadline_ = Clock::time_point::max(); }
 
-  tcp::socket socket_;
+  Stream stream_;
+  tcp::socket& socket_;  // under the stream
   Shared& shared_;
   asio::steady_timer deadline_timer_, signal_;
   beast::flat_buffer buffer_;
   Clock::time_point deadline_ = Clock::time_point::max();
   std::shared_ptr<Exchange> exchange_;
+  std::string extra_;  // header lines of the answer to the request at hand
   bool timed_out_ = false, closed_ = false, reading_ahead_ = false, reader_running_ = false, gone_ = false;
 };
 
@@ -136,18 +144,35 @@ asio::awaitable<void> Connection::Run() {
   error_code ignored;
   socket_.set_option(tcp::no_delay(true), ignored);
   bool first = true;
-  while (!closed_) {
+  const bool ready = co_await ShakeHands();
+  while (ready && !closed_) {
     const bool again = co_await Serve(first);
     if (!again || shared_.stopping) break;
     first = false;
   }
+  if (ready) co_await SayGoodbye();
   if (exchange_) exchange_->Gone();
   exchange_.reset();
   Close();
 }
 
+asio::awaitable<bool> Connection::ShakeHands() {
+  if (!stream_.tls()) co_return true;
+  SetDeadline(shared_.options.header_deadline);
+  auto [error] = co_await stream_.tls()->async_handshake(asio::ssl::stream_base::server, kAsTuple);
+  ClearDeadline();
+  co_return !error && !timed_out_;
+}
+
+asio::awaitable<void> Connection::SayGoodbye() {
+  if (!stream_.tls() || closed_ || gone_) co_return;
+  SetDeadline(kLinger);
+  co_await stream_.tls()->async_shutdown(kAsTuple);
+  ClearDeadline();
+}
+
 asio::awaitable<error_code> Connection::WaitForBytes() {
-  auto [error, n] = co_await socket_.async_read_some(buffer_.prepare(4096), kAsTuple);
+  auto [error, n] = co_await stream_.async_read_some(buffer_.prepare(4096), kAsTuple);
   buffer_.commit(n);
   co_return error;
 }
@@ -164,7 +189,7 @@ asio::awaitable<bool> Connection::Serve(bool first) {
   parser.header_limit(static_cast<uint32_t>(options.max_header_bytes));
   parser.body_limit(static_cast<uint64_t>(options.max_body_bytes));
   SetDeadline(options.header_deadline);
-  auto [head_error, head_bytes] = co_await bhttp::async_read_header(socket_, buffer_, parser, kAsTuple);
+  auto [head_error, head_bytes] = co_await bhttp::async_read_header(stream_, buffer_, parser, kAsTuple);
   ClearDeadline();
   if (head_error) {
     co_await RefuseParse(head_error);
@@ -172,7 +197,12 @@ asio::awaitable<bool> Connection::Serve(bool first) {
   }
   Request request = MakeHead(parser);
   const Framing framing{static_cast<int>(parser.get().version()), parser.chunked()};
-  const auto refusal = CheckHead(options, shared_.keys, framing, request);
+  extra_ = CorsHeaders(options, request);
+  if (IsPreflight(options, request)) {
+    const bool written = co_await WriteAll(Serialize(PreflightAnswer(request), false, extra_));
+    co_return written && parser.is_done() && parser.keep_alive();
+  }
+  const auto refusal = CheckHead(options, *shared_.keys.Current(), framing, request);
   if (refusal) {
     co_await Refuse(*refusal, request.path);
     co_return false;
@@ -182,7 +212,7 @@ asio::awaitable<bool> Connection::Serve(bool first) {
     if (!written) co_return false;
   }
   SetDeadline(options.body_deadline);
-  auto [body_error, body_bytes] = co_await bhttp::async_read(socket_, buffer_, parser, kAsTuple);
+  auto [body_error, body_bytes] = co_await bhttp::async_read(stream_, buffer_, parser, kAsTuple);
   ClearDeadline();
   if (body_error) {
     co_await RefuseParse(body_error);
@@ -200,7 +230,7 @@ asio::awaitable<bool> Connection::Answer(Request request, bool close, bool http1
   std::weak_ptr<Connection> weak = weak_from_this();
   auto executor = socket_.get_executor();
   exchange_ = std::make_shared<Exchange>(
-      Exchange::Options{close || shared_.stopping, !http10, shared_.options.max_unsent_bytes}, [weak, executor] {
+      Exchange::Options{close || shared_.stopping, !http10, shared_.options.max_unsent_bytes, extra_}, [weak, executor] {
         asio::post(executor, [weak] {
           if (const auto self = weak.lock()) self->signal_.cancel();
         });
@@ -267,7 +297,7 @@ asio::awaitable<bool> Connection::WriteAll(std::string bytes) {
   while (sent < bytes.size()) {
     SetDeadline(shared_.options.write_deadline);
     auto [error, n] =
-        co_await socket_.async_write_some(asio::buffer(bytes.data() + sent, bytes.size() - sent), kAsTuple);
+        co_await stream_.async_write_some(asio::buffer(bytes.data() + sent, bytes.size() - sent), kAsTuple);
     ClearDeadline();
     if (error) co_return false;
     sent += n;
@@ -298,10 +328,10 @@ asio::awaitable<void> Connection::Refuse(Refusal refusal, std::string path) {
   const auto& body = shared_.options.error_body;
   response.body = body ? body(path, refusal.status, refusal.message, refusal.code) : refusal.message;
   timed_out_ = false;
-  const bool written = co_await WriteAll(Serialize(response, true));
+  const bool written = co_await WriteAll(Serialize(response, true, extra_));
   if (!written) co_return;
   error_code error;
-  socket_.shutdown(tcp::socket::shutdown_send, error);
+  if (!stream_.tls()) socket_.shutdown(tcp::socket::shutdown_send, error);
   SetDeadline(kLinger);
   while (!error && !timed_out_) {
     buffer_.clear();
@@ -316,26 +346,32 @@ struct HttpServer::Impl {
   Impl(HttpOptions options_in, Handler handler_in)
       : options(std::move(options_in)), handler(std::move(handler_in)), keys(options.api_keys),
         handlers(static_cast<size_t>(options.handler_threads)), acceptor(io),
-        shared{options, handler, keys, handlers} {
+        tls(MakeTls(options)), shared{options, handler, keys, handlers, tls.get()} {
     Listen();
     asio::co_spawn(io, Accept(), asio::detached);
     thread = std::thread([this] { io.run(); });
   }
   ~Impl() { Stop(std::chrono::milliseconds{0}); }
 
+  static std::unique_ptr<asio::ssl::context> MakeTls(const HttpOptions& options);
   void Listen();
+  void CheckOpen(const std::string& address, bool no_keys) const;
+  void Adopt();  // a socket that somebody else opened
+  void Bind();
   asio::awaitable<void> Accept();
   void Add(tcp::socket socket);
   void Stop(std::chrono::milliseconds deadline);
 
   const HttpOptions options;
   const Handler handler;
-  const KeyRing keys;
+  KeyStore keys;
   asio::io_context io{1};
   asio::thread_pool handlers;
   tcp::acceptor acceptor;
+  const std::unique_ptr<asio::ssl::context> tls;  // null: in the clear
   Shared shared;
   std::set<std::shared_ptr<Connection>> connections;  // I/O thread
+  std::string bound;  // address
   uint16_t port = 0;
   std::mutex mutex;
   std::condition_variable emptied;
@@ -343,19 +379,62 @@ struct HttpServer::Impl {
   std::thread thread;
 };
 
-void HttpServer::Impl::Listen() {
-  if (!IsLoopback(options.address) && keys.empty()) {
-    Throw(ErrorCode::kInvalidArgument,
-          "address {}: other machines could reach the server without a key; give --api-key-file, or bind "
-          "to 127.0.0.1",
-          options.address);
+std::unique_ptr<asio::ssl::context> HttpServer::Impl::MakeTls(const HttpOptions& options) {
+  if (options.tls_certificate.empty() != options.tls_key.empty()) {
+    Throw(ErrorCode::kInvalidArgument, "TLS needs both a certificate and its key (--tls-certificate, --tls-key), found one of them");
   }
+  if (options.tls_certificate.empty()) return nullptr;
+  auto context = std::make_unique<asio::ssl::context>(asio::ssl::context::tls_server);
+  ::SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
+  ::SSL_CTX_set_mode(context->native_handle(), SSL_MODE_RELEASE_BUFFERS);  // an idle connection holds none
+  error_code error;
+  context->use_certificate_chain_file(options.tls_certificate, error);
+  if (error) Throw(ErrorCode::kInvalidArgument, "{}: expected a certificate in PEM form: {}", options.tls_certificate, error.message());
+  context->use_private_key_file(options.tls_key, asio::ssl::context::pem, error);
+  if (error) Throw(ErrorCode::kInvalidArgument, "{}: expected the certificate's private key in PEM form: {}", options.tls_key, error.message());
+  return context;
+}
+
+void HttpServer::Impl::Listen() {
+  if (options.listen_fd >= 0) {
+    Adopt();
+  } else {
+    Bind();
+  }
+  const tcp::endpoint endpoint = acceptor.local_endpoint();
+  bound = endpoint.address().to_string();
+  CheckOpen(bound, keys.Current()->empty());
+  port = endpoint.port();
+}
+
+void HttpServer::Impl::CheckOpen(const std::string& address, bool no_keys) const {
+  if (IsLoopback(address) || !no_keys || options.allow_anyone) return;
+  Throw(ErrorCode::kInvalidArgument,
+        "address {}: other machines could reach the server without a key; give --api-key-file, bind to 127.0.0.1, or "
+        "say --allow-anyone", address);
+}
+
+void HttpServer::Impl::Adopt() {
+  sockaddr_storage name{};
+  socklen_t length = sizeof name;
+  error_code error;
+  if (::getsockname(options.listen_fd, reinterpret_cast<sockaddr*>(&name), &length) != 0 ||
+      (name.ss_family != AF_INET && name.ss_family != AF_INET6)) {
+    Throw(ErrorCode::kInvalidArgument, "the inherited file descriptor {} is not a TCP socket", options.listen_fd);
+  }
+  acceptor.assign(name.ss_family == AF_INET ? tcp::v4() : tcp::v6(), options.listen_fd, error);
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (error) Throw(ErrorCode::kIo, "cannot listen on the inherited socket: {}", error.message());
+}
+
+void HttpServer::Impl::Bind() {
   const std::string name = options.address == "localhost" ? "127.0.0.1" : options.address;
   error_code error;
   const auto address = asio::ip::make_address(name, error);
   if (error) {
     Throw(ErrorCode::kInvalidArgument, "address: expected an IP address or localhost, found '{}'", options.address);
   }
+  CheckOpen(name, keys.Current()->empty());  // before anybody could connect
   const tcp::endpoint endpoint(address, options.port);
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
@@ -365,7 +444,6 @@ void HttpServer::Impl::Listen() {
     Throw(ErrorCode::kIo, "cannot listen on {} port {}: {}; choose another port with --port", name,
           options.port, error.message());
   }
-  port = acceptor.local_endpoint().port();
 }
 
 asio::awaitable<void> HttpServer::Impl::Accept() {
@@ -384,6 +462,7 @@ asio::awaitable<void> HttpServer::Impl::Accept() {
 void HttpServer::Impl::Add(tcp::socket socket) {
   if (static_cast<int64_t>(connections.size()) >= options.max_connections) {
     error_code ignored;
+    if (tls) return;  // to say so would take a handshake
     socket.non_blocking(true, ignored);
     Response busy{.status = 503, .headers = {{"Retry-After", "1"}}, .body = {}};
     if (options.error_body) busy.body = options.error_body("", 503, "too many connections", "overloaded");
@@ -434,6 +513,10 @@ uint16_t HttpServer::port() const { return impl_->port; }
 int64_t HttpServer::connections() const {
   std::lock_guard lock(impl_->mutex);
   return impl_->count;
+}
+void HttpServer::SetKeys(const std::vector<std::string>& lines) {
+  if (lines.empty()) impl_->CheckOpen(impl_->bound, true);
+  impl_->keys.Replace(lines);
 }
 void HttpServer::Stop(std::chrono::milliseconds deadline) { impl_->Stop(deadline); }
 

@@ -1,8 +1,8 @@
-// HTTP/1.1 over TCP (Boost.Beast): accepts, limits, authenticates, parses, and hands requests to one
+// HTTP/1.1 over TCP or TLS (Boost.Beast): accepts, limits, authenticates, parses, and hands requests to one
 // handler. Knows nothing of models. Everything that a stranger can send ends in a 4xx or a closed
 // connection: caps on headers, body, time and connections; one Content-Length or chunked, never both;
-// no compressed bodies; only known Host names (DNS rebinding); no CORS headers, and bodies must be
-// JSON, so that a web page cannot make a browser post here.
+// no compressed bodies; only known Host names (DNS rebinding); no CORS headers unless asked for, and bodies
+// must be JSON, so that a web page cannot make a browser post here.
 //
 // One I/O thread; handlers run on a few threads of their own. Thread-safe.
 #pragma once
@@ -21,7 +21,11 @@ namespace bakestone::http {
 struct HttpOptions {
   std::string address = "127.0.0.1";
   uint16_t port = 8080;                        // 0: any free one
-  std::vector<std::string> api_keys;           // empty: no authentication, loopback only
+  int listen_fd = -1;                          // a socket that already listens, instead of address and port
+  std::vector<std::string> api_keys;           // as lines of keys.h; empty: no authentication, loopback only
+  bool allow_anyone = false;                   // beyond loopback without keys
+  std::string tls_certificate, tls_key;        // PEM files; empty: in the clear
+  std::vector<std::string> allowed_origins;    // of pages that browsers may let ask; "*": all; empty: none
   std::vector<std::string> allowed_hosts;      // names beyond localhost and IP addresses
   std::vector<std::string> public_paths;       // need no key
   int64_t max_connections = 1024;
@@ -40,12 +44,17 @@ struct HttpOptions {
 
 class HttpServer {
  public:
-  // Throws kInvalidArgument (a bind beyond loopback without a key) or kIo (the port is taken).
+  // Throws kInvalidArgument (a bind beyond loopback without a key, a certificate that cannot be read) or kIo
+  // (the port is taken).
   HttpServer(HttpOptions options, Handler handler);
   ~HttpServer();  // Stop()
 
   uint16_t port() const;
   int64_t connections() const;
+
+  // For requests that come from now on. Throws as KeyRing, and for no keys where they are needed; then the old
+  // ones stay.
+  void SetKeys(const std::vector<std::string>& lines);
 
   // No new connections or requests; waits for answers in progress until the deadline, then closes.
   void Stop(std::chrono::milliseconds deadline = std::chrono::milliseconds{0});

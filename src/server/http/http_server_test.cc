@@ -63,7 +63,7 @@ class HttpServerTest : public ::testing::Test {
       return;
     }
     responder->Send({.content_type = "text/plain", .headers = {},
-                     .body = request.method + " " + request.path + " " + request.query + " " + request.tenant + "|" +
+                     .body = request.method + " " + request.path + " " + request.query + " " + request.tenant() + "|" +
                              request.body});
   }
   std::string Exchange(std::string_view bytes) {
@@ -266,8 +266,38 @@ TEST_F(HttpServerTest, EveryRouteButThePublicOnesNeedsAKey) {
     EXPECT_EQ(status(path, "Authorization: Bearer first-key-0123456789\r\n"), 200);
     EXPECT_EQ(status(path, "authorization: bearer second-key-0123456789\r\n"), 200);
   }
+  EXPECT_EQ(status("/", "X-Api-Key: second-key-0123456789\r\n"), 200);
+  EXPECT_EQ(status("/", "X-Api-Key: wrong-key-0123456789\r\n"), 401);
+  EXPECT_EQ(status("/", "X-Api-Key: second-key-0123456789\r\nX-Api-Key: x\r\n"), 401);
   EXPECT_EQ(status("/health", ""), 200);
   EXPECT_EQ(status("/health?x", ""), 200);
+
+  server_->SetKeys({"third-key-0123456789"});
+  EXPECT_EQ(status("/", "X-Api-Key: second-key-0123456789\r\n"), 401);
+  EXPECT_EQ(status("/", "X-Api-Key: third-key-0123456789\r\n"), 200);
+  EXPECT_THROW(server_->SetKeys({"short"}), Error);
+  EXPECT_EQ(status("/", "X-Api-Key: third-key-0123456789\r\n"), 200);
+}
+
+TEST_F(HttpServerTest, PagesOfOtherOriginsMayAskOnlyWhereTold) {
+  const std::string page = "Origin: https://page.example\r\n";
+  const std::string preflight = "OPTIONS /x HTTP/1.1\r\nHost: localhost\r\nAccess-Control-Request-Method: POST\r\n"
+                                "Access-Control-Request-Headers: authorization, content-type\r\n" + page + "\r\n";
+  HttpOptions options = TestOptions();
+  options.api_keys = {"first-key-0123456789"};
+  Start(options);
+  EXPECT_EQ(StatusOf(Exchange(preflight)), 401);
+  const std::string key = "Authorization: Bearer first-key-0123456789\r\n";
+  EXPECT_THAT(Exchange(Get("/x", page + key)), Not(HasSubstr("Access-Control")));
+  options.allowed_origins = {"https://page.example"};
+  Start(options);
+  const std::string answer = Exchange(preflight);
+  EXPECT_EQ(StatusOf(answer), 204);
+  EXPECT_THAT(answer, HasSubstr("Access-Control-Allow-Headers: authorization, content-type\r\n"));
+  EXPECT_THAT(answer, HasSubstr("Access-Control-Allow-Origin: https://page.example\r\n"));
+  EXPECT_THAT(Exchange(Get("/x", page + key)), HasSubstr("Access-Control-Allow-Origin: https://page.example\r\n"));
+  EXPECT_THAT(Exchange(Get("/x", page)), HasSubstr("Access-Control-Allow-Origin"));  // so that the page can read the 401
+  EXPECT_THAT(Exchange(Get("/x", "Origin: https://other.example\r\n" + key)), Not(HasSubstr("Access-Control")));
 }
 
 TEST_F(HttpServerTest, MoreConnectionsThanTheCapAreTurnedAway) {
@@ -322,6 +352,15 @@ TEST(HttpServer, RefusesToBindBeyondLoopbackWithoutAKey) {
   EXPECT_THROW(start("127.0.0.1", {"short"}), Error);
   EXPECT_NO_THROW(start("0.0.0.0", {"0123456789abcdef"}));
   EXPECT_NO_THROW(start("localhost", {}));
+  HttpOptions open;
+  open.address = "0.0.0.0";
+  open.port = 0;
+  open.allow_anyone = true;
+  EXPECT_NO_THROW(HttpServer(open, [](const Request&, auto) {}));
+  open.tls_certificate = "/no/such/file.pem";
+  EXPECT_THROW(HttpServer(open, [](const Request&, auto) {}), Error);  // no key beside it
+  open.tls_key = open.tls_certificate;
+  EXPECT_THROW(HttpServer(open, [](const Request&, auto) {}), Error);
 }
 
 TEST(HttpServer, TakenPortIsAnErrorThatNamesIt) {

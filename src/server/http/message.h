@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "server/http/keys.h"
+
 namespace bakestone::http {
 
 struct Request {
@@ -17,9 +19,10 @@ struct Request {
   std::string query;    // after '?', not decoded
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
-  std::string tenant;   // digest of the key that the client showed; empty without keys
+  std::shared_ptr<const Key> key;  // the one that the client showed; null where none is asked for
 
   std::string_view Header(std::string_view lower_case_name) const;  // empty when absent
+  std::string tenant() const { return key ? key->tenant : std::string(); }  // whose request it is; empty without keys
 };
 
 struct Response {
@@ -27,6 +30,15 @@ struct Response {
   std::string content_type = "application/json";
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
+};
+
+// What an answer cost; for logs, metrics and limits.
+struct Cost {
+  std::string model;
+  int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
+  double first_token_seconds = -1;      // from the request's admission; negative: there was none
+  double seconds_per_token = -1;        // of those after the first, in the mean; negative: there were none
+  bool cancelled = false, failed = false;
 };
 
 // The answer to one request: one Send, or Begin, any number of Write, and End. Thread-safe; calls after
@@ -41,6 +53,9 @@ class Responder {
   virtual void Begin(Response head, std::string keep_alive) = 0;
   virtual void Write(std::string bytes) = 0;
   virtual void End() = 0;
+
+  // At most once, before the answer is complete.
+  virtual void Account(const Cost&) {}
 
   // Runs once when the client leaves before the answer is complete; at once if it already has.
   virtual void OnDisconnect(std::function<void()> callback) = 0;

@@ -4,12 +4,8 @@
 
 #include <arpa/inet.h>
 
-#include "base/error.h"
-
 namespace bakestone::http {
 namespace {
-
-constexpr size_t kMinKey = 16;
 
 bool IsAddress(int family, const std::string& text) {
   in6_addr address;
@@ -53,35 +49,6 @@ bool IsLoopback(std::string_view address) {
   in6_addr v6;
   if (inet_pton(AF_INET6, text.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
   return address == "localhost";
-}
-
-KeyRing::KeyRing(std::span<const std::string> keys) {
-  for (const std::string& key : keys) {
-    const bool printable = std::all_of(key.begin(), key.end(), [](char c) { return c > 0x20 && c < 0x7f; });
-    if (key.size() < kMinKey || !printable) {
-      Throw(ErrorCode::kInvalidArgument,
-            "API key: expected at least {} printable ASCII characters without spaces, found {}{}", kMinKey,
-            key.size(), printable ? "" : " with others among them");
-    }
-    digests_.push_back(HashOf(key));
-  }
-}
-
-std::optional<std::string> KeyRing::Check(std::string_view authorization) const {
-  constexpr std::string_view kScheme = "Bearer ";
-  if (authorization.size() < kScheme.size() ||
-      !EqualIgnoringCase(authorization.substr(0, kScheme.size()), kScheme)) {
-    return std::nullopt;
-  }
-  const Hash shown = HashOf(authorization.substr(kScheme.size()));
-  bool known = false;
-  for (const Hash& digest : digests_) {
-    unsigned difference = 0;
-    for (size_t i = 0; i < digest.size(); ++i) difference |= digest[i] ^ shown[i];
-    known |= difference == 0;
-  }
-  if (!known) return std::nullopt;
-  return ToHex(shown).substr(0, 16);
 }
 
 }  // namespace bakestone::http

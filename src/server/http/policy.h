@@ -1,13 +1,9 @@
-// Who may ask what, decided from headers alone. Pure functions and an immutable key ring; no sockets.
+// Who may ask, decided from names and addresses alone. Pure functions; no sockets.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
-
-#include "base/sha256.h"
 
 namespace bakestone::http {
 
@@ -19,19 +15,5 @@ bool HostAllowed(std::string_view host, std::span<const std::string> allowed);
 
 // True for 127.0.0.0/8, ::1 and "localhost".
 bool IsLoopback(std::string_view address);
-
-// API keys, kept as digests. Thread-safe.
-class KeyRing {
- public:
-  // Throws kInvalidArgument for a key shorter than 16 characters, or with characters that a header cannot carry.
-  explicit KeyRing(std::span<const std::string> keys);
-  bool empty() const { return digests_.empty(); }
-  // authorization: the header's value, "Bearer KEY". The tenant's name (16 hex digits of the digest)
-  // when the key is known. Every key is compared whole, so time tells nothing.
-  std::optional<std::string> Check(std::string_view authorization) const;
-
- private:
-  std::vector<Hash> digests_;
-};
 
 }  // namespace bakestone::http

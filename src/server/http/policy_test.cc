@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "base/error.h"
-
 namespace bakestone::http {
 namespace {
 
@@ -29,18 +27,6 @@ TEST(IsLoopback, KnowsTheWholeNetwork) {
   EXPECT_FALSE(IsLoopback("::"));
   EXPECT_FALSE(IsLoopback("10.0.0.1"));
   EXPECT_FALSE(IsLoopback("127.0.0.1.example"));
-}
-
-TEST(KeyRing, TenantsHaveDifferentNames) {
-  const std::vector<std::string> keys = {"0123456789abcdef", "fedcba9876543210"};
-  const KeyRing ring(keys);
-  const auto a = ring.Check("Bearer 0123456789abcdef"), b = ring.Check("Bearer fedcba9876543210");
-  ASSERT_TRUE(a && b);
-  EXPECT_NE(*a, *b);
-  EXPECT_EQ(a->find(keys[0]), std::string::npos);
-  EXPECT_FALSE(ring.Check("0123456789abcdef"));
-  EXPECT_FALSE(ring.Check("Bearer  0123456789abcdef"));
-  EXPECT_THROW(KeyRing(std::vector<std::string>{"with space in it 123"}), Error);
 }
 
 }  // namespace

@@ -19,11 +19,10 @@ namespace {
 
 using api::Fields;
 using api::Json;
-using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMaxMessages = 8192;
 
-int64_t Nanoseconds(Clock::duration time) { return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count(); }
+int64_t Nanoseconds(std::chrono::steady_clock::duration time) { return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count(); }
 
 // One answer; chat: in a message, else in response.
 class OllamaAnswer : public api::ChatAnswer {
@@ -215,12 +214,12 @@ struct Call {
 };
 
 void Start(Call&& call, api::ChatTask&& task, api::PreparedChat&& prepared, bool raw) {
-  for (GenerationRequest& request : prepared.requests) request.cache_salt = call.request.tenant;
+  for (GenerationRequest& request : prepared.requests) request.cache_salt = call.request.tenant();
   api::FitMaxTokens(*call.model, &prepared.requests);
   api::ChatAnswerOptions options{.model = call.model, .stream = call.stream, .parsing = std::move(prepared.parsing), .raw = raw};
   OllamaAnswer::Details details{.model = call.name, .chat = call.chat, .logprobs = task.request.logprobs};
   const auto answer = std::make_shared<OllamaAnswer>(std::move(options), std::move(details), std::move(call.responder));
-  answer->Start(call.model->engine(), std::move(prepared.requests));
+  answer->Start(call.model, std::move(prepared.requests));
 }
 
 }  // namespace
@@ -229,7 +228,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   Call call{.request = request, .responder = std::move(responder), .name = fields.RequiredString("model"), .model = nullptr};
-  call.model = SelectModel(context, call.name);
+  call.model = SelectModel(context, request, call.name);
   api::ChatTask task;
   const Json* messages = fields.Find("messages");
   if (messages && (!messages->is_array() || messages->size() > kMaxMessages)) {
@@ -250,7 +249,7 @@ void HandleGenerate(const api::Context& context, const http::Request& request, s
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   Call call{.request = request, .responder = std::move(responder), .name = fields.RequiredString("model"), .model = nullptr, .chat = false};
-  call.model = SelectModel(context, call.name);
+  call.model = SelectModel(context, request, call.name);
   api::ChatTask task;
   const std::string prompt = fields.String("prompt").value_or("");
   const std::string system = fields.String("system").value_or("");

@@ -102,20 +102,20 @@ void SendJson(http::Responder& responder, const Json& json) { responder.Send({.h
 
 std::string Timestamp() { return FormatTime(std::chrono::system_clock::now()); }
 
-api::ModelPtr SelectModel(const api::Context& context, const std::string& name) {
-  if (!context.models.Find(name) && name.ends_with(kLatest)) return context.models.Select(name.substr(0, name.size() - kLatest.size()));
-  return context.models.Select(name);
+api::ModelPtr SelectModel(const api::Context& context, const http::Request& request, const std::string& name) {
+  const bool tagged = !context.models.Find(name) && name.ends_with(kLatest);
+  return context.Select(request, tagged ? name.substr(0, name.size() - kLatest.size()) : name);
 }
 
-void HandleTags(const api::Context& context, const http::Request&, std::shared_ptr<http::Responder> responder) {
+void HandleTags(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   Json models = Json::array();
-  for (const api::ModelPtr& entry : context.models.List()) models.push_back(ListEntry(*entry));
+  for (const api::ModelPtr& entry : context.List(request)) models.push_back(ListEntry(*entry));
   SendJson(*responder, {{"models", std::move(models)}});
 }
 
-void HandlePs(const api::Context& context, const http::Request&, std::shared_ptr<http::Responder> responder) {
+void HandlePs(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   Json models = Json::array();
-  for (const api::ModelPtr& entry : context.models.List()) {
+  for (const api::ModelPtr& entry : context.List(request)) {
     Json json = ListEntry(*entry);
     json.erase("modified_at");
     json["expires_at"] = "2999-12-31T00:00:00Z";  // what is served stays
@@ -133,7 +133,7 @@ void HandleShow(const api::Context& context, const http::Request& request, std::
   if (!name && !older) fields.Bad("model", "this field is required");
   fields.Ignore({"verbose", "system", "template", "options"});
   fields.Finish();
-  const api::ModelPtr entry = SelectModel(context, name ? *name : *older);
+  const api::ModelPtr entry = SelectModel(context, request, name ? *name : *older);
   const Model& model = entry->model();
   SendJson(*responder, {{"license", model.licence.value_or("")},
                         {"modelfile", ""},

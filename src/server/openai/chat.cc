@@ -145,13 +145,13 @@ void RefuseUnsupported(Fields& fields) {
 void HandleChat(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = context.models.Select(fields.RequiredString("model"));
+  const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
   api::ChatTask task;
   task.messages = ReadMessages(fields);
   ReadTools(fields, &task);
   GenerationFields generation = ReadGenerationFields(fields, model->model().tokenizer);
   task.request = std::move(generation.request);
-  task.request.cache_salt = request.tenant;
+  task.request.cache_salt = request.tenant();
   task.n = generation.n;
   ReadLogprobs(fields, &task.request);
   ReadMaxTokens(fields, &task.request);
@@ -164,7 +164,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   EnvelopeOptions envelope{"chatcmpl-", "chat.completion", "chat.completion.chunk", generation.include_usage, generation.has_prediction,
                            model->chat->traits.format.reasoning.present() || model->chat->traits.format.calls.shape == dialog::CallShape::kHarmony};
   const auto answer = std::make_shared<OpenAiChatAnswer>(std::move(options), std::move(envelope), task.request.logprobs, std::move(responder));
-  answer->Start(model->engine(), std::move(prepared.requests));
+  answer->Start(model, std::move(prepared.requests));
 }
 
 }  // namespace bakestone::openai

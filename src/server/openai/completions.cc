@@ -187,7 +187,7 @@ class CompletionAnswer : public api::Answer {
 void HandleCompletion(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = context.models.Select(fields.RequiredString("model"));
+  const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
   const Tokenizer& tokenizer = model->model().tokenizer;
   GenerationFields generation = ReadGenerationFields(fields, tokenizer);
   GenerationRequest& base = generation.request;
@@ -204,7 +204,7 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   fields.Finish();
 
   base.adapter = model->served.adapter;
-  base.cache_salt = request.tenant;
+  base.cache_salt = request.tenant();
   std::vector<GenerationRequest> requests;
   CompletionAnswer::Options options{.stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};
   for (Prompt& prompt : prompts) {
@@ -217,7 +217,7 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   }
   EnvelopeOptions envelope{"cmpl-", "text_completion", "text_completion", generation.include_usage, generation.has_prediction};
   const auto answer = std::make_shared<CompletionAnswer>(std::move(options), std::move(envelope), model, std::move(responder));
-  answer->Start(model->engine(), std::move(requests));
+  answer->Start(model, std::move(requests));
 }
 
 }  // namespace bakestone::openai

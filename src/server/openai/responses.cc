@@ -245,16 +245,16 @@ std::string IdOf(const http::Request& request) { return request.path.substr(std:
 void HandleResponses(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = context.models.Select(fields.RequiredString("model"));
+  const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
   api::ChatTask task;
   ResponseFields response;
-  response.tenant = request.tenant;
+  response.tenant = request.tenant();
   ReadConversation(fields, context, &task, &response);
   ReadResponseTools(fields, &task, &response.dropped);
   GenerationFields generation = ReadGenerationFields(fields, model->model().tokenizer);
   if (generation.n != 1) fields.Unsupported("n", "a response is one answer");
   task.request = std::move(generation.request);
-  task.request.cache_salt = request.tenant;
+  task.request.cache_salt = request.tenant();
   task.request.max_tokens = fields.Integer("max_output_tokens", 1, INT32_MAX);
   ReadInclude(fields, &task);
   ReadReasoning(fields, &task);
@@ -270,18 +270,18 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
   api::PreparedChat prepared = api::PrepareChat(*model, task);
   api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call};
   const auto answer = std::make_shared<ResponsesAnswer>(std::move(options), std::move(response), context.conversations, std::move(responder));
-  answer->Start(model->engine(), std::move(prepared.requests));
+  answer->Start(model, std::move(prepared.requests));
 }
 
 void HandleGetResponse(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
-  const auto stored = context.conversations->Get(request.tenant, IdOf(request));
+  const auto stored = context.conversations->Get(request.tenant(), IdOf(request));
   if (!stored) NoSuchResponse(IdOf(request), 404, "response_id");
   responder->Send({.headers = {}, .body = api::Dump(stored->answer)});
 }
 
 void HandleDeleteResponse(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const std::string id = IdOf(request);
-  if (!context.conversations->Remove(request.tenant, id)) NoSuchResponse(id, 404, "response_id");
+  if (!context.conversations->Remove(request.tenant(), id)) NoSuchResponse(id, 404, "response_id");
   responder->Send({.headers = {}, .body = api::Dump({{"id", id}, {"object", "response"}, {"deleted", true}})});
 }
 

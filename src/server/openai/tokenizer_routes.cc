@@ -11,17 +11,17 @@ using api::Fields;
 using api::Json;
 
 // The body's model, or the first one when it names none.
-api::ModelPtr SelectOptional(const api::Context& context, Fields& fields) {
+api::ModelPtr SelectOptional(const api::Context& context, const http::Request& request, Fields& fields) {
   const auto id = fields.String("model");
-  return id ? context.models.Select(*id) : context.models.First();
+  return id ? context.Select(request, *id) : context.First(request);
 }
 
 void SendJson(http::Responder& responder, const Json& json) { responder.Send({.headers = {}, .body = api::Dump(json)}); }
 
 }  // namespace
 
-void HandleTokenizerInfo(const api::Context& context, const http::Request&, std::shared_ptr<http::Responder> responder) {
-  const api::ModelPtr entry = context.models.First();
+void HandleTokenizerInfo(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+  const api::ModelPtr entry = context.First(request);
   const Model& model = entry->model();
   const Tokenizer& tokenizer = model.tokenizer;
   const auto name = [&](int32_t id) { return id < 0 ? Json(nullptr) : Json(std::string(tokenizer.TokenText(id))); };
@@ -36,7 +36,7 @@ void HandleTokenizerInfo(const api::Context& context, const http::Request&, std:
 void HandleTokenize(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr entry = SelectOptional(context, fields);
+  const api::ModelPtr entry = SelectOptional(context, request, fields);
   const std::string prompt = fields.RequiredString("prompt");
   const bool add_special = fields.Bool("add_special_tokens").value_or(true);
   fields.Finish();
@@ -47,7 +47,7 @@ void HandleTokenize(const api::Context& context, const http::Request& request, s
 void HandleDetokenize(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr entry = SelectOptional(context, fields);
+  const api::ModelPtr entry = SelectOptional(context, request, fields);
   const Tokenizer& tokenizer = entry->model().tokenizer;
   const Json* ids = fields.Find("tokens");
   if (!ids || !ids->is_array()) fields.Bad("tokens", "expected a list of token ids");

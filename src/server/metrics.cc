@@ -1,0 +1,98 @@
+#include "server/metrics.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace bakestone {
+namespace {
+
+std::string Label(std::string_view text) {
+  std::string escaped;
+  for (const char c : text) {
+    if (c == '\\' || c == '"') escaped += '\\';
+    escaped += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return escaped;
+}
+
+std::string Family(const char* name, const char* type, const char* help) {
+  return fmt::format("# HELP bakestone_{} {}\n# TYPE bakestone_{} {}\n", name, help, name, type);
+}
+
+// One line an engine, labelled by its model's file.
+template <class Get>
+std::string OfEngines(std::span<const std::shared_ptr<Engine>> engines, const char* name, const char* type, const char* help, Get get) {
+  std::string text = Family(name, type, help);
+  for (const auto& engine : engines) {
+    text += fmt::format("bakestone_{}{{engine=\"{}\"}} {}\n", name, Label(engine->model().path.stem().string()), get(engine->Metrics()));
+  }
+  return text;
+}
+
+}  // namespace
+
+void Metrics::Histogram::Add(double seconds) {
+  const auto bound = std::lower_bound(kBounds.begin(), kBounds.end(), seconds);
+  ++counts[static_cast<size_t>(bound - kBounds.begin())];
+  sum += seconds;
+}
+
+std::string Metrics::Histogram::Text(const char* name, const char* help) const {
+  std::string text = Family(name, "histogram", help);
+  int64_t count = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    count += counts[i];
+    const std::string bound = i < kBounds.size() ? fmt::format("{}", kBounds[i]) : "+Inf";
+    text += fmt::format("bakestone_{}_bucket{{le=\"{}\"}} {}\n", name, bound, count);
+  }
+  return text + fmt::format("bakestone_{}_sum {}\nbakestone_{}_count {}\n", name, sum, name, count);
+}
+
+void Metrics::CountRequest(const std::string& route, int status, double seconds) {
+  std::lock_guard lock(mutex_);
+  ++requests_[{route, status}];
+  duration_.Add(seconds);
+}
+
+void Metrics::CountCost(const std::string& key, const http::Cost& cost) {
+  std::lock_guard lock(mutex_);
+  tokens_[{cost.model, key, "prompt"}] += cost.prompt_tokens;
+  tokens_[{cost.model, key, "cached"}] += cost.cached_tokens;
+  tokens_[{cost.model, key, "completion"}] += cost.completion_tokens;
+  if (cost.first_token_seconds >= 0) first_token_.Add(cost.first_token_seconds);
+  if (cost.seconds_per_token >= 0) per_token_.Add(cost.seconds_per_token);
+}
+
+std::string Metrics::Text(std::span<const std::shared_ptr<Engine>> engines) const {
+  using M = const EngineMetrics&;
+  std::string text = OfEngines(engines, "running_requests", "gauge", "Requests that are being computed.", [](M m) { return m.running; });
+  text += OfEngines(engines, "waiting_requests", "gauge", "Requests in the queue.", [](M m) { return m.waiting; });
+  text += OfEngines(engines, "waiting_tokens", "gauge", "Prompt tokens in the queue.", [](M m) { return m.waiting_tokens; });
+  text += OfEngines(engines, "kv_pages", "gauge", "Pages that keys and values may take.", [](M m) { return m.pool.capacity_pages; });
+  text += OfEngines(engines, "kv_pages_allocated", "gauge", "Pages that they take, the prefix cache's too.", [](M m) { return m.pool.allocated_pages; });
+  text += OfEngines(engines, "kv_pages_cached", "gauge", "Pages of the prefix cache.", [](M m) { return m.pool.cached_pages; });
+  text += OfEngines(engines, "prefix_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache.", [](M m) { return m.pool.hit_tokens; });
+  text += OfEngines(engines, "prefix_missed_tokens_total", "counter", "Prompt tokens that had to be computed.", [](M m) { return m.pool.missed_tokens; });
+  text += OfEngines(engines, "steps_total", "counter", "Steps of the engine.", [](M m) { return m.steps; });
+  text += OfEngines(engines, "busy_seconds_total", "counter", "Time that the engine computed.", [](M m) { return m.busy_seconds; });
+  text += OfEngines(engines, "proposed_tokens_total", "counter", "Tokens proposed by speculation.", [](M m) { return m.proposed_tokens; });
+  text += OfEngines(engines, "accepted_tokens_total", "counter", "Proposed tokens that were kept.", [](M m) { return m.accepted_tokens; });
+  text += OfEngines(engines, "cancelled_requests_total", "counter", "Requests whose client left.", [](M m) { return m.cancelled; });
+  text += OfEngines(engines, "seconds_since_progress", "gauge", "Since the last step while work waits; 0 when idle.",
+                    [](M m) { return m.seconds_since_progress; });
+  std::lock_guard lock(mutex_);
+  text += Family("requests_total", "counter", "Requests by route and status; 499: the client left.");
+  for (const auto& [of, count] : requests_) {
+    text += fmt::format("bakestone_requests_total{{route=\"{}\",status=\"{}\"}} {}\n", Label(of.first), of.second, count);
+  }
+  text += Family("tokens_total", "counter", "Tokens by model, key and kind; cached ones are prompt tokens too.");
+  for (const auto& [of, count] : tokens_) {
+    text += fmt::format("bakestone_tokens_total{{model=\"{}\",key=\"{}\",kind=\"{}\"}} {}\n", Label(std::get<0>(of)), Label(std::get<1>(of)), std::get<2>(of), count);
+  }
+  text += first_token_.Text("time_to_first_token_seconds", "From a request's admission to its first token.");
+  text += per_token_.Text("time_per_output_token_seconds", "Between tokens after the first, the mean of an answer.");
+  return text + duration_.Text("request_duration_seconds", "From a request's arrival to the end of its answer.");
+}
+
+}  // namespace bakestone
