@@ -87,6 +87,16 @@ void PrintPlan(const QuantizePlan& plan, const QuantMix& mix) {
   }
 }
 
+void WriteWithBar(const std::string& label, const ModelSource& source, const QuantizePlan& plan,
+                  const std::filesystem::path& out, ThreadPool& pool, WriteOptions options) {
+  Progress progress(label, plan.bytes() >> 20, "MB");
+  options.progress = [&](int64_t done, int64_t, const std::string& tensor) {
+    ThrowIfStopped();
+    progress.Update(done >> 20, tensor);
+  };
+  WriteQuantized(source, plan, out, Kernels(), pool, options);
+}
+
 std::vector<Compared> Compare(const std::filesystem::path& original, const std::vector<Contender>& others,
                               const std::vector<std::string>& texts, int64_t max_tokens, ThreadPool& pool) {
   std::unique_ptr<Progress> progress;

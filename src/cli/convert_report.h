@@ -19,6 +19,10 @@ void ThrowIfStopped();
 // To stderr: how many tensors get which type, and each place where it is not the one of the mix.
 void PrintPlan(const QuantizePlan& plan, const QuantMix& mix);
 
+// WriteQuantized with a bar.
+void WriteWithBar(const std::string& label, const ModelSource& source, const QuantizePlan& plan,
+                  const std::filesystem::path& out, ThreadPool& pool, WriteOptions options);
+
 // CompareModels with a bar.
 std::vector<Compared> Compare(const std::filesystem::path& original, const std::vector<Contender>& others,
                               const std::vector<std::string>& texts, int64_t max_tokens, ThreadPool& pool);

@@ -1,5 +1,6 @@
 // bakestone quantize MODEL OUT: the same model in fewer bits, and what that cost.
 #include <cstdio>
+#include <memory>
 #include <optional>
 
 #include <fmt/core.h>
@@ -13,15 +14,20 @@
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
+#include "convert/calibrate.h"
 #include "convert/compare.h"
+#include "convert/importance.h"
 #include "convert/quantize.h"
+#include "model/model.h"
 
 namespace bakestone::cli {
 namespace {
 
 struct Wanted {
   std::string model, out, type;
-  std::vector<std::string> overrides, measure;
+  std::vector<std::string> overrides, measure, calibrate;
+  std::optional<std::string> matrix, save_matrix;
+  int64_t calibrate_tokens = 50000;
   std::optional<int64_t> threads;
   int64_t measure_tokens = 2000;
   bool json = false;
@@ -38,6 +44,11 @@ Wanted Parse(const Arguments& arguments) {
   flags.Add("--type", &wanted.type, fmt::format("One of {}", fmt::join(names, ", ")));
   flags.Add("--tensor", &wanted.overrides,
             "PATTERN=TYPE: another type for the tensors that fit, such as ffn_down.weight=q6_k or blk.0.*=q8_0");
+  flags.Add("--calibrate", &wanted.calibrate,
+            "A text of yours: errors count by how much it makes of each column (an importance matrix)");
+  flags.Add("--calibrate-tokens", &wanted.calibrate_tokens, 1, int64_t{1} << 40, "Tokens of all such texts together");
+  flags.Add("--imatrix", &wanted.matrix, "An importance matrix made before, in llama.cpp's GGUF form");
+  flags.Add("--save-imatrix", &wanted.save_matrix, "Keep the matrix of --calibrate in this file");
   flags.Add("--measure", &wanted.measure, "A text to compare both models on");
   flags.Add("--measure-tokens", &wanted.measure_tokens, 2, int64_t{1} << 40, "Tokens of each such text, from its start");
   flags.Add("--threads", &wanted.threads, 1, 1024, "Threads to use");
@@ -47,7 +58,61 @@ Wanted Parse(const Arguments& arguments) {
     throw UsageError(fmt::format("quantize: --type: expected one of {}, found {}", fmt::join(names, ", "),
                                  wanted.type.empty() ? "none" : Quote(wanted.type)));
   }
+  if (!wanted.calibrate.empty() && wanted.matrix) {
+    throw UsageError("quantize: expected --calibrate or --imatrix, found both");
+  }
+  if (wanted.calibrate.empty() && wanted.save_matrix) {
+    throw UsageError("quantize: --save-imatrix: expected --calibrate beside it");
+  }
   return wanted;
+}
+
+ImportanceMatrix CalibrateOn(const Wanted& wanted, const std::filesystem::path& path, ThreadPool& pool) {
+  std::vector<CalibrationText> texts;
+  for (const std::string& file : wanted.calibrate) {
+    texts.push_back({std::filesystem::path(file).filename().string(), ReadFile(file)});
+  }
+  const auto model = Model::Load(path, Kernels(), pool);
+  Exec exec(Kernels(), pool, Precision::kExact);
+  std::unique_ptr<Progress> progress;
+  CalibrateOptions options{.max_tokens = wanted.calibrate_tokens};
+  options.progress = [&](int64_t done, int64_t total) {
+    ThrowIfStopped();
+    if (!progress) progress = std::make_unique<Progress>("calibrating", total, "tokens");
+    progress->Update(done);
+  };
+  ImportanceMatrix matrix = Calibrate(*model, exec, texts, options);
+  if (wanted.save_matrix) matrix.Write(*wanted.save_matrix);
+  return matrix;
+}
+
+// The matrix that was asked for, and ready for the source; both absent where none was.
+struct Importance {
+  std::optional<ImportanceMatrix> matrix;
+  std::optional<ImportanceWeights> weights;
+  std::string file;
+};
+
+Importance ReadyImportance(const Wanted& wanted, const ModelSource& source, const std::filesystem::path& path,
+                           ThreadPool& pool) {
+  Importance importance;
+  if (wanted.matrix) {
+    importance.matrix = ImportanceMatrix::Read(*wanted.matrix);
+    importance.file = std::filesystem::path(*wanted.matrix).filename().string();
+  } else if (!wanted.calibrate.empty()) {
+    importance.matrix = CalibrateOn(wanted, path, pool);
+    importance.file = wanted.save_matrix ? std::filesystem::path(*wanted.save_matrix).filename().string() : "";
+  } else {
+    return importance;
+  }
+  importance.weights.emplace(*importance.matrix, source);
+  fmt::print(stderr, "importance: {} matrices", importance.weights->num_matrices());
+  if (importance.weights->num_unreached() > 0) {
+    fmt::print(stderr, "; {} of them no token reached, their columns count alike: a longer or more varied text helps",
+               importance.weights->num_unreached());
+  }
+  fmt::print(stderr, "\n");
+  return importance;
 }
 
 }  // namespace
@@ -60,20 +125,19 @@ int Quantize(const Arguments& arguments) {
   RefuseToReplace(source, out);
   std::vector<std::string> texts;
   for (const std::string& file : wanted.measure) texts.push_back(ReadFile(file));
+  ThreadPool pool(NumThreads(wanted.threads));
   PlanOptions plan_options{.mix = FindQuantMix(wanted.type)};
+  plan_options.has_importance = wanted.matrix || !wanted.calibrate.empty();
   for (const std::string& text : wanted.overrides) plan_options.overrides.push_back(ParseTypeOverride(text));
   const QuantizePlan plan = PlanQuantize(source, plan_options);
   PrintPlan(plan, *plan_options.mix);
-
-  ThreadPool pool(NumThreads(wanted.threads));
-  {
-    Progress progress("quantizing", plan.bytes() >> 20, "MB");
-    WriteQuantized(source, plan, out, Kernels(), pool,
-                   {.progress = [&](int64_t done, int64_t, const std::string& tensor) {
-                      ThrowIfStopped();
-                      progress.Update(done >> 20, tensor);
-                    }});
+  const Importance importance = ReadyImportance(wanted, source, path, pool);
+  WriteOptions write;
+  if (importance.weights) {
+    write.importance = importance.weights->AsSource();
+    write.notes = importance.weights->Notes(*importance.matrix, importance.file);
   }
+  WriteWithBar("quantizing", source, plan, out, pool, std::move(write));
   std::vector<Compared> compared;
   if (!texts.empty()) compared = Compare(path, {{out.filename().string(), out}}, texts, wanted.measure_tokens, pool);
   PrintOutcome({.source = path, .out = out, .plan = &plan, .compared = compared, .json = wanted.json});

@@ -159,7 +159,7 @@ std::span<const uint8_t> TensorPieces::Next() {
 }
 
 void CopyMetadata(const ModelSource& source, uint32_t file_type,
-                  std::span<const std::pair<std::string, std::string>> notes, GgufWriter& writer) {
+                  std::span<const MetadataNote> notes, GgufWriter& writer) {
   const auto is_note = [&](std::string_view key) {
     return std::any_of(notes.begin(), notes.end(), [&](const auto& note) { return note.first == key; });
   };
@@ -171,7 +171,13 @@ void CopyMetadata(const ModelSource& source, uint32_t file_type,
   std::vector<std::string> hashes;
   for (const auto& file : source.files) hashes.push_back(ToHex(HashOfFile(file)));
   if (!hashes.empty()) writer.AddStrings(kSourceHashKey, std::span<const std::string>(hashes));
-  for (const auto& [key, value] : notes) writer.AddString(key, value);
+  for (const auto& [key, value] : notes) {
+    if (const auto* text = std::get_if<std::string>(&value)) {
+      writer.AddString(key, *text);
+    } else {
+      writer.AddI32(key, std::get<int32_t>(value));
+    }
+  }
 }
 
 void WriteQuantized(const ModelSource& source, const QuantizePlan& plan, const std::filesystem::path& out,

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -75,9 +76,11 @@ using ConvertProgress = std::function<void(int64_t done, int64_t total, const st
 // them; empty: all columns alike.
 using ImportanceSource = std::function<std::span<const float>(const SourceTensor&)>;
 
+using MetadataNote = std::pair<std::string, std::variant<std::string, int32_t>>;
+
 struct WriteOptions {
   ImportanceSource importance;            // may be empty
-  std::vector<std::pair<std::string, std::string>> notes;  // keys added to the metadata, or replaced
+  std::vector<MetadataNote> notes;        // keys added to the metadata, or replaced
   ConvertProgress progress;               // may be empty
 };
 
@@ -106,6 +109,6 @@ class TensorPieces {
 
 // The metadata of a source, but for keys that say how its tensors are stored; these are of the new file.
 void CopyMetadata(const ModelSource& source, uint32_t file_type,
-                  std::span<const std::pair<std::string, std::string>> notes, GgufWriter& writer);
+                  std::span<const MetadataNote> notes, GgufWriter& writer);
 
 }  // namespace bakestone

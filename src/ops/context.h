@@ -21,6 +21,16 @@ enum class Precision {
 
 namespace ops {
 
+// Is shown the inputs of every matrix product, before it is computed, by the thread that computes: how an importance
+// matrix is collected. Panels are told apart by their data.
+class ProductWatcher {
+ public:
+  virtual void Product(const Activations& x, const Panel& panel) = 0;
+
+ protected:
+  ~ProductWatcher() = default;
+};
+
 class Context {
  public:
   // References must outlive it.
@@ -47,6 +57,10 @@ class Context {
   };
   LoraSpace& lora() noexcept { return lora_; }
 
+  // Null for none, as it is at first. It must outlive its use.
+  void Watch(ProductWatcher* watcher) noexcept { watcher_ = watcher; }
+  ProductWatcher* watcher() const noexcept { return watcher_; }
+
   // Kernels set bits here; ThrowIfError reports and clears them (kInternal, naming `what`).
   uint32_t* error() noexcept { return &error_; }
   void ThrowIfError(const char* what);
@@ -57,6 +71,7 @@ class Context {
   std::vector<Buffer<uint8_t>> scratch_;
   Buffer<float> partials_;
   LoraSpace lora_;
+  ProductWatcher* watcher_ = nullptr;
   uint32_t error_ = 0;
 };
 

@@ -30,9 +30,17 @@ struct Job {
   int64_t first_unit;  // where its units begin among those of all jobs
 };
 
+void ShowJobs(ProductWatcher& watcher, std::span<const Job> jobs) {
+  for (const Job& job : jobs) {
+    watcher.Product(job.args.x, job.args.panel);
+    if (job.args.up.data != nullptr) watcher.Product(job.args.x, job.args.up);
+  }
+}
+
 void RunJobs(Context& context, std::span<const Job> jobs, int64_t units, int64_t rows, int64_t k) {
   if (rows == 0) return;
   context.Reserve(MatMulScratchBytes(k));
+  if (context.watcher() != nullptr) ShowJobs(*context.watcher(), jobs);
   const int64_t grain = UnitGrain(units, rows, context.pool().num_threads());
   context.pool().ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
     for (const Job& job : jobs) {

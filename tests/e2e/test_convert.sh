@@ -21,6 +21,13 @@ assert model["tensor_types"]["Q5_0"] > 100 and model["tensor_types"]["Q8_0"] >= 
 "$bakestone" run "$work/q4.gguf" "What is the capital of France?" --max-tokens 24 --temperature 0 >"$work/out" 2>/dev/null
 expect "$work/out" "France"
 
+# An importance matrix of a text, kept and taken again: the same bytes.
+"$bakestone" quantize "$work/f16.gguf" "$work/a.gguf" --type iq4_xs --calibrate "$text" --calibrate-tokens 256 \
+  --save-imatrix "$work/i.gguf" >"$work/out" 2>"$work/log"
+expect "$work/log" "importance: 210 matrices"
+"$bakestone" quantize "$work/f16.gguf" "$work/b.gguf" --type iq4_xs --imatrix "$work/i.gguf" >"$work/out" 2>"$work/log"
+cmp "$work/a.gguf" "$work/b.gguf" || fail "the kept matrix is not the one that was used"
+
 # What is small already is kept, and what is quantized twice is warned of.
 "$bakestone" quantize "$model" "$work/q8.gguf" --type q8_0 >"$work/out" 2>"$work/log"
 expect "$work/log" "Q4_1 instead of Q8_0: stored so already"
