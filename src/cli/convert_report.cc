@@ -63,7 +63,7 @@ void ThrowIfStopped() {
   if (StopRequested()) Throw(ErrorCode::kCancelled, "stopped; nothing was written");
 }
 
-void PrintPlan(const QuantizePlan& plan, const QuantMix& mix) {
+void PrintPlan(const QuantizePlan& plan, std::string_view mix) {
   PrintTypes(plan);
   std::map<std::tuple<std::string, DType, DType, PlanReason>, std::pair<int64_t, std::string>> lines;
   int64_t again = 0;
@@ -83,7 +83,7 @@ void PrintPlan(const QuantizePlan& plan, const QuantMix& mix) {
     fmt::print(stderr,
                "warning: {} tensors are quantized already, and become {} with the errors of both; start from an "
                "F16, BF16 or F32 file where there is one\n",
-               again, mix.name);
+               again, mix);
   }
 }
 
@@ -97,7 +97,7 @@ void WriteWithBar(const std::string& label, const ModelSource& source, const Qua
   WriteQuantized(source, plan, out, Kernels(), pool, options);
 }
 
-std::vector<Compared> Compare(const std::filesystem::path& original, const std::vector<Contender>& others,
+std::vector<Compared> Compare(const Contender& original, const std::vector<Contender>& others,
                               const std::vector<std::string>& texts, int64_t max_tokens, ThreadPool& pool) {
   std::unique_ptr<Progress> progress;
   KlOptions options;
@@ -113,13 +113,14 @@ std::vector<Compared> Compare(const std::filesystem::path& original, const std::
 
 void PrintOutcome(const Outcome& outcome) {
   const std::string name = outcome.source.filename().string();
+  const std::string& original = outcome.original.empty() ? name : outcome.original;
   const int64_t before = BytesOf(outcome.source), after = BytesOf(outcome.out);
   if (outcome.json) {
     nlohmann::ordered_json json = {{"file", outcome.out.string()},
                                    {"bytes", after},
                                    {"bits_per_weight", outcome.plan->BitsPerWeight()}};
     json["measured"] = outcome.compared.empty() ? nlohmann::ordered_json()
-                                                : CompareToJson(name, before, outcome.compared);
+                                                : CompareToJson(original, before, outcome.compared);
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -129,7 +130,7 @@ void PrintOutcome(const Outcome& outcome) {
     fmt::print("not measured: --measure FILE compares both on a text of yours\n");
     return;
   }
-  fmt::print("{}", CompareTable(name, before, outcome.compared));
+  fmt::print("{}", CompareTable(original, before, outcome.compared));
 }
 
 }  // namespace bakestone::cli

@@ -130,7 +130,7 @@ int Quantize(const Arguments& arguments) {
   plan_options.has_importance = wanted.matrix || !wanted.calibrate.empty();
   for (const std::string& text : wanted.overrides) plan_options.overrides.push_back(ParseTypeOverride(text));
   const QuantizePlan plan = PlanQuantize(source, plan_options);
-  PrintPlan(plan, *plan_options.mix);
+  PrintPlan(plan, plan_options.mix->name);
   const Importance importance = ReadyImportance(wanted, source, path, pool);
   WriteOptions write;
   if (importance.weights) {
@@ -139,7 +139,9 @@ int Quantize(const Arguments& arguments) {
   }
   WriteWithBar("quantizing", source, plan, out, pool, std::move(write));
   std::vector<Compared> compared;
-  if (!texts.empty()) compared = Compare(path, {{out.filename().string(), out}}, texts, wanted.measure_tokens, pool);
+  if (!texts.empty()) {
+    compared = Compare({.path = path}, {{out.filename().string(), out}}, texts, wanted.measure_tokens, pool);
+  }
   PrintOutcome({.source = path, .out = out, .plan = &plan, .compared = compared, .json = wanted.json});
   return 0;
 }

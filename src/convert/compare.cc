@@ -40,16 +40,22 @@ nlohmann::ordered_json CompareToJson(const std::string& original_name, int64_t o
           {"others", rows}};
 }
 
-std::vector<Compared> CompareModels(const std::filesystem::path& original, const std::vector<Contender>& others,
+std::vector<Compared> CompareModels(const Contender& original, const std::vector<Contender>& others,
                                     const std::vector<std::string>& texts, const KernelTable& kernels,
                                     ThreadPool& pool, const KlOptions& options) {
-  const auto first = Model::Load(original, kernels, pool);
+  const auto first = Model::Load(original.path, kernels, pool);
+  const auto adapter_of = [](const Contender& one, const Model& model) {
+    return one.adapter != nullptr ? Adapter::Load(*one.adapter, model.config) : nullptr;
+  };
+  const auto first_adapter = adapter_of(original, *first);
   Exec exec(kernels, pool, Precision::kExact);
   std::vector<Compared> compared;
   for (const Contender& other : others) {
-    const auto model = Model::Load(other.path, kernels, pool);
-    const Predictor predictor{.model = model.get()};
-    std::vector<KlScore> scores = ScoreKl({.model = first.get()}, {&predictor, 1}, exec, texts, options);
+    const auto model = other.path == original.path ? first : Model::Load(other.path, kernels, pool);
+    const auto adapter = adapter_of(other, *model);
+    const Predictor predictor{.model = model.get(), .adapter = adapter.get()};
+    std::vector<KlScore> scores =
+        ScoreKl({.model = first.get(), .adapter = first_adapter.get()}, {&predictor, 1}, exec, texts, options);
     compared.push_back({.name = other.name,
                         .bytes = static_cast<int64_t>(std::filesystem::file_size(other.path)),
                         .score = std::move(scores.front())});

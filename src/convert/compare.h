@@ -11,6 +11,7 @@
 
 #include "base/thread_pool.h"
 #include "eval/kl_score.h"
+#include "format/adapter_file.h"
 #include "kernels/kernel_table.h"
 
 namespace bakestone {
@@ -29,10 +30,12 @@ nlohmann::ordered_json CompareToJson(const std::string& original_name, int64_t o
 struct Contender {
   std::string name;
   std::filesystem::path path;
+  const AdapterFile* adapter = nullptr;  // served beside it; null for none
 };
 
-// Loads each model beside the original, one after the other, and scores it on `texts`.
-std::vector<Compared> CompareModels(const std::filesystem::path& original, const std::vector<Contender>& others,
+// Loads each model beside the original, one after the other, and scores it on `texts`. A path that is the
+// original's is not loaded twice.
+std::vector<Compared> CompareModels(const Contender& original, const std::vector<Contender>& others,
                                     const std::vector<std::string>& texts, const KernelTable& kernels,
                                     ThreadPool& pool, const KlOptions& options);
 

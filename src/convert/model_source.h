@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "format/gguf.h"
 #include "ops/encode.h"
 #include "tensor/dtype.h"
@@ -27,6 +28,7 @@ struct SourceTensor {
   ops::RowSource rows;              // f32
   std::span<const uint8_t> bytes;   // the same as it is stored; empty where it is not (a sum, another order)
   std::function<void()> forget;     // lets its pages go; may be empty
+  std::function<void(ThreadPool&)> prepare;  // called once before rows; may be empty
 
   int64_t cols() const { return ne[0]; }
   int64_t num_rows() const;

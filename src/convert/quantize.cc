@@ -117,6 +117,18 @@ QuantizePlan PlanQuantize(const ModelSource& source, const PlanOptions& options)
   return plan;
 }
 
+QuantizePlan PlanLike(const ModelSource& source, const ModelSource& base) {
+  QuantizePlan plan;
+  plan.file_type = base.header->GetU32("general.file_type", 0);
+  for (const SourceTensor& tensor : source.tensors) {
+    const SourceTensor* like = base.Find(tensor.name);
+    if (like == nullptr) like = base.Find("token_embd.weight");  // a head that was one with it
+    const DType type = like != nullptr ? like->type : tensor.type;
+    plan.tensors.push_back({.tensor = &tensor, .wanted = type, .type = type});
+  }
+  return plan;
+}
+
 TensorPieces::TensorPieces(const SourceTensor& tensor, DType type, std::span<const float> importance, std::string name,
                            const KernelTable& kernels, ThreadPool& pool)
     : tensor_(tensor),
@@ -194,6 +206,7 @@ void WriteQuantized(const ModelSource& source, const QuantizePlan& plan, const s
       if (current != &planned) {
         if (current != nullptr && current->tensor->forget) current->tensor->forget();
         current = &planned;
+        if (tensor.prepare) tensor.prepare(pool);
         const auto importance = options.importance ? options.importance(tensor) : std::span<const float>();
         pieces = std::make_unique<TensorPieces>(tensor, planned.type, importance,
                                                 fmt::format("{}: tensor {}", source.name, Quote(tensor.name)), kernels,

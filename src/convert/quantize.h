@@ -69,6 +69,9 @@ struct PlanOptions {
 // tensor cannot have.
 QuantizePlan PlanQuantize(const ModelSource& source, const PlanOptions& options);
 
+// Each tensor in the type that it has in `base`; a head that `base` has not, in its embedding's.
+QuantizePlan PlanLike(const ModelSource& source, const ModelSource& base);
+
 // Called with the bytes written and to be written; may throw to stop, and then nothing is left behind.
 using ConvertProgress = std::function<void(int64_t done, int64_t total, const std::string& tensor)>;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The real model in other forms: quantized, and measured against what it was.
+# The real model in other forms: quantized, merged, and measured against what it was.
 source "$(dirname "$0")/lib.sh"
 
 text=$BAKESTONE_HOME/data/general-history.txt
@@ -33,6 +33,40 @@ cmp "$work/a.gguf" "$work/b.gguf" || fail "the kept matrix is not the one that w
 expect "$work/log" "Q4_1 instead of Q8_0: stored so already"
 "$bakestone" quantize "$model" "$work/q40.gguf" --type q4_0 >"$work/out" 2>"$work/log"
 expect "$work/log" "are quantized already"
+
+# A small random adapter as a PEFT folder: merged at f16 it answers as beside its base; in 4 bits it is eaten, and
+# that is said.
+python3 - "$work/peft" <<'PY'
+import json, os, random, struct, sys
+folder, rank, width, rng = sys.argv[1], 4, 576, random.Random(1)
+os.mkdir(folder)
+tensors, data = {}, bytearray()
+for layer in range(30):
+    for name, shape in (("lora_A", [rank, width]), ("lora_B", [width, rank])):
+        values = [rng.gauss(0, 0.02) for _ in range(shape[0] * shape[1])]
+        begin = len(data)
+        data += struct.pack(f"<{len(values)}f", *values)
+        tensors[f"base_model.model.model.layers.{layer}.self_attn.q_proj.{name}.weight"] = {
+            "dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
+header = json.dumps(tensors).encode()
+with open(f"{folder}/adapter_model.safetensors", "wb") as file:
+    file.write(struct.pack("<Q", len(header)) + header + data)
+with open(f"{folder}/adapter_config.json", "w") as file:
+    json.dump({"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": ["q_proj"]}, file)
+PY
+"$bakestone" merge "$work/f16.gguf" "$work/m.gguf" --adapter "$work/peft" --measure "$text" --measure-tokens 200 \
+  --json >"$work/out" 2>"$work/log"
+expect "$work/log" "merging 30 of 272 tensors"
+refuse "$work/log" "warning"
+python3 - "$work/out" <<'PY'
+import json, sys
+merged, alone = json.load(open(sys.argv[1]))["measured"]["others"]
+assert merged["kl_mean"] < 0.05 * alone["kl_mean"], (merged, alone)
+PY
+"$bakestone" merge "$model" "$work/m4.gguf" --adapter "$work/peft" >"$work/out" 2>"$work/log"
+expect "$work/log" "keep the adapter separate"
+"$bakestone" merge "$work/f16.gguf" "$work/mix.gguf" --model "$work/q4.gguf=0.3" --method slerp >"$work/out" 2>"$work/log"
+expect "$work/out" "mix.gguf"
 
 status=0
 "$bakestone" quantize "$work/f16.gguf" "$work/f16.gguf" --type q8_0 2>"$work/log" || status=$?
