@@ -14,7 +14,7 @@
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
-#include "pipeline/bake.h"
+#include "pipeline/report.h"
 
 namespace bakestone::cli {
 namespace {
@@ -111,6 +111,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   flags.Add("--checkpoint-seconds", &options.train.checkpoint_seconds, 0, 1e6,
             "Seconds between checkpoints");
   flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  flags.Add("--dry-run", &options.dry_run, "Only say what would be done: data, settings, memory, steps");
   flags.Add("--json", &json, "Print the report as one JSON object");
   flags.Parse(arguments);
 
@@ -129,6 +130,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   Printer printer;
   const BakeReport report = Bake(recipe, options, Kernels(), pool, printer);
   printer.EndProgress();
+  if (options.dry_run) return 0;
   if (json) {
     fmt::print("{}\n", BakeReportJson(report).dump(2));
   } else {

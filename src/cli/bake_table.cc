@@ -1,7 +1,6 @@
 #include "cli/bake_table.h"
 
 #include <fmt/core.h>
-#include <nlohmann/json.hpp>
 
 #include "cli/environment.h"
 #include "cli/wrap.h"
@@ -155,33 +154,6 @@ std::string BakeTable(const BakeReport& report, const std::string& model_path) {
                         Wrap(report.served_answer, "  "));
   }
   return text + Commands(report, model_path);
-}
-
-nlohmann::ordered_json BakeReportJson(const BakeReport& report) {
-  nlohmann::ordered_json json = {
-      {"name", report.name},
-      {"base", report.base},
-      {"recipe", report.recipe},
-      {"folder", report.folder.string()},
-      {"licence", report.licence.licence.id},
-      {"licence_warnings", report.licence.warnings},
-      {"train_tokens", report.train_tokens},
-      {"train_seconds", report.train_seconds},
-      {"seconds", report.seconds},
-      {"joules", report.joules},
-      {"joules_measured", report.joules_measured},
-      {"peak_bytes", report.peak_bytes},
-      {"base_bytes", report.base_bytes},
-      {"result", report.result.string()},
-      {"result_bytes", report.result_bytes},
-      {"stages", report.stages},
-      {"reused_stages", report.reused_stages},
-      {"served_question", report.served_question},
-      {"served_answer", report.served_answer},
-  };
-  if (report.before) json["before"] = ToJson(*report.before);
-  if (report.after) json["after"] = ToJson(*report.after);
-  return json;
 }
 
 }  // namespace bakestone::cli

@@ -21,6 +21,7 @@
 #include "pipeline/ask_server.h"
 #include "pipeline/data_record.h"
 #include "pipeline/lineage.h"
+#include "pipeline/report.h"
 #include "pipeline/stage_observer.h"
 #include "pipeline/trained_source.h"
 #include "server/server.h"
@@ -62,6 +63,11 @@ class BakeRun {
     report_.base = options_.model.stem().string();
     report_.recipe = recipe_.file.string();
     report_.folder = options_.folder;
+    if (options_.dry_run) {
+      ReadData({.pool = &pool_, .cache = options_.sample_cache});
+      ShowData();
+      return std::move(report_);
+    }
     CheckLicences();
     CheckData();
     if (!options_.train_only) report_.before = EvaluateStage("before", BeforeKey(), nullptr);
@@ -73,6 +79,8 @@ class BakeRun {
       Serve(tuned);
     }
     ChooseShown();
+    WriteReport(report_, recipe_);
+    for (const std::string& warning : ForgettingWarnings(report_)) observer_.OnWarning(warning);
     return std::move(report_);
   }
 
@@ -162,15 +170,9 @@ class BakeRun {
     }
     for (const StageRecipe& stage : recipe_.stages) data_key_ += "|" + StageKey(recipe_, stage);
     data_key_ = KeyOf({data_key_});
-    for (const StageRecipe& stage : recipe_.stages) {
-      stage_data_.push_back(ReadStageData(*model_, encode_chat_, recipe_, stage,
-                                          {.pool = &pool_,
-                                           .rejects = options_.folder / "rejected",
-                                           .cache = options_.sample_cache}));
-    }
+    ReadData({.pool = &pool_, .rejects = options_.folder / "rejected", .cache = options_.sample_cache});
     Stage("data", "what will be learned", data_key_, [&] {
-      ShowSources();
-      for (size_t i = 0; i < recipe_.stages.size(); ++i) ShowSettings(recipe_.stages[i], stage_data_[i]);
+      ShowData();
       Json json = Json::array();
       for (size_t i = 0; i < recipe_.stages.size(); ++i) {
         const StageData& data = stage_data_[i];
@@ -183,20 +185,35 @@ class BakeRun {
                         {"heldout_samples", data.heldout.size()},
                         {"replay_samples", data.replay.size()},
                         {"replay_tokens", data.replay.counts().tokens}});
-        observer_.OnLine(fmt::format(
-            "{}: {} samples, {} tokens, {} of them learned, {} steps{}", stage.name,
-            data.train.size(), data.train.counts().tokens, data.train.counts().trained,
-            NumSteps(stage, data.train.epoch_size()),
-            data.replay.size() == 0
-                ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
-        if (data.train.counts().cut > 0) {
-          observer_.OnWarning(fmt::format("{}: {} samples are longer than {} tokens and lose their "
-                                          "end", stage.name, data.train.counts().cut,
-                                          stage.sequence_length));
-        }
       }
       return WriteJson("data.json", Json{{"sources", DataRecord(recipe_, stage_data_)}, {"stages", json}});
     });
+  }
+
+  void ReadData(const StageDataOptions& options) {
+    for (const StageRecipe& stage : recipe_.stages) {
+      stage_data_.push_back(ReadStageData(*model_, encode_chat_, recipe_, stage, options));
+    }
+  }
+
+  void ShowData() {
+    ShowSources();
+    for (size_t i = 0; i < recipe_.stages.size(); ++i) {
+      const StageRecipe& stage = recipe_.stages[i];
+      const StageData& data = stage_data_[i];
+      observer_.OnLine(fmt::format(
+          "{}: {} samples, {} tokens, {} of them learned, {} steps{}", stage.name,
+          data.train.size(), data.train.counts().tokens, data.train.counts().trained,
+          NumSteps(stage, data.train.epoch_size()),
+          data.replay.size() == 0
+              ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
+      if (data.train.counts().cut > 0) {
+        observer_.OnWarning(fmt::format("{}: {} samples are longer than {} tokens and lose their "
+                                        "end", stage.name, data.train.counts().cut,
+                                        stage.sequence_length));
+      }
+      ShowSettings(stage, data);
+    }
   }
 
   // What the recipe leaves to this program, and what the stage will need.
@@ -319,8 +336,16 @@ class BakeRun {
       };
       Stage(stage.name, MethodName(stage.method), trained_key_, work);
       const Json summary = Json::parse(ReadFile(train.folder / "summary.json"));
-      report_.train_tokens += summary.at("tokens").get<int64_t>();
-      report_.train_seconds += summary.at("seconds").get<double>();
+      report_.trained.push_back({.name = stage.name,
+                                 .method = MethodName(stage.method),
+                                 .steps = summary.at("steps"),
+                                 .tokens = summary.at("tokens"),
+                                 .seconds = summary.at("seconds"),
+                                 .best_step = summary.at("best_step"),
+                                 .best_loss = summary.at("best_loss"),
+                                 .stopped_early = summary.at("stopped_early")});
+      report_.train_tokens += report_.trained.back().tokens;
+      report_.train_seconds += report_.trained.back().seconds;
       masters_ = ReadStageResult(train.folder, trained_key_, layout_);
     }
   }

@@ -4,7 +4,7 @@
 //
 //   work folder: licence.json  data.json  before.json  train-NAME/{checkpoint,result}.bin, log.jsonl
 //                adapter/ (PEFT)  adapter.gguf or model.gguf  after.json  served.json  lineage.json
-//                rejected/STAGE-SOURCE.jsonl
+//                rejected/STAGE-SOURCE.jsonl  report.md  report.json  plots/STAGE.svg
 #pragma once
 
 #include <cstdint>
@@ -43,11 +43,21 @@ struct BakeOptions {
   std::filesystem::path model;           // the base's GGUF
   std::filesystem::path folder;          // work folder
   std::string from;                      // repeat from this stage on; empty: only what is missing
+  bool dry_run = false;                  // only say what would be done: data, settings, memory, steps
   bool train_only = false;               // training stages and export, no evaluation, no server
   double probe_seconds = 20;             // between questions while training; 0: none
   std::filesystem::path sample_cache;    // folder for tokenized data; empty: it is kept in memory
   LoadOptions load;                      // of the base
   TrainOptions train;                    // .folder is set by the bake
+};
+
+struct TrainedStage {
+  std::string name, method;
+  int64_t steps = 0, tokens = 0;
+  double seconds = 0;
+  int64_t best_step = -1;                // of the lowest held-out loss; -1: none was measured
+  double best_loss = 0;
+  bool stopped_early = false;
 };
 
 struct BakeReport {
@@ -57,6 +67,7 @@ struct BakeReport {
   std::vector<std::string> shown;        // ids of the questions to print side by side
   DerivedLicence licence;
   std::vector<LicensedPart> parts;       // base first
+  std::vector<TrainedStage> trained;
   int64_t train_tokens = 0;
   double train_seconds = 0, seconds = 0, joules = 0;
   bool joules_measured = false;

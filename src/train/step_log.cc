@@ -1,6 +1,7 @@
 #include "train/step_log.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include <nlohmann/json.hpp>
 
@@ -8,30 +9,42 @@
 #include "train/trainer.h"
 
 namespace bakestone {
+namespace {
 
-StepLog::StepLog(const std::filesystem::path& path, int64_t keep_bytes) : path_(path) {
+double SecondsSince1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+StepLog::StepLog(const std::filesystem::path& folder, int64_t keep_bytes, double seconds)
+    : path_(folder / "log.jsonl") {
   std::error_code code;
-  std::filesystem::create_directories(path.parent_path(), code);
-  if (std::filesystem::exists(path)) {
-    const auto size = std::filesystem::file_size(path);
-    std::filesystem::resize_file(path, std::min<uintmax_t>(size, static_cast<uintmax_t>(keep_bytes)));
+  std::filesystem::create_directories(folder, code);
+  if (std::filesystem::exists(path_)) {
+    const auto size = std::filesystem::file_size(path_);
+    std::filesystem::resize_file(path_, std::min<uintmax_t>(size, static_cast<uintmax_t>(keep_bytes)));
   }
-  file_.open(path, std::ios::app);
-  if (!file_) Throw(ErrorCode::kIo, "{}: cannot open for writing", path.string());
+  file_.open(path_, std::ios::app);
+  if (!file_) Throw(ErrorCode::kIo, "{}: cannot open for writing", path_.string());
+  events_.emplace(folder, SecondsSince1970() - seconds);
 }
 
 void StepLog::Append(const StepReport& report) {
-  nlohmann::ordered_json line = {{"step", report.step},
-                                  {"loss", report.loss},
-                                  {"accuracy", report.accuracy},
-                                  {"replay_loss", report.replay_loss},
-                                  {"learning_rate", report.learning_rate},
-                                  {"gradient_norm", report.gradient_norm},
-                                  {"tokens", report.tokens},
-                                  {"seconds", report.seconds}};
-  if (report.reward_margin != 0) line["reward_margin"] = report.reward_margin;
-  if (report.heldout_loss) line["heldout_loss"] = *report.heldout_loss;
+  std::vector<std::pair<std::string, double>> values = {{"loss", report.loss},
+                                                        {"accuracy", report.accuracy},
+                                                        {"replay_loss", report.replay_loss},
+                                                        {"learning_rate", report.learning_rate},
+                                                        {"gradient_norm", report.gradient_norm}};
+  if (report.reward_margin != 0) values.emplace_back("reward_margin", report.reward_margin);
+  if (report.heldout_loss) values.emplace_back("heldout_loss", *report.heldout_loss);
+  nlohmann::ordered_json line = {{"step", report.step}};
+  for (const auto& [name, value] : values) line[name] = value;
+  line["tokens"] = report.tokens;
+  line["seconds"] = report.seconds;
   file_ << line.dump() << '\n';
+  values.emplace_back("tokens", static_cast<double>(report.tokens));
+  events_->Append(report.step, report.seconds, values);
 }
 
 int64_t StepLog::Sync() {

@@ -214,7 +214,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     state.second_moments.assign(state.masters.size(), 0.0f);
   }
   run.Refresh();
-  StepLog log(options.folder / "log.jsonl", state.log_bytes);
+  StepLog log(options.folder, state.log_bytes, state.seconds);
   StepSource source(data, stage, references.train, recipe.seed, options.batch_tokens);
   source.SkipTo(state.step);
   HeldoutWatch heldout(stage, data, references.heldout, best_path, report.num_steps);

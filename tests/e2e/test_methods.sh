@@ -21,6 +21,10 @@ recipe() {
 train() { "$bakestone" train "$work/book/bake.toml" --output "$work/$1" "${@:2}" >"$work/table" 2>"$work/log" || { cat "$work/log" >&2; fail "$1"; }; }
 
 recipe "$model" pairs.jsonl dpo $'kind = "lora"\nrank = 2\ntargets = ["q_proj", "v_proj"]' 'epochs = 2' 'learning_rate = 1e-3'
+"$bakestone" train "$work/book/bake.toml" --output "$work/dpo" --dry-run 2>"$work/log" >"$work/table"
+expect "$work/log" "8 samples"
+expect "$work/log" "memory: "
+[ ! -e "$work/dpo" ] || fail "a dry run left something"
 train dpo
 expect "$work/log" "learn: by default: schedule linear"
 expect "$work/log" "memory: "
@@ -31,6 +35,11 @@ steps = [json.loads(line) for line in open(sys.argv[1])]
 assert abs(steps[0]["loss"] - 0.6931) < 1e-3, steps[0]
 assert steps[-1]["loss"] < 0.69 and steps[-1]["reward_margin"] > 0, steps[-1]
 PY
+for file in report.md report.json plots/learn.svg train-learn/events.out.tfevents.0.bakestone; do
+  [ -s "$work/dpo/$file" ] || fail "expected $work/dpo/$file"
+done
+python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$work/dpo/plots/learn.svg"
+expect "$work/dpo/report.md" "| learn | direct preference optimization | 4 |"
 # Another stage from there.
 recipe "$model" pairs.jsonl dpo $'kind = "lora"\nrank = 2\ntargets = ["q_proj", "v_proj"]\nstart = "'"$work/dpo/adapter"'"' 'learning_rate = 1e-3'
 train again

@@ -1,0 +1,31 @@
+// What a run leaves for people and programs to read: report.md with plots/STAGE.svg, and report.json.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "pipeline/bake.h"
+
+namespace bakestone {
+
+// A stage's log as columns.
+struct StepHistory {
+  std::vector<double> step, loss, replay_loss, learning_rate, gradient_norm, tokens_per_second;
+  std::vector<double> heldout_step, heldout_loss;
+};
+StepHistory ReadStepHistory(const std::filesystem::path& log);
+std::string PlotOf(const std::string& stage, const StepHistory& history);
+
+// What the general texts lost, with the remedy; empty: nothing much.
+std::vector<std::string> ForgettingWarnings(const BakeReport& report);
+
+nlohmann::ordered_json BakeReportJson(const BakeReport& report);
+std::string BakeReportMarkdown(const BakeReport& report, const Recipe& recipe);
+
+// Writes all of it into the work folder.
+void WriteReport(const BakeReport& report, const Recipe& recipe);
+
+}  // namespace bakestone
