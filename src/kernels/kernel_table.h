@@ -119,6 +119,16 @@ struct RmsNormArgs {
   int64_t y_stride, k;
 };
 
+struct LayerNormArgs {
+  const float* x;  // [T, x_stride]; may alias y
+  int64_t x_stride;
+  const float* weight;  // [k]
+  const float* bias;    // [k], or null
+  float eps;
+  float* y;  // y = (x - mean) * (1 / sqrt(mean((x - mean)^2) + eps)) * weight + bias
+  int64_t y_stride, k;
+};
+
 // Hugging Face's half-split: channels i and i + dim / 2 of each head turn by the angle of cos, sin.
 struct RopeArgs {
   float* x;  // [T, stride], heads * head_dim channels, in place
@@ -131,6 +141,13 @@ struct BinaryArgs {
   const float *a, *b;  // [T, *_stride]
   float* y;            // may alias a or b
   int64_t a_stride, b_stride, y_stride, k;
+};
+
+struct UnaryArgs {
+  const float* x;  // [T, x_stride]; may alias y
+  float* y;
+  int64_t x_stride, y_stride, k;
+  float cap;  // soft_cap only
 };
 
 struct SoftmaxStats {
@@ -149,6 +166,10 @@ struct RowKernels {
                         Range rows) noexcept;
   // y[i] = exp(x[i] - max) * (1 / sum); may be in place
   void (*softmax)(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
+  void (*layer_norm)(const LayerNormArgs&, Range rows) noexcept;
+  void (*geglu)(const BinaryArgs&, Range rows) noexcept;     // y = gelu(a) * b
+  void (*gelu)(const UnaryArgs&, Range rows) noexcept;       // the tanh form: docs/numerics.md
+  void (*soft_cap)(const UnaryArgs&, Range rows) noexcept;   // y = cap * tanh(x / cap)
 };
 
 // ---- Attention ----

@@ -42,6 +42,9 @@ BAKESTONE_INLINE float Exp(float x) {
   return e * a * b;
 }
 
+// gelu(x) = x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))), which is its tanh form.
+constexpr float kGeluCubic = 0.044715f, kGeluRate = -1.59576912f;
+
 // ---- Doubles: rotary tables and final logarithms, never in an inner loop ----
 
 double Log(double x) noexcept;    // finite x > 0

@@ -181,13 +181,18 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
   for (const int64_t k : {1, 15, 16, 17, 31, 33, 64, 100, 576}) {
     constexpr int64_t kRows = 3;
     const auto a = RandomFloats(kRows * k, 61, 20.0f), b = RandomFloats(kRows * k, 62);
-    std::vector<float> y[2][5];
+    std::vector<float> y[2][9];
     for (int t = 0; t < 2; ++t) {
       const RowKernels& rows = (t == 0 ? Reference() : table()).serve.rows;
       for (auto& out : y[t]) out.resize(a.size());
       rows.rms_norm({a.data(), k, b.data(), 1e-6f, y[t][0].data(), k, k}, {0, kRows});
       rows.swiglu({a.data(), b.data(), y[t][1].data(), k, k, k, k}, {0, kRows});
       rows.add({a.data(), b.data(), y[t][2].data(), k, k, k, k}, {0, kRows});
+      rows.layer_norm({a.data(), k, b.data(), nullptr, 1e-6f, y[t][5].data(), k, k}, {0, kRows});
+      rows.layer_norm({a.data(), k, b.data(), b.data(), 1e-6f, y[t][6].data(), k, k}, {0, kRows});
+      rows.geglu({a.data(), b.data(), y[t][7].data(), k, k, k, k}, {0, kRows});
+      rows.gelu({a.data(), y[t][8].data(), k, k, k, 0}, {0, kRows});
+      rows.soft_cap({y[t][8].data(), y[t][8].data(), k, k, k, 5}, {0, kRows});
       SoftmaxStats stats[kRows];
       rows.softmax_stats(a.data(), k, k, stats, {0, kRows});
       for (int64_t m = 0; m < kRows; ++m) {
@@ -195,7 +200,7 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
         y[t][4][static_cast<size_t>(m)] = stats[m].sum;
       }
     }
-    for (int op = 0; op < 5; ++op) EXPECT_TRUE(SameBits(y[1][op], y[0][op])) << k << " op " << op;
+    for (int op = 0; op < 9; ++op) EXPECT_TRUE(SameBits(y[1][op], y[0][op])) << k << " op " << op;
   }
 }
 
@@ -256,6 +261,25 @@ TEST(Reference, MatMulIsCloseToDoubleArithmetic) {
       }
       EXPECT_LT(std::sqrt(error / power), exact ? 1e-5 : 0.03) << testing::PanelTypeName(type);
     }
+  }
+}
+
+TEST(Reference, ActivationsAndLayerNormAreWhatTheirFormulasMean) {
+  const auto x = RandomFloats(300, 63, 4.0f), w = RandomFloats(300, 64);
+  std::vector<float> gelu(x.size()), capped(x.size()), norm(x.size());
+  const RowKernels& rows = Reference().serve.rows;
+  rows.gelu({x.data(), gelu.data(), 300, 300, 300, 0}, {0, 1});
+  rows.soft_cap({x.data(), capped.data(), 300, 300, 300, 3}, {0, 1});
+  rows.layer_norm({x.data(), 300, w.data(), w.data(), 1e-5f, norm.data(), 300, 300}, {0, 1});
+  double mean = 0, variance = 0;
+  for (const float value : x) mean += static_cast<double>(value) / 300;
+  for (const float value : x) variance += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean) / 300;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = static_cast<double>(x[i]), weight = static_cast<double>(w[i]);
+    const double inner = std::sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v);
+    EXPECT_NEAR(static_cast<double>(gelu[i]), 0.5 * v * (1 + std::tanh(inner)), 2e-6);
+    EXPECT_NEAR(static_cast<double>(capped[i]), 3 * std::tanh(v / 3), 2e-6);
+    EXPECT_NEAR(static_cast<double>(norm[i]), (v - mean) / std::sqrt(variance + 1e-5) * weight + weight, 2e-5);
   }
 }
 

@@ -250,6 +250,12 @@ void AddRowGoldens(const KernelTable& table, std::vector<Golden>& out) {
   out.push_back({"swiglu", HashFloats(y)});
   rows.add({a.data(), b.data(), y.data(), kK, kK, kK, kK}, {0, kRows});
   out.push_back({"add", HashFloats(y)});
+  rows.layer_norm({a.data(), kK, b.data(), a.data(), 1e-5f, y.data(), kK, kK}, {0, kRows});
+  out.push_back({"layer_norm", HashFloats(y)});
+  rows.geglu({a.data(), b.data(), y.data(), kK, kK, kK, kK}, {0, kRows});
+  out.push_back({"geglu", HashFloats(y)});
+  rows.soft_cap({a.data(), y.data(), kK, kK, kK, 2.5f}, {0, kRows});
+  out.push_back({"soft_cap", HashFloats(y)});
   SoftmaxStats stats[kRows];
   rows.softmax_stats(a.data(), kK, kK, stats, {0, kRows});
   for (int64_t i = 0; i < kRows; ++i) rows.softmax(a.data() + i * kK, kK, stats[i], y.data() + i * kK);

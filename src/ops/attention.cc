@@ -13,7 +13,7 @@ constexpr int64_t kMaxHeadDim = 512;
 void CheckShape(const AttentionShape& shape) {
   BAKESTONE_CHECK(shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
   BAKESTONE_CHECK(shape.head_dim > 0 && shape.head_dim % 2 == 0 && shape.head_dim <= kMaxHeadDim);
-  BAKESTONE_CHECK(shape.window >= 0 && shape.soft_cap >= 0);
+  BAKESTONE_CHECK(shape.window >= 0 && shape.soft_cap >= 0 && shape.scale >= 0);
 }
 
 void CheckRuns(std::span<const KvRun> runs, int64_t rows) {
@@ -145,7 +145,8 @@ void Attention(Context& context, const AttentionShape& shape, std::span<const Kv
   CheckShape(shape);
   CheckRuns(runs, q.rows);
   BAKESTONE_CHECK(q.rows == out.rows && q.cols == shape.heads * shape.head_dim && out.cols == q.cols);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  const float scale =
+      shape.scale > 0 ? shape.scale : 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
   const AttentionArgs args{q.data,      out.data,       q.stride,       out.stride,
                            shape.heads, shape.kv_heads, shape.head_dim, scale,
                            shape.window, shape.soft_cap, shape.sinks};

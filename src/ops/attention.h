@@ -17,6 +17,7 @@ struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   KvElement element = KvElement::kBF16;
   int64_t window = 0;             // a row sees this many slots, its own included; 0: all up to its own
+  float scale = 0;                // of q . k; 0: 1 / sqrt(head_dim)
   float soft_cap = 0;             // scores become soft_cap * tanh(score / soft_cap); 0: as they are
   const float* sinks = nullptr;   // [heads]: a score beside the slots' that brings no value; or null
 };
@@ -29,7 +30,7 @@ int64_t KvPageBytes(const AttentionShape& shape);
 void WriteKv(Context& context, const AttentionShape& shape, std::span<const KvRun> runs,
              MatrixView<const float> k, MatrixView<const float> v);
 
-// out [T, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v; the rows' own slots are written already.
+// out [T, heads * head_dim] = softmax(q k^T scale) v; the rows' own slots are written already.
 // Memory: scratch for a tile a thread; nothing grows with the square of the context. Slots before the
 // window are not read.
 void Attention(Context& context, const AttentionShape& shape, std::span<const KvRun> runs,

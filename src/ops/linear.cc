@@ -133,6 +133,36 @@ void RmsNormQuantize(Context& context, MatrixView<const float> x, std::span<cons
   context.ThrowIfError(what);
 }
 
+void LayerNormQuantize(Context& context, MatrixView<const float> x, std::span<const float> weight,
+                       std::span<const float> bias, float eps, std::span<const ActType> types,
+                       QuantizedRows& out, const char* what) {
+  BAKESTONE_CHECK(static_cast<int64_t>(weight.size()) == x.cols);
+  BAKESTONE_CHECK(bias.empty() || bias.size() == weight.size());
+  out.Reset(types, x.rows, x.cols);
+  const float* shift = bias.empty() ? nullptr : bias.data();
+  const RowKernels& kernels = context.serve().rows;
+  MakeRowsAndQuantize(context, {}, types, out, [&](int64_t row, float* made) {
+    kernels.layer_norm({x.Row(row), x.stride, weight.data(), shift, eps, made, x.cols, x.cols}, {0, 1});
+  });
+  context.ThrowIfError(what);
+}
+
+void GeluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                  std::span<const ActType> types, QuantizedRows& out, const char* what) {
+  const bool gated = up.data != nullptr;
+  BAKESTONE_CHECK(!gated || (gate.rows == up.rows && gate.cols == up.cols));
+  out.Reset(types, gate.rows, gate.cols);
+  const RowKernels& kernels = context.serve().rows;
+  MakeRowsAndQuantize(context, {}, types, out, [&](int64_t row, float* made) {
+    if (gated) {
+      kernels.geglu({gate.Row(row), up.Row(row), made, 0, 0, 0, gate.cols}, {0, 1});
+    } else {
+      kernels.gelu({gate.Row(row), made, 0, 0, gate.cols, 0}, {0, 1});
+    }
+  });
+  context.ThrowIfError(what);
+}
+
 void SwiGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
                     std::span<const ActType> types, QuantizedRows& out, const char* what) {
   BAKESTONE_CHECK(gate.rows == up.rows && gate.cols == up.cols);

@@ -44,6 +44,15 @@ void RmsNormQuantize(Context& context, MatrixView<const float> x, std::span<cons
                      float eps, MatrixView<float> y, std::span<const ActType> types,
                      QuantizedRows& out, const char* what);
 
+// The same with a layer norm; bias [k] or empty.
+void LayerNormQuantize(Context& context, MatrixView<const float> x, std::span<const float> weight,
+                       std::span<const float> bias, float eps, std::span<const ActType> types,
+                       QuantizedRows& out, const char* what);
+
+// GeGlu of gate and up [rows, k], or gelu of gate where up has no data, into the forms asked for.
+void GeluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                  std::span<const ActType> types, QuantizedRows& out, const char* what);
+
 // SwiGlu of gate and up [rows, k] into the forms asked for.
 void SwiGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
                     std::span<const ActType> types, QuantizedRows& out, const char* what);

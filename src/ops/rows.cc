@@ -30,6 +30,40 @@ void RmsNorm(Context& context, MatrixView<const float> x, std::span<const float>
   ForRows(context, x.rows, args, context.serve().rows.rms_norm);
 }
 
+void LayerNorm(Context& context, MatrixView<const float> x, std::span<const float> weight,
+               std::span<const float> bias, float eps, MatrixView<float> y) {
+  BAKESTONE_CHECK(static_cast<int64_t>(weight.size()) == x.cols);
+  BAKESTONE_CHECK(bias.empty() || bias.size() == weight.size());
+  BAKESTONE_CHECK(y.rows == x.rows && y.cols == x.cols);
+  const LayerNormArgs args{x.data, x.stride, weight.data(), bias.empty() ? nullptr : bias.data(),
+                           eps,    y.data,   y.stride,      x.cols};
+  ForRows(context, x.rows, args, context.serve().rows.layer_norm);
+}
+
+void RmsNormGroups(Context& context, std::span<const float> weight, float eps, MatrixView<float> x) {
+  const auto width = static_cast<int64_t>(weight.size());
+  BAKESTONE_CHECK(width > 0 && x.cols % width == 0);
+  const auto kernel = context.serve().rows.rms_norm;
+  context.pool().ParallelFor(x.rows, RowGrain(context, x.rows), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      kernel({x.Row(row), width, weight.data(), eps, x.Row(row), width, width}, {0, x.cols / width});
+    }
+  });
+}
+
+void Scale(Context& context, float factor, MatrixView<float> x) {
+  context.pool().ParallelFor(x.rows, RowGrain(context, x.rows), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < x.cols; ++i) x.Row(row)[i] *= factor;
+    }
+  });
+}
+
+void SoftCap(Context& context, float cap, MatrixView<float> x) {
+  const UnaryArgs args{x.data, x.data, x.stride, x.stride, x.cols, cap};
+  ForRows(context, x.rows, args, context.serve().rows.soft_cap);
+}
+
 void SwiGlu(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
             MatrixView<float> y) {
   BAKESTONE_CHECK(gate.rows == up.rows && gate.cols == up.cols);
@@ -44,7 +78,8 @@ void Add(Context& context, MatrixView<const float> x, MatrixView<float> y) {
   ForRows(context, y.rows, args, context.serve().rows.add);
 }
 
-RopeTable::RopeTable(const RopeParameters& parameters) : dim_(parameters.dim) {
+RopeTable::RopeTable(const RopeParameters& parameters)
+    : dim_(parameters.dim), magnitude_(parameters.magnitude) {
   BAKESTONE_CHECK(dim_ > 0 && dim_ % 2 == 0 && parameters.theta > 0 && parameters.linear_scale > 0);
   const int64_t half = dim_ / 2;
   const auto& factors = parameters.frequency_factors;
@@ -66,8 +101,8 @@ void RopeTable::Set(std::span<const int32_t> positions) {
     BAKESTONE_CHECK(positions[row] >= 0);
     for (size_t i = 0; i < half; ++i) {
       const double angle = static_cast<double>(positions[row]) * frequency_[i];
-      cos_[row * half + i] = static_cast<float>(math::Cos(angle));
-      sin_[row * half + i] = static_cast<float>(math::Sin(angle));
+      cos_[row * half + i] = static_cast<float>(math::Cos(angle) * magnitude_);
+      sin_[row * half + i] = static_cast<float>(math::Sin(angle) * magnitude_);
     }
   }
 }

@@ -14,6 +14,19 @@ namespace bakestone::ops {
 void RmsNorm(Context& context, MatrixView<const float> x, std::span<const float> weight, float eps,
              MatrixView<float> y);
 
+// y = (x - mean) / sqrt(variance + eps) * weight + bias by row; bias [cols] or empty. y may be x.
+void LayerNorm(Context& context, MatrixView<const float> x, std::span<const float> weight,
+               std::span<const float> bias, float eps, MatrixView<float> y);
+
+// RMS norm, in place, of each group of weight.size() channels of a row by itself: a head, or the row.
+void RmsNormGroups(Context& context, std::span<const float> weight, float eps, MatrixView<float> x);
+
+// x *= factor.
+void Scale(Context& context, float factor, MatrixView<float> x);
+
+// x = cap * tanh(x / cap).
+void SoftCap(Context& context, float cap, MatrixView<float> x);
+
 // y = a / (1 + exp(-a)) * b. y may be a or b.
 void SwiGlu(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
             MatrixView<float> y);
@@ -26,6 +39,7 @@ struct RopeParameters {
   int64_t dim = 0;                           // rotated channels of a head, even
   double linear_scale = 1;                   // positions are divided by this
   std::span<const float> frequency_factors;  // [dim / 2] divisors, or empty
+  double magnitude = 1;                      // cosines and sines are multiplied by this
 };
 
 // Cosines and sines of a step's positions: angles in double with our own pow, sin and cos, rounded once
@@ -41,6 +55,7 @@ class RopeTable {
 
  private:
   int64_t rows_ = 0, dim_;
+  double magnitude_;
   std::vector<double> frequency_;  // [dim / 2]
   std::vector<float> cos_, sin_;
 };

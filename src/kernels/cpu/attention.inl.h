@@ -197,11 +197,7 @@ class AttentionTile {
   }
 
   static void SoftCap(float* s, float cap) {
-    const auto twice = V::Set(cap + cap), rate = V::Set(2.0f / cap);
-    for (int64_t j = 0; j < kKvStep; j += 16) {
-      const auto e = V::Add(Exp<V>(V::Mul(V::Load(s + j), rate)), V::Set(1.0f));
-      V::Store(s + j, V::Sub(V::Set(cap), V::Div(twice, e)));
-    }
+    for (int64_t j = 0; j < kKvStep; j += 16) V::Store(s + j, bakestone::SoftCap<V>(V::Load(s + j), cap));
   }
 
   // x where begin <= j + lane < end, else y.

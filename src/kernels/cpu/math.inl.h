@@ -1,4 +1,4 @@
-// exp and SwiGLU over a vector class: the steps of kernels/math.h, lane by lane.
+// exp and the activations over a vector class: the steps of kernels/math.h, lane by lane.
 #pragma once
 
 #include "kernels/math.h"
@@ -67,6 +67,20 @@ template <class V>
 BAKESTONE_INLINE typename V::F SwiGlu(typename V::F gate, typename V::F up) {
   const auto negative = V::OfBits(V::AddI(V::Bits(gate), V::SetI(INT32_MIN)));  // flips the sign
   return V::Mul(V::Div(gate, V::Add(V::Set(1.0f), Exp<V>(negative))), up);
+}
+
+template <class V>
+BAKESTONE_INLINE typename V::F Gelu(typename V::F x) {
+  const auto cube = V::Mul(V::Mul(x, x), x);
+  const auto inner = V::Fma(cube, V::Set(math::kGeluCubic), x);
+  return V::Div(x, V::Add(V::Set(1.0f), Exp<V>(V::Mul(inner, V::Set(math::kGeluRate)))));
+}
+
+// cap * tanh(x / cap).
+template <class V>
+BAKESTONE_INLINE typename V::F SoftCap(typename V::F x, float cap) {
+  const auto e = V::Add(Exp<V>(V::Mul(x, V::Set(2.0f / cap))), V::Set(1.0f));
+  return V::Sub(V::Set(cap), V::Div(V::Set(cap + cap), e));
 }
 
 // To bf16 (nearest, ties to even) and back, below 2^-50 to zero; x is finite.

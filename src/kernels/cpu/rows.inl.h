@@ -166,6 +166,30 @@ void RmsNorm(const RmsNormArgs& args, Range rows) noexcept {
 }
 
 template <class V>
+void LayerNorm(const LayerNormArgs& args, Range rows) noexcept {
+  const int64_t k = args.k;
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    const float* x = args.x + m * args.x_stride;
+    float* y = args.y + m * args.y_stride;
+    auto sums = V::Zero(), squares = V::Zero();
+    for (int64_t i = 0; i < k; i += 16) sums = V::Add(sums, V::LoadN(x + i, k - i));
+    const auto mean = V::Set(V::TreeSum(sums) / static_cast<float>(k));
+    for (int64_t i = 0; i < k; i += 16) {
+      const auto d = V::FirstN(V::Sub(V::LoadN(x + i, k - i), mean), V::Zero(), k - i);
+      squares = V::Fma(d, d, squares);
+    }
+    const float variance = V::TreeSum(squares) / static_cast<float>(k);
+    const auto scale = V::Set(1.0f / __builtin_sqrtf(variance + args.eps));
+    for (int64_t i = 0; i < k; i += 16) {
+      const auto scaled = V::Mul(V::Sub(V::LoadN(x + i, k - i), mean), scale);
+      auto value = V::Mul(scaled, V::LoadN(args.weight + i, k - i));
+      if (args.bias != nullptr) value = V::Add(value, V::LoadN(args.bias + i, k - i));
+      V::StoreN(y + i, value, k - i);
+    }
+  }
+}
+
+template <class V>
 void Rope(const RopeArgs& args, Range rows) noexcept {
   const int64_t half = args.dim / 2;
   for (int64_t m = rows.begin; m < rows.end; ++m) {
@@ -190,6 +214,12 @@ struct SwiGluOp {
   }
 };
 template <class V>
+struct GeGluOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
+    return V::Mul(Gelu<V>(a), b);
+  }
+};
+template <class V>
 struct AddOp {
   BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) { return V::Add(a, b); }
 };
@@ -202,6 +232,28 @@ void Binary(const BinaryArgs& args, Range rows) noexcept {
     for (int64_t i = 0; i < args.k; i += 16) {
       const int64_t n = args.k - i;
       V::StoreN(y + i, Op::Run(V::LoadN(a + i, n), V::LoadN(b + i, n)), n);
+    }
+  }
+}
+
+template <class V>
+void GeluRows(const UnaryArgs& args, Range rows) noexcept {
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    const float* x = args.x + m * args.x_stride;
+    float* y = args.y + m * args.y_stride;
+    for (int64_t i = 0; i < args.k; i += 16) {
+      V::StoreN(y + i, Gelu<V>(V::LoadN(x + i, args.k - i)), args.k - i);
+    }
+  }
+}
+
+template <class V>
+void SoftCapRows(const UnaryArgs& args, Range rows) noexcept {
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    const float* x = args.x + m * args.x_stride;
+    float* y = args.y + m * args.y_stride;
+    for (int64_t i = 0; i < args.k; i += 16) {
+      V::StoreN(y + i, SoftCap<V>(V::LoadN(x + i, args.k - i), args.cap), args.k - i);
     }
   }
 }

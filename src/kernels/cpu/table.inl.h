@@ -49,7 +49,11 @@ constexpr ServeKernels MakeTable() {
             Binary<V, SwiGluOp<V>>,
             Binary<V, AddOp<V>>,
             ComputeSoftmaxStats<V>,
-            Softmax<V>};
+            Softmax<V>,
+            LayerNorm<V>,
+            Binary<V, GeGluOp<V>>,
+            GeluRows<V>,
+            SoftCapRows<V>};
   FillAttention<V, WriterBF16, PagesBF16>(t);
   FillAttention<V, WriterF32, PagesF32>(t);
   FillAttention<V, WriterF16, PagesF16>(t);

@@ -14,6 +14,7 @@ float RoundBF16(float x) noexcept;
 bool IsFinite(float x) noexcept;
 void SetError(uint32_t* error, uint32_t bit) noexcept;
 float SwiGlu(float gate, float up) noexcept;
+float Gelu(float x) noexcept;
 // One scale over n values: q = RNE(x * (127 / amax)), d = amax / 127; amax below 2^-100 gives zeros.
 float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) noexcept;
 
@@ -34,6 +35,10 @@ void SwiGluRows(const BinaryArgs& args, Range rows) noexcept;
 void Add(const BinaryArgs& args, Range rows) noexcept;
 void ComputeSoftmaxStats(const float* x, int64_t stride, int64_t k, SoftmaxStats* stats,
                          Range rows) noexcept;
+void LayerNorm(const LayerNormArgs& args, Range rows) noexcept;
+void GeGluRows(const BinaryArgs& args, Range rows) noexcept;
+void GeluRows(const UnaryArgs& args, Range rows) noexcept;
+void SoftCapRows(const UnaryArgs& args, Range rows) noexcept;
 void Softmax(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
 // attention.cc
 template <KvElement kElement>

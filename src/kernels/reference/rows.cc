@@ -28,6 +28,11 @@ void SetError(uint32_t* error, uint32_t bit) noexcept {
 
 float SwiGlu(float gate, float up) noexcept { return gate / (1.0f + math::Exp(-gate)) * up; }
 
+float Gelu(float x) noexcept {
+  const float inner = std::fma(x * x * x, math::kGeluCubic, x);
+  return x / (1.0f + math::Exp(inner * math::kGeluRate));
+}
+
 float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) noexcept {
   float amax = 0;
   bool finite = true;
@@ -115,6 +120,26 @@ void RmsNorm(const RmsNormArgs& args, Range rows) noexcept {
   }
 }
 
+void LayerNorm(const LayerNormArgs& args, Range rows) noexcept {
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    const float* x = args.x + m * args.x_stride;
+    float* y = args.y + m * args.y_stride;
+    float sums[16] = {}, squares[16] = {};
+    for (int64_t i = 0; i < args.k; ++i) sums[i % 16] = sums[i % 16] + x[i];
+    const float mean = TreeSum(sums) / static_cast<float>(args.k);
+    for (int64_t i = 0; i < args.k; ++i) {
+      const float d = x[i] - mean;
+      squares[i % 16] = std::fma(d, d, squares[i % 16]);
+    }
+    const float variance = TreeSum(squares) / static_cast<float>(args.k);
+    const float scale = 1.0f / std::sqrt(variance + args.eps);
+    for (int64_t i = 0; i < args.k; ++i) {
+      const float value = (x[i] - mean) * scale * args.weight[i];
+      y[i] = args.bias != nullptr ? value + args.bias[i] : value;
+    }
+  }
+}
+
 void Rope(const RopeArgs& args, Range rows) noexcept {
   const int64_t half = args.dim / 2;
   for (int64_t m = rows.begin; m < rows.end; ++m) {
@@ -141,6 +166,30 @@ void Add(const BinaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float *a = args.a + m * args.a_stride, *b = args.b + m * args.b_stride;
     for (int64_t i = 0; i < args.k; ++i) args.y[m * args.y_stride + i] = a[i] + b[i];
+  }
+}
+
+void GeGluRows(const BinaryArgs& args, Range rows) noexcept {
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    const float *a = args.a + m * args.a_stride, *b = args.b + m * args.b_stride;
+    for (int64_t i = 0; i < args.k; ++i) args.y[m * args.y_stride + i] = Gelu(a[i]) * b[i];
+  }
+}
+
+void GeluRows(const UnaryArgs& args, Range rows) noexcept {
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    for (int64_t i = 0; i < args.k; ++i) {
+      args.y[m * args.y_stride + i] = Gelu(args.x[m * args.x_stride + i]);
+    }
+  }
+}
+
+void SoftCapRows(const UnaryArgs& args, Range rows) noexcept {
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    for (int64_t i = 0; i < args.k; ++i) {
+      const float e = math::Exp(args.x[m * args.x_stride + i] * (2.0f / args.cap)) + 1.0f;
+      args.y[m * args.y_stride + i] = args.cap - (args.cap + args.cap) / e;
+    }
   }
 }
 

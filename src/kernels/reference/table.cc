@@ -21,7 +21,11 @@ constexpr ServeKernels MakeTable() {
             SwiGluRows,
             Add,
             ComputeSoftmaxStats,
-            Softmax};
+            Softmax,
+            LayerNorm,
+            GeGluRows,
+            GeluRows,
+            SoftCapRows};
   FillAttention<KvElement::kBF16>(t);
   FillAttention<KvElement::kF32>(t);
   FillAttention<KvElement::kF16>(t);
