@@ -14,6 +14,7 @@
 #include "cli/signals.h"
 #include "cli/verbs.h"
 #include "kernels/isa.h"
+#include "model/model_file.h"
 
 namespace bakestone::cli {
 namespace {
@@ -78,7 +79,7 @@ Options Parse(const Arguments& arguments) {
               "How fast a model reads prompts, decodes and starts: medians, and their share of what the "
               "machine's memory and arithmetic allow.",
               "bakestone bench smollm2-135m-instruct --only prefill-512,decode-0,batch-8");
-  flags.Positional("MODEL", &model, "A GGUF file, or the name of one in the home folder");
+  flags.Positional("MODEL", &model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Add("--only", &only, "What to measure: prefill-TOKENS, decode-CONTEXT, batch-SEQUENCES, start-warm, start-cold, memory");
   flags.Add("--repetitions", &options.speed.repetitions, 0, 1000,
             "Of each figure; 0: up to 5 in about 4 seconds");
@@ -99,12 +100,14 @@ Options Parse(const Arguments& arguments) {
 // The model's file and its packed weights leave the page cache.
 void Cool(const Options& options) {
   const LoadOptions loading = Loading(options.no_pack_cache);
+  const ModelFile file = ModelFile::Open(options.model);
   if (loading.pack_cache) {
     const PackCache cache(*loading.pack_cache);
-    const std::filesystem::path packed = cache.PathOf(cache.SourceHash(options.model));
+    const std::filesystem::path packed = cache.PathOf(
+        file.ContentHash([&](const std::filesystem::path& path) { return cache.SourceHash(path); }));
     if (std::filesystem::exists(packed)) DropFromPageCache(packed);
   }
-  DropFromPageCache(options.model);
+  for (const std::filesystem::path& path : file.Files()) DropFromPageCache(path);
 }
 
 // Starts of this very program: to the first token of a one-word prompt. Before this process maps the model.

@@ -32,6 +32,7 @@ std::vector<std::string> StoredModels(const std::filesystem::path& folder) {
   std::error_code missing;
   for (const auto& entry : std::filesystem::directory_iterator(folder, missing)) {
     if (entry.path().extension() == ".gguf") names.push_back(entry.path().stem().string());
+    if (entry.is_directory(missing)) names.push_back(entry.path().filename().string());
   }
   std::sort(names.begin(), names.end());
   return names;
@@ -101,18 +102,17 @@ LoadOptions Loading(bool no_pack_cache) {
 
 std::filesystem::path ResolveModel(const std::string& argument) {
   if (std::filesystem::is_regular_file(argument)) return argument;
-  if (std::filesystem::is_directory(argument)) {
-    Throw(ErrorCode::kNotFound, "model '{}': expected a GGUF file, found a folder", argument);
-  }
+  if (std::filesystem::is_directory(argument)) return argument;  // Hugging Face's
   if (argument.find('/') != std::string::npos) {
-    Throw(ErrorCode::kNotFound, "model '{}': there is no such file", argument);
+    Throw(ErrorCode::kNotFound, "model '{}': there is no such file or folder", argument);
   }
   const std::filesystem::path folder = HomeFolder() / "models";
   const std::filesystem::path stored = folder / (argument + ".gguf");
   if (std::filesystem::is_regular_file(stored)) return stored;
+  if (std::filesystem::is_directory(folder / argument)) return folder / argument;
   const std::vector<std::string> names = StoredModels(folder);
   Throw(ErrorCode::kNotFound,
-        "model '{}': expected a GGUF file, or the name of one in {}; found neither ({})", argument,
+        "model '{}': expected a GGUF file, a Hugging Face folder, or the name of one in {}; found none ({})", argument,
         folder.string(),
         names.empty() ? "no model is there: tools/get_base_model.sh fetches a small one"
                       : fmt::format("there: {}", fmt::join(names, ", ")));

@@ -44,7 +44,7 @@ int Eval(const Arguments& arguments) {
   EvaluateOptions options;
   Flags flags("eval", "Measure a model: how well it predicts texts, and which questions it answers.",
               "bakestone eval smollm2-135m-instruct --text notes.txt --adapter adapter.gguf");
-  flags.Positional("MODEL", &model_name, "A GGUF file, or the name of one in the home folder");
+  flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Add("--adapter", &adapter_path, "A GGUF adapter or a PEFT folder");
   flags.Add("--text", &text_paths, "Score this text file");
   flags.Add("--text-tokens", &options.text_tokens, 2, int64_t{1} << 40,

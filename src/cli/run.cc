@@ -48,7 +48,7 @@ Options Parse(const Arguments& arguments) {
   Flags flags("run",
               fmt::format("Ask a model one thing, or chat with it (without a prompt). In a chat: {}", kChatHelp),
               "bakestone run smollm2-135m-instruct \"Why is the sky blue?\" --max-tokens 100");
-  flags.Positional("MODEL", &options.model, "A GGUF file, or the name of one in the home folder");
+  flags.Positional("MODEL", &options.model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("PROMPT", &options.prompt, "What to ask; without it a chat begins");
   flags.Add("--adapter", &options.adapter, "A GGUF adapter or a PEFT folder");
   flags.Add("--system", &options.system, "System prompt");

@@ -46,7 +46,7 @@ Options Parse(const Arguments& arguments) {
               "Serve models to clients of OpenAI's, Anthropic's and Ollama's APIs (docs/server.md). Its address "
               "goes to stdout once it listens. SIGTERM or Ctrl-C lets admitted answers finish.",
               "bakestone serve smollm2-135m-instruct --adapter handbook=out/adapter.gguf --port 8080");
-  flags.PositionalList("MODEL", &options.models, "GGUF files, or names of those in the home folder");
+  flags.PositionalList("MODEL", &options.models, "GGUF files, Hugging Face folders, or names of those in the home folder");
   flags.Add("--adapter", &options.adapters, "NAME=PATH: serve the first model with this adapter under NAME");
   flags.Add("--host", &options.host, "Address to listen on; beyond loopback only with --api-key-file or --allow-anyone");
   flags.Add("--port", &options.port, 0, 65535, "Port to listen on; 0: any free one");

@@ -1,6 +1,10 @@
 // bakestone show MODEL: architecture, types, licence, context, and the memory it will need.
 #include <cstdio>
+#include <functional>
 #include <map>
+#include <numeric>
+#include <optional>
+#include <utility>
 
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
@@ -9,7 +13,10 @@
 #include "cli/flags.h"
 #include "cli/verbs.h"
 #include "format/gguf.h"
+#include "format/hf_folder.h"
 #include "model/config.h"
+#include "model/families/families.h"
+#include "model/model_file.h"
 #include "model/sequence_state.h"
 #include "store/licence.h"
 
@@ -18,18 +25,30 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json Describe(const GgufFile& file) {
-  const ModelConfig config = ReadConfig(file);
+// The tokenizer's kind and pre-tokenizer as the format names them.
+std::pair<std::string, std::string> TokenizerNames(const ModelFile& file) {
+  if (file.gguf() != nullptr) {
+    return {std::string(file.gguf()->GetString("tokenizer.ggml.model", "")),
+            std::string(file.gguf()->GetString("tokenizer.ggml.pre", ""))};
+  }
+  const nlohmann::json* found = file.folder()->Field("tokenizer_config.json", "tokenizer_class");
+  return {found != nullptr && found->is_string() ? found->get<std::string>() : "tokenizer.json", ""};
+}
+
+Json Describe(const ModelFile& file) {
+  const ModelConfig config = file.Config();
   std::map<std::string, int64_t> types;
   int64_t parameters = 0;
-  for (const GgufTensor& tensor : file.tensors()) {
-    ++types[DTypeName(tensor.type)];
-    parameters += tensor.elements();
+  const TensorSource tensors = file.Tensors();
+  for (const StoredTensor& tensor : tensors.tensors()) {
+    ++types[std::string(tensor.type_name)];
+    parameters += std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
   }
-  std::optional<std::string_view> licence;
-  if (file.Has("general.license")) licence = file.GetString("general.license");
+  const std::optional<std::string> licence = file.Licence();
   const Licence parsed = ParseLicence(licence);
-  const auto weights = static_cast<int64_t>(file.bytes().size());
+  const int64_t weights = file.bytes();
+  const auto [tokenizer, pre_tokenizer] = TokenizerNames(file);
+  const std::string untrained = TrainingLacks(config);
   const auto kv_bytes = [&](KvType type) { return KvPageBytes(config, type) / kPageTokens; };
   const int64_t kv_token = kv_bytes(KvType::kBf16);
   return {{"file", file.name()},
@@ -47,12 +66,15 @@ Json Describe(const GgufFile& file) {
           {"context", config.context_length},
           {"rope_theta", config.rope.theta},
           {"tensor_types", types},
-          {"tokenizer", file.GetString("tokenizer.ggml.model", "")},
-          {"pre_tokenizer", file.GetString("tokenizer.ggml.pre", "")},
-          {"chat_template", file.Has("tokenizer.chat_template")},
+          {"tokenizer", tokenizer},
+          {"pre_tokenizer", pre_tokenizer},
+          {"chat_template", file.ChatTemplate().has_value()},
+          {"trainable", untrained.empty()},
+          {"training_lacks", untrained},
           {"licence", parsed.id},
           {"licence_kind", LicenceKindName(parsed.kind)},
-          {"gguf_version", file.version()},
+          {"format", file.gguf() != nullptr ? fmt::format("GGUF {}", file.gguf()->version()) : "Hugging Face"},
+          {"gguf_version", file.gguf() != nullptr ? Json(file.gguf()->version()) : Json()},
           {"file_bytes", weights},
           {"kv_bytes_per_token", kv_token},
           {"kv_bytes_per_token_by_type",
@@ -72,18 +94,22 @@ void Print(const Json& model) {
   const auto text = [&](const char* key) { return model[key].get<std::string>(); };
   const auto number = [&](const char* key) { return model[key].get<int64_t>(); };
   fmt::print("name           {}\n", text("name"));
-  fmt::print("file           {} ({:.1f} MB, GGUF {})\n", text("file"), gigabytes("file_bytes") * 1e3,
-             number("gguf_version"));
+  fmt::print("file           {} ({:.1f} MB, {})\n", text("file"), gigabytes("file_bytes") * 1e3,
+             text("format"));
   fmt::print("architecture   {}: {} layers, {} wide, feed-forward {}, {} heads of {} ({} for keys and "
              "values)\n", text("architecture"), number("layers"), number("hidden"),
              number("feed_forward"), number("heads"), number("head_dim"), number("kv_heads"));
   fmt::print("parameters     {:.1f} million{}\n", static_cast<double>(number("parameters")) * 1e-6,
              model["tied_embedding"].get<bool>() ? ", embedding tied to the head" : "");
   fmt::print("tensor types   {}\n", types);
-  fmt::print("tokenizer      {} ({}), {} tokens, {}\n", text("tokenizer"), text("pre_tokenizer"),
+  const std::string pre = text("pre_tokenizer");
+  fmt::print("tokenizer      {}{}, {} rows, {}\n", text("tokenizer"), pre.empty() ? "" : " (" + pre + ")",
              number("vocabulary"),
              model["chat_template"].get<bool>() ? "with a chat template" : "no chat template");
   fmt::print("context        {} tokens\n", number("context"));
+  if (!model["trainable"].get<bool>()) {
+    fmt::print("training       not supported: it lacks {}\n", text("training_lacks"));
+  }
   fmt::print("licence        {} ({})\n", text("licence"), text("licence_kind"));
   if (text("licence_kind") != "permissive" && text("licence_kind") != "public domain") {
     fmt::print("               warning: find out what it allows before you build on it\n");
@@ -96,18 +122,57 @@ void Print(const Json& model) {
              by_type["bf16"].get<int64_t>(), by_type["q8_0"].get<int64_t>());
 }
 
+Json DescribeFamilies() {
+  Json families = Json::array();
+  for (const Family& family : Families()) {
+    const std::string lacks = TrainingLacks(TypicalConfig(family));
+    Json types = Json::array();
+    for (const std::string_view type : family.hf_types) {
+      if (!type.empty()) types.push_back(type);
+    }
+    families.push_back({{"architecture", family.architecture},
+                        {"model_types", types},
+                        {"models", family.models},
+                        {"run", true},
+                        {"quantize", true},
+                        {"train", lacks.empty()},
+                        {"training_lacks", lacks}});
+  }
+  return families;
+}
+
+void PrintFamilies(bool json) {
+  const Json families = DescribeFamilies();
+  if (json) {
+    fmt::print("{}\n", families.dump(2));
+    return;
+  }
+  fmt::print("{:<12} {:<4} {:<6} {:<9} {}\n", "family", "run", "train", "quantize", "models");
+  for (const Json& family : families) {
+    const auto yes = [&](const char* what) { return family[what].get<bool>() ? "yes" : "no"; };
+    fmt::print("{:<12} {:<4} {:<6} {:<9} {}\n", family["architecture"].get<std::string>(), yes("run"),
+               yes("train"), yes("quantize"), family["models"].get<std::string>());
+  }
+  fmt::print("\nEach as GGUF and as a Hugging Face folder. What training lacks of a family: --json.\n");
+}
+
 }  // namespace
 
 int Show(const Arguments& arguments) {
-  std::string model_name;
-  bool json = false;
+  std::optional<std::string> model_name;
+  bool json = false, families = false;
   Flags flags("show", "What a model file is: architecture, types, licence, context, memory.",
               "bakestone show smollm2-135m-instruct");
-  flags.Positional("MODEL", &model_name, "A GGUF file, or the name of one in the home folder");
+  flags.OptionalPositional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Add("--json", &json, "Print one JSON object");
+  flags.Add("--families", &families, "List the families of models that are known, and what works with each");
   flags.Parse(arguments);
-  const GgufFile file = GgufFile::Open(ResolveModel(model_name));
-  const Json model = Describe(file);
+  if (families) {
+    PrintFamilies(json);
+    return 0;
+  }
+  if (!model_name) throw UsageError("show: expected MODEL, or --families");
+  const Json model = Describe(ModelFile::Open(ResolveModel(*model_name)));
   if (json) {
     fmt::print("{}\n", model.dump(2));
   } else {

@@ -11,7 +11,7 @@
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/verbs.h"
-#include "format/gguf.h"
+#include "model/model_file.h"
 #include "text/chat/template.h"
 
 namespace bakestone::cli {
@@ -20,11 +20,9 @@ namespace {
 std::string TemplateSource(const std::string& argument) {
   const std::filesystem::path path(argument);
   if (path.extension() == ".jinja") return ReadFile(path, 16 << 20);
-  const GgufFile file = GgufFile::Open(ResolveModel(argument));
-  if (!file.Has("tokenizer.chat_template")) {
-    Throw(ErrorCode::kUnsupported, "{}: has no chat template (tokenizer.chat_template)", argument);
-  }
-  return std::string(file.GetString("tokenizer.chat_template"));
+  const auto found = ModelFile::Open(ResolveModel(argument)).ChatTemplate();
+  if (!found) Throw(ErrorCode::kUnsupported, "{}: has no chat template", argument);
+  return found->text;
 }
 
 }  // namespace

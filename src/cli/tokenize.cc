@@ -11,8 +11,7 @@
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/verbs.h"
-#include "format/gguf.h"
-#include "format/gguf_tokenizer.h"
+#include "model/model_file.h"
 #include "text/tokenizer.h"
 
 namespace bakestone::cli {
@@ -60,7 +59,7 @@ int Tokenize(const Arguments& arguments) {
   bool jsonl = false, decode = false, json = false, no_special = false, parse_special = false;
   Flags flags("tokenize", "Text to token ids and back. Reads standard input where no text is given.",
               "bakestone tokenize smollm2-135m-instruct \"Hello, world\"");
-  flags.Positional("MODEL", &model_name, "A GGUF file, or the name of one in the home folder");
+  flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("TEXT", &text, "The text; with --decode a JSON array of ids");
   flags.Add("--jsonl", &jsonl,
             "Read lines of {\"text\", \"add_special\", \"parse_special\"}, write an array of ids a line");
@@ -70,8 +69,7 @@ int Tokenize(const Arguments& arguments) {
   flags.Add("--json", &json, "Print the ids as one JSON array");
   flags.Parse(arguments);
 
-  const GgufFile file = GgufFile::Open(ResolveModel(model_name));
-  const Tokenizer tokenizer(FromGguf(file));
+  const Tokenizer tokenizer(ModelFile::Open(ResolveModel(model_name)).Tokenizer());
   if (jsonl) return EncodeLines(tokenizer);
   const std::string input = text ? *text : ReadStdin();
   if (decode) {

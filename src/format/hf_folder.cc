@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <sstream>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -137,6 +138,23 @@ const Json* HfFolder::Field(std::string_view file, std::string_view field) const
 std::optional<std::string> HfFolder::Text(const char* file, int64_t max_bytes) const {
   if (!std::filesystem::exists(path_ / file)) return std::nullopt;
   return ReadFile(path_ / file, max_bytes);
+}
+
+std::optional<std::string> HfFolder::Licence() const {
+  const std::optional<std::string> card = Text("README.md", kMaxSmallFile);
+  if (!card || !card->starts_with("---")) return std::nullopt;
+  std::istringstream lines(*card);
+  std::string line;
+  std::getline(lines, line);
+  constexpr std::string_view kKey = "license:";
+  while (std::getline(lines, line) && !line.starts_with("---")) {
+    if (!line.starts_with(kKey)) continue;
+    const size_t begin = line.find_first_not_of(" \t\"'", kKey.size());
+    const size_t end = line.find_last_not_of(" \t\r\"'");
+    if (begin == std::string::npos || end < begin) return std::nullopt;
+    return line.substr(begin, end - begin + 1);
+  }
+  return std::nullopt;
 }
 
 const SafetensorsTensor* HfFolder::Find(std::string_view tensor_name) const {

@@ -50,6 +50,8 @@ class HfFolder {
   bool Mentions(std::string_view field) const;
   // A field of another of the folder's JSON files ("generation_config.json"); null where either is absent.
   const nlohmann::json* Field(std::string_view file, std::string_view field) const;
+  // "license" of the head of README.md, the model's card; nullopt where it names none.
+  std::optional<std::string> Licence() const;
   // The whole of a text file of the folder; nullopt where it is absent.
   std::optional<std::string> Text(const char* file, int64_t max_bytes = int64_t{256} << 20) const;
 

@@ -1,10 +1,88 @@
 #include "model/config.h"
 
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
+#include "base/quote.h"
 #include "format/gguf.h"
+#include "format/hf_folder.h"
+#include "format/q_k_permute.h"
 #include "model/families/families.h"
+#include "model/families/gguf_config.h"
+#include "model/families/hf_config.h"
 
 namespace bakestone {
+namespace {
+
+// What is known of and lacks something, by the name in either format.
+struct Unsupported {
+  std::string_view name, lacks;
+};
+constexpr Unsupported kUnsupported[] = {
+    {"mixtral", "a mixture of experts"},      {"qwen2moe", "a mixture of experts"},
+    {"qwen2_moe", "a mixture of experts"},    {"qwen3moe", "a mixture of experts"},
+    {"qwen3_moe", "a mixture of experts"},    {"granitemoe", "a mixture of experts"},
+    {"gpt-oss", "a mixture of experts"},      {"gpt_oss", "a mixture of experts"},
+    {"deepseek2", "latent attention (MLA)"},  {"deepseek_v2", "latent attention (MLA)"},
+    {"deepseek_v3", "latent attention (MLA)"}, {"qwen3next", "the gated delta rule"},
+    {"qwen3_next", "the gated delta rule"},   {"qwen35", "the gated delta rule"},
+    {"qwen3_5", "the gated delta rule"},      {"lfm2", "short convolutions"},
+    {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
+    {"rwkv7", "RWKV's mixer"},                {"gemma4", "heads of another size by layer"},
+    {"gemma4_text", "heads of another size by layer"}, {"gemma", "norms of Gemma 1"},
+    {"olmo3", "YaRN on some layers only"},    {"cohere", "parallel branches"},
+    {"command-r", "parallel branches"},       {"phi", "parallel branches"},
+    {"phi2", "parallel branches"},            {"falcon", "parallel branches"},
+    {"bert", "attention to later tokens"},    {"modernbert", "attention to later tokens"},
+    {"nomic-bert", "attention to later tokens"}, {"xlm-roberta", "attention to later tokens"},
+    {"gpt2", "learned positions"},            {"t5", "an encoder"},
+};
+
+// Edits from one name to the other.
+size_t Distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0]++;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t edited = std::min({row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j] ? 1 : 0)});
+      diagonal = row[j + 1];
+      row[j + 1] = edited;
+    }
+  }
+  return row[b.size()];
+}
+
+[[noreturn]] void ThrowUnknown(const std::string& file, const char* field, std::string_view found) {
+  std::string known;
+  std::string_view nearest;
+  const std::string_view name = found.substr(0, 64);
+  size_t least = name.size();
+  for (const Family& family : Families()) {
+    known += (known.empty() ? "" : ", ") + std::string(family.architecture);
+    const size_t distance = Distance(name, family.architecture);
+    if (distance < least) {
+      least = distance;
+      nearest = family.architecture;
+    }
+  }
+  const auto lacking = std::find_if(std::begin(kUnsupported), std::end(kUnsupported),
+                                    [&](const Unsupported& one) { return one.name == found; });
+  std::string why;
+  if (lacking != std::end(kUnsupported)) {
+    why = fmt::format("; that family needs {}, which is not supported", lacking->lacks);
+  }
+  if (!nearest.empty()) why += fmt::format("; the nearest known is {}", nearest);
+  Throw(ErrorCode::kUnsupported, "{}: {}: expected one of {}, found {}{}", file, field, known, Quote(found),
+        why);
+}
+
+}  // namespace
 
 LinearShape ShapeOf(const ModelConfig& config, Site site) {
   switch (site) {
@@ -25,20 +103,57 @@ LinearShape ShapeOf(const ModelConfig& config, Site site) {
   return {};
 }
 
+std::string TrainingLacks(const ModelConfig& config) {
+  const auto has_window = [&](int64_t window) { return window > 0 && window < config.context_length; };
+  const std::pair<bool, const char*> axes[] = {
+      {std::any_of(config.windows.begin(), config.windows.end(), has_window), "a sliding window"},
+      {config.attention_soft_cap > 0, "a soft cap of scores"},
+      {config.final_soft_cap > 0, "a soft cap of logits"},
+      {config.attention_scale > 0, "a scale of scores of its own"},
+      {!config.layer_ropes.empty(), "layers with a rope of their own or none"},
+      {config.norm_kind != NormKind::kRms, "layer norms"},
+      {config.norm_placement != NormPlacement::kPre, "norms after attention and MLP"},
+      {config.qk_norm != QkNorm::kNone, "norms of queries and keys"},
+      {config.mlp != MlpKind::kSwiGlu, "an MLP with GELU"},
+      {config.embedding_scale != 1 || config.residual_scale != 1 || config.logit_scale != 1,
+       "factors on embedding, branches or logits"},
+  };
+  std::string lacks;
+  for (const auto& [there, what] : axes) {
+    if (there) lacks += (lacks.empty() ? "" : ", ") + std::string(what);
+  }
+  return lacks;
+}
+
 ModelConfig ReadConfig(const GgufFile& file) {
   const std::string_view type = file.GetString("general.type", "model");
   if (type != "model") {
-    Throw(ErrorCode::kUnsupported, "{}: general.type: expected 'model', found '{}'{}", file.name(),
-          type, type == "adapter" ? "; give an adapter beside its base model" : "");
+    Throw(ErrorCode::kUnsupported, "{}: general.type: expected 'model', found {}{}", file.name(),
+          Quote(type), type == "adapter" ? "; give an adapter beside its base model" : "");
   }
   const std::string_view architecture = file.GetString("general.architecture");
-  std::string known;
   for (const Family& family : Families()) {
-    if (family.architecture == architecture) return family.read(file);
-    known += (known.empty() ? "" : ", ") + std::string(family.architecture);
+    if (family.architecture != architecture) continue;
+    ModelConfig config = ReadWith(GgufConfig(file), family);
+    config.name = file.GetString("general.name", "");
+    config.permuted_qk = GgufPermutesQueryKey(architecture);
+    return config;
   }
-  Throw(ErrorCode::kUnsupported, "{}: general.architecture: expected one of {}, found '{}'",
-        file.name(), known, architecture);
+  ThrowUnknown(file.name(), "general.architecture", architecture);
+}
+
+ModelConfig ReadConfig(const HfFolder& folder) {
+  const HfConfig in(folder);
+  const std::string type = in.Text({nullptr, "model_type"}).value_or("");
+  for (const Family& family : Families()) {
+    if (type.empty() || std::find(family.hf_types.begin(), family.hf_types.end(), type) == family.hf_types.end()) {
+      continue;
+    }
+    ModelConfig config = ReadWith(in, family);
+    config.name = folder.path().filename().string();
+    return config;
+  }
+  ThrowUnknown(in.file(), "model_type", type);
 }
 
 }  // namespace bakestone

@@ -1,5 +1,6 @@
 // Everything the decoder needs to know about an architecture, as data. A family (model/families/) is
-// one small file that fills it from GGUF metadata; the decoder never asks which family it runs.
+// one small file that says how it differs from a plain Llama; the decoder never asks which family it
+// runs. Each axis says which value is Llama's.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +12,42 @@
 namespace bakestone {
 
 class GgufFile;
+class HfFolder;
+struct TensorNames;
 
 struct RopeConfig {
   double theta = 10000;
-  int64_t dim = 0;                      // rotated channels of a head
+  int64_t dim = 0;                      // rotated channels of a head, the first of them
   double linear_scale = 1;              // positions are divided by this
   std::vector<float> frequency_factors; // [dim / 2] divisors of the inverse frequencies; empty: none
+  double magnitude = 1;                 // of cosines and sines: "attention factor"
+};
+
+enum class LayerRope : uint8_t {
+  kMain,   // ModelConfig::rope
+  kLocal,  // ModelConfig::local_rope
+  kNone,   // queries and keys are not rotated
+};
+
+enum class NormKind : uint8_t {
+  kRms,    // x / rms(x) * weight
+  kLayer,  // (x - mean) / deviation * weight + bias
+};
+
+// Where a layer's two branches (attention, MLP) have their norms.
+enum class NormPlacement : uint8_t {
+  kPre,       // x += f(norm(x))
+  kPost,      // x += norm(f(x))
+  kSandwich,  // x += norm(f(norm(x)))
+};
+
+// RMS norm of queries and keys before they are rotated.
+enum class QkNorm : uint8_t { kNone, kPerHead, kWhole };
+
+enum class MlpKind : uint8_t {
+  kSwiGlu,  // down(silu(gate) * up)
+  kGeGlu,   // down(gelu(gate) * up)
+  kGelu,    // down(gelu(up)): no gate
 };
 
 struct ModelConfig {
@@ -32,14 +63,37 @@ struct ModelConfig {
   int64_t context_length = 0;    // trained
   float norm_eps = 1e-5f;
   bool tied_embedding = false;
-  bool permuted_qk = false;      // the file's q and k rows are interleaved (format/q_k_permute.h)
-  RopeConfig rope;
-  std::vector<int64_t> windows;  // [num_layers]: tokens that a row of the layer sees, 0: all; empty: all
-  float attention_soft_cap = 0;  // c: scores become c * tanh(score / c); 0: as they are
+
+  // How the tensors lie in the file.
+  bool permuted_qk = false;      // q and k rows are interleaved (format/q_k_permute.h)
+  bool norms_less_one = false;   // norms are stored as weight - 1
+  const TensorNames* names = nullptr;  // null: GGUF's usual ones
+
+  // By layer; empty: the first value for all.
+  std::vector<int64_t> windows;       // tokens that a row of the layer sees, its own included; 0: all
+  std::vector<LayerRope> layer_ropes;
+
+  RopeConfig rope, local_rope;
+  NormKind norm_kind = NormKind::kRms;
+  NormPlacement norm_placement = NormPlacement::kPre;
+  QkNorm qk_norm = QkNorm::kNone;
+  MlpKind mlp = MlpKind::kSwiGlu;
+  float attention_scale = 0;      // of q . k; 0: 1 / sqrt(head_dim)
+  float attention_soft_cap = 0;   // c: scores become c * tanh(score / c); 0: as they are
+  float final_soft_cap = 0;       // the same of logits
+  float embedding_scale = 1;      // of the embedding's rows as they enter the first layer
+  float residual_scale = 1;       // of what a branch adds: x += scale * f(x)
+  float logit_scale = 1;          // of logits, before their cap
 
   int64_t window(int64_t layer) const {
     return windows.empty() ? 0 : windows[static_cast<size_t>(layer)];
   }
+  LayerRope layer_rope(int64_t layer) const {
+    return layer_ropes.empty() ? LayerRope::kMain : layer_ropes[static_cast<size_t>(layer)];
+  }
+  bool gated() const { return mlp != MlpKind::kGelu; }
+  bool has_pre_norms() const { return norm_placement != NormPlacement::kPost; }
+  bool has_post_norms() const { return norm_placement != NormPlacement::kPre; }
   int64_t q_dim() const { return num_heads * head_dim; }
   int64_t kv_dim() const { return num_kv_heads * head_dim; }
 };
@@ -50,8 +104,13 @@ struct LinearShape {
 };
 LinearShape ShapeOf(const ModelConfig& config, Site site);
 
+// What the training pass lacks for the model, in words ("norms after attention and MLP"); empty: nothing.
+std::string TrainingLacks(const ModelConfig& config);
+
 // Picks the family by general.architecture. Throws kUnsupported naming it and the known ones, kCorrupt
 // naming the field, expected and found.
 ModelConfig ReadConfig(const GgufFile& file);
+// The same by config.json's model_type.
+ModelConfig ReadConfig(const HfFolder& folder);
 
 }  // namespace bakestone

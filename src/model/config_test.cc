@@ -81,8 +81,8 @@ TEST(Config, ReadsRopeScaling) {
     writer.AddF32("llama.rope.scaling.factor", 4);
   };
   EXPECT_EQ(Read(header.Bytes()).rope.linear_scale, 4);
-  header.more = [](GgufWriter& writer) { writer.AddString("llama.rope.scaling.type", "yarn"); };
-  ExpectError(header, ErrorCode::kUnsupported, HasSubstr("yarn"));
+  header.more = [](GgufWriter& writer) { writer.AddString("llama.rope.scaling.type", "dynamic"); };
+  ExpectError(header, ErrorCode::kUnsupported, HasSubstr("dynamic"));
   const std::vector<float> factors = {1, 1, 1, 1, 2, 4, 8, 8};
   EXPECT_EQ(Read(testing::MakeTestModel({.rope_factors = factors})).rope.frequency_factors,
             factors);
@@ -115,6 +115,13 @@ TEST(Config, NamesTheFieldOfAHostileValue) {
   ExpectError({.theta = std::nanf("")}, ErrorCode::kCorrupt, HasSubstr("rope.freq_base"));
 }
 
+TEST(Config, NamesTheNearestFamilyAndWhatIsMissing) {
+  ExpectError({.architecture = "qwen3moe"}, ErrorCode::kUnsupported,
+              AllOf(HasSubstr("found 'qwen3moe'"), HasSubstr("a mixture of experts"),
+                    HasSubstr("the nearest known is qwen3")));
+  ExpectError({.architecture = "gemna2"}, ErrorCode::kUnsupported, HasSubstr("nearest known is gemma2"));
+}
+
 TEST(Config, RefusesMechanismsByName) {
   ExpectError({.architecture = "mamba"}, ErrorCode::kUnsupported,
               AllOf(HasSubstr("mamba"), HasSubstr("llama")));
@@ -124,7 +131,6 @@ TEST(Config, RefusesMechanismsByName) {
     ExpectError(header, ErrorCode::kUnsupported, AllOf(HasSubstr(key), HasSubstr(what)));
   };
   refused("llama.expert_count", 8, "experts");
-  refused("llama.rope.dimension_count", 8, "partial");
   refused("llama.attention.value_length", 8, "key length");
   Header adapter;
   adapter.more = [](GgufWriter& writer) { writer.AddString("general.type", "adapter"); };

@@ -19,7 +19,7 @@ struct RowSet {
   int64_t rows = 0;
   std::span<const AdapterRun> adapters;  // of these rows; none for the base
   std::span<const KvRun> runs;
-  const ops::RopeTable* rope = nullptr;
+  const RopeTables* rope = nullptr;
 };
 
 // One layer's pages of a run that has a state.
@@ -50,17 +50,17 @@ class Forms {
 // One call of Forward. T rows of the step, R output rows.
 class Pass {
  public:
-  Pass(const ModelConfig& config, const Weights& weights, const ops::RopeTable& rope, Exec& exec,
+  Pass(const ModelConfig& config, const Weights& weights, const RopeTables& rope, Exec& exec,
        const Step& step)
       : config_(config), weights_(weights), exec_(exec), step_(step), arena_(exec.scratch.arena) {
     CheckStep();
     exec.scratch.rope = rope;
-    exec.scratch.rope->Set(step.positions);
+    exec.scratch.rope.Set(step.positions);
     PlanPages();
     all_ = {.rows = static_cast<int64_t>(step.tokens.size()),
             .adapters = step.adapters,
             .runs = PlanRuns(),
-            .rope = &*exec.scratch.rope};
+            .rope = &exec.scratch.rope};
     out_ = all_;
     if (num_outputs() < all_.rows) PlanOutputs(rope);
   }
@@ -68,6 +68,7 @@ class Pass {
   void Run(MatrixView<float> hidden) {
     MatrixView<float> x = arena_.TakeMatrix<float>(all_.rows, config_.hidden_dim);
     ops::Embed(exec_.context, weights_.embedding.panel(), step_.tokens, x);
+    if (config_.embedding_scale != 1) ops::Scale(exec_.context, config_.embedding_scale, x);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       const bool last = layer + 1 == config_.num_layers;
       attention_.window = config_.window(layer);
@@ -76,7 +77,11 @@ class Pass {
       if (x.rows == 0) return;
       Mlp(layer, x, last ? out_ : all_);
     }
-    ops::RmsNorm(exec_.context, x, weights_.final_norm, config_.norm_eps, hidden);
+    if (config_.norm_kind == NormKind::kLayer) {
+      ops::LayerNorm(exec_.context, x, weights_.final_norm, weights_.final_norm_bias, config_.norm_eps, hidden);
+    } else {
+      ops::RmsNorm(exec_.context, x, weights_.final_norm, config_.norm_eps, hidden);
+    }
   }
 
  private:
@@ -123,6 +128,7 @@ class Pass {
         .kv_heads = config_.num_kv_heads,
         .head_dim = config_.head_dim,
         .element = exec_.precision == Precision::kExact ? KvElement::kF32 : KvElement::kBF16,
+        .scale = config_.attention_scale,
         .soft_cap = config_.attention_soft_cap};
     const SequenceState* first = nullptr;
     size_t num_without = 0;
@@ -185,7 +191,7 @@ class Pass {
   }
 
   // The output rows as a set of their own: rows that follow each other in a run stay one run.
-  void PlanOutputs(const ops::RopeTable& rope) {
+  void PlanOutputs(const RopeTables& rope) {
     const std::span<const int32_t> rows = step_.output_rows;
     KvRun* runs = arena_.Take<KvRun>(num_outputs());
     auto* adapters = arena_.Take<AdapterRun>(static_cast<int64_t>(step_.adapters.size()));
@@ -213,11 +219,11 @@ class Pass {
       if (part.end > part.begin) adapters[num_adapters++] = part;
     }
     exec_.scratch.out_rope = rope;
-    exec_.scratch.out_rope->Set({positions, rows.size()});
+    exec_.scratch.out_rope.Set({positions, rows.size()});
     out_ = {.rows = num_outputs(),
             .adapters = {adapters, num_adapters},
             .runs = {runs, num_runs},
-            .rope = &*exec_.scratch.out_rope};
+            .rope = &exec_.scratch.out_rope};
   }
 
   Forms FormsFor(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs) const {
@@ -258,19 +264,60 @@ class Pass {
     }
   }
 
-  void NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x,
-                      std::span<const float> norm, std::span<const SiteOutput> outputs,
-                      const char* what) {
-    ops::RmsNormQuantize(exec_.context, x, norm, config_.norm_eps, {},
-                         FormsFor(layer, set, outputs).span(), exec_.scratch.rows, what);
+  // A norm of what a branch takes; no scale where the family has none there.
+  struct Norm {
+    std::span<const float> scale, bias;
+  };
+
+  // x, normalized, as the input of products.
+  void QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms, const char* what) {
+    ops::QuantizedRows& rows = exec_.scratch.rows;
+    if (norm.scale.empty()) {
+      ops::Quantize(exec_.context, x, forms.span(), rows, what);
+    } else if (config_.norm_kind == NormKind::kLayer) {
+      ops::LayerNormQuantize(exec_.context, x, norm.scale, norm.bias, config_.norm_eps, forms.span(), rows, what);
+    } else {
+      ops::RmsNormQuantize(exec_.context, x, norm.scale, config_.norm_eps, {}, forms.span(), rows, what);
+    }
+  }
+
+  void NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x, const Norm& norm,
+                      std::span<const SiteOutput> outputs, const char* what) {
+    QuantizeNormed(x, norm, FormsFor(layer, set, outputs), what);
     Products(layer, set, outputs, Epilogue::kStore);
+  }
+
+  // The end of a branch: x += the product of what is in scratch.rows; where the family wants it, after a norm
+  // and times a factor.
+  void AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm,
+                 MatrixView<float> x) {
+    if (post_norm.empty() && config_.residual_scale == 1) {
+      const SiteOutput output = {site, x};
+      return Products(layer, set, {&output, 1}, Epilogue::kAdd);
+    }
+    Arena::Scope scope(arena_);
+    const SiteOutput output = {site, arena_.TakeMatrix<float>(x.rows, x.cols)};
+    Products(layer, set, {&output, 1}, Epilogue::kStore);
+    if (!post_norm.empty()) ops::RmsNorm(exec_.context, output.y, post_norm, config_.norm_eps, output.y);
+    if (config_.residual_scale != 1) ops::Scale(exec_.context, config_.residual_scale, output.y);
+    ops::Add(exec_.context, output.y, x);
+  }
+
+  // Queries or keys of the rows of a set, as attention takes them.
+  void NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm, MatrixView<float> x) {
+    if (!norm.empty()) ops::RmsNormGroups(exec_.context, norm, config_.norm_eps, x);
+    const LayerRope rope = config_.layer_rope(layer);
+    if (rope == LayerRope::kNone) return;
+    const auto& table = rope == LayerRope::kLocal ? set.rope->local : set.rope->main;
+    ops::Rope(exec_.context, *table, x, config_.head_dim);
   }
 
   // x [T, hidden] plus attention, in place; only_outputs: the output rows alone, as a new matrix
   // (of no rows where keys and values were all that was asked for).
   MatrixView<float> Attention(int64_t layer, MatrixView<float> x, bool only_outputs) {
     const RowSet& set = only_outputs ? out_ : all_;
-    const std::vector<float>& norm = Layer(layer).attention_norm;
+    const LayerWeights& weights = Layer(layer);
+    const Norm norm = {weights.attention_norm, weights.attention_norm_bias};
     MatrixView<float> y = only_outputs ? GatherOutputs(x) : x;
     Arena::Scope scope(arena_);
     const MatrixView<float> k = arena_.TakeMatrix<float>(all_.rows, config_.kv_dim());
@@ -279,46 +326,51 @@ class Pass {
     const std::array<SiteOutput, 3> outputs = {{{Site::kK, k}, {Site::kV, v}, {Site::kQ, q}}};
     const std::span<const SiteOutput> sites = outputs;
     NormedProducts(layer, all_, x, norm, only_outputs ? sites.first(2) : sites, "attention input");
-    ops::Rope(exec_.context, *all_.rope, k, config_.head_dim);
+    NormAndRotate(layer, all_, weights.k_norm, k);
     ops::WriteKv(exec_.context, attention_, all_.runs, k, v);
     if (set.rows == 0) return y;
     if (only_outputs) NormedProducts(layer, set, y, norm, sites.last(1), "attention input");
-    ops::Rope(exec_.context, *set.rope, q, config_.head_dim);
+    NormAndRotate(layer, set, weights.q_norm, q);
     const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
     ops::Attention(exec_.context, attention_, set.runs, q, mixed);
     const SiteOutput o = {Site::kO, y};
     ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,
                   "attention output");
-    Products(layer, set, {&o, 1}, Epilogue::kAdd);
+    AddBranch(layer, set, Site::kO, weights.attention_post_norm, y);
     return y;
   }
 
-  // x += down(SwiGLU(gate, up)), the rows of `set`.
+  // x += down(activation(gate, up)), the rows of `set`.
   void Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
     Arena::Scope scope(arena_);
     const LayerWeights& weights = Layer(layer);
+    const Norm norm = {weights.mlp_norm, weights.mlp_norm_bias};
     const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_dim);
     const SiteOutput down = {Site::kDown, x};
     const Forms down_forms = FormsFor(layer, set, {&down, 1});
-    const bool fused = weights.gate.panel().type == weights.up.panel().type &&
+    const bool fused = config_.mlp == MlpKind::kSwiGlu &&
+                        weights.gate.panel().type == weights.up.panel().type &&
                        !weights.gate.bias() && !weights.up.bias() &&
                        !Adapted(layer, set, Site::kGate) && !Adapted(layer, set, Site::kUp);
     if (fused) {
       Forms forms;
       forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
-      ops::RmsNormQuantize(exec_.context, x, weights.mlp_norm, config_.norm_eps, {}, forms.span(),
-                           exec_.scratch.rows, "MLP input");
+      QuantizeNormed(x, norm, forms, "MLP input");
       ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, weights.gate.panel(), weights.up.panel(),
                         gate, exec_.precision);
       ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
-    } else {
+    } else if (config_.gated()) {
       const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_dim);
       const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
-      NormedProducts(layer, set, x, weights.mlp_norm, outputs, "MLP input");
-      ops::SwiGluQuantize(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows,
-                          "MLP activation");
+      NormedProducts(layer, set, x, norm, outputs, "MLP input");
+      const auto activate = config_.mlp == MlpKind::kGeGlu ? ops::GeluQuantize : ops::SwiGluQuantize;
+      activate(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows, "MLP activation");
+    } else {
+      const SiteOutput up = {Site::kUp, gate};
+      NormedProducts(layer, set, x, norm, {&up, 1}, "MLP input");
+      ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows, "MLP activation");
     }
-    Products(layer, set, {&down, 1}, Epilogue::kAdd);
+    AddBranch(layer, set, Site::kDown, weights.mlp_post_norm, x);
   }
 
   MatrixView<float> GatherOutputs(MatrixView<const float> x) {
@@ -340,15 +392,25 @@ class Pass {
   RowSet all_, out_;
 };
 
+ops::RopeParameters TableOf(const RopeConfig& rope) {
+  return {.theta = rope.theta,
+          .dim = rope.dim,
+          .linear_scale = rope.linear_scale,
+          .frequency_factors = rope.frequency_factors,
+          .magnitude = rope.magnitude};
+}
+
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, const Weights& weights)
     : config_(config),
       weights_(weights),
-      rope_({.theta = config.rope.theta,
-             .dim = config.rope.dim,
-             .linear_scale = config.rope.linear_scale,
-             .frequency_factors = config.rope.frequency_factors}) {}
+      rope_{.main = ops::RopeTable(TableOf(config.rope)), .local = std::nullopt} {
+  const auto& ropes = config.layer_ropes;
+  if (std::find(ropes.begin(), ropes.end(), LayerRope::kLocal) != ropes.end()) {
+    rope_.local.emplace(TableOf(config.local_rope));
+  }
+}
 
 void Decoder::Forward(Exec& exec, const Step& step, MatrixView<float> hidden) const {
   BAKESTONE_CHECK(hidden.rows == static_cast<int64_t>(step.output_rows.size()));
@@ -366,6 +428,8 @@ void Decoder::Logits(Exec& exec, MatrixView<const float> hidden, MatrixView<floa
   ops::Quantize(exec.context, hidden, {&form, 1}, exec.scratch.rows, "head input");
   const ops::Product product = {.panel = head.panel(), .bias = head.bias(), .y = logits};
   ops::MatMul(exec.context, exec.scratch.rows, {&product, 1}, exec.precision);
+  if (config_.logit_scale != 1) ops::Scale(exec.context, config_.logit_scale, logits);
+  if (config_.final_soft_cap > 0) ops::SoftCap(exec.context, config_.final_soft_cap, logits);
 }
 
 }  // namespace bakestone

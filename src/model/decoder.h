@@ -62,7 +62,7 @@ class Decoder {
  private:
   const ModelConfig& config_;
   const Weights& weights_;
-  ops::RopeTable rope_;  // never Set: copied into each step's scratch
+  RopeTables rope_;  // never Set: copied into each step's scratch
 };
 
 }  // namespace bakestone

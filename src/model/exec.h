@@ -5,6 +5,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -17,11 +18,20 @@
 
 namespace bakestone {
 
+// A step's angles: of layers with the main rope, and of those with the local one where there are any.
+struct RopeTables {
+  std::optional<ops::RopeTable> main, local;
+  void Set(std::span<const int32_t> positions) {
+    main->Set(positions);
+    if (local) local->Set(positions);
+  }
+};
+
 // The decoder's own; nobody else reads it.
 struct DecoderScratch {
   Arena arena;
   ops::QuantizedRows rows;                     // input of a matrix product
-  std::optional<ops::RopeTable> rope, out_rope;  // of all rows, of the output rows
+  RopeTables rope, out_rope;                   // of all rows, of the output rows
   std::vector<ops::TemporaryPages> run_pages;  // of the runs without a state
 };
 

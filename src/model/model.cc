@@ -3,39 +3,39 @@
 #include <future>
 
 #include "base/error.h"
-#include "format/gguf.h"
-#include "format/gguf_tokenizer.h"
+#include "model/model_file.h"
 
 namespace bakestone {
-
 std::shared_ptr<const Model> Model::Load(const std::filesystem::path& path,
                                          const KernelTable& kernels, ThreadPool& pool,
                                          const LoadOptions& options) {
-  const GgufFile file = GgufFile::Open(path);
-  const ModelConfig config = ReadConfig(file);
+  const ModelFile file = ModelFile::Open(path);
+  const ModelConfig config = file.Config();
+  const TensorSource tensors = file.Tensors();
   // Beside this thread: the hash, and the tokenizer, which takes longer than mapping packed weights.
   const std::optional<PackCache> cache =
       options.pack_cache ? std::optional<PackCache>(*options.pack_cache) : std::nullopt;
   std::future<Hash> hash = std::async(std::launch::async, [&] {
-    return cache ? cache->SourceHash(path) : HashOfFile(path);
+    return file.ContentHash(
+        [&](const std::filesystem::path& one) { return cache ? cache->SourceHash(one) : HashOfFile(one); });
   });
   std::future<std::shared_ptr<Model>> described =
-      std::async(std::launch::async, [&] { return std::make_shared<Model>(FromGguf(file)); });
+      std::async(std::launch::async, [&] { return std::make_shared<Model>(file.Tokenizer()); });
   std::shared_ptr<const PackedFile> packed;
   std::optional<Hash> source;
   if (cache) {
     source = hash.get();
-    packed = cache->OpenOrMake(*source, static_cast<int64_t>(file.bytes().size()),
-                               [&](PackedFileWriter& writer) { Weights::Pack(file, config, pool, writer); });
+    packed = cache->OpenOrMake(*source, file.bytes(), [&](PackedFileWriter& writer) {
+      Weights::Pack(tensors, config, pool, writer);
+    });
   }
-  std::unique_ptr<const Weights> weights = Weights::Load(file, config, kernels, pool, std::move(packed));
+  std::unique_ptr<const Weights> weights = Weights::Load(tensors, config, kernels, pool, std::move(packed));
   const std::shared_ptr<Model> model = described.get();
   model->path = path;
   model->config = config;
-  if (file.Has("general.license")) model->licence = file.GetString("general.license");
-  if (file.Has("tokenizer.chat_template")) {
-    model->chat_template = chat::ChatTemplate::Parse(file.GetString("tokenizer.chat_template"),
-                                                     file.name() + ": tokenizer.chat_template");
+  model->licence = file.Licence();
+  if (const auto found = file.ChatTemplate()) {
+    model->chat_template = chat::ChatTemplate::Parse(found->text, found->where);
   }
   model->weights = std::move(weights);
   model->decoder = std::make_unique<const Decoder>(model->config, *model->weights);

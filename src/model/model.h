@@ -1,4 +1,4 @@
-// A loaded model: everything that belongs to one GGUF file. Immutable, shared by engine, eval, training.
+// A loaded model: everything that belongs to one GGUF file or Hugging Face folder. Immutable, shared by engine, eval, training.
 #pragma once
 
 #include <filesystem>
@@ -25,9 +25,9 @@ struct Model {
   explicit Model(TokenizerSpec spec) : tokenizer(std::move(spec)) {}
 
   std::filesystem::path path;
-  Hash file_hash{};                  // SHA-256 of the GGUF
+  Hash file_hash{};                  // SHA-256 of the GGUF, or of the names and hashes of several files
   ModelConfig config;
-  std::optional<std::string> licence;  // general.license as the file says it; absent: unknown
+  std::optional<std::string> licence;  // as the model's file says it; absent: unknown
   Tokenizer tokenizer;
   std::optional<chat::ChatTemplate> chat_template;  // absent: the file has none
   std::unique_ptr<const Weights> weights;

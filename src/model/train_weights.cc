@@ -129,11 +129,10 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
       kernels_(kernels),
       pool_(pool),
       row_scratch_(static_cast<size_t>(pool.num_threads())) {
-  if (!config.windows.empty() || config.attention_soft_cap > 0) {
+  if (const std::string lacks = TrainingLacks(config); !lacks.empty()) {
     Throw(ErrorCode::kUnsupported,
-          "training: expected attention to all earlier tokens, found {}; this model can be served "
-          "but not trained",
-          config.windows.empty() ? "a soft cap" : "a sliding window");
+          "training: expected a plain Llama or Qwen2, found {}; this model can be served but not trained",
+          lacks);
   }
   CheckDimension("hidden_dim", config.hidden_dim);
   CheckDimension("ffn_dim", config.ffn_dim);

@@ -1,16 +1,15 @@
 #include "model/weights.h"
 
-#include <fmt/format.h>
-
-#include <array>
+#include <optional>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
 
 #include "base/error.h"
-#include "format/gguf.h"
+#include "base/quote.h"
 #include "format/q_k_permute.h"
 #include "kernels/pack.h"
+#include "model/families/tensor_names.h"
 #include "model/packed_file.h"
 #include "ops/linear.h"
 #include "tensor/dequantize.h"
@@ -18,20 +17,16 @@
 namespace bakestone {
 namespace {
 
-constexpr std::array<const char*, kNumSites> kGgufNames = {
-    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
-
-std::string ShapeText(const GgufTensor& tensor) {
-  std::string text;
-  for (int i = 0; i < tensor.num_dims; ++i) {
-    text += fmt::format("{}{}", i == 0 ? "" : " x ", tensor.ne[static_cast<size_t>(i)]);
-  }
-  return text.empty() ? "a scalar" : text;
-}
-
 bool IsPlain(DType type) {
   return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
 }
+
+// Rows of a matrix: the whole, or what one site has of several that lie together.
+struct RowsOf {
+  std::string tensor;  // without ".weight"
+  std::string key;     // of the packed panel
+  int64_t first = 0, all = 0;
+};
 
 }  // namespace
 
@@ -39,79 +34,111 @@ bool IsPlain(DType type) {
 class WeightsLoader {
  public:
   // At most one of: packed, to take panels from; writer, to put them into (the weights made are then empty).
-  WeightsLoader(const GgufFile& file, const ModelConfig& config, ThreadPool& pool,
+  WeightsLoader(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
                 std::shared_ptr<const PackedFile> packed, PackedFileWriter* writer)
-      : file_(file), config_(config), pool_(pool), packed_(std::move(packed)), writer_(writer) {
+      : source_(source), config_(config), names_(config.names != nullptr ? *config.names : kGgufNames),
+        pool_(pool), packed_(std::move(packed)), writer_(writer) {
     if (writer_ != nullptr || (packed_ != nullptr && packed_->on_huge_pages())) return;
     int64_t bytes = 0;
-    for (const GgufTensor& tensor : file.tensors()) bytes += static_cast<int64_t>(tensor.data.size());
+    for (const StoredTensor& tensor : source.tensors()) bytes += static_cast<int64_t>(tensor.data.size());
     const Arena::Scope reserve(weights_->panels_);
     weights_->panels_.Take<uint8_t>(bytes + bytes / 32);  // panels are at most 3 % larger
   }
 
-  Weight Matrix(const std::string& name, LinearShape shape, bool permuted) {
-    const GgufTensor& tensor = Take(name + ".weight");
-    if (tensor.num_dims != 2 || tensor.cols() != shape.k || tensor.rows() != shape.n) {
-      Throw(ErrorCode::kCorrupt, "{}: tensor '{}': expected shape {} x {}, found {}", file_.name(),
-            tensor.name, shape.k, shape.n, ShapeText(tensor));
+  Weight Matrix(const RowsOf& rows, LinearShape shape, bool permuted) {
+    const StoredTensor& tensor = Take(rows.tensor + ".weight");
+    if (tensor.shape.size() != 2 || tensor.cols() != shape.k || tensor.rows() != rows.all) {
+      const bool swap = tensor.fastest_first;
+      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected shape {} x {}, found {}", source_.name(),
+            Quote(tensor.name), swap ? shape.k : rows.all, swap ? rows.all : shape.k, tensor.ShapeText());
     }
-    const auto type = PanelTypeOf(tensor.type);
+    const auto type = tensor.has_type ? PanelTypeOf(tensor.type) : std::nullopt;
     if (!type) {
-      Throw(ErrorCode::kUnsupported, "{}: tensor '{}': expected a type of weights, found {}",
-            file_.name(), tensor.name, DTypeName(tensor.type));
+      Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected a type of weights, found {}",
+            source_.name(), Quote(tensor.name), tensor.type_name);
     }
     const std::vector<int32_t> row_map = permuted ? FileRows(shape.n) : std::vector<int32_t>();
     Weight weight;
     weight.disk_type_ = tensor.type;
-    weight.bias_ = Bias(name + ".bias", shape.n, row_map);
-    FillPanel(weight, tensor, {tensor.name, *type, shape.n, shape.k, row_map});
+    weight.bias_ = Bias(rows, shape.n, row_map);
+    const auto row_bytes = static_cast<size_t>(RowBytes(tensor.type, shape.k));
+    const auto data = tensor.data.subspan(static_cast<size_t>(rows.first) * row_bytes,
+                                          static_cast<size_t>(shape.n) * row_bytes);
+    FillPanel(weight, data, {rows.key, *type, shape.n, shape.k, row_map});
     return weight;
   }
 
   std::vector<float> Vector(const std::string& name, int64_t n) {
-    const GgufTensor& tensor = Take(name);
-    if (tensor.num_dims != 1 || tensor.cols() != n) {
-      Throw(ErrorCode::kCorrupt, "{}: tensor '{}': expected shape {}, found {}", file_.name(),
-            tensor.name, n, ShapeText(tensor));
+    const StoredTensor& tensor = Take(name);
+    if (tensor.shape.size() != 1 || tensor.cols() != n) {
+      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected shape {}, found {}", source_.name(),
+            Quote(tensor.name), n, tensor.ShapeText());
     }
-    if (!IsPlain(tensor.type)) {
-      Throw(ErrorCode::kUnsupported, "{}: tensor '{}': expected F32, F16 or BF16, found {}",
-            file_.name(), tensor.name, DTypeName(tensor.type));
+    if (!tensor.has_type || !IsPlain(tensor.type)) {
+      Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected F32, F16 or BF16, found {}",
+            source_.name(), Quote(tensor.name), tensor.type_name);
     }
     std::vector<float> values(static_cast<size_t>(n));
     DequantizeRow(tensor.type, tensor.data.data(), values.data(), n);
     return values;
   }
 
+  // The effective scale of a norm.
+  std::vector<float> Norm(const std::string& name, int64_t n) {
+    std::vector<float> scale = Vector(name + ".weight", n);
+    if (config_.norms_less_one) {
+      for (float& value : scale) value += 1;
+    }
+    return scale;
+  }
+
+  std::vector<float> NormBias(const std::string& name) {
+    if (config_.norm_kind != NormKind::kLayer || source_.Find(name + ".bias") == nullptr) return {};
+    return Vector(name + ".bias", config_.hidden_dim);
+  }
+
   LayerWeights Layer(int64_t layer) {
-    const std::string prefix = fmt::format("blk.{}.", layer);
-    const auto matrix = [&](Site site) {
-      const bool permuted = config_.permuted_qk && (site == Site::kQ || site == Site::kK);
-      return Matrix(prefix + kGgufNames[static_cast<size_t>(site)], ShapeOf(config_, site),
-                    permuted);
-    };
+    const auto named = [&](const char* tensor) { return names_.Layer(layer, tensor); };
+    const int64_t hidden = config_.hidden_dim;
     LayerWeights weights;
-    weights.attention_norm = Vector(prefix + "attn_norm.weight", config_.hidden_dim);
-    weights.mlp_norm = Vector(prefix + "ffn_norm.weight", config_.hidden_dim);
-    weights.q = matrix(Site::kQ);
-    weights.k = matrix(Site::kK);
-    weights.v = matrix(Site::kV);
-    weights.o = matrix(Site::kO);
-    weights.gate = matrix(Site::kGate);
-    weights.up = matrix(Site::kUp);
-    weights.down = matrix(Site::kDown);
+    if (config_.has_pre_norms()) {
+      weights.attention_norm = Norm(named(names_.attention_norm), hidden);
+      weights.attention_norm_bias = NormBias(named(names_.attention_norm));
+      weights.mlp_norm = Norm(named(names_.mlp_norm), hidden);
+      weights.mlp_norm_bias = NormBias(named(names_.mlp_norm));
+    }
+    if (config_.has_post_norms()) {
+      weights.attention_post_norm = Norm(named(names_.attention_post_norm), hidden);
+      weights.mlp_post_norm = Norm(named(names_.mlp_post_norm), hidden);
+    }
+    if (config_.qk_norm != QkNorm::kNone) {
+      const bool whole = config_.qk_norm == QkNorm::kWhole;
+      weights.q_norm = Norm(named(names_.q_norm), whole ? config_.q_dim() : config_.head_dim);
+      weights.k_norm = Norm(named(names_.k_norm), whole ? config_.kv_dim() : config_.head_dim);
+    }
+    const std::pair<Site, Weight*> sites[] = {
+        {Site::kQ, &weights.q},       {Site::kK, &weights.k},   {Site::kV, &weights.v},
+        {Site::kO, &weights.o},       {Site::kGate, &weights.gate},
+        {Site::kUp, &weights.up},     {Site::kDown, &weights.down}};
+    for (const auto& [site, weight] : sites) {
+      if (site == Site::kGate && !config_.gated()) continue;
+      const bool permuted = config_.permuted_qk && (site == Site::kQ || site == Site::kK);
+      *weight = Matrix(RowsAt(layer, site), ShapeOf(config_, site), permuted);
+    }
     return weights;
   }
 
   std::unique_ptr<Weights> All() {
     const LinearShape table = {.n = config_.vocab_size, .k = config_.hidden_dim};
-    weights_->embedding = Matrix("token_embd", table, false);
+    const auto whole = [&](const char* name) { return RowsOf{name, std::string(name) + ".weight", 0, table.n}; };
+    weights_->embedding = Matrix(whole(names_.embedding), table, false);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       weights_->layers.push_back(Layer(layer));
     }
-    weights_->final_norm = Vector("output_norm.weight", config_.hidden_dim);
+    weights_->final_norm = Norm(names_.final_norm, config_.hidden_dim);
+    weights_->final_norm_bias = NormBias(names_.final_norm);
     if (!config_.tied_embedding) {
-      weights_->untied_head = std::make_unique<Weight>(Matrix("output", table, false));
+      weights_->untied_head = std::make_unique<Weight>(Matrix(whole(names_.head), table, false));
     }
     CheckAllTaken();
     if (packed_ != nullptr && packed_->on_huge_pages()) weights_->packed_ = packed_;
@@ -119,22 +146,37 @@ class WeightsLoader {
   }
 
  private:
+  // Where the rows of a site lie.
+  RowsOf RowsAt(int64_t layer, Site site) const {
+    const char* own = names_.sites[static_cast<size_t>(site)];
+    const std::string key = names_.Layer(layer, own) + ".weight";
+    const int64_t q = config_.q_dim(), kv = config_.kv_dim(), ffn = config_.ffn_dim;
+    if (site <= Site::kV && names_.q_k_v != nullptr) {
+      const int64_t first = site == Site::kQ ? 0 : site == Site::kK ? q : q + kv;
+      return {names_.Layer(layer, names_.q_k_v), key + "#", first, q + 2 * kv};
+    }
+    if ((site == Site::kGate || site == Site::kUp) && names_.gate_up != nullptr) {
+      return {names_.Layer(layer, names_.gate_up), key + "#", site == Site::kGate ? 0 : ffn, 2 * ffn};
+    }
+    return {names_.Layer(layer, own), key, 0, ShapeOf(config_, site).n};
+  }
+
   // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
   void CheckAllTaken() {
-    if (file_.FindTensor("rope_freqs.weight") != nullptr) taken_.insert("rope_freqs.weight");
-    for (const GgufTensor& tensor : file_.tensors()) {
-      if (taken_.contains(tensor.name)) continue;
+    if (config_.tied_embedding) taken_.insert("lm_head.weight");  // says the embedding again
+    for (const StoredTensor& tensor : source_.tensors()) {
+      if (taken_.contains(tensor.name) || source_.MayIgnore(tensor)) continue;
       Throw(
           ErrorCode::kUnsupported,
-          "{}: tensor '{}': expected only tensors of a plain {} model of {} layers, found one that "
+          "{}: tensor {}: expected only tensors of a plain {} model of {} layers, found one that "
           "would be ignored",
-          file_.name(), tensor.name, config_.architecture, config_.num_layers);
+          source_.name(), Quote(tensor.name), config_.architecture, config_.num_layers);
     }
   }
 
   // From the packed file where it lies, or copied out of it where only small pages would map it (they
   // halve the bandwidth); else packed.
-  void FillPanel(Weight& weight, const GgufTensor& tensor, const PackedKey& key) {
+  void FillPanel(Weight& weight, std::span<const uint8_t> data, const PackedKey& key) {
     weight.panel_ = {packed_ != nullptr ? packed_->Find(key) : nullptr, key.n, key.k, key.type};
     if (weight.panel_.data != nullptr && packed_->on_huge_pages()) return;
     const int64_t bytes = PanelBytes(key.type, key.n, key.k);
@@ -146,27 +188,28 @@ class WeightsLoader {
       return;
     }
     weight.panel_ = ops::Pack(pool_, {.type = key.type,
-                                      .rows = tensor.data.data(),
+                                      .rows = data.data(),
                                       .n = key.n,
                                       .k = key.k,
                                       .row_map = key.row_map.empty() ? nullptr : key.row_map.data(),
                                       .panel = panel});
-    file_.Forget(tensor.data);
+    source_.Forget(data);
     if (writer_ != nullptr) writer_->Add(key, panel);
   }
 
-  const GgufTensor& Take(const std::string& name) {
-    const GgufTensor& tensor = file_.Tensor(name);
+  const StoredTensor& Take(const std::string& name) {
+    const StoredTensor& tensor = source_.Tensor(name);
     taken_.insert(tensor.name);
     return tensor;
   }
 
-  std::vector<float> Bias(const std::string& name, int64_t n, const std::vector<int32_t>& row_map) {
-    if (file_.FindTensor(name) == nullptr) return {};
-    std::vector<float> in_file = Vector(name, n);
-    if (row_map.empty()) return in_file;
-    std::vector<float> bias(in_file.size());
-    for (size_t i = 0; i < bias.size(); ++i) bias[i] = in_file[static_cast<size_t>(row_map[i])];
+  std::vector<float> Bias(const RowsOf& rows, int64_t n, const std::vector<int32_t>& row_map) {
+    if (source_.Find(rows.tensor + ".bias") == nullptr) return {};
+    const std::vector<float> in_file = Vector(rows.tensor + ".bias", rows.all);
+    std::vector<float> bias(static_cast<size_t>(n));
+    for (size_t i = 0; i < bias.size(); ++i) {
+      bias[i] = in_file[static_cast<size_t>(rows.first) + (row_map.empty() ? i : static_cast<size_t>(row_map[i]))];
+    }
     return bias;
   }
 
@@ -179,8 +222,9 @@ class WeightsLoader {
     return rows;
   }
 
-  const GgufFile& file_;
+  const TensorSource& source_;
   const ModelConfig& config_;
+  const TensorNames& names_;
   ThreadPool& pool_;
   const std::shared_ptr<const PackedFile> packed_;
   PackedFileWriter* writer_;
@@ -213,15 +257,15 @@ const Weight& LayerWeights::at(Site site) const {
   return down;
 }
 
-std::unique_ptr<Weights> Weights::Load(const GgufFile& file, const ModelConfig& config,
+std::unique_ptr<Weights> Weights::Load(const TensorSource& source, const ModelConfig& config,
                                        const KernelTable&, ThreadPool& pool,
                                        std::shared_ptr<const PackedFile> packed) {
-  return WeightsLoader(file, config, pool, std::move(packed), nullptr).All();
+  return WeightsLoader(source, config, pool, std::move(packed), nullptr).All();
 }
 
-void Weights::Pack(const GgufFile& file, const ModelConfig& config, ThreadPool& pool,
+void Weights::Pack(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
                    PackedFileWriter& writer) {
-  WeightsLoader(file, config, pool, nullptr, &writer).All();
+  WeightsLoader(source, config, pool, nullptr, &writer).All();
 }
 
 int64_t Weights::bytes() const noexcept {

@@ -1,5 +1,5 @@
 // The weights of one model in the form their users need: panels for the kernels, packed once at load
-// from the mapped GGUF (the file's pages are let go as they are packed, so there are never two copies) or
+// from the mapped GGUF file or Hugging Face folder (the file's pages are let go as they are packed, so there are never two copies) or
 // mapped from a file of panels packed before (model/packed_file.h),
 // norms as f32 effective scale. Canonical order is Hugging Face's: the rows of q and k of
 // llama-architecture files are un-permuted here. Every tensor of the file must be one that the decoder
@@ -15,13 +15,13 @@
 #include "kernels/kernel_table.h"
 #include "model/config.h"
 #include "model/linear_id.h"
+#include "model/tensor_source.h"
 #include "tensor/arena.h"
 #include "tensor/dtype.h"
 #include "tensor/matrix_view.h"
 
 namespace bakestone {
 
-class GgufFile;
 class PackedFile;
 class PackedFileWriter;
 
@@ -36,6 +36,7 @@ class Weight {
   // f32 rows [begin, end) -> out [end - begin, k]: embedding look-up, merge, judging.
   void DequantizeRows(const KernelTable& kernels, Range rows, MatrixView<float> out) const noexcept;
   int64_t bytes() const noexcept { return PanelBytes(panel_.type, panel_.n, panel_.k); }
+  void ClearBias() { bias_.clear(); }  // for judging what it is worth
 
  private:
   friend class WeightsLoader;
@@ -44,8 +45,12 @@ class Weight {
   std::vector<float> bias_;
 };
 
+// What the config does not have is empty.
 struct LayerWeights {
-  std::vector<float> attention_norm, mlp_norm;  // [hidden_dim]
+  std::vector<float> attention_norm, mlp_norm;            // [hidden_dim], of what the branches take
+  std::vector<float> attention_norm_bias, mlp_norm_bias;  // [hidden_dim], of layer norms
+  std::vector<float> attention_post_norm, mlp_post_norm;  // [hidden_dim], of what the branches give
+  std::vector<float> q_norm, k_norm;                      // [head_dim], or [q_dim] and [kv_dim]
   Weight q, k, v, o, gate, up, down;
   const Weight& at(Site site) const;
 };
@@ -55,16 +60,17 @@ class Weights {
   // Throws kCorrupt or kUnsupported naming the file, the tensor, expected and found shape or type.
   // kernels: whose panels to make (every table of a CPU reads the same). packed: panels made before, null
   // for none; a matrix that it lacks is packed.
-  static std::unique_ptr<Weights> Load(const GgufFile& file, const ModelConfig& config,
+  static std::unique_ptr<Weights> Load(const TensorSource& source, const ModelConfig& config,
                                        const KernelTable& kernels, ThreadPool& pool,
                                        std::shared_ptr<const PackedFile> packed = nullptr);
   // Packs into a file instead, one matrix after the other. Throws as Load does, and kIo.
-  static void Pack(const GgufFile& file, const ModelConfig& config, ThreadPool& pool,
+  static void Pack(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
                    PackedFileWriter& writer);
 
   Weight embedding;                  // [vocab_size, hidden_dim]
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;     // [hidden_dim]
+  std::vector<float> final_norm_bias;
   const Weight& head() const noexcept { return untied_head ? *untied_head : embedding; }
   std::unique_ptr<Weight> untied_head;
   int64_t bytes() const noexcept;

@@ -24,8 +24,8 @@ bad 2 "--max-tokens" run "$model" hello --max-tokens -3
 bad 2 "expected bf16, f16 or q8_0, found 'q3'" run "$model" hello --kv-type q3
 bad 2 "--threads" eval "$model" --text x --threads 0
 bad 2 "--text or --questions" eval "$model"
-bad 1 "found neither" show no-such-model
-bad 1 "found a folder" show "$work/book"
+bad 1 "found none" show no-such-model
+bad 1 "found no config.json" show "$work/book"
 bad 1 "no such file" show "$work/none.gguf"
 bad 1 "cut.gguf" show "$work/cut.gguf"
 bad 1 "text.gguf" show "$work/text.gguf"

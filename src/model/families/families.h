@@ -1,26 +1,46 @@
-// The families of models that the decoder can be configured for, as data: the architecture's name
-// in GGUF and the function that maps its metadata to a ModelConfig. To add one, write its reader in
-// a file of this folder and give it a row in families.cc. Stateless; any thread.
+// The families of models that the decoder can be configured for, as data: how each is called, how it differs
+// from a plain Llama, and how its tensors are named. To add one, write its file in this folder and give it a
+// row in families.cc (ARCHITECTURE.md shows how). Stateless; any thread.
 #pragma once
 
+#include <array>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "model/config.h"
+#include "model/families/config_reader.h"
+#include "model/families/tensor_names.h"
 
 namespace bakestone {
 
-class GgufFile;
-
 struct Family {
-  std::string_view architecture;              // general.architecture
-  ModelConfig (*read)(const GgufFile& file);  // throws as ReadConfig does
+  std::string_view architecture;               // general.architecture in GGUF
+  std::array<std::string_view, 3> hf_types;    // model_type in config.json
+  std::string_view models;                     // for people
+  // Says what is not Llama's; sizes, heads, rope and norm_eps are read already. Throws as ReadConfig does.
+  void (*describe)(const ConfigReader& in, ModelConfig& config);
+  const TensorNames* gguf = &kGgufNames;
+  const TensorNames* hf = &kHfNames;
 };
 
 std::span<const Family> Families();
 
-// Pre-norm RMS, GQA, SwiGLU, full rotary: Llama, Mistral, SmolLM2, TinyLlama, Yi ("llama") and,
-// with biases on q, k and v, Qwen2 ("qwen2").
-ModelConfig ReadLlama(const GgufFile& file);
+// A small config of the family with its usual traits, made without a file.
+ModelConfig TypicalConfig(const Family& family);
+
+// One file each.
+void DescribeLlama(const ConfigReader& in, ModelConfig& config);
+void DescribeQwen2(const ConfigReader& in, ModelConfig& config);
+void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
+void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share
+void DescribeGemma2(const ConfigReader& in, ModelConfig& config);
+void DescribeGemma3(const ConfigReader& in, ModelConfig& config);
+void DescribePhi3(const ConfigReader& in, ModelConfig& config);
+void DescribeOlmo2(const ConfigReader& in, ModelConfig& config);
+void DescribeSmolLm3(const ConfigReader& in, ModelConfig& config);
+void DescribeGranite(const ConfigReader& in, ModelConfig& config);
+void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
+extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf;
 
 }  // namespace bakestone

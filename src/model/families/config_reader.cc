@@ -1,0 +1,209 @@
+#include "model/families/config_reader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "base/error.h"
+#include "base/quote.h"
+#include "model/families/families.h"
+
+namespace bakestone {
+
+std::string ConfigReader::Spelled(const Field& field) const {
+  const char* name = is_hf() ? field.hf : field.gguf;
+  return name != nullptr ? name : "";
+}
+
+int64_t ConfigReader::Size(const Field& field, int64_t max, std::optional<int64_t> fallback) const {
+  const std::optional<double> value = Number(field);
+  if (!value && fallback) return *fallback;
+  if (!value) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a number from 1 to {}, found none", file(), Spelled(field),
+          max);
+  }
+  if (!(*value >= 1 && *value <= static_cast<double>(max)) || *value != std::floor(*value)) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a number from 1 to {}, found {:.15g}", file(),
+          Spelled(field), max, *value);
+  }
+  return static_cast<int64_t>(*value);
+}
+
+double ConfigReader::Positive(const Field& field, double fallback) const {
+  const double value = Number(field).value_or(fallback);
+  if (!std::isfinite(value) || value <= 0 || value > 1e15) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a positive number, found {}", file(), Spelled(field), value);
+  }
+  return value;
+}
+
+void ConfigReader::Refuse(const Field& field, const char* what) const {
+  const double number = Number(field).value_or(0);
+  if (number == 0 && !Flag(field).value_or(false)) return;
+  Throw(ErrorCode::kUnsupported, "{}: {}: expected 0, found {}: {} is not supported", file(),
+        Spelled(field), number != 0 ? fmt::format("{:.15g}", number) : "true", what);
+}
+
+std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config, int64_t period) {
+  const Field field = {nullptr, "layer_types"};
+  const std::vector<std::string> types = in.Texts(field);
+  if (!types.empty() && types.size() != static_cast<size_t>(config.num_layers)) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected one name for each of {} layers, found {}", in.file(),
+          in.Spelled(field), config.num_layers, types.size());
+  }
+  std::vector<bool> local;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (types.empty()) {
+      local.push_back(period == 0 || (layer + 1) % period != 0);
+      continue;
+    }
+    const std::string& type = types[static_cast<size_t>(layer)];
+    if (type != "full_attention" && type != "sliding_attention") {
+      Throw(ErrorCode::kUnsupported,
+            "{}: {}[{}]: expected full_attention or sliding_attention, found {}", in.file(),
+            in.Spelled(field), layer, Quote(type));
+    }
+    local.push_back(type == "sliding_attention");
+  }
+  return local;
+}
+
+void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& local) {
+  config.windows.clear();
+  for (const bool is_local : local) config.windows.push_back(is_local ? window : 0);
+}
+
+namespace {
+
+void ReadHeads(const ConfigReader& in, ModelConfig& config) {
+  const Field heads = {"attention.head_count", "num_attention_heads"};
+  const Field kv_heads = {"attention.head_count_kv", "num_key_value_heads"};
+  const Field length = {"attention.key_length", "head_dim"};
+  config.num_heads = in.Size(heads, kMaxHeads);
+  config.num_kv_heads = in.Size(kv_heads, kMaxHeads, config.num_heads);
+  if (config.num_heads % config.num_kv_heads != 0) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the {} heads, found {}", in.file(),
+          in.Spelled(kv_heads), config.num_heads, config.num_kv_heads);
+  }
+  if (!in.Number(length) && config.hidden_dim % config.num_heads != 0) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the embedding length {}, found {}", in.file(),
+          in.Spelled(heads), config.hidden_dim, config.num_heads);
+  }
+  config.head_dim = in.Size(length, kMaxHeadDim, config.hidden_dim / config.num_heads);
+  if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
+    Throw(ErrorCode::kCorrupt, "{}: head size: expected an even number up to {}, found {}", in.file(),
+          kMaxHeadDim, config.head_dim);
+  }
+  const Field value = {"attention.value_length", nullptr};
+  const int64_t value_length = in.Size(value, kMaxHeadDim, config.head_dim);
+  if (value_length != config.head_dim) {
+    Throw(ErrorCode::kUnsupported, "{}: {}: expected the key length {}, found {}", in.file(),
+          in.Spelled(value), config.head_dim, value_length);
+  }
+}
+
+void ReadEpsilon(const ConfigReader& in, ModelConfig& config) {
+  const bool layer = config.norm_kind == NormKind::kLayer;
+  Field field = {layer ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
+                 layer ? "norm_epsilon" : "rms_norm_eps"};
+  const double eps = in.Positive(field, in.is_hf() && !layer ? 1e-6 : 1e-5);
+  if (eps >= 1) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a number below 1, found {}", in.file(), in.Spelled(field),
+          eps);
+  }
+  config.norm_eps = static_cast<float>(eps);
+}
+
+// The activation is the family's; config.json says it again and must agree.
+void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
+  Field field = {nullptr, "hidden_activation"};
+  if (!in.Text(field)) field.hf = "hidden_act";
+  const std::string found = in.Text(field).value_or("");
+  const bool silu = config.mlp == MlpKind::kSwiGlu;
+  const bool fits = silu ? found == "silu" || found == "swish"
+                         : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast";
+  if (found.empty() || fits) return;
+  Throw(ErrorCode::kUnsupported, "{}: {}: expected {}, found {}", in.file(), in.Spelled(field),
+        silu ? "silu" : "gelu_pytorch_tanh", Quote(found));
+}
+
+void CheckVocabulary(const ConfigReader& in, ModelConfig& config) {
+  config.vocab_size = in.VocabularyRows();
+  if (config.vocab_size < 1 || config.vocab_size > std::numeric_limits<int32_t>::max()) {
+    Throw(ErrorCode::kCorrupt, "{}: embedding: expected 1 to 2^31 - 1 rows, found {}", in.file(),
+          config.vocab_size);
+  }
+  const Field tie = {nullptr, "tie_word_embeddings"};
+  const bool has_head = in.HasHead();
+  config.tied_embedding = in.Flag(tie).value_or(!has_head);
+  if (!config.tied_embedding && !has_head) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected true, or a tensor of the output head; found neither",
+          in.file(), in.Spelled(tie));
+  }
+}
+
+}  // namespace
+
+ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
+  for (const char* field : {"num_local_experts", "num_experts", "n_routed_experts"}) {
+    in.Refuse({"expert_count", field}, "a mixture of experts");
+  }
+  ModelConfig config;
+  config.architecture = family.architecture;
+  config.names = in.is_hf() ? family.hf : family.gguf;
+  config.num_layers = in.Size({"block_count", "num_hidden_layers"}, kMaxLayers);
+  config.context_length = in.Size({"context_length", "max_position_embeddings"}, kMaxContext);
+  config.hidden_dim = in.Size({"embedding_length", "hidden_size"}, kMaxWidth);
+  config.ffn_dim = in.Size({"feed_forward_length", "intermediate_size"}, kMaxWidth);
+  ReadHeads(in, config);
+  config.rope.dim = config.local_rope.dim = config.head_dim;
+  family.describe(in, config);
+  in.ReadRope(config);
+  ReadEpsilon(in, config);
+  CheckActivation(in, config);
+  CheckVocabulary(in, config);
+  return config;
+}
+
+void ScaleAsLlama3(const Llama3Scaling& scaling, RopeConfig& rope) {
+  rope.frequency_factors.clear();
+  for (int64_t i = 0; i < rope.dim / 2; ++i) {
+    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(rope.dim);
+    const double turns = scaling.original_context / (2 * std::numbers::pi * std::pow(rope.theta, exponent));
+    double factor = 1;  // of what turns often within the original context
+    if (turns < scaling.low_frequency) {
+      factor = scaling.factor;
+    } else if (turns <= scaling.high_frequency) {
+      const double smooth =
+          (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency);
+      factor = 1 / ((1 - smooth) / scaling.factor + smooth);
+    }
+    rope.frequency_factors.push_back(static_cast<float>(factor));
+  }
+}
+
+void ScaleAsYarn(const YarnScaling& scaling, RopeConfig& rope) {
+  const auto dim = static_cast<double>(rope.dim);
+  // The channel that turns `turns` times within the original context.
+  const auto channel = [&](double turns) {
+    return dim * std::log(scaling.original_context / (turns * 2 * std::numbers::pi)) /
+           (2 * std::log(rope.theta));
+  };
+  double low = channel(scaling.beta_fast), high = channel(scaling.beta_slow);
+  if (scaling.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, dim - 1);
+  if (low == high) high += 0.001;
+  rope.frequency_factors.clear();
+  for (int64_t i = 0; i < rope.dim / 2; ++i) {
+    const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    rope.frequency_factors.push_back(static_cast<float>(1 / (ramp / scaling.factor + (1 - ramp))));
+  }
+  rope.magnitude = scaling.magnitude.value_or(scaling.factor > 1 ? 0.1 * std::log(scaling.factor) + 1 : 1);
+}
+
+}  // namespace bakestone

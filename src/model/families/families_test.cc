@@ -1,0 +1,327 @@
+// Every family against the logits that transformers computes for a tiny random model of it
+// (tools/make_family_goldens.py): as a Hugging Face folder and as GGUF, whole and token by token, and with
+// every axis that the family declares turned off.
+#include "model/families/families.h"
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "format/gguf.h"
+#include "format/hf_folder.h"
+#include "format/safetensors.h"
+#include "kernels/isa.h"
+#include "model/decoder.h"
+#include "model/model_file.h"
+#include "model/test_golden.h"
+
+namespace bakestone {
+namespace {
+
+constexpr double kTolerance = 1e-4;
+
+std::filesystem::path FolderOf(std::string_view type) {
+  return std::filesystem::path(BAKESTONE_TEST_DATA) / "families" / type;
+}
+
+struct Golden {
+  std::vector<int32_t> tokens;
+  std::vector<float> logits;  // [tokens, vocabulary]
+};
+
+Golden ReadGolden(std::string_view type) {
+  const SafetensorsFile file = SafetensorsFile::Open(FolderOf(type) / "golden.safetensors");
+  return {testing::ValuesOf<int32_t>(file, "tokens"), testing::ValuesOf<float>(file, "logits")};
+}
+
+ThreadPool& Pool() {
+  static ThreadPool pool{2};
+  return pool;
+}
+
+struct RunOptions {
+  const KernelTable* kernels = &ChooseKernels(nullptr);
+  Precision precision = Precision::kExact;
+  int64_t chunk = 1000;  // tokens of a step
+};
+
+// The logits of all tokens, in steps over one sequence state.
+std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights, std::span<const int32_t> tokens,
+                       const RunOptions& options = {}) {
+  const Decoder decoder(config, weights);
+  Exec exec(*options.kernels, Pool(), options.precision);
+  const KvType type = options.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
+  const auto allocator = MakeHeapAllocator(config, type, int64_t{1} << 30);
+  SequenceState state(config, type, *allocator);
+  std::vector<float> logits(tokens.size() * static_cast<size_t>(config.vocab_size));
+  const auto length = static_cast<int64_t>(tokens.size());
+  for (int64_t begin = 0; begin < length; begin += options.chunk) {
+    const int64_t count = std::min(options.chunk, length - begin);
+    std::vector<int32_t> positions, rows;
+    for (int64_t i = 0; i < count; ++i) {
+      positions.push_back(static_cast<int32_t>(begin + i));
+      rows.push_back(static_cast<int32_t>(i));
+    }
+    const SequenceRun run = {0, static_cast<int32_t>(count), &state};
+    std::vector<float> hidden(static_cast<size_t>(count * config.hidden_dim));
+    const auto h = DenseView(hidden.data(), count, config.hidden_dim);
+    state.Reserve(count);
+    decoder.Forward(exec,
+                    {.tokens = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
+                     .positions = positions,
+                     .sequences = {&run, 1},
+                     .output_rows = rows},
+                    h);
+    state.Commit(count);
+    decoder.Logits(exec, h, DenseView(logits.data() + begin * config.vocab_size, count, config.vocab_size));
+  }
+  return logits;
+}
+
+double MaxDifference(std::span<const float> a, std::span<const float> b) {
+  if (a.size() != b.size()) return INFINITY;
+  double most = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    most = std::isfinite(difference) ? std::max(most, difference) : INFINITY;
+  }
+  return most;
+}
+
+std::unique_ptr<Weights> LoadFrom(const ModelFile& file, const ModelConfig& config) {
+  return Weights::Load(file.Tensors(), config, ChooseKernels(nullptr), Pool());
+}
+
+// One axis: whether a model declares it, and how to take it away. Weights are this run's own.
+struct Axis {
+  const char* name;
+  std::function<bool(const ModelConfig&)> declared;
+  std::function<void(ModelConfig&, Weights&)> flip;
+};
+
+void ForNorms(Weights& weights, const std::function<void(std::vector<float>&)>& change) {
+  change(weights.final_norm);
+  for (LayerWeights& layer : weights.layers) {
+    for (auto* norm : {&layer.attention_norm, &layer.mlp_norm, &layer.attention_post_norm, &layer.mlp_post_norm,
+                       &layer.q_norm, &layer.k_norm}) {
+      change(*norm);
+    }
+  }
+}
+
+const std::vector<Axis>& Axes() {
+  using C = const ModelConfig&;
+  static const std::vector<Axis> axes = {
+      {"window", [](C c) { return !c.windows.empty(); }, [](ModelConfig& c, Weights&) { c.windows.clear(); }},
+      {"window by layer",
+       [](C c) { return std::adjacent_find(c.windows.begin(), c.windows.end(), std::not_equal_to<>()) != c.windows.end(); },
+       [](ModelConfig& c, Weights&) { std::rotate(c.windows.begin(), c.windows.begin() + 1, c.windows.end()); }},
+      {"rope by layer", [](C c) { return !c.layer_ropes.empty(); },
+       [](ModelConfig& c, Weights&) { c.layer_ropes.clear(); }},
+      {"rope base", [](C c) { return c.rope.theta != 10000; }, [](ModelConfig& c, Weights&) { c.rope.theta = 10000; }},
+      {"local rope base", [](C c) { return c.local_rope.theta != 10000; },
+       [](ModelConfig& c, Weights&) { c.local_rope.theta = 10000; }},
+      {"part of a head", [](C c) { return c.rope.dim != c.head_dim; },
+       [](ModelConfig& c, Weights&) {
+         c.rope.dim = c.head_dim;
+         c.rope.frequency_factors.resize(static_cast<size_t>(c.head_dim / 2), 1.0f);
+       }},
+      {"linear scale", [](C c) { return c.rope.linear_scale != 1; },
+       [](ModelConfig& c, Weights&) { c.rope.linear_scale = 1; }},
+      {"frequency factors", [](C c) { return !c.rope.frequency_factors.empty(); },
+       [](ModelConfig& c, Weights&) { c.rope.frequency_factors.clear(); }},
+      {"rope magnitude", [](C c) { return c.rope.magnitude != 1; },
+       [](ModelConfig& c, Weights&) { c.rope.magnitude = 1; }},
+      {"norm kind", [](C c) { return c.norm_kind == NormKind::kLayer; },
+       [](ModelConfig& c, Weights&) { c.norm_kind = NormKind::kRms; }},
+      {"norm bias", [](C c) { return c.norm_kind == NormKind::kLayer; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.attention_norm_bias.clear();
+       }},
+      {"MLP norm bias", [](C c) { return c.norm_kind == NormKind::kLayer; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.mlp_norm_bias.clear();
+       }},
+      {"final norm bias", [](C c) { return c.norm_kind == NormKind::kLayer; },
+       [](ModelConfig&, Weights& w) { w.final_norm_bias.clear(); }},
+      {"norms after attention", [](C c) { return c.has_post_norms(); },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.attention_post_norm.clear();
+       }},
+      {"norms after the MLP", [](C c) { return c.has_post_norms(); },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.mlp_post_norm.clear();
+       }},
+      {"no norms before", [](C c) { return !c.has_pre_norms(); },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) {
+           layer.attention_norm = layer.attention_post_norm;
+           layer.mlp_norm = layer.mlp_post_norm;
+         }
+       }},
+      {"norm of queries", [](C c) { return c.qk_norm != QkNorm::kNone; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.q_norm.clear();
+       }},
+      {"norm of keys", [](C c) { return c.qk_norm != QkNorm::kNone; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.k_norm.clear();
+       }},
+      {"norm of queries over all heads", [](C c) { return c.qk_norm == QkNorm::kWhole; },
+       [](ModelConfig& c, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.q_norm.resize(static_cast<size_t>(c.head_dim));
+       }},
+      {"norms less one", [](C c) { return c.norms_less_one; },
+       [](ModelConfig&, Weights& w) {
+         ForNorms(w, [](std::vector<float>& norm) {
+           for (float& value : norm) value -= 1;
+         });
+       }},
+      {"MLP kind", [](C c) { return c.mlp == MlpKind::kGeGlu; },
+       [](ModelConfig& c, Weights&) { c.mlp = MlpKind::kSwiGlu; }},
+      {"no gate", [](C c) { return !c.gated(); },
+       [](ModelConfig& c, Weights& w) {
+         c.mlp = MlpKind::kGeGlu;
+         for (LayerWeights& layer : w.layers) layer.gate = layer.up;
+       }},
+      {"attention scale", [](C c) { return c.attention_scale > 0; },
+       [](ModelConfig& c, Weights&) { c.attention_scale = 0; }},
+      {"cap of scores", [](C c) { return c.attention_soft_cap > 0; },
+       [](ModelConfig& c, Weights&) { c.attention_soft_cap = 0; }},
+      {"cap of logits", [](C c) { return c.final_soft_cap > 0; },
+       [](ModelConfig& c, Weights&) { c.final_soft_cap = 0; }},
+      {"embedding scale", [](C c) { return c.embedding_scale != 1; },
+       [](ModelConfig& c, Weights&) { c.embedding_scale = 1; }},
+      {"residual scale", [](C c) { return c.residual_scale != 1; },
+       [](ModelConfig& c, Weights&) { c.residual_scale = 1; }},
+      {"logit scale", [](C c) { return c.logit_scale != 1; }, [](ModelConfig& c, Weights&) { c.logit_scale = 1; }},
+      {"norm epsilon", [](C c) { return c.norm_eps > 0.01f; },
+       [](ModelConfig& c, Weights&) { c.norm_eps = 1e-6f; }},
+      {"untied head", [](C c) { return !c.tied_embedding; },
+       [](ModelConfig&, Weights& w) { w.untied_head.reset(); }},
+      {"biases",
+       [](C c) { return c.architecture == "qwen2" || c.architecture == "starcoder2"; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.q.ClearBias();
+       }},
+  };
+  return axes;
+}
+
+class FamilyProof : public ::testing::TestWithParam<std::string> {
+ protected:
+  const std::string& type() const { return GetParam(); }
+};
+
+TEST_P(FamilyProof, FolderGivesTheLogitsOfTransformers) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  for (const KernelTable* table : AvailableKernels()) {
+    EXPECT_LT(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.kernels = table}), golden.logits), kTolerance)
+        << IsaName(table->isa);
+  }
+  for (const int64_t window : config.windows) {
+    EXPECT_LT(window, static_cast<int64_t>(golden.tokens.size())) << "the prompt is no longer than the window";
+  }
+}
+
+TEST_P(FamilyProof, GgufGivesTheLogitsOfTransformers) {
+  const std::filesystem::path path = FolderOf(type()) / "model.gguf";
+  if (!std::filesystem::exists(path) && type() == "gemma3") return;  // the same file as gemma3_text's
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(path);
+  const ModelConfig config = file.Config();
+  EXPECT_LT(MaxDifference(LogitsOf(config, *LoadFrom(file, config), golden.tokens), golden.logits), kTolerance);
+}
+
+TEST_P(FamilyProof, TokenByTokenIsTheWholeBitForBit) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  for (const Precision precision : {Precision::kExact, Precision::kServe}) {
+    const auto whole = LogitsOf(config, *weights, golden.tokens, {.precision = precision});
+    for (const int64_t chunk : {1, 7}) {
+      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.precision = precision, .chunk = chunk}), whole), 0);
+    }
+    for (const KernelTable* table : AvailableKernels()) {
+      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.kernels = table, .precision = precision}), whole), 0)
+          << IsaName(table->isa);
+    }
+  }
+}
+
+TEST_P(FamilyProof, EveryDeclaredAxisMatters) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const ModelConfig config = file.Config();
+  for (const Axis& axis : Axes()) {
+    if (!axis.declared(config)) continue;
+    ModelConfig flipped = config;
+    const auto weights = LoadFrom(file, config);
+    axis.flip(flipped, *weights);
+    EXPECT_GT(MaxDifference(LogitsOf(flipped, *weights, golden.tokens), golden.logits), 100 * kTolerance) << axis.name;
+  }
+  if (config.gated()) {  // rows of q and k of GGUF files of some families are permuted
+    const std::filesystem::path path = FolderOf(type()) / "model.gguf";
+    if (!std::filesystem::exists(path)) return;
+    const ModelFile gguf = ModelFile::Open(path);
+    ModelConfig flipped = gguf.Config();
+    flipped.permuted_qk = !flipped.permuted_qk;
+    EXPECT_GT(MaxDifference(LogitsOf(flipped, *LoadFrom(gguf, flipped), golden.tokens), golden.logits), 100 * kTolerance);
+  }
+}
+
+std::vector<std::string> AllTypes() {
+  std::vector<std::string> types;
+  for (const Family& family : Families()) {
+    for (const std::string_view type : family.hf_types) {
+      if (!type.empty()) types.emplace_back(type);
+    }
+  }
+  return types;
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, FamilyProof, ::testing::ValuesIn(AllTypes()),
+                         [](const auto& info) { return info.param; });
+
+// A family without a folder of proofs fails here, and a folder without a family.
+TEST(Families, HaveTheirProofs) {
+  for (const Family& family : Families()) {
+    EXPECT_FALSE(family.hf_types[0].empty()) << family.architecture;
+    EXPECT_FALSE(family.models.empty()) << family.architecture;
+    bool has_gguf = false;
+    for (const std::string_view type : family.hf_types) {
+      if (type.empty()) continue;
+      for (const char* name : {"config.json", "model.safetensors", "golden.safetensors"}) {
+        EXPECT_TRUE(std::filesystem::exists(FolderOf(type) / name)) << type << "/" << name;
+      }
+      has_gguf = has_gguf || std::filesystem::exists(FolderOf(type) / "model.gguf");
+    }
+    EXPECT_TRUE(has_gguf) << family.architecture;
+  }
+  const std::vector<std::string> types = AllTypes();
+  for (const auto& entry : std::filesystem::directory_iterator(FolderOf(""))) {
+    if (!entry.is_directory()) continue;
+    EXPECT_THAT(types, ::testing::Contains(entry.path().filename().string()));
+  }
+}
+
+TEST(Families, SayWhatTrainingLacks) {
+  for (const Family& family : Families()) {
+    const std::string lacks = TrainingLacks(TypicalConfig(family));
+    const bool plain = family.architecture == "llama" || family.architecture == "qwen2" || family.architecture == "phi3";
+    EXPECT_EQ(lacks.empty(), plain) << family.architecture << ": " << lacks;
+  }
+}
+
+}  // namespace
+}  // namespace bakestone

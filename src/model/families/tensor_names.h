@@ -1,0 +1,59 @@
+// How a format, or a family in it, names a model's tensors: data for whoever reads or writes them. Names are
+// without ".weight" and ".bias"; those of a layer follow the layer's prefix. Where a family lacks a tensor
+// (norms after a branch, a gate), its name is not asked for.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "model/linear_id.h"
+
+namespace bakestone {
+
+struct TensorNames {
+  const char* embedding = "token_embd";
+  const char* final_norm = "output_norm";
+  const char* head = "output";
+  const char* layers = "blk.";  // then the layer's number and a dot
+  const char* attention_norm = "attn_norm";
+  const char* attention_post_norm = "post_attention_norm";
+  const char* mlp_norm = "ffn_norm";
+  const char* mlp_post_norm = "post_ffw_norm";
+  const char* q_norm = "attn_q_norm";
+  const char* k_norm = "attn_k_norm";
+  std::array<const char*, kNumSites> sites = {"attn_q",   "attn_k", "attn_v",  "attn_output",
+                                              "ffn_gate", "ffn_up", "ffn_down"};
+  // Matrices whose rows are those of several sites one after the other; null: each by itself.
+  const char* q_k_v = nullptr;
+  const char* gate_up = nullptr;
+
+  std::string Layer(int64_t layer, const char* tensor) const {
+    return layers + std::to_string(layer) + "." + tensor;
+  }
+};
+
+inline constexpr TensorNames kGgufNames{};
+
+inline constexpr TensorNames kHfNames = {
+    .embedding = "model.embed_tokens",
+    .final_norm = "model.norm",
+    .head = "lm_head",
+    .layers = "model.layers.",
+    .attention_norm = "input_layernorm",
+    .attention_post_norm = "post_attention_layernorm",  // of families that have norms after their branches
+    .mlp_norm = "post_attention_layernorm",
+    .mlp_post_norm = "post_feedforward_layernorm",
+    .q_norm = "self_attn.q_norm",
+    .k_norm = "self_attn.k_norm",
+    .sites = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+              "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}};
+
+// Of those with norms before and after both branches.
+inline constexpr TensorNames kHfSandwichNames = [] {
+  TensorNames names = kHfNames;
+  names.mlp_norm = "pre_feedforward_layernorm";
+  return names;
+}();
+
+}  // namespace bakestone

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# A Hugging Face folder, as it was downloaded, is a model for every verb; families are listed.
+source "$(dirname "$0")/lib.sh"
+
+"$bakestone" show --families >"$work/out"
+expect "$work/out" "gemma3"
+"$bakestone" show --families --json | python3 -c '
+import json, sys
+families = {f["architecture"]: f for f in json.load(sys.stdin)}
+assert families["llama"]["train"] and "mistral" in families["llama"]["model_types"]
+assert families["gemma2"]["training_lacks"], families["gemma2"]'
+
+# A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.
+folder=$work/tiny-qwen3
+mkdir "$folder"
+cp "$repository/tests/data/families/qwen3/"{config.json,model.safetensors} "$folder/"
+printf -- '---\nlicense: apache-2.0\n---\n' >"$folder/README.md"
+write_tokenizer() {
+  python3 - "$folder" "$1" <<'PY'
+import json, sys
+folder, size = sys.argv[1], int(sys.argv[2])
+tokens = ["<pad>", "<s>", "</s>", "\u0120"] + [chr(c) for c in range(33, 127)]
+tokens = tokens[:size - 1] + ["<extra>"]
+special = [t for t in tokens if t.startswith("<") and len(t) > 1]
+added = [dict(id=tokens.index(t), content=t, single_word=False, lstrip=False, rstrip=False, normalized=False,
+              special=True) for t in special]
+model = dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None,
+             fuse_unk=False, byte_fallback=False, vocab={t: i for i, t in enumerate(tokens)}, merges=[])
+level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
+json.dump(dict(version="1.0", truncation=None, padding=None, added_tokens=added, normalizer=None,
+               pre_tokenizer=level, post_processor=None, decoder=level, model=model),
+          open(folder + "/tokenizer.json", "w"))
+json.dump(dict(eos_token="</s>", chat_template="{% for m in messages %}<s>{{ m['content'] }}{% endfor %}"),
+          open(folder + "/tokenizer_config.json", "w"))
+PY
+}
+write_tokenizer 90
+"$bakestone" show "$folder" >"$work/out"
+expect "$work/out" "qwen3: 4 layers"
+expect "$work/out" "Apache-2.0"
+expect "$work/out" "it lacks norms of queries and keys"
+"$bakestone" tokenize "$folder" "hello" --json >"$work/out"
+expect "$work/out" "["
+"$bakestone" run "$folder" "hello" --max-tokens 200 --temperature 5 --seed 3 >"$work/out" 2>"$work/log"
+[ "$(wc -c <"$work/out")" -ge 100 ] || fail "expected an answer of a random model"  # from 90 of the 96 rows
+printf 'some words to score here' >"$work/text"
+"$bakestone" eval "$folder" --text "$work/text" >"$work/out" 2>"$work/log"
+"$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 >"$work/first" 2>/dev/null
+"$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 --no-pack-cache >"$work/second" 2>/dev/null
+cmp "$work/first" "$work/second"
+
+# More tokens than rows: refused in input, not the model.
+write_tokenizer 98
+"$bakestone" run "$folder" "hello" --max-tokens 4 >/dev/null 2>"$work/log" || { cat "$work/log" >&2; fail "expected an answer"; }
+status=0
+"$bakestone" run "$folder" "hello ~" --max-tokens 4 >/dev/null 2>"$work/log" || status=$?
+[ $status -eq 1 ] || fail "expected a token beyond the rows to be refused"
+expect "$work/log" "expected token ids in [0, 96)"
+
+# What is not known, and what lies.
+refused() {
+  status=0
+  "$bakestone" run "$folder" hi >/dev/null 2>"$work/log" || status=$?
+  [ $status -eq 1 ] || fail "expected exit 1, found $status"
+  expect "$work/log" "$1"
+}
+change() { python3 -c '
+import json, sys
+path, key, value = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+config = json.load(open(path))
+config[key] = value
+json.dump(config, open(path, "w"))' "$folder/config.json" "$1" "$2"; }
+change model_type '"qwen3_moe"'
+refused "that family needs a mixture of experts, which is not supported; the nearest known is qwen3"
+change model_type '"qwen3"'
+change num_hidden_layers 5
+refused "model.layers.4.input_layernorm.weight"
+change num_hidden_layers 4
+change hidden_act '"relu"'
+refused "hidden_act: expected silu, found 'relu'"
+change hidden_act '"silu"'
+change quantization_config '{"quant_method": "awq"}'
+refused "'awq'"

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Makes tests/data/families/: for each model_type of config.json that is supported a tiny random model, as PyPI's
+`transformers` saves it and as GGUF, and the logits that `transformers` computes for it in float32.
+
+  TYPE/config.json, model.safetensors   the folder; tensors are bf16
+  TYPE/model.gguf                       the same, written here with PyPI's `gguf`, as converters write the family
+  TYPE/golden.safetensors               tokens i32 [T], logits f32 [T, vocabulary]
+
+Every tensor is random with a spread of at least 0.3, so that none could be left out or taken for another, and
+the prompt is longer than any window. A family's line in FAMILIES states its axes; values are chosen so that each
+matters.
+
+Run: python3 tools/make_family_goldens.py [TYPE...]. Versions: tests/data/families/VERSIONS.
+"""
+import importlib.metadata
+import json
+import pathlib
+import shutil
+import sys
+
+import gguf
+import numpy as np
+import safetensors.torch
+import torch
+import transformers
+
+OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "families"
+LENGTH = 44
+BASE = dict(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+RMS = dict(rms_norm_eps=0.05)
+PATTERN = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+
+
+def rope(theta, **more):
+    return dict(rope_parameters=dict(rope_type="default", rope_theta=theta) | more)
+
+
+# model_type -> (GGUF architecture, what differs from BASE, traits of the GGUF file)
+FAMILIES = {
+    "llama": ("llama", RMS | dict(head_dim=16) | rope(700.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0,
+              high_freq_factor=4.0, original_max_position_embeddings=64), dict(permute=True)),
+    "mistral": ("llama", RMS | dict(head_dim=16, sliding_window=9) | rope(700.0), dict(permute=True)),
+    "qwen2": ("qwen2", RMS | rope(700.0), {}),
+    "qwen3": ("qwen3", RMS | dict(head_dim=16) | rope(700.0), {}),
+    "gemma2": ("gemma2", RMS | dict(head_dim=16, sliding_window=9, query_pre_attn_scalar=5,
+               attn_logit_softcapping=2.0, final_logit_softcapping=3.0,
+               layer_types=["sliding_attention", "full_attention"] * 2) | rope(700.0), dict(plus_one=True)),
+    "gemma3_text": ("gemma3", RMS | dict(head_dim=16, sliding_window=9, query_pre_attn_scalar=5,
+                    layer_types=PATTERN, rope_parameters=dict(
+                        full_attention=dict(rope_type="linear", factor=4.0, rope_theta=700.0),
+                        sliding_attention=dict(rope_type="default", rope_theta=50.0))),
+                    dict(plus_one=True, pattern=3)),
+    "phi3": ("phi3", RMS | dict(hidden_size=64, original_max_position_embeddings=64, sliding_window=9,
+             rope_parameters=dict(rope_type="longrope", rope_theta=700.0, partial_rotary_factor=0.75,
+                                  original_max_position_embeddings=64,
+                                  short_factor=[1.0, 1.25, 1.5, 2.0, 3.0, 4.0],
+                                  long_factor=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0])), {}),
+    "olmo2": ("olmo2", RMS | rope(700.0), {}),
+    "smollm3": ("smollm3", RMS | dict(no_rope_layers=[1, 1, 1, 0], head_dim=16) | rope(700.0), dict(permute=True)),
+    "granite": ("granite", RMS | dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.7,
+                logits_scaling=2.5) | rope(700.0), dict(permute=True)),
+    "starcoder2": ("starcoder2", dict(norm_epsilon=0.05, sliding_window=9, use_bias=True) | rope(700.0), {}),
+}
+
+GGUF_NAMES = {
+    "embed_tokens": "token_embd", "lm_head": "output", "norm": "output_norm",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "self_attn.qkv_proj": "attn_qkv", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "mlp.gate_up_proj": "ffn_up", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
+    "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+
+def make_model(kind, settings):
+    config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
+    config.architectures = None
+    torch.manual_seed(7)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            centre = 1.0 if "norm" in name and name.endswith("weight") and not kind.startswith("gemma") else 0.0
+            random = torch.randn(tensor.shape)
+            tensor.copy_((centre + 0.32 * (random - random.mean()) / random.std()).to(torch.bfloat16))
+            assert tensor.std() > 0.3, name
+    return model.eval()
+
+
+def write_golden(model, folder):
+    generator = torch.Generator().manual_seed(11)
+    tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, LENGTH), generator=generator)
+    with torch.no_grad():
+        logits = model(input_ids=tokens, use_cache=False).logits[0]
+    safetensors.torch.save_file({"tokens": tokens[0].to(torch.int32), "logits": logits.float().contiguous()},
+                                folder / "golden.safetensors")
+    return logits
+
+
+def gguf_name(name, after_branch):
+    stem, suffix = name.removeprefix("model.").rsplit(".", 1)
+    layer = ""
+    if stem.startswith("layers."):
+        _, number, stem = stem.split(".", 2)
+        layer = f"blk.{number}."
+    if stem == "post_attention_layernorm":
+        stem = "post_attention_norm" if after_branch else "ffn_norm"
+    return f"{layer}{GGUF_NAMES.get(stem, stem)}.{suffix}"
+
+
+def add_settings(writer, arch, config, traits):
+    def number(key, value):
+        writer.add_float32(f"{arch}.{key}", float(value)) if isinstance(value, float) else \
+            writer.add_uint32(f"{arch}.{key}", int(value))
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    number("block_count", config.num_hidden_layers)
+    number("context_length", config.max_position_embeddings)
+    number("embedding_length", config.hidden_size)
+    number("feed_forward_length", config.intermediate_size)
+    number("attention.head_count", config.num_attention_heads)
+    number("attention.head_count_kv", config.num_key_value_heads)
+    number("attention.key_length", head_dim)
+    number("attention.value_length", head_dim)
+    if hasattr(config, "norm_epsilon"):
+        number("attention.layer_norm_epsilon", float(config.norm_epsilon))
+    else:
+        number("attention.layer_norm_rms_epsilon", float(config.rms_norm_eps))
+    parameters = config.rope_parameters
+    if "full_attention" in parameters:
+        number("rope.freq_base_swa", float(parameters["sliding_attention"]["rope_theta"]))
+        parameters = parameters["full_attention"]
+    number("rope.freq_base", float(parameters["rope_theta"]))
+    if "partial_rotary_factor" in parameters:
+        number("rope.dimension_count", int(head_dim * parameters["partial_rotary_factor"]))
+    if parameters["rope_type"] == "linear":
+        writer.add_string(f"{arch}.rope.scaling.type", "linear")
+        number("rope.scaling.factor", float(parameters["factor"]))
+    if getattr(config, "sliding_window", None):
+        number("attention.sliding_window", config.sliding_window)
+    if "pattern" in traits:
+        number("attention.sliding_window_pattern", traits["pattern"])
+    for key, field in {"attn_logit_softcapping": "attn_logit_softcapping",
+                       "final_logit_softcapping": "final_logit_softcapping",
+                       "embedding_scale": "embedding_multiplier", "residual_scale": "residual_multiplier",
+                       "attention.scale": "attention_multiplier", "logit_scale": "logits_scaling"}.items():
+        if getattr(config, field, None) is not None:
+            number(key, float(getattr(config, field)))
+    if hasattr(config, "query_pre_attn_scalar"):
+        number("attention.scale", float(config.query_pre_attn_scalar) ** -0.5)
+    if parameters["rope_type"] == "longrope":
+        original = parameters["original_max_position_embeddings"]
+        stretch = config.max_position_embeddings / original
+        number("rope.scaling.original_context_length", original)
+        number("rope.scaling.attn_factor", float(np.sqrt(1 + np.log(stretch) / np.log(original))))
+        for which in ("short", "long"):
+            writer.add_tensor(f"rope_factors_{which}.weight", np.array(parameters[f"{which}_factor"], np.float32))
+    if parameters["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_factors(parameters, head_dim))
+
+
+def llama3_factors(p, dim):
+    """As converters of Llama 3.1 write it."""
+    factors = []
+    for frequency in 1.0 / p["rope_theta"] ** (np.arange(0, dim, 2) / dim):
+        wavelength, original = 2 * np.pi / frequency, p["original_max_position_embeddings"]
+        if wavelength < original / p["high_freq_factor"]:
+            factors.append(1.0)
+        elif wavelength > original / p["low_freq_factor"]:
+            factors.append(p["factor"])
+        else:
+            smooth = (original / wavelength - p["low_freq_factor"]) / (p["high_freq_factor"] - p["low_freq_factor"])
+            factors.append(1 / ((1 - smooth) / p["factor"] + smooth))
+    return np.array(factors, np.float32)
+
+
+def permuted(tensor, heads):
+    """The rows of rotary pairs beside each other."""
+    return tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+
+
+def write_gguf(model, arch, traits, path):
+    config = model.config
+    writer = gguf.GGUFWriter(str(path), arch)
+    writer.add_string("general.name", "tiny random")
+    add_settings(writer, arch, config, traits)
+    state = model.state_dict()
+    after_branch = any("post_feedforward_layernorm" in name for name in state)
+    for name, tensor in sorted(state.items()):
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        if traits.get("permute") and (".q_proj." in name or ".k_proj." in name):
+            heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
+            tensor = permuted(tensor, heads)
+        target = gguf_name(name, after_branch)
+        if tensor.dim() == 1:
+            values = tensor.float().numpy()
+            writer.add_tensor(target, values + 1 if traits.get("plus_one") and "norm" in name else values)
+        else:
+            raw = tensor.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
+            writer.add_tensor(target, raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_nested(source, folder):
+    """Gemma 3 as its multimodal models are saved: the decoder's config and tensors are nested, others beside them."""
+    config = json.loads((source / "config.json").read_text())
+    whole = dict(model_type="gemma3", architectures=["Gemma3ForConditionalGeneration"], text_config=config,
+                 vision_config=dict(model_type="siglip_vision_model", hidden_size=8), tie_word_embeddings=True)
+    (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
+    tensors = safetensors.torch.load_file(source / "model.safetensors")
+    nested = {"model.language_model." + name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    nested["model.vision_tower.embeddings.weight"] = torch.zeros(2, 2, dtype=torch.bfloat16)
+    safetensors.torch.save_file(nested, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copy(source / "golden.safetensors", folder / "golden.safetensors")
+
+
+def main():
+    chosen = sys.argv[1:] or list(FAMILIES) + ["gemma3"]
+    for kind in chosen:
+        folder = OUT / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        if kind == "gemma3":
+            write_nested(OUT / "gemma3_text", folder)
+            continue
+        arch, settings, traits = FAMILIES[kind]
+        model = make_model(kind, settings)
+        logits = write_golden(model, folder)
+        write_gguf(model, arch, traits, folder / "model.gguf")
+        model.to(torch.bfloat16).save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        print(f"{kind}: {sum(p.numel() for p in model.parameters())} parameters, logits up to {logits.abs().max():.1f}")
+    (OUT / "VERSIONS").write_text(f"Python {sys.version.split()[0]}, torch {torch.__version__.split('+')[0]}, "
+                                  f"transformers {transformers.__version__}, "
+                                  f"safetensors {safetensors.__version__}, gguf {importlib.metadata.version('gguf')}\n")
+
+
+if __name__ == "__main__":
+    main()
