@@ -5,6 +5,10 @@
   TYPE/config.json, model.safetensors   the folder; tensors are bf16
   TYPE/model.gguf                       the same, written here with PyPI's `gguf`, as converters write the family
   TYPE/golden.safetensors               tokens i32 [T], logits f32 [T, vocabulary]
+  TYPE/train.safetensors                of TRAINED: random LoRA pairs a.LAYER.SITE, b.LAYER.SITE on every matrix, the
+                                        loss of random targets over two documents, and autograd's gradients
+                                        (in float64) d.a.LAYER.SITE, d.b.LAYER.SITE; the
+                                        layers' matrices are halved
 
 Every tensor is random with a spread of at least 0.3, so that none could be left out or taken for another, and
 the prompt is longer than any window. A family's line in FAMILIES states its axes; values are chosen so that each
@@ -43,6 +47,7 @@ FAMILIES = {
     "mistral": ("llama", RMS | dict(head_dim=16, sliding_window=9) | rope(700.0), dict(permute=True)),
     "qwen2": ("qwen2", RMS | rope(700.0), {}),
     "qwen3": ("qwen3", RMS | dict(head_dim=16) | rope(700.0), {}),
+    "gemma": ("gemma", RMS | dict(head_dim=16) | rope(700.0), dict(plus_one=True)),
     "gemma2": ("gemma2", RMS | dict(head_dim=16, sliding_window=9, query_pre_attn_scalar=5,
                attn_logit_softcapping=2.0, final_logit_softcapping=3.0,
                layer_types=["sliding_attention", "full_attention"] * 2) | rope(700.0), dict(plus_one=True)),
@@ -57,11 +62,19 @@ FAMILIES = {
                                   short_factor=[1.0, 1.25, 1.5, 2.0, 3.0, 4.0],
                                   long_factor=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0])), {}),
     "olmo2": ("olmo2", RMS | rope(700.0), {}),
+    "olmo3": ("olmo2", RMS | dict(sliding_window=9, layer_types=["sliding_attention"] * 3 + ["full_attention"],
+              rope_parameters=dict(
+                  full_attention=dict(rope_type="yarn", factor=4.0, rope_theta=700.0, attention_factor=1.25,
+                                      original_max_position_embeddings=32, beta_fast=4.0, beta_slow=0.5),
+                  sliding_attention=dict(rope_type="default", rope_theta=700.0))), {}),
     "smollm3": ("smollm3", RMS | dict(no_rope_layers=[1, 1, 1, 0], head_dim=16) | rope(700.0), dict(permute=True)),
     "granite": ("granite", RMS | dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.7,
                 logits_scaling=2.5) | rope(700.0), dict(permute=True)),
     "starcoder2": ("starcoder2", dict(norm_epsilon=0.05, sliding_window=9, use_bias=True) | rope(700.0), {}),
 }
+
+TRAINED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
+RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 
 GGUF_NAMES = {
     "embed_tokens": "token_embd", "lm_head": "output", "norm": "output_norm",
@@ -96,6 +109,52 @@ def write_golden(model, folder):
     safetensors.torch.save_file({"tokens": tokens[0].to(torch.int32), "logits": logits.float().contiguous()},
                                 folder / "golden.safetensors")
     return logits
+
+
+def sites(config, state, layer):
+    """(site, tensor's name, first row, rows) of every matrix of a layer; some lie together."""
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    q, kv, ffn = config.num_attention_heads * dim, config.num_key_value_heads * dim, config.intermediate_size
+    for part, names in {"self_attn": dict(q_proj=q, k_proj=kv, v_proj=kv), "mlp": dict(gate_proj=ffn, up_proj=ffn)}.items():
+        fused, first = f"model.layers.{layer}.{part}.{'qkv_proj' if part == 'self_attn' else 'gate_up_proj'}.weight", 0
+        for site, rows in names.items():
+            own = f"model.layers.{layer}.{part}.{site}.weight"
+            yield (site, own, 0, rows) if own in state else (site, fused, first, rows)
+            first += rows
+    yield "o_proj", f"model.layers.{layer}.self_attn.o_proj.weight", 0, config.hidden_size
+    yield "down_proj", f"model.layers.{layer}.mlp.down_proj.weight", 0, config.hidden_size
+
+
+def write_training(model, kind, settings, folder):
+    config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
+    plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float64)
+    state = {name: tensor.double() for name, tensor in model.state_dict().items()
+             if not (name == "lm_head.weight" and config.tie_word_embeddings)}
+    for name, tensor in state.items():  # halved, which is exact: sharper models pass on more of bf16's rounding
+        if tensor.dim() == 2 and name.startswith("model.layers."):
+            tensor *= 0.5
+    tokens = safetensors.torch.load_file(folder / "golden.safetensors")["tokens"].long()
+    torch.manual_seed(13)
+    targets = torch.randint(3, config.vocab_size, tokens.shape)
+    out, pairs, merged = {"targets": targets.int(), "begins": torch.tensor(BEGINS).int()}, {}, dict(state)
+    for layer in range(config.num_hidden_layers):
+        for site, name, first, rows in sites(config, state, layer):
+            a = (0.2 * torch.randn(RANK, state[name].shape[1])).bfloat16()
+            b = (0.2 * torch.randn(rows, RANK)).bfloat16()
+            key = f"{layer}.{site}"
+            out[f"a.{key}"], out[f"b.{key}"] = a, b
+            pairs[f"a.{key}"], pairs[f"b.{key}"] = a.double().requires_grad_(), b.double().requires_grad_()
+            change = LORA_SCALE * pairs[f"b.{key}"] @ pairs[f"a.{key}"]
+            merged[name] = merged[name] + torch.nn.functional.pad(
+                change, (0, 0, first, state[name].shape[0] - first - rows))
+    loss = 0
+    for begin, end in zip(BEGINS, BEGINS[1:] + [len(tokens)]):
+        logits = torch.func.functional_call(plain, merged, kwargs=dict(input_ids=tokens[None, begin:end], use_cache=False)).logits[0]
+        loss = loss + torch.nn.functional.cross_entropy(logits, targets[begin:end], reduction="sum")
+    gradients = torch.autograd.grad(loss, list(pairs.values()))
+    out |= {f"d.{key}": gradient.float().contiguous() for key, gradient in zip(pairs, gradients)}
+    out["loss"] = loss.detach()[None]
+    safetensors.torch.save_file(out, folder / "train.safetensors", metadata={"scale": repr(LORA_SCALE)})
 
 
 def gguf_name(name, after_branch):
@@ -136,6 +195,13 @@ def add_settings(writer, arch, config, traits):
     if parameters["rope_type"] == "linear":
         writer.add_string(f"{arch}.rope.scaling.type", "linear")
         number("rope.scaling.factor", float(parameters["factor"]))
+    if parameters["rope_type"] == "yarn":
+        writer.add_string(f"{arch}.rope.scaling.type", "yarn")
+        number("rope.scaling.factor", float(parameters["factor"]))
+        number("rope.scaling.original_context_length", int(parameters["original_max_position_embeddings"]))
+        number("rope.scaling.attn_factor", float(parameters["attention_factor"]))
+        number("rope.scaling.yarn_beta_fast", float(parameters["beta_fast"]))
+        number("rope.scaling.yarn_beta_slow", float(parameters["beta_slow"]))
     if getattr(config, "sliding_window", None):
         number("attention.sliding_window", config.sliding_window)
     if "pattern" in traits:
@@ -229,6 +295,8 @@ def main():
         arch, settings, traits = FAMILIES[kind]
         model = make_model(kind, settings)
         logits = write_golden(model, folder)
+        if kind in TRAINED:
+            write_training(model, kind, settings, folder)
         write_gguf(model, arch, traits, folder / "model.gguf")
         model.to(torch.bfloat16).save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)

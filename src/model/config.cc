@@ -34,8 +34,8 @@ constexpr Unsupported kUnsupported[] = {
     {"qwen3_5", "the gated delta rule"},      {"lfm2", "short convolutions"},
     {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
     {"rwkv7", "RWKV's mixer"},                {"gemma4", "heads of another size by layer"},
-    {"gemma4_text", "heads of another size by layer"}, {"gemma", "norms of Gemma 1"},
-    {"olmo3", "YaRN on some layers only"},    {"cohere", "parallel branches"},
+    {"gemma4_text", "heads of another size by layer"},
+    {"cohere", "parallel branches"},
     {"command-r", "parallel branches"},       {"phi", "parallel branches"},
     {"phi2", "parallel branches"},            {"falcon", "parallel branches"},
     {"bert", "attention to later tokens"},    {"modernbert", "attention to later tokens"},
@@ -104,19 +104,12 @@ LinearShape ShapeOf(const ModelConfig& config, Site site) {
 }
 
 std::string TrainingLacks(const ModelConfig& config) {
-  const auto has_window = [&](int64_t window) { return window > 0 && window < config.context_length; };
   const std::pair<bool, const char*> axes[] = {
-      {std::any_of(config.windows.begin(), config.windows.end(), has_window), "a sliding window"},
       {config.attention_soft_cap > 0, "a soft cap of scores"},
       {config.final_soft_cap > 0, "a soft cap of logits"},
-      {config.attention_scale > 0, "a scale of scores of its own"},
-      {!config.layer_ropes.empty(), "layers with a rope of their own or none"},
       {config.norm_kind != NormKind::kRms, "layer norms"},
-      {config.norm_placement != NormPlacement::kPre, "norms after attention and MLP"},
-      {config.qk_norm != QkNorm::kNone, "norms of queries and keys"},
-      {config.mlp != MlpKind::kSwiGlu, "an MLP with GELU"},
-      {config.embedding_scale != 1 || config.residual_scale != 1 || config.logit_scale != 1,
-       "factors on embedding, branches or logits"},
+      {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
+      {!config.gated(), "an MLP without a gate"},
   };
   std::string lacks;
   for (const auto& [there, what] : axes) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "model/rope_tables.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
 #include "ops/rows.h"
@@ -392,24 +393,13 @@ class Pass {
   RowSet all_, out_;
 };
 
-ops::RopeParameters TableOf(const RopeConfig& rope) {
-  return {.theta = rope.theta,
-          .dim = rope.dim,
-          .linear_scale = rope.linear_scale,
-          .frequency_factors = rope.frequency_factors,
-          .magnitude = rope.magnitude};
-}
-
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, const Weights& weights)
     : config_(config),
       weights_(weights),
       rope_{.main = ops::RopeTable(TableOf(config.rope)), .local = std::nullopt} {
-  const auto& ropes = config.layer_ropes;
-  if (std::find(ropes.begin(), ropes.end(), LayerRope::kLocal) != ropes.end()) {
-    rope_.local.emplace(TableOf(config.local_rope));
-  }
+  if (HasLocalRope(config)) rope_.local.emplace(TableOf(config.local_rope));
 }
 
 void Decoder::Forward(Exec& exec, const Step& step, MatrixView<float> hidden) const {

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "model/rope_tables.h"
+#include "ops/train_rows.h"
 
 namespace bakestone {
 namespace {
@@ -97,11 +99,9 @@ TrainEngine::TrainEngine(const ModelConfig& config, const TrainSource& source,
                options.weight_cache_bytes),
       layer_(config, kernels, pool),
       head_(config, kernels, pool),
-      rope_({.theta = config.rope.theta,
-             .dim = config.rope.dim,
-             .linear_scale = config.rope.linear_scale,
-             .frequency_factors = config.rope.frequency_factors,
-             .magnitude = config.rope.magnitude}),
+      rope_(TableOf(config.rope)),
+      local_rope_(HasLocalRope(config) ? std::optional<ops::RopeTable>(TableOf(config.local_rope))
+                                          : std::nullopt),
       pairs_(config),
       no_pairs_(config),
       saved_(static_cast<size_t>(config.num_layers)) {}
@@ -155,9 +155,11 @@ void TrainEngine::Start(const TrainBatch& batch) {
   const auto rows = static_cast<int64_t>(batch.tokens.size());
   if (x_.size() < rows * config_.hidden_dim) x_ = Buffer<float>(rows * config_.hidden_dim);
   rope_.Set(batch.positions);
+  if (local_rope_) local_rope_->Set(batch.positions);
   batch_ = {.rows = rows,
             .document_begins = batch.document_begins,
             .rope = &rope_,
+            .local_rope = local_rope_ ? &*local_rope_ : nullptr,
             .weights = nullptr,
             .pairs = nullptr};
   tokens_ = batch.tokens;
@@ -174,6 +176,9 @@ void TrainEngine::Forward(TrainWeights& weights, PackedPairs& pairs, int64_t fir
       weights.source().embedding({token, token + 1}, DenseView(x_.data() + row * hidden, 1, hidden));
     }
   });
+  if (config_.embedding_scale != 1) {
+    ops::TrainScale(pool_, config_.embedding_scale, batch_.rows, hidden, hidden, x_.data());
+  }
   const bool recompute = options_.activation == ActivationPolicy::kRecompute;
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     LayerSaved& own = saved_[static_cast<size_t>(layer)];
@@ -221,7 +226,7 @@ void TrainEngine::EmbeddingBackward(std::span<float> gradients) {
       if (!slot.Holds(token)) continue;
       float* to = gradients.data() + slot.offset + (token - slot.first) * hidden;
       const float* from = dx_.data() + row * hidden;
-      for (int64_t i = first; i < last; ++i) to[i] += from[i];
+      for (int64_t i = first; i < last; ++i) to[i] += config_.embedding_scale * from[i];
     }
   });
 }

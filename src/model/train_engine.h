@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -67,6 +68,7 @@ class TrainEngine {
   TrainLayer layer_;
   TrainHead head_;
   ops::RopeTable rope_;
+  std::optional<ops::RopeTable> local_rope_;
   PackedPairs pairs_, no_pairs_;
   std::vector<LayerSaved> saved_;   // one a layer; recompute: only their inputs
   LayerSaved shared_;               // of layers that keep nothing

@@ -67,6 +67,16 @@ void TrainHead::Reserve(TrainWeights& weights, bool base, const Gradient* gradie
   correct_.resize(size);
 }
 
+const float* TrainHead::NormWeight(TrainWeights& weights) {
+  const float* norm = weights.source().final_norm();
+  if (config_.logit_scale == 1) return norm;
+  const auto dim = static_cast<size_t>(config_.hidden_dim);
+  logit_scales_.assign(dim, config_.logit_scale);
+  scaled_norm_.resize(dim);
+  for (size_t i = 0; i < dim; ++i) scaled_norm_[i] = norm[i] * config_.logit_scale;
+  return scaled_norm_.data();
+}
+
 // At most chunk_ rows.
 void TrainHead::Normalize(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
                           uint16_t* hidden) {
@@ -76,7 +86,7 @@ void TrainHead::Normalize(TrainWeights& weights, const float* x, std::span<const
   }
   ops::TrainNorm(kernels_, pool_,
                  {.x = x_.data(),
-                  .weight = weights.source().final_norm(),
+                  .weight = NormWeight(weights),
                   .rows = static_cast<int64_t>(rows.size()),
                   .dim = dim,
                   .eps = config_.norm_eps,
@@ -126,7 +136,7 @@ void TrainHead::ChunkBackward(TrainWeights& weights, std::span<const int32_t> ro
                          {.dh = dh_.data(),
                           .y = y_.data(),
                           .inverse = inverse_.data(),
-                          .weight = weights.source().final_norm(),
+                          .weight = NormWeight(weights),
                           .rows = count,
                           .dim = dim,
                           .dx = dx_.data(),
@@ -141,7 +151,7 @@ void TrainHead::ChunkBackward(TrainWeights& weights, std::span<const int32_t> ro
                        .a_stride = dim,
                        .b = y_.data(),
                        .b_stride = dim,
-                       .factor = nullptr,
+                       .factor = config_.logit_scale == 1 ? nullptr : logit_scales_.data(),
                        .rows = count,
                        .sums = gradient.out + gradient.layout->final_norm},
                       dim);

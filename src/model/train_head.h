@@ -55,6 +55,8 @@ class TrainHead {
 
  private:
   void Reserve(TrainWeights& weights, bool base, const Gradient* gradient);
+  // The final norm's weight times the factor on logits.
+  const float* NormWeight(TrainWeights& weights);
   void Normalize(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
                  uint16_t* hidden);
   void Logits(TrainWeights& weights, const uint16_t* hidden, int64_t rows, float* logits);
@@ -73,7 +75,7 @@ class TrainHead {
   Buffer<uint16_t> y_;                   // [chunk, hidden_dim]
   Buffer<uint16_t> hidden_, d_logits_;   // of a chunk, or of several whose rows of the head are trained
   Buffer<uint16_t> hidden_pairs_, d_columns_;
-  std::vector<float> factors_;
+  std::vector<float> factors_, scaled_norm_, logit_scales_;
   std::vector<double> nll_, kl_;
   std::vector<uint8_t> correct_;
 };

@@ -1,26 +1,12 @@
 #include "model/train_layer.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "model/phase_timer.h"
 #include "ops/train_rows.h"
 
 namespace bakestone {
 namespace {
-
-// Adds the time of a scope.
-class Timer {
- public:
-  explicit Timer(double& to) : to_(to), start_(Clock::now()) {}
-  ~Timer() { to_ += std::chrono::duration<double>(Clock::now() - start_).count(); }
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
-
- private:
-  using Clock = std::chrono::steady_clock;
-  double& to_;
-  Clock::time_point start_;
-};
 
 // Rows that a product reads in whole tiles: zero beyond the last one ever written.
 void ReserveRows(Buffer<uint16_t>& buffer, int64_t rows, int64_t width) {
@@ -72,12 +58,25 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
   ReserveFloats(inverse_attention, rows);
   ReserveFloats(inverse_mlp, rows);
   ReserveFloats(log_sum, rows * config.num_heads);
+  if (config.has_post_norms()) {
+    ReserveRows(y_attention_post, rows, config.hidden_dim);
+    ReserveRows(y_mlp_post, rows, config.hidden_dim);
+    ReserveFloats(inverse_attention_post, rows);
+    ReserveFloats(inverse_mlp_post, rows);
+  }
+  if (config.qk_norm == QkNorm::kNone) return;
+  ReserveRows(y_q, rows, config.q_dim());
+  ReserveRows(y_k, rows, config.kv_dim());
+  ReserveFloats(inverse_q, rows * config.num_heads);
+  ReserveFloats(inverse_k, rows * config.num_kv_heads);
 }
 
 int64_t LayerSaved::bytes() const noexcept {
   int64_t total = y_attention.bytes() + y_mlp.bytes() + q.bytes() + k.bytes() + v.bytes() +
                   attention.bytes() + gate_up.bytes() + inverse_attention.bytes() +
-                  inverse_mlp.bytes() + log_sum.bytes() + input.bytes();
+                  inverse_mlp.bytes() + log_sum.bytes() + input.bytes() + y_q.bytes() + y_k.bytes() +
+                  inverse_q.bytes() + inverse_k.bytes() + y_attention_post.bytes() + y_mlp_post.bytes() +
+                  inverse_attention_post.bytes() + inverse_mlp_post.bytes();
   for (const auto& buffer : xa) total += buffer.bytes();
   for (const auto& buffer : y) total += buffer.bytes();
   return total;
@@ -97,73 +96,30 @@ void TrainLayer::Reserve(int64_t rows) {
   ReserveRows(d_qkv_bf16_, rows, qkv);
   ReserveFloats(qkv_, rows * qkv);
   ReserveFloats(dh_, rows * hidden);
+  if (!config_.has_post_norms()) return;
+  ReserveFloats(branch_, rows * hidden);
+  ReserveRows(d_branch_, rows, hidden);
 }
 
 int64_t TrainLayer::bytes() const noexcept {
   return attention_.bytes() + linear_.bytes() + h_.bytes() + act_.bytes() + dx_bf16_.bytes() +
          d_act_.bytes() + d_gate_up_.bytes() + d_attention_.bytes() + d_qkv_bf16_.bytes() +
-         qkv_.bytes() + dh_.bytes();
+         qkv_.bytes() + dh_.bytes() + branch_.bytes() + d_branch_.bytes();
 }
 
-ops::TrainAttentionShape TrainLayer::AttentionOf(const LayerBatch& batch) const {
+ops::TrainAttentionShape TrainLayer::AttentionOf(int64_t layer, const LayerBatch& batch) const {
   return {.rows = batch.rows,
           .heads = config_.num_heads,
           .kv_heads = config_.num_kv_heads,
           .head_dim = config_.head_dim,
+          .window = config_.window(layer),
+          .scale = config_.attention_scale,
           .document_begins = batch.document_begins};
 }
 
 const uint16_t* TrainLayer::Panels(int64_t layer, const LayerBatch& batch) {
-  const Timer timer(phases.weights);
+  const PhaseTimer timer(phases.weights);
   return batch.weights->Layer(layer);
-}
-
-void TrainLayer::Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y,
-                           float* inverse) {
-  const Timer timer(phases.rows);
-  ops::TrainNorm(kernels_, pool_,
-                 {.x = x,
-                  .weight = weight,
-                  .rows = rows,
-                  .dim = config_.hidden_dim,
-                  .eps = config_.norm_eps,
-                  .y = y,
-                  .h = h_.data(),
-                  .inverse = inverse});
-}
-
-// A norm as its backward needs it.
-struct TrainLayer::NormInput {
-  const uint16_t* y;
-  const float *inverse, *weight;
-  int64_t offset;  // of the weight's gradient, -1: frozen
-};
-
-void TrainLayer::NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
-                              bool wants_dx) {
-  const Timer timer(phases.rows);
-  if (norm.offset >= 0) {
-    ops::TrainColumnDot(kernels_, pool_,
-                        {.a = dh_.data(),
-                         .a_bf16 = nullptr,
-                         .a_stride = config_.hidden_dim,
-                         .b = norm.y,
-                         .b_stride = config_.hidden_dim,
-                         .factor = nullptr,
-                         .rows = rows,
-                         .sums = gradients.out + norm.offset},
-                        config_.hidden_dim);
-  }
-  if (!wants_dx) return;
-  ops::TrainNormBackward(kernels_, pool_,
-                         {.dh = dh_.data(),
-                          .y = norm.y,
-                          .inverse = norm.inverse,
-                          .weight = norm.weight,
-                          .rows = rows,
-                          .dim = config_.hidden_dim,
-                          .dx = gradients.dx,
-                          .dx_bf16 = dx_bf16_.data()});
 }
 
 void TrainLayer::RoundDx(int64_t rows, const float* dx) {
@@ -193,27 +149,38 @@ bool TrainLayer::FillBias(int64_t layer, const LayerBatch& batch) {
   return true;
 }
 
+const ops::RopeTable* TrainLayer::RopeOf(int64_t layer, const LayerBatch& batch) const {
+  switch (config_.layer_rope(layer)) {
+    case LayerRope::kMain:
+      return batch.rope;
+    case LayerRope::kLocal:
+      return batch.local_rope;
+    case LayerRope::kNone:
+      return nullptr;
+  }
+  return nullptr;
+}
+
 void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch,
-                        float sign, uint16_t* out, int64_t out_stride) {
-  // sign 0: v, which is not rotated, only rounded.
+                        const ops::RopeTable* table, float sign, uint16_t* out, int64_t out_stride) {
   ops::TrainRope(kernels_, pool_,
                  {.x = x,
                   .x_stride = x_stride,
                   .out = out,
                   .out_stride = out_stride,
-                  .cosines = batch.rope->cos(),
-                  .sines = batch.rope->sin(),
+                  .cosines = table != nullptr ? table->cos() : nullptr,
+                  .sines = table != nullptr ? table->sin() : nullptr,
                   .rows = batch.rows,
                   .heads = heads,
                   .head_dim = config_.head_dim,
-                  .dim = sign == 0 ? 0 : batch.rope->dim(),
+                  .dim = table != nullptr ? table->dim() : 0,
                   .sign = sign});
 }
 
 void TrainLayer::LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch,
                                const uint16_t* panels, const uint16_t* x, LayerSaved& saved,
                                void* out, TrainStore store) {
-  const Timer timer(phases.products);
+  const PhaseTimer timer(phases.products);
   const uint16_t* own = panels + batch.weights->group_offset(group);
   batch.pairs->ScaleOutputs(layer, group, own, kernels_, pool_);
   bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group), own,
@@ -241,7 +208,7 @@ void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatc
   const GroupShape shape = ShapeOf(config_, group);
   const uint16_t* transposed = nullptr;
   if (dx != nullptr) {
-    const Timer timer(phases.weights);
+    const PhaseTimer timer(phases.weights);
     transposed = batch.weights->Transposed(group, panels + batch.weights->group_offset(group));
   }
   bakestone::LinearBackward args = {.dy = dy,
@@ -260,7 +227,7 @@ void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatc
     args.slots[i] = gradients.layout->Find(id);
     args.matrices[i] = gradients.layout->FindMatrix(id);
   }
-  const Timer timer(phases.products);
+  const PhaseTimer timer(phases.products);
   bakestone::Backward(kernels_, pool_, shape, batch.pairs->group(layer, group), transposed, args,
                       linear_);
 }
@@ -268,50 +235,69 @@ void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatc
 void TrainLayer::AttentionForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
                                   float* x, LayerSaved& saved) {
   const int64_t rows = batch.rows, q = config_.q_dim(), kv = config_.kv_dim(), all = q + 2 * kv;
-  Normalize(x, batch.weights->source().attention_norm(layer), rows, saved.y_attention.data(),
-            saved.inverse_attention.data());
+  const uint16_t* input = BranchInput(x, batch.weights->source().attention_norm(layer), rows,
+                                      saved.y_attention.data(), saved.inverse_attention.data());
   const bool adds = batch.pairs->dora() && batch.pairs->group(layer, TrainGroup::kQkv).r > 0;
   if (FillBias(layer, batch)) {
-    LinearAdd(layer, TrainGroup::kQkv, batch, panels, h_.data(), saved, qkv_.data());
+    LinearAdd(layer, TrainGroup::kQkv, batch, panels, input, saved, qkv_.data());
   } else if (adds) {
     std::fill_n(qkv_.data(), rows * all, 0.0f);
-    LinearAdd(layer, TrainGroup::kQkv, batch, panels, h_.data(), saved, qkv_.data());
+    LinearAdd(layer, TrainGroup::kQkv, batch, panels, input, saved, qkv_.data());
   } else {
-    LinearForward(layer, TrainGroup::kQkv, batch, panels, h_.data(), saved, qkv_.data(),
+    LinearForward(layer, TrainGroup::kQkv, batch, panels, input, saved, qkv_.data(),
                   TrainStore::kF32);
   }
   {
-    const Timer timer(phases.rows);
-    Rotate(qkv_.data(), all, config_.num_heads, batch, 1, saved.q.data(), q);
-    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, 1, saved.k.data(), kv);
-    Rotate(qkv_.data() + q + kv, all, config_.num_kv_heads, batch, 0, saved.v.data(), kv);
+    const PhaseTimer timer(phases.rows);
+    const ops::RopeTable* table = RopeOf(layer, batch);
+    float* v = qkv_.data() + q + kv;
+    NormHeads(layer, batch, saved);
+    // A factor on what attention adds is one on the values.
+    if (config_.residual_scale != 1) ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, v);
+    Rotate(qkv_.data(), all, config_.num_heads, batch, table, 1, saved.q.data(), q);
+    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, table, 1, saved.k.data(), kv);
+    Rotate(v, all, config_.num_kv_heads, batch, nullptr, 1, saved.v.data(), kv);
   }
   {
-    const Timer timer(phases.attention);
-    attention_.Forward(AttentionOf(batch), saved.q.data(), saved.k.data(), saved.v.data(),
+    const PhaseTimer timer(phases.attention);
+    attention_.Forward(AttentionOf(layer, batch), saved.q.data(), saved.k.data(), saved.v.data(),
                        saved.attention.data(), saved.log_sum.data());
   }
-  LinearAdd(layer, TrainGroup::kO, batch, panels, saved.attention.data(), saved, x);
+  BranchOutput(layer, TrainGroup::kO, batch, panels, saved.attention.data(), saved, x);
+}
+
+// act_: the input of the MLP's last product. A factor on what the MLP adds is one on it.
+void TrainLayer::Activate(const TrainSwiGluArgs& args) {
+  if (config_.mlp == MlpKind::kGeGlu) {
+    ops::TrainGeGlu(pool_, args);
+  } else {
+    ops::TrainSwiGlu(kernels_, pool_, args);
+  }
+  ScaleActivation(args.rows, args.act);
+}
+
+void TrainLayer::ScaleActivation(int64_t rows, uint16_t* activation) {
+  if (config_.residual_scale == 1) return;
+  ops::TrainScaleBf16(pool_, config_.residual_scale, rows * config_.ffn_dim, activation);
 }
 
 void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
                             LayerSaved& saved) {
   const int64_t rows = batch.rows;
-  Normalize(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(),
-            saved.inverse_mlp.data());
-  LinearForward(layer, TrainGroup::kGateUp, batch, panels, h_.data(), saved, saved.gate_up.data(),
+  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(),
+                                      saved.inverse_mlp.data());
+  LinearForward(layer, TrainGroup::kGateUp, batch, panels, input, saved, saved.gate_up.data(),
                 TrainStore::kBF16);
   {
-    const Timer timer(phases.rows);
-    ops::TrainSwiGlu(kernels_, pool_,
-                     {.gate_up = saved.gate_up.data(),
-                      .d_act = nullptr,
-                      .rows = rows,
-                      .dim = config_.ffn_dim,
-                      .act = act_.data(),
-                      .d_gate_up = nullptr});
+    const PhaseTimer timer(phases.rows);
+    Activate({.gate_up = saved.gate_up.data(),
+              .d_act = nullptr,
+              .rows = rows,
+              .dim = config_.ffn_dim,
+              .act = act_.data(),
+              .d_gate_up = nullptr});
   }
-  LinearAdd(layer, TrainGroup::kDown, batch, panels, act_.data(), saved, x);
+  BranchOutput(layer, TrainGroup::kDown, batch, panels, act_.data(), saved, x);
 }
 
 void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, LayerSaved& saved) {
@@ -330,30 +316,35 @@ void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const uint1
                             .act = act_.data(),
                             .d_gate_up = nullptr};
   {
-    const Timer timer(phases.rows);
-    ops::TrainSwiGlu(kernels_, pool_, swiglu);
+    const PhaseTimer timer(phases.rows);
+    Activate(swiglu);
   }
   const bool down_ends = Ends(LayerStep::kDown, gradients);
-  LinearBackward(layer, TrainGroup::kDown, batch, panels, dx_bf16_.data(), act_.data(), saved,
+  const uint16_t* dy = BranchOutputBackward(layer, TrainGroup::kDown, batch, saved, gradients);
+  LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved,
                  gradients, down_ends ? nullptr : d_act_.data(), TrainStore::kBF16);
   if (down_ends) return;
   {
-    const Timer timer(phases.rows);
+    const PhaseTimer timer(phases.rows);
+    ScaleActivation(batch.rows, d_act_.data());
     swiglu.act = nullptr;
     swiglu.d_act = d_act_.data();
     swiglu.d_gate_up = d_gate_up_.data();
-    ops::TrainSwiGluBackward(kernels_, pool_, swiglu);
-    ops::TrainScaleRows(kernels_, pool_, saved.y_mlp.data(), weight, batch.rows, config_.hidden_dim,
-                        h_.data());
+    if (config_.mlp == MlpKind::kGeGlu) {
+      ops::TrainGeGluBackward(pool_, swiglu);
+    } else {
+      ops::TrainSwiGluBackward(kernels_, pool_, swiglu);
+    }
   }
+  const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), weight, batch.rows);
   const bool gate_up_ends = Ends(LayerStep::kGateUp, gradients);
-  LinearBackward(layer, TrainGroup::kGateUp, batch, panels, d_gate_up_.data(), h_.data(), saved,
+  LinearBackward(layer, TrainGroup::kGateUp, batch, panels, d_gate_up_.data(), input, saved,
                  gradients, gate_up_ends ? nullptr : dh_.data(), TrainStore::kF32);
   if (gate_up_ends) return;
   const auto& norms = gradients.layout->mlp_norms;
-  NormBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight,
-                norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
-               batch.rows, gradients, !Ends(LayerStep::kMlpNorm, gradients));
+  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight,
+                       norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
+                      batch.rows, gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
 
 void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
@@ -361,12 +352,13 @@ void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch, const
   const int64_t rows = batch.rows, q = config_.q_dim(), kv = config_.kv_dim(), all = q + 2 * kv;
   const float* weight = batch.weights->source().attention_norm(layer);
   const bool o_ends = Ends(LayerStep::kO, gradients);
-  LinearBackward(layer, TrainGroup::kO, batch, panels, dx_bf16_.data(), saved.attention.data(), saved,
+  const uint16_t* dy = BranchOutputBackward(layer, TrainGroup::kO, batch, saved, gradients);
+  LinearBackward(layer, TrainGroup::kO, batch, panels, dy, saved.attention.data(), saved,
                  gradients, o_ends ? nullptr : d_attention_.data(), TrainStore::kBF16);
   if (o_ends) return;
   {
-    const Timer timer(phases.attention);
-    attention_.Backward(AttentionOf(batch), saved.q.data(), saved.k.data(), saved.v.data(),
+    const PhaseTimer timer(phases.attention);
+    attention_.Backward(AttentionOf(layer, batch), saved.q.data(), saved.k.data(), saved.v.data(),
                         saved.attention.data(), saved.log_sum.data(), d_attention_.data(),
                         {.q = qkv_.data(),
                          .k = qkv_.data() + q,
@@ -374,22 +366,25 @@ void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch, const
                          .stride = all});
   }
   {
-    const Timer timer(phases.rows);
+    const PhaseTimer timer(phases.rows);
     uint16_t* out = d_qkv_bf16_.data();
-    Rotate(qkv_.data(), all, config_.num_heads, batch, -1, out, all);
-    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, -1, out + q, all);
-    Rotate(qkv_.data() + q + kv, all, config_.num_kv_heads, batch, 0, out + q + kv, all);
-    ops::TrainScaleRows(kernels_, pool_, saved.y_attention.data(), weight, rows, config_.hidden_dim,
-                        h_.data());
+    const ops::RopeTable* table = RopeOf(layer, batch);
+    float* dv = qkv_.data() + q + kv;
+    if (config_.residual_scale != 1) ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, dv);
+    Rotate(qkv_.data(), all, config_.num_heads, batch, table, -1, out, all);
+    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, table, -1, out + q, all);
+    Rotate(dv, all, config_.num_kv_heads, batch, nullptr, 1, out + q + kv, all);
+    NormHeadsBackward(layer, batch, saved);
   }
+  const uint16_t* input = BranchInputAgain(saved.y_attention.data(), weight, rows);
   const bool qkv_ends = Ends(LayerStep::kQkv, gradients);
-  LinearBackward(layer, TrainGroup::kQkv, batch, panels, d_qkv_bf16_.data(), h_.data(), saved,
+  LinearBackward(layer, TrainGroup::kQkv, batch, panels, d_qkv_bf16_.data(), input, saved,
                  gradients, qkv_ends ? nullptr : dh_.data(), TrainStore::kF32);
   if (qkv_ends) return;
   const auto& norms = gradients.layout->attention_norms;
-  NormBackward({saved.y_attention.data(), saved.inverse_attention.data(), weight,
-                norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
-               rows, gradients, gradients.below);
+  BranchInputBackward({saved.y_attention.data(), saved.inverse_attention.data(), weight,
+                       norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
+                      rows, gradients, gradients.below);
 }
 
 void TrainLayer::Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,

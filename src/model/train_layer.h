@@ -24,13 +24,17 @@
 namespace bakestone {
 
 struct LayerSaved {
-  Buffer<uint16_t> y_attention, y_mlp;  // [T, hidden_dim] x / rms
+  Buffer<uint16_t> y_attention, y_mlp;  // [T, hidden_dim] x / rms; x where a branch takes it as it is
+  Buffer<uint16_t> y_attention_post, y_mlp_post;  // [T, hidden_dim] of what the branches give, over rms
+  Buffer<float> inverse_attention_post, inverse_mlp_post;  // [T]
   Buffer<uint16_t> q, k, v;             // [T, heads * head_dim]
   Buffer<uint16_t> attention;           // [T, q_dim]
   Buffer<uint16_t> gate_up;             // [T, 2 * ffn_dim]
   std::array<Buffer<uint16_t>, kNumTrainGroups> xa;
   std::array<Buffer<uint16_t>, kNumTrainGroups> y;  // [T, out of the group], with DoRA; not of gate|up
   Buffer<float> inverse_attention, inverse_mlp;  // [T]
+  Buffer<uint16_t> y_q, y_k;            // [T, heads * head_dim] / rms, where queries and keys are normalized
+  Buffer<float> inverse_q, inverse_k;   // [T, heads], or [T] where all heads are one group
   Buffer<float> log_sum;                // [heads, T]
   Buffer<float> input;                  // [T, hidden_dim], only where the layer is recomputed
 
@@ -48,7 +52,7 @@ struct TrainPhases {
 struct LayerBatch {
   int64_t rows;
   std::span<const int32_t> document_begins;
-  const ops::RopeTable* rope;
+  const ops::RopeTable *rope, *local_rope;  // local_rope null: no layer has it
   TrainWeights* weights;
   PackedPairs* pairs;
 };
@@ -82,7 +86,12 @@ class TrainLayer {
   TrainPhases phases;
 
  private:
-  struct NormInput;
+  // A norm as its backward needs it.
+  struct NormInput {
+    const uint16_t* y;
+    const float *inverse, *weight;
+    int64_t offset;  // of the weight's gradient, -1: frozen
+  };
   void AttentionForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
                         LayerSaved& saved);
   void MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
@@ -98,8 +107,14 @@ class TrainLayer {
   // The biases of q, k and v in the rows of qkv_, zero where there are none; false when there are none
   // at all, and then nothing is written.
   bool FillBias(int64_t layer, const LayerBatch& batch);
-  void Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch, float sign,
-              uint16_t* out, int64_t out_stride);
+  // The layer's table; null where queries and keys are not rotated.
+  const ops::RopeTable* RopeOf(int64_t layer, const LayerBatch& batch) const;
+  // Rounds to bf16; with a table also rotates, by sign.
+  void Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch,
+              const ops::RopeTable* table, float sign, uint16_t* out, int64_t out_stride);
+  // Queries and keys in qkv_.
+  void NormHeads(int64_t layer, const LayerBatch& batch, LayerSaved& saved);
+  void NormHeadsBackward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved);
   void LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
                      const uint16_t* x, LayerSaved& saved, void* out, TrainStore store);
   // out [T, out] f32 += the product; with DoRA by way of saved.y.
@@ -109,7 +124,20 @@ class TrainLayer {
   void LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
                       const uint16_t* dy, const uint16_t* x, const LayerSaved& saved,
                       const Gradients& gradients, void* dx, TrainStore store);
-  ops::TrainAttentionShape AttentionOf(const LayerBatch& batch) const;
+  void Activate(const TrainSwiGluArgs& args);
+  void ScaleActivation(int64_t rows, uint16_t* activation);
+  ops::TrainAttentionShape AttentionOf(int64_t layer, const LayerBatch& batch) const;
+  // What a branch takes: bf16 of the normalized x, kept in y; forward from x, backward from y.
+  const uint16_t* BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y, float* inverse);
+  const uint16_t* BranchInputAgain(const uint16_t* y, const float* weight, int64_t rows);
+  // x += the branch's last product, normalized where the family does.
+  void BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
+                    const uint16_t* input, LayerSaved& saved, float* x);
+  // The gradient of the branch's last product, from that of the layer's stream.
+  const uint16_t* BranchOutputBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                                       const LayerSaved& saved, const Gradients& gradients);
+  // dh_, of what a branch takes, to the stream's gradient.
+  void BranchInputBackward(const NormInput& norm, int64_t rows, const Gradients& gradients, bool wants_dx);
   static bool Ends(LayerStep step, const Gradients& gradients) {
     return !gradients.below && step == gradients.lowest;
   }
@@ -119,6 +147,8 @@ class TrainLayer {
   ThreadPool& pool_;
   ops::TrainAttention attention_;
   LinearScratch linear_;
+  Buffer<float> branch_;
+  Buffer<uint16_t> d_branch_;
   Buffer<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
   Buffer<float> qkv_, dh_;
 };

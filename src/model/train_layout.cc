@@ -140,7 +140,8 @@ class LayoutBuilder {
   }
 
   int64_t Norm(const std::string& name) {
-    return Wanted(name) ? Add(name + ".weight", config_.hidden_dim, 0) : -1;
+    const bool known = name == "norm" || config_.norm_placement == NormPlacement::kPre;  // else called otherwise
+    return known && Wanted(name) ? Add(name + ".weight", config_.hidden_dim, 0) : -1;
   }
 
   RowsSlot Rows(std::string name, int64_t first) {

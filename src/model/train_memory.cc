@@ -72,10 +72,15 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
   int64_t saved = padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + 2 * config.ffn_dim + kNumTrainGroups * rank) +
                   rows * kF32 * (2 + config.num_heads);
   if (layout.dora()) saved += padded * kBf16 * (qkv + 2 * hidden);
+  if (config.has_post_norms()) saved += padded * kBf16 * 2 * hidden + rows * kF32 * 2;
+  if (config.qk_norm != QkNorm::kNone) {
+    saved += padded * kBf16 * (q + kv) + rows * kF32 * (config.num_heads + config.num_kv_heads);
+  }
   const bool recompute = options.activation == ActivationPolicy::kRecompute;
   const int64_t layers = config.num_layers - layout.lowest_layer(config.num_layers);
   const int64_t kept = recompute ? layers * rows * hidden * kF32 + saved : layers * saved;
-  const int64_t scratch = padded * kBf16 * (2 * hidden + 4 * config.ffn_dim + q + qkv) +
+  const int64_t branch = config.has_post_norms() ? padded * hidden * (kF32 + kBf16) : 0;
+  const int64_t scratch = branch + padded * kBf16 * (2 * hidden + 4 * config.ffn_dim + q + qkv) +
                           rows * kF32 * (qkv + hidden) + 2 * rows * hidden * kF32 +
                           3 * padded * kBf16 * rank;
   const int64_t outer = layout.full() ? padded * kBf16 * (2 * config.ffn_dim + std::max(config.ffn_dim, hidden)) : 0;

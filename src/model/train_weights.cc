@@ -58,6 +58,13 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.mlp_norm = [&weights](int64_t layer) {
     return weights.layers[static_cast<size_t>(layer)].mlp_norm.data();
   };
+  const auto norm = [&weights](std::vector<float> LayerWeights::*which) {
+    return [&weights, which](int64_t layer) { return (weights.layers[static_cast<size_t>(layer)].*which).data(); };
+  };
+  source.attention_post_norm = norm(&LayerWeights::attention_post_norm);
+  source.mlp_post_norm = norm(&LayerWeights::mlp_post_norm);
+  source.q_norm = norm(&LayerWeights::q_norm);
+  source.k_norm = norm(&LayerWeights::k_norm);
   source.final_norm = [&weights] { return weights.final_norm.data(); };
   return source;
 }
@@ -131,7 +138,7 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
       row_scratch_(static_cast<size_t>(pool.num_threads())) {
   if (const std::string lacks = TrainingLacks(config); !lacks.empty()) {
     Throw(ErrorCode::kUnsupported,
-          "training: expected a plain Llama or Qwen2, found {}; this model can be served but not trained",
+          "training: expected a model that 'show --families' says can be trained, found {}; this one can be served",
           lacks);
   }
   CheckDimension("hidden_dim", config.hidden_dim);

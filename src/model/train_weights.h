@@ -41,6 +41,7 @@ struct TrainSource {
   std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
   std::function<const float*(LinearId id)> bias;                     // [out] or null
   std::function<const float*(int64_t layer)> attention_norm, mlp_norm;
+  std::function<const float*(int64_t layer)> attention_post_norm, mlp_post_norm, q_norm, k_norm;  // asked for where the config has them
   std::function<const float*()> final_norm;
 };
 

@@ -53,7 +53,28 @@ void PackPairs(const TrainKernels& kernels, const uint16_t* x, int64_t stride, i
 }
 
 float ScaleOf(const TrainAttentionShape& shape) {
-  return 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  return shape.scale > 0 ? shape.scale : 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+}
+
+// Takes what a window hides from a tile of scores, columns [0, cols): a score that no softmax sees. `first` is
+// the first column that the tile's first row does not hide; it moves on by one a row.
+constexpr float kHidden = -1e30f;
+struct ScoreTile {
+  float* s;
+  int64_t stride, rows, cols, first;
+};
+void HideBefore(const ScoreTile& tile) {
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const int64_t end = std::min(tile.first + i, tile.cols);
+    if (end > 0) std::fill_n(tile.s + i * tile.stride, end, kHidden);
+  }
+}
+// The same of the columns from `first` on.
+void HideFrom(const ScoreTile& tile) {
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const int64_t begin = std::max<int64_t>(tile.first + i, 0);
+    if (begin < tile.cols) std::fill_n(tile.s + i * tile.stride + begin, tile.cols - begin, kHidden);
+  }
 }
 
 }  // namespace
@@ -116,6 +137,9 @@ void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block&
     const int64_t padded = RoundUp(seen, kTrainLanes);
     Multiply(kernels_, {q + row * q_stride + head * dim, q_stride, key_lanes, dim * kTrainLanes, dim,
                         rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
+    if (shape.window > 0) {
+      HideBefore({scratch.scores.data(), padded, rows, seen, row - block.document_begin + 1 - shape.window});
+    }
     kernels_.softmax({.s = scratch.scores.data(),
                       .s_stride = padded,
                       .rows = rows,
@@ -165,6 +189,9 @@ void TrainAttention::QueryBlock(const TrainAttentionShape& shape, const Block& b
                         scratch.scores.data(), padded, TrainStore::kF32});
     Multiply(kernels_, {d_out + at, q_stride, value_lanes, dim * kTrainLanes, dim, rows, seen,
                         scratch.d_scores.data(), padded, TrainStore::kF32});
+    if (shape.window > 0) {
+      HideBefore({scratch.scores.data(), padded, rows, seen, row - block.document_begin + 1 - shape.window});
+    }
     kernels_.softmax_backward({.s = scratch.scores.data(),
                                .dp = scratch.d_scores.data(),
                                .stride = padded,
@@ -213,6 +240,9 @@ void TrainAttention::KeyBlock(const TrainAttentionShape& shape, const Block& blo
                           rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
       Multiply(kernels_, {v + kv_at, kv_stride, d_lanes + skipped * dim, dim * kTrainLanes, dim,
                           rows, seen, scratch.d_scores.data(), padded, TrainStore::kF32});
+      if (shape.window > 0) {
+        HideFrom({scratch.scores.data(), padded, rows, seen, row + shape.window - block.begin - skipped});
+      }
       kernels_.softmax_backward({.s = scratch.scores.data(),
                                  .dp = scratch.d_scores.data(),
                                  .stride = padded,

@@ -18,6 +18,8 @@ namespace bakestone::ops {
 // q [T, H * D], k and v [T, G * D]: bf16, after rotation; q is readable up to T rounded up to a tile.
 struct TrainAttentionShape {
   int64_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t window = 0;                        // a row sees this many rows, its own included; 0: all
+  float scale = 0;                           // of q . k; 0: 1 / sqrt(head_dim)
   std::span<const int32_t> document_begins;  // ascending, first is 0
 };
 

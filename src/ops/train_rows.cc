@@ -1,8 +1,11 @@
 #include "ops/train_rows.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
+#include "kernels/math.h"
+#include "tensor/half.h"
 
 namespace bakestone::ops {
 namespace {
@@ -92,6 +95,109 @@ void TrainTranspose(const TrainKernels& kernels, ThreadPool& pool, const uint16_
   pool.ParallelFor((cols + kColumns - 1) / kColumns, 1, [&](int64_t begin, int64_t end, int) {
     kernels.transpose(x, stride, rows, out, out_stride, begin * kColumns,
                       std::min(end * kColumns, cols));
+  });
+}
+
+namespace {
+
+// The sum of term(0) .. term(n - 1) in 16 lanes, which vector units take.
+template <class Term>
+float LaneSum(int64_t n, const Term& term) {
+  float lanes[16] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i % 16] += term(i);
+  for (int width = 8; width >= 1; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+
+}  // namespace
+
+void TrainGroupNorm(ThreadPool& pool, const TrainGroupNormArgs& args) {
+  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t at = begin * args.groups; at < end * args.groups; ++at) {
+      float* x = args.x + at / args.groups * args.stride + at % args.groups * args.width;
+      const float mean = LaneSum(args.width, [&](int64_t i) { return x[i] * x[i]; }) / static_cast<float>(args.width);
+      const float inverse = 1.0f / std::sqrt(mean + args.eps);
+      args.inverse[at] = inverse;
+      uint16_t* y = args.y + at * args.width;
+      for (int64_t i = 0; i < args.width; ++i) {
+        y[i] = FloatToBF16(x[i] * inverse);
+        x[i] = x[i] * inverse * args.weight[i];
+      }
+    }
+  });
+}
+
+void TrainGroupNormBackward(ThreadPool& pool, const TrainGroupNormBackwardArgs& args) {
+  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t at = begin * args.groups; at < end * args.groups; ++at) {
+      uint16_t* d = args.d + at / args.groups * args.stride + at % args.groups * args.width;
+      const uint16_t* y = args.y + at * args.width;
+      const auto g = [&](int64_t i) { return BF16ToFloat(d[i]) * args.weight[i]; };
+      const float mean = LaneSum(args.width, [&](int64_t i) { return g(i) * BF16ToFloat(y[i]); }) /
+                         static_cast<float>(args.width);
+      for (int64_t i = 0; i < args.width; ++i) {
+        d[i] = FloatToBF16(args.inverse[at] * (g(i) - BF16ToFloat(y[i]) * mean));
+      }
+    }
+  });
+}
+
+namespace {
+
+// gelu(x), tanh form, and its derivative.
+struct GeluAt {
+  float value, slope;
+  explicit GeluAt(float x) {
+    const float inner = x + math::kGeluCubic * x * x * x;
+    const float share = 1.0f / (1.0f + math::Exp(math::kGeluRate * inner));
+    value = x * share;
+    slope = share - value * (1.0f - share) * math::kGeluRate * (1.0f + 3 * math::kGeluCubic * x * x);
+  }
+};
+
+template <class Body>
+void ForGateUp(ThreadPool& pool, const TrainSwiGluArgs& args, const Body& body) {
+  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const uint16_t* gate = args.gate_up + row * 2 * args.dim;
+      for (int64_t i = 0; i < args.dim; ++i) body(row, i, BF16ToFloat(gate[i]), BF16ToFloat(gate[args.dim + i]));
+    }
+  });
+}
+
+}  // namespace
+
+void TrainGeGlu(ThreadPool& pool, const TrainSwiGluArgs& args) {
+  ForGateUp(pool, args, [&](int64_t row, int64_t i, float gate, float up) {
+    args.act[row * args.dim + i] = FloatToBF16(GeluAt(gate).value * up);
+  });
+}
+
+void TrainGeGluBackward(ThreadPool& pool, const TrainSwiGluArgs& args) {
+  ForGateUp(pool, args, [&](int64_t row, int64_t i, float gate, float up) {
+    const GeluAt gelu(gate);
+    const float d = BF16ToFloat(args.d_act[row * args.dim + i]);
+    uint16_t* out = args.d_gate_up + row * 2 * args.dim;
+    out[i] = FloatToBF16(d * up * gelu.slope);
+    out[args.dim + i] = FloatToBF16(d * gelu.value);
+  });
+}
+
+void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride, float* x) {
+  pool.ParallelFor(rows, kRows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < width; ++i) x[row * stride + i] *= factor;
+    }
+  });
+}
+
+void TrainScaleBf16(ThreadPool& pool, float factor, int64_t size, uint16_t* x) {
+  pool.ParallelFor((size + 4095) / 4096, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin * 4096; i < std::min(end * 4096, size); ++i) {
+      x[i] = FloatToBF16(BF16ToFloat(x[i]) * factor);
+    }
   });
 }
 

@@ -23,6 +23,32 @@ void TrainColumnDot(const TrainKernels& kernels, ThreadPool& pool, const TrainCo
 // x [rows, cols] -> out [cols, out_stride], zero from rows on.
 void TrainTranspose(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* x, int64_t stride,
                     int64_t rows, int64_t cols, int64_t out_stride, uint16_t* out);
+// RMS norm of groups of `width` channels that lie side by side in a row: heads, or all heads as one group. In
+// place: x = x / rms * weight; y [rows, groups * width] x / rms, inverse [rows, groups] 1 / rms.
+struct TrainGroupNormArgs {
+  float* x;  // [rows, stride]
+  int64_t stride, rows, groups, width;
+  const float* weight;  // [width]
+  float eps;
+  uint16_t* y;
+  float* inverse;
+};
+void TrainGroupNorm(ThreadPool& pool, const TrainGroupNormArgs& args);
+// d [rows, stride], in: of what the norm gave; out: of what it took. The weight is frozen.
+struct TrainGroupNormBackwardArgs {
+  uint16_t* d;
+  int64_t stride, rows, groups, width;
+  const float* weight;
+  const uint16_t* y;
+  const float* inverse;
+};
+void TrainGroupNormBackward(ThreadPool& pool, const TrainGroupNormBackwardArgs& args);
+// act = gelu(gate) * up and its backward, as TrainSwiGlu's.
+void TrainGeGlu(ThreadPool& pool, const TrainSwiGluArgs& args);
+void TrainGeGluBackward(ThreadPool& pool, const TrainSwiGluArgs& args);
+// x *= factor, of rows [0, rows) of width channels; stride between them.
+void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride, float* x);
+void TrainScaleBf16(ThreadPool& pool, float factor, int64_t size, uint16_t* x);
 void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArgs& args);
 void TrainSwiGlu(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGluArgs& args);
 void TrainSwiGluBackward(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGluArgs& args);

@@ -47,13 +47,24 @@ void ConfigReader::Refuse(const Field& field, const char* what) const {
 
 std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config, int64_t period) {
   const Field field = {nullptr, "layer_types"};
+  const Field pattern = {"attention.sliding_window_pattern", "sliding_window_pattern"};
+  const std::vector<double> given = in.Numbers(pattern);
   const std::vector<std::string> types = in.Texts(field);
+  if (!given.empty() && given.size() != static_cast<size_t>(config.num_layers)) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected one value for each of {} layers, found {}", in.file(),
+          in.Spelled(pattern), config.num_layers, given.size());
+  }
+  if (given.empty() && period > 0) period = in.Size(pattern, kMaxLayers, period);
   if (!types.empty() && types.size() != static_cast<size_t>(config.num_layers)) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected one name for each of {} layers, found {}", in.file(),
           in.Spelled(field), config.num_layers, types.size());
   }
   std::vector<bool> local;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (!given.empty()) {
+      local.push_back(given[static_cast<size_t>(layer)] != 0);
+      continue;
+    }
     if (types.empty()) {
       local.push_back(period == 0 || (layer + 1) % period != 0);
       continue;
@@ -122,7 +133,8 @@ void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
   const std::string found = in.Text(field).value_or("");
   const bool silu = config.mlp == MlpKind::kSwiGlu;
   const bool fits = silu ? found == "silu" || found == "swish"
-                         : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast";
+                         : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast" ||
+                               (found == "gelu" && config.architecture == "gemma");  // as its first files say
   if (found.empty() || fits) return;
   Throw(ErrorCode::kUnsupported, "{}: {}: expected {}, found {}", in.file(), in.Spelled(field),
         silu ? "silu" : "gelu_pytorch_tanh", Quote(found));

@@ -54,8 +54,8 @@ class ConfigReader {
   void Refuse(const Field& field, const char* what) const;
 };
 
-// By layer, whether it has a window: config.json's layer_types where they are, else all but every
-// period-th layer (0: all).
+// By layer, whether it has a window: config.json's layer_types or GGUF's list where they are, else all but every
+// period-th layer (0: all); a period of the file's own goes before the family's.
 std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config, int64_t period);
 // Gives those layers the window; those that have it, by what LocalLayers says.
 void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& local);

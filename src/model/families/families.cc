@@ -5,14 +5,15 @@
 namespace bakestone {
 
 std::span<const Family> Families() {
-  static constexpr std::array<Family, 10> kFamilies = {{
+  static constexpr std::array<Family, 11> kFamilies = {{
       {"llama", {"llama", "mistral"}, "Llama 2 to 3.3, Mistral, SmolLM2, TinyLlama, Yi, Falcon 3", DescribeLlama},
       {"qwen2", {"qwen2"}, "Qwen2, Qwen2.5", DescribeQwen2},
       {"qwen3", {"qwen3"}, "Qwen3", DescribeQwen3},
+      {"gemma", {"gemma"}, "Gemma 1", DescribeGemma1},
       {"gemma2", {"gemma2"}, "Gemma 2", DescribeGemma2, &kGgufNames, &kHfSandwichNames},
       {"gemma3", {"gemma3_text", "gemma3"}, "Gemma 3 (text)", DescribeGemma3, &kGgufNames, &kHfSandwichNames},
       {"phi3", {"phi3"}, "Phi-3, Phi-4, Phi-4-mini", DescribePhi3, &kPhi3Gguf, &kPhi3Hf},
-      {"olmo2", {"olmo2"}, "OLMo 2", DescribeOlmo2},
+      {"olmo2", {"olmo2", "olmo3"}, "OLMo 2, OLMo 3", DescribeOlmo2},
       {"smollm3", {"smollm3"}, "SmolLM3", DescribeSmolLm3},
       {"granite", {"granite"}, "Granite 3", DescribeGranite},
       {"starcoder2", {"starcoder2"}, "StarCoder2", DescribeStarCoder2, &kGgufNames, &kStarCoder2Hf},

@@ -34,6 +34,7 @@ void DescribeLlama(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen2(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share
+void DescribeGemma1(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma2(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma3(const ConfigReader& in, ModelConfig& config);
 void DescribePhi3(const ConfigReader& in, ModelConfig& config);

@@ -15,8 +15,7 @@ void DescribeGemma3(const ConfigReader& in, ModelConfig& config) {
   in.Refuse({"attn_logit_softcapping", "attn_logit_softcapping"}, "a cap of scores in this family");
   in.Refuse({"final_logit_softcapping", "final_logit_softcapping"}, "a cap of logits in this family");
   in.Refuse({nullptr, "use_bidirectional_attention"}, "attention to later tokens");
-  const std::vector<bool> local = LocalLayers(
-      in, config, in.Size({"attention.sliding_window_pattern", "sliding_window_pattern"}, kMaxLayers, 6));
+  const std::vector<bool> local = LocalLayers(in, config, 6);
   SetWindows(config, in.Size({"attention.sliding_window", "sliding_window"}, kMaxContext, 1024), local);
   for (const bool is_local : local) {
     config.layer_ropes.push_back(is_local ? LayerRope::kLocal : LayerRope::kMain);

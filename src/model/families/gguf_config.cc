@@ -38,6 +38,19 @@ std::optional<std::string> GgufConfig::Text(const Field& field) const {
   return std::string(file_.GetString(Spelled(field)));
 }
 
+std::vector<double> GgufConfig::Numbers(const Field& field) const {
+  if (!Has(field)) return {};
+  const GgufValue& value = *file_.Find(Spelled(field));
+  if (value.type != GgufType::kArray) return {};
+  std::vector<double> numbers;
+  if (value.element == GgufType::kBool) {
+    for (const bool one : file_.GetBools(Spelled(field))) numbers.push_back(one ? 1 : 0);
+  } else {
+    for (const uint32_t one : file_.GetU32s(Spelled(field))) numbers.push_back(one);
+  }
+  return numbers;
+}
+
 int64_t GgufConfig::VocabularyRows() const { return file_.Tensor("token_embd.weight").rows(); }
 
 bool GgufConfig::HasHead() const { return file_.FindTensor("output.weight") != nullptr; }
@@ -69,7 +82,8 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected an even number, found {}", file(),
           Spelled({"rope.dimension_count", nullptr}), rope.dim);
   }
-  config.local_rope = {.theta = Positive({"rope.freq_base_swa", nullptr}, 10000.0), .dim = rope.dim};
+  const double local = config.local_rope.theta > 0 ? config.local_rope.theta : rope.theta;
+  config.local_rope = {.theta = Positive({"rope.freq_base_swa", nullptr}, local), .dim = rope.dim};
   const Field type_field = {"rope.scaling.type", nullptr};
   const std::string type = Text(type_field).value_or("");
   const double factor = Positive({"rope.scaling.factor", nullptr}, 1.0);
@@ -82,7 +96,8 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
                  .original_context = Positive({"rope.scaling.original_context_length", nullptr},
                                               static_cast<double>(config.context_length)),
                  .beta_fast = Positive({"rope.scaling.yarn_beta_fast", nullptr}, 32),
-                 .beta_slow = Positive({"rope.scaling.yarn_beta_slow", nullptr}, 1)},
+                 .beta_slow = Positive({"rope.scaling.yarn_beta_slow", nullptr}, 1),
+                 .magnitude = Number({"rope.scaling.attn_factor", nullptr})},
                 rope);
   } else if (type != "none" && type != "longrope") {
     Throw(ErrorCode::kUnsupported, "{}: {}: expected none, linear, yarn or longrope, found {}", file(),

@@ -18,6 +18,7 @@ class GgufConfig : public ConfigReader {
   std::optional<double> Number(const Field& field) const override;
   std::optional<bool> Flag(const Field& field) const override;
   std::optional<std::string> Text(const Field& field) const override;
+  std::vector<double> Numbers(const Field& field) const override;
   void ReadRope(ModelConfig& config) const override;
   int64_t VocabularyRows() const override;
   bool HasHead() const override;

@@ -127,7 +127,8 @@ void HfConfig::ReadRope(ModelConfig& config) const {
   if (scaling != nullptr && !scaling->is_object()) Fail("rope_scaling", "an object", *scaling);
   const Json* main = full != nullptr ? full : v5 != nullptr ? v5 : scaling;
   read(main != nullptr ? *main : empty, theta, config.rope);
-  read(local != nullptr ? *local : empty, Positive({nullptr, "rope_local_base_freq"}, 10000.0),
+  const double fallback = config.local_rope.theta > 0 ? config.local_rope.theta : config.rope.theta;
+  read(local != nullptr ? *local : empty, Positive({nullptr, "rope_local_base_freq"}, fallback),
        config.local_rope);
 }
 

@@ -1,0 +1,159 @@
+// The norms of a layer's training pass: of what its branches take and give, and of queries and keys.
+#include <algorithm>
+
+#include "model/phase_timer.h"
+#include "model/train_layer.h"
+#include "ops/train_rows.h"
+
+namespace bakestone {
+
+void TrainLayer::Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y,
+                           float* inverse) {
+  const PhaseTimer timer(phases.rows);
+  ops::TrainNorm(kernels_, pool_,
+                 {.x = x,
+                  .weight = weight,
+                  .rows = rows,
+                  .dim = config_.hidden_dim,
+                  .eps = config_.norm_eps,
+                  .y = y,
+                  .h = h_.data(),
+                  .inverse = inverse});
+}
+
+void TrainLayer::NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
+                              bool wants_dx) {
+  const PhaseTimer timer(phases.rows);
+  if (norm.offset >= 0) {
+    ops::TrainColumnDot(kernels_, pool_,
+                        {.a = dh_.data(),
+                         .a_bf16 = nullptr,
+                         .a_stride = config_.hidden_dim,
+                         .b = norm.y,
+                         .b_stride = config_.hidden_dim,
+                         .factor = nullptr,
+                         .rows = rows,
+                         .sums = gradients.out + norm.offset},
+                        config_.hidden_dim);
+  }
+  if (!wants_dx) return;
+  ops::TrainNormBackward(kernels_, pool_,
+                         {.dh = dh_.data(),
+                          .y = norm.y,
+                          .inverse = norm.inverse,
+                          .weight = norm.weight,
+                          .rows = rows,
+                          .dim = config_.hidden_dim,
+                          .dx = gradients.dx,
+                          .dx_bf16 = dx_bf16_.data()});
+}
+
+void TrainLayer::NormHeads(int64_t layer, const LayerBatch& batch, LayerSaved& saved) {
+  if (config_.qk_norm == QkNorm::kNone) return;
+  const bool whole = config_.qk_norm == QkNorm::kWhole;
+  const int64_t q = config_.q_dim(), kv = config_.kv_dim();
+  ops::TrainGroupNormArgs args = {.x = qkv_.data(),
+                                  .stride = q + 2 * kv,
+                                  .rows = batch.rows,
+                                  .groups = whole ? 1 : config_.num_heads,
+                                  .width = whole ? q : config_.head_dim,
+                                  .weight = batch.weights->source().q_norm(layer),
+                                  .eps = config_.norm_eps,
+                                  .y = saved.y_q.data(),
+                                  .inverse = saved.inverse_q.data()};
+  ops::TrainGroupNorm(pool_, args);
+  args.x = qkv_.data() + q;
+  args.groups = whole ? 1 : config_.num_kv_heads;
+  args.width = whole ? kv : config_.head_dim;
+  args.weight = batch.weights->source().k_norm(layer);
+  args.y = saved.y_k.data();
+  args.inverse = saved.inverse_k.data();
+  ops::TrainGroupNorm(pool_, args);
+}
+
+// Of d_qkv_bf16_.
+void TrainLayer::NormHeadsBackward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved) {
+  if (config_.qk_norm == QkNorm::kNone) return;
+  const bool whole = config_.qk_norm == QkNorm::kWhole;
+  const int64_t q = config_.q_dim(), kv = config_.kv_dim();
+  ops::TrainGroupNormBackwardArgs args = {.d = d_qkv_bf16_.data(),
+                                          .stride = q + 2 * kv,
+                                          .rows = batch.rows,
+                                          .groups = whole ? 1 : config_.num_heads,
+                                          .width = whole ? q : config_.head_dim,
+                                          .weight = batch.weights->source().q_norm(layer),
+                                          .y = saved.y_q.data(),
+                                          .inverse = saved.inverse_q.data()};
+  ops::TrainGroupNormBackward(pool_, args);
+  args.d = d_qkv_bf16_.data() + q;
+  args.groups = whole ? 1 : config_.num_kv_heads;
+  args.width = whole ? kv : config_.head_dim;
+  args.weight = batch.weights->source().k_norm(layer);
+  args.y = saved.y_k.data();
+  args.inverse = saved.inverse_k.data();
+  ops::TrainGroupNormBackward(pool_, args);
+}
+
+const uint16_t* TrainLayer::BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y,
+                                        float* inverse) {
+  if (config_.has_pre_norms()) {
+    Normalize(x, weight, rows, y, inverse);
+    return h_.data();
+  }
+  const PhaseTimer timer(phases.rows);
+  ops::TrainToBf16(kernels_, pool_, x, y, rows * config_.hidden_dim);
+  return y;
+}
+
+const uint16_t* TrainLayer::BranchInputAgain(const uint16_t* y, const float* weight, int64_t rows) {
+  if (!config_.has_pre_norms()) return y;
+  const PhaseTimer timer(phases.rows);
+  ops::TrainScaleRows(kernels_, pool_, y, weight, rows, config_.hidden_dim, h_.data());
+  return h_.data();
+}
+
+void TrainLayer::BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
+                              const uint16_t* input, LayerSaved& saved, float* x) {
+  if (!config_.has_post_norms()) return LinearAdd(layer, group, batch, panels, input, saved, x);
+  const int64_t size = batch.rows * config_.hidden_dim;
+  std::fill_n(branch_.data(), size, 0.0f);
+  LinearAdd(layer, group, batch, panels, input, saved, branch_.data());
+  const bool attention = group == TrainGroup::kO;
+  const TrainSource& source = batch.weights->source();
+  Normalize(branch_.data(), attention ? source.attention_post_norm(layer) : source.mlp_post_norm(layer), batch.rows,
+            attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
+            attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data());
+  const PhaseTimer timer(phases.rows);
+  ops::TrainAddBf16(kernels_, pool_, h_.data(), x, size);
+}
+
+const uint16_t* TrainLayer::BranchOutputBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                                                 const LayerSaved& saved, const Gradients& gradients) {
+  if (!config_.has_post_norms()) return dx_bf16_.data();
+  const PhaseTimer timer(phases.rows);
+  const bool attention = group == TrainGroup::kO;
+  const TrainSource& source = batch.weights->source();
+  std::fill_n(branch_.data(), batch.rows * config_.hidden_dim, 0.0f);
+  ops::TrainNormBackward(
+      kernels_, pool_,
+      {.dh = gradients.dx,
+       .y = attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
+       .inverse = attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data(),
+       .weight = attention ? source.attention_post_norm(layer) : source.mlp_post_norm(layer),
+       .rows = batch.rows,
+       .dim = config_.hidden_dim,
+       .dx = branch_.data(),
+       .dx_bf16 = d_branch_.data()});
+  return d_branch_.data();
+}
+
+void TrainLayer::BranchInputBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
+                                     bool wants_dx) {
+  if (config_.has_pre_norms()) return NormBackward(norm, rows, gradients, wants_dx);
+  if (!wants_dx) return;
+  const int64_t size = rows * config_.hidden_dim;
+  for (int64_t i = 0; i < size; ++i) gradients.dx[i] += dh_.data()[i];
+  RoundDx(rows, gradients.dx);
+}
+
+}  // namespace bakestone
