@@ -106,6 +106,14 @@ for choice in scored.choices:
                                         choice.logprobs.top_logprobs))[1:]:
         check(top[token] == logprob and logprob <= max(top.values()), f"{token!r} is among its alternatives")
 
+# A call that is required is made.
+tide = {"type": "function", "function": {"name": "get_tide", "description": "Tells the height of the tide in a harbour.", "parameters": {
+    "type": "object", "properties": {"harbour": {"type": "string"}}, "required": ["harbour"]}}}
+for choice in ("required", {"type": "function", "function": {"name": "get_tide"}}):
+    called = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "How high is the tide in Dover?"}], temperature=0,
+                                            max_tokens=60, tools=[tide], tool_choice=choice).choices[0]
+    check(called.message.tool_calls and called.message.tool_calls[0].function.name == "get_tide", f"a call is required: {called!r}")
+
 # Errors are what the client's own classes expect.
 error = error_of(lambda: client.chat.completions.create(model="nobody", messages=question))
 check(isinstance(error, openai.NotFoundError) and error.code == "model_not_found", "unknown model: 404")

@@ -172,7 +172,7 @@ void HandleMessages(const api::Context& context, const http::Request& request, s
   api::PreparedChat prepared = api::PrepareChat(*model, task);
   details.prompt_tokens = static_cast<int64_t>(prepared.requests[0].prompt.size());
   details.cut_short = api::FitMaxTokens(*model, &prepared.requests);
-  api::ChatAnswerOptions options{.model = model, .stream = stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .call_prefix = "toolu_"};
+  api::ChatAnswerOptions options{.model = model, .stream = stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .call_prefix = "toolu_", .begun = std::move(prepared.begun)};
   const auto answer = std::make_shared<MessageAnswer>(std::move(options), std::move(details), std::move(responder));
   answer->Start(model, std::move(prepared.requests));
 }

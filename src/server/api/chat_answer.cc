@@ -33,7 +33,10 @@ void ChatAnswer::Begin() {
   choices_.resize(static_cast<size_t>(num_choices()));
   static const dialog::ReplyFormat kRaw = {};
   const dialog::ReplyFormat& format = options_.raw ? kRaw : options_.model->chat->traits.format;
-  for (Choice& choice : choices_) choice.parser = dialog::MakeReplyParser(format, options_.parsing);
+  for (Choice& choice : choices_) {
+    choice.parser = dialog::MakeReplyParser(format, options_.parsing);
+    choice.begun = choice.parser->Append(options_.begun);
+  }
   if (options_.stream) BeginStream();
 }
 
@@ -53,7 +56,8 @@ void ChatAnswer::OnEvent(int64_t index, Event&& event) {
   Choice& choice = choices_[index];
   ChatReply& reply = choice.reply;
   const bool was_reasoning = choice.parser->in_reasoning();
-  dialog::ReplyDelta delta = choice.parser->Append(event.text);
+  dialog::ReplyDelta delta = std::exchange(choice.begun, {});
+  Append(choice.parser->Append(event.text), &delta);
   if (event.finish) Append(choice.parser->Finish(), &delta);
   const bool enough = options_.one_call && CutAfterFirstCall(&delta);
   reply.usage = event.usage;

@@ -33,6 +33,7 @@ struct ChatAnswerOptions {
   dialog::ReplyParserOptions parsing = {};
   bool one_call = false;
   std::string call_prefix = "call_";
+  std::string begun = {};  // what the prompt has of the reply already
   bool raw = false;  // the text is taken as it is; the model needs no chat template
 };
 
@@ -55,6 +56,7 @@ class ChatAnswer : public Answer {
   struct Choice {
     ChatReply reply;
     std::unique_ptr<dialog::ReplyParser> parser;
+    dialog::ReplyDelta begun = {};  // to be told with the first event
   };
   void Begin() final;
   virtual void BeginStream() {}

@@ -35,6 +35,7 @@ struct PreparedChat {
   std::vector<GenerationRequest> requests;  // one a choice, without sinks
   dialog::ReplyParserOptions parsing;
   bool one_call = false;                    // the reply ends with its first call
+  std::string begun = {};                   // what the prompts' ends have of the reply already: a required call's opening
 };
 
 // Throws ApiError or Error naming the field: no chat template, a conversation that the template refuses, tools

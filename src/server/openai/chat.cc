@@ -160,7 +160,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   fields.Finish();
 
   api::PreparedChat prepared = api::PrepareChat(*model, task);
-  api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call};
+  api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun)};
   EnvelopeOptions envelope{"chatcmpl-", "chat.completion", "chat.completion.chunk", generation.include_usage, generation.has_prediction,
                            model->chat->traits.format.reasoning.present() || model->chat->traits.format.calls.shape == dialog::CallShape::kHarmony};
   const auto answer = std::make_shared<OpenAiChatAnswer>(std::move(options), std::move(envelope), task.request.logprobs, std::move(responder));

@@ -182,6 +182,23 @@ TEST_F(ChatTest, ToolsChangeThePromptUnlessNoneMayBeCalled) {
   EXPECT_EQ(Ok(kPath, body)["usage"]["prompt_tokens"], plain);
 }
 
+TEST_F(ChatTest, RequiredCallIsBegunForTheModel) {
+  Json body = ChatBody();
+  body["tools"] = Json::array({kTool});
+  body["logit_bias"] = {{std::to_string(bakestone::testing::kTestFirstByte + '{'), 100}};  // what a call's arguments begin with
+  for (const Json& choice : {Json("required"), Json{{"type", "function"}, {"function", {{"name", "get_tide"}}}}}) {
+    body["tool_choice"] = choice;
+    const Json message = Ok(kPath, body)["choices"][0]["message"];
+    ASSERT_TRUE(message.contains("tool_calls")) << message;
+    EXPECT_EQ(message["tool_calls"][0]["function"]["name"], "get_tide");
+    EXPECT_EQ(message["tool_calls"][0]["function"]["arguments"], "{{{{{{{{");
+    EXPECT_TRUE(message["content"].is_null());
+  }
+  body["stream"] = true;
+  const std::vector<std::string> frames = Frames(Call("POST", kPath, body.dump()).body);
+  EXPECT_EQ(Json::parse(frames.at(1))["choices"][0]["delta"]["tool_calls"][0]["function"]["name"], "get_tide");
+}
+
 TEST_F(ChatTest, LastMessageIsContinuedWhereAskedTo) {
   Json body = ChatBody();
   const int64_t before = Ok(kPath, body)["usage"]["prompt_tokens"];

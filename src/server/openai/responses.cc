@@ -268,7 +268,7 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
 
   Repeat(body, task, model->served.id, &response.shown);
   api::PreparedChat prepared = api::PrepareChat(*model, task);
-  api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call};
+  api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun)};
   const auto answer = std::make_shared<ResponsesAnswer>(std::move(options), std::move(response), context.conversations, std::move(responder));
   answer->Start(model, std::move(prepared.requests));
 }
