@@ -16,6 +16,7 @@
 #include "server/openai/models.h"
 #include "server/openai/responses.h"
 #include "server/openai/tokenizer_routes.h"
+#include "server/openapi.h"
 
 namespace bakestone {
 namespace {
@@ -64,7 +65,7 @@ bool Matches(const Route& route, const std::string& path) {
   return path.size() > route.path.size() && path.starts_with(route.path);
 }
 
-constexpr std::string_view kOwnRoutes[] = {"/health", "/ready", "/metrics"};
+constexpr std::string_view kOwnRoutes[] = {"/health", "/ready", "/metrics", "/openapi.json"};
 
 // The route that a path belongs to, for the metrics.
 std::string RouteName(const std::string& path) {
@@ -96,6 +97,13 @@ Router::Router(std::vector<ServedModel> models, RouterOptions options)
   if (!options.default_model.empty() && !context_.models.Find(options.default_model)) {
     Throw(ErrorCode::kInvalidArgument, "the default model '{}' is not among those that are served", options.default_model);
   }
+}
+
+std::vector<std::pair<std::string, std::string>> Router::Routes() {
+  std::vector<std::pair<std::string, std::string>> routes;
+  for (const Route& route : kRoutes) routes.emplace_back(route.method, route.path);
+  for (const std::string_view path : kOwnRoutes) routes.emplace_back("GET", path);
+  return routes;
 }
 
 void Router::Handle(const http::Request& request, ResponderPtr inner) const {
@@ -130,7 +138,9 @@ void Router::Dispatch(const http::Request& request, const std::shared_ptr<Observ
   for (const std::string_view path : kOwnRoutes) {
     if (request.path != path) continue;
     if (request.method != "GET") WrongMethod(request, "GET");
-    return path == "/metrics" ? Scrape(*responder) : Health(*responder, path == "/ready");
+    if (path == "/metrics") return Scrape(*responder);
+    if (path == "/openapi.json") return responder->Send({.headers = {}, .body = api::Dump(OpenApiDocument())});
+    return Health(*responder, path == "/ready");
   }
   const Route* other_method = nullptr;
   for (const Route& route : kRoutes) {

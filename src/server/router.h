@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/api/context.h"
@@ -24,6 +25,9 @@ class Router {
  public:
   // Throws as api::ModelRegistry, and for a default model that is not there.
   explicit Router(std::vector<ServedModel> models, RouterOptions options = {});
+
+  // (method, path) of all that is served; a path that ends with '/' stands for all that begin so.
+  static std::vector<std::pair<std::string, std::string>> Routes();
 
   // Answers every request, at once or later; never throws.
   void Handle(const http::Request& request, std::shared_ptr<http::Responder> responder) const;
