@@ -84,6 +84,21 @@ Activation ParseActivation(const std::string& verb, const std::string& word) {
   throw UsageError(fmt::format("{}: --activation: expected auto, stash or recompute, found '{}'", verb, word));
 }
 
+void PrintRate(const RateFinding& rate, bool json) {
+  if (json) {
+    fmt::print("{}\n", nlohmann::ordered_json{{"suggested", rate.suggested},
+                                              {"fastest", rate.fastest},
+                                              {"lowest", rate.lowest},
+                                              {"rates", rate.rates},
+                                              {"losses", rate.losses}}.dump(2));
+    return;
+  }
+  fmt::print("{:>12} {:>10}\n", "rate", "loss");
+  for (size_t i = 0; i < rate.rates.size(); i += 4) fmt::print("{:>12.2e} {:>10.4f}\n", rate.rates[i], rate.losses[i]);
+  fmt::print("\nthe loss fell fastest at {:.1e} and was lowest at {:.1e}\nlearning_rate = {:.1e}\n", rate.fastest,
+             rate.lowest, rate.suggested);
+}
+
 int RunRecipe(const Arguments& arguments, bool train_only) {
   std::string recipe_path;
   std::optional<std::string> output, base;
@@ -111,6 +126,10 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   flags.Add("--checkpoint-seconds", &options.train.checkpoint_seconds, 0, 1e6,
             "Seconds between checkpoints");
   flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  if (train_only) {
+    flags.Add("--find-lr", &options.find_rate,
+              "Only look for a learning rate for this stage: up to 80 steps from the base, each with a higher one");
+  }
   flags.Add("--dry-run", &options.dry_run, "Only say what would be done: data, settings, memory, steps");
   flags.Add("--json", &json, "Print the report as one JSON object");
   flags.Parse(arguments);
@@ -131,6 +150,10 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   const BakeReport report = Bake(recipe, options, Kernels(), pool, printer);
   printer.EndProgress();
   if (options.dry_run) return 0;
+  if (report.rate) {
+    PrintRate(*report.rate, json);
+    return 0;
+  }
   if (json) {
     fmt::print("{}\n", BakeReportJson(report).dump(2));
   } else {

@@ -68,6 +68,10 @@ class BakeRun {
       ShowData();
       return std::move(report_);
     }
+    if (!options_.find_rate.empty()) {
+      report_.rate = LookForRate();
+      return std::move(report_);
+    }
     CheckLicences();
     CheckData();
     if (!options_.train_only) report_.before = EvaluateStage("before", BeforeKey(), nullptr);
@@ -353,6 +357,25 @@ class BakeRun {
   // Work of another recipe or other data in the stage's folder is of no use to this one.
   void DropStale(const std::filesystem::path& folder) const {
     if (!HasStageState(folder, trained_key_)) std::filesystem::remove_all(folder);
+  }
+
+  RateFinding LookForRate() {
+    const auto stage = std::find_if(recipe_.stages.begin(), recipe_.stages.end(),
+                                    [&](const StageRecipe& known) { return known.name == options_.find_rate; });
+    if (stage == recipe_.stages.end()) {
+      std::vector<std::string> names;
+      for (const StageRecipe& known : recipe_.stages) names.push_back(known.name);
+      Throw(ErrorCode::kInvalidArgument, "--find-lr: expected the name of a stage ({}), found '{}'",
+            fmt::join(names, ", "), options_.find_rate);
+    }
+    const StageData data =
+        ReadStageData(*model_, encode_chat_, recipe_, *stage, {.pool = &pool_, .cache = options_.sample_cache});
+    std::vector<float> values = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
+    if (!recipe_.lora.start.empty()) StartFrom(*model_, layout_, recipe_.lora, &values);
+    Exec exec(kernels_, pool_);
+    StageObserver observer(observer_, *model_, exec, nullptr, recipe_.eval, "rates", 0);
+    return FindRate(*model_, recipe_, *stage, data, std::move(values), kernels_, pool_,
+                    FitMemory(*stage, data, options_.train).options, observer);
   }
 
   MemoryChoice FitMemory(const StageRecipe& stage, const StageData& data, const TrainOptions& train) const {

@@ -19,6 +19,7 @@
 #include "kernels/kernel_table.h"
 #include "model/model.h"
 #include "store/licence.h"
+#include "train/find_rate.h"
 #include "train/recipe.h"
 #include "train/trainer.h"
 
@@ -43,6 +44,7 @@ struct BakeOptions {
   std::filesystem::path model;           // the base's GGUF
   std::filesystem::path folder;          // work folder
   std::string from;                      // repeat from this stage on; empty: only what is missing
+  std::string find_rate;                 // name of a stage: only look for its learning rate; empty: no
   bool dry_run = false;                  // only say what would be done: data, settings, memory, steps
   bool train_only = false;               // training stages and export, no evaluation, no server
   double probe_seconds = 20;             // between questions while training; 0: none
@@ -67,6 +69,7 @@ struct BakeReport {
   std::vector<std::string> shown;        // ids of the questions to print side by side
   DerivedLicence licence;
   std::vector<LicensedPart> parts;       // base first
+  std::optional<RateFinding> rate;       // with find_rate: nothing else was done
   std::vector<TrainedStage> trained;
   int64_t train_tokens = 0;
   double train_seconds = 0, seconds = 0, joules = 0;

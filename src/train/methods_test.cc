@@ -8,6 +8,7 @@
 #include "format/peft.h"
 #include "train/checkpoint.h"
 #include "train/export.h"
+#include "train/find_rate.h"
 #include "train/memory_choice.h"
 #include "train/references.h"
 #include "train/step_source.h"
@@ -228,6 +229,37 @@ TEST(Methods, AStageGoesOnFromAnAdapterOfThisBaseAndShape) {
     lora.alpha = 3;
     EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, &values); }), HasSubstr("rank 4 and alpha 3"));
   }
+}
+
+TEST(FindRate, LiesWhereTheLossFallsAndBelowWhereItRises) {
+  std::vector<double> rates, losses;
+  for (int i = 0; i < 80; ++i) {
+    rates.push_back(1e-6 * std::pow(1e5, i / 79.0));
+    const double x = std::log10(rates.back());
+    losses.push_back(x < -4 ? 4.0 : x < -2.5 ? 4.0 - (x + 4) : 2.5 + 8 * (x + 2.5));  // falls to 10^-2.5, then rises
+  }
+  const RateFinding finding = JudgeRates(rates, losses);
+  EXPECT_GT(finding.fastest, 1e-4);
+  EXPECT_LT(finding.fastest, 4e-3);
+  EXPECT_NEAR(std::log10(finding.lowest), -2.4, 0.25);
+  EXPECT_LT(finding.suggested, finding.lowest);
+  EXPECT_LT(finding.rates.back(), 0.05);  // what ran away is cut
+  EXPECT_THAT(MessageOf([&] { JudgeRates(rates, std::vector<double>(80, 2.0)); }), HasSubstr("lowered the loss"));
+}
+
+TEST(FindRate, FindsOneForAStageAndKeepsNothing) {
+  Trial trial("find_rate", kRecipe);
+  const StageRecipe& stage = trial.recipe.stages[1];
+  const StageData data = ReadStageData(*trial.model, trial.encode, trial.recipe, stage);
+  const TrainLayout layout = LayoutOf(*trial.model, trial.recipe);
+  StopAfter observer(1 << 20);
+  const RateFinding finding =
+      FindRate(*trial.model, trial.recipe, stage, data,
+               InitialValues(*trial.model, layout, 7, *AvailableKernels().back(), trial.pool),
+               *AvailableKernels().back(), trial.pool, {}, observer);
+  EXPECT_GT(finding.suggested, 1e-5);
+  EXPECT_LT(finding.suggested, 0.1);
+  EXPECT_LE(finding.rates.size(), observer.losses.size());
 }
 
 TEST(Memory, TheEstimateIsWhatThePassTakesAndTooMuchIsRefusedWithTheRemedy) {

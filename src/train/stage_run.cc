@@ -34,7 +34,7 @@ void StageRun::Refresh() {
   pass_.SetValues(state_.masters);
 }
 
-void StageRun::Step(const StepBatches& batches, StepReport* report) {
+void StageRun::Step(const StepBatches& batches, double rate, StepReport* report) {
   gradients_.assign(static_cast<size_t>(layout_.size), 0.0f);
   const bool dpo = stage_.method == TrainMethod::kDpo;
   const int64_t count = dpo ? batches.pairs : batches.train_rows;
@@ -50,8 +50,8 @@ void StageRun::Step(const StepBatches& batches, StepReport* report) {
           "stage '{}', step {}: the loss is no longer a finite number; lower 'learning_rate' (now {:g}) or 'clip' "
           "(now {:g}) and run again", stage_.name, state_.step + 1, stage_.learning_rate, stage_.clip);
   }
-  report->learning_rate = LearningRate(stage_, state_.step, report->num_steps);
-  Update(report->learning_rate, norm);
+  report->learning_rate = rate;
+  Update(rate, norm);
   Refresh();
   ++state_.step;
   state_.tokens += batches.tokens;

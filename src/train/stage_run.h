@@ -24,8 +24,8 @@ class StageRun {
 
   // After every change of state().masters.
   void Refresh();
-  // One optimizer step. Throws kInvalidArgument when the loss is no longer finite.
-  void Step(const StepBatches& batches, StepReport* report);
+  // One optimizer step at this learning rate. Throws kInvalidArgument when the loss is no longer finite.
+  void Step(const StepBatches& batches, double rate, StepReport* report);
   // Of the masters as they are: the mean loss of held-out samples, up to stage.heldout_tokens of them.
   // references: of the set's own units.
   double HeldoutLoss(const Dataset& heldout, const References& references);

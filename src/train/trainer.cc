@@ -232,7 +232,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     }
     const auto start = Clock::now();
     report.heldout_loss.reset();
-    run.Step(source.Next(), &report);
+    run.Step(source.Next(), LearningRate(stage, state.step, report.num_steps), &report);
     state.stopped = heldout.Look(&run, &report);
     state.seconds += Seconds(Clock::now() - start);
     report.seconds = state.seconds;

@@ -35,6 +35,8 @@ steps = [json.loads(line) for line in open(sys.argv[1])]
 assert abs(steps[0]["loss"] - 0.6931) < 1e-3, steps[0]
 assert steps[-1]["loss"] < 0.69 and steps[-1]["reward_margin"] > 0, steps[-1]
 PY
+"$bakestone" train "$work/book/bake.toml" --output "$work/none" --find-lr leran 2>"$work/log" && fail "took a stage that is not there"
+expect "$work/log" "--find-lr: expected the name of a stage (learn), found 'leran'"
 for file in report.md report.json plots/learn.svg train-learn/events.out.tfevents.0.bakestone; do
   [ -s "$work/dpo/$file" ] || fail "expected $work/dpo/$file"
 done
@@ -48,6 +50,12 @@ recipe "$model" pairs.jsonl dpo $'kind = "lora"\nrank = 4\nstart = "'"$work/dpo/
 "$bakestone" train "$work/book/bake.toml" --output "$work/other" >/dev/null 2>"$work/log" && fail "took an adapter of another shape"
 expect "$work/log" "$work/dpo/adapter"
 
+recipe "$tiny" text.md pretrain 'kind = "lora"'
+"$bakestone" train "$work/book/bake.toml" --output "$work/none" --find-lr learn --json 2>"$work/log" | python3 -c '
+import json, sys
+finding = json.load(sys.stdin)
+assert 1e-4 < finding["suggested"] < 1e-1 and finding["fastest"] > 0, finding'
+[ ! -e "$work/none" ] || fail "looking for a rate left something"
 for kind in full dora; do
   recipe "$tiny" text.md pretrain "kind = \"$kind\"" 'learning_rate = 1e-2' 'epochs = 4'
   train "$kind"
