@@ -113,15 +113,17 @@ int Data(const Arguments& arguments) {
       "Usage: bakestone data ACTION SOURCE [OPTIONS]\n\n"
       "Actions:\n"
       "  check      format, lengths, duplicates, personal data, quality, rows that cannot be read\n"
-      "  show       rows as the model's template writes them, with what is learned marked\n\n"
+      "  show       rows as the model's template writes them, with what is learned marked\n"
+      "  make       a local model writes question-answer pairs from documents, for review\n\n"
       "'bakestone data ACTION --help' explains an action.\n\n"
       "Example:\n  bakestone data check my-handbook/bake.toml\n";
-  if (arguments.empty()) throw UsageError("data: expected an action: check or show");
+  if (arguments.empty()) throw UsageError("data: expected an action: check, show or make");
   if (arguments[0] == "--help" || arguments[0] == "-h") throw HelpRequested(kHelp);
   const Arguments rest(arguments.begin() + 1, arguments.end());
   if (arguments[0] == "check") return Check(rest);
   if (arguments[0] == "show") return DataShow(rest);
-  throw UsageError(fmt::format("data: expected an action, check or show; found '{}'", arguments[0]));
+  if (arguments[0] == "make") return DataMake(rest);
+  throw UsageError(fmt::format("data: expected an action, check, show or make; found '{}'", arguments[0]));
 }
 
 }  // namespace bakestone::cli

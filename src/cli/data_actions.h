@@ -5,6 +5,7 @@
 
 namespace bakestone::cli {
 
+int DataMake(const Arguments& arguments);
 int DataShow(const Arguments& arguments);
 
 }  // namespace bakestone::cli

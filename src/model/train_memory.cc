@@ -71,6 +71,8 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
   const int64_t qkv = q + 2 * kv, rank = WidestRank(config, layout);
   int64_t saved = padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + 2 * config.ffn_dim + kNumTrainGroups * rank) +
                   rows * kF32 * (2 + config.num_heads);
+  if (config.has_post_norms()) saved += padded * kBf16 * 2 * hidden;
+  if (config.qk_norm != QkNorm::kNone) saved += padded * kBf16 * (q + kv) + rows * kF32 * (config.num_heads + config.num_kv_heads);
   if (layout.dora()) saved += padded * kBf16 * (qkv + 2 * hidden);
   if (config.has_post_norms()) saved += padded * kBf16 * 2 * hidden + rows * kF32 * 2;
   if (config.qk_norm != QkNorm::kNone) {

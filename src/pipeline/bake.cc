@@ -41,6 +41,16 @@ std::string KeyOf(std::initializer_list<std::string_view> parts) {
   return ToHex(sha.Finish());
 }
 
+// Of a file, or of all files of a folder.
+int64_t BytesOf(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) return static_cast<int64_t>(std::filesystem::file_size(path));
+  int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    if (entry.is_regular_file()) bytes += static_cast<int64_t>(entry.file_size());
+  }
+  return bytes;
+}
+
 class BakeRun {
  public:
   BakeRun(const Recipe& recipe, const BakeOptions& options, const KernelTable& kernels,
@@ -309,6 +319,8 @@ class BakeRun {
       start.Update(std::string_view(reinterpret_cast<const char*>(masters_.data()), masters_.size() * sizeof(float)));
       trained_key_ = KeyOf({trained_key_, "start", ToHex(start.Finish())});
     }
+    // What could not be written in the end is refused now.
+    if (!recipe_.lora.served_as_adapter()) OpenTrainedSource(*model_, layout_, masters_, PairScale(recipe_.lora));
     Exec exec(kernels_, pool_);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageRecipe& stage = recipe_.stages[i];
@@ -414,7 +426,7 @@ class BakeRun {
       }
       return files;
     });
-    report_.base_bytes = static_cast<int64_t>(std::filesystem::file_size(options_.model));
+    report_.base_bytes = BytesOf(options_.model);
     report_.result_bytes = static_cast<int64_t>(std::filesystem::file_size(report_.result));
   }
 

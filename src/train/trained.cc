@@ -77,6 +77,12 @@ TrainLayout LayoutOf(const Model& model, const Recipe& recipe) {
   }
   const LoraRecipe& lora = recipe.lora;
   const bool full = lora.kind == AdapterKind::kFull;
+  const LayerWeights& first = model.weights->layers.front();
+  if (full && (first.attention_norm.empty() || first.mlp_norm.empty())) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a norm before attention and MLP to train the whole model, and {} models have none; use kind "
+          "\"lora\", \"rslora\" or \"dora\"", model.path.string(), model.config.architecture);
+  }
   return TrainLayout::Make(
       model.config,
       {.targets = lora.targets, .rank = full ? 0 : lora.rank, .dora = lora.kind == AdapterKind::kDora}, biases);

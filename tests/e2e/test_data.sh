@@ -62,5 +62,14 @@ assert report["rows"] == 1 and report["personal"] == {"e-mail": 1, "phone": 1}, 
 "$bakestone" data show "$work/book/chats.csv" --model "$model" --rows 1 >"$work/shown" 2>/dev/null
 expect "$work/shown" "<|im_start|>user"
 grep -q "^⟦.*<|im_end|>$" "$work/shown" || { cat "$work/shown" >&2; fail "what is learned is not marked"; }
+head -n 12 "$repository/examples/handbook/handbook.md" >"$work/book/text.md"
+"$bakestone" data make "$work/book/text.md" --model "$model" --per-passage 1 --output "$work/pairs.jsonl" --json >"$work/made" 2>/dev/null
+python3 - "$work/made" "$work/pairs.jsonl" <<'PY'
+import json, sys
+counts = json.load(open(sys.argv[1]))
+kept, rejected = ([json.loads(line) for line in open(path)] for path in (sys.argv[2], sys.argv[2] + ".rejected.jsonl"))
+assert len(kept) == counts["kept"] and len(rejected) == counts["rejected"] and kept + rejected, counts
+assert all(row["reason"] for row in rejected) and all(row["source"]["line"] >= 1 for row in kept + rejected)
+PY
 "$bakestone" data show "$work/book/chats.csv" 2>"$work/log" && fail "showed a file without a template"
 expect "$work/log" "--model"
