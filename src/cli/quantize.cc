@@ -1,4 +1,5 @@
 // bakestone quantize MODEL OUT: the same model in fewer bits, and what that cost.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "convert/compare.h"
 #include "convert/importance.h"
 #include "convert/quantize.h"
+#include "convert/target_size.h"
 #include "model/model.h"
 
 namespace bakestone::cli {
@@ -26,7 +28,7 @@ namespace {
 struct Wanted {
   std::string model, out, type;
   std::vector<std::string> overrides, measure, calibrate;
-  std::optional<std::string> matrix, save_matrix;
+  std::optional<std::string> matrix, save_matrix, target_size;
   int64_t calibrate_tokens = 50000;
   std::optional<int64_t> threads;
   int64_t measure_tokens = 2000;
@@ -42,6 +44,9 @@ Wanted Parse(const Arguments& arguments) {
   flags.Positional("MODEL", &wanted.model, "A GGUF file, or the name of one in the home folder");
   flags.Positional("OUT", &wanted.out, "The GGUF file to write");
   flags.Add("--type", &wanted.type, fmt::format("One of {}", fmt::join(names, ", ")));
+  flags.Add("--target-size", &wanted.target_size,
+            "Instead of --type: the file's size at most (900MB, 4.5GB, 700MiB); types by the divergence that "
+            "--calibrate's texts show");
   flags.Add("--tensor", &wanted.overrides,
             "PATTERN=TYPE: another type for the tensors that fit, such as ffn_down.weight=q6_k or blk.0.*=q8_0");
   flags.Add("--calibrate", &wanted.calibrate,
@@ -54,10 +59,16 @@ Wanted Parse(const Arguments& arguments) {
   flags.Add("--threads", &wanted.threads, 1, 1024, "Threads to use");
   flags.Add("--json", &wanted.json, "Print one JSON object");
   flags.Parse(arguments);
-  if (FindQuantMix(wanted.type) == nullptr) {
+  if (wanted.target_size) {
+    if (!wanted.type.empty() || !wanted.overrides.empty() || wanted.calibrate.empty()) {
+      throw UsageError("quantize: --target-size: expected --calibrate beside it, and neither --type nor --tensor");
+    }
+  } else if (FindQuantMix(wanted.type) == nullptr) {
     throw UsageError(fmt::format("quantize: --type: expected one of {}, found {}", fmt::join(names, ", "),
                                  wanted.type.empty() ? "none" : Quote(wanted.type)));
   }
+  for (const std::string& text : wanted.overrides) ParseTypeOverride(text);  // before hours of work
+  if (wanted.target_size) ParseSize(*wanted.target_size);
   if (!wanted.calibrate.empty() && wanted.matrix) {
     throw UsageError("quantize: expected --calibrate or --imatrix, found both");
   }
@@ -115,6 +126,31 @@ Importance ReadyImportance(const Wanted& wanted, const ModelSource& source, cons
   return importance;
 }
 
+QuantizePlan PlanFor(const Wanted& wanted, const ModelSource& source, const std::filesystem::path& path,
+                     const Importance& importance, ThreadPool& pool) {
+  if (!wanted.target_size) {
+    PlanOptions options{.mix = FindQuantMix(wanted.type), .has_importance = importance.weights.has_value()};
+    for (const std::string& text : wanted.overrides) options.overrides.push_back(ParseTypeOverride(text));
+    return PlanQuantize(source, options);
+  }
+  TargetOptions options{.max_bytes = ParseSize(*wanted.target_size)};
+  for (const std::string& file : wanted.calibrate) options.texts.push_back(ReadFile(file));
+  options.tokens = std::min(wanted.calibrate_tokens, wanted.measure_tokens);
+  options.importance = importance.weights->AsSource();
+  options.scratch = wanted.out + ".trial";
+  std::unique_ptr<Progress> progress;
+  options.progress = [&](int64_t done, int64_t total, const std::string& group) {
+    ThrowIfStopped();
+    if (total == 1) return;
+    if (!progress) progress = std::make_unique<Progress>("measuring", total, "groups");
+    progress->Update(done, group);
+  };
+  TargetPlan target = PlanForSize(source, path, Kernels(), pool, options);
+  progress.reset();
+  fmt::print(stderr, "expected divergence: {:.4f}\n", target.expected_kl);
+  return std::move(target.plan);
+}
+
 }  // namespace
 
 int Quantize(const Arguments& arguments) {
@@ -126,12 +162,9 @@ int Quantize(const Arguments& arguments) {
   std::vector<std::string> texts;
   for (const std::string& file : wanted.measure) texts.push_back(ReadFile(file));
   ThreadPool pool(NumThreads(wanted.threads));
-  PlanOptions plan_options{.mix = FindQuantMix(wanted.type)};
-  plan_options.has_importance = wanted.matrix || !wanted.calibrate.empty();
-  for (const std::string& text : wanted.overrides) plan_options.overrides.push_back(ParseTypeOverride(text));
-  const QuantizePlan plan = PlanQuantize(source, plan_options);
-  PrintPlan(plan, plan_options.mix->name);
   const Importance importance = ReadyImportance(wanted, source, path, pool);
+  const QuantizePlan plan = PlanFor(wanted, source, path, importance, pool);
+  PrintPlan(plan, wanted.target_size ? "smaller" : FindQuantMix(wanted.type)->name);
   WriteOptions write;
   if (importance.weights) {
     write.importance = importance.weights->AsSource();

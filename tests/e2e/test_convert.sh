@@ -76,4 +76,8 @@ status=0
 "$bakestone" quantize "$work/f16.gguf" "$work/x.gguf" --type q7 2>"$work/log" || status=$?
 [ $status -eq 2 ] || fail "an unknown type is a wrong command line"
 expect "$work/log" "found 'q7'"
+status=0
+"$bakestone" quantize "$work/f16.gguf" "$work/x.gguf" --target-size 90MB 2>"$work/log" || status=$?
+[ $status -eq 2 ] || fail "a target size needs a text"
+expect "$work/log" "expected --calibrate beside it"
 [ ! -e "$work/x.gguf" ] || fail "something was written"
