@@ -12,6 +12,7 @@
 #include "cli/environment.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "model/model_file.h"
 
 namespace bakestone::cli {
 namespace {
@@ -44,7 +45,7 @@ void PrintTypes(const QuantizePlan& plan) {
   fmt::print(stderr, "tensors: {}: {:.3f} bits a weight\n", types, plan.BitsPerWeight());
 }
 
-int64_t BytesOf(const std::filesystem::path& path) { return static_cast<int64_t>(std::filesystem::file_size(path)); }
+int64_t BytesOf(const std::filesystem::path& path) { return ModelFile::Open(path).bytes(); }
 
 }  // namespace
 

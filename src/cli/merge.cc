@@ -14,6 +14,7 @@
 #include "cli/flags.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
+#include "convert/hf_source.h"
 #include "convert/importance.h"
 #include "convert/merge.h"
 #include "format/peft.h"
@@ -44,7 +45,7 @@ Wanted Parse(const Arguments& arguments) {
   Wanted wanted;
   Flags flags("merge", "Merge adapters into their base, or models with one tokenizer into one.",
               "bakestone merge base.gguf merged.gguf --adapter mine.gguf --type q8_0 --measure notes.txt");
-  flags.Positional("BASE", &wanted.base, "A GGUF file, or the name of one in the home folder");
+  flags.Positional("BASE", &wanted.base, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Positional("OUT", &wanted.out, "The GGUF file to write");
   flags.Add("--adapter", &wanted.adapters, "PATH[=WEIGHT]: a GGUF adapter or a PEFT folder of this base (weight 1)");
   flags.Add("--model", &wanted.models,
@@ -107,7 +108,7 @@ std::vector<MergeModel> ReadModels(const Wanted& wanted) {
                            : 1.0;
   for (const std::string& text : wanted.models) {
     const Weighted one = ParseWeighted(text);
-    models.push_back({OpenGgufSource(ResolveModel(one.path)), one.weight.value_or(share)});
+    models.push_back({OpenSource(ResolveModel(one.path)), one.weight.value_or(share)});
   }
   return models;
 }
@@ -168,7 +169,7 @@ int Merge(const Arguments& arguments) {
   const Wanted wanted = Parse(arguments);
   CatchSignals();
   const std::filesystem::path path = ResolveModel(wanted.base), out = wanted.out;
-  const ModelSource base = OpenGgufSource(path);
+  const ModelSource base = OpenSource(path);
   RefuseToReplace(base, out);
   ThreadPool pool(NumThreads(wanted.threads));
   const MergeOptions options{MethodOf(wanted), wanted.density, static_cast<uint64_t>(wanted.seed)};

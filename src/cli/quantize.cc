@@ -17,6 +17,7 @@
 #include "cli/verbs.h"
 #include "convert/calibrate.h"
 #include "convert/compare.h"
+#include "convert/hf_source.h"
 #include "convert/importance.h"
 #include "convert/quantize.h"
 #include "convert/target_size.h"
@@ -41,7 +42,7 @@ Wanted Parse(const Arguments& arguments) {
   for (const QuantMix& mix : QuantMixes()) names.push_back(mix.name);
   Flags flags("quantize", "Write a model in fewer bits, and measure what that costs.",
               "bakestone quantize model-f16.gguf model-q4.gguf --type q4_k_m --measure notes.txt");
-  flags.Positional("MODEL", &wanted.model, "A GGUF file, or the name of one in the home folder");
+  flags.Positional("MODEL", &wanted.model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Positional("OUT", &wanted.out, "The GGUF file to write");
   flags.Add("--type", &wanted.type, fmt::format("One of {}", fmt::join(names, ", ")));
   flags.Add("--target-size", &wanted.target_size,
@@ -157,7 +158,7 @@ int Quantize(const Arguments& arguments) {
   const Wanted wanted = Parse(arguments);
   CatchSignals();
   const std::filesystem::path path = ResolveModel(wanted.model), out = wanted.out;
-  const ModelSource source = OpenGgufSource(path);
+  const ModelSource source = OpenSource(path);
   RefuseToReplace(source, out);
   std::vector<std::string> texts;
   for (const std::string& file : wanted.measure) texts.push_back(ReadFile(file));

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/model.h"
+#include "model/model_file.h"
 
 namespace bakestone {
 
@@ -57,7 +58,7 @@ std::vector<Compared> CompareModels(const Contender& original, const std::vector
     std::vector<KlScore> scores =
         ScoreKl({.model = first.get(), .adapter = first_adapter.get()}, {&predictor, 1}, exec, texts, options);
     compared.push_back({.name = other.name,
-                        .bytes = static_cast<int64_t>(std::filesystem::file_size(other.path)),
+                        .bytes = ModelFile::Open(other.path).bytes(),
                         .score = std::move(scores.front())});
   }
   return compared;

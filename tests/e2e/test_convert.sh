@@ -68,6 +68,49 @@ expect "$work/log" "keep the adapter separate"
 "$bakestone" merge "$work/f16.gguf" "$work/mix.gguf" --model "$work/q4.gguf=0.3" --method slerp >"$work/out" 2>"$work/log"
 expect "$work/out" "mix.gguf"
 
+# An adapter goes to GGUF and back, and a Hugging Face folder becomes a GGUF file that answers the same.
+"$bakestone" export "$work/peft" "$work/a.gguf" --base "$model" >"$work/out" 2>"$work/log"
+"$bakestone" export "$work/a.gguf" "$work/again" --base "$model" >"$work/out" 2>"$work/log"
+python3 - "$work/peft" "$work/again" <<'PY'
+import json, struct, sys
+def tensors(folder):
+    with open(folder + "/adapter_model.safetensors", "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        data = file.read()
+    return {k: data[slice(*v["data_offsets"])] for k, v in header.items() if k != "__metadata__"}
+assert tensors(sys.argv[1]) == tensors(sys.argv[2])
+PY
+folder=$work/tiny-qwen3
+mkdir "$folder"
+cp "$repository/tests/data/families/qwen3/"{config.json,model.safetensors} "$folder/"
+printf -- '---\nlicense: apache-2.0\n---\n' >"$folder/README.md"
+python3 - "$folder" <<'PY'
+import json, sys
+tokens = ["<pad>", "<s>", "</s>", "\u0120"] + [chr(c) for c in range(33, 125)]
+added = [dict(id=i, content=t, special=True) for i, t in enumerate(tokens[:3])]
+level = dict(type="ByteLevel", add_prefix_space=False, use_regex=True)
+json.dump(dict(version="1.0", added_tokens=added, normalizer=None, pre_tokenizer=level, post_processor=None,
+               decoder=level, model=dict(type="BPE", vocab={t: i for i, t in enumerate(tokens)}, merges=[])),
+          open(sys.argv[1] + "/tokenizer.json", "w"))
+json.dump(dict(eos_token="</s>", chat_template="{% for m in messages %}<s>{{ m['content'] }}{% endfor %}"),
+          open(sys.argv[1] + "/tokenizer_config.json", "w"))
+PY
+"$bakestone" export "$folder" "$work/tiny.gguf" >"$work/out" 2>"$work/log"
+for one in "$folder" "$work/tiny.gguf"; do
+  "$bakestone" run "$one" "hello" --max-tokens 30 --temperature 0 2>/dev/null
+done >"$work/out"
+python3 -c 'import sys; a = open(sys.argv[1]).read(); assert len(a) > 20 and a[:len(a) // 2] == a[len(a) // 2:], a' "$work/out"
+"$bakestone" show "$work/tiny.gguf" >"$work/out"
+expect "$work/out" "Apache-2.0"
+"$bakestone" quantize "$folder" "$work/tiny8.gguf" --type q8_0 >"$work/out" 2>"$work/log"
+status=0
+"$bakestone" export "$work/peft" "$work/x.gguf" 2>"$work/log" || status=$?
+[ $status -eq 2 ] || fail "an adapter without its base"
+status=0
+"$bakestone" export "$work/peft" "$work/x.gguf" --base "$work/tiny.gguf" 2>"$work/log" || status=$?
+[ $status -eq 1 ] || fail "an adapter of another base"
+expect "$work/log" "trained on another base"
+
 status=0
 "$bakestone" quantize "$work/f16.gguf" "$work/f16.gguf" --type q8_0 2>"$work/log" || status=$?
 [ $status -eq 1 ] || fail "a model was replaced by itself"

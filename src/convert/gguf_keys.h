@@ -1,0 +1,24 @@
+// A model's settings and its tokenizer as GGUF metadata. What is written is read back with the reader that will
+// read it, and held against what was to be said: a setting that GGUF's keys cannot say is an error, never lost.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "format/gguf_writer.h"
+#include "model/config.h"
+#include "text/tokenizer_spec.h"
+
+namespace bakestone {
+
+// The architecture's keys. Throws kUnsupported naming the setting that would be lost; `source` opens the message.
+void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWriter& writer);
+
+// tokenizer.ggml.*, padded to `rows` tokens (those of the embedding). Throws kUnsupported for a tokenizer that GGUF
+// has no name for.
+void AddTokenizerKeys(const TokenizerSpec& spec, int64_t rows, const std::string& source, GgufWriter& writer);
+
+// The first setting in which two configs differ; nullopt where they say the same.
+std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b);
+
+}  // namespace bakestone

@@ -1,0 +1,96 @@
+// Folders that `transformers` saved, beside the GGUF files that were made of them (tools/make_family_goldens.py).
+#include "convert/hf_source.h"
+
+#include <gmock/gmock.h>
+
+#include "base/source_dir.h"
+#include "convert/export.h"
+#include "convert/gguf_keys.h"
+#include "convert/quantize.h"
+#include "convert/test_source.h"
+#include "format/gguf_adapter.h"
+#include "format/peft.h"
+
+namespace bakestone {
+namespace {
+
+using ::testing::HasSubstr;
+
+class HfSourceTest : public testing::ConvertTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  static std::filesystem::path Family(const std::string& name) {
+    return std::filesystem::path(SourceDir()) / "tests/data/families" / name;
+  }
+};
+
+TEST_P(HfSourceTest, FolderBecomesTheGgufFileOfTheSameModel) {
+  const std::filesystem::path folder = Family(GetParam()), out = folder_ / "out.gguf";
+  const ModelSource source = OpenHfSource(folder, {.tokenizer = false});
+  WriteQuantized(source, PlanLike(source, source), out, kernels_, pool_);
+  const ModelSource written = OpenGgufSource(out), golden = OpenGgufSource(folder / "model.gguf");
+  for (const SourceTensor& tensor : golden.tensors) {
+    const SourceTensor* mine = written.Find(tensor.name);
+    ASSERT_NE(mine, nullptr) << tensor.name;
+    EXPECT_EQ(mine->ne, tensor.ne) << tensor.name;
+    if (tensor.name.starts_with("rope_f")) {
+      const std::vector<float> a = Values(*mine), b = Values(tensor);
+      for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5f * b[i]);
+    } else {
+      EXPECT_EQ(Values(*mine), Values(tensor)) << tensor.name;
+    }
+  }
+  EXPECT_EQ(written.tensors.size(), golden.tensors.size());
+  EXPECT_EQ(DifferenceOf(ReadConfig(*written.header), ReadConfig(*golden.header)), std::nullopt);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, HfSourceTest,
+                         ::testing::Values("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3", "olmo2",
+                                           "starcoder2"));
+
+class RefusedFamily : public HfSourceTest {};
+
+// A scale of scores, a pattern of windows and two lists of rotary factors that these keys do not say.
+TEST_P(RefusedFamily, WhatTheKeysCannotSayIsNoFile) {
+  EXPECT_THAT(MessageOf([&] { OpenHfSource(Family(GetParam()), {.tokenizer = false}); }),
+              HasSubstr("cannot be said in GGUF's keys"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, RefusedFamily, ::testing::Values("gemma2", "gemma3_text", "phi3"));
+
+class ExportTest : public testing::ConvertTest {};
+
+TEST_F(ExportTest, AdaptersGoToTheOtherFormatAndBack) {
+  const ModelSource base = OpenGgufSource(Write("m.gguf", testing::WideModel(DType::kF32)));
+  AdapterFile adapter;
+  adapter.rank = 2;
+  adapter.alpha = 4;
+  for (const AdapterSite site : {AdapterSite::kQProj, AdapterSite::kDownProj}) {
+    AdapterEntry entry{.layer = 1, .site = site, .rank = 2, .in = 256, .out = 256, .alpha = 4};
+    for (int i = 0; i < 512; ++i) {
+      entry.a.push_back(0.01f * static_cast<float>(i % 37));
+      entry.b.push_back(0.02f * static_cast<float>(i % 41));
+    }
+    adapter.entries.push_back(entry);
+  }
+  WritePeftAdapter(adapter, folder_ / "peft");
+  EXPECT_EQ(ArtifactAt(folder_ / "peft"), Artifact::kPeftAdapter);
+  ExportAdapter(folder_ / "peft", base, folder_ / "a.gguf");
+  EXPECT_EQ(ArtifactAt(folder_ / "a.gguf"), Artifact::kGgufAdapter);
+  ExportAdapter(folder_ / "a.gguf", base, folder_ / "again");
+  const AdapterFile again = ReadPeftAdapter(folder_ / "again");
+  ASSERT_EQ(again.entries.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(again.entries[i].a, adapter.entries[i].a);
+    EXPECT_EQ(again.entries[i].b, adapter.entries[i].b);
+    EXPECT_EQ(AdapterScale(again, again.entries[i]), 2.0);
+  }
+  auto other = testing::WideModel(DType::kF32);
+  other.num_layers = 1;
+  const ModelSource shorter = OpenGgufSource(Write("s.gguf", other));
+  EXPECT_THAT(MessageOf([&] { ExportAdapter(folder_ / "peft", shorter, folder_ / "b.gguf"); }),
+              HasSubstr("trained on another base"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "b.gguf"));
+}
+
+}  // namespace
+}  // namespace bakestone
