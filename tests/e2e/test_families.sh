@@ -41,21 +41,14 @@ expect "$work/out" "Apache-2.0"
 refuse "$work/out" "it lacks"
 "$bakestone" tokenize "$folder" "hello" --json >"$work/out"
 expect "$work/out" "["
-"$bakestone" run "$folder" "hello" --max-tokens 200 --temperature 5 --seed 3 >"$work/out" 2>"$work/log"
-[ "$(wc -c <"$work/out")" -ge 100 ] || fail "expected an answer of a random model"  # from 90 of the 96 rows
+"$bakestone" run "$folder" "hello" --max-tokens 100 --temperature 5 --seed 3 >"$work/out" 2>"$work/log" \
+  || { cat "$work/log" >&2; fail "running a folder"; }
+[ "$(wc -c <"$work/out")" -ge 50 ] || fail "expected an answer of a random model"  # from 90 of the 96 rows
 printf 'some words to score here' >"$work/text"
-"$bakestone" eval "$folder" --text "$work/text" >"$work/out" 2>"$work/log"
+"$bakestone" eval "$folder" --text "$work/text" >"$work/out" 2>"$work/log" || { cat "$work/log" >&2; fail "eval"; }
 "$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 >"$work/first" 2>/dev/null
 "$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 --no-pack-cache >"$work/second" 2>/dev/null
 cmp "$work/first" "$work/second"
-
-# More tokens than rows: refused in input, not the model.
-write_tokenizer 98
-"$bakestone" run "$folder" "hello" --max-tokens 4 >/dev/null 2>"$work/log" || { cat "$work/log" >&2; fail "expected an answer"; }
-status=0
-"$bakestone" run "$folder" "hello ~" --max-tokens 4 >/dev/null 2>"$work/log" || status=$?
-[ $status -eq 1 ] || fail "expected a token beyond the rows to be refused"
-expect "$work/log" "expected token ids in [0, 96)"
 
 # What is not known, and what lies.
 refused() {
