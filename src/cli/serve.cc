@@ -20,6 +20,7 @@
 #include "cli/signals.h"
 #include "cli/speculation_flags.h"
 #include "cli/verbs.h"
+#include "server/http/keys.h"
 #include "server/server.h"
 
 namespace bakestone::cli {
@@ -72,22 +73,26 @@ Options Parse(const Arguments& arguments) {
   AddSpeculationFlags(flags, &options.speculation);
   flags.Parse(arguments);
   options.kv_type = KvTypeOf("serve", kv_type);
+  if (options.tls_certificate.has_value() != options.tls_key.has_value()) {
+    throw UsageError("serve: expected --tls-certificate and --tls-key together, found one of them");
+  }
   if (options.models.empty()) throw UsageError("serve: expected at least one MODEL; see 'bakestone serve --help'");
   return options;
 }
 
+// The file's lines as http/keys.h reads them, checked: a wrong one is told before a model is loaded.
 std::vector<std::string> ReadKeys(const std::string& path) {
-  std::vector<std::string> keys;
+  std::vector<std::string> lines;
   const std::string text = ReadFile(path, 1 << 20);
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     std::string line = text.substr(begin, end - begin);
     while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty() && line[0] != '#') keys.push_back(std::move(line));
+    lines.push_back(std::move(line));
     begin = end + 1;
   }
-  if (keys.empty()) Throw(ErrorCode::kInvalidArgument, "{}: expected one API key a line, found none", path);
-  return keys;
+  if (http::KeyRing(lines).empty()) Throw(ErrorCode::kInvalidArgument, "{}: expected one API key a line, found none", path);
+  return lines;
 }
 
 // Models with their threads, which must live as long as they do.

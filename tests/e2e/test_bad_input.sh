@@ -47,6 +47,13 @@ bad 1 "$work/text.gguf" bench "$model" --compare "$work/text.gguf"
 BAKESTONE_THREADS=zero bad 1 "BAKESTONE_THREADS" doctor
 BAKESTONE_PACK_CACHE=lots bad 1 "BAKESTONE_PACK_CACHE" run "$model" hello
 
+echo "# a comment, then a key with a word that is not known
+0123456789abcdef-secret speed=9" >"$work/keys"
+bad 1 "line 2" serve "$model" --api-key-file "$work/keys"
+refuse "$work/stderr" "0123456789abcdef"
+bad 1 "no-such-keys" serve "$model" --api-key-file "$work/no-such-keys"
+bad 2 "--tls-key" serve "$model" --tls-certificate "$work/keys"
+
 # Nothing to learn, bad lines, wrong general text: found before any work.
 short_recipe "$work/book"
 echo '{"messages": [{"role": "user", "content": "only a question"}]}' >"$work/book/train.jsonl"

@@ -90,7 +90,7 @@ check(get("/v1/models", first).status_code == 401, "a key that was taken out is 
 write_keys("short")
 time.sleep(2.5)
 check(get("/v1/models", second).status_code == 200, "keys stay where their file became wrong")
-check(any("line 1" in line for line in process.log), "and the log says so")
+check(any("line 2" in line for line in process.log), "and the log says so")
 
 metrics = get("/metrics", second).text
 check(get("/metrics").status_code == 401, "metrics need a key")

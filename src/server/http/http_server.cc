@@ -515,7 +515,7 @@ int64_t HttpServer::connections() const {
   return impl_->count;
 }
 void HttpServer::SetKeys(const std::vector<std::string>& lines) {
-  if (lines.empty()) impl_->CheckOpen(impl_->bound, true);
+  impl_->CheckOpen(impl_->bound, KeyRing(lines).empty());
   impl_->keys.Replace(lines);
 }
 void HttpServer::Stop(std::chrono::milliseconds deadline) { impl_->Stop(deadline); }

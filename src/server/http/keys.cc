@@ -79,7 +79,6 @@ void ReadWord(const std::string& word, size_t line, Key* key) {
 
 Key ReadKey(const std::string& text, size_t line) {
   const std::vector<std::string> words = Split(text, " \t");
-  if (words.empty()) Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected a key, found nothing", line);
   Key key;
   key.digest = DigestOf(words[0], line);
   key.tenant = ToHex(key.digest).substr(0, 16);
@@ -93,6 +92,8 @@ Key ReadKey(const std::string& text, size_t line) {
 KeyRing::KeyRing(std::span<const std::string> lines) {
   std::set<std::string> names, tenants;
   for (size_t i = 0; i < lines.size(); ++i) {
+    const size_t begin = lines[i].find_first_not_of(" \t");
+    if (begin == std::string::npos || lines[i][begin] == '#') continue;
     Key key = ReadKey(lines[i], i + 1);
     if (!tenants.insert(key.tenant).second || !names.insert(key.name).second) {
       Throw(ErrorCode::kInvalidArgument, "API keys, line {}: this key or its name was there before", i + 1);

@@ -1,6 +1,6 @@
 // API keys and what each may do, kept as digests. The text of a key is never kept.
 //
-// A line of a key file: the key itself, or "sha256:" and the 64 hex digits of its SHA-256, then words:
+// A line of a key file is empty, a comment that begins with '#', or: the key itself, or "sha256:" and the 64 hex digits of its SHA-256, then words:
 //   name=TEAM                 in logs and metrics; else the first digits of the digest
 //   models=A,B                what it may ask for, and see; else all
 //   default=A                 what answers where a request names a model that is not there
