@@ -1,4 +1,5 @@
 """Shared by the tests with real clients: a server as a process of its own, and checks that are counted."""
+import atexit
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ def start(binary, model, *flags):
     """A server on a free port: (process, url). What it logs is gathered in process.log."""
     process = subprocess.Popen([binary, "serve", model, "--port", "0", *flags], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
+    atexit.register(process.kill)  # where a test breaks off; does nothing to one that has ended
     url = process.stdout.readline().strip()
     if not url:
         sys.exit(f"the server did not start: {process.stderr.read()}")
