@@ -320,7 +320,7 @@ class BakeRun {
       trained_key_ = KeyOf({trained_key_, "start", ToHex(start.Finish())});
     }
     // What could not be written in the end is refused now.
-    if (!recipe_.lora.served_as_adapter()) OpenTrainedSource(*model_, layout_, masters_, PairScale(recipe_.lora));
+    if (!recipe_.lora.served_as_adapter()) OpenTrainedSource(*model_, layout_, masters_, recipe_.lora);
     Exec exec(kernels_, pool_);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageRecipe& stage = recipe_.stages[i];
@@ -442,7 +442,7 @@ class BakeRun {
   }
 
   void ExportModel() {
-    const ModelSource source = OpenTrainedSource(*model_, layout_, masters_, PairScale(recipe_.lora));
+    const ModelSource source = OpenTrainedSource(*model_, layout_, masters_, recipe_.lora);
     WriteOptions write;
     write.notes = {{"general.name", recipe_.name}};
     if (report_.licence.licence.kind != LicenceKind::kUnknown) {

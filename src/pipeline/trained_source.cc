@@ -2,14 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <utility>
 
 #include <fmt/core.h>
 
 #include "base/error.h"
+#include "convert/merge.h"
 #include "format/q_k_permute.h"
-#include "tensor/half.h"
+#include "train/export.h"
 
 namespace bakestone {
 namespace {
@@ -18,19 +18,16 @@ constexpr std::array<const char*, kNumSites> kGgufNames = {
     "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
 constexpr uint32_t kMostlyBf16 = 32;  // general.file_type
 
-float Rounded(float value) { return BF16ToFloat(FloatToBF16(value)); }
-
 // Puts the trained tensors in place of the base's.
 class Replacer {
  public:
-  Replacer(const Model& model, const TrainLayout& layout, const float* values, float pair_scale, ModelSource* source)
-      : config_(model.config), layout_(layout), values_(values), pair_scale_(pair_scale), source_(*source) {}
+  Replacer(const Model& model, const TrainLayout& layout, const float* values, ModelSource* source)
+      : config_(model.config), layout_(layout), values_(values), source_(*source) {}
 
   void Replace() {
     const auto linear = [](LinearId id) {
       return fmt::format("blk.{}.{}", id.layer, kGgufNames[static_cast<size_t>(id.site)]);
     };
-    for (const LoraSlot& slot : layout_.slots) Merge(linear(slot.id) + ".weight", slot);
     for (const MatrixSlot& slot : layout_.matrices) {
       Copy(linear(slot.id) + ".weight", slot.offset, slot.in, Permuted(slot.id.site));
       if (slot.bias_offset >= 0) Vector(linear(slot.id) + ".bias", slot.bias_offset, slot.out, Permuted(slot.id.site));
@@ -102,49 +99,29 @@ class Replacer {
     };
   }
 
-  // W + s B A, from the bf16 values that training multiplied with.
-  void Merge(const std::string& name, const LoraSlot& slot) {
-    SourceTensor& tensor = Take(name, DType::kBF16);
-    tensor.rows = [base = tensor.rows, slot, values = values_, scale = pair_scale_, permuted = Permuted(slot.id.site),
-                   head_dim = config_.head_dim](int64_t row, int64_t count, float* x) {
-      base(row, count, x);
-      for (int64_t i = 0; i < count; ++i) {
-        MergeRow(slot, values, scale, permuted ? HfRowOfGgufRow(row + i, head_dim) : row + i, x + i * slot.in);
-      }
-    };
-  }
-
-  static void MergeRow(const LoraSlot& slot, const float* values, float scale, int64_t row, float* x) {
-    for (int64_t r = 0; r < slot.rank; ++r) {
-      const float b = scale * Rounded(values[slot.b_offset + row * slot.rank + r]);
-      const float* a = values + slot.a_offset + r * slot.in;
-      for (int64_t c = 0; c < slot.in; ++c) x[c] += b * Rounded(a[c]);
-    }
-    if (slot.magnitude_offset < 0) return;
-    double sum = 0;
-    for (int64_t c = 0; c < slot.in; ++c) sum += static_cast<double>(x[c]) * static_cast<double>(x[c]);
-    const double norm = std::sqrt(sum), magnitude = static_cast<double>(values[slot.magnitude_offset + row]);
-    const auto factor = static_cast<float>(norm > 0 ? magnitude / norm : 0);
-    for (int64_t c = 0; c < slot.in; ++c) x[c] *= factor;
-  }
-
   const ModelConfig& config_;
   const TrainLayout& layout_;
   const float* values_;
-  const float pair_scale_;
   ModelSource& source_;
 };
 
 }  // namespace
 
 ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout, std::span<const float> values,
-                              float pair_scale) {
+                              const LoraRecipe& lora) {
   if (std::filesystem::is_directory(model.path)) {
     Throw(ErrorCode::kUnsupported, "{}: expected a GGUF file as base to write the trained model from, found a folder",
           model.path.string());
   }
   ModelSource source = OpenGgufSource(model.path);
-  Replacer(model, layout, values.data(), pair_scale, &source).Replace();
+  if (layout.full()) {
+    Replacer(model, layout, values.data(), &source).Replace();
+    return source;
+  }
+  source = MergeAdapters(source, {{.file = MakeAdapterFile(model, layout, values, lora, "trained")}}, {}).source;
+  for (SourceTensor& tensor : source.tensors) {
+    if (tensor.bytes.empty()) tensor.type = DType::kBF16;
+  }
   return source;
 }
 

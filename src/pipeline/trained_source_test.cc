@@ -64,7 +64,7 @@ TEST(TrainedSource, AWrittenModelSaysWhatTheTrainedOneSays) {
     const double trained = tiny.Loss(*tiny.model, layout, values, recipe.lora);
     ASSERT_GT(std::abs(trained - base), 0.005 * base);
 
-    const ModelSource source = OpenTrainedSource(*tiny.model, layout, values, PairScale(recipe.lora));
+    const ModelSource source = OpenTrainedSource(*tiny.model, layout, values, recipe.lora);
     const auto path = tiny.folder / "model.gguf";
     WriteQuantized(source, PlanAsIs(source), path, tiny.kernels, tiny.pool, {.notes = {{"general.name", "tuned"}}});
     const auto written = Model::Load(path, tiny.kernels, tiny.pool);
