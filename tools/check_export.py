@@ -103,6 +103,27 @@ def check_values(path, model, heads):
     print(f"ok  {path.name}: gguf reads the folder's values")
 
 
+def check_tokenizer(bakestone, work):
+    """The real model's folder, where that model is given: its tokenizer and its weights."""
+    real = os.environ.get("BAKESTONE_TEST_MODEL")
+    if not real:
+        return
+    run(bakestone, "export", real, work / "real", "--type", "f16")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(work / "real")
+    for text in ("Hello, world: 1234 words\n\n  indented", "d\u00e9j\u00e0 vu \u4f60\u597d", "<|im_start|>user\nHi<|im_end|>"):
+        done = subprocess.run([str(bakestone), "tokenize", real, text, "--json"], capture_output=True, text=True)
+        expected = json.loads(done.stdout)
+        expected = expected if isinstance(expected, list) else expected.get("ids", expected.get("tokens"))
+        found = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if "<|" not in text and found != expected:
+            sys.exit(f"FAILED: {text!r}: transformers {found}, bakestone {expected}")
+    model = transformers.AutoModelForCausalLM.from_pretrained(work / "real", dtype=torch.float32).eval()
+    with torch.no_grad():
+        prompt = tokenizer("The capital of France is", return_tensors="pt")
+        print("ok  real model, read by transformers:",
+              repr(tokenizer.decode(model.generate(**prompt, max_new_tokens=8, do_sample=False)[0])))
+
+
 def main():
     bakestone = pathlib.Path(sys.argv[1]).resolve()
     os.environ["BAKESTONE_HOME"] = tempfile.mkdtemp()
@@ -118,6 +139,10 @@ def main():
             print(f"--  {name}: transformers does not read GGUF files of it: {str(error)[:60]}")
             continue
         same(f"{name}: folder -> GGUF -> transformers", logits(again), logits(model))
+        run(bakestone, "export", file, work / f"{name}-again")
+        again = transformers.AutoModelForCausalLM.from_pretrained(work / f"{name}-again").eval()
+        same(f"{name}: folder -> GGUF -> folder", logits(again), logits(model))
+    check_tokenizer(bakestone, work)
     base, file = work / "llama", work / "llama.gguf"
     model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=16, use_rslora=True,

@@ -1,16 +1,19 @@
 // bakestone export WHAT OUT: models and adapters in the format that the next tool wants.
 #include <cstdio>
+#include <memory>
 #include <optional>
 
 #include <fmt/core.h>
 
-#include "base/error.h"
+#include "base/quote.h"
 #include "cli/convert_report.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
 #include "convert/export.h"
+#include "convert/hf_folder_writer.h"
 #include "convert/hf_source.h"
 
 namespace bakestone::cli {
@@ -24,19 +27,39 @@ void ExportModel(const std::filesystem::path& path, const std::filesystem::path&
   WriteWithBar("exporting", source, plan, out, pool, {});
 }
 
+void ExportFolder(const std::filesystem::path& path, const std::filesystem::path& out,
+                  const std::optional<std::string>& type, std::optional<int64_t> threads) {
+  std::optional<DType> to;
+  if (type) {
+    to = FindWeightType(*type);
+    if (!to || IsQuantized(*to)) {
+      throw UsageError(fmt::format("export: --type: expected f32, f16 or bf16, found {}", Quote(*type)));
+    }
+  }
+  ThreadPool pool(NumThreads(threads));
+  std::unique_ptr<Progress> progress;
+  WriteHfFolder(path, out, to, Kernels(), pool, [&](int64_t done, int64_t total, const std::string& tensor) {
+    ThrowIfStopped();
+    if (!progress) progress = std::make_unique<Progress>("exporting", total >> 20, "MB");
+    progress->Update(done >> 20, tensor);
+  });
+}
+
 }  // namespace
 
 int Export(const Arguments& arguments) {
   std::string what, out;
-  std::optional<std::string> base;
+  std::optional<std::string> base, type;
   std::optional<int64_t> threads;
   Flags flags("export",
-              "Write a Hugging Face folder as a GGUF file, a PEFT adapter as a GGUF adapter, or a GGUF adapter as a "
-              "PEFT folder; nothing but the format changes.",
+              "Write a Hugging Face folder as a GGUF file and the other way, a PEFT adapter as a GGUF adapter and the "
+              "other way; nothing but the format changes.",
               "bakestone export my-peft-folder adapter.gguf --base smollm2-135m-instruct");
-  flags.Positional("WHAT", &what, "A Hugging Face folder, a PEFT folder or a GGUF adapter");
+  flags.Positional("WHAT", &what, "A Hugging Face folder, a GGUF file, a PEFT folder or a GGUF adapter");
   flags.Positional("OUT", &out, "The file or folder to write");
   flags.Add("--base", &base, "The adapter's base model: its heads say how rows are ordered");
+  flags.Add("--type", &type,
+            "Of a folder's tensors: f32, f16 or bf16; default: the model's own, f32 of a quantized one");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
   flags.Parse(arguments);
   CatchSignals();
@@ -49,8 +72,8 @@ int Export(const Arguments& arguments) {
       break;
     }
     case Artifact::kGgufModel:
-      Throw(ErrorCode::kUnsupported, "{}: expected a folder or an adapter to export, found a GGUF model: a folder made "
-            "of one is not written yet; 'bakestone quantize' writes it in other types", path.string());
+      ExportFolder(path, out, type, threads);
+      break;
     case Artifact::kPeftAdapter:
     case Artifact::kGgufAdapter:
       if (!base) throw UsageError("export: expected --base, the model that the adapter belongs to");

@@ -6,9 +6,11 @@
 #include "base/source_dir.h"
 #include "convert/export.h"
 #include "convert/gguf_keys.h"
+#include "convert/hf_folder_writer.h"
 #include "convert/quantize.h"
 #include "convert/test_source.h"
 #include "format/gguf_adapter.h"
+#include "format/gguf_tokenizer.h"
 #include "format/peft.h"
 
 namespace bakestone {
@@ -58,6 +60,42 @@ TEST_P(RefusedFamily, WhatTheKeysCannotSayIsNoFile) {
 INSTANTIATE_TEST_SUITE_P(Families, RefusedFamily, ::testing::Values("gemma2", "gemma3_text", "phi3"));
 
 class ExportTest : public testing::ConvertTest {};
+
+TEST_F(ExportTest, AFolderAndTheGgufFileOfItHoldTheSameModel) {
+  for (const char* architecture : {"llama", "qwen2"}) {
+    auto options = testing::WideModel(DType::kBF16);
+    options.architecture = architecture;
+    options.tied = false;
+    options.bias = options.architecture == "qwen2";
+    const auto path = Write("m.gguf", options), folder = folder_ / architecture;
+    WriteHfFolder(path, folder, std::nullopt, kernels_, pool_);
+    const ModelSource before = OpenGgufSource(path), after = OpenHfSource(folder);
+    for (const SourceTensor& tensor : before.tensors) {
+      const SourceTensor* again = after.Find(tensor.name);
+      ASSERT_NE(again, nullptr) << tensor.name;
+      EXPECT_EQ(Values(*again).size(), Values(tensor).size());
+      if (tensor.ne.size() == 2) {  // vectors are rounded to the folder's bf16
+        EXPECT_EQ(Values(*again), Values(tensor)) << tensor.name;
+      }
+    }
+    const TokenizerSpec a = FromGguf(*before.header), b = FromGguf(*after.header);
+    EXPECT_EQ(a.tokens, b.tokens);
+    EXPECT_EQ(a.types, b.types);
+    EXPECT_EQ(a.merges, b.merges);
+    EXPECT_EQ(a.pre_tokenizer, b.pre_tokenizer);
+    EXPECT_EQ(a.eos, b.eos);
+    EXPECT_EQ(after.header->GetString("general.license"), "apache-2.0");
+    EXPECT_EQ(after.header->GetString("tokenizer.chat_template"), before.header->GetString("tokenizer.chat_template"));
+    EXPECT_THAT(MessageOf([&] { WriteHfFolder(path, folder, std::nullopt, kernels_, pool_); }), HasSubstr("empty folder"));
+  }
+  auto scaled = testing::WideModel(DType::kF32);
+  scaled.rope_factors.assign(32, 2.0f);
+  EXPECT_THAT(MessageOf([&] {
+                WriteHfFolder(Write("s.gguf", scaled), folder_ / "s", std::nullopt, kernels_, pool_);
+              }),
+              HasSubstr("the rotary embedding cannot be said"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "s"));
+}
 
 TEST_F(ExportTest, AdaptersGoToTheOtherFormatAndBack) {
   const ModelSource base = OpenGgufSource(Write("m.gguf", testing::WideModel(DType::kF32)));

@@ -40,6 +40,18 @@ constexpr const char* kQwen2Pattern =
 // Characters that `tokenizers` calls punctuation.
 constexpr const char* kPunctuation = "[\\p{P}!-/:-@\\[-`{-~]";
 
+struct KnownPatterns {
+  const char* name;
+  std::vector<std::string> patterns;
+};
+
+std::array<KnownPatterns, 4> AllKnownPatterns() {
+  return {{{"gpt-2", {kGpt2Pattern}},
+           {"smollm", {"\\p{N}", kGpt2Pattern}},
+           {"llama-bpe", {kLlama3Pattern}},
+           {"qwen2", {kQwen2Pattern}}}};
+}
+
 // One object of the file, with errors that say where it is.
 class Node {
  public:
@@ -281,18 +293,8 @@ class Reader {
 
   // The common patterns have scanners of their own, which are faster.
   void NamePatterns(std::vector<std::string> patterns) {
-    struct Known {
-      const char* name;
-      std::vector<std::string> patterns;
-    };
-    const std::array<Known, 5> known = {{{"gpt-2", {kGpt2Pattern}},
-                                         {"smollm", {"\\p{N}", kGpt2Pattern}},
-                                         {"llama-bpe", {kLlama3Pattern}},
-                                         {"qwen2", {kQwen2Pattern}},
-                                         {"default", {}}}};
-    for (const Known& one : known) {
+    for (const KnownPatterns& one : AllKnownPatterns()) {
       if (patterns != one.patterns) continue;
-      if (patterns.empty()) break;
       spec_.pre_tokenizer = one.name;
       return;
     }
@@ -468,6 +470,13 @@ TokenizerSpec FromTokenizerJson(std::string_view json, std::string source) {
           parsed.is_discarded() ? "text that is no JSON" : parsed.type_name());
   }
   return Reader(parsed, std::move(source)).Read();
+}
+
+std::vector<std::string> PatternsOfPreTokenizer(std::string_view name) {
+  for (const KnownPatterns& one : AllKnownPatterns()) {
+    if (name == one.name) return one.patterns;
+  }
+  return {};
 }
 
 }  // namespace bakestone

@@ -6,6 +6,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "text/tokenizer_spec.h"
 
@@ -13,5 +14,12 @@ namespace bakestone {
 
 // `source` stands for the file in errors (kCorrupt, kUnsupported).
 TokenizerSpec FromTokenizerJson(std::string_view json, std::string source);
+
+// The patterns, one after the other, that a pre-tokenizer of this name cuts by; empty for one that is not known.
+std::vector<std::string> PatternsOfPreTokenizer(std::string_view name);
+
+// The other way: byte-level BPE only, kUnsupported for other kinds and for pre-tokenizers without known patterns. Tokens
+// that are marked unused are left out.
+std::string ToTokenizerJson(const TokenizerSpec& spec);
 
 }  // namespace bakestone

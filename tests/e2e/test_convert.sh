@@ -80,6 +80,13 @@ def tensors(folder):
     return {k: data[slice(*v["data_offsets"])] for k, v in header.items() if k != "__metadata__"}
 assert tensors(sys.argv[1]) == tensors(sys.argv[2])
 PY
+# The real model as a folder answers as the file does.
+"$bakestone" export "$work/f16.gguf" "$work/folder" >"$work/out" 2>"$work/log"
+for one in "$work/f16.gguf" "$work/folder"; do
+  "$bakestone" run "$one" "What is the capital of France?" --max-tokens 12 --temperature 0 --no-pack-cache 2>/dev/null
+done >"$work/out"
+[ "$(sort -u "$work/out" | wc -l)" -eq 1 ] || { cat "$work/out" >&2; fail "the folder answers otherwise than the file"; }
+rm -r "$work/folder"
 folder=$work/tiny-qwen3
 mkdir "$folder"
 cp "$repository/tests/data/families/qwen3/"{config.json,model.safetensors} "$folder/"
