@@ -220,7 +220,7 @@ int Bench(const Arguments& arguments) {
   const auto model = Model::Load(options.model, Kernels(), pool, Loading(options.no_pack_cache));
   SpeedBench bench(*model, Kernels(), pool, options.speed);
   Json result = {{"model", options.model.filename().string()},
-                 {"file_bytes", std::filesystem::file_size(options.model)},
+                 {"file_bytes", ModelFile::Open(options.model).bytes()},
                  {"threads", options.threads},
                  {"isa", IsaName(Kernels().isa)},
                  {"cpu", machine.cpu},

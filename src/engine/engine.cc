@@ -139,8 +139,8 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   for (GenerationRequest& request : requests) {  // hashes and copies prompts: not under the lock
     const Hash adapter = request.adapter ? request.adapter->hash() : Hash{};
     const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.cache_salt});
-    sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, root,
-                                                   options.prefix_cache));
+    const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache, .vocab_size = vocab_size};
+    sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, setting));
   }
   std::vector<RequestId> ids;
   lock.lock();

@@ -29,7 +29,8 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
       Throw(ErrorCode::kInvalidArgument, "expected answer: expected token ids in [0, {}), found {}", vocab_rows, token);
     }
   }
-  CheckSamplingParams(request.sampling, tokenizer.vocab_size());
+  CheckSamplingParams(request.sampling,
+                      static_cast<int32_t>(std::min<int64_t>(tokenizer.vocab_size(), vocab_rows)));
   if (request.stop.size() > kMaxStops) {
     Throw(ErrorCode::kInvalidArgument, "stop: expected at most {} strings, found {}", kMaxStops,
           request.stop.size());
@@ -65,11 +66,10 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
   }
 }
 
-Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, BlockKey root,
-                   bool use_cache)
+Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, const Setting& setting)
     : id_(id), request_(std::move(request)), tokenizer_(tokenizer), tokens_(request_.prompt),
-      max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens), root_(root), use_cache_(use_cache),
-      sampler_(request_.sampling, tokenizer.vocab_size(), request_.prompt),
+      max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens), root_(setting.root),
+      use_cache_(setting.use_cache), sampler_(request_.sampling, setting.vocab_size, request_.prompt),
       detokenizer_(tokenizer, {.render_special = true, .strip_space_prefix = false}),
       stop_(request_.stop) {
   usage_.prompt_tokens = static_cast<int64_t>(tokens_.size());

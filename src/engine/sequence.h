@@ -25,9 +25,13 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
 
 class Sequence {
  public:
-  // The request has passed CheckRequest and names max_tokens. root: where its block keys begin.
-  Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, BlockKey root,
-           bool use_cache);
+  struct Setting {
+    BlockKey root;       // where its block keys begin
+    bool use_cache;
+    int32_t vocab_size;  // ids from it on are never drawn: of the tokenizer, or of the embedding if it has fewer rows
+  };
+  // The request has passed CheckRequest and names max_tokens.
+  Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, const Setting& setting);
 
   uint64_t id() const { return id_; }
   const GenerationRequest& request() const { return request_; }
