@@ -45,6 +45,10 @@ FAMILIES = {
     "llama": ("llama", RMS | dict(head_dim=16) | rope(700.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0,
               high_freq_factor=4.0, original_max_position_embeddings=64), dict(permute=True)),
     "mistral": ("llama", RMS | dict(head_dim=16, sliding_window=9) | rope(700.0), dict(permute=True)),
+    "mixtral": ("llama", RMS | dict(head_dim=16, num_local_experts=5, num_experts_per_tok=2, sliding_window=None)
+                | rope(700.0), dict(permute=True)),
+    "qwen3_moe": ("qwen3moe", RMS | dict(head_dim=16, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16,
+                  norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[]) | rope(700.0), {}),
     "qwen2": ("qwen2", RMS | rope(700.0), {}),
     "qwen3": ("qwen3", RMS | dict(head_dim=16) | rope(700.0), {}),
     "gemma": ("gemma", RMS | dict(head_dim=16) | rope(700.0), dict(plus_one=True)),
@@ -82,7 +86,7 @@ GGUF_NAMES = {
     "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "self_attn.qkv_proj": "attn_qkv", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down", "mlp.gate_up_proj": "ffn_up", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
-    "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "mlp.gate": "ffn_gate_inp", "block_sparse_moe.gate": "ffn_gate_inp", "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
 
@@ -202,6 +206,11 @@ def add_settings(writer, arch, config, traits):
         number("rope.scaling.attn_factor", float(parameters["attention_factor"]))
         number("rope.scaling.yarn_beta_fast", float(parameters["beta_fast"]))
         number("rope.scaling.yarn_beta_slow", float(parameters["beta_slow"]))
+    if getattr(config, "num_experts_per_tok", None):
+        number("expert_count", getattr(config, "num_local_experts", None) or config.num_experts)
+        number("expert_used_count", config.num_experts_per_tok)
+        if hasattr(config, "moe_intermediate_size"):
+            number("expert_feed_forward_length", config.moe_intermediate_size)
     if getattr(config, "sliding_window", None):
         number("attention.sliding_window", config.sliding_window)
     if "pattern" in traits:
@@ -258,6 +267,13 @@ def write_gguf(model, arch, traits, path):
         if traits.get("permute") and (".q_proj." in name or ".k_proj." in name):
             heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
             tensor = permuted(tensor, heads)
+        if ".experts." in name:
+            layer, site = name.split(".")[2], name.rsplit(".", 1)[1]
+            parts = dict(zip(("gate", "up"), tensor.chunk(2, dim=1))) if site == "gate_up_proj" else dict(down=tensor)
+            for part, values in parts.items():
+                raw = values.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
+                writer.add_tensor(f"blk.{layer}.ffn_{part}_exps.weight", raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+            continue
         target = gguf_name(name, after_branch)
         if tensor.dim() == 1:
             values = tensor.float().numpy()
@@ -299,6 +315,9 @@ def main():
             write_training(model, kind, settings, folder)
         write_gguf(model, arch, traits, folder / "model.gguf")
         model.to(torch.bfloat16).save_pretrained(folder)
+        if kind == "qwen3_moe":  # the other way in which experts are stored: stacked
+            safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+                                        folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "generation_config.json").unlink(missing_ok=True)
         print(f"{kind}: {sum(p.numel() for p in model.parameters())} parameters, logits up to {logits.abs().max():.1f}")
     (OUT / "VERSIONS").write_text(f"Python {sys.version.split()[0]}, torch {torch.__version__.split('+')[0]}, "

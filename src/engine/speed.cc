@@ -52,11 +52,17 @@ void FillContext(SequenceState& state, int64_t context) {
 TokenWork WorkOf(const Model& model) {
   TokenWork work;
   const ModelConfig& config = model.config;
+  const auto add = [&](const Weight& weight) {
+    work.weight_bytes += PanelBytesOf(weight);
+    (IsInteger(weight) ? work.int8_macs : work.float_macs) += weight.n() * weight.k();
+  };
   for (const LayerWeights& layer : model.weights->layers) {
-    for (int site = 0; site < kNumSites; ++site) {
-      const Weight& weight = layer.at(static_cast<Site>(site));
-      work.weight_bytes += PanelBytesOf(weight);
-      (IsInteger(weight) ? work.int8_macs : work.float_macs) += weight.n() * weight.k();
+    for (int site = 0; site < kNumSites; ++site) add(layer.at(static_cast<Site>(site)));
+    add(layer.router);
+    for (size_t i = 0; i < std::min(layer.experts.size(), static_cast<size_t>(config.router.used)); ++i) {
+      add(layer.experts[i].gate);  // as many as a token chooses; all are alike
+      add(layer.experts[i].up);
+      add(layer.experts[i].down);
     }
   }
   const Weight& head = model.weights->head();
@@ -264,6 +270,7 @@ std::vector<ShapeFigure> SpeedBench::Shapes(int64_t rows) {
   };
   std::vector<Kind> kinds;
   const auto add = [&](const char* site, const Weight& weight) {
+    if (weight.n() == 0) return;
     auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const Kind& k) {
       return k.figure.type == weight.disk_type() && k.figure.n == weight.n() && k.figure.k == weight.k();
     });

@@ -122,5 +122,22 @@ TEST(Adapter, NamesWhatDoesNotFitTheBase) {
   ExpectLoadError(file, ErrorCode::kUnsupported, HasSubstr("lm_head"));
 }
 
+TEST(Adapter, RefusesAMatrixThatTheBaseHasNot) {
+  ModelConfig config = Config();
+  config.router = {.experts = 4, .used = 2};
+  EXPECT_FALSE(HasSite(config, Site::kDown));
+  try {
+    Adapter::Load(File(), config);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    EXPECT_THAT(std::string(error.what()), HasSubstr("layers.1.mlp.down_proj"));
+  }
+  config.router = {};
+  config.mlp = MlpKind::kGelu;
+  EXPECT_FALSE(HasSite(config, Site::kGate));
+  EXPECT_TRUE(HasSite(config, Site::kUp));
+}
+
 }  // namespace
 }  // namespace bakestone

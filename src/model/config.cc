@@ -24,10 +24,9 @@ struct Unsupported {
   std::string_view name, lacks;
 };
 constexpr Unsupported kUnsupported[] = {
-    {"mixtral", "a mixture of experts"},      {"qwen2moe", "a mixture of experts"},
-    {"qwen2_moe", "a mixture of experts"},    {"qwen3moe", "a mixture of experts"},
-    {"qwen3_moe", "a mixture of experts"},    {"granitemoe", "a mixture of experts"},
-    {"gpt-oss", "a mixture of experts"},      {"gpt_oss", "a mixture of experts"},
+    {"qwen2moe", "an expert that all rows share"}, {"qwen2_moe", "an expert that all rows share"},
+    {"granitemoe", "a mixture of experts in this family"}, {"gpt-oss", "biases of experts"},
+    {"gpt_oss", "biases of experts"},
     {"deepseek2", "latent attention (MLA)"},  {"deepseek_v2", "latent attention (MLA)"},
     {"deepseek_v3", "latent attention (MLA)"}, {"qwen3next", "the gated delta rule"},
     {"qwen3_next", "the gated delta rule"},   {"qwen35", "the gated delta rule"},
@@ -64,7 +63,8 @@ size_t Distance(std::string_view a, std::string_view b) {
   const std::string_view name = found.substr(0, 64);
   size_t least = name.size();
   for (const Family& family : Families()) {
-    known += (known.empty() ? "" : ", ") + std::string(family.architecture);
+    const std::string architecture(family.architecture);
+    if (!known.ends_with(architecture)) known += (known.empty() ? "" : ", ") + architecture;  // Mixtral is llama too
     const size_t distance = Distance(name, family.architecture);
     if (distance < least) {
       least = distance;
@@ -103,12 +103,18 @@ LinearShape ShapeOf(const ModelConfig& config, Site site) {
   return {};
 }
 
+bool HasSite(const ModelConfig& config, Site site) {
+  if (site < Site::kGate) return true;
+  return config.router.experts == 0 && (site != Site::kGate || config.gated());
+}
+
 std::string TrainingLacks(const ModelConfig& config) {
   const std::pair<bool, const char*> axes[] = {
       {config.attention_soft_cap > 0, "a soft cap of scores"},
       {config.final_soft_cap > 0, "a soft cap of logits"},
       {config.norm_kind != NormKind::kRms, "layer norms"},
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
+      {config.router.experts > 0, "a mixture of experts"},
       {!config.gated(), "an MLP without a gate"},
   };
   std::string lacks;

@@ -50,6 +50,13 @@ enum class MlpKind : uint8_t {
   kGelu,    // down(gelu(up)): no gate
 };
 
+// Experts in place of the MLP, in every layer: a router gives each row the `used` best of them.
+struct RouterConfig {
+  int64_t experts = 0;      // 0: one MLP for all rows
+  int64_t used = 0;
+  bool renormalize = true;  // the shares of the chosen add up to 1
+};
+
 struct ModelConfig {
   std::string architecture;  // as GGUF spells it: "llama"
   std::string name;          // for people
@@ -78,6 +85,7 @@ struct ModelConfig {
   NormPlacement norm_placement = NormPlacement::kPre;
   QkNorm qk_norm = QkNorm::kNone;
   MlpKind mlp = MlpKind::kSwiGlu;
+  RouterConfig router;            // ffn_dim is then one expert's
   float attention_scale = 0;      // of q . k; 0: 1 / sqrt(head_dim)
   float attention_soft_cap = 0;   // c: scores become c * tanh(score / c); 0: as they are
   float final_soft_cap = 0;       // the same of logits
@@ -103,6 +111,8 @@ struct LinearShape {
   int64_t n = 0, k = 0;
 };
 LinearShape ShapeOf(const ModelConfig& config, Site site);
+// False where a layer has no such matrix: a gate of an MLP without one, an MLP in place of which there are experts.
+bool HasSite(const ModelConfig& config, Site site);
 
 // What the training pass lacks for the model, in words ("norms after attention and MLP"); empty: nothing.
 std::string TrainingLacks(const ModelConfig& config);

@@ -116,9 +116,9 @@ TEST(Config, NamesTheFieldOfAHostileValue) {
 }
 
 TEST(Config, NamesTheNearestFamilyAndWhatIsMissing) {
-  ExpectError({.architecture = "qwen3moe"}, ErrorCode::kUnsupported,
-              AllOf(HasSubstr("found 'qwen3moe'"), HasSubstr("a mixture of experts"),
-                    HasSubstr("the nearest known is qwen3")));
+  ExpectError({.architecture = "qwen2moe"}, ErrorCode::kUnsupported,
+              AllOf(HasSubstr("found 'qwen2moe'"), HasSubstr("an expert that all rows share"),
+                    HasSubstr("the nearest known is qwen3moe")));
   ExpectError({.architecture = "gemna2"}, ErrorCode::kUnsupported, HasSubstr("nearest known is gemma2"));
 }
 
@@ -130,7 +130,9 @@ TEST(Config, RefusesMechanismsByName) {
     header.more = [=](GgufWriter& writer) { writer.AddU32(key, value); };
     ExpectError(header, ErrorCode::kUnsupported, AllOf(HasSubstr(key), HasSubstr(what)));
   };
-  refused("llama.expert_count", 8, "experts");
+  Header experts = {.architecture = "qwen2"};
+  experts.more = [](GgufWriter& writer) { writer.AddU32("qwen2.expert_count", 8); };
+  ExpectError(experts, ErrorCode::kUnsupported, AllOf(HasSubstr("qwen2.expert_count"), HasSubstr("experts")));
   refused("llama.attention.value_length", 8, "key length");
   Header adapter;
   adapter.more = [](GgufWriter& writer) { writer.AddString("general.type", "adapter"); };

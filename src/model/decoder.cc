@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "model/experts.h"
 #include "model/rope_tables.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
@@ -76,7 +77,12 @@ class Pass {
       LoadPages(layer);
       x = Attention(layer, x, last && num_outputs() < all_.rows);
       if (x.rows == 0) return;
-      Mlp(layer, x, last ? out_ : all_);
+      const RowSet& set = last ? out_ : all_;
+      if (config_.router.experts > 0) {
+        Experts(layer, x, set);
+      } else {
+        Mlp(layer, x, set);
+      }
     }
     if (config_.norm_kind == NormKind::kLayer) {
       ops::LayerNorm(exec_.context, x, weights_.final_norm, weights_.final_norm_bias, config_.norm_eps, hidden);
@@ -372,6 +378,60 @@ class Pass {
       ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows, "MLP activation");
     }
     AddBranch(layer, set, Site::kDown, weights.mlp_post_norm, x);
+  }
+
+  // x += the sum of what its experts make of each row, by ascending expert. Only their weights are read.
+  void Experts(int64_t layer, MatrixView<float> x, const RowSet& set) {
+    Arena::Scope scope(arena_);
+    const LayerWeights& weights = Layer(layer);
+    const MatrixView<float> h = arena_.TakeMatrix<float>(set.rows, x.cols);
+    const MatrixView<float> logits = arena_.TakeMatrix<float>(set.rows, config_.router.experts);
+    ops::RmsNorm(exec_.context, x, weights.mlp_norm, config_.norm_eps, h);
+    ProductOf(h, weights.router, logits, "router input");
+    const std::vector<ExpertRows> chosen = ChooseExperts(config_.router, logits);
+    for (size_t expert = 0; expert < chosen.size(); ++expert) {
+      if (!chosen[expert].rows.empty()) Expert(weights.experts[expert], chosen[expert], h, x);
+    }
+  }
+
+  void Expert(const ExpertWeights& expert, const ExpertRows& chosen, MatrixView<const float> h,
+              MatrixView<float> x) {
+    Arena::Scope scope(arena_);
+    const auto count = static_cast<int64_t>(chosen.rows.size());
+    const MatrixView<float> in = arena_.TakeMatrix<float>(count, h.cols);
+    const MatrixView<float> gate = arena_.TakeMatrix<float>(count, config_.ffn_dim);
+    exec_.pool.ParallelFor(count, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        std::copy_n(h.Row(chosen.rows[static_cast<size_t>(i)]), h.cols, in.Row(i));
+      }
+    });
+    if (expert.gate.panel().type == expert.up.panel().type) {
+      const ActType form = ops::ActTypeFor(expert.gate.panel().type, exec_.precision);
+      ops::Quantize(exec_.context, in, {&form, 1}, exec_.scratch.rows, "expert input");
+      ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, expert.gate.panel(), expert.up.panel(), gate,
+                        exec_.precision);
+    } else {
+      const MatrixView<float> up = arena_.TakeMatrix<float>(count, config_.ffn_dim);
+      ProductOf(in, expert.gate, gate, "expert input");
+      ProductOf(in, expert.up, up, "expert input");
+      ops::SwiGlu(exec_.context, gate, up, gate);
+    }
+    ProductOf(gate, expert.down, in, "expert activation");
+    exec_.pool.ParallelFor(count, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const float share = chosen.shares[static_cast<size_t>(i)], *from = in.Row(i);
+        float* to = x.Row(chosen.rows[static_cast<size_t>(i)]);
+        for (int64_t c = 0; c < x.cols; ++c) to[c] += share * from[c];
+      }
+    });
+  }
+
+  // y = W x, without adapters.
+  void ProductOf(MatrixView<const float> x, const Weight& weight, MatrixView<float> y, const char* what) {
+    const ActType form = ops::ActTypeFor(weight.panel().type, exec_.precision);
+    ops::Quantize(exec_.context, x, {&form, 1}, exec_.scratch.rows, what);
+    const ops::Product product = {.panel = weight.panel(), .bias = weight.bias(), .y = y};
+    ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
   }
 
   MatrixView<float> GatherOutputs(MatrixView<const float> x) {

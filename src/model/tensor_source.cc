@@ -18,6 +18,12 @@ constexpr std::string_view kOtherParts[] = {"vision_tower.", "vision_model.", "v
 
 }  // namespace
 
+int64_t StoredTensor::rows() const {
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  return rows;
+}
+
 std::string StoredTensor::ShapeText() const {
   if (shape.empty()) return "a scalar";
   if (!fastest_first) return fmt::format("{}", fmt::join(shape, " x "));

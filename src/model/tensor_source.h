@@ -26,7 +26,7 @@ struct StoredTensor {
   std::vector<int64_t> shape;  // slowest dimension first
   std::span<const uint8_t> data;
 
-  int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
+  int64_t rows() const;  // of all matrices of a stack together
   int64_t cols() const { return shape.empty() ? 1 : shape.back(); }
   std::string ShapeText() const;  // as the format writes it: "64 x 128"
   bool fastest_first = false;     // how it writes it

@@ -23,7 +23,7 @@ bool IsPlain(DType type) {
 
 // Rows of a matrix: the whole, or what one site has of several that lie together.
 struct RowsOf {
-  std::string tensor;  // without ".weight"
+  std::string tensor;  // whole, or without ".weight"
   std::string key;     // of the packed panel
   int64_t first = 0, all = 0;
 };
@@ -46,8 +46,8 @@ class WeightsLoader {
   }
 
   Weight Matrix(const RowsOf& rows, LinearShape shape, bool permuted) {
-    const StoredTensor& tensor = Take(rows.tensor + ".weight");
-    if (tensor.shape.size() != 2 || tensor.cols() != shape.k || tensor.rows() != rows.all) {
+    const StoredTensor& tensor = Take(source_.Find(rows.tensor) != nullptr ? rows.tensor : rows.tensor + ".weight");
+    if (tensor.shape.size() < 2 || tensor.shape.size() > 3 || tensor.cols() != shape.k || tensor.rows() != rows.all) {
       const bool swap = tensor.fastest_first;
       Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected shape {} x {}, found {}", source_.name(),
             Quote(tensor.name), swap ? shape.k : rows.all, swap ? rows.all : shape.k, tensor.ShapeText());
@@ -121,11 +121,24 @@ class WeightsLoader {
         {Site::kO, &weights.o},       {Site::kGate, &weights.gate},
         {Site::kUp, &weights.up},     {Site::kDown, &weights.down}};
     for (const auto& [site, weight] : sites) {
-      if (site == Site::kGate && !config_.gated()) continue;
+      if (!HasSite(config_, site)) continue;
       const bool permuted = config_.permuted_qk && (site == Site::kQ || site == Site::kK);
       *weight = Matrix(RowsAt(layer, site), ShapeOf(config_, site), permuted);
     }
+    if (config_.router.experts > 0) AddExperts(layer, weights);
     return weights;
+  }
+
+  void AddExperts(int64_t layer, LayerWeights& weights) {
+    const int64_t count = config_.router.experts;
+    const std::string router = names_.Layer(layer, names_.router);
+    weights.router = Matrix({router, router + ".weight", 0, count}, {.n = count, .k = config_.hidden_dim}, false);
+    for (int64_t expert = 0; expert < count; ++expert) {
+      ExpertWeights& own = weights.experts.emplace_back();
+      own.gate = Matrix(RowsOfExpert(layer, expert, Site::kGate), ShapeOf(config_, Site::kGate), false);
+      own.up = Matrix(RowsOfExpert(layer, expert, Site::kUp), ShapeOf(config_, Site::kUp), false);
+      own.down = Matrix(RowsOfExpert(layer, expert, Site::kDown), ShapeOf(config_, Site::kDown), false);
+    }
   }
 
   std::unique_ptr<Weights> All() {
@@ -159,6 +172,28 @@ class WeightsLoader {
       return {names_.Layer(layer, names_.gate_up), key + "#", site == Site::kGate ? 0 : ffn, 2 * ffn};
     }
     return {names_.Layer(layer, own), key, 0, ShapeOf(config_, site).n};
+  }
+
+  // Where an expert's matrix lies: in a stack of all experts', or by itself.
+  RowsOf RowsOfExpert(int64_t layer, int64_t expert, Site site) const {
+    const size_t which = static_cast<size_t>(site) - static_cast<size_t>(Site::kGate);
+    const int64_t n = ShapeOf(config_, site).n, count = config_.router.experts;
+    const auto stacked = [&](const char* name, int64_t first, int64_t all) {
+      const std::string tensor = names_.Layer(layer, name);
+      return RowsOf{tensor, tensor + "#" + std::to_string(first), first, all};
+    };
+    const auto has = [&](const char* name) {
+      return name != nullptr && source_.Find(names_.Layer(layer, name)) != nullptr;
+    };
+    if (site != Site::kDown && has(names_.stacked_gate_up)) {
+      return stacked(names_.stacked_gate_up, (2 * expert + (site == Site::kUp ? 1 : 0)) * n, 2 * count * n);
+    }
+    if (has(names_.stacked[which]) || names_.experts == nullptr) {
+      return stacked(names_.stacked[which], expert * n, count * n);
+    }
+    const std::string own =
+        names_.Layer(layer, names_.experts) + std::to_string(expert) + "." + names_.of_expert[which];
+    return {own, own + ".weight", 0, n};
   }
 
   // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
@@ -272,6 +307,10 @@ int64_t Weights::bytes() const noexcept {
   int64_t total = embedding.bytes() + (untied_head ? untied_head->bytes() : 0);
   for (const LayerWeights& layer : layers) {
     for (int site = 0; site < kNumSites; ++site) total += layer.at(static_cast<Site>(site)).bytes();
+    total += layer.router.bytes();
+    for (const ExpertWeights& expert : layer.experts) {
+      total += expert.gate.bytes() + expert.up.bytes() + expert.down.bytes();
+    }
   }
   return total;
 }

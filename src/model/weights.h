@@ -45,6 +45,10 @@ class Weight {
   std::vector<float> bias_;
 };
 
+struct ExpertWeights {
+  Weight gate, up, down;
+};
+
 // What the config does not have is empty.
 struct LayerWeights {
   std::vector<float> attention_norm, mlp_norm;            // [hidden_dim], of what the branches take
@@ -52,6 +56,8 @@ struct LayerWeights {
   std::vector<float> attention_post_norm, mlp_post_norm;  // [hidden_dim], of what the branches give
   std::vector<float> q_norm, k_norm;                      // [head_dim], or [q_dim] and [kv_dim]
   Weight q, k, v, o, gate, up, down;
+  Weight router;                                          // [experts, hidden_dim]
+  std::vector<ExpertWeights> experts;                     // in place of gate, up and down
   const Weight& at(Site site) const;
 };
 

@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 expect "$work/out" "gemma3"
 "$bakestone" show --families --json | python3 -c '
 import json, sys
-families = {f["architecture"]: f for f in json.load(sys.stdin)}
+families = {f["model_types"][0]: f for f in json.load(sys.stdin)}
 assert families["llama"]["train"] and "mistral" in families["llama"]["model_types"]
 assert families["gemma2"]["training_lacks"], families["gemma2"]'
 
@@ -50,6 +50,37 @@ printf 'some words to score here' >"$work/text"
 "$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 --no-pack-cache >"$work/second" 2>/dev/null
 cmp "$work/first" "$work/second"
 
+# Trained as it is, too, and served with the adapter.
+python3 -c 'print("the quick brown fox jumps over the lazy dog. " * 60)' >"$work/notes.txt"
+cat >"$work/bake.toml" <<TOML
+name = "tiny"
+base = "$folder"
+[[data]]
+name = "notes"
+path = "notes.txt"
+licence = "CC0-1.0"
+[lora]
+rank = 4
+[[stage]]
+name = "read"
+method = "pretrain"
+data = ["notes"]
+batch = 2
+learning_rate = 0.05
+TOML
+"$bakestone" train "$work/bake.toml" --output "$work/out.train" >"$work/out" 2>"$work/log" || { cat "$work/log" >&2; fail "training a folder"; }
+"$bakestone" run "$folder" "hello" --adapter "$work/out.train/adapter" --max-tokens 8 --temperature 0 >"$work/second" 2>"$work/log" \
+  || { cat "$work/log" >&2; fail "serving the adapter"; }
+! cmp -s "$work/first" "$work/second" || fail "the adapter changed nothing"
+
+# More tokens than rows: refused in input, not the model.
+write_tokenizer 98
+"$bakestone" run "$folder" "hello" --max-tokens 4 >/dev/null 2>"$work/log" || { cat "$work/log" >&2; fail "expected an answer"; }
+status=0
+"$bakestone" run "$folder" "hello }" --max-tokens 4 >/dev/null 2>"$work/log" || status=$?
+[ $status -eq 1 ] || fail "expected a token beyond the rows to be refused"
+expect "$work/log" "expected token ids in [0, 96)"
+
 # What is not known, and what lies.
 refused() {
   status=0
@@ -63,8 +94,8 @@ path, key, value = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 config = json.load(open(path))
 config[key] = value
 json.dump(config, open(path, "w"))' "$folder/config.json" "$1" "$2"; }
-change model_type '"qwen3_moe"'
-refused "that family needs a mixture of experts, which is not supported; the nearest known is qwen3"
+change model_type '"qwen2_moe"'
+refused "that family needs an expert that all rows share, which is not supported; the nearest known is qwen3moe"
 change model_type '"qwen3"'
 change num_hidden_layers 5
 refused "model.layers.4.input_layernorm.weight"

@@ -48,7 +48,7 @@ void ConfigReader::Refuse(const Field& field, const char* what) const {
 std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config, int64_t period) {
   const Field field = {nullptr, "layer_types"};
   const Field pattern = {"attention.sliding_window_pattern", "sliding_window_pattern"};
-  const std::vector<double> given = in.Numbers(pattern);
+  const std::vector<double> given = in.Numbers({pattern.gguf, nullptr});  // config.json has a period there
   const std::vector<std::string> types = in.Texts(field);
   if (!given.empty() && given.size() != static_cast<size_t>(config.num_layers)) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected one value for each of {} layers, found {}", in.file(),
@@ -78,6 +78,16 @@ std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config,
     local.push_back(type == "sliding_attention");
   }
   return local;
+}
+
+void ReadRouter(const ConfigReader& in, ModelConfig& config) {
+  Field count = {"expert_count", "num_local_experts"};
+  if (!in.Number(count)) count.hf = "num_experts";
+  if (in.Number(count).value_or(0) == 0) return;
+  config.router.experts = in.Size(count, kMaxExperts);
+  config.router.used = in.Size({"expert_used_count", "num_experts_per_tok"}, config.router.experts);
+  config.router.renormalize = in.Flag({nullptr, "norm_topk_prob"}).value_or(true);
+  config.ffn_dim = in.Size({"expert_feed_forward_length", "moe_intermediate_size"}, kMaxWidth, config.ffn_dim);
 }
 
 void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& local) {
@@ -158,9 +168,6 @@ void CheckVocabulary(const ConfigReader& in, ModelConfig& config) {
 }  // namespace
 
 ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
-  for (const char* field : {"num_local_experts", "num_experts", "n_routed_experts"}) {
-    in.Refuse({"expert_count", field}, "a mixture of experts");
-  }
   ModelConfig config;
   config.architecture = family.architecture;
   config.names = in.is_hf() ? family.hf : family.gguf;
@@ -171,6 +178,11 @@ ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
   ReadHeads(in, config);
   config.rope.dim = config.local_rope.dim = config.head_dim;
   family.describe(in, config);
+  if (config.router.experts == 0) {
+    for (const char* field : {"num_local_experts", "num_experts", "n_routed_experts"}) {
+      in.Refuse({"expert_count", field}, "a mixture of experts in this family");
+    }
+  }
   in.ReadRope(config);
   ReadEpsilon(in, config);
   CheckActivation(in, config);

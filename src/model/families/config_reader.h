@@ -17,6 +17,7 @@ inline constexpr int64_t kMaxLayers = 1024;
 inline constexpr int64_t kMaxHeads = 4096;
 inline constexpr int64_t kMaxHeadDim = 512;  // of the attention kernels
 inline constexpr int64_t kMaxWidth = int64_t{1} << 20;
+inline constexpr int64_t kMaxExperts = 4096;
 inline constexpr int64_t kMaxContext = int64_t{1} << 30;
 
 // The two spellings of a setting; null where a format does not have it. GGUF's is without the
@@ -59,6 +60,9 @@ class ConfigReader {
 std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config, int64_t period);
 // Gives those layers the window; those that have it, by what LocalLayers says.
 void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& local);
+
+// The experts of the layers, where the settings have any, and the width of one.
+void ReadRouter(const ConfigReader& in, ModelConfig& config);
 
 // Everything that all families share; then the family's own. Throws as ReadConfig does.
 struct Family;

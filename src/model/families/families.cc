@@ -5,10 +5,12 @@
 namespace bakestone {
 
 std::span<const Family> Families() {
-  static constexpr std::array<Family, 11> kFamilies = {{
+  static constexpr std::array<Family, 13> kFamilies = {{
       {"llama", {"llama", "mistral"}, "Llama 2 to 3.3, Mistral, SmolLM2, TinyLlama, Yi, Falcon 3", DescribeLlama},
+      {"llama", {"mixtral"}, "Mixtral", DescribeMixtral, &kGgufNames, &kMixtralHf, true},
       {"qwen2", {"qwen2"}, "Qwen2, Qwen2.5", DescribeQwen2},
       {"qwen3", {"qwen3"}, "Qwen3", DescribeQwen3},
+      {"qwen3moe", {"qwen3_moe"}, "Qwen3 mixtures of experts", DescribeQwen3Moe, &kGgufNames, &kHfNames, true},
       {"gemma", {"gemma"}, "Gemma 1", DescribeGemma1},
       {"gemma2", {"gemma2"}, "Gemma 2", DescribeGemma2, &kGgufNames, &kHfSandwichNames},
       {"gemma3", {"gemma3_text", "gemma3"}, "Gemma 3 (text)", DescribeGemma3, &kGgufNames, &kHfSandwichNames},
@@ -26,18 +28,24 @@ namespace {
 // The sizes of a small model, and nothing else.
 class TypicalReader : public ConfigReader {
  public:
+  explicit TypicalReader(bool experts) : experts_(experts) {}
   std::optional<double> Number(const Field& field) const override {
     const std::string_view name = field.hf != nullptr ? field.hf : "";
     if (name == "num_hidden_layers") return 12;
     if (name == "hidden_size" || name == "intermediate_size") return 1024;
     if (name == "num_attention_heads") return 16;
     if (name == "max_position_embeddings") return 8192;
+    if (experts_ && name == "num_local_experts") return 8;
+    if (experts_ && name == "num_experts_per_tok") return 2;
     return std::nullopt;
   }
+
+ private:
+  bool experts_;
 };
 
 }  // namespace
 
-ModelConfig TypicalConfig(const Family& family) { return ReadWith(TypicalReader(), family); }
+ModelConfig TypicalConfig(const Family& family) { return ReadWith(TypicalReader(family.experts), family); }
 
 }  // namespace bakestone

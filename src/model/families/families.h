@@ -22,6 +22,7 @@ struct Family {
   void (*describe)(const ConfigReader& in, ModelConfig& config);
   const TensorNames* gguf = &kGgufNames;
   const TensorNames* hf = &kHfNames;
+  bool experts = false;  // its models are mixtures of them
 };
 
 std::span<const Family> Families();
@@ -32,6 +33,9 @@ ModelConfig TypicalConfig(const Family& family);
 // One file each.
 void DescribeLlama(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen2(const ConfigReader& in, ModelConfig& config);
+void DescribeWindow(const ConfigReader& in, ModelConfig& config);  // one window for all layers, if any
+void DescribeMixtral(const ConfigReader& in, ModelConfig& config);
+void DescribeQwen3Moe(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share
 void DescribeGemma1(const ConfigReader& in, ModelConfig& config);
@@ -42,6 +46,6 @@ void DescribeOlmo2(const ConfigReader& in, ModelConfig& config);
 void DescribeSmolLm3(const ConfigReader& in, ModelConfig& config);
 void DescribeGranite(const ConfigReader& in, ModelConfig& config);
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
-extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf;
+extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf;
 
 }  // namespace bakestone

@@ -135,6 +135,10 @@ const std::vector<Axis>& Axes() {
        }},
       {"same rope in all layers", [](C c) { return !c.layer_ropes.empty() && c.local_rope.theta == c.rope.theta; },
        [](ModelConfig& c, Weights&) { c.local_rope = c.rope; }},
+      {"experts of a row", [](C c) { return c.router.experts > 0; },
+       [](ModelConfig& c, Weights&) { c.router.used = 1; }},
+      {"shares of the chosen", [](C c) { return c.router.experts > 0; },
+       [](ModelConfig& c, Weights&) { c.router.renormalize = !c.router.renormalize; }},
       {"linear scale", [](C c) { return c.rope.linear_scale != 1; },
        [](ModelConfig& c, Weights&) { c.rope.linear_scale = 1; }},
       {"frequency factors", [](C c) { return !c.rope.frequency_factors.empty(); },
@@ -373,7 +377,8 @@ TEST(Families, HaveTheirProofs) {
 TEST(Families, SayWhatTrainingLacks) {
   for (const Family& family : Families()) {
     const std::string lacks = TrainingLacks(TypicalConfig(family));
-    const bool lacking = family.architecture == "gemma2" || family.architecture == "starcoder2";
+    const bool lacking = family.architecture == "gemma2" || family.architecture == "starcoder2" ||
+                         family.hf_types[0] == "mixtral" || family.architecture == "qwen3moe";
     EXPECT_EQ(!lacks.empty(), lacking) << family.architecture << ": " << lacks;
   }
 }

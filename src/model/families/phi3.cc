@@ -20,9 +20,7 @@ constexpr TensorNames kPhi3Hf = [] {
 }();
 
 void DescribePhi3(const ConfigReader& in, ModelConfig& config) {
-  const int64_t window = in.Size({"attention.sliding_window", "sliding_window"}, kMaxContext,
-                                 config.context_length);
-  if (window < config.context_length) SetWindows(config, window, LocalLayers(in, config, 0));
+  DescribeWindow(in, config);
 }
 
 }  // namespace bakestone

@@ -13,9 +13,7 @@ constexpr TensorNames kStarCoder2Hf = [] {
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config) {
   config.norm_kind = NormKind::kLayer;
   config.mlp = MlpKind::kGelu;
-  const int64_t window = in.Size({"attention.sliding_window", "sliding_window"}, kMaxContext,
-                                 config.context_length);
-  if (window < config.context_length) SetWindows(config, window, LocalLayers(in, config, 0));
+  DescribeWindow(in, config);
 }
 
 }  // namespace bakestone

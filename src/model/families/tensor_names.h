@@ -27,6 +27,13 @@ struct TensorNames {
   // Matrices whose rows are those of several sites one after the other; null: each by itself.
   const char* q_k_v = nullptr;
   const char* gate_up = nullptr;
+  // Of a mixture of experts: the router, and gate, up and down of all experts stacked [experts, n, k] ...
+  const char* router = "ffn_gate_inp";
+  std::array<const char*, 3> stacked = {"ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"};
+  // ... or gate and up in one [experts, 2 n, k] (null: never), or each expert by itself, its number after `experts`.
+  const char* stacked_gate_up = nullptr;
+  const char* experts = nullptr;
+  std::array<const char*, 3> of_expert = {"gate_proj", "up_proj", "down_proj"};
 
   std::string Layer(int64_t layer, const char* tensor) const {
     return layers + std::to_string(layer) + "." + tensor;
@@ -47,7 +54,11 @@ inline constexpr TensorNames kHfNames = {
     .q_norm = "self_attn.q_norm",
     .k_norm = "self_attn.k_norm",
     .sites = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-              "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}};
+              "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"},
+    .router = "mlp.gate",
+    .stacked = {nullptr, nullptr, "mlp.experts.down_proj"},
+    .stacked_gate_up = "mlp.experts.gate_up_proj",
+    .experts = "mlp.experts."};
 
 // Of those with norms before and after both branches.
 inline constexpr TensorNames kHfSandwichNames = [] {

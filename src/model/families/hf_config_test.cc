@@ -1,0 +1,131 @@
+// config.json in the spellings of transformers 4 and 5, and those that lie.
+#include "model/families/hf_config.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <functional>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "format/hf_folder.h"
+#include "format/safetensors.h"
+
+namespace bakestone {
+namespace {
+
+using Json = nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// Of a config with an embedding of 10 rows and nothing else.
+ModelConfig Read(const Json& json) {
+  static const std::vector<uint8_t> zeros(10 * 64 * 4);
+  SafetensorsWriter writer;
+  writer.AddTensor("model.embed_tokens.weight", DType::kF32, std::vector<int64_t>{10, 64}, zeros);
+  const std::string bytes = writer.Serialize();
+  return ReadConfig(HfFolder::Parse(json.dump(), {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m"));
+}
+
+Json Plain(const char* type) {
+  return {{"model_type", type},        {"num_hidden_layers", 4},          {"hidden_size", 64},
+          {"intermediate_size", 96},   {"num_attention_heads", 4},        {"num_key_value_heads", 2},
+          {"rms_norm_eps", 1e-5},      {"max_position_embeddings", 256},  {"vocab_size", 10}};
+}
+
+Json With(Json json, const Json& more) {
+  json.update(more);
+  return json;
+}
+
+void ExpectError(const Json& json, ErrorCode code, const ::testing::Matcher<const std::string&>& message) {
+  try {
+    Read(json);
+    ADD_FAILURE() << "no error: " << json.dump();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code);
+    EXPECT_THAT(std::string(error.what()), AllOf(HasSubstr("config.json"), message));
+  }
+}
+
+TEST(HfConfig, RopeOfTransformers4And5IsTheSame) {
+  const ModelConfig old = Read(With(Plain("llama"), {{"rope_theta", 5e5}, {"rope_scaling", {{"type", "linear"}, {"factor", 2}}}}));
+  const ModelConfig now = Read(With(Plain("llama"), {{"rope_parameters", {{"rope_theta", 5e5}, {"rope_type", "linear"}, {"factor", 2}}}}));
+  for (const ModelConfig& config : {old, now}) {
+    EXPECT_EQ(config.rope.theta, 5e5);
+    EXPECT_EQ(config.rope.linear_scale, 2);
+    EXPECT_EQ(config.rope.dim, 16);
+  }
+  EXPECT_EQ(Read(Plain("llama")).rope.theta, 10000);
+  EXPECT_EQ(Read(With(Plain("llama"), {{"rope_scaling", nullptr}, {"rope_theta", 5e5}})).rope.theta, 5e5);
+}
+
+TEST(HfConfig, Gemma3OfTransformers4HasTwoRopesAndAPattern) {
+  const ModelConfig config = Read(With(Plain("gemma3_text"), {{"rope_theta", 1e6}, {"rope_local_base_freq", 1e4},
+      {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8}}}, {"sliding_window", 64},
+      {"sliding_window_pattern", 3}, {"query_pre_attn_scalar", 25}}));
+  EXPECT_EQ(config.rope.theta, 1e6);
+  EXPECT_EQ(config.rope.linear_scale, 8);
+  EXPECT_EQ(config.local_rope.theta, 1e4);
+  EXPECT_EQ(config.local_rope.linear_scale, 1);
+  EXPECT_EQ(config.windows, (std::vector<int64_t>{64, 64, 0, 64}));
+  EXPECT_EQ(config.layer_rope(2), LayerRope::kMain);
+  EXPECT_EQ(config.layer_rope(3), LayerRope::kLocal);
+  EXPECT_FLOAT_EQ(config.attention_scale, 0.2f);
+  EXPECT_TRUE(config.tied_embedding);
+}
+
+TEST(HfConfig, Llama3ScalingKeepsWhatTurnsOftenAndStretchesWhatDoesNot) {
+  const ModelConfig config = Read(With(Plain("llama"), {{"head_dim", 64}, {"rope_theta", 5e5},
+      {"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 1}, {"high_freq_factor", 4},
+                        {"original_max_position_embeddings", 8192}}}}));
+  ASSERT_EQ(config.rope.frequency_factors.size(), 32u);
+  EXPECT_EQ(config.rope.frequency_factors.front(), 1);
+  EXPECT_EQ(config.rope.frequency_factors.back(), 8);
+}
+
+TEST(HfConfig, LongRopeIsServedUpToItsOriginalContext) {
+  const Json factors = std::vector<double>(8, 2.0);
+  const ModelConfig config = Read(With(Plain("phi3"), {{"original_max_position_embeddings", 64},
+      {"rope_scaling", {{"type", "su"}, {"short_factor", factors}, {"long_factor", factors}}}}));
+  EXPECT_EQ(config.context_length, 64);
+  EXPECT_EQ(config.rope.frequency_factors, std::vector<float>(8, 2.0f));
+  EXPECT_NEAR(config.rope.magnitude, std::sqrt(1 + std::log(4.0) / std::log(64.0)), 1e-12);
+}
+
+TEST(HfConfig, WindowsAreUsedWhereTheModelSaysSo) {
+  EXPECT_TRUE(Read(With(Plain("qwen2"), {{"sliding_window", 32}, {"use_sliding_window", false}})).windows.empty());
+  EXPECT_EQ(Read(With(Plain("qwen2"), {{"sliding_window", 32}, {"use_sliding_window", true}, {"max_window_layers", 3}})).windows,
+            (std::vector<int64_t>{0, 0, 0, 32}));
+  EXPECT_EQ(Read(With(Plain("mistral"), {{"sliding_window", 32}})).windows, std::vector<int64_t>(4, 32));
+  EXPECT_TRUE(Read(With(Plain("mistral"), {{"sliding_window", nullptr}})).windows.empty());
+}
+
+TEST(HfConfig, NamesTheFieldThatLies) {
+  const auto spoilt = [](const char* field, const Json& value) { return With(Plain("llama"), {{field, value}}); };
+  for (const Json& value : {Json(0), Json(-1), Json(1e300), Json(2.5), Json(nullptr)}) {
+    ExpectError(spoilt("num_hidden_layers", value), ErrorCode::kCorrupt, HasSubstr("num_hidden_layers"));
+  }
+  ExpectError(spoilt("hidden_size", "64"), ErrorCode::kCorrupt, HasSubstr("hidden_size: expected a number"));
+  ExpectError(spoilt("num_key_value_heads", 3), ErrorCode::kCorrupt, HasSubstr("divisor of the 4 heads"));
+  ExpectError(spoilt("head_dim", 1024), ErrorCode::kCorrupt, HasSubstr("head_dim"));
+  ExpectError(spoilt("rms_norm_eps", 2), ErrorCode::kCorrupt, HasSubstr("rms_norm_eps"));
+  ExpectError(spoilt("tie_word_embeddings", false), ErrorCode::kCorrupt, HasSubstr("tie_word_embeddings"));
+  ExpectError(spoilt("rope_scaling", 3), ErrorCode::kCorrupt, HasSubstr("rope_scaling: expected an object"));
+  ExpectError(spoilt("rope_scaling", {{"type", "dynamic"}, {"factor", 2}}), ErrorCode::kUnsupported, HasSubstr("'dynamic'"));
+  ExpectError(spoilt("rope_scaling", {{"type", "linear"}}), ErrorCode::kCorrupt, HasSubstr("factor"));
+  ExpectError(spoilt("partial_rotary_factor", 0.01), ErrorCode::kCorrupt, HasSubstr("partial_rotary_factor"));
+  ExpectError(spoilt("num_local_experts", 8), ErrorCode::kUnsupported, HasSubstr("experts"));
+  ExpectError(spoilt("model_type", "llamma"), ErrorCode::kUnsupported, HasSubstr("the nearest known is llama"));
+  ExpectError(With(Plain("gemma2"), {{"layer_types", {"full_attention"}}}), ErrorCode::kCorrupt,
+              HasSubstr("one name for each of 4 layers"));
+  ExpectError(With(Plain("gemma2"), {{"layer_types", {"a", "b", "c", "d"}}}), ErrorCode::kUnsupported, HasSubstr("'a'"));
+  ExpectError(With(Plain("gemma3_text"), {{"use_bidirectional_attention", true}}), ErrorCode::kUnsupported,
+              HasSubstr("attention to later tokens"));
+  ExpectError(With(Plain("phi3"), {{"rope_scaling", {{"type", "longrope"}, {"short_factor", {1, 2}}}}}),
+              ErrorCode::kCorrupt, HasSubstr("short_factor"));
+}
+
+}  // namespace
+}  // namespace bakestone
