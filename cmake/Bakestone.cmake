@@ -1,8 +1,12 @@
 # How a layer is built: bakestone_layer(NAME DEPS ... LIBS ...).
 #
-# Every src/<layer>/**/*.cc that is not *_test.cc goes into the static library bakestone_<layer>;
+# Every src/<layer>/**/*.cc that is no *_test.cc and no main.cc goes into the static library bakestone_<layer>;
 # every *_test.cc goes into the one test binary <layer>_test. DEPS are lower layers, LIBS outside
 # libraries. A file that needs flags of its own (an ISA) sets them in its folder's CMakeLists.txt.
+#
+# Layers above the kernels share precompiled headers of the standard library, fmt and JSON, and their tests
+# others with GoogleTest; every file names what it needs all the same (the preset `clang` builds without them).
+# Layers that compute nothing are compiled with -O1: a quarter less time for a first build.
 
 option(BAKESTONE_TESTS "Build the unit tests" ON)
 option(BAKESTONE_BENCH "Build the micro-benchmarks" OFF)
@@ -10,8 +14,8 @@ option(BAKESTONE_FUZZ "Build the libFuzzer targets (clang)" OFF)
 set(BAKESTONE_SANITIZE "" CACHE STRING "Sanitizers for the whole build, e.g. address,undefined")
 
 find_program(CCACHE_PROGRAM ccache)
-if(CCACHE_PROGRAM)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+if(CCACHE_PROGRAM)  # the two words let it serve what is compiled with precompiled headers
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE_PROGRAM})
 endif()
 find_program(MOLD_PROGRAM mold)
 if(MOLD_PROGRAM AND NOT CMAKE_CROSSCOMPILING)
@@ -35,11 +39,14 @@ if(BAKESTONE_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
+set(BAKESTONE_OWN_FLAGS base tensor kernels ops)            # small, or compiled with flags of their own
+set(BAKESTONE_NO_HOT_LOOPS store convert server pipeline cli)
+
 function(bakestone_layer name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})
   file(GLOB_RECURSE all CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   set(sources ${all})
-  list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "(_(test|bench)|/main)\\.cc$")
   set(tests ${all})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(TRANSFORM ARG_DEPS PREPEND bakestone_)
@@ -52,10 +59,16 @@ function(bakestone_layer name)
   endif()
   target_include_directories(bakestone_${name} ${scope} ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(bakestone_${name} ${scope} ${ARG_DEPS} ${ARG_LIBS})
+  if(name IN_LIST BAKESTONE_NO_HOT_LOOPS)
+    target_compile_options(bakestone_${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  endif()
+  if(sources AND NOT name IN_LIST BAKESTONE_OWN_FLAGS)
+    target_precompile_headers(bakestone_${name} REUSE_FROM bakestone_headers)
+  endif()
   if(tests AND BAKESTONE_TESTS)
     add_executable(${name}_test ${tests})
     target_link_libraries(${name}_test PRIVATE bakestone_${name} ${ARG_TEST_LIBS} bakestone_testing)
-    target_precompile_headers(${name}_test PRIVATE <gtest/gtest.h>)
+    target_precompile_headers(${name}_test REUSE_FROM bakestone_test_headers)
     add_test(NAME ${name} COMMAND ${name}_test)
     set(timeout 600)
     if(BAKESTONE_SANITIZE)  # up to ten times slower

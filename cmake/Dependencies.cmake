@@ -25,6 +25,12 @@ if(NOT CMAKE_CROSSCOMPILING)
     PATHS ${bakestone_home}/pyarrow/pyarrow)
 endif()
 
+# What nearly every file above the kernels includes, compiled once (Bakestone.cmake says who shares it).
+add_library(bakestone_headers OBJECT ${CMAKE_CURRENT_LIST_DIR}/headers.cc)
+target_link_libraries(bakestone_headers PRIVATE fmt::fmt nlohmann_json::nlohmann_json)
+target_precompile_headers(bakestone_headers PRIVATE <algorithm> <array> <functional> <map> <memory> <optional> <span>
+                          <string> <string_view> <utility> <vector> <fmt/format.h> <nlohmann/json.hpp>)
+
 if(BAKESTONE_TESTS OR BAKESTONE_BENCH)
   # The one unit that depends on the tree's path, so that a compiler cache serves every checkout.
   add_library(bakestone_source_dir STATIC ${CMAKE_CURRENT_LIST_DIR}/source_dir.cc)
@@ -36,6 +42,10 @@ if(BAKESTONE_TESTS)
   add_library(bakestone_testing INTERFACE)
   target_link_libraries(bakestone_testing INTERFACE bakestone_source_dir GTest::gmock GTest::gtest
                         GTest::gtest_main)
+  add_library(bakestone_test_headers OBJECT ${CMAKE_CURRENT_LIST_DIR}/headers.cc)
+  target_link_libraries(bakestone_test_headers PRIVATE bakestone_testing fmt::fmt)
+  target_precompile_headers(bakestone_test_headers PRIVATE <algorithm> <functional> <map> <memory> <optional> <string>
+                            <vector> <fmt/format.h> <gtest/gtest.h>)
 endif()
 if(BAKESTONE_BENCH)
   find_package(benchmark REQUIRED)

@@ -1,0 +1,1 @@
+// Compiles nothing but the headers that others share; see Dependencies.cmake.
