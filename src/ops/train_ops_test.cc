@@ -154,7 +154,7 @@ struct AttentionCase {
   std::vector<int32_t> begins = {0, 3, 4};
   int64_t rows = 31;
 
-  ops::TrainAttentionShape shape() const { return {rows, heads, kv_heads, dim, begins}; }
+  ops::TrainAttentionShape shape() const { return {.rows = rows, .heads = heads, .kv_heads = kv_heads, .head_dim = dim, .document_begins = begins}; }
   // out [rows, heads * dim] in double.
   std::vector<double> Forward(const std::vector<double>& q, const std::vector<double>& k,
                               const std::vector<double>& v) const {
