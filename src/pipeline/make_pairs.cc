@@ -47,7 +47,7 @@ std::string StemOf(std::string word) {
   if (IsNumber(word)) return word;
   for (const std::string_view ending : {"ing", "ed", "es", "s", "e"}) {
     if (word.size() >= ending.size() + 3 && word.ends_with(ending)) {
-      word.resize(word.size() - ending.size());
+      word.erase(word.size() - ending.size());
       break;
     }
   }
