@@ -66,7 +66,10 @@ StartTime MeasureStart(const std::filesystem::path& program,
   ::posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
   const Clock::time_point start = Clock::now();
   pid_t child = 0;
-  const int error = ::posix_spawn(&child, name.c_str(), &actions, nullptr, argv.data(), environ);
+  // Asked first, because under an emulator a failed exec is no error of posix_spawn, only exit code 127.
+  const int error = ::access(name.c_str(), X_OK) != 0
+                        ? errno
+                        : ::posix_spawn(&child, name.c_str(), &actions, nullptr, argv.data(), environ);
   ::posix_spawn_file_actions_destroy(&actions);
   ::close(ends[1]);
   const std::optional<Clock::time_point> first = error == 0 ? FirstByte(ends[0]) : std::nullopt;
