@@ -30,6 +30,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")  # libstdc++ 12's stable_sort uses wh
   add_compile_options(-Wno-deprecated-declarations)
 endif()
 if(BAKESTONE_SANITIZE)
+  set(CMAKE_CXX_FLAGS_RELEASE "-O1")  # what it is built for is run once
   add_compile_options(-fsanitize=${BAKESTONE_SANITIZE} -fno-sanitize-recover=all
                       -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${BAKESTONE_SANITIZE})
@@ -69,6 +70,9 @@ function(bakestone_layer name)
     add_executable(${name}_test ${tests})
     target_link_libraries(${name}_test PRIVATE bakestone_${name} ${ARG_TEST_LIBS} bakestone_testing)
     target_precompile_headers(${name}_test REUSE_FROM bakestone_test_headers)
+    if(NOT name IN_LIST BAKESTONE_OWN_FLAGS)  # the others' tests have loops of their own
+      target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)
+    endif()
     add_test(NAME ${name} COMMAND ${name}_test)
     set(timeout 600)
     if(BAKESTONE_SANITIZE)  # up to ten times slower
