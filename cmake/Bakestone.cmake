@@ -6,7 +6,7 @@
 #
 # Layers above the kernels share precompiled headers of the standard library, fmt and JSON, and their tests
 # others with GoogleTest; every file names what it needs all the same (the preset `clang` builds without them).
-# Layers that compute nothing are compiled with -O1: a quarter less time for a first build.
+# Layers that compute nothing are compiled with -O1, which takes about a quarter less time.
 
 option(BAKESTONE_TESTS "Build the unit tests" ON)
 option(BAKESTONE_BENCH "Build the micro-benchmarks" OFF)
