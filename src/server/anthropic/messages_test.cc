@@ -59,7 +59,7 @@ TEST_F(MessagesTest, StreamHasTheEventsByName) {
     const size_t end = response.body.find("\n\n", at), data = response.body.find("\ndata: ", at);
     const Json event = Json::parse(response.body.substr(data + 7, end - data - 7));
     EXPECT_EQ(response.body.substr(at, data - at), "event: " + event["type"].get<std::string>());
-    if (types.empty() || types.back() != event["type"]) types.push_back(event["type"]);
+    if (types.empty() || types.back() != event["type"].get<std::string>()) types.push_back(event["type"]);
     if (event["type"] == "content_block_delta") text += event["delta"]["text"].get<std::string>();
     if (event["type"] == "message_start") {
       EXPECT_EQ(event["message"]["content"], Json::array());
@@ -68,7 +68,7 @@ TEST_F(MessagesTest, StreamHasTheEventsByName) {
     at = end + 2;
   }
   EXPECT_THAT(types, ElementsAre("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop"));
-  EXPECT_EQ(text, whole["content"][0]["text"]);
+  EXPECT_EQ(text, whole["content"][0]["text"].get<std::string>());
   EXPECT_EQ(last_delta["delta"]["stop_reason"], whole["stop_reason"]);
   EXPECT_EQ(last_delta["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
 }

@@ -55,7 +55,7 @@ TEST_F(OllamaTest, ChatAnswersWholeAndInLines) {
     text += line["message"]["content"].get<std::string>();
     EXPECT_EQ(line["done"], &line == &lines.back());
   }
-  EXPECT_EQ(text, whole["message"]["content"]);
+  EXPECT_EQ(text, whole["message"]["content"].get<std::string>());
   EXPECT_EQ(lines.back()["eval_count"], whole["eval_count"]);
 }
 

@@ -50,7 +50,7 @@ TEST_F(ResponsesTest, AnswersWithTheFormThatClientsExpect) {
   EXPECT_EQ(json["usage"]["output_tokens"], 8);
   EXPECT_EQ(json["usage"]["total_tokens"], json["usage"]["input_tokens"].get<int>() + 8);
   const Json chat = Ok("/v1/chat/completions", ChatBody());
-  EXPECT_EQ(TextOf(json), chat["choices"][0]["message"]["content"]);
+  EXPECT_EQ(TextOf(json), chat["choices"][0]["message"]["content"].get<std::string>());
 }
 
 TEST_F(ResponsesTest, StreamHasTheWholeSequenceOfEvents) {
@@ -63,7 +63,7 @@ TEST_F(ResponsesTest, StreamHasTheWholeSequenceOfEvents) {
   std::vector<std::string> types;
   std::string text;
   for (const Json& event : events) {
-    if (types.empty() || types.back() != event["type"]) types.push_back(event["type"]);
+    if (types.empty() || types.back() != event["type"].get<std::string>()) types.push_back(event["type"]);
     if (event["type"] == "response.output_text.delta") {
       text += event["delta"].get<std::string>();
       EXPECT_EQ(event["output_index"], 0);
