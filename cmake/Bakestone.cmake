@@ -41,7 +41,7 @@ if(BAKESTONE_FUZZ)
 endif()
 
 set(BAKESTONE_OWN_FLAGS base tensor kernels ops)            # small, or compiled with flags of their own
-set(BAKESTONE_NO_HOT_LOOPS store convert server pipeline cli)
+set(BAKESTONE_NO_HOT_LOOPS store convert server pipeline load cli)
 
 function(bakestone_layer name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})
