@@ -36,6 +36,7 @@ struct Options {
   std::optional<int64_t> threads;
   KvType kv_type = KvType::kBf16;
   int64_t kv_megabytes = 512, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
+  double inter_token = 0, max_seconds = 0;
   SpeculationFlags speculation;
   bool no_prefix_cache = false, no_pack_cache = false;
 };
@@ -67,6 +68,8 @@ Options Parse(const Arguments& arguments) {
             "Longest answer of a request that does not say; memory is set aside for it");
   flags.Add("--max-running", &options.max_running, 1, 256, "Requests computed together");
   flags.Add("--max-queue", &options.max_queue, 1, 100'000, "Requests that may wait; more get 429");
+  flags.Add("--inter-token-target", &options.inter_token, 0, 60, "Seconds between tokens while prompts are read beside them; 0: twice what answers alone take");
+  flags.Add("--max-request-seconds", &options.max_seconds, 0, 86'400, "From a request's arrival to its answer's end, then an error; 0: no limit");
   flags.Add("--drain-seconds", &options.drain_seconds, 0, 3600, "How long admitted answers may take at the end");
   flags.Add("--no-pack-cache", &options.no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--no-prefix-cache", &options.no_prefix_cache, "Compute every prompt anew");
@@ -117,10 +120,16 @@ Loaded Load(const Options& options) {
     engine.default_max_tokens = options.default_max_tokens;
     engine.max_running = options.max_running;
     engine.max_queued_requests = options.max_queue;
+    engine.probe = true;
+    engine.target_step_seconds = options.inter_token;
+    engine.max_request_seconds = options.max_seconds;
     engine.speculation = MakeSpeculation(options.speculation, pool, Loading(options.no_pack_cache));
     loaded.served.push_back({path.stem().string(), std::make_shared<Engine>(model, Kernels(), pool, engine), {}, ""});
-    LogInfo("{}: {} tokens of context, {} threads", path.stem().string(), loaded.served.back().engine->max_context(),
-            pool.num_threads());
+    const Engine& started = *loaded.served.back().engine;
+    LogInfo("{}: {} tokens of context, {} threads; a step of 1 answer takes {:.1f} ms, of {} {:.1f} ms, and {} where prompts are read beside them",
+            path.stem().string(), started.max_context(), pool.num_threads(), started.ProbedStepSeconds(1) * 1e3, options.max_running,
+            started.ProbedStepSeconds(options.max_running) * 1e3,
+            options.inter_token > 0 ? fmt::format("{:g} ms", options.inter_token * 1e3) : "up to twice as long");
   }
   const ServedModel base = loaded.served.front();
   for (const std::string& argument : options.adapters) {

@@ -10,7 +10,9 @@
 #include <utility>
 
 #include "base/log.h"
+#include "engine/fair_queue.h"
 #include "engine/sequence.h"
+#include "engine/step_cost.h"
 #include "engine/step_runner.h"
 
 namespace bakestone {
@@ -20,8 +22,10 @@ using Clock = std::chrono::steady_clock;
 
 // A prompt's chunk is never cut smaller: below it the weights are read too often for too few rows.
 constexpr int64_t kMinChunk = 16;
-// With nobody waiting for a next token, a step may be this much longer: it only delays a cancellation.
-constexpr double kIdleStretch = 5;
+// With nobody waiting for a next token a step may be this long: it only delays a cancellation.
+constexpr double kIdleStepSeconds = 0.5;
+// A step that reads prompts takes as many times what the answers in it take alone, and no less than this: nobody sees it.
+constexpr double kStretch = 2, kLeastStepSeconds = 0.02;
 // How often Generate lets its caller cancel while no text comes.
 constexpr std::chrono::milliseconds kPollInterval{50};
 
@@ -38,6 +42,9 @@ EngineOptions Checked(EngineOptions options) {
   at_least("default_max_tokens", options.default_max_tokens, 1);
   at_least("max_context", options.max_context, 0);
   at_least("fixed_chunk", options.fixed_chunk, 0);
+  if (!(options.target_step_seconds >= 0) || !(options.max_request_seconds >= 0)) {
+    Throw(ErrorCode::kInvalidArgument, "engine option target_step_seconds, max_request_seconds: expected 0 or more");
+  }
   return options;
 }
 
@@ -62,6 +69,9 @@ struct Engine::Impl {
         speculator(options.speculation, *model, kernels, threads, options.kv_type, pool.capacity_pages()) {
     max_context = std::min(model->config.context_length, pool.capacity_pages() * kPageTokens);
     if (options.max_context > 0) max_context = std::min(max_context, options.max_context);
+    if (options.probe) {
+      probed = cost = ProbeStepCost(*model, kernels, threads, options.precision, options.kv_type, pool, pool.capacity_pages());
+    }
     last_progress = Clock::now();
     thread = std::thread([this] { Loop(); });
   }
@@ -80,7 +90,11 @@ struct Engine::Impl {
   bool WaitForWork();
   void TakeCancelled(std::unique_lock<std::mutex>& lock);
   void Admit();
+  void Start(std::unique_ptr<Sequence> sequence);
+  void MakeRoom();
+  FairQueue::Verdict Judge(const Sequence& next) const;
   std::vector<Work> Plan() const;
+  void PlanPrompts(const StepSize& answers, std::vector<Work>& works) const;
   void RunStep();
   void RunAlone(std::vector<Work>& works);
   void Retire();
@@ -95,11 +109,11 @@ struct Engine::Impl {
   Speculator speculator;  // the loop's
   std::vector<std::unique_ptr<Sequence>> running;  // the loop's; oldest first
   int64_t reserved_pages = 0;                      // the loop's
-  double seconds_per_row = 0;                      // the loop's: measured; 0 at first
+  StepCost cost, probed;                           // the loop's; probed never changes
 
   mutable std::mutex mutex;
   std::condition_variable wake, idle;
-  std::deque<std::unique_ptr<Sequence>> waiting;
+  FairQueue waiting;
   std::set<RequestId> cancels;
   RequestId next_id = 1;
   bool stopping = false, draining = false, cut = false;
@@ -122,6 +136,9 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
                                     max_context - static_cast<int64_t>(request.prompt.size()));
     }
     tokens += static_cast<int64_t>(request.prompt.size());
+    if (options.max_request_seconds > 0 && !request.deadline) {
+      request.deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.max_request_seconds));
+    }
   }
   std::vector<std::unique_ptr<Sequence>> sequences;
   std::unique_lock lock(mutex);
@@ -138,7 +155,7 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   lock.unlock();
   for (GenerationRequest& request : requests) {  // hashes and copies prompts: not under the lock
     const Hash adapter = request.adapter ? request.adapter->hash() : Hash{};
-    const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.cache_salt});
+    const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.tenant});
     const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache, .vocab_size = vocab_size};
     sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, setting));
   }
@@ -148,7 +165,7 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   if (metrics.running + metrics.waiting == 0) last_progress = Clock::now();
   for (auto& sequence : sequences) {
     ids.push_back(sequence->id());
-    waiting.push_back(std::move(sequence));
+    waiting.Add(std::move(sequence));
     ++metrics.submitted;
     ++metrics.waiting;
   }
@@ -179,101 +196,166 @@ bool Engine::Impl::WaitForWork() {
   }
 }
 
-// Ends those that were cancelled, or all when the engine stops. Sinks are called without the lock.
+// Ends those that were cancelled or took too long, or all when the engine stops. Sinks are called without the lock.
 void Engine::Impl::TakeCancelled(std::unique_lock<std::mutex>& lock) {
-  std::vector<std::unique_ptr<Sequence>> ended;
   const bool all = stopping || cut;
-  const auto taken = [&](const std::unique_ptr<Sequence>& sequence) {
-    return all || cancels.contains(sequence->id());
-  };
-  for (auto& sequence : waiting) {
-    if (!taken(sequence)) continue;
+  const auto now = Clock::now();
+  const auto late = [&](const Sequence& sequence) { return sequence.request().deadline && *sequence.request().deadline <= now; };
+  const auto taken = [&](const Sequence& sequence) { return all || late(sequence) || cancels.contains(sequence.id()); };
+  std::vector<std::unique_ptr<Sequence>> ended = waiting.Remove(taken);
+  for (const auto& sequence : ended) {
     --metrics.waiting;
     metrics.waiting_tokens -= sequence->prompt_size();
-    ended.push_back(std::move(sequence));
   }
-  std::erase(waiting, nullptr);
   for (auto& sequence : running) {
-    if (!taken(sequence)) continue;
+    if (!taken(*sequence)) continue;
     reserved_pages -= sequence->pages();
+    waiting.Left(*sequence);
     ended.push_back(std::move(sequence));
   }
   std::erase(running, nullptr);
   cancels.clear();
   if (ended.empty()) return;
-  std::optional<Error> why;
-  if (all) why = Error(ErrorCode::kUnavailable, "the server is shutting down; the answer was cut");
   metrics.cancelled += static_cast<int64_t>(ended.size());
   lock.unlock();
   for (auto& sequence : ended) {
+    std::optional<Error> why;
+    if (all) why = Error(ErrorCode::kUnavailable, "the server is shutting down; the answer was cut");
+    if (!all && late(*sequence)) {
+      why = Error(ErrorCode::kUnavailable, fmt::format("the answer was not complete within the {:g} s that it may take", options.max_request_seconds));
+    }
     if (sequence->started()) sequence->Release(pool);
-    sequence->Fail(all ? FinishReason::kError : FinishReason::kCancelled, why);
+    sequence->Fail(why ? FinishReason::kError : FinishReason::kCancelled, why);
   }
   lock.lock();
 }
 
-// From the queue to the running ones, in order, while memory for all of the answer is there.
+FairQueue::Verdict Engine::Impl::Judge(const Sequence& next) const {
+  using enum FairQueue::Verdict;
+  if (static_cast<int64_t>(running.size()) >= options.max_running || reserved_pages + next.pages() > pool.capacity_pages()) return kTooLarge;
+  // Choices of one request wait for the first one's prompt, which they then find in the cache.
+  const bool twin_first = !next.keys().empty() && !next.request().prompt_logprobs && std::any_of(running.begin(), running.end(), [&](const auto& other) {
+    return other->prefilling() && !other->keys().empty() && other->keys().back() == next.keys().back();
+  });
+  return twin_first ? kLater : kFits;
+}
+
+// From the queue to the running ones, while memory for all of the answer is there.
 void Engine::Impl::Admit() {
-  for (auto it = waiting.begin(); it != waiting.end();) {
-    Sequence& next = **it;
-    if (static_cast<int64_t>(running.size()) >= options.max_running ||
-        reserved_pages + next.pages() > pool.capacity_pages()) {
-      break;
-    }
-    // Choices of one request wait for the first one's prompt, which they then find in the cache.
-    const bool twin_first = !next.keys().empty() && !next.request().prompt_logprobs &&
-                            std::any_of(running.begin(), running.end(), [&](const auto& other) {
-                              return other->prefilling() && !other->keys().empty() &&
-                                     other->keys().back() == next.keys().back();
-                            });
-    if (twin_first) {
-      ++it;
-      continue;
-    }
-    --metrics.waiting;
-    metrics.waiting_tokens -= next.prompt_size();
-    reserved_pages += next.pages();
-    next.Start(pool);
-    metrics.prompt_tokens += next.prompt_size();
-    metrics.cached_tokens += next.usage().cached_tokens;
-    running.push_back(std::move(*it));
-    it = waiting.erase(it);
+  MakeRoom();
+  while (static_cast<int64_t>(running.size()) < options.max_running) {
+    auto next = waiting.Take(running, [&](const Sequence& sequence) { return Judge(sequence); });
+    if (!next) return;
+    Start(std::move(next));
   }
 }
 
-// Whoever is being answered gets a row first; prompts share what is left, oldest first.
+void Engine::Impl::Start(std::unique_ptr<Sequence> sequence) {
+  --metrics.waiting;
+  metrics.waiting_tokens -= sequence->prompt_size();
+  reserved_pages += sequence->pages();
+  sequence->Start(pool);
+  if (!sequence->resumed()) {
+    metrics.prompt_tokens += sequence->prompt_size();
+    metrics.cached_tokens += sequence->usage().cached_tokens;
+  }
+  running.push_back(std::move(sequence));
+}
+
+// A tenant without anything running need not wait until others have ended: the youngest of those that have most make
+// room, as long as it asks for no more than its share. What they computed stays in the prefix cache if it can.
+void Engine::Impl::MakeRoom() {
+  const Sequence* next = waiting.FirstOfIdleTenant();
+  if (!next || Judge(*next) != FairQueue::Verdict::kTooLarge || next->pages() > pool.capacity_pages() / waiting.active_tenants()) return;
+  std::vector<Sequence*> victims;
+  int64_t pages = reserved_pages + next->pages(), slots = static_cast<int64_t>(running.size()) + 1;
+  while (pages > pool.capacity_pages() || slots > options.max_running) {
+    Sequence* victim = nullptr;
+    int64_t most = 1;  // every tenant keeps one
+    for (auto it = running.rbegin(); it != running.rend(); ++it) {
+      Sequence& one = **it;
+      if (!one.suspendable() || std::find(victims.begin(), victims.end(), &one) != victims.end()) continue;
+      const auto gone = std::count_if(victims.begin(), victims.end(), [&](const Sequence* other) { return other->request().tenant == one.request().tenant; });
+      const int64_t left = waiting.RunningOf(one) - gone;
+      if (left <= most) continue;
+      victim = &one;
+      most = left;
+    }
+    if (!victim) return;
+    victims.push_back(victim);
+    pages -= victim->pages();
+    --slots;
+  }
+  auto mine = waiting.Take(*next);
+  for (Sequence* victim : victims) {
+    const auto at = std::find_if(running.begin(), running.end(), [&](const auto& sequence) { return sequence.get() == victim; });
+    victim->Suspend(pool);
+    reserved_pages -= victim->pages();
+    ++metrics.waiting;
+    ++metrics.suspended;
+    metrics.waiting_tokens += victim->prompt_size();
+    waiting.Return(std::move(*at));
+    running.erase(at);
+  }
+  Start(std::move(mine));
+}
+
+// Whoever is being answered gets a row first; prompts share what is left of the step's time.
 std::vector<Work> Engine::Impl::Plan() const {
   std::vector<Work> works;
+  StepSize answers;
   for (const auto& sequence : running) {
-    if (!sequence->prefilling()) works.push_back({.sequence = sequence.get(), .count = sequence->pending()});
+    if (sequence->prefilling()) continue;
+    works.push_back({.sequence = sequence.get(), .count = sequence->pending()});
+    answers.Add(sequence->state().length(), works.back().count, 1);
   }
-  const auto decoding = static_cast<int64_t>(works.size());
-  int64_t budget = options.max_step_tokens - decoding;
-  if (options.fixed_chunk > 0) {
-    budget = std::min(budget, options.fixed_chunk);
-  } else {
-    const double seconds = options.target_step_seconds * (decoding > 0 ? 1 : kIdleStretch);
-    const double rows = seconds_per_row > 0 ? seconds / seconds_per_row : 2.0 * kMinChunk;
-    const double chunk = std::min(rows, 1e9) - static_cast<double>(decoding);
-    budget = std::min(budget, std::max(kMinChunk, static_cast<int64_t>(chunk)));
-  }
-  for (const auto& sequence : running) {
-    if (budget <= 0) break;
-    if (!sequence->prefilling()) continue;
-    const int64_t count = std::min(budget, sequence->pending());
-    works.push_back({.sequence = sequence.get(), .count = count});
-    budget -= count;
-  }
+  PlanPrompts(answers, works);
   return works;
 }
 
+// Of the tenant for which least was computed first, then of the adapter, then the oldest.
+void Engine::Impl::PlanPrompts(const StepSize& answers, std::vector<Work>& works) const {
+  std::vector<Sequence*> prompts;
+  for (const auto& sequence : running) {
+    if (sequence->prefilling()) prompts.push_back(sequence.get());
+  }
+  std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence* a, const Sequence* b) { return waiting.Before(*a, *b); });
+  const double alone = cost.Predict(answers);
+  double seconds = kIdleStepSeconds;
+  if (answers.rows > 0) seconds = options.target_step_seconds > 0 ? options.target_step_seconds : std::max(kStretch * alone, kLeastStepSeconds);
+  seconds -= alone;
+  int64_t rows = options.max_step_tokens - answers.rows, least = cost.Known() ? kMinChunk : 2 * kMinChunk;
+  if (options.fixed_chunk > 0) rows = std::min(rows, options.fixed_chunk);
+  for (Sequence* sequence : prompts) {
+    const int64_t position = sequence->state().length();
+    const int64_t fit = options.fixed_chunk > 0 ? rows : std::max(cost.RowsWithin(seconds, position), least);
+    const int64_t count = std::min({fit, rows, sequence->pending()});
+    if (count <= 0) break;
+    works.push_back({.sequence = sequence, .count = count});
+    StepSize chunk;
+    chunk.Add(position, count, 0);
+    seconds -= cost.Predict(chunk) - cost.Predict({});
+    rows -= count;
+    least = std::max<int64_t>(least - count, 0);
+  }
+}
+
 void Engine::Impl::RunStep() {
-  std::vector<Work> works = Plan();
+  std::vector<Work> works;
+  {
+    std::lock_guard lock(mutex);  // for the counters of those that wait
+    works = Plan();
+  }
   int64_t rows = 0;
   for (const Work& work : works) rows += work.count;
   speculator.Propose(works, options.max_step_tokens - rows);
   int64_t drafts = 0;
-  for (const Work& work : works) drafts += static_cast<int64_t>(work.draft.size());
+  StepSize size;
+  for (const Work& work : works) {
+    const auto ahead = static_cast<int64_t>(work.draft.size());
+    size.Add(work.sequence->state().length(), work.count + ahead, ahead + (work.count == work.sequence->pending()));
+    drafts += ahead;
+  }
   const auto start = Clock::now();
   bool together = true;
   try {
@@ -286,14 +368,14 @@ void Engine::Impl::RunStep() {
   const auto end = Clock::now();
   const double seconds = std::chrono::duration<double>(end - start).count();
   if (together) speculator.Learn(works, seconds);
-  if (rows >= kMinChunk && drafts == 0) {
-    const double now = seconds / static_cast<double>(rows);
-    seconds_per_row = seconds_per_row > 0 ? 0.7 * seconds_per_row + 0.3 * now : now;
-  }
+  if (together && (options.probe || (rows >= kMinChunk && drafts == 0))) cost.Learn(size, seconds);
   for (Work& work : works) {
     if (work.error) End(*work.sequence, FinishReason::kError, work.error);
   }
   std::lock_guard lock(mutex);
+  for (const Work& work : works) {  // what is read again after a pause is the engine's doing
+    waiting.Computed(*work.sequence, work.read_prompt && !work.sequence->resumed() ? work.count : 0, work.drawn);
+  }
   ++metrics.steps;
   metrics.busy_seconds += seconds;
   last_progress = end;
@@ -326,6 +408,7 @@ void Engine::Impl::Retire() {
   for (auto& sequence : running) {
     if (!sequence->finished()) continue;
     sequence->Release(pool);
+    waiting.Left(*sequence);
     reserved_pages -= sequence->pages();
     metrics.completion_tokens += sequence->usage().completion_tokens;
     metrics.proposed_tokens += sequence->usage().proposed_tokens;
@@ -394,6 +477,12 @@ EngineMetrics Engine::Metrics() const {
 
 const Model& Engine::model() const noexcept { return *impl_->model; }
 int64_t Engine::max_context() const noexcept { return impl_->max_context; }
+
+double Engine::ProbedStepSeconds(int64_t answering) const {
+  StepSize size;
+  for (int64_t i = 0; i < answering; ++i) size.Add(0, 1, 1);
+  return impl_->probed.Predict(size);
+}
 
 uint64_t RandomSeed() {
   std::random_device device;

@@ -3,8 +3,10 @@
 // pass, samples, and tells the sinks. An answer depends on the weights, the adapter, the prompt and the
 // parameters only (docs/numerics.md): not on neighbours, chunks, cache hits or threads.
 //
-// A request is admitted when the pool can hold its prompt and all of its answer, so nothing that runs
-// is ever thrown out. Those that wait stand in a bounded queue; beyond it Submit refuses at once.
+// A request is admitted when the pool can hold its prompt and all of its answer. Those that wait stand in a
+// bounded queue, fair between tenants and their adapters (fair_queue.h); beyond it Submit refuses at once. For a
+// tenant that has nothing running the youngest request of one that has much is suspended, and goes on later
+// where it was.
 // All methods are thread-safe. The thread pool is used by the loop only, and by nobody else meanwhile.
 #pragma once
 
@@ -35,13 +37,15 @@ struct EngineOptions {
   int64_t max_queued_tokens = 1 << 20;    // prompt tokens that wait
   int64_t max_step_tokens = 512;          // rows of a step, at least max_running + 1
   int64_t fixed_chunk = 0;                // prompt tokens of a step; 0: as many as keep the step near
-  double target_step_seconds = 0.1;       //   this long while others are being answered
+  double target_step_seconds = 0.1;       //   this long while others are being answered; 0: twice what they alone take
+  bool probe = false;                     // measure what steps cost before the first request, instead of guessing
+  double max_request_seconds = 0;         // from Submit to the answer's end; then kUnavailable. 0: no limit
   SpeculationOptions speculation = {};    // a draft model's keys and values come out of kv_bytes
 };
 
 struct EngineMetrics {
   int64_t running = 0, waiting = 0, waiting_tokens = 0;
-  int64_t submitted = 0, finished = 0, cancelled = 0, failed = 0, refused = 0;
+  int64_t submitted = 0, finished = 0, cancelled = 0, failed = 0, refused = 0, suspended = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;
   int64_t proposed_tokens = 0, accepted_tokens = 0;  // by speculation, of answers that have ended
   double busy_seconds = 0;
@@ -79,6 +83,9 @@ class Engine {
   EngineMetrics Metrics() const;
   const Model& model() const noexcept;
   int64_t max_context() const noexcept;  // prompt + answer, in tokens
+  // Seconds that a step takes in which so many requests get their next token at a short context: as the probe
+  // found it; 0 without one.
+  double ProbedStepSeconds(int64_t answering) const;
 
  private:
   struct Impl;

@@ -269,7 +269,7 @@ TEST(Engine, SaltAndAdapterSeparateThePrefixCache) {
   TestEngine test;
   const auto cached = [&](const std::string& salt, std::shared_ptr<const Adapter> adapter) {
     GenerationRequest request = Ask(std::string(100, 'z'), 1);
-    request.cache_salt = salt;
+    request.tenant = salt;
     request.adapter = std::move(adapter);
     return Generate(test.engine, std::move(request)).usage.cached_tokens;
   };
@@ -339,6 +339,77 @@ TEST(Engine, CancellingOneLeavesTheOthersAlone) {
   EXPECT_EQ(undisturbed.finish, FinishReason::kLength);
   EXPECT_EQ(Ids(Generate(test.engine, Ask("c", 30))), Ids(undisturbed));
   test.engine.Cancel(a_id);  // long gone: ignored
+}
+
+// One key floods the engine; another's single request does not wait for it.
+TEST(Engine, NewTenantIsAnsweredWhileAnotherFloods) {
+  const int64_t page = KvPageBytes(SharedTestModel()->config, KvType::kBf16);
+  for (const int64_t pages : {100, 8}) {  // short of places, and of memory
+    TestEngine test({.kv_bytes = pages * page, .max_running = 4});
+    std::vector<GenerationRequest> flood;
+    std::vector<Collector> collectors(30);
+    for (size_t i = 0; i < collectors.size(); ++i) {
+      flood.push_back(Ask(std::string(40 + i % 3, static_cast<char>('a' + i % 20)), 20));
+      flood.back().tenant = "a";
+      flood.back().sampling = {.temperature = 1, .seed = i};
+      flood.back().sink = [sink = collectors[i].Sink()](Event&& event) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        sink(std::move(event));
+      };
+    }
+    std::vector<GenerationRequest> again = flood;
+    test.engine.Submit(std::move(flood));
+    collectors[0].WaitForTokens(3);
+    GenerationRequest one = Ask("hello", 3);
+    one.tenant = "b";
+    Generate(test.engine, one);
+    EXPECT_LT(test.engine.Metrics().finished, 8);
+    EXPECT_GT(test.engine.Metrics().suspended, 0);
+    for (size_t i = 0; i < collectors.size(); ++i) {  // those that made room say what they would have said
+      const Event event = collectors[i].Wait();
+      if (i > 5) continue;
+      TestEngine alone;
+      again[i].sink = nullptr;
+      EXPECT_EQ(Ids(event), Ids(Generate(alone.engine, again[i])));
+    }
+  }
+}
+
+TEST(Engine, LateRequestsEndWaitingAndRunning) {
+  TestEngine test({.max_running = 2, .max_request_seconds = 0.2});
+  const EngineBrake brake(test.engine);
+  std::vector<GenerationRequest> requests(2, Ask("a", 2000));
+  std::vector<Collector> collectors(2);
+  for (size_t i = 0; i < 2; ++i) requests[i].sink = collectors[i].Sink();
+  test.engine.Submit(std::move(requests));
+  for (Collector& collector : collectors) {
+    const Event event = collector.Wait();
+    ASSERT_TRUE(event.error);
+    EXPECT_EQ(event.error->code(), ErrorCode::kUnavailable);
+    EXPECT_THAT(event.error->what(), HasSubstr("0.2 s"));
+  }
+}
+
+TEST(Engine, DepartureIsNoticedWhileAPromptIsRead) {
+  TestEngine test({.fixed_chunk = 1});
+  const EngineBrake brake(test.engine);  // 2 ms or more a token: the prompt would take seconds
+  Collector collector;
+  GenerationRequest request = Ask(std::string(1500, 'p'), 1);
+  request.sink = collector.Sink();
+  const RequestId id = test.engine.Submit(request);
+  while (test.engine.Metrics().steps < 5) std::this_thread::yield();
+  test.engine.Cancel(id);
+  const Event event = collector.Wait();
+  EXPECT_EQ(event.finish, FinishReason::kCancelled);
+  EXPECT_TRUE(event.tokens.empty());
+  EXPECT_LT(test.engine.Metrics().steps, 1000);
+}
+
+TEST(Engine, ProbeKeepsTheAnswers) {
+  TestEngine probed({.target_step_seconds = 0, .probe = true}), plain;
+  EXPECT_GT(probed.engine.ProbedStepSeconds(1), 0);
+  EXPECT_EQ(plain.engine.ProbedStepSeconds(1), 0);
+  EXPECT_EQ(Ids(Generate(probed.engine, Ask(std::string(300, 'q'), 20))), Ids(Generate(plain.engine, Ask(std::string(300, 'q'), 20))));
 }
 
 TEST(Engine, DrainRefusesTheNewAndFinishesTheOld) {

@@ -1,6 +1,7 @@
 // What is asked of the engine and what it answers. Plain data; no thread owns it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -58,10 +59,13 @@ struct GenerationRequest {
   bool logprobs = false;                   // of generated tokens
   int32_t top_logprobs = 0;                // [0, 64]
   bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix
-  std::string cache_salt = {};
+  std::string tenant = {};                 // whose it is: each has prefixes of its own in the cache, and its fair share
   bool speculate = true;                   // false: no proposals; the answer is the same, only its time differs
   std::vector<int32_t> expected = {};      // tokens that the answer may repeat, a file before its edit: a hint
                                            // for speculation, without influence on the answer
+
+  // After it the request ends, wherever it is, with kUnavailable.
+  std::optional<std::chrono::steady_clock::time_point> deadline = {};
 
   // Called on the engine's loop thread, in order; must be quick, must not throw, and
   // may call nothing of the engine but Cancel. May be called before Submit returns.

@@ -68,7 +68,8 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
 
 Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, const Setting& setting)
     : id_(id), request_(std::move(request)), tokenizer_(tokenizer), tokens_(request_.prompt),
-      max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens), root_(setting.root),
+      max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens),
+      prefill_end_(static_cast<int64_t>(tokens_.size())), root_(setting.root),
       use_cache_(setting.use_cache), sampler_(request_.sampling, setting.vocab_size, request_.prompt),
       detokenizer_(tokenizer, {.render_special = true, .strip_space_prefix = false}),
       stop_(request_.stop) {
@@ -84,11 +85,11 @@ void Sequence::Start(StatePool& pool) {
   state_ = pool.Create();
   if (!use_cache_ || request_.prompt_logprobs) return;
   // At least one token is computed anew: its row gives the first token of the answer.
-  const auto usable = static_cast<size_t>((prompt_size() - 1) / kPageTokens);
+  const auto usable = (tokens_.size() - 1) / kPageTokens;
   const std::span<const BlockKey> keys = std::span(keys_).first(std::min(usable, keys_.size()));
   auto pages = pool.Lookup(keys);
   offered_ = static_cast<int64_t>(pages.size());
-  usage_.cached_tokens = offered_ * kPageTokens;
+  if (!resumed()) usage_.cached_tokens = offered_ * kPageTokens;
   if (!pages.empty()) state_->AdoptPrefix(std::move(pages));
 }
 
@@ -108,6 +109,15 @@ void Sequence::Release(StatePool& pool) {
   drafts_.state.reset();
   state_.reset();
   pool.Touch(keys_);
+}
+
+void Sequence::Suspend(StatePool& pool) {
+  BAKESTONE_CHECK(suspendable());
+  Release(pool);
+  drafts_.offered_pages = 0;
+  drafts_.guesses.clear();
+  offered_ = 0;
+  prefill_end_ = static_cast<int64_t>(tokens_.size());
 }
 
 void Sequence::AddPromptLogprobs(int64_t index, RowLogprobs logprobs) {

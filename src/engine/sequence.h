@@ -23,6 +23,8 @@ namespace bakestone {
 void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, int64_t vocab_rows,
                   int64_t max_context);
 
+struct FairLine;
+
 class Sequence {
  public:
   struct Setting {
@@ -41,13 +43,17 @@ class Sequence {
   int64_t pages() const { return (max_total_ + kPageTokens - 1) / kPageTokens; }
   const Usage& usage() const { return usage_; }
   const std::vector<BlockKey>& keys() const { return keys_; }
-  bool prefilling() const { return !state_ || state_->length() < prompt_size(); }
+  // Its prompt is being read, or, after it was suspended, all that it knew.
+  bool prefilling() const { return !state_ || state_->length() < prefill_end_; }
+  int64_t unread() const { return prefilling() ? pending() : 0; }
   int64_t pending() const { return static_cast<int64_t>(tokens_.size()) - state_->length(); }
   SequenceState& state() { return *state_; }
   bool started() const { return state_ != nullptr; }
   bool finished() const { return finished_; }
   int64_t remaining() const { return max_total_ - static_cast<int64_t>(tokens_.size()); }
   SequenceDrafts& drafts() { return drafts_; }
+  FairLine* line() const { return line_; }  // FairQueue's
+  void set_line(FairLine* line) { line_ = line; }
 
   // Gets its memory, and the prefix that the pool remembers.
   void Start(StatePool& pool);
@@ -55,6 +61,10 @@ class Sequence {
   void Commit(int64_t n, StatePool& pool);
   // Gives the memory back.
   void Release(StatePool& pool);
+  // Gives the memory back and waits: Start goes on where it was, and no token differs (docs/numerics.md).
+  void Suspend(StatePool& pool);
+  bool suspendable() const { return started() && !finished_ && !request_.prompt_logprobs; }
+  bool resumed() const { return prefill_end_ > prompt_size(); }
 
   const Sampler& sampler() const { return sampler_; }
   // What may not be drawn at this position of the sequence.
@@ -80,6 +90,7 @@ class Sequence {
   const Tokenizer& tokenizer_;
   std::vector<int32_t> tokens_;
   int64_t max_total_;
+  int64_t prefill_end_;
   BlockKey root_;
   bool use_cache_;
   std::vector<BlockKey> keys_;  // of full blocks of tokens_, as far as they are needed
@@ -91,6 +102,7 @@ class Sequence {
   Usage usage_;
   std::vector<TokenInfo> prompt_infos_;
   SequenceDrafts drafts_;
+  FairLine* line_ = nullptr;
   bool finished_ = false;
 };
 

@@ -28,7 +28,7 @@ void StepRunner::Layout(std::span<Work> works) {
     const int64_t rows = work.count + static_cast<int64_t>(draft.size());
     BAKESTONE_CHECK(draft.empty() || first + work.count == size);
     work.read_prompt = sequence.prefilling();
-    work.accepted = 0;
+    work.accepted = work.drawn = 0;
     for (int64_t position = first; position < first + rows; ++position) {
       const bool drawn = position + 1 >= size;
       const bool judged = sequence.request().prompt_logprobs && position + 1 < sequence.prompt_size();
@@ -128,6 +128,7 @@ void StepRunner::Finish(Work& work, std::span<Row> rows, StatePool& pool) {
       return;
     }
     sequence.Accept(row->token, std::move(row->logprobs));
+    ++work.drawn;
   }
   sequence.Commit(computed, pool);
   if (!sequence.finished() && sequence.NothingToSample() && sequence.pending() == 0) {

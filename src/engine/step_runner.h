@@ -20,6 +20,7 @@ struct Work {
   // Set by Run.
   bool read_prompt = false;
   int64_t accepted = 0;               // of the draft
+  int64_t drawn = 0;                  // tokens of the answer
   std::optional<Error> error = {};    // of this sequence alone (sampling)
 };
 

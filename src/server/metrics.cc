@@ -79,6 +79,7 @@ std::string Metrics::Text(std::span<const std::shared_ptr<Engine>> engines) cons
   text += OfEngines(engines, "proposed_tokens_total", "counter", "Tokens proposed by speculation.", [](M m) { return m.proposed_tokens; });
   text += OfEngines(engines, "accepted_tokens_total", "counter", "Proposed tokens that were kept.", [](M m) { return m.accepted_tokens; });
   text += OfEngines(engines, "cancelled_requests_total", "counter", "Requests whose client left.", [](M m) { return m.cancelled; });
+  text += OfEngines(engines, "suspended_requests_total", "counter", "Requests that made room for another key's and went on later.", [](M m) { return m.suspended; });
   text += OfEngines(engines, "seconds_since_progress", "gauge", "Since the last step while work waits; 0 when idle.",
                     [](M m) { return m.seconds_since_progress; });
   std::lock_guard lock(mutex_);

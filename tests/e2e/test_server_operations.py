@@ -57,6 +57,7 @@ def get(path, key=None, **headers):
 
 client = client_of(first)
 question = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+check(any("a step of 1 answer takes" in line for line in process.log), "what steps take was measured and is told")
 answer = client.chat.completions.create(model="gpt-4o", messages=question, temperature=0, max_tokens=20)
 check("Paris" in answer.choices[0].message.content, "an answer under TLS")
 check(answer.model == model, "a name that is not served goes to the default model")

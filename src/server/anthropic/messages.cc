@@ -165,7 +165,7 @@ void HandleMessages(const api::Context& context, const http::Request& request, s
   MessageAnswer::Details details;
   api::ChatTask task = ReadPrompt(fields, &details.dropped);
   ReadSampling(fields, &task.request);
-  task.request.cache_salt = request.tenant();
+  task.request.tenant = request.tenant();
   const bool stream = fields.Bool("stream").value_or(false);
   fields.Finish();
 

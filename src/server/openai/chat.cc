@@ -151,7 +151,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   ReadTools(fields, &task);
   GenerationFields generation = ReadGenerationFields(fields, model->model().tokenizer);
   task.request = std::move(generation.request);
-  task.request.cache_salt = request.tenant();
+  task.request.tenant = request.tenant();
   task.n = generation.n;
   ReadLogprobs(fields, &task.request);
   ReadMaxTokens(fields, &task.request);

@@ -204,7 +204,7 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   fields.Finish();
 
   base.adapter = model->served.adapter;
-  base.cache_salt = request.tenant();
+  base.tenant = request.tenant();
   std::vector<GenerationRequest> requests;
   CompletionAnswer::Options options{.stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};
   for (Prompt& prompt : prompts) {

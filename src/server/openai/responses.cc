@@ -254,7 +254,7 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
   GenerationFields generation = ReadGenerationFields(fields, model->model().tokenizer);
   if (generation.n != 1) fields.Unsupported("n", "a response is one answer");
   task.request = std::move(generation.request);
-  task.request.cache_salt = request.tenant();
+  task.request.tenant = request.tenant();
   task.request.max_tokens = fields.Integer("max_output_tokens", 1, INT32_MAX);
   ReadInclude(fields, &task);
   ReadReasoning(fields, &task);

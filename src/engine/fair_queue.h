@@ -1,0 +1,70 @@
+// The requests that wait, and whose turn it is: every tenant gets as much of the engine as the others, and within a
+// tenant every adapter. Each has a counter of what was computed for it (a prompt's token counts 1, an answer's 2), and
+// the least counter goes first. Who comes after a pause starts at the least counter of those that are active: an hour
+// of silence gives no claim on the next. (Sheng et al., "Fairness in serving large language models", OSDI 2024.)
+//
+// A request that does not fit now is passed over by those that do, but not for ever: after kMostPasses of them it holds
+// all others back until it fits.
+// Internal to engine/; the engine's lock guards it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/sequence.h"
+
+namespace bakestone {
+
+class FairQueue {
+ public:
+  static constexpr int kMostPasses = 64;
+
+  FairQueue();
+  ~FairQueue();
+
+  void Add(std::unique_ptr<Sequence> sequence);
+  // One that ran and was suspended: it is the next of its adapter.
+  void Return(std::unique_ptr<Sequence> sequence);
+
+  enum class Verdict { kFits, kTooLarge, kLater };  // kLater: waits for something else than room
+  // The next one that fits, beside those that run; null: none. It counts as running from now on.
+  std::unique_ptr<Sequence> Take(std::span<const std::unique_ptr<Sequence>> running, const std::function<Verdict(const Sequence&)>& verdict);
+  // The first of a tenant that has nothing running; null: there is none.
+  const Sequence* FirstOfIdleTenant() const;
+  std::unique_ptr<Sequence> Take(const Sequence& sequence);  // this one, out of its turn
+
+  // Those that leave unanswered.
+  std::vector<std::unique_ptr<Sequence>> Remove(const std::function<bool(const Sequence&)>& leaves);
+  // One that ran has ended.
+  void Left(const Sequence& sequence);
+
+  void Computed(const Sequence& sequence, int64_t prompt_tokens, int64_t answer_tokens);
+  // True where less was computed for a's tenant than for b's, or for its adapter; running ones.
+  bool Before(const Sequence& a, const Sequence& b) const;
+  int64_t RunningOf(const Sequence& sequence) const;  // of its tenant
+  int64_t active_tenants() const { return active_tenants_; }
+  bool empty() const { return size_ == 0; }
+
+ private:
+  struct Tenant;
+  struct Waiting {
+    std::unique_ptr<Sequence> sequence;
+    int passed = 0;
+  };
+  friend struct FairLine;
+  FairLine& Enter(const Sequence& sequence);
+  void Leave(FairLine& line);
+  std::vector<FairLine*> Lines() const;  // with somebody waiting, whose turn it is first
+  std::unique_ptr<Sequence> Pop(FairLine& line, size_t index);
+
+  std::map<std::string, std::unique_ptr<Tenant>> tenants_;
+  int64_t size_ = 0, active_tenants_ = 0;
+};
+
+}  // namespace bakestone
