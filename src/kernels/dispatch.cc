@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -49,6 +51,20 @@ const char* MissingForAvx512() {
   return nullptr;
 }
 
+// The operating system must save the tiles, and be asked for them once per process (Intel's manual, volume 1,
+// 18.5; Linux, Documentation/arch/x86/xstate.rst); threads inherit the permission.
+const char* MissingForAmx() {
+  if (const char* missing = MissingForAvx512()) return missing;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kBF16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTile) == 0) return "AMX-TILE";
+  if ((d & kInt8) == 0) return "AMX-INT8";
+  if ((d & kBF16) == 0) return "AMX-BF16";
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted ? nullptr : "permission to use AMX tiles (the operating system refused it)";
+}
+
 #elif defined(__aarch64__)
 
 // The units are built for armv8.2-a: atomics came with 8.1.
@@ -67,7 +83,7 @@ const char* MissingForNeonI8mm() {
 
 #endif
 
-constexpr int kMaxTables = 4;
+constexpr int kMaxTables = 5;
 
 // Slowest first.
 int Candidates(Candidate* out) {
@@ -79,8 +95,10 @@ int Candidates(Candidate* out) {
   static const KernelTable avx512{Isa::kAvx512, kServeAvx512, kTrainAvx512, kEncodeAvx512};
   out[1] = {&avx2, MissingForAvx2()};
   out[2] = {&avxvnni, MissingForAvxVnni()};
+  static const KernelTable amx = WithTiles(kTilesAmx);
   out[3] = {&avx512, MissingForAvx512()};
-  return 4;
+  out[4] = {&amx, MissingForAmx()};
+  return 5;
 #elif defined(__aarch64__)
   static const KernelTable neon{Isa::kNeon, kServeNeon, kTrainReference, kEncodeNeon};
   static const KernelTable i8mm{Isa::kNeonI8mm, kServeNeonI8mm, kTrainReference, kEncodeNeon};
@@ -94,12 +112,23 @@ int Candidates(Candidate* out) {
 
 }  // namespace
 
+#if defined(__x86_64__)
+KernelTable WithTiles(const TileKernels& tiles) {
+  KernelTable table{Isa::kAmx, kServeAvx512, kTrainAvx512, kEncodeAvx512};
+  for (int i = 0; i < kNumPanelTypes; ++i) {
+    if (tiles.matmul[i] != nullptr) table.serve.matmul[i].run = tiles.matmul[i];
+  }
+  return table;
+}
+#endif
+
 const char* IsaName(Isa isa) {
   switch (isa) {
     case Isa::kReference: return "reference";
     case Isa::kAvx2: return "avx2";
     case Isa::kAvxVnni: return "avxvnni";
     case Isa::kAvx512: return "avx512";
+    case Isa::kAmx: return "amx";
     case Isa::kNeon: return "neon";
     case Isa::kNeonI8mm: return "neon_i8mm";
   }

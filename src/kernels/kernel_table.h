@@ -14,7 +14,7 @@
 
 namespace bakestone {
 
-enum class Isa : uint8_t { kReference, kAvx2, kAvxVnni, kAvx512, kNeon, kNeonI8mm };
+enum class Isa : uint8_t { kReference, kAvx2, kAvxVnni, kAvx512, kAmx, kNeon, kNeonI8mm };
 
 struct Range {
   int64_t begin, end;  // in work units of that op
@@ -277,7 +277,7 @@ struct KernelTable {
   EncodeKernels encode;
 };
 
-// "reference", "avx2", "avxvnni", "avx512", "neon", "neon_i8mm"
+// "reference", "avx2", "avxvnni", "avx512", "amx", "neon", "neon_i8mm"
 const char* IsaName(Isa isa);
 
 // The fastest table this machine can run, or the one named; null or "": the fastest. Throws

@@ -12,6 +12,14 @@ extern const EncodeKernels kEncodeReference;
 extern const ServeKernels kServeAvx2;     // AVX2, FMA, F16C
 extern const ServeKernels kServeAvxVnni;  // and AVX-VNNI
 extern const ServeKernels kServeAvx512;   // F, BW, DQ, VL, VNNI
+
+// The entries that differ where there are tile registers; null: the AVX-512 table's.
+struct TileKernels {
+  decltype(MatMulKernels::run) matmul[kNumPanelTypes];
+};
+extern const TileKernels kTilesAmx;  // AMX-TILE, AMX-INT8, AMX-BF16
+KernelTable WithTiles(const TileKernels&);  // in dispatch.cc
+
 extern const EncodeKernels kEncodeAvx2;
 extern const EncodeKernels kEncodeAvx512;
 #elif defined(__aarch64__)

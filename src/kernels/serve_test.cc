@@ -29,14 +29,19 @@ using testing::RandomFloats;
 
 const KernelTable& Reference() { return ChooseKernels("reference"); }
 
-// All that run here; and avxvnni in AVX-512's encoding where the CPU has only that.
+// All that run here; where the CPU has AVX-512 only, also avxvnni in its encoding and amx emulated.
 std::vector<const KernelTable*> Tables() {
   std::vector<const KernelTable*> tables = AvailableKernels();
 #if defined(__x86_64__)
   static const KernelTable vnni{Isa::kAvxVnni, testing::kServeAvxVnniInAvx512, kTrainAvx2, kEncodeAvx2};
-  const bool there = std::any_of(tables.begin(), tables.end(),
-                                 [](const KernelTable* table) { return table->isa == Isa::kAvxVnni; });
-  if (!there && tables.back()->isa == Isa::kAvx512) tables.push_back(&vnni);
+  static const KernelTable amx = WithTiles(testing::kTilesEmulated);
+  const auto there = [&](Isa isa) {
+    return std::any_of(tables.begin(), tables.end(), [&](const KernelTable* table) { return table->isa == isa; });
+  };
+  if (there(Isa::kAvx512)) {
+    if (!there(Isa::kAvxVnni)) tables.push_back(&vnni);
+    if (!there(Isa::kAmx)) tables.push_back(&amx);
+  }
 #endif
   return tables;
 }

@@ -9,12 +9,15 @@
 
 #include "base/sha256.h"
 #include "kernels/kernel_table.h"
+#include "kernels/serve_tables.h"
 #include "tensor/buffer.h"
 
 namespace bakestone::testing {
 
 #if defined(__x86_64__)
-extern const ServeKernels kServeAvxVnniInAvx512;  // cpu/avxvnni_test.cc, in kernels_test only
+// In kernels_test only: cpu/avxvnni_test.cc, cpu/amx_test.cc.
+extern const ServeKernels kServeAvxVnniInAvx512;
+extern const TileKernels kTilesEmulated;
 #endif
 
 // n floats of mean 0 and variance 1, times scale; every 97th is an outlier of eight times that.

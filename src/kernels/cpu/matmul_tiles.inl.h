@@ -1,0 +1,332 @@
+// Matrix products on tile registers (AMX) over AVX-512: 16 rows by a strip of 16 outputs at a time, for
+// integer panels and rows enough. Tiles is AmxTiles (tiles_amx.h), or its emulation in tests. The same
+// arithmetic as matmul.inl.h, the same bits: integer sums of 32 k (super-blocks: 128 k with their integer
+// scales) are exact whatever makes them, and the float steps follow in the same order.
+//
+// A tile multiplies 16 x 16 x 64 in 16 cycles; its sums then go through memory to be scaled, which is what
+// takes the time. So super-blocks multiply their integer scales into the weights beforehand: a product of
+// 8 x 6 bits, split into two planes of int8, 64 h + l, is summed over 128 k before it meets a float. Rows share
+// what was expanded; the sums of the next step are made while this one is scaled.
+#pragma once
+
+#include "kernels/cpu/matmul.inl.h"
+#include "kernels/cpu/vec_avx512.h"
+
+namespace bakestone {
+namespace {
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileBlock = 256;  // rows that share an expanded strip
+
+// A strip of a panel as the tiles read it, and what they need of each row, per step: 32 k, of super-blocks 128.
+//   weights  planes of int8 in the order of B tiles (32-blocks [8][16][4]; super-blocks for each 64 k, each
+//            plane, [16][16][4]); d [16] f32; of types with minima m [16] f32, or the pairs of int16 and dmin
+//   rows     words [kRowWords][16 rows]: the scale; of types with minima the scaled sum, or pairs of sums
+template <PanelType kType>
+struct TileForm {
+  using T = Traits<kType>;
+  static constexpr bool kSuper = PanelShapeOf(kType).block == 256;
+  // Q2_K: scale * quant is at most 45. Q3_K: -scale * (quant - 4) is -124 to 128 - 4; d is negated.
+  static constexpr bool kOnePlane = kType == PanelType::kQ2_K || kType == PanelType::kQ3_K;
+  static constexpr int kPlanes = kSuper && !kOnePlane ? 2 : 1;
+  static constexpr int64_t kStep = kSuper ? 128 : 32;
+  static constexpr int kPairs = !kSuper || !T::kMin ? 0 : T::kBy16 ? 4 : 2;
+  static constexpr int64_t kQuantBytes = kStep * kStripRows * kPlanes;
+  static constexpr int64_t kStepBytes = kQuantBytes + 64 + (T::kMin ? 64 * (kPairs + 1) : 0);
+  static constexpr int kRowWords = !T::kMin ? 1 : kSuper ? 1 + kPairs : 2;
+  static constexpr int kRowBytes = kSuper ? 64 : 32;  // of a tile of activations
+
+  BAKESTONE_INLINE static constexpr int64_t Steps(int64_t k) { return k / kStep; }
+};
+
+// ---- Strips ----
+
+// 64 weights, bytes as unpacked, times the lane's scale: bytes of the two planes, or of the one.
+template <PanelType kType>
+BAKESTONE_INLINE void FoldBytes(__m512i quants, __m512i scale, uint8_t* high, uint8_t* low) {
+  const __m512i bytes = _mm512_set1_epi16(255), bias = _mm512_set1_epi16(Traits<kType>::kBias);
+  const __m512i scales = Pairs<V512>(scale, scale);
+  __m512i even = _mm512_sub_epi16(_mm512_and_si512(quants, bytes), bias);
+  __m512i odd = _mm512_sub_epi16(_mm512_srli_epi16(quants, 8), bias);
+  even = _mm512_mullo_epi16(even, scales);
+  odd = _mm512_mullo_epi16(odd, scales);
+  const auto put = [&](uint8_t* out, __m512i e, __m512i o) __attribute__((always_inline)) {
+    _mm512_store_si512(out, _mm512_or_si512(_mm512_and_si512(e, bytes), _mm512_slli_epi16(o, 8)));
+  };
+  if constexpr (TileForm<kType>::kOnePlane) {
+    const __m512i zero = _mm512_setzero_si512();
+    if constexpr (kType == PanelType::kQ3_K) {
+      even = _mm512_sub_epi16(zero, even);
+      odd = _mm512_sub_epi16(zero, odd);
+    }
+    put(high, even, odd);
+  } else {  // 64 h + l, l from -32 to 31
+    const __m512i half = _mm512_set1_epi16(32);
+    const __m512i even_high = _mm512_srai_epi16(_mm512_add_epi16(even, half), 6);
+    const __m512i odd_high = _mm512_srai_epi16(_mm512_add_epi16(odd, half), 6);
+    put(high, even_high, odd_high);
+    put(low, _mm512_sub_epi16(even, _mm512_slli_epi16(even_high, 6)),
+        _mm512_sub_epi16(odd, _mm512_slli_epi16(odd_high, 6)));
+  }
+}
+
+BAKESTONE_INLINE void PutFloats(uint8_t* out, __m512 x) { _mm512_store_ps(out, x); }
+
+template <PanelType kType>
+BAKESTONE_INLINE void FoldStep(const StripPlanes& planes, int64_t step, uint8_t* out) {
+  using T = Traits<kType>;
+  using Form = TileForm<kType>;
+  const int64_t block = step / 2;
+  const int half = static_cast<int>(step % 2);
+  const uint8_t* side = planes.side + block * PanelShapeOf(kType).side;
+  for (int i = 0; i < 4; ++i) {
+    const int sub = 4 * half + i;
+    const int64_t share = block * 8 + sub;
+    __m512i w[8];
+    Unpack32<V512, kType>(planes.low + share * T::kLow, planes.high + share * T::kHigh, w);
+    const __m512i first = GroupScale<V512, kType>(side, T::kBy16 ? 2 * sub : sub);
+    const __m512i second = T::kBy16 ? GroupScale<V512, kType>(side, 2 * sub + 1) : first;
+    uint8_t* high = out + i / 2 * Form::kPlanes * 1024 + i % 2 * 512;
+    for (int g = 0; g < 8; ++g) {
+      FoldBytes<kType>(w[g], g < 4 ? first : second, high + 64 * g, high + 1024 + 64 * g);
+    }
+  }
+  out += Form::kQuantBytes;
+  const __m512 d = V512::LoadHalf(side);
+  PutFloats(out, kType == PanelType::kQ3_K ? V512::Mul(d, V512::Set(-1.0f)) : d);
+  if constexpr (T::kMin) {
+    for (int i = 0; i < Form::kPairs; ++i) {
+      const int group = 2 * (Form::kPairs * half + i);
+      const __m512i pairs =
+          Pairs<V512>(GroupMin<V512, kType>(side, group), GroupMin<V512, kType>(side, group + 1));
+      _mm512_store_si512(out + 64 * (1 + i), pairs);
+    }
+    PutFloats(out + 64 * (1 + Form::kPairs), V512::LoadHalf(side + 32));
+  }
+}
+
+template <PanelType kType>
+[[gnu::noinline]] void MakeTileStrip(const Panel& panel, int64_t strip, uint8_t* out) {
+  using T = Traits<kType>;
+  using Form = TileForm<kType>;
+  const StripPlanes planes = PlanesOf(panel, strip);
+  const int64_t steps = Form::Steps(panel.k);
+  for (int64_t step = 0; step < steps; ++step, out += Form::kStepBytes) {
+    if constexpr (Form::kSuper) {
+      FoldStep<kType>(planes, step, out);
+    } else {
+      __m512i w[8];
+      Unpack32<V512, kType>(planes.low + step * T::kLow, planes.high + step * T::kHigh, w);
+      const __m512i bias = V512::SetB(T::kBias);
+      for (int g = 0; g < 8; ++g) _mm512_store_si512(out + 64 * g, _mm512_sub_epi8(w[g], bias));
+      const uint8_t* side = planes.side + step * PanelShapeOf(kType).side;
+      PutFloats(out + 512, BlockScale<V512, kType>(side));
+      if constexpr (T::kMin) PutFloats(out + 576, V512::LoadHalf(side + 32));
+    }
+  }
+}
+
+// ---- Rows ----
+
+// Word `word` of a row's step.
+template <PanelType kType>
+BAKESTONE_INLINE int32_t RowWord(const Activations& x, int64_t row, int64_t step, int word) {
+  const int64_t steps = TileForm<kType>::Steps(x.k);
+  int32_t bits;
+  if (word == 0) {
+    __builtin_memcpy(&bits, x.scale + row * steps + step, 4);
+  } else if constexpr (!TileForm<kType>::kSuper) {
+    __builtin_memcpy(&bits, x.scaled_sum + row * steps + step, 4);
+  } else {
+    constexpr int kEach = Traits<kType>::kBy16 ? 1 : 2;  // sums of 16 k in a number
+    const int16_t* sum = x.sum + (row * steps + step) * 8 + (word - 1) * 2 * kEach;
+    int16_t pair[2] = {sum[0], sum[kEach]};
+    if constexpr (kEach == 2) {
+      pair[0] = static_cast<int16_t>(sum[0] + sum[1]);
+      pair[1] = static_cast<int16_t>(sum[2] + sum[3]);
+    }
+    __builtin_memcpy(&bits, pair, 4);
+  }
+  return bits;
+}
+
+// Rows [m0, m1), at most kTileBlock: words [tile][step][kRowWords][16]; those beyond m1 are zero.
+template <PanelType kType>
+[[gnu::noinline]] void MakeTileWords(const Activations& x, int64_t m0, int64_t m1, int32_t* words) {
+  constexpr int kWords = TileForm<kType>::kRowWords;
+  const int64_t steps = TileForm<kType>::Steps(x.k);
+  for (int64_t m = m0; m < m1; m += kTileRows) {
+    for (int64_t step = 0; step < steps; ++step) {
+      for (int word = 0; word < kWords; ++word) {
+        for (int64_t i = 0; i < kTileRows; ++i) {
+          *words++ = m + i < m1 ? RowWord<kType>(x, m + i, step, word) : 0;
+        }
+      }
+    }
+  }
+}
+
+// ---- Tiles ----
+
+// Sums of one step into tiles kFirst and on, and from there to memory: [plane][16][16].
+template <PanelType kType, int kFirst, class Tiles>
+BAKESTONE_INLINE void TileSums(Tiles& tiles, const int8_t* q, int64_t stride, const uint8_t* w, int32_t* sums) {
+  constexpr int kPlanes = TileForm<kType>::kPlanes;
+  tiles.template Load<4>(q, stride);
+  tiles.template Load<6>(w, 64);
+  tiles.template Zero<kFirst>();
+  tiles.template DotInt8<kFirst, 4, 6>();
+  if constexpr (TileForm<kType>::kSuper) {
+    tiles.template Load<5>(q + 64, stride);
+    tiles.template Load<7>(w + 1024 * kPlanes, 64);
+    tiles.template DotInt8<kFirst, 5, 7>();
+  }
+  tiles.template Store<kFirst>(sums, 64);
+  if constexpr (kPlanes == 2) {
+    tiles.template Load<6>(w + 1024, 64);
+    tiles.template Zero<kFirst + 1>();
+    tiles.template DotInt8<kFirst + 1, 4, 6>();
+    tiles.template Load<7>(w + 3072, 64);
+    tiles.template DotInt8<kFirst + 1, 5, 7>();
+    tiles.template Store<kFirst + 1>(sums + 256, 64);
+  }
+}
+
+// a[row] = fma(float(sum) * d, scale[row], a[row])
+template <PanelType kType>
+BAKESTONE_INLINE void ScaleTile(const int32_t* sums, __m512 d, const float* scale, __m512 (&a)[kTileRows]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows; ++i) {
+    __m512i c = _mm512_load_si512(sums + 16 * i);
+    if constexpr (TileForm<kType>::kPlanes == 2) {
+      c = _mm512_add_epi32(_mm512_slli_epi32(c, 6), _mm512_load_si512(sums + 256 + 16 * i));
+    }
+    a[i] = V512::Fma(V512::Mul(V512::ToFloat(c), d), V512::Set(scale[i]), a[i]);
+  }
+}
+
+// What the minima bring to 16 rows, all steps; subtracted for super-blocks.
+template <PanelType kType>
+BAKESTONE_INLINE void AddMinima(int64_t steps, const uint8_t* w, const int32_t* words, __m512 (&a)[kTileRows]) {
+  using Form = TileForm<kType>;
+  __m512 b[kTileRows];
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows; ++i) b[i] = V512::Zero();
+  w += Form::kQuantBytes + 64;
+  for (int64_t step = 0; step < steps; ++step, w += Form::kStepBytes, words += 16 * Form::kRowWords) {
+    const auto* scale = reinterpret_cast<const float*>(words + (Form::kSuper ? 0 : 16));
+    const __m512 m = V512::Load(reinterpret_cast<const float*>(w + 64 * Form::kPairs));
+#pragma GCC unroll 16
+    for (int i = 0; i < kTileRows; ++i) {
+      __m512 factor = m;
+      if constexpr (Form::kSuper) {
+        __m512i sum = V512::SetI(0);
+#pragma GCC unroll 4
+        for (int pair = 0; pair < Form::kPairs; ++pair) {
+          const auto* sums = reinterpret_cast<const int16_t*>(words + 16 * (1 + pair) + i);
+          sum = V512::DotPairs(sum, _mm512_load_si512(w + 64 * pair), sums);
+        }
+        factor = V512::Mul(V512::ToFloat(sum), m);
+      }
+      b[i] = V512::Fma(factor, V512::Set(scale[i]), b[i]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows; ++i) a[i] = Form::kSuper ? V512::Sub(a[i], b[i]) : V512::Add(a[i], b[i]);
+}
+
+// 16 rows by one strip -> results [16][16].
+template <PanelType kType, class Tiles>
+[[gnu::noinline]] void RunOneTile(Tiles& tiles, int64_t k, const int8_t* q, int64_t stride, const uint8_t* w,
+                                  const int32_t* words, float* results) {
+  using Form = TileForm<kType>;
+  constexpr int kSums = 256 * Form::kPlanes;
+  alignas(64) int32_t sums[2][kSums];
+  const int64_t steps = Form::Steps(k);
+  __m512 a[kTileRows];
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows; ++i) a[i] = V512::Zero();
+  TileSums<kType, 0>(tiles, q, stride, w, sums[0]);
+  for (int64_t step = 0; step < steps; ++step) {
+    if (step + 1 < steps) {
+      const int8_t* next_q = q + (step + 1) * Form::kStep;
+      const uint8_t* next_w = w + (step + 1) * Form::kStepBytes;
+      if (step % 2 == 0) {
+        TileSums<kType, 2>(tiles, next_q, stride, next_w, sums[1]);
+      } else {
+        TileSums<kType, 0>(tiles, next_q, stride, next_w, sums[0]);
+      }
+    }
+    const auto* d = reinterpret_cast<const float*>(w + step * Form::kStepBytes + Form::kQuantBytes);
+    const auto* scale = reinterpret_cast<const float*>(words + step * 16 * Form::kRowWords);
+    ScaleTile<kType>(sums[step % 2], V512::Load(d), scale, a);
+  }
+  if constexpr (Traits<kType>::kMin) AddMinima<kType>(steps, w, words, a);
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows; ++i) V512::Store(results + 16 * i, a[i]);
+}
+
+// ---- From tiles to a kernel ----
+
+// The scratch of a call, within MatMulScratchBytes: per k at most 64 bytes of words, 34 of a strip, 16 of
+// rows; and results.
+template <PanelType kType>
+struct TileScratch {
+  uint8_t* strip;
+  int8_t* tail;     // the last rows, where they make no whole tile: [16][k]
+  float* results;   // [2][kTileBlock][16]: of panel and up
+  int32_t* words;
+
+  TileScratch(void* scratch, int64_t k) {
+    results = static_cast<float*>(scratch);
+    strip = reinterpret_cast<uint8_t*>(results + 2 * kTileBlock * kStripRows);
+    tail = reinterpret_cast<int8_t*>(strip + TileForm<kType>::Steps(k) * TileForm<kType>::kStepBytes);
+    words = reinterpret_cast<int32_t*>(tail + kTileRows * k);
+  }
+};
+
+// Rows [m0, m1) by one strip of `panel` -> results.
+template <PanelType kType, class Tiles>
+void RunTileStrip(Tiles& tiles, const Activations& x, const Panel& panel, int64_t strip, int64_t m0, int64_t m1,
+                  const TileScratch<kType>& space, float* results) {
+  MakeTileStrip<kType>(panel, strip, space.strip);
+  const int32_t* words = space.words;
+  for (int64_t m = m0; m < m1; m += kTileRows) {
+    const bool whole = m + kTileRows <= x.rows;
+    RunOneTile<kType>(tiles, x.k, whole ? x.q + m * x.stride : space.tail, whole ? x.stride : x.k, space.strip,
+                      words, results + (m - m0) * kStripRows);
+    words += TileForm<kType>::Steps(x.k) * 16 * TileForm<kType>::kRowWords;
+  }
+}
+
+template <class Tiles, PanelType kType>
+void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
+  const Activations& x = args.x;
+  const TileScratch<kType> space(scratch, x.k);
+  if (const int64_t left = x.rows % kTileRows; left != 0) {
+    __builtin_memset(space.tail, 0, static_cast<size_t>(kTileRows * x.k));
+    for (int64_t i = 0; i < left; ++i) {
+      __builtin_memcpy(space.tail + i * x.k, x.q + (x.rows - left + i) * x.stride, static_cast<size_t>(x.k));
+    }
+  }
+  float* gated = space.results + kTileBlock * kStripRows;
+  Tiles tiles(TileForm<kType>::kRowBytes);
+  for (int64_t m0 = 0; m0 < x.rows; m0 += kTileBlock) {
+    const int64_t m1 = m0 + kTileBlock < x.rows ? m0 + kTileBlock : x.rows;
+    MakeTileWords<kType>(x, m0, m1, space.words);
+    for (int64_t strip = strips.begin; strip < strips.end; ++strip) {
+      RunTileStrip<kType>(tiles, x, args.panel, strip, m0, m1, space, space.results);
+      if (args.epilogue == Epilogue::kSwiGlu) {
+        RunTileStrip<kType>(tiles, x, args.up, strip, m0, m1, space, gated);
+      }
+      for (int64_t i = 0; i < m1 - m0; ++i) {
+        const __m512 r = V512::Load(space.results + i * kStripRows);
+        const bool pair = args.epilogue == Epilogue::kSwiGlu;
+        Finish<V512>(args, strip, m0 + i, r, pair ? V512::Load(gated + i * kStripRows) : r);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bakestone
