@@ -118,6 +118,9 @@ KernelTable WithTiles(const TileKernels& tiles) {
   for (int i = 0; i < kNumPanelTypes; ++i) {
     if (tiles.matmul[i] != nullptr) table.serve.matmul[i].run = tiles.matmul[i];
   }
+  table.train.product = "tdpbf16ps";
+  table.train.gemm = tiles.train_gemm;
+  table.train.outer = tiles.train_outer;
   return table;
 }
 #endif

@@ -90,7 +90,7 @@ struct MatMulArgs {
 
 // Scratch of one call: aligned to 64, contents do not matter.
 BAKESTONE_INLINE constexpr int64_t MatMulScratchBytes(int64_t k) {
-  return (k + 256) * kStripRows * 4 * 2;
+  return (k + 256) * kStripRows * 4 * 3;
 }
 
 struct MatMulKernels {

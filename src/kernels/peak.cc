@@ -36,7 +36,12 @@ constexpr PeakKernels kPeakReference = {PeakInt8, PeakFloat};
 const PeakKernels& PeakKernelsOf(Isa isa) {
   if (isa == Isa::kReference) return kPeakReference;
 #if defined(__x86_64__)
-  return isa == Isa::kAvx2 ? kPeakAvx2 : isa == Isa::kAvxVnni ? kPeakAvxVnni : kPeakAvx512;
+  switch (isa) {
+    case Isa::kAvx2: return kPeakAvx2;
+    case Isa::kAvxVnni: return kPeakAvxVnni;
+    case Isa::kAmx: return kPeakAmx;
+    default: return kPeakAvx512;
+  }
 #elif defined(__aarch64__)
   return kPeakNeon;
 #else

@@ -22,7 +22,7 @@ const PeakKernels& PeakKernelsOf(Isa isa);
 
 extern const PeakKernels kPeakReference;
 #if defined(__x86_64__)
-extern const PeakKernels kPeakAvx2, kPeakAvxVnni, kPeakAvx512;
+extern const PeakKernels kPeakAvx2, kPeakAvxVnni, kPeakAvx512, kPeakAmx;
 #elif defined(__aarch64__)
 extern const PeakKernels kPeakNeon;
 #endif

@@ -21,16 +21,8 @@
 #include "tensor/dequantize.h"
 
 namespace bakestone {
-namespace {
 
-using testing::AttentionCase;
-using testing::MatMulCase;
-using testing::RandomFloats;
-
-const KernelTable& Reference() { return ChooseKernels("reference"); }
-
-// All that run here; where the CPU has AVX-512 only, also avxvnni in its encoding and amx emulated.
-std::vector<const KernelTable*> Tables() {
+std::vector<const KernelTable*> testing::Tables() {
   std::vector<const KernelTable*> tables = AvailableKernels();
 #if defined(__x86_64__)
   static const KernelTable vnni{Isa::kAvxVnni, testing::kServeAvxVnniInAvx512, kTrainAvx2, kEncodeAvx2};
@@ -46,14 +38,22 @@ std::vector<const KernelTable*> Tables() {
   return tables;
 }
 
+namespace {
+
+using testing::AttentionCase;
+using testing::MatMulCase;
+using testing::RandomFloats;
+
+const KernelTable& Reference() { return ChooseKernels("reference"); }
+
 class ServeTest : public ::testing::TestWithParam<int> {
  protected:
   const KernelTable& table() const {
-    return *Tables()[static_cast<size_t>(GetParam())];
+    return *testing::Tables()[static_cast<size_t>(GetParam())];
   }
 };
 
-int NumTables() { return static_cast<int>(Tables().size()); }
+int NumTables() { return static_cast<int>(testing::Tables().size()); }
 
 ::testing::AssertionResult SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return ::testing::AssertionFailure() << "sizes differ";
@@ -237,7 +237,7 @@ TEST_P(ServeTest, GoldensHold) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tables, ServeTest, ::testing::Range(0, NumTables()), [](const auto& info) {
-  return std::string(IsaName(Tables()[static_cast<size_t>(info.param)]->isa));
+  return std::string(IsaName(testing::Tables()[static_cast<size_t>(info.param)]->isa));
 });
 
 // What the reference computes is what the formulas mean: against double arithmetic.

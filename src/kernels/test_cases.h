@@ -20,6 +20,10 @@ extern const ServeKernels kServeAvxVnniInAvx512;
 extern const TileKernels kTilesEmulated;
 #endif
 
+// Every table that runs here, the reference first; where the CPU has AVX-512 only, also avxvnni in its encoding
+// and amx emulated. In kernels_test only: serve_test.cc.
+std::vector<const KernelTable*> Tables();
+
 // n floats of mean 0 and variance 1, times scale; every 97th is an outlier of eight times that.
 std::vector<float> RandomFloats(int64_t n, uint64_t seed, float scale = 1.0f);
 

@@ -5,14 +5,14 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "kernels/isa.h"
+#include "kernels/test_cases.h"
 #include "tensor/half.h"
 
 namespace bakestone {
 namespace {
 
 std::vector<const KernelTable*> FastTables() {
-  std::vector<const KernelTable*> tables = AvailableKernels();
+  std::vector<const KernelTable*> tables = testing::Tables();
   tables.erase(tables.begin());
   return tables;
 }
@@ -57,7 +57,8 @@ class TrainTables : public ::testing::TestWithParam<int> {
 TEST_P(TrainTables, GemmMatchesReference) {
   const struct {
     int64_t rows, cols, k, k2;
-  } shapes[] = {{1, 1, 2, 0}, {12, 32, 64, 16}, {13, 33, 10, 0}, {25, 48, 34, 2}, {7, 100, 576, 48}};
+  } shapes[] = {{1, 1, 2, 0}, {12, 32, 64, 16}, {13, 33, 10, 0}, {25, 48, 34, 2}, {7, 100, 576, 48},
+                {36, 33, 64, 0}, {51, 64, 96, 16}};
   for (const auto& shape : shapes) {
     const int64_t padded_rows = (shape.rows + kTrainTileRows) / kTrainTileRows * kTrainTileRows;
     const int64_t panels = (shape.cols + 15) / 16, stride = shape.k + 6;

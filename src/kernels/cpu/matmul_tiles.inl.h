@@ -1,5 +1,5 @@
 // Matrix products on tile registers (AMX) over AVX-512: 16 rows by a strip of 16 outputs at a time, for
-// integer panels and rows enough. Tiles is AmxTiles (tiles_amx.h), or its emulation in tests. The same
+// integer and BF16 panels and rows enough. Tiles is AmxTiles (tiles_amx.h), or its emulation in tests. The same
 // arithmetic as matmul.inl.h, the same bits: integer sums of 32 k (super-blocks: 128 k with their integer
 // scales) are exact whatever makes them, and the float steps follow in the same order.
 //
@@ -266,22 +266,86 @@ template <PanelType kType, class Tiles>
   for (int i = 0; i < kTileRows; ++i) V512::Store(results + 16 * i, a[i]);
 }
 
+// ---- BF16 panels ----
+
+// Sums of bf16 pairs stay in the tile over all of k: each 32 k bring even + odd, which is the order of
+// docs/numerics.md. k is padded to a multiple of 32 with zeros.
+constexpr int64_t kFloatTileBlock = 64;  // rows that share a strip
+
+BAKESTONE_INLINE constexpr int64_t FloatTileSteps(int64_t k) { return (k + 31) / 32; }
+
+// A strip of the panel, [step][16][16][2], weights below 2^-50 as zeros.
+[[gnu::noinline]] inline void MakeFloatTileStrip(const Panel& panel, int64_t strip, uint8_t* out) {
+  const uint8_t* w = PlanesOf(panel, strip).low;
+  const int64_t pairs = (panel.k + 1) / 2, padded = 16 * FloatTileSteps(panel.k);
+  const __m512i magnitude = _mm512_set1_epi16(0x7FFF), least = _mm512_set1_epi16((127 - 50) << 7);
+  for (int64_t i = 0; i < pairs; ++i, w += 64, out += 64) {
+    const __m512i x = _mm512_loadu_si512(w);
+    const __mmask32 kept = _mm512_cmpge_epi16_mask(_mm512_and_si512(x, magnitude), least);
+    _mm512_store_si512(out, _mm512_maskz_mov_epi16(kept, x));
+  }
+  for (int64_t i = pairs; i < padded; ++i, out += 64) _mm512_store_si512(out, _mm512_setzero_si512());
+}
+
+// Rows [m0, m1) in bf16 (they are held as f32 that are exact), [tile][step][16][32], zeros beyond.
+[[gnu::noinline]] inline void MakeFloatTileRows(const Activations& x, int64_t m0, int64_t m1, uint16_t* out) {
+  for (int64_t m = m0; m < m1; m += kTileRows) {
+    for (int64_t k = 0; k < x.k; k += 32) {
+      for (int64_t i = 0; i < kTileRows; ++i, out += 32) {
+        for (int64_t half = 0; half < 2; ++half) {
+          const int64_t at = k + 16 * half, left = m + i < m1 ? x.k - at : 0;
+          const __mmask16 mask = left <= 0 ? __mmask16{0} : V512::Mask(left);
+          const __m512 values = _mm512_maskz_loadu_ps(mask, x.f + (left > 0 ? (m + i) * x.stride + at : 0));
+          _mm256_store_si256(reinterpret_cast<__m256i*>(out + 16 * half),
+                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(values), 16)));
+        }
+      }
+    }
+  }
+}
+
+// 16 rows, or 32 where kR is 2, by one strip -> results [rows][16].
+template <int kR, class Tiles>
+[[gnu::noinline]] void RunFloatTile(Tiles& tiles, int64_t steps, const uint16_t* rows, const uint8_t* w,
+                                    float* results) {
+  tiles.template Zero<0>();
+  if constexpr (kR == 2) tiles.template Zero<1>();
+  for (int64_t step = 0; step < steps; ++step, rows += 512, w += 1024) {
+    tiles.template Load<6>(w, 64);
+    tiles.template Load<4>(rows, 64);
+    tiles.template DotBF16<0, 4, 6>();
+    if constexpr (kR == 2) {
+      tiles.template Load<5>(rows + 512 * steps, 64);
+      tiles.template DotBF16<1, 5, 6>();
+    }
+  }
+  tiles.template Store<0>(results, 64);
+  if constexpr (kR == 2) tiles.template Store<1>(results + 256, 64);
+}
+
 // ---- From tiles to a kernel ----
 
-// The scratch of a call, within MatMulScratchBytes: per k at most 64 bytes of words, 34 of a strip, 16 of
-// rows; and results.
+// The scratch of a call, within MatMulScratchBytes. Per k at most: integer panels 64 bytes of words, 34 of a strip
+// and 16 of rows; BF16 128 of rows and 32 of a strip.
 template <PanelType kType>
 struct TileScratch {
+  static constexpr bool kFloat = kType == PanelType::kBF16;
+
+  float* results;  // [2][kTileBlock][16]: of panel and up
   uint8_t* strip;
-  int8_t* tail;     // the last rows, where they make no whole tile: [16][k]
-  float* results;   // [2][kTileBlock][16]: of panel and up
-  int32_t* words;
+  int8_t* tail;    // integer panels: the last rows, where they make no whole tile: [16][k]
+  int32_t* words;  // integer panels
+  uint16_t* rows;  // BF16
 
   TileScratch(void* scratch, int64_t k) {
     results = static_cast<float*>(scratch);
     strip = reinterpret_cast<uint8_t*>(results + 2 * kTileBlock * kStripRows);
-    tail = reinterpret_cast<int8_t*>(strip + TileForm<kType>::Steps(k) * TileForm<kType>::kStepBytes);
-    words = reinterpret_cast<int32_t*>(tail + kTileRows * k);
+    if constexpr (kFloat) {
+      rows = reinterpret_cast<uint16_t*>(strip + 1024 * FloatTileSteps(k));
+    } else {
+      tail = reinterpret_cast<int8_t*>(strip + TileForm<kType>::Steps(k) * TileForm<kType>::kStepBytes);
+      words = reinterpret_cast<int32_t*>(tail + kTileRows * k);
+    }
   }
 };
 
@@ -289,39 +353,58 @@ struct TileScratch {
 template <PanelType kType, class Tiles>
 void RunTileStrip(Tiles& tiles, const Activations& x, const Panel& panel, int64_t strip, int64_t m0, int64_t m1,
                   const TileScratch<kType>& space, float* results) {
-  MakeTileStrip<kType>(panel, strip, space.strip);
-  const int32_t* words = space.words;
-  for (int64_t m = m0; m < m1; m += kTileRows) {
-    const bool whole = m + kTileRows <= x.rows;
-    RunOneTile<kType>(tiles, x.k, whole ? x.q + m * x.stride : space.tail, whole ? x.stride : x.k, space.strip,
-                      words, results + (m - m0) * kStripRows);
-    words += TileForm<kType>::Steps(x.k) * 16 * TileForm<kType>::kRowWords;
+  if constexpr (TileScratch<kType>::kFloat) {
+    MakeFloatTileStrip(panel, strip, space.strip);
+    const int64_t steps = FloatTileSteps(x.k);
+    for (int64_t m = m0; m < m1; m += 2 * kTileRows) {
+      const bool both = m + kTileRows < m1;
+      (both ? RunFloatTile<2, Tiles> : RunFloatTile<1, Tiles>)(
+          tiles, steps, space.rows + (m - m0) * 32 * steps, space.strip, results + (m - m0) * kStripRows);
+    }
+  } else {
+    MakeTileStrip<kType>(panel, strip, space.strip);
+    const int32_t* words = space.words;
+    for (int64_t m = m0; m < m1; m += kTileRows) {
+      const bool whole = m + kTileRows <= x.rows;
+      RunOneTile<kType>(tiles, x.k, whole ? x.q + m * x.stride : space.tail, whole ? x.stride : x.k, space.strip,
+                        words, results + (m - m0) * kStripRows);
+      words += TileForm<kType>::Steps(x.k) * 16 * TileForm<kType>::kRowWords;
+    }
+  }
+}
+
+// The last rows, zeros below them.
+BAKESTONE_INLINE void CopyTail(const Activations& x, int8_t* tail) {
+  const int64_t left = x.rows % kTileRows;
+  if (left == 0) return;
+  __builtin_memset(tail, 0, static_cast<size_t>(kTileRows * x.k));
+  for (int64_t i = 0; i < left; ++i) {
+    __builtin_memcpy(tail + i * x.k, x.q + (x.rows - left + i) * x.stride, static_cast<size_t>(x.k));
   }
 }
 
 template <class Tiles, PanelType kType>
 void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
+  constexpr bool kFloat = TileScratch<kType>::kFloat;
+  constexpr int64_t kBlock = kFloat ? kFloatTileBlock : kTileBlock;
   const Activations& x = args.x;
   const TileScratch<kType> space(scratch, x.k);
-  if (const int64_t left = x.rows % kTileRows; left != 0) {
-    __builtin_memset(space.tail, 0, static_cast<size_t>(kTileRows * x.k));
-    for (int64_t i = 0; i < left; ++i) {
-      __builtin_memcpy(space.tail + i * x.k, x.q + (x.rows - left + i) * x.stride, static_cast<size_t>(x.k));
-    }
-  }
+  if constexpr (!kFloat) CopyTail(x, space.tail);
   float* gated = space.results + kTileBlock * kStripRows;
-  Tiles tiles(TileForm<kType>::kRowBytes);
-  for (int64_t m0 = 0; m0 < x.rows; m0 += kTileBlock) {
-    const int64_t m1 = m0 + kTileBlock < x.rows ? m0 + kTileBlock : x.rows;
-    MakeTileWords<kType>(x, m0, m1, space.words);
+  Tiles tiles(kFloat ? 64 : TileForm<kType>::kRowBytes);
+  for (int64_t m0 = 0; m0 < x.rows; m0 += kBlock) {
+    const int64_t m1 = m0 + kBlock < x.rows ? m0 + kBlock : x.rows;
+    if constexpr (kFloat) {
+      MakeFloatTileRows(x, m0, m1, space.rows);
+    } else {
+      MakeTileWords<kType>(x, m0, m1, space.words);
+    }
     for (int64_t strip = strips.begin; strip < strips.end; ++strip) {
       RunTileStrip<kType>(tiles, x, args.panel, strip, m0, m1, space, space.results);
-      if (args.epilogue == Epilogue::kSwiGlu) {
-        RunTileStrip<kType>(tiles, x, args.up, strip, m0, m1, space, gated);
-      }
+      const bool pair = args.epilogue == Epilogue::kSwiGlu;
+      if (pair) RunTileStrip<kType>(tiles, x, args.up, strip, m0, m1, space, gated);
       for (int64_t i = 0; i < m1 - m0; ++i) {
         const __m512 r = V512::Load(space.results + i * kStripRows);
-        const bool pair = args.epilogue == Epilogue::kSwiGlu;
         Finish<V512>(args, strip, m0 + i, r, pair ? V512::Load(gated + i * kStripRows) : r);
       }
     }

@@ -3,9 +3,15 @@
 
 #include "kernels/cpu/matmul_tiles.inl.h"
 #include "kernels/serve_tables.h"
+#include "tensor/half.h"
 
 namespace bakestone {
 namespace {
+
+constexpr int kOuterRows = 8;
+#include "kernels/cpu/train_gemm.inl.h"
+#include "kernels/cpu/train_vector_avx512.inl.h"
+#include "kernels/cpu/train_tiles.inl.h"
 
 // Fewer rows leave too much of a tile empty.
 constexpr int64_t kTilesFrom = 12;
@@ -27,6 +33,7 @@ constexpr void FillTiles(TileKernels& t) {
 template <class Tiles>
 constexpr TileKernels MakeTileKernels() {
   TileKernels t{};
+  FillTiles<Tiles, PanelType::kBF16>(t);
   FillTiles<Tiles, PanelType::kQ4_0>(t);
   FillTiles<Tiles, PanelType::kQ4_1>(t);
   FillTiles<Tiles, PanelType::kQ5_0>(t);
@@ -40,6 +47,8 @@ constexpr TileKernels MakeTileKernels() {
   FillTiles<Tiles, PanelType::kIQ4_NL>(t);
   FillTiles<Tiles, PanelType::kIQ4_XS>(t);
   FillTiles<Tiles, PanelType::kMXFP4>(t);
+  t.train_gemm = TileProduct<Tiles>::Gemm;
+  t.train_outer = TileProduct<Tiles>::Outer;
   return t;
 }
 

@@ -1,0 +1,143 @@
+// The bf16 products of training on tile registers (AMX): 32 rows by 32 columns are four tiles of sums, each fed
+// by two of four tiles of operands, 16 x 16 x 32 multiply-adds in 16 cycles. A sum is one chain over k whatever
+// the tile it falls into, so bits do not depend on the split. Tiles is AmxTiles, or its emulation in tests.
+// Include inside the unit's anonymous namespace, after train_gemm.inl.h and train_vector_avx512.inl.h.
+
+template <class Tiles>
+struct TileProduct {
+  static constexpr int64_t kRows = 16, kInner = 32;           // of a tile of operands
+  static constexpr int64_t kElements = kRows * kInner;        // 16 rows of 32, or 16 pairs of rows of 16
+
+  struct Operand {
+    const uint16_t* data;
+    int64_t stride;  // bytes
+  };
+
+  // Rows [row, row + rows) of x from column k on: in place where 16 x 32 are there, else a copy with zeros.
+  static Operand RowsOf(const TrainSegment& segment, int64_t row, int64_t rows, int64_t k, uint16_t* copy) {
+    const uint16_t* x = segment.x + row * segment.x_stride + k;
+    const int64_t inner = segment.k - k < kInner ? segment.k - k : kInner;
+    if (rows >= kRows && inner == kInner) return {x, segment.x_stride * 2};
+    __builtin_memset(copy, 0, kElements * 2);
+    for (int64_t i = 0; i < rows && i < kRows; ++i) {
+      __builtin_memcpy(copy + i * kInner, x + i * segment.x_stride, static_cast<size_t>(inner) * 2);
+    }
+    return {copy, kInner * 2};
+  }
+  static Operand PanelOf(const TrainSegment& segment, int64_t panel, int64_t k, uint16_t* copy) {
+    const uint16_t* w = segment.panels + panel * segment.panel_stride + k * kTrainLanes;
+    if (segment.k - k >= kInner) return {w, 64};
+    __builtin_memset(copy, 0, kElements * 2);
+    __builtin_memcpy(copy, w, static_cast<size_t>((segment.k - k) * kTrainLanes) * 2);
+    return {copy, 64};
+  }
+
+  // kR (1 or 2) tiles of rows by P (1 or 2) panels -> tile [32][kTileStride].
+  template <int kR, int P>
+  static void Sum(Tiles& tiles, const TrainGemmArgs& args, int64_t row, int64_t row_end, int64_t panel, float* tile) {
+    alignas(64) uint16_t copies[4][kElements];
+    tiles.template Zero<0>();
+    if constexpr (P == 2) tiles.template Zero<1>();
+    if constexpr (kR == 2) tiles.template Zero<2>();
+    if constexpr (kR == 2 && P == 2) tiles.template Zero<3>();
+    for (int32_t i = 0; i < args.num_segments; ++i) {
+      const TrainSegment& segment = args.segments[i];
+      for (int64_t k = 0; k < segment.k; k += kInner) {
+        const Operand x0 = RowsOf(segment, row, row_end - row, k, copies[0]);
+        const Operand w0 = PanelOf(segment, panel, k, copies[2]);
+        tiles.template Load<4>(x0.data, x0.stride);
+        tiles.template Load<6>(w0.data, w0.stride);
+        tiles.template DotBF16<0, 4, 6>();
+        if constexpr (P == 2) {
+          const Operand w1 = PanelOf(segment, panel + 1, k, copies[3]);
+          tiles.template Load<7>(w1.data, w1.stride);
+          tiles.template DotBF16<1, 4, 7>();
+        }
+        if constexpr (kR == 2) {
+          const Operand x1 = RowsOf(segment, row + kRows, row_end - row - kRows, k, copies[1]);
+          tiles.template Load<5>(x1.data, x1.stride);
+          tiles.template DotBF16<2, 5, 6>();
+          if constexpr (P == 2) tiles.template DotBF16<3, 5, 7>();
+        }
+      }
+    }
+    tiles.template Store<0>(tile, kTileStride * 4);
+    if constexpr (P == 2) tiles.template Store<1>(tile + kTrainLanes, kTileStride * 4);
+    if constexpr (kR == 2) tiles.template Store<2>(tile + kRows * kTileStride, kTileStride * 4);
+    if constexpr (kR == 2 && P == 2) {
+      tiles.template Store<3>(tile + kRows * kTileStride + kTrainLanes, kTileStride * 4);
+    }
+  }
+
+  static void Gemm(const TrainGemmArgs& args, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+                   int64_t panel_end) noexcept {
+    alignas(64) float tile[2 * kRows * kTileStride];
+    Tiles tiles(64);
+    for (int64_t row = row_begin; row < row_end; row += 2 * kRows) {
+      const int64_t rows = row_end - row < 2 * kRows ? row_end - row : 2 * kRows;
+      for (int64_t panel = panel_begin; panel < panel_end; panel += 2) {
+        const bool both = panel + 1 < panel_end;
+        const int64_t col = panel * kTrainLanes, width = both ? 2 * kTrainLanes : kTrainLanes;
+        if (rows > kRows) {
+          (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, tile);
+        } else {
+          (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, tile);
+        }
+        StoreTile<V>(args, tile, row, rows, col, args.cols - col < width ? args.cols - col : width);
+      }
+    }
+  }
+
+  // Rows t and t + 1 of z side by side, 32 of t by 16 columns; zero beyond.
+  static void PairsOf(const TrainOuterArgs& args, int64_t t, int64_t col, int64_t cols, uint16_t* out) {
+    for (int64_t pair = 0; pair < 16; ++pair, out += 2 * kTrainLanes) {
+      const int64_t at = t + 2 * pair;
+      const uint16_t* even = args.z + at * args.z_stride + col;
+      V::StorePairs(out, at < args.rows ? even : nullptr, at + 1 < args.rows ? even + args.z_stride : nullptr, cols);
+    }
+  }
+  // 16 of r by 32 of t: the panel's words transposed; zero beyond.
+  static void RowsOfPanel(const TrainOuterArgs& args, int64_t r, int64_t t, uint16_t* out) {
+    const uint16_t* s = args.s + r / kTrainLanes * args.s_panel_stride + t * kTrainLanes;
+    const int64_t left = (args.rows - t + 1) / 2;  // pairs
+    if (left >= 16) {
+      V::Transpose16(s, 2 * kTrainLanes, out);
+      return;
+    }
+    alignas(64) uint16_t copy[kElements] = {};
+    __builtin_memcpy(copy, s, static_cast<size_t>(left * 2 * kTrainLanes) * 2);
+    V::Transpose16(copy, 2 * kTrainLanes, out);
+  }
+
+  static void Outer(const TrainOuterArgs& args, int64_t col_begin, int64_t col_end) noexcept {
+    alignas(64) float tile[kRows * kTileStride];
+    alignas(64) uint16_t s[kElements], z[2][kElements];
+    Tiles tiles(64);
+    for (int64_t col = col_begin; col < col_end; col += kTileStride) {
+      const int64_t cols = col_end - col < kTileStride ? col_end - col : kTileStride;
+      const bool both = cols > kTrainLanes;
+      for (int64_t r = 0; r < args.r; r += kRows) {
+        tiles.template Zero<0>();
+        tiles.template Zero<1>();
+        for (int64_t t = 0; t < args.rows; t += kInner) {
+          RowsOfPanel(args, r, t, s);
+          tiles.template Load<4>(s, 64);
+          PairsOf(args, t, col, cols, z[0]);
+          tiles.template Load<6>(z[0], 64);
+          tiles.template DotBF16<0, 4, 6>();
+          if (!both) continue;
+          PairsOf(args, t, col + kTrainLanes, cols - kTrainLanes, z[1]);
+          tiles.template Load<7>(z[1], 64);
+          tiles.template DotBF16<1, 4, 7>();
+        }
+        tiles.template Store<0>(tile, kTileStride * 4);
+        tiles.template Store<1>(tile + kTrainLanes, kTileStride * 4);
+        const int64_t rows = args.r - r < kRows ? args.r - r : kRows;
+        for (int64_t i = 0; i < rows; ++i) {
+          float* out = args.out + (r + i) * args.out_row_stride + col * args.out_col_stride;
+          for (int64_t c = 0; c < cols; ++c) out[c * args.out_col_stride] += tile[i * kTileStride + c];
+        }
+      }
+    }
+  }
+};
