@@ -12,6 +12,8 @@
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/verbs.h"
+#include "convert/gguf_keys.h"
+#include "convert/hf_folder_writer.h"
 #include "format/gguf.h"
 #include "format/hf_folder.h"
 #include "model/config.h"
@@ -125,7 +127,9 @@ void Print(const Json& model) {
 Json DescribeFamilies() {
   Json families = Json::array();
   for (const Family& family : Families()) {
-    const std::string lacks = TrainingLacks(TypicalConfig(family));
+    const ModelConfig typical = TypicalConfig(family);
+    const std::string lacks = TrainingLacks(typical);
+    const std::string in_gguf = LostInGguf(typical).value_or(""), in_folder = LostInFolder(typical).value_or("");
     Json types = Json::array();
     for (const std::string_view type : family.hf_types) {
       if (!type.empty()) types.push_back(type);
@@ -134,7 +138,10 @@ Json DescribeFamilies() {
                         {"model_types", types},
                         {"models", family.models},
                         {"run", true},
-                        {"quantize", true},
+                        {"quantize", in_gguf.empty() ? Json::array({"GGUF", "folder"}) : Json::array({"GGUF"})},
+                        {"lost_in_gguf", in_gguf},
+                        {"to_folder", in_folder.empty()},
+                        {"lost_in_folder", in_folder},
                         {"train", lacks.empty()},
                         {"training_lacks", lacks}});
   }
@@ -147,13 +154,15 @@ void PrintFamilies(bool json) {
     fmt::print("{}\n", families.dump(2));
     return;
   }
-  fmt::print("{:<12} {:<4} {:<6} {:<9} {}\n", "family", "run", "train", "quantize", "models");
+  fmt::print("{:<12} {:<4} {:<6} {:<9} {:<10} {}\n", "family", "run", "train", "quantize", "to folder", "models");
   for (const Json& family : families) {
     const auto yes = [&](const char* what) { return family[what].get<bool>() ? "yes" : "no"; };
-    fmt::print("{:<12} {:<4} {:<6} {:<9} {}\n", family["architecture"].get<std::string>(), yes("run"),
-               yes("train"), yes("quantize"), family["models"].get<std::string>());
+    fmt::print("{:<12} {:<4} {:<6} {:<9} {:<10} {}\n", family["architecture"].get<std::string>(), yes("run"),
+               yes("train"), family["quantize"].size() > 1 ? "yes" : "from GGUF", yes("to_folder"),
+               family["models"].get<std::string>());
   }
-  fmt::print("\nEach as GGUF and as a Hugging Face folder. What training lacks of a family: --json.\n");
+  fmt::print("\nEach runs as GGUF and as a Hugging Face folder; \"from GGUF\": a folder of it cannot be quantized or\n"
+             "written as GGUF yet. \"to folder\": a GGUF file of it can be written as a folder. Why not: --json.\n");
 }
 
 }  // namespace

@@ -136,8 +136,13 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
   return std::nullopt;
 }
 
+std::optional<std::string> LostInGguf(const ModelConfig& config) {
+  if (config.router.experts > 0) return "the mixture of experts";
+  return DifferenceOf(config, ReadBack(config));
+}
+
 void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWriter& writer) {
-  if (const auto lost = DifferenceOf(config, ReadBack(config))) {
+  if (const auto lost = LostInGguf(config)) {
     Throw(ErrorCode::kUnsupported, "{}: {} cannot be said in GGUF's keys of {} yet: the file would compute something "
           "else; use the folder as it is", source, *lost, Quote(config.architecture));
   }

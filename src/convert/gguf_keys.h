@@ -11,6 +11,9 @@
 
 namespace bakestone {
 
+// What a folder's model would lose as a GGUF file, in words; nullopt: nothing.
+std::optional<std::string> LostInGguf(const ModelConfig& config);
+
 // The architecture's keys. Throws kUnsupported naming the setting that would be lost; `source` opens the message.
 void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWriter& writer);
 

@@ -26,18 +26,16 @@ const char* TorchType(DType type) {
   return type == DType::kF16 ? "float16" : type == DType::kBF16 ? "bfloat16" : "float32";
 }
 
-Json MakeConfig(const ModelConfig& config, const TokenizerSpec& tokenizer, DType type, const std::string& source) {
-  struct Names {
-    const char *type, *architecture;
-  };
-  static const std::map<std::string, Names, std::less<>> kNames = {{"llama", {"llama", "LlamaForCausalLM"}},
-                                                                   {"qwen2", {"qwen2", "Qwen2ForCausalLM"}},
-                                                                   {"qwen3", {"qwen3", "Qwen3ForCausalLM"}}};
+// model_type and class of the families that can be written, by GGUF's architecture.
+struct Names {
+  const char *type, *architecture;
+};
+const std::map<std::string, Names, std::less<>> kNames = {{"llama", {"llama", "LlamaForCausalLM"}},
+                                                          {"qwen2", {"qwen2", "Qwen2ForCausalLM"}},
+                                                          {"qwen3", {"qwen3", "Qwen3ForCausalLM"}}};
+
+Json MakeConfig(const ModelConfig& config, const TokenizerSpec& tokenizer, DType type) {
   const auto found = kNames.find(config.architecture);
-  if (found == kNames.end()) {
-    Throw(ErrorCode::kUnsupported, "{}: general.architecture: expected llama, qwen2 or qwen3 to write as a folder, "
-          "found {}", source, Quote(config.architecture));
-  }
   const bool windowed = config.architecture == "llama" && !config.windows.empty();  // Mistral's first models
   Json json = {{"architectures", Json::array({windowed ? "MistralForCausalLM" : found->second.architecture})},
                {"model_type", windowed ? "mistral" : found->second.type},
@@ -65,19 +63,15 @@ Json MakeConfig(const ModelConfig& config, const TokenizerSpec& tokenizer, DType
 }
 
 // What the folder's reader makes of the config, beside tensors that have nothing but the shapes it asks for.
-void CheckConfig(const ModelConfig& config, const Json& json, const std::string& source) {
+ModelConfig ReadBack(const ModelConfig& config, const Json& json) {
   SafetensorsWriter writer;
   const std::vector<uint8_t> zeros(static_cast<size_t>(config.vocab_size) * 4);
   const int64_t table[] = {config.vocab_size, 1};
   writer.AddTensor("model.embed_tokens.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
   if (!config.tied_embedding) writer.AddTensor("lm_head.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
   const std::string file = writer.Serialize();
-  const ModelConfig read = ReadConfig(HfFolder::Parse(
-      json.dump(), {reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "the folder"));
-  if (const auto lost = DifferenceOf(config, read)) {
-    Throw(ErrorCode::kUnsupported, "{}: {} cannot be said in a config.json of this kind yet: the folder would compute "
-          "something else", source, *lost);
-  }
+  return ReadConfig(HfFolder::Parse(json.dump(), {reinterpret_cast<const uint8_t*>(file.data()), file.size()},
+                                    "the folder"));
 }
 
 // GGUF's name of each tensor, without its suffix, to the folder's.
@@ -188,14 +182,23 @@ Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const Mo
 
 }  // namespace
 
+std::optional<std::string> LostInFolder(const ModelConfig& config) {
+  if (!kNames.contains(config.architecture)) return "what is not Llama's or Qwen's";
+  if (config.router.experts > 0) return "the mixture of experts";
+  return DifferenceOf(config, ReadBack(config, MakeConfig(config, {}, DType::kF32)));
+}
+
 void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::path& out, std::optional<DType> type,
                    const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress) {
   const ModelSource source = OpenGgufSource(model);
   const ModelConfig config = ReadConfig(*source.header);
   const TokenizerSpec spec = FromGguf(*source.header);
   const DType written = type.value_or(CommonType(source));
-  const Json json = MakeConfig(config, spec, written, source.name);
-  CheckConfig(config, json, source.name);
+  if (const auto lost = LostInFolder(config)) {
+    Throw(ErrorCode::kUnsupported, "{}: {} cannot be said in a config.json yet: the folder of this {} model would compute "
+          "something else", source.name, *lost, Quote(config.architecture));
+  }
+  const Json json = MakeConfig(config, spec, written);
   const std::string tokenizer = ToTokenizerJson(spec);
   if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected a new or an empty folder to write", out.string());

@@ -8,8 +8,12 @@
 #include <optional>
 
 #include "convert/quantize.h"
+#include "model/config.h"
 
 namespace bakestone {
+
+// What a GGUF model would lose as a folder, in words; nullopt: nothing.
+std::optional<std::string> LostInFolder(const ModelConfig& config);
 
 // type: F32, F16 or BF16 for all tensors; absent: the matrices' own where all have one of them, else F32 (exact).
 // Families "llama", "qwen2" and "qwen3"; throws kUnsupported for others, and naming a setting that would be lost;

@@ -57,8 +57,10 @@ int32_t ArgMax(std::span<const float> logits) {
 constexpr float kForbidden = -std::numeric_limits<float>::max();
 
 void Forbid(std::span<float> logits, const TokenRules& rules) {
-  for (const int32_t id : rules.banned) {
-    if (id >= 0 && id < static_cast<int64_t>(logits.size())) logits[id] = kForbidden;
+  for (const std::span<const int32_t> ids : {rules.banned, rules.unused}) {
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < static_cast<int64_t>(logits.size())) logits[id] = kForbidden;
+    }
   }
   if (rules.legal.empty()) return;
   BAKESTONE_CHECK(rules.legal.size() * 32 >= logits.size());

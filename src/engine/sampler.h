@@ -32,6 +32,7 @@ struct SamplingParams {
 // Tokens that may not be drawn at a position, whatever their logits say.
 struct TokenRules {
   std::span<const int32_t> banned = {};
+  std::span<const int32_t> unused = {};   // the same: Tokenizer::Unused()
   std::span<const uint32_t> legal = {};  // a bit a token, the lowest first; empty: all are legal
 };
 

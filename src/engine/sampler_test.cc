@@ -155,6 +155,8 @@ TEST(Sampler, ForbiddenTokensAreNeverDrawn) {
   EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {}, {.banned = banned}), 0);
   row = logits;
   EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {}, {.banned = banned, .legal = legal}), 3);
+  row = logits;
+  EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {}, {.banned = banned, .unused = std::vector<int32_t>{0, 1, 7}}), 3);
   const SamplingParams sharp{.temperature = 2, .top_k = 2, .logit_bias = {{0, 100}}};
   int counts[5] = {};
   for (int i = 0; i < 1000; ++i) {

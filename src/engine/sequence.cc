@@ -125,8 +125,8 @@ void Sequence::AddPromptLogprobs(int64_t index, RowLogprobs logprobs) {
 }
 
 TokenRules Sequence::RulesAt(int64_t position) const {
-  if (position - prompt_size() >= request_.min_tokens) return {};
-  return {.banned = tokenizer_.EndOfGeneration()};
+  const bool may_end = position - prompt_size() >= request_.min_tokens;
+  return {.banned = may_end ? std::span<const int32_t>() : tokenizer_.EndOfGeneration(), .unused = tokenizer_.Unused()};
 }
 
 // A control token has text only where the request asks to see it.

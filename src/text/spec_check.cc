@@ -135,6 +135,7 @@ std::vector<int32_t> CheckAndComplete(TokenizerSpec* spec) {
     const std::string_view text = spec->tokens[i];
     TokenType& type = spec->types[i];
     if (type == TokenType::kUserDefined && LooksLikeControl(text)) type = TokenType::kControl;
+    if (text.starts_with("[PAD") && text == fmt::format("[PAD{}]", i)) type = TokenType::kUnused;
     if (type != TokenType::kControl) continue;
     harmony += std::find(std::begin(kHarmony), std::end(kHarmony), text) != std::end(kHarmony);
     if (text == "<|end|>") end_mark = static_cast<int32_t>(i);

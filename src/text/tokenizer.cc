@@ -51,6 +51,9 @@ AddedTokens FindAdded(const TokenizerSpec& spec) {
 
 Tokenizer::Tokenizer(TokenizerSpec spec) : spec_(std::move(spec)) {
   eog_ = CheckAndComplete(&spec_);
+  for (size_t i = 0; i < spec_.types.size(); ++i) {
+    if (spec_.types[i] == TokenType::kUnused) unused_.push_back(static_cast<int32_t>(i));
+  }
   auto impl = std::make_unique<Impl>();
   FillVocabulary(spec_, &impl->vocabulary);
   impl->model = MakeModel(spec_, impl->vocabulary);

@@ -81,6 +81,8 @@ class Tokenizer {
   // eos, eot, eom and the tokens that models are known to end a turn with (<|im_end|>, <|eot_id|>...).
   bool IsEndOfGeneration(int32_t id) const;
   std::span<const int32_t> EndOfGeneration() const { return eog_; }
+  // Ids that stand for nothing, ascending: kUnused ones, and fillers of the embedding called [PADn] by their own id n.
+  std::span<const int32_t> Unused() const { return unused_; }
   std::optional<int32_t> Find(std::string_view token_text) const;  // vocabulary's spelling
 
   // False when a byte-level vocabulary lacks some of the 256 bytes, or a SentencePiece one has
@@ -95,7 +97,7 @@ class Tokenizer {
   void AppendBytes(int32_t id, const DecodeOptions& options, bool* at_start, std::string* out) const;
 
   TokenizerSpec spec_;  // without tokens, scores and merges; types as promoted
-  std::vector<int32_t> eog_;
+  std::vector<int32_t> eog_, unused_;
   std::unique_ptr<const Impl> impl_;
 };
 

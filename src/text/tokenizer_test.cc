@@ -191,6 +191,18 @@ TEST(Tokenizer, UnusedPiecesBecomeTheirHalves) {
   EXPECT_THAT(Tokenizer(spec).Encode("abab"), ElementsAre(1, ab, ab));
 }
 
+TEST(Tokenizer, FillersOfTheEmbeddingAreUnused) {
+  TokenizerSpec spec = SmallSpec();
+  const auto size = static_cast<int32_t>(spec.tokens.size());
+  EXPECT_THAT(Tokenizer(spec).Unused(), ElementsAre());
+  spec.tokens.push_back(fmt::format("[PAD{}]", size));
+  spec.tokens.push_back("[PAD0]");  // not its own number
+  spec.tokens.push_back("left out");
+  spec.types.resize(spec.tokens.size(), TokenType::kNormal);
+  spec.types.back() = TokenType::kUnused;
+  EXPECT_THAT(Tokenizer(spec).Unused(), ElementsAre(size, size + 2));
+}
+
 TEST(Tokenizer, RefusesHostileSpecsByName) {
   EXPECT_THAT(ErrorOf(SmallSpec()), "no error");
   EXPECT_THAT(ErrorOf(SmallSentencePiece()), "no error");

@@ -8,7 +8,9 @@ expect "$work/out" "gemma3"
 import json, sys
 families = {f["model_types"][0]: f for f in json.load(sys.stdin)}
 assert families["llama"]["train"] and "mistral" in families["llama"]["model_types"]
-assert families["gemma2"]["training_lacks"], families["gemma2"]'
+assert families["gemma2"]["training_lacks"], families["gemma2"]
+assert families["qwen3"]["quantize"] == ["GGUF", "folder"] and families["qwen3"]["to_folder"]
+assert families["qwen3_moe"]["quantize"] == ["GGUF"] and families["qwen3_moe"]["lost_in_gguf"]'
 
 # A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.
 folder=$work/tiny-qwen3
@@ -94,8 +96,8 @@ path, key, value = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 config = json.load(open(path))
 config[key] = value
 json.dump(config, open(path, "w"))' "$folder/config.json" "$1" "$2"; }
-change model_type '"qwen2_moe"'
-refused "that family needs an expert that all rows share, which is not supported; the nearest known is qwen3moe"
+change model_type '"mamba2"'
+refused "that family needs a state-space mixer, which is not supported; the nearest known is gemma"
 change model_type '"qwen3"'
 change num_hidden_layers 5
 refused "model.layers.4.input_layernorm.weight"
