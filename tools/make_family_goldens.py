@@ -36,6 +36,11 @@ RMS = dict(rms_norm_eps=0.05)
 PATTERN = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
 
 
+SHARED = dict(n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, n_shared_experts=1, n_group=3,
+              topk_group=2, first_k_dense_replace=1, norm_topk_prob=True)
+LATENT = dict(num_key_value_heads=4, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8)
+
+
 def rope(theta, **more):
     return dict(rope_parameters=dict(rope_type="default", rope_theta=theta) | more)
 
@@ -49,6 +54,20 @@ FAMILIES = {
                 | rope(700.0), dict(permute=True)),
     "qwen3_moe": ("qwen3moe", RMS | dict(head_dim=16, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16,
                   norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[]) | rope(700.0), {}),
+    "qwen2_moe": ("qwen2moe", RMS | dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16,
+                  shared_expert_intermediate_size=24, norm_topk_prob=False, decoder_sparse_step=1, mlp_only_layers=[])
+                  | rope(700.0), {}),
+    "glm4_moe": ("glm4moe", RMS | SHARED | dict(head_dim=16, use_qk_norm=True, attention_bias=True, n_shared_experts=2,
+                 routed_scaling_factor=1.5, num_mtp_layers=1) | rope(700.0, partial_rotary_factor=0.5),
+                 dict(mtp=1)),
+    "deepseek_v2": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=None, v_head_dim=16, routed_scaling_factor=1.5,
+                    topk_method="group_limited_greedy", topk_group=1, norm_topk_prob=False)
+                    | rope(700.0, rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0,
+                           beta_slow=0.5, mscale=0.707, mscale_all_dim=0.707), {}),
+    "deepseek_v3": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=24, v_head_dim=24, routed_scaling_factor=1.5)
+                    | rope(700.0), dict(split_kv_b=True)),
+    "glm4_moe_lite": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=24, v_head_dim=24, routed_scaling_factor=1.5)
+                      | rope(700.0), dict(split_kv_b=True)),
     "qwen2": ("qwen2", RMS | rope(700.0), {}),
     "qwen3": ("qwen3", RMS | dict(head_dim=16) | rope(700.0), {}),
     "gemma": ("gemma", RMS | dict(head_dim=16) | rope(700.0), dict(plus_one=True)),
@@ -86,6 +105,11 @@ GGUF_NAMES = {
     "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "self_attn.qkv_proj": "attn_qkv", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down", "mlp.gate_up_proj": "ffn_up", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+    "self_attn.kv_b_proj": "attn_kv_b",
+    **{f"mlp.shared_expert{s}.{part}_proj": f"ffn_{part}_shexp" for s in ("", "s") for part in ("gate", "up", "down")},
     "mlp.gate": "ffn_gate_inp", "block_sparse_moe.gate": "ffn_gate_inp", "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
@@ -102,6 +126,9 @@ def make_model(kind, settings):
             random = torch.randn(tensor.shape)
             tensor.copy_((centre + 0.32 * (random - random.mean()) / random.std()).to(torch.bfloat16))
             assert tensor.std() > 0.3, name
+        for name, tensor in model.named_buffers():
+            if "e_score_correction_bias" in name:
+                tensor.copy_((0.32 * torch.randn(tensor.shape)).to(torch.bfloat16))
     return model.eval()
 
 
@@ -162,13 +189,14 @@ def write_training(model, kind, settings, folder):
 
 
 def gguf_name(name, after_branch):
+    name = name.replace("mlp.gate.e_score_correction_bias", "exp_probs_b.bias")
     stem, suffix = name.removeprefix("model.").rsplit(".", 1)
     layer = ""
     if stem.startswith("layers."):
         _, number, stem = stem.split(".", 2)
         layer = f"blk.{number}."
     if stem == "post_attention_layernorm":
-        stem = "post_attention_norm" if after_branch else "ffn_norm"
+        stem = "post_attention_norm" if after_branch else "ffn_norm"  # GLM's files have the former's name, too
     return f"{layer}{GGUF_NAMES.get(stem, stem)}.{suffix}"
 
 
@@ -177,14 +205,29 @@ def add_settings(writer, arch, config, traits):
         writer.add_float32(f"{arch}.{key}", float(value)) if isinstance(value, float) else \
             writer.add_uint32(f"{arch}.{key}", int(value))
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    number("block_count", config.num_hidden_layers)
+    number("block_count", config.num_hidden_layers + traits.get("mtp", 0))
+    if "mtp" in traits:
+        number("nextn_predict_layers", traits["mtp"])
     number("context_length", config.max_position_embeddings)
     number("embedding_length", config.hidden_size)
     number("feed_forward_length", config.intermediate_size)
     number("attention.head_count", config.num_attention_heads)
-    number("attention.head_count_kv", config.num_key_value_heads)
-    number("attention.key_length", head_dim)
-    number("attention.value_length", head_dim)
+    if hasattr(config, "kv_lora_rank"):
+        split = traits.get("split_kv_b")
+        number("attention.head_count_kv", 1 if split else config.num_key_value_heads)
+        number("attention.kv_lora_rank", config.kv_lora_rank)
+        if config.q_lora_rank:
+            number("attention.q_lora_rank", config.q_lora_rank)
+        number("attention.key_length" + ("_mla" if split else ""), config.qk_nope_head_dim + config.qk_rope_head_dim)
+        number("attention.value_length" + ("_mla" if split else ""), config.v_head_dim)
+        if split:
+            number("attention.key_length", config.kv_lora_rank + config.qk_rope_head_dim)
+            number("attention.value_length", config.kv_lora_rank)
+        number("rope.dimension_count", config.qk_rope_head_dim)
+    else:
+        number("attention.head_count_kv", config.num_key_value_heads)
+        number("attention.key_length", head_dim)
+        number("attention.value_length", head_dim)
     if hasattr(config, "norm_epsilon"):
         number("attention.layer_norm_epsilon", float(config.norm_epsilon))
     else:
@@ -203,14 +246,29 @@ def add_settings(writer, arch, config, traits):
         writer.add_string(f"{arch}.rope.scaling.type", "yarn")
         number("rope.scaling.factor", float(parameters["factor"]))
         number("rope.scaling.original_context_length", int(parameters["original_max_position_embeddings"]))
-        number("rope.scaling.attn_factor", float(parameters["attention_factor"]))
+        if "mscale_all_dim" in parameters:
+            number("rope.scaling.yarn_log_multiplier", 0.1 * parameters["mscale_all_dim"])
+        else:
+            number("rope.scaling.attn_factor", float(parameters["attention_factor"]))
         number("rope.scaling.yarn_beta_fast", float(parameters["beta_fast"]))
         number("rope.scaling.yarn_beta_slow", float(parameters["beta_slow"]))
     if getattr(config, "num_experts_per_tok", None):
-        number("expert_count", getattr(config, "num_local_experts", None) or config.num_experts)
+        number("expert_count", getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+               or config.n_routed_experts)
         number("expert_used_count", config.num_experts_per_tok)
         if hasattr(config, "moe_intermediate_size"):
             number("expert_feed_forward_length", config.moe_intermediate_size)
+        if hasattr(config, "shared_expert_intermediate_size"):
+            number("expert_shared_feed_forward_length", config.shared_expert_intermediate_size)
+        if hasattr(config, "n_shared_experts"):
+            number("expert_shared_count", config.n_shared_experts)
+            number("leading_dense_block_count", 1)
+            number("expert_group_count", config.n_group)
+            number("expert_group_used_count", config.topk_group)
+            number("expert_weights_scale", float(config.routed_scaling_factor))
+            writer.add_bool(f"{arch}.expert_weights_norm", bool(config.norm_topk_prob))
+            if config.model_type != "deepseek_v2":  # older files do not say
+                number("expert_gating_func", 2)
     if getattr(config, "sliding_window", None):
         number("attention.sliding_window", config.sliding_window)
     if "pattern" in traits:
@@ -260,13 +318,24 @@ def write_gguf(model, arch, traits, path):
     writer.add_string("general.name", "tiny random")
     add_settings(writer, arch, config, traits)
     state = model.state_dict()
-    after_branch = any("post_feedforward_layernorm" in name for name in state)
+    after_branch = arch == "glm4moe" or any("post_feedforward_layernorm" in name for name in state)
+    if "mtp" in traits:  # a layer that is not run
+        writer.add_tensor(f"blk.{config.num_hidden_layers}.nextn.enorm.weight", np.ones(config.hidden_size, np.float32))
     for name, tensor in sorted(state.items()):
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         if traits.get("permute") and (".q_proj." in name or ".k_proj." in name):
             heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
             tensor = permuted(tensor, heads)
+        if name.endswith("kv_b_proj.weight") and traits.get("split_kv_b"):
+            layer, nope, value = name.split(".")[2], config.qk_nope_head_dim, config.v_head_dim
+            keys, values = tensor.view(-1, nope + value, config.kv_lora_rank).split((nope, value), dim=1)
+            for part, values in dict(k_b=keys.transpose(1, 2), v_b=values).items():
+                raw = values.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
+                writer.add_tensor(f"blk.{layer}.attn_{part}.weight", raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+            continue
+        if name.endswith("shared_expert_gate.weight"):
+            tensor = tensor[0]
         if ".experts." in name:
             layer, site = name.split(".")[2], name.rsplit(".", 1)[1]
             parts = dict(zip(("gate", "up"), tensor.chunk(2, dim=1))) if site == "gate_up_proj" else dict(down=tensor)

@@ -439,7 +439,7 @@ TEST(Engine, DrainPastItsDeadlineEndsAnswersWithAnError) {
 TEST(Engine, FailingStepFailsOnlyTheRequestsConcerned) {
   const ModelConfig& config = SharedTestModel()->config;
   auto broken = std::make_shared<Adapter>(config, "broken");
-  const LinearShape shape = ShapeOf(config, Site::kQ);
+  const LinearShape shape = ShapeOf(config, {0, Site::kQ});
   const std::vector<float> huge(static_cast<size_t>(std::max(shape.k, shape.n)) * 4, 3e38f);
   broken->Set({0, Site::kQ}, DenseView<const float>(huge.data(), 4, shape.k),
               DenseView<const float>(huge.data(), shape.n, 4), 1.0f);

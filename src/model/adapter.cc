@@ -88,12 +88,12 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
             "adapter {}: {}: expected a layer below {}, found {}: was it trained on another base?",
             file.name, AdapterEntryName(entry), config.num_layers, entry.layer);
     }
-    if (!HasSite(config, site)) {
+    if (!HasSite(config, {entry.layer, site})) {
       Throw(ErrorCode::kUnsupported,
             "adapter {}: {}: expected a matrix that every row of this {} model goes through, found one that it "
             "has not", file.name, AdapterEntryName(entry), config.architecture);
     }
-    const LinearShape shape = ShapeOf(config, site);
+    const LinearShape shape = ShapeOf(config, {entry.layer, site});
     if (entry.in != shape.k || entry.out != shape.n) {
       Throw(
           ErrorCode::kInvalidArgument,

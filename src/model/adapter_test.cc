@@ -125,7 +125,7 @@ TEST(Adapter, NamesWhatDoesNotFitTheBase) {
 TEST(Adapter, RefusesAMatrixThatTheBaseHasNot) {
   ModelConfig config = Config();
   config.router = {.experts = 4, .used = 2};
-  EXPECT_FALSE(HasSite(config, Site::kDown));
+  EXPECT_FALSE(HasSite(config, {1, Site::kDown}));
   try {
     Adapter::Load(File(), config);
     ADD_FAILURE() << "no error";
@@ -133,10 +133,16 @@ TEST(Adapter, RefusesAMatrixThatTheBaseHasNot) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
     EXPECT_THAT(std::string(error.what()), HasSubstr("layers.1.mlp.down_proj"));
   }
+  config.router.dense_layers = 1;
+  config.latent.kv_rank = 8;
+  EXPECT_TRUE(HasSite(config, {0, Site::kDown}));
+  EXPECT_FALSE(HasSite(config, {0, Site::kQ}));
+  EXPECT_TRUE(HasSite(config, {0, Site::kO}));
   config.router = {};
+  config.latent = {};
   config.mlp = MlpKind::kGelu;
-  EXPECT_FALSE(HasSite(config, Site::kGate));
-  EXPECT_TRUE(HasSite(config, Site::kUp));
+  EXPECT_FALSE(HasSite(config, {0, Site::kGate}));
+  EXPECT_TRUE(HasSite(config, {0, Site::kUp}));
 }
 
 }  // namespace

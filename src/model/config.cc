@@ -24,11 +24,9 @@ struct Unsupported {
   std::string_view name, lacks;
 };
 constexpr Unsupported kUnsupported[] = {
-    {"qwen2moe", "an expert that all rows share"}, {"qwen2_moe", "an expert that all rows share"},
     {"granitemoe", "a mixture of experts in this family"}, {"gpt-oss", "biases of experts"},
     {"gpt_oss", "biases of experts"},
-    {"deepseek2", "latent attention (MLA)"},  {"deepseek_v2", "latent attention (MLA)"},
-    {"deepseek_v3", "latent attention (MLA)"}, {"qwen3next", "the gated delta rule"},
+    {"qwen3next", "the gated delta rule"},
     {"qwen3_next", "the gated delta rule"},   {"qwen35", "the gated delta rule"},
     {"qwen3_5", "the gated delta rule"},      {"lfm2", "short convolutions"},
     {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
@@ -84,28 +82,29 @@ size_t Distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-LinearShape ShapeOf(const ModelConfig& config, Site site) {
-  switch (site) {
+LinearShape ShapeOf(const ModelConfig& config, LinearId id) {
+  switch (id.site) {
     case Site::kQ:
       return {config.q_dim(), config.hidden_dim};
     case Site::kK:
     case Site::kV:
       return {config.kv_dim(), config.hidden_dim};
     case Site::kO:
-      return {config.hidden_dim, config.q_dim()};
+      return {config.hidden_dim, config.mixed_dim()};
     case Site::kGate:
     case Site::kUp:
-      return {config.ffn_dim, config.hidden_dim};
+      return {config.ffn_width(id.layer), config.hidden_dim};
     case Site::kDown:
-      return {config.hidden_dim, config.ffn_dim};
+      return {config.hidden_dim, config.ffn_width(id.layer)};
   }
   BAKESTONE_CHECK(false && "a site outside the enum");
   return {};
 }
 
-bool HasSite(const ModelConfig& config, Site site) {
-  if (site < Site::kGate) return true;
-  return config.router.experts == 0 && (site != Site::kGate || config.gated());
+bool HasSite(const ModelConfig& config, LinearId id) {
+  if (id.site <= Site::kV) return config.latent.kv_rank == 0;
+  if (id.site == Site::kO) return true;
+  return !config.has_experts(id.layer) && (id.site != Site::kGate || config.gated());
 }
 
 std::string TrainingLacks(const ModelConfig& config) {
@@ -115,6 +114,7 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.norm_kind != NormKind::kRms, "layer norms"},
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
       {config.router.experts > 0, "a mixture of experts"},
+      {config.latent.kv_rank > 0, "latent attention"},
       {!config.gated(), "an MLP without a gate"},
   };
   std::string lacks;

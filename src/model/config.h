@@ -50,17 +50,44 @@ enum class MlpKind : uint8_t {
   kGelu,    // down(gelu(up)): no gate
 };
 
-// Experts in place of the MLP, in every layer: a router gives each row the `used` best of them.
+enum class RouterScore : uint8_t {
+  kSoftmax,  // over all experts
+  kSigmoid,  // of each by itself
+};
+
+// Experts in place of the MLP: a router gives each row the `used` best of them.
 struct RouterConfig {
   int64_t experts = 0;      // 0: one MLP for all rows
   int64_t used = 0;
+  RouterScore score = RouterScore::kSoftmax;
+  bool bias = false;        // experts are chosen by score + bias; their shares come from the score
+  int64_t groups = 1;       // of equal size; only the experts of the best `used_groups` can be chosen
+  int64_t used_groups = 1;
+  bool groups_by_two = false;  // a group counts by its two best experts together; else by its best
   bool renormalize = true;  // the shares of the chosen add up to 1
+  float scale = 1;          // of the shares
+  int64_t shared_dim = 0;   // width of an expert that all rows share, beside the chosen ones; 0: none
+  bool shared_gate = false;  // its output counts by a sigmoid of the row
+  int64_t dense_layers = 0;  // the first layers have an MLP instead, of width dense_dim
+  int64_t dense_dim = 0;
+};
+
+// Keys and values from a latent that all heads share (MLA): q = q_b norm(q_a x), c = norm(kv_a x), keys are k_b c
+// beside one rotated part for all heads, values v_b c. A head in memory has its rotated channels first.
+struct LatentConfig {
+  int64_t kv_rank = 0;   // 0: keys and values are projections of their own
+  int64_t q_rank = 0;    // 0: q = q_b x
+  int64_t nope_dim = 0, rope_dim = 0, value_dim = 0;
+  bool interleaved = true;  // in the file, the rotated channels of a pair lie beside each other
+  float norm_eps = 1e-6f;   // of the two norms
+  int64_t key_dim() const { return nope_dim + rope_dim; }
 };
 
 struct ModelConfig {
   std::string architecture;  // as GGUF spells it: "llama"
   std::string name;          // for people
   int64_t num_layers = 0;
+  int64_t ignored_layers = 0;    // behind them in the file: they predict further tokens, and are not run
   int64_t hidden_dim = 0;
   int64_t ffn_dim = 0;
   int64_t num_heads = 0;
@@ -86,6 +113,7 @@ struct ModelConfig {
   QkNorm qk_norm = QkNorm::kNone;
   MlpKind mlp = MlpKind::kSwiGlu;
   RouterConfig router;            // ffn_dim is then one expert's
+  LatentConfig latent;            // head_dim is then what a head takes in the cache
   float attention_scale = 0;      // of q . k; 0: 1 / sqrt(head_dim)
   float attention_soft_cap = 0;   // c: scores become c * tanh(score / c); 0: as they are
   float final_soft_cap = 0;       // the same of logits
@@ -99,20 +127,28 @@ struct ModelConfig {
   LayerRope layer_rope(int64_t layer) const {
     return layer_ropes.empty() ? LayerRope::kMain : layer_ropes[static_cast<size_t>(layer)];
   }
+  bool has_experts(int64_t layer) const { return router.experts > 0 && layer >= router.dense_layers; }
+  int64_t ffn_width(int64_t layer) const {
+    return router.experts > 0 && !has_experts(layer) ? router.dense_dim : ffn_dim;
+  }
   bool gated() const { return mlp != MlpKind::kGelu; }
   bool has_pre_norms() const { return norm_placement != NormPlacement::kPost; }
   bool has_post_norms() const { return norm_placement != NormPlacement::kPre; }
   int64_t q_dim() const { return num_heads * head_dim; }
   int64_t kv_dim() const { return num_kv_heads * head_dim; }
+  // Of what heads are, their mix included, before the cache pads it.
+  int64_t mixed_dim() const { return num_heads * (latent.kv_rank > 0 ? latent.value_dim : head_dim); }
+  int64_t rotated_dim() const { return latent.kv_rank > 0 ? latent.rope_dim : head_dim; }  // that can be, of a head
 };
 
 // Rows and columns of the matrix at a site: y [n] = W [n, k] x [k].
 struct LinearShape {
   int64_t n = 0, k = 0;
 };
-LinearShape ShapeOf(const ModelConfig& config, Site site);
-// False where a layer has no such matrix: a gate of an MLP without one, an MLP in place of which there are experts.
-bool HasSite(const ModelConfig& config, Site site);
+LinearShape ShapeOf(const ModelConfig& config, LinearId id);
+// False where a layer has no such matrix: a gate of an MLP without one, an MLP in place of which there are experts,
+// queries, keys and values that come from a latent.
+bool HasSite(const ModelConfig& config, LinearId id);
 
 // What the training pass lacks for the model, in words ("norms after attention and MLP"); empty: nothing.
 std::string TrainingLacks(const ModelConfig& config);

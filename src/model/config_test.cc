@@ -116,9 +116,9 @@ TEST(Config, NamesTheFieldOfAHostileValue) {
 }
 
 TEST(Config, NamesTheNearestFamilyAndWhatIsMissing) {
-  ExpectError({.architecture = "qwen2moe"}, ErrorCode::kUnsupported,
-              AllOf(HasSubstr("found 'qwen2moe'"), HasSubstr("an expert that all rows share"),
-                    HasSubstr("the nearest known is qwen3moe")));
+  ExpectError({.architecture = "granitemoe"}, ErrorCode::kUnsupported,
+              AllOf(HasSubstr("found 'granitemoe'"), HasSubstr("a mixture of experts in this family"),
+                    HasSubstr("the nearest known is granite")));
   ExpectError({.architecture = "gemna2"}, ErrorCode::kUnsupported, HasSubstr("nearest known is gemma2"));
 }
 

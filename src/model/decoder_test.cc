@@ -362,7 +362,7 @@ TEST(Decoder, AnAdapterOfZerosChangesNothing) {
   const std::vector<int32_t> tokens = Tokens(40, 9);
   Adapter adapter(model.config, "zeros");
   for (const Site site : kAllSites) {
-    const LinearShape shape = ShapeOf(model.config, site);
+    const LinearShape shape = ShapeOf(model.config, {0, site});
     const std::vector<float> a(static_cast<size_t>(2 * shape.k), 1.0f);
     const std::vector<float> b(static_cast<size_t>(2 * shape.n), 0.0f);
     adapter.Set({0, site}, DenseView(a.data(), 2, shape.k), DenseView(b.data(), shape.n, 2), 2.0f);

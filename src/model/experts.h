@@ -17,8 +17,9 @@ struct ExpertRows {
 };
 
 // For every expert the rows of logits [T, experts] that choose it. A row chooses the `used` greatest, of equal
-// ones the first; its shares are the softmax over all experts, or over the chosen ones (renormalize). Depends on
-// the row alone.
-std::vector<ExpertRows> ChooseExperts(const RouterConfig& router, MatrixView<const float> logits);
+// ones the first; its shares are their scores: a softmax over all experts, or over the chosen ones (renormalize), or
+// sigmoids. bias [experts]: added to scores for choosing; empty where the router has none. Depends on the row alone.
+std::vector<ExpertRows> ChooseExperts(const RouterConfig& router, std::span<const float> bias,
+                                      MatrixView<const float> logits);
 
 }  // namespace bakestone

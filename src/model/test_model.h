@@ -276,7 +276,7 @@ inline std::shared_ptr<Adapter> MakeTestAdapter(const ModelConfig& config,
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     for (const Site site : sites) {
       const LinearId id = {static_cast<int32_t>(layer), site};
-      const LinearShape shape = ShapeOf(config, site);
+      const LinearShape shape = ShapeOf(config, id);
       Rng rng(seed, static_cast<uint64_t>(id.index()));
       std::vector<float> a(static_cast<size_t>(rank * shape.k));
       std::vector<float> b(static_cast<size_t>(shape.n * rank));

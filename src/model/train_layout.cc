@@ -118,7 +118,7 @@ class LayoutBuilder {
   }
 
   void Pair(LinearId id) {
-    const LinearShape shape = ShapeOf(config_, id.site);
+    const LinearShape shape = ShapeOf(config_, id);
     const std::string name = LinearName(id);
     LoraSlot slot{.id = id, .rank = shape_.rank, .in = shape.k, .out = shape.n};
     slot.a_offset = Add(name + ".lora_A", shape_.rank, shape.k);
@@ -130,7 +130,7 @@ class LayoutBuilder {
   void Matrix(LinearId id) {
     const std::string name = LinearName(id);
     if (!Wanted(name)) return;
-    const LinearShape shape = ShapeOf(config_, id.site);
+    const LinearShape shape = ShapeOf(config_, id);
     MatrixSlot slot{.id = id, .in = shape.k, .out = shape.n};
     slot.offset = Add(name + ".weight", shape.n, shape.k);
     if (std::find(biases_.begin(), biases_.end(), id) != biases_.end()) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,6 +50,13 @@ struct ExpertWeights {
   Weight gate, up, down;
 };
 
+// Of attention over a latent (LatentConfig).
+struct LatentWeights {
+  Weight q_a, q_b;                        // [q_rank, hidden_dim]; [heads * key_dim, q_rank or hidden_dim]
+  Weight kv_a, k_b, v_b;                  // [kv_rank + rope_dim, hidden_dim]; [heads * nope_dim or value_dim, kv_rank]
+  std::vector<float> q_a_norm, kv_a_norm;  // [q_rank], [kv_rank]
+};
+
 // What the config does not have is empty.
 struct LayerWeights {
   std::vector<float> attention_norm, mlp_norm;            // [hidden_dim], of what the branches take
@@ -57,7 +65,11 @@ struct LayerWeights {
   std::vector<float> q_norm, k_norm;                      // [head_dim], or [q_dim] and [kv_dim]
   Weight q, k, v, o, gate, up, down;
   Weight router;                                          // [experts, hidden_dim]
+  std::vector<float> router_bias;                         // [experts]
   std::vector<ExpertWeights> experts;                     // in place of gate, up and down
+  ExpertWeights shared;                                   // beside them
+  Weight shared_gate;                                     // [1, hidden_dim]
+  std::unique_ptr<LatentWeights> latent;                  // in place of q, k and v
   const Weight& at(Site site) const;
 };
 
@@ -79,7 +91,9 @@ class Weights {
   std::vector<float> final_norm_bias;
   const Weight& head() const noexcept { return untied_head ? *untied_head : embedding; }
   std::unique_ptr<Weight> untied_head;
-  int64_t bytes() const noexcept;
+  int64_t bytes() const;
+  // Every matrix that there is, once.
+  void ForEach(const std::function<void(const Weight&)>& visit) const;
 
  private:
   friend class WeightsLoader;

@@ -80,16 +80,6 @@ std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config,
   return local;
 }
 
-void ReadRouter(const ConfigReader& in, ModelConfig& config) {
-  Field count = {"expert_count", "num_local_experts"};
-  if (!in.Number(count)) count.hf = "num_experts";
-  if (in.Number(count).value_or(0) == 0) return;
-  config.router.experts = in.Size(count, kMaxExperts);
-  config.router.used = in.Size({"expert_used_count", "num_experts_per_tok"}, config.router.experts);
-  config.router.renormalize = in.Flag({nullptr, "norm_topk_prob"}).value_or(true);
-  config.ffn_dim = in.Size({"expert_feed_forward_length", "moe_intermediate_size"}, kMaxWidth, config.ffn_dim);
-}
-
 void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& local) {
   config.windows.clear();
   for (const bool is_local : local) config.windows.push_back(is_local ? window : 0);
@@ -122,6 +112,14 @@ void ReadHeads(const ConfigReader& in, ModelConfig& config) {
     Throw(ErrorCode::kUnsupported, "{}: {}: expected the key length {}, found {}", in.file(),
           in.Spelled(value), config.head_dim, value_length);
   }
+}
+
+// Layers that predict further tokens: GGUF counts them among the others.
+void ReadIgnoredLayers(const ConfigReader& in, ModelConfig& config) {
+  const Field field = {"nextn_predict_layers", "num_nextn_predict_layers"};
+  if (in.Number(field).value_or(0) == 0) return;
+  config.ignored_layers = in.Size(field, in.is_hf() ? kMaxLayers : config.num_layers - 1);
+  if (!in.is_hf()) config.num_layers -= config.ignored_layers;
 }
 
 void ReadEpsilon(const ConfigReader& in, ModelConfig& config) {
@@ -172,11 +170,16 @@ ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
   config.architecture = family.architecture;
   config.names = in.is_hf() ? family.hf : family.gguf;
   config.num_layers = in.Size({"block_count", "num_hidden_layers"}, kMaxLayers);
+  ReadIgnoredLayers(in, config);
   config.context_length = in.Size({"context_length", "max_position_embeddings"}, kMaxContext);
   config.hidden_dim = in.Size({"embedding_length", "hidden_size"}, kMaxWidth);
   config.ffn_dim = in.Size({"feed_forward_length", "intermediate_size"}, kMaxWidth);
-  ReadHeads(in, config);
-  config.rope.dim = config.local_rope.dim = config.head_dim;
+  if (in.Number({"attention.kv_lora_rank", "kv_lora_rank"})) {
+    ReadLatent(in, config);
+  } else {
+    ReadHeads(in, config);
+  }
+  config.rope.dim = config.local_rope.dim = config.rotated_dim();
   family.describe(in, config);
   if (config.router.experts == 0) {
     for (const char* field : {"num_local_experts", "num_experts", "n_routed_experts"}) {

@@ -45,6 +45,7 @@ class ConfigReader {
   // Tensors.
   virtual int64_t VocabularyRows() const { return 1; }
   virtual bool HasHead() const { return true; }
+  virtual bool HasTensor(const std::string&) const { return false; }  // by its whole name in the format
   // True for config.json.
   virtual bool is_hf() const { return false; }
 
@@ -61,7 +62,11 @@ std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config,
 // Gives those layers the window; those that have it, by what LocalLayers says.
 void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& local);
 
-// The experts of the layers, where the settings have any, and the width of one.
+// Heads of attention over a latent (families/deepseek.cc).
+void ReadLatent(const ConfigReader& in, ModelConfig& config);
+
+// The experts of the layers, where the settings have any, and the width of one. What neither format says is as the
+// config has it before.
 void ReadRouter(const ConfigReader& in, ModelConfig& config);
 
 // Everything that all families share; then the family's own. Throws as ReadConfig does.

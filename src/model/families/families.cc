@@ -5,12 +5,17 @@
 namespace bakestone {
 
 std::span<const Family> Families() {
-  static constexpr std::array<Family, 13> kFamilies = {{
+  static constexpr std::array<Family, 17> kFamilies = {{
       {"llama", {"llama", "mistral"}, "Llama 2 to 3.3, Mistral, SmolLM2, TinyLlama, Yi, Falcon 3", DescribeLlama},
       {"llama", {"mixtral"}, "Mixtral", DescribeMixtral, &kGgufNames, &kMixtralHf, true},
       {"qwen2", {"qwen2"}, "Qwen2, Qwen2.5", DescribeQwen2},
       {"qwen3", {"qwen3"}, "Qwen3", DescribeQwen3},
       {"qwen3moe", {"qwen3_moe"}, "Qwen3 mixtures of experts", DescribeQwen3Moe, &kGgufNames, &kHfNames, true},
+      {"qwen2moe", {"qwen2_moe"}, "Qwen1.5-MoE, Qwen2-57B-A14B", DescribeQwen2Moe, &kGgufNames, &kQwen2MoeHf, true},
+      {"glm4moe", {"glm4_moe"}, "GLM-4.5 to 4.7", DescribeGlm4Moe, &kGlm4MoeGguf, &kHfNames, true},
+      {"deepseek2", {"deepseek_v2"}, "DeepSeek V2", DescribeDeepseek2, &kGgufNames, &kHfNames, true},
+      {"deepseek2", {"deepseek_v3", "glm4_moe_lite"}, "DeepSeek V3, R1, GLM-4.7-Flash", DescribeDeepseek3, &kGgufNames,
+       &kHfNames, true},
       {"gemma", {"gemma"}, "Gemma 1", DescribeGemma1},
       {"gemma2", {"gemma2"}, "Gemma 2", DescribeGemma2, &kGgufNames, &kHfSandwichNames},
       {"gemma3", {"gemma3_text", "gemma3"}, "Gemma 3 (text)", DescribeGemma3, &kGgufNames, &kHfSandwichNames},
@@ -28,7 +33,8 @@ namespace {
 // The sizes of a small model, and nothing else.
 class TypicalReader : public ConfigReader {
  public:
-  explicit TypicalReader(bool experts) : experts_(experts) {}
+  explicit TypicalReader(const Family& family) : experts_(family.experts), latent_(family.architecture == "deepseek2") {}
+  bool is_hf() const override { return true; }
   std::optional<double> Number(const Field& field) const override {
     const std::string_view name = field.hf != nullptr ? field.hf : "";
     if (name == "num_hidden_layers") return 12;
@@ -37,15 +43,17 @@ class TypicalReader : public ConfigReader {
     if (name == "max_position_embeddings") return 8192;
     if (experts_ && name == "num_local_experts") return 8;
     if (experts_ && name == "num_experts_per_tok") return 2;
+    if (latent_ && (name == "kv_lora_rank" || name == "qk_nope_head_dim" || name == "v_head_dim")) return 64;
+    if (latent_ && name == "qk_rope_head_dim") return 32;
     return std::nullopt;
   }
 
  private:
-  bool experts_;
+  bool experts_, latent_;
 };
 
 }  // namespace
 
-ModelConfig TypicalConfig(const Family& family) { return ReadWith(TypicalReader(family.experts), family); }
+ModelConfig TypicalConfig(const Family& family) { return ReadWith(TypicalReader(family), family); }
 
 }  // namespace bakestone

@@ -36,6 +36,11 @@ void DescribeQwen2(const ConfigReader& in, ModelConfig& config);
 void DescribeWindow(const ConfigReader& in, ModelConfig& config);  // one window for all layers, if any
 void DescribeMixtral(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen3Moe(const ConfigReader& in, ModelConfig& config);
+void DescribeQwen2Moe(const ConfigReader& in, ModelConfig& config);
+void DescribeGlm4Moe(const ConfigReader& in, ModelConfig& config);
+void DescribeDeepseek2(const ConfigReader& in, ModelConfig& config);
+void DescribeDeepseek3(const ConfigReader& in, ModelConfig& config);
+void RequireExpertsEverywhere(const ConfigReader& in);  // and no layer without them
 void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share
 void DescribeGemma1(const ConfigReader& in, ModelConfig& config);
@@ -46,6 +51,6 @@ void DescribeOlmo2(const ConfigReader& in, ModelConfig& config);
 void DescribeSmolLm3(const ConfigReader& in, ModelConfig& config);
 void DescribeGranite(const ConfigReader& in, ModelConfig& config);
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
-extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf;
+extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf, kQwen2MoeHf, kGlm4MoeGguf;
 
 }  // namespace bakestone

@@ -55,6 +55,8 @@ int64_t GgufConfig::VocabularyRows() const { return file_.Tensor("token_embd.wei
 
 bool GgufConfig::HasHead() const { return file_.FindTensor("output.weight") != nullptr; }
 
+bool GgufConfig::HasTensor(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
+
 // Llama 3's scaling and longrope come as tensors of divisors.
 std::vector<float> GgufConfig::Factors(const char* name, int64_t rope_dim) const {
   const GgufTensor* tensor = file_.FindTensor(name);
@@ -77,7 +79,7 @@ std::vector<float> GgufConfig::Factors(const char* name, int64_t rope_dim) const
 void GgufConfig::ReadRope(ModelConfig& config) const {
   RopeConfig& rope = config.rope;
   rope.theta = Positive({"rope.freq_base", nullptr}, 10000.0);
-  rope.dim = Size({"rope.dimension_count", nullptr}, config.head_dim, config.head_dim);
+  rope.dim = Size({"rope.dimension_count", nullptr}, config.rotated_dim(), config.rotated_dim());
   if (rope.dim % 2 != 0) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected an even number, found {}", file(),
           Spelled({"rope.dimension_count", nullptr}), rope.dim);
@@ -99,6 +101,12 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
                  .beta_slow = Positive({"rope.scaling.yarn_beta_slow", nullptr}, 1),
                  .magnitude = Number({"rope.scaling.attn_factor", nullptr})},
                 rope);
+    const double rate = Number({"rope.scaling.yarn_log_multiplier", nullptr}).value_or(0);
+    if (config.latent.kv_rank > 0 && rate > 0 && factor > 1) {  // of scores, not of the rope
+      rope.magnitude = 1;
+      config.attention_scale = static_cast<float>(static_cast<double>(config.attention_scale) *
+                                                  std::pow(rate * std::log(factor) + 1, 2));
+    }
   } else if (type != "none" && type != "longrope") {
     Throw(ErrorCode::kUnsupported, "{}: {}: expected none, linear, yarn or longrope, found {}", file(),
           Spelled(type_field), Quote(type));

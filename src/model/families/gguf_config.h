@@ -22,6 +22,7 @@ class GgufConfig : public ConfigReader {
   void ReadRope(ModelConfig& config) const override;
   int64_t VocabularyRows() const override;
   bool HasHead() const override;
+  bool HasTensor(const std::string& name) const override;
 
  private:
   bool Has(const Field& field) const;

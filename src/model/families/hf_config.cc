@@ -96,6 +96,8 @@ int64_t HfConfig::VocabularyRows() const {
 
 bool HfConfig::HasHead() const { return folder_.Find("lm_head.weight") != nullptr; }
 
+bool HfConfig::HasTensor(const std::string& name) const { return folder_.Find(name) != nullptr; }
+
 double HfConfig::Part(const Json& scaling, const char* name, std::optional<double> fallback) const {
   const Json* value = Member(scaling, name);
   if (value == nullptr && fallback) return *fallback;
@@ -113,10 +115,10 @@ void HfConfig::ReadRope(ModelConfig& config) const {
     rope.theta = Part(parameters, "rope_theta", theta);
     const double share = Part(parameters, "partial_rotary_factor",
                               Positive({nullptr, "partial_rotary_factor"}, 1.0));
-    rope.dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * std::min(share, 1.0));
+    rope.dim = static_cast<int64_t>(static_cast<double>(config.rotated_dim()) * std::min(share, 1.0));
     if (rope.dim < 2 || rope.dim % 2 != 0) {
       Throw(ErrorCode::kCorrupt, "{}: partial_rotary_factor: expected an even number of a head's {} channels, "
-            "found {}", file(), config.head_dim, rope.dim);
+            "found {}", file(), config.rotated_dim(), rope.dim);
     }
     Scale(parameters, config, rope);
   };
@@ -164,6 +166,10 @@ void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope)
       yarn.magnitude = Part(scaling, "attention_factor", std::nullopt);
     } else if (Member(scaling, "mscale") != nullptr && Member(scaling, "mscale_all_dim") != nullptr) {
       yarn.magnitude = magnitude("mscale") / magnitude("mscale_all_dim");
+    }
+    if (config.latent.kv_rank > 0 && Member(scaling, "mscale_all_dim") != nullptr) {  // of scores, not of the rope
+      config.attention_scale = static_cast<float>(static_cast<double>(config.attention_scale) *
+                                                  std::pow(magnitude("mscale_all_dim"), 2));
     }
     ScaleAsYarn(yarn, rope);
   } else if (type == "longrope" || type == "su") {

@@ -24,6 +24,7 @@ class HfConfig : public ConfigReader {
   void ReadRope(ModelConfig& config) const override;
   int64_t VocabularyRows() const override;
   bool HasHead() const override;
+  bool HasTensor(const std::string& name) const override;
   bool is_hf() const override { return true; }
 
  private:

@@ -35,6 +35,14 @@ struct TensorNames {
   const char* experts = nullptr;
   std::array<const char*, 3> of_expert = {"gate_proj", "up_proj", "down_proj"};
 
+  const char* router_bias = "exp_probs_b.bias";  // with its suffix
+  std::array<const char*, 3> shared = {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"};
+  const char* shared_gate = "ffn_gate_inp_shexp";
+  // Of attention over a latent; keys and values in one matrix, or in two (null: never).
+  const char *q_a = "attn_q_a", *q_a_norm = "attn_q_a_norm", *q_b = "attn_q_b";
+  const char *kv_a = "attn_kv_a_mqa", *kv_a_norm = "attn_kv_a_norm", *kv_b = "attn_kv_b";
+  const char *k_b = "attn_k_b", *v_b = "attn_v_b";
+
   std::string Layer(int64_t layer, const char* tensor) const {
     return layers + std::to_string(layer) + "." + tensor;
   }
@@ -58,7 +66,18 @@ inline constexpr TensorNames kHfNames = {
     .router = "mlp.gate",
     .stacked = {nullptr, nullptr, "mlp.experts.down_proj"},
     .stacked_gate_up = "mlp.experts.gate_up_proj",
-    .experts = "mlp.experts."};
+    .experts = "mlp.experts.",
+    .router_bias = "mlp.gate.e_score_correction_bias",
+    .shared = {"mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"},
+    .shared_gate = "mlp.shared_expert_gate",
+    .q_a = "self_attn.q_a_proj",
+    .q_a_norm = "self_attn.q_a_layernorm",
+    .q_b = "self_attn.q_b_proj",
+    .kv_a = "self_attn.kv_a_proj_with_mqa",
+    .kv_a_norm = "self_attn.kv_a_layernorm",
+    .kv_b = "self_attn.kv_b_proj",
+    .k_b = nullptr,
+    .v_b = nullptr};
 
 // Of those with norms before and after both branches.
 inline constexpr TensorNames kHfSandwichNames = [] {

@@ -32,13 +32,9 @@ std::string FormatTime(std::chrono::system_clock::time_point time) {
 }
 
 int64_t CountParameters(const Model& model) {
-  const ModelConfig& config = model.config;
-  int64_t count = config.vocab_size * config.hidden_dim * (config.tied_embedding ? 1 : 2) + config.hidden_dim;
-  for (int site = 0; site < kNumSites; ++site) {
-    const LinearShape shape = ShapeOf(config, static_cast<Site>(site));
-    count += config.num_layers * shape.n * shape.k;
-  }
-  return count + config.num_layers * 2 * config.hidden_dim;
+  int64_t count = (1 + 2 * model.config.num_layers) * model.config.hidden_dim;  // of norms
+  model.weights->ForEach([&](const Weight& matrix) { count += matrix.n() * matrix.k(); });
+  return count;
 }
 
 std::string HumanCount(int64_t count) {

@@ -1,0 +1,111 @@
+// The second branch: an MLP, or experts that a router chooses for each row.
+#include "kernels/math.h"
+#include "model/decoder_pass.h"
+#include "ops/rows.h"
+
+namespace bakestone {
+
+void DecoderPass::Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
+  Arena::Scope scope(arena_);
+  const LayerWeights& weights = Layer(layer);
+  const Norm norm = {weights.mlp_norm, weights.mlp_norm_bias};
+  const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
+  const SiteOutput down = {Site::kDown, x};
+  const Forms down_forms = FormsFor(layer, set, {&down, 1});
+  const bool fused = config_.mlp == MlpKind::kSwiGlu &&
+                      weights.gate.panel().type == weights.up.panel().type &&
+                     !weights.gate.bias() && !weights.up.bias() &&
+                     !Adapted(layer, set, Site::kGate) && !Adapted(layer, set, Site::kUp);
+  if (fused) {
+    Forms forms;
+    forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
+    QuantizeNormed(x, norm, forms, "MLP input");
+    ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, weights.gate.panel(), weights.up.panel(),
+                      gate, exec_.precision);
+    ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
+  } else if (config_.gated()) {
+    const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
+    const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
+    NormedProducts(layer, set, x, norm, outputs, "MLP input");
+    const auto activate = config_.mlp == MlpKind::kGeGlu ? ops::GeluQuantize : ops::SwiGluQuantize;
+    activate(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows, "MLP activation");
+  } else {
+    const SiteOutput up = {Site::kUp, gate};
+    NormedProducts(layer, set, x, norm, {&up, 1}, "MLP input");
+    ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows, "MLP activation");
+  }
+  AddBranch(layer, set, Site::kDown, weights.mlp_post_norm, x);
+}
+
+void DecoderPass::Experts(int64_t layer, MatrixView<float> x, const RowSet& set) {
+  Arena::Scope scope(arena_);
+  const LayerWeights& weights = Layer(layer);
+  const MatrixView<float> h = arena_.TakeMatrix<float>(set.rows, x.cols);
+  const MatrixView<float> logits = arena_.TakeMatrix<float>(set.rows, config_.router.experts);
+  ops::RmsNorm(exec_.context, x, weights.mlp_norm, config_.norm_eps, h);
+  ProductOf(h, weights.router, logits, "router input");
+  const std::vector<ExpertRows> chosen = ChooseExperts(config_.router, weights.router_bias, logits);
+  for (size_t expert = 0; expert < chosen.size(); ++expert) {
+    if (!chosen[expert].rows.empty()) Expert(weights.experts[expert], chosen[expert], h, x);
+  }
+  if (config_.router.shared_dim > 0) SharedExpert(weights, h, x);
+}
+
+void DecoderPass::Expert(const ExpertWeights& expert, const ExpertRows& chosen, MatrixView<const float> h,
+                         MatrixView<float> x) {
+  Arena::Scope scope(arena_);
+  const auto count = static_cast<int64_t>(chosen.rows.size());
+  const MatrixView<float> in = arena_.TakeMatrix<float>(count, h.cols);
+  exec_.pool.ParallelFor(count, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::copy_n(h.Row(chosen.rows[static_cast<size_t>(i)]), h.cols, in.Row(i));
+    }
+  });
+  ExpertMlp(expert, in);
+  exec_.pool.ParallelFor(count, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float share = chosen.shares[static_cast<size_t>(i)], *from = in.Row(i);
+      float* to = x.Row(chosen.rows[static_cast<size_t>(i)]);
+      for (int64_t c = 0; c < x.cols; ++c) to[c] += share * from[c];
+    }
+  });
+}
+
+void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x) {
+  Arena::Scope scope(arena_);
+  const MatrixView<float> in = arena_.TakeMatrix<float>(h.rows, h.cols);
+  MatrixView<float> gate;
+  if (config_.router.shared_gate) {
+    gate = arena_.TakeMatrix<float>(h.rows, 1);
+    ProductOf(h, weights.shared_gate, gate, "input of the shared expert's gate");
+  }
+  exec_.pool.ParallelFor(h.rows, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) std::copy_n(h.Row(i), h.cols, in.Row(i));
+  });
+  ExpertMlp(weights.shared, in);
+  exec_.pool.ParallelFor(h.rows, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float share = gate.data != nullptr ? 1.0f / (1.0f + math::Exp(-gate(i, 0))) : 1.0f;
+      for (int64_t c = 0; c < x.cols; ++c) x(i, c) += share * in(i, c);
+    }
+  });
+}
+
+void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<float> in) {
+  Arena::Scope scope(arena_);
+  const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
+  if (expert.gate.panel().type == expert.up.panel().type) {
+    const ActType form = ops::ActTypeFor(expert.gate.panel().type, exec_.precision);
+    ops::Quantize(exec_.context, in, {&form, 1}, exec_.scratch.rows, "expert input");
+    ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, expert.gate.panel(), expert.up.panel(), gate,
+                      exec_.precision);
+  } else {
+    const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
+    ProductOf(in, expert.gate, gate, "expert input");
+    ProductOf(in, expert.up, up, "expert input");
+    ops::SwiGlu(exec_.context, gate, up, gate);
+  }
+  ProductOf(gate, expert.down, in, "expert activation");
+}
+
+}  // namespace bakestone

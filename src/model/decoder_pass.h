@@ -1,0 +1,127 @@
+// One call of Decoder::Forward: T rows of the step, R output rows. Internal to the decoder; a mechanism of its own
+// has a file of its own: decoder_plan.cc lays the step out, decoder_attention.cc, decoder_latent.cc and decoder_mlp.cc
+// are the branches, decoder.cc puts them together. Used by one thread, for one step.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "model/decoder.h"
+#include "model/experts.h"
+#include "ops/attention.h"
+#include "ops/linear.h"
+
+namespace bakestone {
+
+class DecoderPass {
+ public:
+  DecoderPass(const ModelConfig& config, const Weights& weights, const RopeTables& rope, Exec& exec, const Step& step);
+  void Run(MatrixView<float> hidden);
+
+ private:
+  // A set of rows that go through the network together, with everything that depends on which rows
+  // they are. A step has two: all rows, and after the last layer's keys and values only the output
+  // rows.
+  struct RowSet {
+    int64_t rows = 0;
+    std::span<const AdapterRun> adapters;  // of these rows; none for the base
+    std::span<const KvRun> runs;
+    const RopeTables* rope = nullptr;
+  };
+
+  // One layer's pages of a run that has a state.
+  struct RunPages {
+    uint8_t **k, **v;
+  };
+
+  struct SiteOutput {
+    Site site;
+    MatrixView<float> y;
+  };
+
+  // A norm of what a branch takes; no scale where the family has none there.
+  struct Norm {
+    std::span<const float> scale, bias;
+  };
+
+  // The forms of activations that a few products need, each once.
+  class Forms {
+   public:
+    void Add(ActType type) {
+      if (std::find(types_.begin(), types_.begin() + count_, type) == types_.begin() + count_) {
+        types_[count_++] = type;
+      }
+    }
+    std::span<const ActType> span() const { return {types_.data(), count_}; }
+
+   private:
+    std::array<ActType, kNumActTypes> types_{};
+    size_t count_ = 0;
+  };
+
+  int64_t num_outputs() const { return static_cast<int64_t>(step_.output_rows.size()); }
+  const LayerWeights& Layer(int64_t layer) const { return weights_.layers[static_cast<size_t>(layer)]; }
+
+  // ---- decoder_plan.cc ----
+  void CheckStep() const;
+  // The type of keys and values, and room for those of runs without a state.
+  void PlanPages();
+  // The pages of runs with a state are filled in layer by layer (LoadPages).
+  std::span<const KvRun> PlanRuns();
+  void LoadPages(int64_t layer) const;
+  // The output rows as a set of their own: rows that follow each other in a run stay one run.
+  void PlanOutputs(const RopeTables& rope);
+
+  // ---- decoder.cc ----
+  Forms FormsFor(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs) const;
+  static bool Adapted(int64_t layer, const RowSet& set, Site site);
+  // y = W x (+ bias) or y += W x, then the adapters; the input is in scratch.rows.
+  void Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs, Epilogue epilogue);
+  // x, normalized, as the input of products.
+  void QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms, const char* what);
+  void NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x, const Norm& norm,
+                      std::span<const SiteOutput> outputs, const char* what);
+  // The end of a branch: x += the product of what is in scratch.rows; where the family wants it, after a norm
+  // and times a factor.
+  void AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm, MatrixView<float> x);
+  // y = W x, without adapters.
+  void ProductOf(MatrixView<const float> x, const Weight& weight, MatrixView<float> y, const char* what);
+
+  // ---- decoder_attention.cc ----
+  // x [T, hidden] plus attention, in place; only_outputs: the output rows alone, as a new matrix
+  // (of no rows where keys and values were all that was asked for).
+  MatrixView<float> Attention(int64_t layer, MatrixView<float> x, bool only_outputs);
+  // Queries or keys of the rows of a set, as attention takes them.
+  void NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm, MatrixView<float> x);
+  MatrixView<float> GatherOutputs(MatrixView<const float> x);
+
+  // ---- decoder_latent.cc ----
+  // The same where keys and values come from a latent (MLA).
+  MatrixView<float> LatentAttention(int64_t layer, MatrixView<float> x, bool only_outputs);
+  void LatentKeysAndValues(const LatentWeights& weights, MatrixView<const float> normed);
+  void LatentQueries(const LatentWeights& weights, const RowSet& set, MatrixView<const float> normed, MatrixView<float> q);
+
+  // ---- decoder_mlp.cc ----
+  // x += down(activation(gate, up)), the rows of `set`.
+  void Mlp(int64_t layer, MatrixView<float> x, const RowSet& set);
+  // x += the sum of what its experts make of each row, by ascending expert, then what all rows share. Only the
+  // chosen experts' weights are read.
+  void Experts(int64_t layer, MatrixView<float> x, const RowSet& set);
+  void Expert(const ExpertWeights& expert, const ExpertRows& chosen, MatrixView<const float> h, MatrixView<float> x);
+  void SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x);
+  // in [rows, hidden] = down(silu(gate in) * up in).
+  void ExpertMlp(const ExpertWeights& expert, MatrixView<float> in);
+
+  const ModelConfig& config_;
+  const Weights& weights_;
+  Exec& exec_;
+  const Step& step_;
+  Arena& arena_;
+  ops::AttentionShape attention_;
+  RunPages* pages_ = nullptr;  // [sequences]
+  RowSet all_, out_;
+};
+
+}  // namespace bakestone

@@ -1,0 +1,140 @@
+// What a step asks for, checked and laid out: runs of sequences with their pages, adapters by rows, output rows.
+#include "base/error.h"
+#include "model/decoder_pass.h"
+
+namespace bakestone {
+
+void DecoderPass::CheckStep() const {
+  const auto rows = static_cast<int32_t>(step_.tokens.size());
+  BAKESTONE_CHECK(rows > 0 && step_.positions.size() == step_.tokens.size());
+  for (size_t i = 0; i < step_.tokens.size(); ++i) {
+    if (step_.tokens[i] < 0 || step_.tokens[i] >= config_.vocab_size) {
+      Throw(ErrorCode::kInvalidArgument, "token {}: expected an id from 0 to {}, found {}", i,
+            config_.vocab_size - 1, step_.tokens[i]);
+    }
+    BAKESTONE_CHECK(step_.positions[i] >= 0);
+  }
+  int32_t end = 0;
+  for (const SequenceRun& run : step_.sequences) {
+    BAKESTONE_CHECK(run.begin == end && run.end > run.begin);
+    BAKESTONE_CHECK(run.state == nullptr || run.state->reserved() >= run.end - run.begin);
+    end = run.end;
+  }
+  BAKESTONE_CHECK(end == rows);
+  end = step_.adapters.empty() ? rows : 0;
+  for (const AdapterRun& run : step_.adapters) {
+    BAKESTONE_CHECK(run.begin == end && run.end > run.begin);
+    BAKESTONE_CHECK(run.adapter == nullptr || run.adapter->published());
+    end = run.end;
+  }
+  BAKESTONE_CHECK(end == rows);
+  int32_t previous = -1;
+  for (const int32_t row : step_.output_rows) {
+    BAKESTONE_CHECK(row > previous && row < rows);
+    previous = row;
+  }
+}
+
+void DecoderPass::PlanPages() {
+  attention_ = {
+      .heads = config_.num_heads,
+      .kv_heads = config_.num_kv_heads,
+      .head_dim = config_.head_dim,
+      .element = exec_.precision == Precision::kExact ? KvElement::kF32 : KvElement::kBF16,
+      .scale = config_.attention_scale,
+      .soft_cap = config_.attention_soft_cap};
+  const SequenceState* first = nullptr;
+  size_t num_without = 0;
+  for (const SequenceRun& run : step_.sequences) {
+    if (run.state == nullptr) {
+      ++num_without;
+      continue;
+    }
+    if (first == nullptr) first = run.state;
+    BAKESTONE_CHECK(run.state->kv_type() == first->kv_type());
+  }
+  if (first != nullptr) {
+    attention_.element = ElementOf(first->kv_type());
+  }
+  std::vector<ops::TemporaryPages>& temporary = exec_.scratch.run_pages;
+  if (temporary.size() < num_without) temporary.resize(num_without);
+  size_t next = 0;
+  for (const SequenceRun& run : step_.sequences) {
+    if (run.state == nullptr) temporary[next++].Reset(attention_, run.end - run.begin);
+  }
+}
+
+std::span<const KvRun> DecoderPass::PlanRuns() {
+  const auto count = static_cast<int64_t>(step_.sequences.size());
+  KvRun* runs = arena_.Take<KvRun>(count);
+  pages_ = arena_.Take<RunPages>(count);
+  size_t next_temporary = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const SequenceRun& run = step_.sequences[static_cast<size_t>(i)];
+    runs[i] = {.row_begin = run.begin,
+               .row_end = run.end,
+               .first_slot = 0,
+               .k_pages = nullptr,
+               .v_pages = nullptr};
+    if (run.state == nullptr) {
+      const ops::TemporaryPages& pages = exec_.scratch.run_pages[next_temporary++];
+      runs[i].k_pages = pages.k_pages();
+      runs[i].v_pages = pages.v_pages();
+      continue;
+    }
+    runs[i].first_slot = run.state->length();
+    pages_[i] = {.k = arena_.Take<uint8_t*>(run.state->num_pages()),
+                 .v = arena_.Take<uint8_t*>(run.state->num_pages())};
+    runs[i].k_pages = pages_[i].k;
+    runs[i].v_pages = pages_[i].v;
+  }
+  return {runs, static_cast<size_t>(count)};
+}
+
+void DecoderPass::LoadPages(int64_t layer) const {
+  for (size_t i = 0; i < step_.sequences.size(); ++i) {
+    const SequenceState* state = step_.sequences[i].state;
+    if (state == nullptr) continue;
+    for (int64_t page = 0; page < state->num_pages(); ++page) {
+      pages_[i].k[page] = state->Keys(layer, page);
+      pages_[i].v[page] = state->Values(layer, page);
+    }
+  }
+}
+
+void DecoderPass::PlanOutputs(const RopeTables& rope) {
+  const std::span<const int32_t> rows = step_.output_rows;
+  KvRun* runs = arena_.Take<KvRun>(num_outputs());
+  auto* adapters = arena_.Take<AdapterRun>(static_cast<int64_t>(step_.adapters.size()));
+  int32_t* positions = arena_.Take<int32_t>(num_outputs());
+  size_t num_runs = 0, num_adapters = 0, run = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    positions[i] = step_.positions[static_cast<size_t>(rows[i])];
+    const bool follows = i > 0 && rows[i] == rows[i - 1] + 1 && rows[i] < all_.runs[run].row_end;
+    if (follows) {
+      ++runs[num_runs - 1].row_end;
+      continue;
+    }
+    while (rows[i] >= all_.runs[run].row_end) ++run;
+    runs[num_runs] = all_.runs[run];
+    runs[num_runs].first_slot += rows[i] - all_.runs[run].row_begin;
+    runs[num_runs].row_begin = at;
+    runs[num_runs++].row_end = at + 1;
+  }
+  const auto index_of = [&](int32_t row) {
+    return static_cast<int32_t>(std::lower_bound(rows.begin(), rows.end(), row) - rows.begin());
+  };
+  for (const AdapterRun& whole : step_.adapters) {
+    const AdapterRun part = {index_of(whole.begin), index_of(whole.end), whole.adapter};
+    if (part.end > part.begin) adapters[num_adapters++] = part;
+  }
+  exec_.scratch.out_rope = rope;
+  exec_.scratch.out_rope.Set({positions, rows.size()});
+  out_ = {.rows = num_outputs(),
+          .adapters = {adapters, num_adapters},
+          .runs = {runs, num_runs},
+          .rope = &exec_.scratch.out_rope};
+}
+
+}  // namespace bakestone

@@ -1,0 +1,72 @@
+// Makes Weights from the tensors of one file, each taken once: what is left over belongs to a mechanism that the
+// decoder does not have. Internal to weights.cc and its parts: weights_experts.cc and weights_latent.cc hold what
+// belongs to one mechanism.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "model/families/tensor_names.h"
+#include "model/packed_file.h"
+#include "model/weights.h"
+
+namespace bakestone {
+
+class WeightsLoader {
+ public:
+  // At most one of: packed, to take panels from; writer, to put them into (the weights made are then empty).
+  WeightsLoader(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
+                std::shared_ptr<const PackedFile> packed, PackedFileWriter* writer);
+  std::unique_ptr<Weights> All();
+
+ private:
+  // Rows of a matrix: the whole, or what one site has of several that lie together.
+  struct RowsOf {
+    std::string tensor;  // whole, or without ".weight"
+    std::string key;     // of the packed panel
+    int64_t first = 0, all = 0;
+  };
+
+  // row_map: the matrix's row i is the tensor's row_map[i], from `first` on; empty: they follow each other.
+  Weight Matrix(const RowsOf& rows, LinearShape shape, const std::vector<int32_t>& row_map = {});
+  std::vector<float> Vector(const std::string& name, int64_t n);
+  std::vector<float> Norm(const std::string& name, int64_t n);  // the effective scale
+  std::vector<float> NormBias(const std::string& name);
+  std::vector<float> Bias(const RowsOf& rows, int64_t n, const std::vector<int32_t>& row_map);
+  LayerWeights Layer(int64_t layer);
+  RowsOf RowsAt(int64_t layer, Site site) const;  // where the rows of a site lie
+  const StoredTensor& Take(const std::string& name);
+  bool Has(const std::string& name) const { return source_.Find(name) != nullptr; }
+  // From the packed file where it lies, or copied out of it where only small pages would map it (they
+  // halve the bandwidth); else packed.
+  void FillPanel(Weight& weight, std::span<const uint8_t> data, const PackedKey& key);
+  std::vector<int32_t> FileRows(int64_t n) const;  // the file row of each row in Hugging Face order
+  // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
+  void CheckAllTaken();
+  bool InIgnoredLayer(std::string_view name) const;
+
+  // ---- weights_experts.cc ----
+  void AddExperts(int64_t layer, LayerWeights& weights);
+  // Where an expert's matrix lies: in a stack of all experts', or by itself.
+  RowsOf RowsOfExpert(int64_t layer, int64_t expert, Site site) const;
+
+  // ---- weights_latent.cc ----
+  void AddLatent(int64_t layer, LayerWeights& weights);
+  Weight TransposedKeys(const std::string& name);
+  // File rows of `heads` heads, [nope | rotated] there, as memory has them.
+  std::vector<int32_t> RotatedFirst(int64_t heads, int64_t nope) const;
+
+  const TensorSource& source_;
+  const ModelConfig& config_;
+  const TensorNames& names_;
+  ThreadPool& pool_;
+  const std::shared_ptr<const PackedFile> packed_;
+  PackedFileWriter* writer_;
+  std::unique_ptr<Weights> weights_ = std::make_unique<Weights>();
+  std::unordered_set<std::string_view> taken_;
+};
+
+}  // namespace bakestone
