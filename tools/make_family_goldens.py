@@ -40,6 +40,10 @@ SHARED = dict(n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=1
               topk_group=2, first_k_dense_replace=1, norm_topk_prob=True)
 LATENT = dict(num_key_value_heads=4, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8)
 
+DELTA = dict(head_dim=16, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8,
+             linear_value_head_dim=12, linear_conv_kernel_dim=4,
+             layer_types=["linear_attention", "full_attention", "linear_attention", "full_attention"])
+
 
 def rope(theta, **more):
     return dict(rope_parameters=dict(rope_type="default", rope_theta=theta) | more)
@@ -68,6 +72,15 @@ FAMILIES = {
                     | rope(700.0), dict(split_kv_b=True)),
     "glm4_moe_lite": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=24, v_head_dim=24, routed_scaling_factor=1.5)
                       | rope(700.0), dict(split_kv_b=True)),
+    "gpt_oss": ("gpt-oss", RMS | dict(head_dim=16, intermediate_size=32, num_local_experts=5, num_experts_per_tok=2,
+                sliding_window=9) | rope(700.0, rope_type="yarn", factor=4.0, original_max_position_embeddings=32,
+                                         beta_fast=4.0, beta_slow=0.5, truncate=False), dict(mxfp4=True)),
+    "lfm2": ("lfm2", dict(norm_eps=0.05, layer_types=["conv", "full_attention", "full_attention", "conv"], conv_L_cache=4,
+             block_auto_adjust_ff_dim=True, block_multiple_of=16, block_ffn_dim_multiplier=1.25) | rope(700.0), {}),
+    "qwen3_5_text": ("qwen35", RMS | DELTA | rope(700.0, partial_rotary_factor=0.25), dict(plus_one=True, tiled=True)),
+    "qwen3_5_moe_text": ("qwen35moe", RMS | DELTA | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
+                         shared_expert_intermediate_size=24) | rope(700.0, partial_rotary_factor=0.25),
+                         dict(plus_one=True, tiled=True)),
     "qwen2": ("qwen2", RMS | rope(700.0), {}),
     "qwen3": ("qwen3", RMS | dict(head_dim=16) | rope(700.0), {}),
     "gemma": ("gemma", RMS | dict(head_dim=16) | rope(700.0), dict(plus_one=True)),
@@ -93,9 +106,12 @@ FAMILIES = {
     "smollm3": ("smollm3", RMS | dict(no_rope_layers=[1, 1, 1, 0], head_dim=16) | rope(700.0), dict(permute=True)),
     "granite": ("granite", RMS | dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.7,
                 logits_scaling=2.5) | rope(700.0), dict(permute=True)),
+    "bert": ("bert", dict(layer_norm_eps=0.05, type_vocab_size=2), {}),
+    "nomic_bert": ("nomic-bert", dict(layer_norm_eps=0.05, type_vocab_size=2) | rope(700.0), {}),
     "starcoder2": ("starcoder2", dict(norm_epsilon=0.05, sliding_window=9, use_bias=True) | rope(700.0), {}),
 }
 
+ENCODERS = ["bert", "nomic_bert"]
 TRAINED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 
@@ -108,7 +124,14 @@ GGUF_NAMES = {
     "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "self_attn.q_a_proj": "attn_q_a",
     "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b",
     "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
-    "self_attn.kv_b_proj": "attn_kv_b",
+    "self_attn.kv_b_proj": "attn_kv_b", "mlp.router": "ffn_gate_inp",
+    "embedding_norm": "token_embd_norm", "operator_norm": "attn_norm", "ffn_norm": "ffn_norm",
+    "feed_forward.w1": "ffn_gate", "feed_forward.w3": "ffn_up", "feed_forward.w2": "ffn_down",
+    "self_attn.out_proj": "attn_output", "self_attn.q_layernorm": "attn_q_norm", "self_attn.k_layernorm": "attn_k_norm",
+    "conv.in_proj": "shortconv.in_proj", "conv.out_proj": "shortconv.out_proj", "conv.conv": "shortconv.conv",
+    "linear_attn.in_proj_qkv": "attn_qkv", "linear_attn.in_proj_z": "attn_gate", "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.in_proj_b": "ssm_beta", "linear_attn.out_proj": "ssm_out", "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.norm": "ssm_norm", "self_attn.sinks": "attn_sinks",
     **{f"mlp.shared_expert{s}.{part}_proj": f"ffn_{part}_shexp" for s in ("", "s") for part in ("gate", "up", "down")},
     "mlp.gate": "ffn_gate_inp", "block_sparse_moe.gate": "ffn_gate_inp", "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
@@ -119,24 +142,60 @@ def make_model(kind, settings):
     config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
     config.architectures = None
     torch.manual_seed(7)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    auto = transformers.AutoModel if kind in ENCODERS else transformers.AutoModelForCausalLM
+    model = auto.from_config(config, attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            centre = 1.0 if "norm" in name and name.endswith("weight") and not kind.startswith("gemma") else 0.0
+            centre = 1.0 if "norm" in name.lower() and name.endswith("weight") and not kind.startswith("gemma") else 0.0
             random = torch.randn(tensor.shape)
             tensor.copy_((centre + 0.32 * (random - random.mean()) / random.std()).to(torch.bfloat16))
             assert tensor.std() > 0.3, name
         for name, tensor in model.named_buffers():
             if "e_score_correction_bias" in name:
                 tensor.copy_((0.32 * torch.randn(tensor.shape)).to(torch.bfloat16))
+        model.codes = {}
+        for name, tensor in model.named_parameters() if kind == "gpt_oss" else ():
+            if name.endswith(("experts.gate_up_proj", "experts.down_proj")):  # [experts, in, out]
+                codes, scales, values = mxfp4(tensor.transpose(1, 2))
+                model.codes[name] = codes, scales
+                tensor.copy_(values.transpose(1, 2))
     return model.eval()
+
+
+def mxfp4(tensor):
+    """Random codes [..., k] in place of a tensor's, scales [..., k / 32], and their values."""
+    codes = torch.randint(0, 16, tensor.shape)
+    scales = torch.randint(125, 127, (*tensor.shape[:-1], tensor.shape[-1] // 32))
+    magnitudes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    values = magnitudes[codes % 8] * torch.where(codes >= 8, -1.0, 1.0)
+    return codes, scales, values * torch.exp2((scales - 127.0).repeat_interleave(32, dim=-1))
+
+
+def write_mxfp4(model, folder):
+    """The experts of gpt-oss as its files have them: four bits a weight, pairs beside each other, scales apart."""
+    tensors, quantized = {}, {}
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            codes, scales = model.codes[name]
+            pairs = codes.view(*codes.shape[:-1], -1, 16, 2)
+            quantized[name + "_blocks"] = (pairs[..., 0] | pairs[..., 1] << 4).to(torch.uint8)
+            quantized[name + "_scales"] = scales.to(torch.uint8)
+        else:
+            tensors[name] = tensor.to(torch.bfloat16).contiguous()
+    safetensors.torch.save_file(tensors | quantized, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = dict(quant_method="mxfp4", modules_to_not_convert=["model.layers.*.self_attn"])
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def write_golden(model, folder):
     generator = torch.Generator().manual_seed(11)
     tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, LENGTH), generator=generator)
     with torch.no_grad():
-        logits = model(input_ids=tokens, use_cache=False).logits[0]
+        if model.config.model_type in ENCODERS:  # hidden states in place of logits
+            logits = model(input_ids=tokens).last_hidden_state[0]
+        else:
+            logits = model(input_ids=tokens, use_cache=False).logits[0]
     safetensors.torch.save_file({"tokens": tokens[0].to(torch.int32), "logits": logits.float().contiguous()},
                                 folder / "golden.safetensors")
     return logits
@@ -190,6 +249,7 @@ def write_training(model, kind, settings, folder):
 
 def gguf_name(name, after_branch):
     name = name.replace("mlp.gate.e_score_correction_bias", "exp_probs_b.bias")
+    name = name.replace(".sinks", ".sinks.weight")
     stem, suffix = name.removeprefix("model.").rsplit(".", 1)
     layer = ""
     if stem.startswith("layers."):
@@ -210,7 +270,16 @@ def add_settings(writer, arch, config, traits):
         number("nextn_predict_layers", traits["mtp"])
     number("context_length", config.max_position_embeddings)
     number("embedding_length", config.hidden_size)
-    number("feed_forward_length", config.intermediate_size)
+    number("feed_forward_length", traits.get("ffn", getattr(config, "intermediate_size", 1)))
+    if hasattr(config, "linear_num_key_heads"):
+        number("ssm.conv_kernel", config.linear_conv_kernel_dim)
+        number("ssm.group_count", config.linear_num_key_heads)
+        number("ssm.time_step_rank", config.linear_num_value_heads)
+        number("ssm.state_size", config.linear_key_head_dim)
+        number("ssm.inner_size", config.linear_num_value_heads * config.linear_value_head_dim)
+        number("full_attention_interval", 2)
+    if hasattr(config, "conv_L_cache"):
+        number("shortconv.l_cache", config.conv_L_cache)
     number("attention.head_count", config.num_attention_heads)
     if hasattr(config, "kv_lora_rank"):
         split = traits.get("split_kv_b")
@@ -225,13 +294,17 @@ def add_settings(writer, arch, config, traits):
             number("attention.value_length", config.kv_lora_rank)
         number("rope.dimension_count", config.qk_rope_head_dim)
     else:
-        number("attention.head_count_kv", config.num_key_value_heads)
+        if hasattr(config, "conv_L_cache"):
+            writer.add_array(f"{arch}.attention.head_count_kv",
+                             [config.num_key_value_heads * (kind != "conv") for kind in config.layer_types])
+        else:
+            number("attention.head_count_kv", config.num_key_value_heads)
         number("attention.key_length", head_dim)
         number("attention.value_length", head_dim)
     if hasattr(config, "norm_epsilon"):
         number("attention.layer_norm_epsilon", float(config.norm_epsilon))
     else:
-        number("attention.layer_norm_rms_epsilon", float(config.rms_norm_eps))
+        number("attention.layer_norm_rms_epsilon", float(getattr(config, "rms_norm_eps", None) or config.norm_eps))
     parameters = config.rope_parameters
     if "full_attention" in parameters:
         number("rope.freq_base_swa", float(parameters["sliding_attention"]["rope_theta"]))
@@ -248,7 +321,7 @@ def add_settings(writer, arch, config, traits):
         number("rope.scaling.original_context_length", int(parameters["original_max_position_embeddings"]))
         if "mscale_all_dim" in parameters:
             number("rope.scaling.yarn_log_multiplier", 0.1 * parameters["mscale_all_dim"])
-        else:
+        elif "attention_factor" in parameters:
             number("rope.scaling.attn_factor", float(parameters["attention_factor"]))
         number("rope.scaling.yarn_beta_fast", float(parameters["beta_fast"]))
         number("rope.scaling.yarn_beta_slow", float(parameters["beta_slow"]))
@@ -312,13 +385,68 @@ def permuted(tensor, heads):
     return tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
 
 
+def tiled(name, tensor, config):
+    """Heads of values in the order in which GGUF has them: those of one head of keys are no longer neighbours."""
+    keys, heads, dim = config.linear_num_key_heads, config.linear_num_value_heads, config.linear_value_head_dim
+    site = name.split("linear_attn.")[1].split(".")[0]
+    order = torch.arange(heads).view(keys, -1).T.flatten()
+    of_values = (order[:, None] * dim + torch.arange(dim)).flatten()
+    first = 2 * keys * config.linear_key_head_dim
+    if site in ("in_proj_qkv", "conv1d"):
+        return torch.cat([tensor[:first], tensor[first:][of_values]])
+    if site in ("A_log", "dt_bias", "in_proj_a", "in_proj_b"):
+        return tensor[order]
+    return tensor[of_values] if site == "in_proj_z" else tensor[:, of_values] if site == "out_proj" else tensor
+
+
+BERT_NAMES = {
+    "embeddings.word_embeddings": "token_embd", "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types", "embeddings.LayerNorm": "token_embd_norm",
+    "attention.self.query": "attn_q", "attention.self.key": "attn_k", "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output", "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up", "output.dense": "ffn_down", "output.LayerNorm": "layer_output_norm",
+    "self_attn.o_proj": "attn_output", "post_attention_layernorm": "attn_output_norm", "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "post_mlp_layernorm": "layer_output_norm",
+}
+
+
+def write_encoder_gguf(model, arch, path):
+    config = model.config
+    writer = gguf.GGUFWriter(str(path), arch)
+    for key, value in dict(block_count=config.num_hidden_layers, context_length=config.max_position_embeddings,
+                           embedding_length=config.hidden_size, feed_forward_length=config.intermediate_size,
+                           pooling_type=1) .items():
+        writer.add_uint32(f"{arch}.{key}", value)
+    writer.add_uint32(f"{arch}.attention.head_count", config.num_attention_heads)
+    writer.add_float32(f"{arch}.attention.layer_norm_epsilon", config.layer_norm_eps)
+    writer.add_bool(f"{arch}.attention.causal", False)
+    if getattr(config, "rope_parameters", None):
+        writer.add_float32(f"{arch}.rope.freq_base", float(config.rope_parameters["rope_theta"]))
+    state = {name: tensor.float() for name, tensor in model.state_dict().items() if not name.startswith("pooler.")}
+    for layer in range(config.num_hidden_layers):  # NomicBERT's lie together
+        parts = [state.pop(f"layers.{layer}.self_attn.{part}_proj.weight", None) for part in "qkv"]
+        if parts[0] is not None:
+            writer.add_tensor(f"blk.{layer}.attn_qkv.weight", torch.cat(parts).numpy())
+    for name, tensor in sorted(state.items()):
+        stem, suffix = name.rsplit(".", 1)
+        layer = ""
+        if stem.startswith(("encoder.layer.", "layers.")):
+            number, stem = stem.removeprefix("encoder.layer.").removeprefix("layers.").split(".", 1)
+            layer = f"blk.{number}."
+        writer.add_tensor(f"{layer}{BERT_NAMES[stem]}.{suffix}", tensor.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write_gguf(model, arch, traits, path):
     config = model.config
     writer = gguf.GGUFWriter(str(path), arch)
     writer.add_string("general.name", "tiny random")
     add_settings(writer, arch, config, traits)
     state = model.state_dict()
-    after_branch = arch == "glm4moe" or any("post_feedforward_layernorm" in name for name in state)
+    after_branch = arch in ("glm4moe", "gpt-oss", "qwen35", "qwen35moe") or any("post_feedforward_layernorm" in name for name in state)
     if "mtp" in traits:  # a layer that is not run
         writer.add_tensor(f"blk.{config.num_hidden_layers}.nextn.enorm.weight", np.ones(config.hidden_size, np.float32))
     for name, tensor in sorted(state.items()):
@@ -334,8 +462,32 @@ def write_gguf(model, arch, traits, path):
                 raw = values.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
                 writer.add_tensor(f"blk.{layer}.attn_{part}.weight", raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
             continue
+        if "conv.weight" in name or "conv1d.weight" in name:
+            tensor = tensor[:, 0]
+        if ".linear_attn." in name:
+            tensor = tiled(name, tensor, config)
+        if name.endswith("linear_attn.A_log"):
+            writer.add_tensor(f"blk.{name.split('.')[2]}.ssm_a", -np.exp(tensor.float().numpy()))
+            continue
+        if name.endswith("linear_attn.dt_bias"):
+            writer.add_tensor(f"blk.{name.split('.')[2]}.ssm_dt.bias", tensor.float().numpy())
+            continue
         if name.endswith("shared_expert_gate.weight"):
             tensor = tensor[0]
+        if ".experts." in name and "mxfp4" in traits:
+            layer, site = name.split(".")[2], name.rsplit(".", 1)[1]
+            # Gate and up lie row by row.
+            parts = {part: slice(i, None, 2) for i, part in enumerate(("gate", "up"))} if "gate_up" in site else {"down": slice(None)}
+            for part, rows in parts.items():
+                if site.endswith("_bias"):
+                    writer.add_tensor(f"blk.{layer}.ffn_{part}_exps.bias", tensor[:, rows].float().contiguous().numpy())
+                    continue
+                codes, scales = (values[:, rows] for values in model.codes[name])
+                halves = codes.reshape(*codes.shape[:2], -1, 2, 16)
+                blocks = torch.cat([scales[..., None], halves[..., 0, :] | halves[..., 1, :] << 4], dim=-1)
+                writer.add_tensor(f"blk.{layer}.ffn_{part}_exps.weight", blocks.flatten(2).to(torch.uint8).numpy(),
+                                  raw_dtype=gguf.GGMLQuantizationType.MXFP4)
+            continue
         if ".experts." in name:
             layer, site = name.split(".")[2], name.rsplit(".", 1)[1]
             parts = dict(zip(("gate", "up"), tensor.chunk(2, dim=1))) if site == "gate_up_proj" else dict(down=tensor)
@@ -346,7 +498,9 @@ def write_gguf(model, arch, traits, path):
         target = gguf_name(name, after_branch)
         if tensor.dim() == 1:
             values = tensor.float().numpy()
-            writer.add_tensor(target, values + 1 if traits.get("plus_one") and "norm" in name else values)
+            writer.add_tensor(target, values + 1 if traits.get("plus_one") and "norm" in name and "linear_attn" not in name else values)
+        elif "conv" in target:
+            writer.add_tensor(target, tensor.float().contiguous().numpy())
         else:
             raw = tensor.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
             writer.add_tensor(target, raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
@@ -382,8 +536,14 @@ def main():
         logits = write_golden(model, folder)
         if kind in TRAINED:
             write_training(model, kind, settings, folder)
-        write_gguf(model, arch, traits, folder / "model.gguf")
+        if kind in ENCODERS:
+            write_encoder_gguf(model, arch, folder / "model.gguf")
+        else:
+            write_gguf(model, arch, traits, folder / "model.gguf")
         model.to(torch.bfloat16).save_pretrained(folder)
+        if kind == "gpt_oss":  # beside its usual form, as it is saved after training
+            (folder / "model.safetensors").rename(folder / "plain.safetensors")
+            write_mxfp4(model, folder)
         if kind == "qwen3_moe":  # the other way in which experts are stored: stacked
             safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()},
                                         folder / "model.safetensors", metadata={"format": "pt"})

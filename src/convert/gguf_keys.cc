@@ -138,6 +138,8 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
 
 std::optional<std::string> LostInGguf(const ModelConfig& config) {
   if (config.router.experts > 0) return "the mixture of experts";
+  if (config.latent.kv_rank > 0) return "attention over a latent";
+  if (config.has_state()) return "layers that keep a state";
   return DifferenceOf(config, ReadBack(config));
 }
 

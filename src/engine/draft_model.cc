@@ -19,6 +19,10 @@ constexpr double kCostWeight = 0.25;  // of the newest pass in the average
 void CheckSameVocabulary(const Model& target, const Model& draft) {
   const Tokenizer &a = target.tokenizer, &b = draft.tokenizer;
   const std::string where = fmt::format("draft model {} cannot speak for {}", draft.path.string(), target.path.string());
+  if (draft.config.has_state()) {
+    Throw(ErrorCode::kUnsupported, "{}: expected a draft model of attention alone: one that keeps a state cannot take "
+          "guesses back", where);
+  }
   if (a.vocab_size() != b.vocab_size() || draft.config.vocab_size < b.vocab_size()) {
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected the same vocabulary of {} tokens, found {} tokens and {} rows; choose a smaller "

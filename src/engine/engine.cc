@@ -48,6 +48,12 @@ EngineOptions Checked(EngineOptions options) {
   return options;
 }
 
+// A state cannot go back to where a proposed token was not drawn.
+SpeculationOptions SpeculationFor(SpeculationOptions options, const Model& model) {
+  if (model.config.has_state()) options.mode = Speculation::kOff;
+  return options;
+}
+
 // What is left of kv_bytes when the draft model gets as many pages as the target.
 int64_t TargetKvBytes(const Model& model, const EngineOptions& options) {
   const int64_t page = KvPageBytes(model.config, options.kv_type);
@@ -66,7 +72,7 @@ struct Engine::Impl {
                                                           model->config.vocab_size))),
         pool(model->config, options.kv_type, TargetKvBytes(*model, options)),
         runner(*model->decoder, vocab_size, kernels, threads, options.precision),
-        speculator(options.speculation, *model, kernels, threads, options.kv_type, pool.capacity_pages()) {
+        speculator(SpeculationFor(options.speculation, *model), *model, kernels, threads, options.kv_type, pool.capacity_pages()) {
     max_context = std::min(model->config.context_length, pool.capacity_pages() * kPageTokens);
     if (options.max_context > 0) max_context = std::min(max_context, options.max_context);
     if (options.probe) {
@@ -156,7 +162,7 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   for (GenerationRequest& request : requests) {  // hashes and copies prompts: not under the lock
     const Hash adapter = request.adapter ? request.adapter->hash() : Hash{};
     const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.tenant});
-    const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache, .vocab_size = vocab_size};
+    const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache && !model->config.has_state(), .vocab_size = vocab_size};
     sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, setting));
   }
   std::vector<RequestId> ids;

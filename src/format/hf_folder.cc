@@ -50,6 +50,7 @@ void RefuseQuantized(const std::string& file, const Json& config) {
   const Json* quantization = FieldOf(config, "quantization_config");
   if (quantization == nullptr) return;
   const Json* method = quantization->is_object() ? FieldOf(*quantization, "quant_method") : nullptr;
+  if (method != nullptr && *method == "mxfp4") return;  // of experts, whose loader knows it
   Throw(ErrorCode::kUnsupported,
         "{}: field 'quantization_config': expected none, found {}: weights of this kind are not read; "
         "take the model's unquantized folder (and --quantize, if it is too large), or a GGUF file of it",

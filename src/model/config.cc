@@ -24,12 +24,9 @@ struct Unsupported {
   std::string_view name, lacks;
 };
 constexpr Unsupported kUnsupported[] = {
-    {"granitemoe", "a mixture of experts in this family"}, {"gpt-oss", "biases of experts"},
-    {"gpt_oss", "biases of experts"},
+    {"granitemoe", "a mixture of experts in this family"},
     {"qwen3next", "the gated delta rule"},
-    {"qwen3_next", "the gated delta rule"},   {"qwen35", "the gated delta rule"},
-    {"qwen3_5", "the gated delta rule"},      {"lfm2", "short convolutions"},
-    {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
+    {"qwen3_next", "the gated delta rule"},       {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
     {"rwkv7", "RWKV's mixer"},                {"gemma4", "heads of another size by layer"},
     {"gemma4_text", "heads of another size by layer"},
     {"cohere", "parallel branches"},
@@ -101,7 +98,18 @@ LinearShape ShapeOf(const ModelConfig& config, LinearId id) {
   return {};
 }
 
+int64_t ModelConfig::state_size(int64_t layer) const {
+  if (mixer(layer) == Mixer::kAttention) return 0;
+  if (mixer(layer) == Mixer::kConvolution) return (taps - 1) * hidden_dim;
+  return (taps - 1) * delta.channels() + delta.value_heads * delta.key_dim * delta.value_dim;
+}
+
+bool ModelConfig::has_state() const {
+  return std::any_of(mixers.begin(), mixers.end(), [](Mixer mixer) { return mixer != Mixer::kAttention; });
+}
+
 bool HasSite(const ModelConfig& config, LinearId id) {
+  if (id.site <= Site::kO && config.mixer(id.layer) != Mixer::kAttention) return false;
   if (id.site <= Site::kV) return config.latent.kv_rank == 0;
   if (id.site == Site::kO) return true;
   return !config.has_experts(id.layer) && (id.site != Site::kGate || config.gated());
@@ -115,6 +123,9 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
       {config.router.experts > 0, "a mixture of experts"},
       {config.latent.kv_rank > 0, "latent attention"},
+      {config.sinks, "attention sinks"},
+      {config.has_state(), "layers that keep a state instead of keys and values"},
+      {config.output_gate, "a gate of what heads give"},
       {!config.gated(), "an MLP without a gate"},
   };
   std::string lacks;

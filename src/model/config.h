@@ -21,6 +21,7 @@ struct RopeConfig {
   double linear_scale = 1;              // positions are divided by this
   std::vector<float> frequency_factors; // [dim / 2] divisors of the inverse frequencies; empty: none
   double magnitude = 1;                 // of cosines and sines: "attention factor"
+  bool truncate = true;                 // YaRN's ramp begins and ends at whole channels
 };
 
 enum class LayerRope : uint8_t {
@@ -48,6 +49,7 @@ enum class MlpKind : uint8_t {
   kSwiGlu,  // down(silu(gate) * up)
   kGeGlu,   // down(gelu(gate) * up)
   kGelu,    // down(gelu(up)): no gate
+  kClampedSwiGlu,  // down(g * sigmoid(1.702 g) * (u + 1)), g = min(gate, 7), u = up within [-7, 7]: of experts only
 };
 
 enum class RouterScore : uint8_t {
@@ -66,6 +68,7 @@ struct RouterConfig {
   bool groups_by_two = false;  // a group counts by its two best experts together; else by its best
   bool renormalize = true;  // the shares of the chosen add up to 1
   float scale = 1;          // of the shares
+  bool expert_biases = false;  // experts' matrices have biases
   int64_t shared_dim = 0;   // width of an expert that all rows share, beside the chosen ones; 0: none
   bool shared_gate = false;  // its output counts by a sigmoid of the row
   int64_t dense_layers = 0;  // the first layers have an MLP instead, of width dense_dim
@@ -81,6 +84,23 @@ struct LatentConfig {
   bool interleaved = true;  // in the file, the rotated channels of a pair lie beside each other
   float norm_eps = 1e-6f;   // of the two norms
   int64_t key_dim() const { return nope_dim + rope_dim; }
+};
+
+// What mixes the tokens of a sequence in a layer. All but attention keep a state of fixed size by sequence, not pages.
+enum class Mixer : uint8_t {
+  kAttention,
+  kConvolution,  // b, c, h = in x; out(c * convolution(b * h))
+  kDeltaRule,    // DeltaConfig
+};
+
+// The gated delta rule. q, k, v = silu(convolution(qkv x)), q and k of length 1 by head; with decay
+// d = exp(-a softplus(alpha x + dt)) and rate r = sigmoid(beta x), by head of values:
+//   S = d S;  S += k (r (v - S^T k))^T;  y = S^T q / sqrt(key_dim);  out(norm(y) * silu(z x))
+struct DeltaConfig {
+  int64_t key_heads = 0, value_heads = 0;  // each head of keys serves as many of values
+  int64_t key_dim = 0, value_dim = 0;
+  bool tiled = false;  // head h of values has head h % key_heads of keys (GGUF); else h / (value_heads / key_heads)
+  int64_t channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
 };
 
 struct ModelConfig {
@@ -113,7 +133,12 @@ struct ModelConfig {
   QkNorm qk_norm = QkNorm::kNone;
   MlpKind mlp = MlpKind::kSwiGlu;
   RouterConfig router;            // ffn_dim is then one expert's
+  std::vector<Mixer> mixers;      // by layer; empty: attention in all
+  int64_t taps = 0;               // of convolutions: the tokens that they see, the last their own
+  DeltaConfig delta;
+  bool output_gate = false;       // what heads give counts by the sigmoid of a projection of its own
   LatentConfig latent;            // head_dim is then what a head takes in the cache
+  bool sinks = false;             // a score by head beside those of the tokens, which brings no value
   float attention_scale = 0;      // of q . k; 0: 1 / sqrt(head_dim)
   float attention_soft_cap = 0;   // c: scores become c * tanh(score / c); 0: as they are
   float final_soft_cap = 0;       // the same of logits
@@ -127,6 +152,13 @@ struct ModelConfig {
   LayerRope layer_rope(int64_t layer) const {
     return layer_ropes.empty() ? LayerRope::kMain : layer_ropes[static_cast<size_t>(layer)];
   }
+  Mixer mixer(int64_t layer) const {
+    return mixers.empty() ? Mixer::kAttention : mixers[static_cast<size_t>(layer)];
+  }
+  // Of the state that a layer keeps by sequence, in floats: the inputs that a convolution looks back at, the earliest
+  // first, then the delta rule's S [value_heads, key_dim, value_dim].
+  int64_t state_size(int64_t layer) const;
+  bool has_state() const;
   bool has_experts(int64_t layer) const { return router.experts > 0 && layer >= router.dense_layers; }
   int64_t ffn_width(int64_t layer) const {
     return router.experts > 0 && !has_experts(layer) ? router.dense_dim : ffn_dim;

@@ -20,6 +20,14 @@ DecoderPass::DecoderPass(const ModelConfig& config, const Weights& weights, cons
           .rope = &exec.scratch.rope};
   out_ = all_;
   if (num_outputs() < all_.rows) PlanOutputs(rope);
+  int64_t state = 0;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) state = std::max(state, config.state_size(layer));
+  zero_state_ = arena_.Take<float>(state);
+  std::fill_n(zero_state_, state, 0.0f);
+  lost_states_ = arena_.Take<float*>(static_cast<int64_t>(step.sequences.size()));
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    lost_states_[i] = step.sequences[i].state == nullptr ? arena_.Take<float>(state) : nullptr;
+  }
 }
 
 void DecoderPass::Run(MatrixView<float> hidden) {
@@ -29,8 +37,8 @@ void DecoderPass::Run(MatrixView<float> hidden) {
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const bool last = layer + 1 == config_.num_layers, only_outputs = last && num_outputs() < all_.rows;
     attention_.window = config_.window(layer);
-    LoadPages(layer);
-    x = config_.latent.kv_rank > 0 ? LatentAttention(layer, x, only_outputs) : Attention(layer, x, only_outputs);
+    attention_.sinks = config_.sinks ? Layer(layer).sinks.data() : nullptr;
+    x = Mix(layer, x, only_outputs);
     if (x.rows == 0) return;
     const RowSet& set = last ? out_ : all_;
     if (config_.has_experts(layer)) {

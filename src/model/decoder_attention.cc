@@ -1,6 +1,7 @@
 // Attention: norm, q|k|v, their norms and rotation, keys and values into pages, the mix, output.
 #include <cstring>
 
+#include "kernels/math.h"
 #include "model/decoder_pass.h"
 #include "ops/rows.h"
 
@@ -15,6 +16,7 @@ void DecoderPass::NormAndRotate(int64_t layer, const RowSet& set, std::span<cons
 }
 
 MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, bool only_outputs) {
+  LoadPages(layer);
   const RowSet& set = only_outputs ? out_ : all_;
   const LayerWeights& weights = Layer(layer);
   const Norm norm = {weights.attention_norm, weights.attention_norm_bias};
@@ -33,11 +35,37 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   NormAndRotate(layer, set, weights.q_norm, q);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
   ops::Attention(exec_.context, attention_, set.runs, q, mixed);
+  if (config_.output_gate) GateOutput(layer, y, mixed);
   const SiteOutput o = {Site::kO, y};
   ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,
                 "attention output");
   AddBranch(layer, set, Site::kO, weights.attention_post_norm, y);
   return y;
+}
+
+void DecoderPass::GateOutput(int64_t layer, MatrixView<const float> input, MatrixView<float> x) {
+  Arena::Scope scope(arena_);
+  const MatrixView<float> normed = arena_.TakeMatrix<float>(input.rows, input.cols);
+  const MatrixView<float> gate = arena_.TakeMatrix<float>(x.rows, x.cols);
+  ops::RmsNorm(exec_.context, input, Layer(layer).attention_norm, config_.norm_eps, normed);
+  ProductOf(normed, Layer(layer).output_gate, gate, "attention input");
+  exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < x.cols; ++i) x(row, i) *= 1.0f / (1.0f + math::Exp(-gate(row, i)));
+    }
+  });
+}
+
+MatrixView<float> DecoderPass::Mix(int64_t layer, MatrixView<float> x, bool only_outputs) {
+  switch (config_.mixer(layer)) {
+    case Mixer::kConvolution:
+      return Convolution(layer, x, only_outputs);
+    case Mixer::kDeltaRule:
+      return DeltaRule(layer, x, only_outputs);
+    case Mixer::kAttention:
+      break;
+  }
+  return config_.latent.kv_rank > 0 ? LatentAttention(layer, x, only_outputs) : Attention(layer, x, only_outputs);
 }
 
 MatrixView<float> DecoderPass::GatherOutputs(MatrixView<const float> x) {

@@ -70,6 +70,7 @@ void DecoderPass::LatentQueries(const LatentWeights& weights, const RowSet& set,
 }
 
 MatrixView<float> DecoderPass::LatentAttention(int64_t layer, MatrixView<float> x, bool only_outputs) {
+  LoadPages(layer);
   const RowSet& set = only_outputs ? out_ : all_;
   const LayerWeights& weights = Layer(layer);
   const MatrixView<float> y = only_outputs ? GatherOutputs(x) : x;

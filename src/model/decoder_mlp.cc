@@ -4,6 +4,22 @@
 #include "ops/rows.h"
 
 namespace bakestone {
+namespace {
+
+// gate = g / (1 + exp(-1.702 g)) * (u + 1), g = min(gate, 7), u = up within [-7, 7].
+void ClampedSwiGlu(ThreadPool& pool, MatrixView<const float> up, MatrixView<float> gate) {
+  constexpr float kLimit = 7, kRate = 1.702f;
+  pool.ParallelFor(gate.rows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < gate.cols; ++i) {
+        const float g = std::min(gate(row, i), kLimit), u = std::clamp(up(row, i), -kLimit, kLimit);
+        gate(row, i) = g / (1.0f + math::Exp(-kRate * g)) * (u + 1.0f);
+      }
+    }
+  });
+}
+
+}  // namespace
 
 void DecoderPass::Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
   Arena::Scope scope(arena_);
@@ -94,7 +110,8 @@ void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const flo
 void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<float> in) {
   Arena::Scope scope(arena_);
   const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
-  if (expert.gate.panel().type == expert.up.panel().type) {
+  const bool clamped = config_.mlp == MlpKind::kClampedSwiGlu;
+  if (!clamped && expert.gate.panel().type == expert.up.panel().type) {
     const ActType form = ops::ActTypeFor(expert.gate.panel().type, exec_.precision);
     ops::Quantize(exec_.context, in, {&form, 1}, exec_.scratch.rows, "expert input");
     ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, expert.gate.panel(), expert.up.panel(), gate,
@@ -103,7 +120,11 @@ void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<float> in) {
     const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
     ProductOf(in, expert.gate, gate, "expert input");
     ProductOf(in, expert.up, up, "expert input");
-    ops::SwiGlu(exec_.context, gate, up, gate);
+    if (clamped) {
+      ClampedSwiGlu(exec_.pool, up, gate);
+    } else {
+      ops::SwiGlu(exec_.context, gate, up, gate);
+    }
   }
   ProductOf(gate, expert.down, in, "expert activation");
 }

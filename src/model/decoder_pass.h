@@ -97,6 +97,29 @@ class DecoderPass {
   void NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm, MatrixView<float> x);
   MatrixView<float> GatherOutputs(MatrixView<const float> x);
 
+  // The same by the layer's mixer.
+  MatrixView<float> Mix(int64_t layer, MatrixView<float> x, bool only_outputs);
+  // x *= sigmoid(gate of the rows of a set).
+  void GateOutput(int64_t layer, MatrixView<const float> input, MatrixView<float> x);
+
+  // ---- decoder_convolution.cc ----
+  MatrixView<float> Convolution(int64_t layer, MatrixView<float> x, bool only_outputs);
+  // out = sum over taps of the row's and the rows before it, in [T, channels], by run; the first (taps - 1) * channels
+  // floats of the layer's state hold those before a run. Not in place.
+  void Convolve(int64_t layer, MatrixView<const float> in, std::span<const float> taps, std::span<const float> bias,
+                MatrixView<float> out);
+  // y += W x of all rows, or of the output rows alone.
+  void AddProduct(MatrixView<float> x, const Weight& weight, bool only_outputs, MatrixView<float> y);
+  // Of a run: the layer's state before it, and where that after it goes.
+  const float* StateOf(int64_t layer, size_t run) const;
+  float* NextStateOf(int64_t layer, size_t run) const;
+
+  // ---- decoder_delta.cc ----
+  MatrixView<float> DeltaRule(int64_t layer, MatrixView<float> x, bool only_outputs);
+  // qkv [T, channels] convolved and through silu; out [T, value_heads * value_dim].
+  void RunDelta(int64_t layer, MatrixView<float> qkv, MatrixView<const float> decay, MatrixView<const float> rate,
+                MatrixView<float> out);
+
   // ---- decoder_latent.cc ----
   // The same where keys and values come from a latent (MLA).
   MatrixView<float> LatentAttention(int64_t layer, MatrixView<float> x, bool only_outputs);
@@ -121,6 +144,8 @@ class DecoderPass {
   Arena& arena_;
   ops::AttentionShape attention_;
   RunPages* pages_ = nullptr;  // [sequences]
+  float* zero_state_ = nullptr;    // what runs without a state begin from ...
+  float** lost_states_ = nullptr;  // ... and, by run, what they leave
   RowSet all_, out_;
 };
 

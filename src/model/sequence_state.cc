@@ -1,7 +1,9 @@
 #include "model/sequence_state.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 
@@ -65,7 +67,9 @@ KvElement ElementOf(KvType type) noexcept {
 }
 
 int64_t KvPageBytes(const ModelConfig& config, KvType type) {
-  return config.num_layers * 2 * PartBytes(config, type);
+  int64_t layers = 0;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) layers += config.mixer(layer) == Mixer::kAttention;
+  return layers * 2 * PartBytes(config, type);
 }
 
 std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, KvType type,
@@ -74,10 +78,20 @@ std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, Kv
 }
 
 SequenceState::SequenceState(const ModelConfig& config, KvType type, KvPageAllocator& allocator)
-    : config_(config), type_(type), allocator_(allocator), part_bytes_(PartBytes(config, type)) {}
+    : config_(config), type_(type), allocator_(allocator), part_bytes_(PartBytes(config, type)) {
+  int64_t page = 0, state = 0;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    page_offsets_.push_back(page);
+    state_offsets_.push_back(state);
+    if (config.mixer(layer) == Mixer::kAttention) page += 2 * part_bytes_;
+    state += config.state_size(layer);
+  }
+  state_ = Buffer<float>(state, Fill::kZero);
+  next_state_ = Buffer<float>(state, Fill::kZero);
+}
 
 uint8_t* SequenceState::Keys(int64_t layer, int64_t page) const noexcept {
-  return pages_[static_cast<size_t>(page)]->bytes.data() + layer * 2 * part_bytes_;
+  return pages_[static_cast<size_t>(page)]->bytes.data() + page_offsets_[static_cast<size_t>(layer)];
 }
 
 uint8_t* SequenceState::Values(int64_t layer, int64_t page) const noexcept {
@@ -110,20 +124,25 @@ void SequenceState::Reserve(int64_t n) {
 
 void SequenceState::Commit(int64_t n) {
   BAKESTONE_CHECK(n >= 0 && n <= reserved_);
+  if (n > 0 && state_.size() > 0) {
+    BAKESTONE_CHECK(n == reserved_);
+    std::swap(state_, next_state_);
+  }
   length_ += n;
   reserved_ = 0;
   pages_.resize(static_cast<size_t>(PagesFor(length_)));
 }
 
 void SequenceState::Truncate(int64_t n) {
-  BAKESTONE_CHECK(n >= 0 && n <= length_);
+  BAKESTONE_CHECK(n >= 0 && n <= length_ && (n == 0 || n == length_ || state_.size() == 0));
+  if (n == 0) std::fill_n(state_.data(), state_.size(), 0.0f);
   length_ = n;
   reserved_ = 0;
   pages_.resize(static_cast<size_t>(PagesFor(length_)));
 }
 
 void SequenceState::AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages) {
-  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0);
+  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0 && (full_pages.empty() || state_.size() == 0));
   BAKESTONE_CHECK(static_cast<int64_t>(full_pages.size()) * kPageTokens <= config_.context_length);
   for (const std::shared_ptr<KvPage>& page : full_pages) {
     BAKESTONE_CHECK(page != nullptr && page->bytes.size() == KvPageBytes(config_, type_));

@@ -2,6 +2,11 @@
 // layout that the attention kernel reads (kernels/kernel_table.h). Defined here because the decoder
 // reads it; allocated and shared by engine/'s StatePool.
 //
+// Layers that are not attention (ModelConfig::mixers) have no part of the pages; they keep a state of fixed size beside
+// them, which a step writes anew: what was before stays until Commit, so that a step that fails can be done again. Such a
+// state cannot go back to an earlier token, and pages of a prefix are of no use without it: a sequence that has one
+// adopts none, and Commit keeps all tokens of a step or none.
+//
 // A SequenceState belongs to one thread at a time. Pages may be shared between states (a common
 // prefix); a shared page is never written: Reserve first copies the one that would be.
 #pragma once
@@ -63,9 +68,10 @@ class SequenceState {
   // Room for n uncommitted tokens after length(). Throws kOutOfMemory (state unchanged), or
   // kInvalidArgument beyond the context length.
   void Reserve(int64_t n);
-  // Keeps the first n uncommitted tokens (n may be less than was reserved: rejected drafts).
+  // Keeps the first n uncommitted tokens (n may be less than was reserved: rejected drafts; with layers that keep a
+  // state, 0 or all).
   void Commit(int64_t n);
-  // Forgets committed tokens from n on.
+  // Forgets committed tokens from n on; with layers that keep a state, n is 0 or length().
   void Truncate(int64_t n);
 
   int64_t reserved() const noexcept { return reserved_; }  // uncommitted tokens there is room for
@@ -75,6 +81,11 @@ class SequenceState {
   int64_t num_pages() const noexcept { return static_cast<int64_t>(pages_.size()); }
   uint8_t* Keys(int64_t layer, int64_t page) const noexcept;
   uint8_t* Values(int64_t layer, int64_t page) const noexcept;
+
+  // A layer's state (ModelConfig::state_size floats): after the committed tokens, zeros at first; and where a step puts it
+  // after the reserved ones.
+  const float* State(int64_t layer) const noexcept { return state_.data() + state_offsets_[static_cast<size_t>(layer)]; }
+  float* NextState(int64_t layer) noexcept { return next_state_.data() + state_offsets_[static_cast<size_t>(layer)]; }
 
   // Prefix sharing: the pages held so far (the first length() / 32 are full), and a state that starts
   // with full pages of another.
@@ -86,6 +97,8 @@ class SequenceState {
   KvType type_;
   KvPageAllocator& allocator_;
   int64_t part_bytes_;  // keys, or values, of one layer in one page
+  std::vector<int64_t> page_offsets_, state_offsets_;  // of each layer, in a page and in a state
+  Buffer<float> state_, next_state_;
   int64_t length_ = 0, reserved_ = 0;
   std::vector<std::shared_ptr<KvPage>> pages_;
 };

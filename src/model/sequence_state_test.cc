@@ -129,5 +129,32 @@ TEST_F(SequenceStateTest, PagesMayOutliveTheAllocator) {
   EXPECT_EQ(kept[0]->bytes.size(), page_bytes_);
 }
 
+TEST(LayersWithoutPages, KeepAStateThatACommitMakesTheNext) {
+  ModelConfig config = Config();
+  config.hidden_dim = 3;
+  config.taps = 3;
+  config.mixers = {Mixer::kConvolution, Mixer::kAttention};
+  EXPECT_EQ(config.state_size(0), 6);
+  EXPECT_EQ(config.state_size(1), 0);
+  EXPECT_EQ(KvPageBytes(config, KvType::kBf16) * 2, KvPageBytes(Config(), KvType::kBf16));
+  const auto allocator = MakeHeapAllocator(config, KvType::kBf16, 1 << 20);
+  SequenceState state(config, KvType::kBf16, *allocator);
+  EXPECT_EQ(state.State(0)[5], 0);
+  for (const float value : {1.0f, 2.0f}) {  // a step that failed is done again
+    state.Reserve(2);
+    state.NextState(0)[5] = value;
+    EXPECT_EQ(state.State(0)[5], 0);
+  }
+  state.Commit(2);
+  EXPECT_EQ(state.State(0)[5], 2);
+  state.Reserve(1);
+  state.Commit(0);
+  EXPECT_EQ(state.State(0)[5], 2);
+  state.Truncate(2);
+  EXPECT_EQ(state.State(0)[5], 2);
+  state.Truncate(0);
+  EXPECT_EQ(state.State(0)[5], 0);
+}
+
 }  // namespace
 }  // namespace bakestone

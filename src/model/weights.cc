@@ -97,7 +97,10 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
     weights.attention_post_norm = Norm(named(names_.attention_post_norm), hidden);
     weights.mlp_post_norm = Norm(named(names_.mlp_post_norm), hidden);
   }
-  if (config_.qk_norm != QkNorm::kNone) {
+  if (config_.mixer(layer) == Mixer::kConvolution) AddConvolution(layer, weights);
+  if (config_.mixer(layer) == Mixer::kDeltaRule) AddDelta(layer, weights);
+  const bool attends = config_.mixer(layer) == Mixer::kAttention;
+  if (attends && config_.qk_norm != QkNorm::kNone) {
     const bool whole = config_.qk_norm == QkNorm::kWhole;
     weights.q_norm = Norm(named(names_.q_norm), whole ? config_.q_dim() : config_.head_dim);
     weights.k_norm = Norm(named(names_.k_norm), whole ? config_.kv_dim() : config_.head_dim);
@@ -111,8 +114,13 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
     if (!HasSite(config_, id)) continue;
     const LinearShape shape = ShapeOf(config_, id);
     const bool permuted = config_.permuted_qk && (site == Site::kQ || site == Site::kK);
+    if (config_.output_gate && site == Site::kQ) {
+      AddGatedQueries(layer, weights);
+      continue;
+    }
     *weight = Matrix(RowsAt(layer, site), shape, permuted ? FileRows(shape.n) : std::vector<int32_t>());
   }
+  if (config_.sinks) weights.sinks = Vector(named(names_.sinks), config_.num_heads);
   if (config_.latent.kv_rank > 0) AddLatent(layer, weights);
   if (config_.has_experts(layer)) AddExperts(layer, weights);
   return weights;
@@ -264,6 +272,15 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
       const LatentWeights& latent = *layer.latent;
       for (const Weight* matrix : {&latent.q_a, &latent.q_b, &latent.kv_a, &latent.k_b, &latent.v_b}) see(*matrix);
     }
+    if (layer.convolution) {
+      see(layer.convolution->in);
+      see(layer.convolution->out);
+    }
+    if (layer.delta) {
+      const DeltaWeights& delta = *layer.delta;
+      for (const Weight* matrix : {&delta.qkv, &delta.z, &delta.alpha, &delta.beta, &delta.out}) see(*matrix);
+    }
+    see(layer.output_gate);
     see(layer.router);
     see(layer.shared_gate);
     for (const ExpertWeights& expert : layer.experts) see_expert(expert);

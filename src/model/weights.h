@@ -50,6 +50,19 @@ struct ExpertWeights {
   Weight gate, up, down;
 };
 
+// Of a layer that mixes by a convolution over a few tokens.
+struct ConvolutionWeights {
+  Weight in, out;                 // [3 hidden_dim, hidden_dim]: b, c, h; [hidden_dim, hidden_dim]
+  std::vector<float> taps, bias;  // [taps, hidden_dim], the earliest token's first; [hidden_dim] or empty
+};
+
+// Of the gated delta rule (DeltaConfig).
+struct DeltaWeights {
+  Weight qkv, z, alpha, beta, out;        // [channels, hidden_dim], [values, ...], [value_heads, ...] twice, [hidden_dim, values]
+  std::vector<float> taps;                // [taps, channels]
+  std::vector<float> decay, dt, norm;     // [value_heads]: -a; [value_heads]; [value_dim]
+};
+
 // Of attention over a latent (LatentConfig).
 struct LatentWeights {
   Weight q_a, q_b;                        // [q_rank, hidden_dim]; [heads * key_dim, q_rank or hidden_dim]
@@ -65,10 +78,14 @@ struct LayerWeights {
   std::vector<float> q_norm, k_norm;                      // [head_dim], or [q_dim] and [kv_dim]
   Weight q, k, v, o, gate, up, down;
   Weight router;                                          // [experts, hidden_dim]
+  std::vector<float> sinks;                               // [num_heads]
   std::vector<float> router_bias;                         // [experts]
   std::vector<ExpertWeights> experts;                     // in place of gate, up and down
   ExpertWeights shared;                                   // beside them
   Weight shared_gate;                                     // [1, hidden_dim]
+  Weight output_gate;                                     // [q_dim, hidden_dim]
+  std::unique_ptr<ConvolutionWeights> convolution;        // in place of q, k, v and o
+  std::unique_ptr<DeltaWeights> delta;                    // the same
   std::unique_ptr<LatentWeights> latent;                  // in place of q, k and v
   const Weight& at(Site site) const;
 };

@@ -12,12 +12,15 @@ void WeightsLoader::AddExperts(int64_t layer, LayerWeights& weights) {
   const LinearShape in = {.n = config_.ffn_dim, .k = config_.hidden_dim}, out = {.n = in.k, .k = in.n};
   weights.router = own(named(names_.router), {.n = router.experts, .k = config_.hidden_dim});
   if (router.bias) weights.router_bias = Vector(named(names_.router_bias), router.experts);
+  const bool interleaved = names_.interleaved_gate_up != nullptr;
   for (int64_t expert = 0; expert < router.experts; ++expert) {
-    ExpertWeights& one = weights.experts.emplace_back();
-    one.gate = Matrix(RowsOfExpert(layer, expert, Site::kGate), in);
-    one.up = Matrix(RowsOfExpert(layer, expert, Site::kUp), in);
-    one.down = Matrix(RowsOfExpert(layer, expert, Site::kDown), out);
+    const auto matrix = [&](Site site) {
+      if (interleaved) return InterleavedExpert(layer, expert, site);
+      return Matrix(RowsOfExpert(layer, expert, site), site == Site::kDown ? out : in);
+    };
+    weights.experts.push_back({.gate = matrix(Site::kGate), .up = matrix(Site::kUp), .down = matrix(Site::kDown)});
   }
+  if (router.expert_biases) AddExpertBiases(layer, weights.experts);
   if (router.shared_dim == 0) return;
   const LinearShape wide = {.n = router.shared_dim, .k = config_.hidden_dim};
   weights.shared = {.gate = own(named(names_.shared[0]), wide),

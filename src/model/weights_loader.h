@@ -53,6 +53,17 @@ class WeightsLoader {
   // Where an expert's matrix lies: in a stack of all experts', or by itself.
   RowsOf RowsOfExpert(int64_t layer, int64_t expert, Site site) const;
 
+  // ---- weights_interleaved.cc ----
+  // One site of an expert whose gate and up lie row by row (TensorNames::interleaved_gate_up).
+  Weight InterleavedExpert(int64_t layer, int64_t expert, Site site);
+  void AddExpertBiases(int64_t layer, std::vector<ExpertWeights>& experts);
+
+  // ---- weights_state.cc ----
+  void AddConvolution(int64_t layer, LayerWeights& weights);
+  void AddDelta(int64_t layer, LayerWeights& weights);
+  void AddGatedQueries(int64_t layer, LayerWeights& weights);  // a head's rows: its queries, then its gate
+  std::vector<float> Taps(const std::string& name, int64_t channels);
+
   // ---- weights_latent.cc ----
   void AddLatent(int64_t layer, LayerWeights& weights);
   Weight TransposedKeys(const std::string& name);

@@ -38,6 +38,12 @@ double ConfigReader::Positive(const Field& field, double fallback) const {
   return value;
 }
 
+void ConfigReader::Expect(const Field& field, double constant) const {
+  const double found = Number(field).value_or(constant);
+  if (std::fabs(found - constant) < 1e-6) return;
+  Throw(ErrorCode::kUnsupported, "{}: {}: expected {}, found {}", file(), Spelled(field), constant, found);
+}
+
 void ConfigReader::Refuse(const Field& field, const char* what) const {
   const double number = Number(field).value_or(0);
   if (number == 0 && !Flag(field).value_or(false)) return;
@@ -92,8 +98,16 @@ void ReadHeads(const ConfigReader& in, ModelConfig& config) {
   const Field kv_heads = {"attention.head_count_kv", "num_key_value_heads"};
   const Field length = {"attention.key_length", "head_dim"};
   config.num_heads = in.Size(heads, kMaxHeads);
-  config.num_kv_heads = in.Size(kv_heads, kMaxHeads, config.num_heads);
-  if (config.num_heads % config.num_kv_heads != 0) {
+  const std::vector<double> by_layer = in.Numbers({kv_heads.gguf, nullptr});  // 0 in layers without attention
+  for (const double count : by_layer) {
+    if (count != 0 && config.num_kv_heads == 0) config.num_kv_heads = static_cast<int64_t>(count);
+    if (count != 0 && count != static_cast<double>(config.num_kv_heads)) {
+      Throw(ErrorCode::kUnsupported, "{}: {}: expected one number for all layers with attention, found {} and {}", in.file(),
+            in.Spelled(kv_heads), config.num_kv_heads, count);
+    }
+  }
+  if (config.num_kv_heads == 0) config.num_kv_heads = in.Size(kv_heads, kMaxHeads, config.num_heads);
+  if (config.num_kv_heads > config.num_heads || config.num_heads % config.num_kv_heads != 0) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the {} heads, found {}", in.file(),
           in.Spelled(kv_heads), config.num_heads, config.num_kv_heads);
   }
@@ -126,6 +140,7 @@ void ReadEpsilon(const ConfigReader& in, ModelConfig& config) {
   const bool layer = config.norm_kind == NormKind::kLayer;
   Field field = {layer ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
                  layer ? "norm_epsilon" : "rms_norm_eps"};
+  if (!in.Number(field) && in.is_hf()) field.hf = "norm_eps";
   const double eps = in.Positive(field, in.is_hf() && !layer ? 1e-6 : 1e-5);
   if (eps >= 1) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected a number below 1, found {}", in.file(), in.Spelled(field),
@@ -139,7 +154,7 @@ void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
   Field field = {nullptr, "hidden_activation"};
   if (!in.Text(field)) field.hf = "hidden_act";
   const std::string found = in.Text(field).value_or("");
-  const bool silu = config.mlp == MlpKind::kSwiGlu;
+  const bool silu = config.mlp == MlpKind::kSwiGlu || config.mlp == MlpKind::kClampedSwiGlu;
   const bool fits = silu ? found == "silu" || found == "swish"
                          : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast" ||
                                (found == "gelu" && config.architecture == "gemma");  // as its first files say

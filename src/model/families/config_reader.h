@@ -52,6 +52,8 @@ class ConfigReader {
   // An integer from 1 to max; absent: the fallback, or an error where there is none.
   int64_t Size(const Field& field, int64_t max, std::optional<int64_t> fallback = std::nullopt) const;
   double Positive(const Field& field, double fallback) const;
+  // A constant of the decoder: the field must be absent or near it.
+  void Expect(const Field& field, double constant) const;
   // A mechanism that the decoder does not have: its field must be absent, 0 or false.
   void Refuse(const Field& field, const char* what) const;
 };

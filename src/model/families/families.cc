@@ -5,7 +5,7 @@
 namespace bakestone {
 
 std::span<const Family> Families() {
-  static constexpr std::array<Family, 17> kFamilies = {{
+  static constexpr std::array<Family, 21> kFamilies = {{
       {"llama", {"llama", "mistral"}, "Llama 2 to 3.3, Mistral, SmolLM2, TinyLlama, Yi, Falcon 3", DescribeLlama},
       {"llama", {"mixtral"}, "Mixtral", DescribeMixtral, &kGgufNames, &kMixtralHf, true},
       {"qwen2", {"qwen2"}, "Qwen2, Qwen2.5", DescribeQwen2},
@@ -16,6 +16,11 @@ std::span<const Family> Families() {
       {"deepseek2", {"deepseek_v2"}, "DeepSeek V2", DescribeDeepseek2, &kGgufNames, &kHfNames, true},
       {"deepseek2", {"deepseek_v3", "glm4_moe_lite"}, "DeepSeek V3, R1, GLM-4.7-Flash", DescribeDeepseek3, &kGgufNames,
        &kHfNames, true},
+      {"gpt-oss", {"gpt_oss"}, "gpt-oss 20B, 120B", DescribeGptOss, &kGptOssGguf, &kGptOssHf, true},
+      {"lfm2", {"lfm2"}, "LFM2", DescribeLfm2, &kLfm2Gguf, &kLfm2Hf},
+      {"qwen35", {"qwen3_5_text"}, "Qwen3.5, 3.6 (text)", DescribeQwen35, &kQwen35Gguf, &kQwen35Hf},
+      {"qwen35moe", {"qwen3_5_moe_text"}, "Qwen3.5, 3.6 with experts (text)", DescribeQwen35Moe, &kQwen35Gguf,
+       &kQwen35Hf, true},
       {"gemma", {"gemma"}, "Gemma 1", DescribeGemma1},
       {"gemma2", {"gemma2"}, "Gemma 2", DescribeGemma2, &kGgufNames, &kHfSandwichNames},
       {"gemma3", {"gemma3_text", "gemma3"}, "Gemma 3 (text)", DescribeGemma3, &kGgufNames, &kHfSandwichNames},
@@ -46,6 +51,11 @@ class TypicalReader : public ConfigReader {
     if (latent_ && (name == "kv_lora_rank" || name == "qk_nope_head_dim" || name == "v_head_dim")) return 64;
     if (latent_ && name == "qk_rope_head_dim") return 32;
     return std::nullopt;
+  }
+
+  std::vector<double> Numbers(const Field& field) const override {
+    if (field.hf != nullptr && std::string_view(field.hf) == "full_attn_idxs") return {2, 5, 8, 11};
+    return {};
   }
 
  private:

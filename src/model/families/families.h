@@ -40,6 +40,11 @@ void DescribeQwen2Moe(const ConfigReader& in, ModelConfig& config);
 void DescribeGlm4Moe(const ConfigReader& in, ModelConfig& config);
 void DescribeDeepseek2(const ConfigReader& in, ModelConfig& config);
 void DescribeDeepseek3(const ConfigReader& in, ModelConfig& config);
+void DescribeGptOss(const ConfigReader& in, ModelConfig& config);
+void DescribeLfm2(const ConfigReader& in, ModelConfig& config);
+void DescribeQwen35(const ConfigReader& in, ModelConfig& config);
+void DescribeQwen35Moe(const ConfigReader& in, ModelConfig& config);
+void RequireAttention(const ConfigReader& in, const ModelConfig& config);  // in one layer at least
 void RequireExpertsEverywhere(const ConfigReader& in);  // and no layer without them
 void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share
@@ -51,6 +56,7 @@ void DescribeOlmo2(const ConfigReader& in, ModelConfig& config);
 void DescribeSmolLm3(const ConfigReader& in, ModelConfig& config);
 void DescribeGranite(const ConfigReader& in, ModelConfig& config);
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
-extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf, kQwen2MoeHf, kGlm4MoeGguf;
+extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf, kQwen2MoeHf, kGlm4MoeGguf, kGptOssGguf, kGptOssHf,
+    kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf;
 
 }  // namespace bakestone

@@ -4,6 +4,7 @@
 #include "model/families/families.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -50,6 +51,7 @@ struct RunOptions {
   const KernelTable* kernels = &ChooseKernels(nullptr);
   Precision precision = Precision::kExact;
   int64_t chunk = 1000;  // tokens of a step
+  bool last_only = false;  // the logits of the last token, of one step
 };
 
 // The logits of all tokens, in steps over one sequence state.
@@ -60,18 +62,20 @@ std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights, s
   const KvType type = options.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
   const auto allocator = MakeHeapAllocator(config, type, int64_t{1} << 30);
   SequenceState state(config, type, *allocator);
-  std::vector<float> logits(tokens.size() * static_cast<size_t>(config.vocab_size));
+  const size_t outputs = options.last_only ? 1 : tokens.size();
+  std::vector<float> logits(outputs * static_cast<size_t>(config.vocab_size));
   const auto length = static_cast<int64_t>(tokens.size());
   for (int64_t begin = 0; begin < length; begin += options.chunk) {
     const int64_t count = std::min(options.chunk, length - begin);
     std::vector<int32_t> positions, rows;
     for (int64_t i = 0; i < count; ++i) {
       positions.push_back(static_cast<int32_t>(begin + i));
-      rows.push_back(static_cast<int32_t>(i));
+      if (!options.last_only || begin + i + 1 == length) rows.push_back(static_cast<int32_t>(i));
     }
     const SequenceRun run = {0, static_cast<int32_t>(count), &state};
-    std::vector<float> hidden(static_cast<size_t>(count * config.hidden_dim));
-    const auto h = DenseView(hidden.data(), count, config.hidden_dim);
+    const auto asked = static_cast<int64_t>(rows.size());
+    std::vector<float> hidden(rows.size() * static_cast<size_t>(config.hidden_dim));
+    const auto h = DenseView(hidden.data(), asked, config.hidden_dim);
     state.Reserve(count);
     decoder.Forward(exec,
                     {.tokens = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
@@ -80,7 +84,7 @@ std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights, s
                      .output_rows = rows},
                     h);
     state.Commit(count);
-    decoder.Logits(exec, h, DenseView(logits.data() + begin * config.vocab_size, count, config.vocab_size));
+    decoder.Logits(exec, h, DenseView(logits.data() + begin * config.vocab_size, asked, config.vocab_size));
   }
   return logits;
 }
@@ -165,6 +169,36 @@ const std::vector<Axis>& Axes() {
        }},
       {"norm epsilon of latents", [](C c) { return c.latent.kv_rank > 0; },
        [](ModelConfig& c, Weights&) { c.latent.norm_eps = 1; }},
+      {"output gate", [](C c) { return c.output_gate; }, [](ModelConfig& c, Weights&) { c.output_gate = false; }},
+      {"taps", [](C c) { return c.has_state(); },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) {
+           for (auto* taps : {layer.convolution ? &layer.convolution->taps : nullptr, layer.delta ? &layer.delta->taps : nullptr}) {
+             if (taps != nullptr) std::fill_n(taps->begin(), taps->size() / 4, 0.0f);
+           }
+         }
+       }},
+      {"heads of the delta rule", [](C c) { return c.delta.value_heads > c.delta.key_heads; },
+       [](ModelConfig& c, Weights&) { c.delta.tiled = !c.delta.tiled; }},
+      {"decay", [](C c) { return c.delta.key_heads > 0; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) {
+           if (layer.delta) layer.delta->dt.assign(layer.delta->dt.size(), 0.0f);
+         }
+       }},
+      {"sinks", [](C c) { return c.sinks; }, [](ModelConfig& c, Weights&) { c.sinks = false; }},
+      {"clamped SwiGLU", [](C c) { return c.mlp == MlpKind::kClampedSwiGlu; },
+       [](ModelConfig& c, Weights&) { c.mlp = MlpKind::kSwiGlu; }},
+      {"biases of experts", [](C c) { return c.router.expert_biases; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) {
+           for (ExpertWeights& expert : layer.experts) expert.up.ClearBias();
+         }
+       }},
+      {"bias of the router", [](C c) { return c.router.expert_biases; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.router.ClearBias();
+       }},
       {"linear scale", [](C c) { return c.rope.linear_scale != 1; },
        [](ModelConfig& c, Weights&) { c.rope.linear_scale = 1; }},
       {"frequency factors", [](C c) { return !c.rope.frequency_factors.empty(); },
@@ -370,6 +404,31 @@ TEST_P(FamilyProof, TrainingStepIsThatOfAutograd) {
   RecordProperty("relative_error", std::to_string(testing::RelativeError(found, expected)));
 }
 
+// What a row computes does not depend on which rows are asked for.
+TEST_P(FamilyProof, TheLastRowAloneIsTheSameBits) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  const auto whole = LogitsOf(config, *weights, golden.tokens);
+  const auto last = LogitsOf(config, *weights, golden.tokens, {.last_only = true});
+  EXPECT_EQ(MaxDifference(last, std::span(whole).last(last.size())), 0);
+}
+
+// gpt-oss as it is saved after training: experts transposed, in halves.
+TEST(Families, GptOssRunsUnquantizedToo) {
+  const auto folder = std::filesystem::path(::testing::TempDir()) / fmt::format("gpt_oss_{}", ::getpid());
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(FolderOf("gpt_oss") / "plain.safetensors", folder / "model.safetensors");
+  std::filesystem::copy_file(FolderOf("gpt_oss") / "config.json", folder / "config.json");
+  const ModelFile file = ModelFile::Open(folder);
+  const ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  std::filesystem::remove_all(folder);
+  const Golden golden = ReadGolden("gpt_oss");
+  EXPECT_LT(MaxDifference(LogitsOf(config, *weights, golden.tokens), golden.logits), kTolerance);
+}
+
 std::vector<std::string> AllTypes() {
   std::vector<std::string> types;
   for (const Family& family : Families()) {
@@ -407,9 +466,10 @@ TEST(Families, HaveTheirProofs) {
 
 TEST(Families, SayWhatTrainingLacks) {
   for (const Family& family : Families()) {
-    const std::string lacks = TrainingLacks(TypicalConfig(family));
+    const ModelConfig config = TypicalConfig(family);
+    const std::string lacks = TrainingLacks(config);
     const bool lacking = family.architecture == "gemma2" || family.architecture == "starcoder2" ||
-                         family.experts;
+                         family.experts || config.has_state();
     EXPECT_EQ(!lacks.empty(), lacking) << family.architecture << ": " << lacks;
   }
 }

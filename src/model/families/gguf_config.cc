@@ -99,7 +99,8 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
                                               static_cast<double>(config.context_length)),
                  .beta_fast = Positive({"rope.scaling.yarn_beta_fast", nullptr}, 32),
                  .beta_slow = Positive({"rope.scaling.yarn_beta_slow", nullptr}, 1),
-                 .magnitude = Number({"rope.scaling.attn_factor", nullptr})},
+                 .magnitude = Number({"rope.scaling.attn_factor", nullptr}),
+                 .truncate = rope.truncate},
                 rope);
     const double rate = Number({"rope.scaling.yarn_log_multiplier", nullptr}).value_or(0);
     if (config.latent.kv_rank > 0 && rate > 0 && factor > 1) {  // of scores, not of the rope

@@ -34,7 +34,18 @@ struct TensorNames {
   const char* stacked_gate_up = nullptr;
   const char* experts = nullptr;
   std::array<const char*, 3> of_expert = {"gate_proj", "up_proj", "down_proj"};
+  // ... or gate and up row by row, with names to which _blocks, _scales (MXFP4) and _bias are added, or [experts, k, n]
+  // as they are (null: never).
+  const char *interleaved_gate_up = nullptr, *interleaved_down = nullptr;
 
+  // Of layers that keep a state; taps, dt, decay and norm with their suffix.
+  const char *convolution_in = "shortconv.in_proj", *convolution_out = "shortconv.out_proj";
+  const char* convolution = "shortconv.conv";
+  const char *delta_qkv = "attn_qkv", *delta_z = "attn_gate", *delta_alpha = "ssm_alpha", *delta_beta = "ssm_beta";
+  const char *delta_out = "ssm_out", *delta_taps = "ssm_conv1d.weight", *delta_dt = "ssm_dt.bias";
+  const char *delta_decay = "ssm_a", *delta_norm = "ssm_norm.weight";
+  bool logarithmic_decay = false;  // a file's decay is the logarithm of what the rule takes
+  const char* sinks = "attn_sinks.weight";  // with its suffix
   const char* router_bias = "exp_probs_b.bias";  // with its suffix
   std::array<const char*, 3> shared = {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"};
   const char* shared_gate = "ffn_gate_inp_shexp";
@@ -67,6 +78,20 @@ inline constexpr TensorNames kHfNames = {
     .stacked = {nullptr, nullptr, "mlp.experts.down_proj"},
     .stacked_gate_up = "mlp.experts.gate_up_proj",
     .experts = "mlp.experts.",
+    .convolution_in = "conv.in_proj",
+    .convolution_out = "conv.out_proj",
+    .convolution = "conv.conv",
+    .delta_qkv = "linear_attn.in_proj_qkv",
+    .delta_z = "linear_attn.in_proj_z",
+    .delta_alpha = "linear_attn.in_proj_a",
+    .delta_beta = "linear_attn.in_proj_b",
+    .delta_out = "linear_attn.out_proj",
+    .delta_taps = "linear_attn.conv1d.weight",
+    .delta_dt = "linear_attn.dt_bias",
+    .delta_decay = "linear_attn.A_log",
+    .delta_norm = "linear_attn.norm.weight",
+    .logarithmic_decay = true,
+    .sinks = "self_attn.sinks",
     .router_bias = "mlp.gate.e_score_correction_bias",
     .shared = {"mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"},
     .shared_gate = "mlp.shared_expert_gate",
