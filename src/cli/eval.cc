@@ -8,13 +8,13 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "cli/adapters.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
 #include "eval/evaluation.h"
+#include "model/load_adapter.h"
 
 namespace bakestone::cli {
 namespace {

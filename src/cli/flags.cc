@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/config_file.h"
 #include "cli/wrap.h"
 
 namespace bakestone::cli {
@@ -27,6 +28,7 @@ struct Flags::State {
   explicit State(const std::string& description) : app(Wrap(description, "", kWidth)) {}
   CLI::App app;
   std::string verb;
+  std::string config_flag, config;  // empty: none
 };
 
 Flags::Flags(const std::string& verb, const std::string& description, const std::string& example)
@@ -103,16 +105,45 @@ Flags& Flags::Add(const std::string& name, bool* value, const std::string& help)
   return *this;
 }
 
-void Flags::Parse(const std::vector<std::string>& arguments) {
-  // CLI11 takes the arguments last first.
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-  try {
-    state_->app.parse(reversed);
-  } catch (const CLI::CallForHelp&) {
-    throw HelpRequested(state_->app.help());
-  } catch (const CLI::ParseError& error) {
-    throw UsageError(fmt::format("{}; see 'bakestone {} --help'", error.what(), state_->verb));
+Flags& Flags::AddConfig(const std::string& name, const std::string& help) {
+  state_->config_flag = name;
+  state_->app.add_option(name, state_->config, Explanation(help));
+  return *this;
+}
+
+std::vector<std::string> Flags::FromConfig() const {
+  std::vector<ConfigKey> keys;
+  for (const CLI::Option* option : state_->app.get_options()) {
+    std::string name = option->get_name();  // "--port", or a positional's "MODEL"
+    if (name == state_->config_flag || name == "--help" || name == "-h") continue;
+    ConfigKey key{.positional = option->get_positional(), .given = option->count() > 0};
+    key.name = key.positional ? CLI::detail::to_lower(name) : name.substr(2);
+    const bool list = option->get_items_expected_max() > 1 || option->get_expected_max() > 1;
+    key.kind = option->get_expected_max() == 0 ? ConfigKey::kSwitch : list ? ConfigKey::kList : ConfigKey::kValue;
+    keys.push_back(std::move(key));
   }
+  return ReadConfig(state_->config, keys);
+}
+
+void Flags::Parse(const std::vector<std::string>& arguments) {
+  std::string where;
+  const auto parse = [&](const std::vector<std::string>& words) {
+    // CLI11 takes the arguments last first.
+    std::vector<std::string> reversed(words.rbegin(), words.rend());
+    try {
+      state_->app.parse(reversed);
+    } catch (const CLI::CallForHelp&) {
+      throw HelpRequested(state_->app.help());
+    } catch (const CLI::ParseError& error) {
+      throw UsageError(fmt::format("{}{}; see 'bakestone {} --help'", where, error.what(), state_->verb));
+    }
+  };
+  parse(arguments);
+  if (state_->config.empty()) return;
+  std::vector<std::string> words = FromConfig();
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  where = state_->config + ": ";
+  parse(words);
 }
 
 }  // namespace bakestone::cli

@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "cli/adapters.h"
 #include "cli/chat_input.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
@@ -19,6 +18,7 @@
 #include "cli/wrap.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
+#include "model/load_adapter.h"
 
 namespace bakestone::cli {
 namespace {

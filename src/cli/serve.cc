@@ -14,12 +14,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/quote.h"
-#include "cli/adapters.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/line_writer.h"
 #include "cli/signals.h"
 #include "cli/speculation_flags.h"
 #include "cli/verbs.h"
+#include "model/load_adapter.h"
 #include "server/http/keys.h"
 #include "server/server.h"
 
@@ -30,12 +31,12 @@ struct Options {
   std::vector<std::string> models, adapters;
   std::string host = "127.0.0.1";
   int64_t port = 8080;
-  std::optional<std::string> key_file, tls_certificate, tls_key, default_model;
+  std::optional<std::string> adapter_folder, key_file, tls_certificate, tls_key, default_model;
   std::vector<std::string> allowed_hosts, allowed_origins;
   bool allow_anyone = false, log_requests = false;
   std::optional<int64_t> threads;
   KvType kv_type = KvType::kBf16;
-  int64_t kv_megabytes = 512, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
+  int64_t kv_megabytes = 512, adapter_megabytes = 1024, max_context = 0, max_running = 32, default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
   double inter_token = 0, max_seconds = 0;
   SpeculationFlags speculation;
   bool no_prefix_cache = false, no_pack_cache = false;
@@ -49,7 +50,10 @@ Options Parse(const Arguments& arguments) {
               "goes to stdout once it listens. SIGTERM or Ctrl-C lets admitted answers finish.",
               "bakestone serve smollm2-135m-instruct --adapter handbook=out/adapter.gguf --port 8080");
   flags.PositionalList("MODEL", &options.models, "GGUF files, Hugging Face folders, or names of those in the home folder");
+  flags.AddConfig("--config", "TOML file with these flags as keys (port = 8080, model = [\"smollm2\"]); what the command line says counts");
   flags.Add("--adapter", &options.adapters, "NAME=PATH: serve the first model with this adapter under NAME");
+  flags.Add("--adapter-folder", &options.adapter_folder, "Serve the adapters in it (NAME.gguf, PEFT folders) with the first model, and watch it: what comes, changes or goes there does so here");
+  flags.Add("--adapter-memory", &options.adapter_megabytes, 1, int64_t{1} << 24, "Megabytes for adapters; those unused for longest make room, and are read again when asked for");
   flags.Add("--host", &options.host, "Address to listen on; beyond loopback only with --api-key-file or --allow-anyone");
   flags.Add("--port", &options.port, 0, 65535, "Port to listen on; 0: any free one");
   flags.Add("--api-key-file", &options.key_file, "Clients must show one of its keys, one a line: the key or sha256:HEX, then words like name=team max-requests=4 (docs/server.md); read again when it changes");
@@ -138,7 +142,7 @@ Loaded Load(const Options& options) {
       throw UsageError(fmt::format("serve: --adapter: expected NAME=PATH, found '{}'", argument));
     }
     loaded.served.push_back({argument.substr(0, equals), base.engine,
-                             LoadAdapter(argument.substr(equals + 1), base.engine->model()), base.id});
+                             LoadAdapter(argument.substr(equals + 1), base.engine->model()), base.id, std::filesystem::absolute(argument.substr(equals + 1))});
   }
   return loaded;
 }
@@ -205,8 +209,14 @@ int Serve(const Arguments& arguments) {
   server_options.tls_certificate = options.tls_certificate.value_or("");
   server_options.tls_key = options.tls_key.value_or("");
   server_options.allowed_origins = options.allowed_origins;
+  if (options.adapter_folder) server_options.adapter_folder = std::filesystem::absolute(*options.adapter_folder);
+  server_options.adapter_bytes = options.adapter_megabytes << 20;
   server_options.default_model = options.default_model.value_or("");
-  if (options.log_requests) server_options.on_request = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+  std::optional<LineWriter> request_log;  // answers end on the engine's thread, which must not wait for a terminal
+  if (options.log_requests) {
+    request_log.emplace(STDERR_FILENO);
+    server_options.on_request = [&](const std::string& line) { request_log->Write(line); };
+  }
   CatchSignals();
   RaiseFileLimit();
   Loaded loaded = Load(options);
@@ -219,6 +229,7 @@ int Serve(const Arguments& arguments) {
   LogInfo("listening on {}; Ctrl-C stops", server.url());
   WaitForStop([&] {
     if (watch) watch->Look(server);
+    server.WatchAdapters();
   });
   LogInfo("stopping: no new requests; admitted answers have {} s", options.drain_seconds);
   const bool all = server.Stop(std::chrono::seconds(options.drain_seconds));

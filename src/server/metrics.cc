@@ -64,6 +64,15 @@ void Metrics::CountCost(const std::string& key, const http::Cost& cost) {
   if (cost.seconds_per_token >= 0) per_token_.Add(cost.seconds_per_token);
 }
 
+std::string Metrics::TextOf(const api::AdapterStats& adapters) {
+  const auto line = [](const char* name, const char* type, const char* help, int64_t value) { return Family(name, type, help) + fmt::format("bakestone_{} {}\n", name, value); };
+  return line("adapters", "gauge", "Adapters that can be read again.", adapters.registered) +
+         line("adapters_loaded", "gauge", "Of those, in memory.", adapters.loaded) +
+         line("adapter_bytes", "gauge", "What they take there, with replaced ones that are still in use.", adapters.bytes) +
+         line("adapter_loads_total", "counter", "Adapters read.", adapters.loads) +
+         line("adapter_evictions_total", "counter", "Adapters that made room for others.", adapters.evictions);
+}
+
 std::string Metrics::Text(std::span<const std::shared_ptr<Engine>> engines) const {
   using M = const EngineMetrics&;
   std::string text = OfEngines(engines, "running_requests", "gauge", "Requests that are being computed.", [](M m) { return m.running; });

@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "engine/engine.h"
+#include "server/api/model_registry.h"
 #include "server/http/message.h"
 
 namespace bakestone {
@@ -20,6 +21,7 @@ class Metrics {
  public:
   void CountRequest(const std::string& route, int status, double seconds);
   void CountCost(const std::string& key, const http::Cost& cost);
+  static std::string TextOf(const api::AdapterStats& adapters);
   std::string Text(std::span<const std::shared_ptr<Engine>> engines) const;
 
  private:

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "server/admin.h"
 #include "server/anthropic/messages.h"
 #include "server/api/answer.h"
 #include "server/api/api_error.h"
@@ -55,6 +56,9 @@ constexpr Route kRoutes[] = {
     {"POST", "/v1/embeddings", RefuseEmbeddings},
     {"POST", "/api/embed", RefuseEmbeddings},
     {"POST", "/api/embeddings", RefuseEmbeddings},
+    {"GET", "/admin/adapters", HandleListAdapters},
+    {"PUT", "/admin/adapters/", HandlePutAdapter},
+    {"DELETE", "/admin/adapters/", HandleDeleteAdapter},
     {"GET", "/tokenizer_info", openai::HandleTokenizerInfo},
     {"POST", "/tokenize", openai::HandleTokenize},
     {"POST", "/detokenize", openai::HandleDetokenize},
@@ -91,10 +95,12 @@ int RetryAfter(const EngineMetrics& metrics) {
 }  // namespace
 
 Router::Router(std::vector<ServedModel> models, RouterOptions options)
-    : context_{api::ModelRegistry(std::move(models)), options.default_model}, stuck_after_(options.stuck_after),
+    : context_{.models = std::make_shared<api::ModelRegistry>(std::move(models), options.adapter_bytes), .adapter_folder = options.adapter_folder,
+               .admin_without_key = options.admin_without_key, .default_model = options.default_model},
+      stuck_after_(options.stuck_after),
       observers_(std::make_shared<Observers>()) {
   observers_->on_request = std::move(options.on_request);
-  if (!options.default_model.empty() && !context_.models.Find(options.default_model)) {
+  if (!options.default_model.empty() && !context_.models->Has(options.default_model)) {
     Throw(ErrorCode::kInvalidArgument, "the default model '{}' is not among those that are served", options.default_model);
   }
 }
@@ -115,7 +121,7 @@ void Router::Handle(const http::Request& request, ResponderPtr inner) const {
     responder->Send(ToResponse(error, family));
   } catch (const Error& error) {
     ApiError api = api::FromError(error);
-    const auto& engines = context_.models.engines();
+    const auto& engines = context_.models->engines();
     const bool draining = std::any_of(engines.begin(), engines.end(), [](const auto& e) { return e->Draining(); });
     if (error.code() == ErrorCode::kUnavailable && !draining) {
       api.status = 429;
@@ -161,10 +167,10 @@ void Router::Dispatch(const http::Request& request, const std::shared_ptr<Observ
 }
 
 void Router::RefuseWhenFull() const {
-  for (const auto& engine : context_.models.engines()) {
+  for (const auto& engine : context_.models->engines()) {
     if (!engine->Draining() && !engine->QueueFull()) return;
   }
-  const Engine& first = *context_.models.engines().front();
+  const Engine& first = *context_.models->engines().front();
   const bool draining = first.Draining();
   ApiError error;
   error.status = draining ? 503 : 429;
@@ -179,7 +185,7 @@ void Router::Health(http::Responder& responder, bool ready) const {
   std::string status = "ok";
   int64_t running = 0, waiting = 0;
   bool full = true;
-  for (const auto& engine : context_.models.engines()) {
+  for (const auto& engine : context_.models->engines()) {
     const EngineMetrics metrics = engine->Metrics();
     running += metrics.running;
     waiting += metrics.waiting;
@@ -193,7 +199,7 @@ void Router::Health(http::Responder& responder, bool ready) const {
 }
 
 void Router::Scrape(http::Responder& responder) const {
-  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(context_.models.engines())});
+  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(context_.models->engines()) + Metrics::TextOf(context_.models->Stats())});
 }
 
 }  // namespace bakestone

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -17,6 +18,9 @@ namespace bakestone {
 
 struct RouterOptions {
   std::chrono::seconds stuck_after{60};  // work that waits this long without progress is stuck
+  std::filesystem::path adapter_folder = {};  // whose adapters may be loaded while it runs; empty: none
+  int64_t adapter_bytes = int64_t{1} << 30;   // of adapters in memory that can be read again
+  bool admin_without_key = true;         // where no keys are asked for, anybody may load adapters
   std::string default_model = {};        // answers where a request names one that is not there; empty: 404
   std::function<void(const std::string&)> on_request = nullptr;  // a line of JSON for every answer; any thread
 };
@@ -28,6 +32,8 @@ class Router {
 
   // (method, path) of all that is served; a path that ends with '/' stands for all that begin so.
   static std::vector<std::pair<std::string, std::string>> Routes();
+
+  api::ModelRegistry& models() const { return *context_.models; }
 
   // Answers every request, at once or later; never throws.
   void Handle(const http::Request& request, std::shared_ptr<http::Responder> responder) const;

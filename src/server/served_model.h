@@ -1,6 +1,7 @@
 // What a server is given to serve.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -14,6 +15,7 @@ struct ServedModel {
   std::shared_ptr<Engine> engine;
   std::shared_ptr<const Adapter> adapter;  // null: the base
   std::string parent;                      // id of the base, for an adapter
+  std::filesystem::path source = {};       // where an adapter can be read again; empty: it stays in memory
 };
 
 }  // namespace bakestone

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "server/adapter_folder.h"
 #include "server/http/http_server.h"
 #include "server/api/api_error.h"
 #include "server/router.h"
@@ -13,7 +14,9 @@ namespace bakestone {
 struct Server::Impl {
   Impl(const ServerOptions& options, std::vector<ServedModel> models)
       : address(options.address), scheme(options.tls_certificate.empty() ? "http" : "https"), engines(EnginesOf(models)),
-        router(std::move(models), {options.stuck_after, options.default_model, options.on_request}),
+        router(std::move(models), {.stuck_after = options.stuck_after, .adapter_folder = options.adapter_folder, .adapter_bytes = options.adapter_bytes,
+                                   .admin_without_key = !options.allow_anyone, .default_model = options.default_model, .on_request = options.on_request}),
+        folder(options.adapter_folder.empty() ? nullptr : std::make_unique<AdapterFolder>(options.adapter_folder, router.models())),
         http(HttpOptionsOf(options), [this](const http::Request& request, std::shared_ptr<http::Responder> responder) {
           router.Handle(request, std::move(responder));
         }) {}
@@ -50,6 +53,7 @@ struct Server::Impl {
   const std::string address, scheme;
   const std::vector<std::shared_ptr<Engine>> engines;  // outlive http: answers refer to them
   const Router router;
+  const std::unique_ptr<AdapterFolder> folder;  // null: none is watched
   http::HttpServer http;
 };
 
@@ -64,6 +68,10 @@ std::string Server::url() const {
   const bool v6 = impl_->address.find(':') != std::string::npos;
   return v6 ? fmt::format("{}://[{}]:{}", impl_->scheme, impl_->address, port())
             : fmt::format("{}://{}:{}", impl_->scheme, impl_->address, port());
+}
+
+void Server::WatchAdapters() {
+  if (impl_->folder) impl_->folder->Look();
 }
 
 void Server::SetKeys(const std::vector<std::string>& lines) { impl_->http.SetKeys(lines); }

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -25,6 +26,8 @@ struct ServerOptions {
   std::chrono::milliseconds header_deadline{10'000};
   int64_t max_connections = 1024;
   std::chrono::seconds stuck_after{60};    // /health fails when work waits this long without progress
+  std::filesystem::path adapter_folder;    // its adapters are served, and may be loaded by name; empty: none
+  int64_t adapter_bytes = int64_t{1} << 30;  // of adapters in memory that can be read again
   std::string default_model;               // answers where a request names a model that is not there; empty: 404
   std::function<void(const std::string&)> on_request;  // a line of JSON for every answer, without what was said
 };
@@ -41,6 +44,10 @@ class Server {
 
   // For requests that come from now on. Throws kInvalidArgument, and then the old keys stay.
   void SetKeys(const std::vector<std::string>& lines);
+
+  // Serves what came into the adapter folder or changed there since the last call, and no longer what went. The
+  // constructor does it once.
+  void WatchAdapters();
 
   // Refuses new work with 503, lets admitted answers finish until the deadline (then they get an error
   // event), and closes. Returns true if none was cut. The engines are drained too.

@@ -123,7 +123,7 @@ PreparedChat PrepareChat(const ModelEntry& model, const ChatTask& task) {
       request.prompt.push_back(token);
     }
   }
-  request.adapter = model.served.adapter;
+  request.adapter = model.adapter();
   request.shown_control = support.shown_control;
   for (int64_t i = 0; i < task.n; ++i) {
     prepared.requests.push_back(request);

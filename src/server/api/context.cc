@@ -18,11 +18,17 @@ bool Allowed(const http::Request& request, const std::string& id) {
 }  // namespace
 
 ModelPtr Context::Find(const http::Request& request, const std::string& id) const {
-  return !id.empty() && Allowed(request, id) ? models.Find(id) : nullptr;
+  return !id.empty() && Allowed(request, id) ? models->Find(id) : nullptr;
 }
 
 ModelPtr Context::Select(const http::Request& request, const std::string& id) const {
   if (ModelPtr entry = Find(request, id)) return entry;
+  if (request.key) {
+    const auto alias = request.key->aliases.find(id);
+    if (alias != request.key->aliases.end()) {
+      if (ModelPtr entry = Find(request, alias->second)) return entry;
+    }
+  }
   if (request.key) {
     if (ModelPtr entry = Find(request, request.key->default_model)) return entry;
   }
@@ -36,7 +42,7 @@ ModelPtr Context::Select(const http::Request& request, const std::string& id) co
 }
 
 std::vector<ModelPtr> Context::List(const http::Request& request) const {
-  std::vector<ModelPtr> list = models.List();
+  std::vector<ModelPtr> list = models->List();
   std::erase_if(list, [&](const ModelPtr& entry) { return !Allowed(request, entry->served.id); });
   return list;
 }

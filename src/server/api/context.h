@@ -1,6 +1,7 @@
 // What every route is given beside its request. Lives as long as the router. Thread-safe.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,8 +13,10 @@
 namespace bakestone::api {
 
 struct Context {
-  ModelRegistry models;
-  std::string default_model;  // answers where a request names a model that is not there; empty: nobody does
+  const std::shared_ptr<ModelRegistry> models;
+  std::filesystem::path adapter_folder = {};  // whose adapters may be loaded by name; empty: none
+  bool admin_without_key = true;              // where no keys are asked for
+  std::string default_model = {};  // answers where a request names a model that is not there; empty: nobody does
   std::shared_ptr<ConversationStore> conversations = std::make_shared<ConversationStore>(ConversationStoreOptions{});
 
   // Only what the request's key may ask for is there. Throws ApiError 404 model_not_found.

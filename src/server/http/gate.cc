@@ -53,7 +53,7 @@ std::optional<Refusal> CheckBody(Framing framing, const Request& head) {
     return Refuse(415, "compressed bodies are not accepted", "unsupported_content_encoding");
   }
   const std::string_view type = head.Header("content-type");
-  if (head.method == "POST" && !EqualIgnoringCase(type.substr(0, type.find_first_of("; \t")), "application/json")) {
+  if ((head.method == "POST" || head.method == "PUT") && !EqualIgnoringCase(type.substr(0, type.find_first_of("; \t")), "application/json")) {
     return Refuse(415, "expected 'Content-Type: application/json'", "unsupported_content_type");
   }
   const std::string_view expect = head.Header("expect");

@@ -47,7 +47,21 @@ Hash DigestOf(std::string_view word, size_t line) {
   return HashOf(word);
 }
 
+void ReadAliases(const std::string& value, size_t line, Key* key) {
+  for (const std::string& pair : Split(value, ",")) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos || equals == 0 || equals + 1 == pair.size()) {
+      Throw(ErrorCode::kInvalidArgument, "API keys, line {}: alias: expected NAME=MODEL, found {}", line, Quote(pair));
+    }
+    key->aliases[pair.substr(0, equals)] = pair.substr(equals + 1);
+  }
+}
+
 void ReadWord(const std::string& word, size_t line, Key* key) {
+  if (word == "admin") {
+    key->admin = true;
+    return;
+  }
   const size_t equals = std::min(word.find('='), word.size());
   const std::string name = word.substr(0, equals), value = equals < word.size() ? word.substr(equals + 1) : "";
   const auto number = [&](int64_t* to) {
@@ -65,6 +79,8 @@ void ReadWord(const std::string& word, size_t line, Key* key) {
     key->models = Split(value, ",");
   } else if (name == "default") {
     key->default_model = value;
+  } else if (name == "alias") {
+    ReadAliases(value, line, key);
   } else if (name == "max-requests") {
     number(&key->max_requests);
   } else if (name == "requests-per-minute") {
@@ -72,7 +88,7 @@ void ReadWord(const std::string& word, size_t line, Key* key) {
   } else if (name == "tokens-per-minute") {
     number(&key->tokens_per_minute);
   } else {
-    Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected name, models, default, max-requests, requests-per-minute or tokens-per-minute, found {}",
+    Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected name, models, default, alias, admin, max-requests, requests-per-minute or tokens-per-minute, found {}",
           line, Quote(name));
   }
 }

@@ -4,11 +4,14 @@
 //   name=TEAM                 in logs and metrics; else the first digits of the digest
 //   models=A,B                what it may ask for, and see; else all
 //   default=A                 what answers where a request names a model that is not there
+//   alias=NAME=A,OTHER=B      other names for what it may ask for
+//   admin                     may load, replace and unload adapters
 //   max-requests=N            at the same time
 //   requests-per-minute=N     tokens-per-minute=N (of prompts and answers)
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -26,6 +29,8 @@ struct Key {
   std::string name;
   std::vector<std::string> models;  // empty: all
   std::string default_model;        // empty: none
+  std::map<std::string, std::string> aliases;
+  bool admin = false;
   int64_t max_requests = 0, requests_per_minute = 0, tokens_per_minute = 0;  // 0: no limit
 };
 

@@ -270,7 +270,7 @@ void HandleGenerate(const api::Context& context, const http::Request& request, s
   if (raw) {
     prepared.requests = {task.request};
     prepared.requests[0].prompt = call.model->model().tokenizer.Encode(prompt);
-    prepared.requests[0].adapter = call.model->served.adapter;
+    prepared.requests[0].adapter = call.model->adapter();
   } else {
     prepared = api::PrepareChat(*call.model, task);
   }

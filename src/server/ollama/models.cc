@@ -43,10 +43,10 @@ std::string HumanCount(int64_t count) {
 }
 
 std::string Digest(const api::ModelEntry& entry) {
-  if (!entry.served.adapter) return ToHex(entry.model().file_hash);
+  if (entry.served.parent.empty()) return ToHex(entry.model().file_hash);
   Sha256 hash;
   hash.Update(entry.model().file_hash);
-  hash.Update(entry.served.adapter->hash());
+  hash.Update(entry.adapter_hash);
   return ToHex(hash.Finish());
 }
 
@@ -99,7 +99,7 @@ void SendJson(http::Responder& responder, const Json& json) { responder.Send({.h
 std::string Timestamp() { return FormatTime(std::chrono::system_clock::now()); }
 
 api::ModelPtr SelectModel(const api::Context& context, const http::Request& request, const std::string& name) {
-  const bool tagged = !context.models.Find(name) && name.ends_with(kLatest);
+  const bool tagged = !context.models->Has(name) && name.ends_with(kLatest);
   return context.Select(request, tagged ? name.substr(0, name.size() - kLatest.size()) : name);
 }
 

@@ -203,7 +203,7 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   std::vector<Prompt> prompts = ReadPrompts(fields, tokenizer);
   fields.Finish();
 
-  base.adapter = model->served.adapter;
+  base.adapter = model->adapter();
   base.tenant = request.tenant();
   std::vector<GenerationRequest> requests;
   CompletionAnswer::Options options{.stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};

@@ -1,9 +1,9 @@
-#include "cli/adapters.h"
+#include "model/load_adapter.h"
 
 #include "format/gguf_adapter.h"
 #include "format/peft.h"
 
-namespace bakestone::cli {
+namespace bakestone {
 
 std::shared_ptr<const Adapter> LoadAdapter(const std::filesystem::path& path, const Model& model) {
   const ModelConfig& config = model.config;
@@ -14,4 +14,4 @@ std::shared_ptr<const Adapter> LoadAdapter(const std::filesystem::path& path, co
   return Adapter::Load(file, config);
 }
 
-}  // namespace bakestone::cli
+}  // namespace bakestone
