@@ -11,6 +11,7 @@
 option(BAKESTONE_TESTS "Build the unit tests" ON)
 option(BAKESTONE_BENCH "Build the micro-benchmarks" OFF)
 option(BAKESTONE_FUZZ "Build the libFuzzer targets (clang)" OFF)
+option(BAKESTONE_UNITY "Compile the sources of some layers together: for builds from nothing" OFF)
 set(BAKESTONE_SANITIZE "" CACHE STRING "Sanitizers for the whole build, e.g. address,undefined")
 
 find_program(CCACHE_PROGRAM ccache)
@@ -42,6 +43,7 @@ endif()
 
 set(BAKESTONE_OWN_FLAGS base tensor kernels ops)            # small, or compiled with flags of their own
 set(BAKESTONE_NO_HOT_LOOPS store convert server pipeline load cli)
+set(BAKESTONE_TOGETHER base tensor ops text format model data)  # no two of their files use one name for two things
 
 function(bakestone_layer name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})
@@ -62,6 +64,9 @@ function(bakestone_layer name)
   target_link_libraries(bakestone_${name} ${scope} ${ARG_DEPS} ${ARG_LIBS})
   if(name IN_LIST BAKESTONE_NO_HOT_LOOPS)
     target_compile_options(bakestone_${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  endif()
+  if(BAKESTONE_UNITY AND sources AND name IN_LIST BAKESTONE_TOGETHER)
+    set_target_properties(bakestone_${name} PROPERTIES UNITY_BUILD ON)
   endif()
   if(sources AND NOT name IN_LIST BAKESTONE_OWN_FLAGS)
     target_precompile_headers(bakestone_${name} REUSE_FROM bakestone_headers)

@@ -5,14 +5,15 @@
 #include <sstream>
 
 namespace bakestone {
-namespace {
 
 std::optional<int64_t> ReadNumber(const std::filesystem::path& path) {
   std::ifstream file(path);
   int64_t value = 0;
   if (file >> value) return value;
-  return std::nullopt;  // no such file, or "max"
+  return std::nullopt;
 }
+
+namespace {
 
 // "name value" lines.
 int64_t ReadField(const std::filesystem::path& path, const std::string& name) {

@@ -9,6 +9,9 @@
 
 namespace bakestone {
 
+// The number that one of the system's small files begins with; nullopt: no such file, or a word ("max").
+std::optional<int64_t> ReadNumber(const std::filesystem::path& path);
+
 class ControlGroups {
  public:
   // `mount`: where the hierarchies are mounted; `membership`: the groups of the process, a line each.

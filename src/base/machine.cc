@@ -16,13 +16,6 @@
 namespace bakestone {
 namespace {
 
-std::optional<int64_t> ReadNumber(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  if (file >> value) return value;
-  return std::nullopt;
-}
-
 // A "Name:   123 kB" line of /proc/meminfo, in bytes.
 int64_t MeminfoBytes(const std::string& name) {
   std::ifstream file("/proc/meminfo");

@@ -9,7 +9,6 @@ namespace bakestone {
 namespace {
 
 int Digit(char c) { return c - '0'; }
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool AllDigits(std::string_view text) { return std::all_of(text.begin(), text.end(), IsDigit); }
 bool AllSame(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [&](char c) { return c == text[0]; });

@@ -7,6 +7,8 @@
 
 namespace bakestone {
 
+inline bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+
 bool IsCard(std::string_view digits);            // 13 to 19, issuer's range, Luhn
 bool IsIban(std::string_view text);              // country and its length, modulo 97
 bool IsCpf(std::string_view digits);             // Brazil, person: 11

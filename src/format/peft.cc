@@ -33,7 +33,7 @@
 namespace bakestone {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kTensorsName = "adapter_model.safetensors";
@@ -48,7 +48,7 @@ class Config {
  public:
   explicit Config(const std::filesystem::path& path) : file_(path.string()) {
     const std::string text = ReadFile(path, kMaxConfigBytes);
-    json_ = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    json_ = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!json_.is_object()) {
       Throw(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", file_,
             json_.is_discarded() ? "text that is no JSON" : json_.type_name());
@@ -56,37 +56,37 @@ class Config {
   }
 
   // Null when absent or JSON's null.
-  const Json* Find(const char* field) const {
+  const OrderedJson* Find(const char* field) const {
     const auto found = json_.find(field);
     return found == json_.end() || found->is_null() ? nullptr : &*found;
   }
 
-  [[noreturn]] void Fail(const std::string& field, const char* expected, const Json& found) const {
+  [[noreturn]] void Fail(const std::string& field, const char* expected, const OrderedJson& found) const {
     Throw(ErrorCode::kCorrupt, "{}: field '{}': expected {}, found {}", file_, field, expected,
           Shown(found));
   }
-  [[noreturn]] void Refuse(const char* field, const char* expected, const Json& found) const {
+  [[noreturn]] void Refuse(const char* field, const char* expected, const OrderedJson& found) const {
     Throw(ErrorCode::kUnsupported, "{}: field '{}': expected {}, found {}; this is not supported",
           file_, field, expected, Shown(found));
   }
 
   bool Bool(const char* field) const {
-    const Json* value = Find(field);
+    const OrderedJson* value = Find(field);
     if (value != nullptr && !value->is_boolean()) Fail(field, "true or false", *value);
     return value != nullptr && value->get<bool>();
   }
   std::string String(const char* field) const {
-    const Json* value = Find(field);
+    const OrderedJson* value = Find(field);
     if (value != nullptr && !value->is_string()) Fail(field, "a string", *value);
     return value == nullptr ? "" : value->get<std::string>();
   }
-  float Positive(const std::string& field, const Json& value) const {
+  float Positive(const std::string& field, const OrderedJson& value) const {
     const double number = value.is_number() ? value.get<double>() : -1;
     const auto result = static_cast<float>(number);
     if (!(number > 0) || !std::isfinite(result)) Fail(field, "a number above 0", value);
     return result;
   }
-  int64_t Rank(const std::string& field, const Json& value) const {
+  int64_t Rank(const std::string& field, const OrderedJson& value) const {
     const bool fits = value.is_number_unsigned() && value.get<uint64_t>() >= 1 &&
                       value.get<uint64_t>() <= (uint64_t{1} << 31);
     if (!fits) Fail(field, "an integer from 1 to 2^31", value);
@@ -95,35 +95,35 @@ class Config {
   const std::string& file() const { return file_; }
 
  private:
-  static std::string Shown(const Json& value) {
-    return Quote(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+  static std::string Shown(const OrderedJson& value) {
+    return Quote(value.dump(-1, ' ', true, OrderedJson::error_handler_t::replace));
   }
 
   std::string file_;
-  Json json_;
+  OrderedJson json_;
 };
 
-bool IsEmpty(const Json& value) {
+bool IsEmpty(const OrderedJson& value) {
   return (value.is_boolean() && !value.get<bool>()) ||
          ((value.is_array() || value.is_object() || value.is_string()) && value.empty());
 }
 
 // Everything that would change what the adapter computes and is not done here.
 void RefuseUnsupported(const Config& config) {
-  const Json* type = config.Find("peft_type");
-  if (type == nullptr) config.Fail("peft_type", "\"LORA\"", Json());
+  const OrderedJson* type = config.Find("peft_type");
+  if (type == nullptr) config.Fail("peft_type", "\"LORA\"", OrderedJson());
   if (*type != "LORA") config.Refuse("peft_type", "\"LORA\"", *type);
-  const Json* bias = config.Find("bias");
+  const OrderedJson* bias = config.Find("bias");
   if (bias != nullptr && *bias != "none") config.Refuse("bias", "\"none\"", *bias);
   for (const char* field :
        {"modules_to_save", "fan_in_fan_out", "layer_replication", "lora_bias", "target_parameters",
         "trainable_token_indices", "use_qalora", "use_bdlora", "alora_invocation_tokens",
         "arrow_config", "kasa_config", "monteclora_config"}) {
-    const Json* value = config.Find(field);
+    const OrderedJson* value = config.Find(field);
     if (value != nullptr && !IsEmpty(*value)) config.Refuse(field, "none", *value);
   }
   // These start by changing the base's weights, so the adapter does not fit the base as published.
-  const Json* init = config.Find("init_lora_weights");
+  const OrderedJson* init = config.Find("init_lora_weights");
   if (init != nullptr && init->is_string()) {
     const auto name = init->get<std::string>();
     for (const char* changed : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
@@ -141,12 +141,12 @@ using Patterns = std::vector<std::pair<std::string, Value>>;
 template <class Value, class Convert>
 Patterns<Value> ReadPatterns(const Config& config, const char* field, Convert convert) {
   Patterns<Value> patterns;
-  const Json* object = config.Find(field);
+  const OrderedJson* object = config.Find(field);
   if (object == nullptr) return patterns;
   if (!object->is_object()) config.Fail(field, "an object", *object);
   for (const auto& [pattern, value] : object->items()) {
     if (pattern.find_first_of("\\()[]{}|*+?$^") != std::string::npos) {
-      config.Refuse(field, "names of modules", Json(pattern));
+      config.Refuse(field, "names of modules", OrderedJson(pattern));
     }
     patterns.emplace_back(pattern, convert(fmt::format("{}.{}", field, pattern), value));
   }
@@ -305,21 +305,21 @@ std::string ModuleOf(const AdapterEntry& entry) {
   return entry.site == AdapterSite::kLmHead ? name : "model." + name;
 }
 
-Json NumberOf(float value) {
+OrderedJson NumberOf(float value) {
   const auto whole = static_cast<int64_t>(std::clamp(value, -1e9f, 1e9f));
-  return static_cast<float>(whole) == value ? Json(whole) : Json(value);
+  return static_cast<float>(whole) == value ? OrderedJson(whole) : OrderedJson(value);
 }
 
-Json MakeConfig(const AdapterFile& adapter) {
+OrderedJson MakeConfig(const AdapterFile& adapter) {
   std::set<std::string> targets;
-  Json ranks = Json::object(), alphas = Json::object();
+  OrderedJson ranks = OrderedJson::object(), alphas = OrderedJson::object();
   for (const AdapterEntry& entry : adapter.entries) {
     const std::string_view site = AdapterSiteName(entry.site);
     targets.emplace(site.substr(site.find('.') + 1));  // npos + 1 is 0: names without a dot
     if (entry.rank != adapter.rank) ranks[ModuleOf(entry)] = entry.rank;
     if (entry.alpha != adapter.alpha) alphas[ModuleOf(entry)] = NumberOf(entry.alpha);
   }
-  return Json{{"peft_type", "LORA"},
+  return OrderedJson{{"peft_type", "LORA"},
               {"task_type", "CAUSAL_LM"},
               {"base_model_name_or_path", adapter.base_name},
               {"r", adapter.rank},
@@ -351,10 +351,10 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
   adapter.base_name = config.String("base_model_name_or_path");
   adapter.use_rslora = config.Bool("use_rslora");
   adapter.use_dora = config.Bool("use_dora");
-  const auto rank = [&](const std::string& f, const Json& v) { return config.Rank(f, v); };
-  const auto alpha = [&](const std::string& f, const Json& v) { return config.Positive(f, v); };
-  const Json default_value = 8;  // PEFT's default for both
-  const Json *r = config.Find("r"), *a = config.Find("lora_alpha"),
+  const auto rank = [&](const std::string& f, const OrderedJson& v) { return config.Rank(f, v); };
+  const auto alpha = [&](const std::string& f, const OrderedJson& v) { return config.Positive(f, v); };
+  const OrderedJson default_value = 8;  // PEFT's default for both
+  const OrderedJson *r = config.Find("r"), *a = config.Find("lora_alpha"),
              *d = config.Find("lora_dropout");
   adapter.rank = rank("r", r != nullptr ? *r : default_value);
   adapter.alpha = alpha("lora_alpha", a != nullptr ? *a : default_value);

@@ -87,9 +87,9 @@ class Message {
   size_t at_ = 0;
 };
 
-class Reader {
+class ModelReader {
  public:
-  explicit Reader(std::string source) : source_(std::move(source)) {
+  explicit ModelReader(std::string source) : source_(std::move(source)) {
     spec_.source = source_;
     spec_.kind = TokenizerKind::kUnigram;  // the format's default
     spec_.byte_fallback = false;
@@ -175,7 +175,7 @@ class Reader {
 }  // namespace
 
 TokenizerSpec FromSentencePieceModel(std::span<const uint8_t> bytes, std::string source) {
-  return Reader(std::move(source)).Read(bytes);
+  return ModelReader(std::move(source)).Read(bytes);
 }
 
 }  // namespace bakestone

@@ -107,9 +107,9 @@ class Node {
   const Json* json_;
 };
 
-class Reader {
+class TokenizerJsonReader {
  public:
-  Reader(const Json& json, std::string source) : source_(std::move(source)), root_(source_, "", json) {}
+  TokenizerJsonReader(const Json& json, std::string source) : source_(std::move(source)), root_(source_, "", json) {}
 
   TokenizerSpec Read() {
     spec_.source = source_;
@@ -469,7 +469,7 @@ TokenizerSpec FromTokenizerJson(std::string_view json, std::string source) {
     Throw(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", source,
           parsed.is_discarded() ? "text that is no JSON" : parsed.type_name());
   }
-  return Reader(parsed, std::move(source)).Read();
+  return TokenizerJsonReader(parsed, std::move(source)).Read();
 }
 
 std::vector<std::string> PatternsOfPreTokenizer(std::string_view name) {

@@ -8,16 +8,16 @@
 namespace bakestone {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-Json PreTokenizer(const TokenizerSpec& spec) {
+OrderedJson PreTokenizer(const TokenizerSpec& spec) {
   std::vector<std::string> patterns = spec.pre_patterns;
   if (patterns.empty()) patterns = PatternsOfPreTokenizer(spec.pre_tokenizer);
   if (patterns.empty()) {
     Throw(ErrorCode::kUnsupported, "{}: expected a pre-tokenizer whose patterns are known (gpt-2, smollm, llama-bpe, "
           "qwen2), found {}", spec.source, Quote(spec.pre_tokenizer));
   }
-  Json steps = Json::array();
+  OrderedJson steps = OrderedJson::array();
   for (const std::string& pattern : patterns) {
     steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
   }
@@ -25,17 +25,17 @@ Json PreTokenizer(const TokenizerSpec& spec) {
   return {{"type", "Sequence"}, {"pretokenizers", steps}};
 }
 
-Json PostProcessor(const TokenizerSpec& spec) {
+OrderedJson PostProcessor(const TokenizerSpec& spec) {
   if (!spec.add_bos || spec.bos < 0) {
     return {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}, {"use_regex", true}};
   }
   const std::string& bos = spec.tokens.at(static_cast<size_t>(spec.bos));
-  const Json first = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
-  const auto text = [](const char* id, int type) { return Json{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
+  const OrderedJson first = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
+  const auto text = [](const char* id, int type) { return OrderedJson{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
   return {{"type", "TemplateProcessing"},
-          {"single", Json::array({first, text("A", 0)})},
-          {"pair", Json::array({first, text("A", 0), text("B", 1)})},
-          {"special_tokens", {{bos, {{"id", bos}, {"ids", Json::array({spec.bos})}, {"tokens", Json::array({bos})}}}}}};
+          {"single", OrderedJson::array({first, text("A", 0)})},
+          {"pair", OrderedJson::array({first, text("A", 0), text("B", 1)})},
+          {"special_tokens", {{bos, {{"id", bos}, {"ids", OrderedJson::array({spec.bos})}, {"tokens", OrderedJson::array({bos})}}}}}};
 }
 
 }  // namespace
@@ -45,7 +45,7 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
     Throw(ErrorCode::kUnsupported, "{}: expected a byte-level BPE tokenizer without a space before texts; no other is "
           "written as tokenizer.json", spec.source);
   }
-  Json vocab = Json::object(), added = Json::array(), merges = Json::array();
+  OrderedJson vocab = OrderedJson::object(), added = OrderedJson::array(), merges = OrderedJson::array();
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const TokenType type = spec.types.empty() ? TokenType::kNormal : spec.types[i];
     if (type == TokenType::kUnused) continue;
@@ -59,13 +59,13 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
                      {"lstrip", flags.lstrip}, {"rstrip", flags.rstrip}, {"normalized", flags.normalized},
                      {"special", type == TokenType::kControl}});
   }
-  for (const auto& [left, right] : spec.merges) merges.push_back(Json::array({left, right}));
-  const Json model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr},
+  for (const auto& [left, right] : spec.merges) merges.push_back(OrderedJson::array({left, right}));
+  const OrderedJson model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr},
                       {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr}, {"fuse_unk", false},
                       {"byte_fallback", false}, {"ignore_merges", spec.ignore_merges}, {"vocab", vocab},
                       {"merges", merges}};
-  const Json json = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
-                     {"normalizer", spec.nfc ? Json{{"type", "NFC"}} : Json()},
+  const OrderedJson json = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
+                     {"normalizer", spec.nfc ? OrderedJson{{"type", "NFC"}} : OrderedJson()},
                      {"pre_tokenizer", PreTokenizer(spec)}, {"post_processor", PostProcessor(spec)},
                      {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true},
                                   {"use_regex", true}}},

@@ -13,10 +13,10 @@
 
 #include "base/error.h"
 #include "base/source_dir.h"
+#include "kernels/cpu/test_tables.h"
 #include "kernels/isa.h"
 #include "kernels/kernel_table.h"
 #include "kernels/math.h"
-#include "kernels/serve_tables.h"
 #include "kernels/test_cases.h"
 #include "tensor/dequantize.h"
 

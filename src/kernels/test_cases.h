@@ -9,16 +9,9 @@
 
 #include "base/sha256.h"
 #include "kernels/kernel_table.h"
-#include "kernels/serve_tables.h"
 #include "tensor/buffer.h"
 
 namespace bakestone::testing {
-
-#if defined(__x86_64__)
-// In kernels_test only: cpu/avxvnni_test.cc, cpu/amx_test.cc.
-extern const ServeKernels kServeAvxVnniInAvx512;
-extern const TileKernels kTilesEmulated;
-#endif
 
 // Every table that runs here, the reference first; where the CPU has AVX-512 only, also avxvnni in its encoding
 // and amx emulated. In kernels_test only: serve_test.cc.

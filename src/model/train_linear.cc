@@ -8,7 +8,6 @@
 namespace bakestone {
 namespace {
 
-int64_t PadRank(int64_t rank) { return ops::PanelsOf(rank) * kTrainLanes; }
 int64_t Even(int64_t rows) { return rows + rows % 2; }
 
 void Reserve(Buffer<uint16_t>& buffer, int64_t size) {
@@ -32,7 +31,7 @@ void PairsBackward(const TrainKernels& kernels, ThreadPool& pool, const GroupSha
     up.num_segments = 1;
     up.store = TrainStore::kBF16;
     up.rows = args.rows;
-    up.cols = PadRank(part.rank);
+    up.cols = ops::PadRank(part.rank);
     up.out = scratch.d_xa.data() + part.r_begin;
     up.out_stride = lora.r;
     up.column_scale = lora.scale + part.r_begin;
@@ -180,7 +179,7 @@ void Forward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& sh
   const int64_t element = args.store == TrainStore::kBF16 ? 2 : 4;
   for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
     const LoraGroup::Part& part = lora.parts[i];
-    const int64_t padded = PadRank(part.rank), first = shape.out_begin[i];
+    const int64_t padded = ops::PadRank(part.rank), first = shape.out_begin[i];
     product.segments[0].panels = panels + first * shape.in;
     product.segments[1] = {args.xa + part.r_begin, lora.r, part.b_forward, padded * kTrainLanes,
                            padded};

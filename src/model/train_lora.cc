@@ -11,7 +11,6 @@
 namespace bakestone {
 namespace {
 
-int64_t PadRank(int64_t rank) { return ops::PanelsOf(rank) * kTrainLanes; }
 
 int64_t OutOf(const GroupShape& shape, size_t site) {
   return shape.out_begin[site + 1] - shape.out_begin[site];
@@ -58,8 +57,8 @@ void PackedPairs::Plan(const TrainLayout& layout) {
       const LoraSlot* slot = layout.Find(IdAt(i, shape.sites[s]));
       const int64_t slot_rank = slot == nullptr ? 0 : slot->rank;
       lora.parts[s] = {.site = static_cast<int>(s), .rank = slot_rank, .r_begin = lora.r};
-      lora.r += PadRank(slot_rank);
-      panels += 2 * PadRank(slot_rank) * OutOf(shape, s);
+      lora.r += ops::PadRank(slot_rank);
+      panels += 2 * ops::PadRank(slot_rank) * OutOf(shape, s);
       rank = std::max(rank, slot_rank);
     }
     panels += 2 * lora.r * shape.in;
@@ -80,8 +79,8 @@ void PackedPairs::Plan(const TrainLayout& layout) {
   squares_known_.assign(groups_.size(), 0);
   scales_known_.assign(groups_.size(), 0);
   const int64_t widest_out = std::max(config_.hidden_dim, std::max(config_.q_dim(), config_.ffn_dim));
-  aw_ = Buffer<float>(PadRank(rank) * widest_out);
-  aa_ = Buffer<float>(PadRank(rank) * PadRank(rank));
+  aw_ = Buffer<float>(ops::PadRank(rank) * widest_out);
+  aa_ = Buffer<float>(ops::PadRank(rank) * ops::PadRank(rank));
 }
 
 void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kernels) {
@@ -99,7 +98,7 @@ void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kerne
     const LoraSlot& slot = *layout_->Find(IdAt(index, shape.sites[s]));
     const uint16_t* a = rounded_.data() + slot.a_offset;
     const uint16_t* b = rounded_.data() + slot.b_offset;
-    const int64_t padded = PadRank(part.rank);
+    const int64_t padded = ops::PadRank(part.rank);
     std::fill_n(scales_.data() + scale_begin_[index] + part.r_begin, padded, scale);
     kernels.pack_lanes(a, shape.in, part.rank, shape.in, shape.in,
                        a_forward + part.r_begin * shape.in, shape.in * kTrainLanes, 0,

@@ -11,7 +11,7 @@
 namespace bakestone::ops {
 namespace {
 
-using Kernel = decltype(PeakKernels::int8_dot);
+using PeakLoop = decltype(PeakKernels::int8_dot);
 
 double Seconds(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -29,7 +29,7 @@ Buffer<uint8_t> Operands() {
   return operands;
 }
 
-double Measure(Kernel kernel, ThreadPool& pool, const uint8_t* operands) {
+double Measure(PeakLoop kernel, ThreadPool& pool, const uint8_t* operands) {
   constexpr double kPassSeconds = 0.01;
   constexpr int kPasses = 8;
   float result[16];

@@ -12,6 +12,8 @@ namespace bakestone::ops {
 inline constexpr int64_t PanelsOf(int64_t columns) {
   return (columns + kTrainLanes - 1) / kTrainLanes;
 }
+// A rank padded to whole panels.
+inline constexpr int64_t PadRank(int64_t rank) { return PanelsOf(rank) * kTrainLanes; }
 // Elements of a panel matrix with `columns` lanes and k (even) rows.
 inline constexpr int64_t PanelSize(int64_t columns, int64_t k) {
   return PanelsOf(columns) * kTrainLanes * k;

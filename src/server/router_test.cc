@@ -112,7 +112,7 @@ TEST_F(RouterTest, StreamHasTheFramesThatClientsDependOn) {
   }
   EXPECT_EQ(ids.size(), 1u);
   EXPECT_TRUE(finished[0] && finished[1]);
-  EXPECT_EQ(text[0], whole["choices"][0]["message"]["content"]);
+  EXPECT_EQ(text[0], whole["choices"][0]["message"]["content"].get<std::string>());
   EXPECT_EQ(text[1], text[0]);  // greedy
 }
 

@@ -2,8 +2,8 @@
 // test the class that they would never choose.
 #if defined(__x86_64__)
 #include "kernels/cpu/table.inl.h"
+#include "kernels/cpu/test_tables.h"
 #include "kernels/cpu/vec_avxvnni.h"
-#include "kernels/test_cases.h"
 
 namespace bakestone::testing {
 

@@ -141,7 +141,7 @@ Value FileSize(Runtime& rt, const Value& self, const CallArgs& args) {
   return rt.MakeString(fmt::format("{:.1f} {}{}B", base * bytes / unit, prefix, binary ? "i" : ""));
 }
 
-constexpr NamedBuiltin kFilters[] = {
+constexpr NamedBuiltin kScalarFilters[] = {
     {"abs", Abs},
     {"attr", Attr},
     {"d", Default},
@@ -157,7 +157,7 @@ constexpr NamedBuiltin kFilters[] = {
 }  // namespace
 
 std::span<const NamedBuiltin> ScalarFilters() {
-  return kFilters;
+  return kScalarFilters;
 }
 
 }  // namespace bakestone::chat

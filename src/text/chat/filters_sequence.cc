@@ -291,7 +291,7 @@ Value Select(Runtime& rt, const Value& self, const CallArgs& args) {
   return rt.NewGenerator(std::move(out));
 }
 
-constexpr NamedBuiltin kFilters[] = {
+constexpr NamedBuiltin kSequenceFilters[] = {
     {"batch", Batch},
     {"count", Length},
     {"dictsort", DictSort},
@@ -318,7 +318,7 @@ constexpr NamedBuiltin kFilters[] = {
 }  // namespace
 
 std::span<const NamedBuiltin> SequenceFilters() {
-  return kFilters;
+  return kSequenceFilters;
 }
 
 Value AttributePath(Runtime& rt, const Value& item, const Value& path, const Value* fallback) {

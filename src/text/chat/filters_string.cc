@@ -222,7 +222,7 @@ Value UrlEncode(Runtime& rt, const Value& self, const CallArgs& args) {
   return rt.MakeString(std::move(out));
 }
 
-constexpr NamedBuiltin kFilters[] = {
+constexpr NamedBuiltin kStringFilters[] = {
     {"capitalize", Case<CaseMap::kCapitalize>},
     {"center", Center},
     {"e", Escape},
@@ -246,7 +246,7 @@ constexpr NamedBuiltin kFilters[] = {
 }  // namespace
 
 std::span<const NamedBuiltin> StringFilters() {
-  return kFilters;
+  return kStringFilters;
 }
 
 const NamedBuiltin* FindFilter(std::string_view name) {

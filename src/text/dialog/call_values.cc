@@ -11,10 +11,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kMaxDepth = 64;
 
-bool IsNameChar(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
-}
-
 std::string Dumped(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 // Reads values in Python's syntax, or in the one with braces and bare names.

@@ -43,10 +43,6 @@ std::vector<std::string> Lexemes(const std::string& text) {
   return lexemes;
 }
 
-bool IsNameChar(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
-}
-
 }  // namespace
 
 MarkedParser::MarkedParser(const ReplyFormat& format, ReplyParserOptions options)
