@@ -128,38 +128,36 @@ template <PanelType kType>
 
 // ---- Rows ----
 
-// Word `word` of a row's step.
-template <PanelType kType>
-BAKESTONE_INLINE int32_t RowWord(const Activations& x, int64_t row, int64_t step, int word) {
-  const int64_t steps = TileForm<kType>::Steps(x.k);
-  int32_t bits;
-  if (word == 0) {
-    __builtin_memcpy(&bits, x.scale + row * steps + step, 4);
-  } else if constexpr (!TileForm<kType>::kSuper) {
-    __builtin_memcpy(&bits, x.scaled_sum + row * steps + step, 4);
-  } else {
-    constexpr int kEach = Traits<kType>::kBy16 ? 1 : 2;  // sums of 16 k in a number
-    const int16_t* sum = x.sum + (row * steps + step) * 8 + (word - 1) * 2 * kEach;
-    int16_t pair[2] = {sum[0], sum[kEach]};
-    if constexpr (kEach == 2) {
-      pair[0] = static_cast<int16_t>(sum[0] + sum[1]);
-      pair[1] = static_cast<int16_t>(sum[2] + sum[3]);
-    }
-    __builtin_memcpy(&bits, pair, 4);
-  }
-  return bits;
-}
-
 // Rows [m0, m1), at most kTileBlock: words [tile][step][kRowWords][16]; those beyond m1 are zero.
 template <PanelType kType>
 [[gnu::noinline]] void MakeTileWords(const Activations& x, int64_t m0, int64_t m1, int32_t* words) {
-  constexpr int kWords = TileForm<kType>::kRowWords;
-  const int64_t steps = TileForm<kType>::Steps(x.k);
+  using Form = TileForm<kType>;
+  constexpr int kEach = Traits<kType>::kBy16 ? 1 : 2;  // sums of 16 k that make a number of a pair
+  const int64_t steps = Form::Steps(x.k);
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i rows = V512::MulI(lanes, V512::SetI(static_cast<int32_t>(steps))), sums = V512::Shl<3>(rows);
   for (int64_t m = m0; m < m1; m += kTileRows) {
-    for (int64_t step = 0; step < steps; ++step) {
-      for (int word = 0; word < kWords; ++word) {
-        for (int64_t i = 0; i < kTileRows; ++i) {
-          *words++ = m + i < m1 ? RowWord<kType>(x, m + i, step, word) : 0;
+    const __mmask16 there = V512::Mask(m1 - m);
+    const auto put = [&](__m512i x16) __attribute__((always_inline)) {
+      _mm512_store_si512(words, x16);
+      words += 16;
+    };
+    const auto floats = [&](const float* at) __attribute__((always_inline)) {
+      return _mm512_mask_i32gather_epi32(V512::SetI(0), there, rows, at, 4);
+    };
+    const auto pairs = [&](const int16_t* at) __attribute__((always_inline)) {
+      return _mm512_mask_i32gather_epi32(V512::SetI(0), there, sums, at, 2);
+    };
+    for (int64_t at = m * steps; at < (m + 1) * steps; ++at) {
+      put(floats(x.scale + at));
+      if constexpr (Traits<kType>::kMin && !Form::kSuper) put(floats(x.scaled_sum + at));
+      for (int i = 0; i < Form::kPairs; ++i) {
+        const int16_t* sum = x.sum + at * 8 + i * 2 * kEach;
+        if constexpr (kEach == 1) {
+          put(pairs(sum));
+        } else {
+          const __m512i ones = _mm512_set1_epi16(1);
+          put(Pairs<V512>(_mm512_madd_epi16(pairs(sum), ones), _mm512_madd_epi16(pairs(sum + 2), ones)));
         }
       }
     }
