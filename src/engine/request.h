@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "engine/sampler.h"
+#include "engine/token_mask.h"
 #include "model/adapter.h"
 
 namespace bakestone {
@@ -51,6 +52,7 @@ struct GenerationRequest {
   std::vector<int32_t> prompt;             // at least one token
   std::shared_ptr<const Adapter> adapter = {};  // null: the base
   SamplingParams sampling = {};
+  std::shared_ptr<const Constraint> constraint = {};  // null: any text; not with ignore_eos or min_tokens
   std::optional<int64_t> max_tokens = {};  // absent: the engine's default; 0: only prompt_logprobs
   std::vector<std::string> stop = {};      // at most 64, 1 to 1024 bytes each
   bool ignore_eos = false;

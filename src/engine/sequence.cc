@@ -51,6 +51,10 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
   if (request.min_tokens < 0 || (request.max_tokens && request.min_tokens > *request.max_tokens)) {
     Throw(ErrorCode::kInvalidArgument, "min_tokens: expected 0 to max_tokens, found {}", request.min_tokens);
   }
+  if (request.constraint && (request.ignore_eos || request.min_tokens > 0)) {
+    Throw(ErrorCode::kInvalidArgument, "{}: not together with an answer of a given form, which ends where the form is complete",
+          request.ignore_eos ? "ignore_eos" : "min_tokens");
+  }
   for (const int32_t token : request.shown_control) {
     if (token < 0 || token >= tokenizer.vocab_size()) {
       Throw(ErrorCode::kInvalidArgument, "shown control tokens: expected ids in [0, {}), found {}", tokenizer.vocab_size(), token);
@@ -72,7 +76,8 @@ Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& toke
       prefill_end_(static_cast<int64_t>(tokens_.size())), root_(setting.root),
       use_cache_(setting.use_cache), sampler_(request_.sampling, setting.vocab_size, request_.prompt),
       detokenizer_(tokenizer, {.render_special = true, .strip_space_prefix = false}),
-      stop_(request_.stop) {
+      stop_(request_.stop), mask_(request_.constraint ? request_.constraint->Begin() : nullptr),
+      mask_words_(static_cast<size_t>(tokenizer.vocab_size() + 31) / 32) {
   usage_.prompt_tokens = static_cast<int64_t>(tokens_.size());
   drafts_.lookup.Expect(request_.expected);
   if (use_cache_) keys_ = BlockKeys(root_, tokens_);
@@ -124,7 +129,27 @@ void Sequence::AddPromptLogprobs(int64_t index, RowLogprobs logprobs) {
   prompt_infos_[index].logprobs = std::move(logprobs);
 }
 
+void Sequence::PrepareMasks(std::vector<int32_t>* draft) {
+  size_t accepted = 0;
+  mask_bits_.resize((draft->size() + 1) * mask_words_);
+  try {
+    for (;; ++accepted) {
+      mask_->Fill(std::span(mask_bits_).subspan(accepted * mask_words_, mask_words_));
+      if (accepted == draft->size() || tokenizer_.IsEndOfGeneration((*draft)[accepted]) || !mask_->Accept((*draft)[accepted])) break;
+    }
+  } catch (...) {
+    mask_->Rollback(static_cast<int64_t>(accepted));
+    throw;
+  }
+  mask_->Rollback(static_cast<int64_t>(accepted));
+  draft->resize(accepted);
+}
+
 TokenRules Sequence::RulesAt(int64_t position) const {
+  if (mask_) {
+    const auto row = static_cast<size_t>(position) - tokens_.size();
+    return {.unused = tokenizer_.Unused(), .legal = std::span(mask_bits_).subspan(row * mask_words_, mask_words_)};
+  }
   const bool may_end = position - prompt_size() >= request_.min_tokens;
   return {.banned = may_end ? std::span<const int32_t>() : tokenizer_.EndOfGeneration(), .unused = tokenizer_.Unused()};
 }
@@ -162,6 +187,7 @@ void Sequence::Accept(std::optional<int32_t> token, std::optional<RowLogprobs> l
     tokens_.push_back(*token);
     ++usage_.completion_tokens;
     sampler_.Accept(*token);
+    if (mask_ && !tokenizer_.IsEndOfGeneration(*token)) BAKESTONE_CHECK(mask_->Accept(*token));
     event.tokens.push_back({.token = *token, .logprobs = std::move(logprobs)});
     event.text = TextOf(*token, event);
   } else {

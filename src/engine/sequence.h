@@ -67,6 +67,10 @@ class Sequence {
   bool resumed() const { return prefill_end_ > prompt_size(); }
 
   const Sampler& sampler() const { return sampler_; }
+  // Finds out what is legal after the pending tokens and after each token of the draft, which is cut before the
+  // first one that is not. Before a step that draws; RulesAt holds for its positions then. Throws Error.
+  void PrepareMasks(std::vector<int32_t>* draft);
+  bool constrained() const { return mask_ != nullptr; }
   // What may not be drawn at this position of the sequence.
   TokenRules RulesAt(int64_t position) const;
   void AddPromptLogprobs(int64_t index, RowLogprobs logprobs);
@@ -103,6 +107,9 @@ class Sequence {
   std::vector<TokenInfo> prompt_infos_;
   SequenceDrafts drafts_;
   FairLine* line_ = nullptr;
+  std::unique_ptr<TokenMask> mask_;   // null: any token is legal
+  std::vector<uint32_t> mask_bits_;   // rows of mask_words_, the first for the next token of tokens_
+  size_t mask_words_ = 0;
   bool finished_ = false;
 };
 

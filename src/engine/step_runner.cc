@@ -75,7 +75,31 @@ void StepRunner::Sample(MatrixView<float> logits, std::span<Row> rows) {
   });
 }
 
+// One answer's masks are one thread's work.
+void StepRunner::PrepareMasks(std::span<Work> works) {
+  std::vector<Work*> constrained;
+  for (Work& work : works) {
+    Sequence& sequence = *work.sequence;
+    if (sequence.constrained() && work.count == sequence.pending() && !sequence.NothingToSample()) constrained.push_back(&work);
+  }
+  exec_.pool.ParallelFor(static_cast<int64_t>(constrained.size()), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      try {
+        constrained[i]->sequence->PrepareMasks(&constrained[i]->draft);
+      } catch (const Error& error) {
+        constrained[i]->error = error;
+      } catch (const std::exception& error) {
+        constrained[i]->error = Error(ErrorCode::kInternal, error.what());
+      }
+    }
+  });
+  for (const Work& work : works) {
+    if (work.error) throw *work.error;
+  }
+}
+
 void StepRunner::Run(std::span<Work> works, StatePool& pool) {
+  PrepareMasks(works);
   Layout(works);
   for (Work& work : works) {
     work.sequence->state().Reserve(work.count + static_cast<int64_t>(work.draft.size()));

@@ -47,6 +47,7 @@ class StepRunner {
     std::optional<RowLogprobs> logprobs;
     std::optional<Error> error;
   };
+  void PrepareMasks(std::span<Work> works);
   void Layout(std::span<Work> works);
   void Sample(MatrixView<float> logits, std::span<Row> rows);
   void Finish(Work& work, std::span<Row> rows, StatePool& pool);
