@@ -23,6 +23,8 @@ if(NOT CMAKE_CROSSCOMPILING)
   endif()
   find_path(BAKESTONE_ARROW_FOLDER include/parquet/arrow/reader.h NO_DEFAULT_PATH
     PATHS ${bakestone_home}/pyarrow/pyarrow)
+  # Optional: what holds answers to a given form (tools/get_xgrammar.sh).
+  find_path(BAKESTONE_XGRAMMAR_FOLDER include/xgrammar/xgrammar.h NO_DEFAULT_PATH PATHS ${bakestone_home}/xgrammar-0.2.8-1)
 endif()
 
 # What nearly every file above the kernels includes, compiled once (Bakestone.cmake says who shares it).

@@ -8,7 +8,7 @@ import sys
 
 LAYERS = {
     "base": 0, "tensor": 1, "text": 1, "kernels": 2, "format": 2, "ops": 3, "model": 4, "store": 4, "data": 4,
-    "engine": 5, "eval": 6, "train": 7, "convert": 7, "retrieval": 7, "server": 8, "load": 8,
+    "engine": 5, "eval": 6, "grammar": 6, "train": 7, "convert": 7, "retrieval": 7, "server": 8, "load": 8,
     "pipeline": 8,
     "api": 9, "cli": 10,
 }

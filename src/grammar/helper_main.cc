@@ -1,0 +1,5 @@
+#include <unistd.h>
+
+#include "grammar/grammar.h"
+
+int main() { return bakestone::RunGrammarHelper(STDIN_FILENO); }

@@ -1,0 +1,33 @@
+// All that touches the grammar library: xgrammar_library.cc does it with xgrammar, no_library.cc refuses where that
+// was not there to build with. Internal to grammar/.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/token_mask.h"
+#include "grammar/wire.h"
+
+namespace bakestone::grammar {
+
+bool LibraryIsBuilt();
+
+// In the helper: compiles grammars in EBNF and hands them over as bytes.
+class LibraryCompiler {
+ public:
+  virtual ~LibraryCompiler() = default;
+  // Throws kInvalidArgument with the library's words.
+  virtual std::string Compile(const std::string& ebnf) = 0;
+};
+std::unique_ptr<LibraryCompiler> MakeLibraryCompiler(const Vocabulary& vocabulary);
+
+// In the server: what the helper handed over, ready to be used. Thread-safe.
+class LibraryLoader {
+ public:
+  virtual ~LibraryLoader() = default;
+  // *bytes: about what it keeps in memory.
+  virtual std::shared_ptr<const Constraint> Load(const std::string& compiled, size_t* bytes) const = 0;
+};
+std::unique_ptr<LibraryLoader> MakeLibraryLoader(const Vocabulary& vocabulary);
+
+}  // namespace bakestone::grammar

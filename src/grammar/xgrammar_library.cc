@@ -1,0 +1,121 @@
+#include <xgrammar/xgrammar.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/error.h"
+#include "grammar/library.h"
+
+namespace bakestone::grammar {
+namespace {
+
+// A mask that takes longer ends its answer: nothing in the library can be interrupted.
+constexpr std::chrono::seconds kMaxMaskTime{2};
+
+xgrammar::TokenizerInfo MakeTokenizerInfo(const Vocabulary& vocabulary) {
+  const std::vector<int32_t> endings(vocabulary.endings.begin(), vocabulary.endings.end());
+  return {vocabulary.tokens, xgrammar::VocabType::RAW, static_cast<int>(vocabulary.tokens.size()), endings, false};
+}
+
+// The library's words without its file and line.
+std::string Words(const std::exception& error) {
+  std::string text = error.what();
+  const size_t place = text.find(".cc:");
+  if (place != std::string::npos && text.find(": ", place) != std::string::npos) text.erase(0, text.find(": ", place) + 2);
+  text.erase(text.find_last_not_of(" \n") + 1);
+  constexpr size_t kMost = 400;
+  if (text.size() > kMost) text.resize(kMost);
+  return text;
+}
+
+class Compiler : public LibraryCompiler {
+ public:
+  explicit Compiler(const Vocabulary& vocabulary)
+      : compiler_(MakeTokenizerInfo(vocabulary), /*max_threads=*/1, /*cache_enabled=*/true, /*max_memory_bytes=*/int64_t{256} << 20) {}
+
+  std::string Compile(const std::string& ebnf) override {
+    try {
+      return compiler_.CompileGrammar(ebnf).SerializeJSON();
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      Throw(ErrorCode::kInvalidArgument, "{}", Words(error));
+    }
+  }
+
+ private:
+  xgrammar::GrammarCompiler compiler_;
+};
+
+class Mask : public TokenMask {
+ public:
+  Mask(const xgrammar::CompiledGrammar& grammar, const std::vector<uint32_t>& never) : matcher_(grammar), never_(never) {}
+
+  void Fill(std::span<uint32_t> bits) override {
+    const auto start = std::chrono::steady_clock::now();
+    auto size = static_cast<int64_t>(never_.size());
+    BAKESTONE_CHECK(bits.size() == never_.size());
+    int64_t stride = 1;
+    DLTensor tensor{.data = bits.data(), .device = {kDLCPU, 0}, .ndim = 1, .dtype = xgrammar::GetBitmaskDLType(), .shape = &size, .strides = &stride, .byte_offset = 0};
+    try {
+      if (!matcher_.FillNextTokenBitmask(&tensor)) std::fill(bits.begin(), bits.end(), ~uint32_t{0});
+    } catch (const std::exception& error) {
+      Throw(ErrorCode::kInternal, "the grammar library failed: {}", Words(error));
+    }
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] &= ~never_[i];
+    if (std::chrono::steady_clock::now() - start > kMaxMaskTime) {
+      Throw(ErrorCode::kUnsupported, "the answer's form takes too long to be followed: its grammar is too ambiguous");
+    }
+  }
+  bool Accept(int32_t token) override { return matcher_.AcceptToken(token); }
+  void Rollback(int64_t count) override {
+    if (count > 0) matcher_.Rollback(static_cast<int>(count));
+  }
+
+ private:
+  xgrammar::GrammarMatcher matcher_;
+  const std::vector<uint32_t>& never_;
+};
+
+class Loaded : public Constraint {
+ public:
+  Loaded(xgrammar::CompiledGrammar grammar, std::shared_ptr<const std::vector<uint32_t>> never) : grammar_(std::move(grammar)), never_(std::move(never)) {}
+  std::unique_ptr<TokenMask> Begin() const override { return std::make_unique<Mask>(grammar_, *never_); }
+
+ private:
+  const xgrammar::CompiledGrammar grammar_;
+  const std::shared_ptr<const std::vector<uint32_t>> never_;
+};
+
+class Loader : public LibraryLoader {
+ public:
+  explicit Loader(const Vocabulary& vocabulary) : info_(MakeTokenizerInfo(vocabulary)) {
+    auto never = std::make_shared<std::vector<uint32_t>>((vocabulary.tokens.size() + 31) / 32);
+    for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+      const bool ends = std::find(vocabulary.endings.begin(), vocabulary.endings.end(), static_cast<int32_t>(id)) != vocabulary.endings.end();
+      if (vocabulary.tokens[id].empty() && !ends) (*never)[id / 32] |= uint32_t{1} << (id % 32);
+    }
+    never_ = std::move(never);
+  }
+
+  std::shared_ptr<const Constraint> Load(const std::string& compiled, size_t* bytes) const override {
+    auto loaded = xgrammar::CompiledGrammar::DeserializeJSON(compiled, info_);
+    auto* grammar = std::get_if<xgrammar::CompiledGrammar>(&loaded);
+    if (!grammar) Throw(ErrorCode::kInternal, "what the grammar helper handed over cannot be read");
+    *bytes = grammar->MemorySizeBytes();
+    return std::make_shared<Loaded>(std::move(*grammar), never_);
+  }
+
+ private:
+  const xgrammar::TokenizerInfo info_;
+  std::shared_ptr<const std::vector<uint32_t>> never_;
+};
+
+}  // namespace
+
+bool LibraryIsBuilt() { return true; }
+std::unique_ptr<LibraryCompiler> MakeLibraryCompiler(const Vocabulary& vocabulary) { return std::make_unique<Compiler>(vocabulary); }
+std::unique_ptr<LibraryLoader> MakeLibraryLoader(const Vocabulary& vocabulary) { return std::make_unique<Loader>(vocabulary); }
+
+}  // namespace bakestone::grammar
