@@ -1,4 +1,6 @@
 // bakestone: picks the verb and turns what it throws into one line on stderr and an exit code.
+#include <unistd.h>
+
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -11,6 +13,7 @@
 #include "cli/flags.h"
 #include "cli/verbs.h"
 #include "cli/version.h"
+#include "grammar/grammar.h"
 
 namespace bakestone::cli {
 namespace {
@@ -55,6 +58,8 @@ int Dispatch(const std::vector<std::string>& arguments) {
     fmt::print("bakestone {}\n", kVersion);
     return 0;
   }
+  // Not for people: what a server runs beside itself.
+  if (name == kGrammarHelperVerb) return RunGrammarHelper(STDIN_FILENO);
   for (const Verb& verb : kVerbs) {
     if (name == verb.name) {
       return verb.run(Arguments(arguments.begin() + 1, arguments.end()));

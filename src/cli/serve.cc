@@ -212,6 +212,7 @@ int Serve(const Arguments& arguments) {
   if (options.adapter_folder) server_options.adapter_folder = std::filesystem::absolute(*options.adapter_folder);
   server_options.adapter_bytes = options.adapter_megabytes << 20;
   server_options.default_model = options.default_model.value_or("");
+  server_options.grammar_helper = {"/proc/self/exe", kGrammarHelperVerb};
   std::optional<LineWriter> request_log;  // answers end on the engine's thread, which must not wait for a terminal
   if (options.log_requests) {
     request_log.emplace(STDERR_FILENO);

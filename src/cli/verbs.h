@@ -30,4 +30,7 @@ int Template(const Arguments& arguments);
 int Tokenize(const Arguments& arguments);
 int Train(const Arguments& arguments);
 
+// Compiles grammars for a server, over a socket that is its standard input (grammar/grammar.h).
+inline constexpr const char* kGrammarHelperVerb = "compile-grammars";
+
 }  // namespace bakestone::cli

@@ -184,10 +184,12 @@ void Sequence::Accept(std::optional<int32_t> token, std::optional<RowLogprobs> l
   Event event;
   event.prompt = std::exchange(prompt_infos_, {});
   if (token) {
+    if (mask_ && !tokenizer_.IsEndOfGeneration(*token) && !mask_->Accept(*token)) {
+      return Fail(FinishReason::kError, Error(ErrorCode::kInternal, "the answer's form allowed a token and then refused it"));
+    }
     tokens_.push_back(*token);
     ++usage_.completion_tokens;
     sampler_.Accept(*token);
-    if (mask_ && !tokenizer_.IsEndOfGeneration(*token)) BAKESTONE_CHECK(mask_->Accept(*token));
     event.tokens.push_back({.token = *token, .logprobs = std::move(logprobs)});
     event.text = TextOf(*token, event);
   } else {

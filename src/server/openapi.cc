@@ -18,8 +18,9 @@ constexpr const char* kSampling =
     "safety_identifier:s prompt_cache_key:s prompt_cache_retention:s ";
 constexpr const char* kChat =
     "model!:s messages!:a tools:a tool_choice:x parallel_tool_calls:b functions:a function_call:x logprobs:b top_logprobs:i max_tokens:i "
-    "max_completion_tokens:i chat_template_kwargs:o reasoning_effort:s continue_final_message:b add_generation_prompt:b response_format:o "
+    "max_completion_tokens:i chat_template_kwargs:o reasoning_effort:s continue_final_message:b add_generation_prompt:b "
     "modalities:a verbosity:s audio:o web_search_options:o ";
+constexpr const char* kForm = "response_format:o structured_outputs:o guided_json:x guided_regex:s guided_choice:a guided_grammar:s ";
 constexpr const char* kCompletion = "model!:s prompt!:x echo:b logprobs:i max_tokens:i best_of:i suffix:s ";
 constexpr const char* kResponse =
     "model!:s input!:x instructions:s previous_response_id:s tools:a tool_choice:x parallel_tool_calls:b max_output_tokens:i include:a "
@@ -43,8 +44,8 @@ struct Operation {
 const Operation kOperations[] = {
     {"get", "/v1/models", "The models and adapters that are served"},
     {"get", "/v1/models/{id}", "One of them"},
-    {"post", "/v1/chat/completions", "OpenAI's chat", std::string(kChat) + kSampling, "text/event-stream"},
-    {"post", "/v1/completions", "Continues text or token ids", std::string(kCompletion) + kSampling, "text/event-stream"},
+    {"post", "/v1/chat/completions", "OpenAI's chat", std::string(kChat) + kForm + kSampling, "text/event-stream"},
+    {"post", "/v1/completions", "Continues text or token ids", std::string(kCompletion) + kForm + kSampling, "text/event-stream"},
     {"post", "/v1/responses", "OpenAI's responses", std::string(kResponse) + kSampling, "text/event-stream"},
     {"get", "/v1/responses/{id}", "An answer that is kept"},
     {"delete", "/v1/responses/{id}", "Forgets it"},

@@ -5,11 +5,11 @@
 
 #include <fmt/format.h>
 
-#include "base/log.h"
 #include "server/admin.h"
 #include "server/anthropic/messages.h"
 #include "server/api/answer.h"
 #include "server/api/api_error.h"
+#include "server/api/guard.h"
 #include "server/ollama/chat.h"
 #include "server/ollama/models.h"
 #include "server/openai/chat.h"
@@ -82,12 +82,6 @@ std::string RouteName(const std::string& path) {
   return "other";
 }
 
-int RetryAfter(const EngineMetrics& metrics) {
-  // About how long until a few of those that wait are done, from what was finished so far.
-  const double each = metrics.finished > 0 ? metrics.busy_seconds / static_cast<double>(metrics.finished) : 1;
-  return static_cast<int>(std::clamp(each * static_cast<double>(metrics.waiting) / 4, 1.0, 60.0));
-}
-
 [[noreturn]] void WrongMethod(const http::Request& request, std::string_view expected) {
   api::Fail(405, fmt::format("{} expects {}, not {}", request.path, expected, request.method), "method_not_allowed");
 }
@@ -95,7 +89,7 @@ int RetryAfter(const EngineMetrics& metrics) {
 }  // namespace
 
 Router::Router(std::vector<ServedModel> models, RouterOptions options)
-    : context_{.models = std::make_shared<api::ModelRegistry>(std::move(models), options.adapter_bytes), .adapter_folder = options.adapter_folder,
+    : context_{.models = std::make_shared<api::ModelRegistry>(std::move(models), options.adapter_bytes, GrammarOptions{.helper = options.grammar_helper}), .adapter_folder = options.adapter_folder,
                .admin_without_key = options.admin_without_key, .default_model = options.default_model},
       stuck_after_(options.stuck_after),
       observers_(std::make_shared<Observers>()) {
@@ -113,31 +107,8 @@ std::vector<std::pair<std::string, std::string>> Router::Routes() {
 }
 
 void Router::Handle(const http::Request& request, ResponderPtr inner) const {
-  const api::Family family = api::FamilyOf(request.path);
   const auto responder = std::make_shared<ObservedResponder>(observers_, request, RouteName(request.path), std::move(inner));
-  try {
-    Dispatch(request, responder);
-  } catch (const ApiError& error) {
-    responder->Send(ToResponse(error, family));
-  } catch (const Error& error) {
-    ApiError api = api::FromError(error);
-    const auto& engines = context_.models->engines();
-    const bool draining = std::any_of(engines.begin(), engines.end(), [](const auto& e) { return e->Draining(); });
-    if (error.code() == ErrorCode::kUnavailable && !draining) {
-      api.status = 429;
-      api.code = "queue_full";
-      api.retry_after = RetryAfter(engines.front()->Metrics());
-    }
-    if (api.status >= 500) LogWarning("{} {}: {}", request.method, request.path, error.what());
-    responder->Send(ToResponse(api, family));
-  } catch (const std::exception& error) {
-    LogError("{} {}: {}", request.method, request.path, error.what());
-    ApiError api;
-    api.status = 500;
-    api.message = "the server failed on this request; its log says why";
-    api.code = "internal_error";
-    responder->Send(ToResponse(api, family));
-  }
+  api::Guarded(*context_.models->engines().front(), request, *responder, [&] { Dispatch(request, responder); });
 }
 
 void Router::Dispatch(const http::Request& request, const std::shared_ptr<ObservedResponder>& responder) const {
@@ -176,7 +147,7 @@ void Router::RefuseWhenFull() const {
   error.status = draining ? 503 : 429;
   error.message = draining ? "the server is shutting down" : "too many requests are waiting; try again later";
   error.code = draining ? "unavailable" : "queue_full";
-  error.retry_after = draining ? 5 : RetryAfter(first.Metrics());
+  error.retry_after = draining ? 5 : api::RetryAfter(first.Metrics());
   throw error;
 }
 

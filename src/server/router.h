@@ -22,6 +22,7 @@ struct RouterOptions {
   int64_t adapter_bytes = int64_t{1} << 30;   // of adapters in memory that can be read again
   bool admin_without_key = true;         // where no keys are asked for, anybody may load adapters
   std::string default_model = {};        // answers where a request names one that is not there; empty: 404
+  std::vector<std::string> grammar_helper = {};  // a program that calls RunGrammarHelper; empty: answers have no given form
   std::function<void(const std::string&)> on_request = nullptr;  // a line of JSON for every answer; any thread
 };
 

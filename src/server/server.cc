@@ -15,7 +15,7 @@ struct Server::Impl {
   Impl(const ServerOptions& options, std::vector<ServedModel> models)
       : address(options.address), scheme(options.tls_certificate.empty() ? "http" : "https"), engines(EnginesOf(models)),
         router(std::move(models), {.stuck_after = options.stuck_after, .adapter_folder = options.adapter_folder, .adapter_bytes = options.adapter_bytes,
-                                   .admin_without_key = !options.allow_anyone, .default_model = options.default_model, .on_request = options.on_request}),
+                                   .admin_without_key = !options.allow_anyone, .default_model = options.default_model, .grammar_helper = options.grammar_helper, .on_request = options.on_request}),
         folder(options.adapter_folder.empty() ? nullptr : std::make_unique<AdapterFolder>(options.adapter_folder, router.models())),
         http(HttpOptionsOf(options), [this](const http::Request& request, std::shared_ptr<http::Responder> responder) {
           router.Handle(request, std::move(responder));

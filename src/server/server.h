@@ -29,6 +29,7 @@ struct ServerOptions {
   std::filesystem::path adapter_folder;    // its adapters are served, and may be loaded by name; empty: none
   int64_t adapter_bytes = int64_t{1} << 30;  // of adapters in memory that can be read again
   std::string default_model;               // answers where a request names a model that is not there; empty: 404
+  std::vector<std::string> grammar_helper;  // a program that calls RunGrammarHelper; empty: answers have no given form
   std::function<void(const std::string&)> on_request;  // a line of JSON for every answer, without what was said
 };
 

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/test_engine.h"
+#include "grammar/test_grammar.h"
 #include "server/api/fields.h"
 #include "server/router.h"
 
@@ -61,7 +62,7 @@ class RouterTest : public ::testing::Test {
   explicit RouterTest(EngineOptions options = {})
       : engine_(MakeTestEngine(options)),
         adapter_(MakeTestAdapter(SharedTestModel()->config, {Site::kQ, Site::kV, Site::kDown}, 4, 3)),
-        router_({{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}}) {}
+        router_({{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}}, {.grammar_helper = TestGrammarOptions().helper}) {}
 
   http::Response Call(const std::string& method, const std::string& path, const std::string& body = "") {
     const auto recorder = std::make_shared<Recorder>();

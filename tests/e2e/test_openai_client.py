@@ -14,10 +14,12 @@ import subprocess
 import sys
 import threading
 import time
+import typing
 import urllib.error
 import urllib.request
 
 import openai
+import pydantic
 
 sys.path.insert(0, os.path.dirname(__file__))
 import served  # noqa: E402
@@ -121,9 +123,22 @@ error = error_of(lambda: client.chat.completions.create(model=model, messages=qu
 check(isinstance(error, openai.BadRequestError) and error.param == "temperature", "out of range: 400 with its name")
 error = error_of(lambda: client.chat.completions.create(model=model, messages=question, max_tokens=10_000_000))
 check(isinstance(error, openai.BadRequestError) and error.code == "context_length_exceeded", "too long: 400")
-error = error_of(lambda: client.chat.completions.create(model=model, messages=question,
-                                                        response_format={"type": "json_object"}))
-check(isinstance(error, openai.BadRequestError) and error.param == "response_format", "unsupported: 400 by name")
+
+# Answers of a given form, as classes of the client's.
+class Tide(pydantic.BaseModel):
+    harbour: typing.Literal["north", "south"]
+    metres: int = pydantic.Field(ge=0, le=20)
+    rising: bool
+
+
+parsed = client.chat.completions.parse(model=model, messages=question, response_format=Tide, max_tokens=100, n=2)
+check(all(isinstance(choice.message.parsed, Tide) for choice in parsed.choices), f"chat answers in a form: {parsed!r}")
+parsed = client.responses.parse(model=model, input="How high is the tide?", text_format=Tide, max_output_tokens=100)
+check(isinstance(parsed.output_parsed, Tide), f"responses answer in a form: {parsed!r}")
+unsupported = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
+error = error_of(lambda: client.chat.completions.create(model=model, messages=question, response_format=unsupported))
+check(isinstance(error, openai.BadRequestError) and error.param == "response_format" and "uniqueItems" in error.message,
+      "a schema that cannot be honoured: 400 by keyword")
 
 # A client that leaves frees its place; a full queue is 429 with Retry-After.
 # Long enough to run on while a busy machine brings the others.

@@ -4,6 +4,7 @@ responses, Anthropic's messages, Ollama's chat.
 
     python test_other_clients.py BAKESTONE [MODEL]
 """
+import json
 import os
 import signal
 import sys
@@ -101,8 +102,11 @@ shown = llama.show(model)
 check("completion" in shown.capabilities and shown.modelinfo["general.architecture"] == "llama", "a model is shown")
 check(llama.ps().models[0].context_length > 0, "what runs is listed")
 check(error_of(lambda: llama.chat(model="nobody", messages=turn), ollama.ResponseError).status_code == 404, "unknown model: 404")
-error = error_of(lambda: llama.chat(model=model, messages=turn, format="json"), ollama.ResponseError)
-check(error is not None and error.status_code == 400 and "format" in error.error, "unsupported: 400 by name")
+formed = llama.chat(model=model, messages=turn, options=options, format={
+    "type": "object", "properties": {"high": {"type": "boolean"}}, "required": ["high"], "additionalProperties": False})
+check(isinstance(json.loads(formed.message.content)["high"], bool), f"an answer in a form: {formed.message.content!r}")
+error = error_of(lambda: llama.chat(model=model, messages=turn, format={"type": "array", "uniqueItems": True}), ollama.ResponseError)
+check(error is not None and error.status_code == 400 and "uniqueItems" in error.error, "unsupported: 400 by keyword")
 
 process.send_signal(signal.SIGTERM)
 check(process.wait(60) == 0, "SIGTERM ends the server with 0")

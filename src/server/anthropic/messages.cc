@@ -118,7 +118,7 @@ void ReadThinking(Fields& fields, api::ChatTask* task) {
   if (const Json* config = fields.Object("output_config")) {
     Fields inner(*config, "output_config.", "output_config");
     const auto effort = inner.String("effort");
-    if (inner.Find("format")) inner.Unsupported("format", "constrained output is not supported by this server");
+    if (const Json* format = inner.Find("format")) task->form = api::ReadFormat(*format, "output_config", false);
     inner.Finish();
     if (effort && task->effort != "none") task->effort = *effort;
   }
@@ -130,7 +130,11 @@ api::ChatTask ReadPrompt(Fields& fields, std::vector<std::string>* dropped) {
   ReadConversation(fields, &task);
   ReadTools(fields, &task, dropped);
   ReadThinking(fields, &task);
-  for (const char* name : {"container", "mcp_servers", "output_format", "fallbacks"}) {
+  if (const Json* format = fields.Find("output_format")) {  // its older name
+    if (task.form) fields.Bad("output_format", "not together with output_config.format");
+    task.form = api::ReadFormat(*format, "output_format", false);
+  }
+  for (const char* name : {"container", "mcp_servers", "fallbacks"}) {
     const Json* found = fields.Find(name);
     if (found && !found->empty()) fields.Unsupported(name, "this server does not do that");
   }
@@ -174,7 +178,7 @@ void HandleMessages(const api::Context& context, const http::Request& request, s
   details.cut_short = api::FitMaxTokens(*model, &prepared.requests);
   api::ChatAnswerOptions options{.model = model, .stream = stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .call_prefix = "toolu_", .begun = std::move(prepared.begun)};
   const auto answer = std::make_shared<MessageAnswer>(std::move(options), std::move(details), std::move(responder));
-  answer->Start(model, std::move(prepared.requests));
+  answer->StartInForm(model, std::move(prepared.requests), task.form, request);
 }
 
 void HandleCountTokens(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {

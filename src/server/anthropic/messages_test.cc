@@ -115,7 +115,7 @@ const FieldCase kFields[] = {
     {"cache_control", {{"type", "ephemeral"}}, kAccepted}, {"container", "x", kRefused}, {"diagnostics", Json::object(), kAccepted},
     {"inference_geo", "eu", kAccepted}, {"max_tokens", 0, kRefused}, {"max_tokens", nullptr, kRefused}, {"messages", Json::array(), kRefused},
     {"metadata", {{"user_id", "x"}}, kAccepted}, {"output_config", {{"effort", "high"}}, kAccepted},
-    {"output_config", {{"format", {{"type", "json_schema"}}}}, kRefused}, {"service_tier", "auto", kAccepted}, {"speed", "fast", kAccepted},
+    {"output_config", {{"format", {{"type", "json_schema"}}}}, kRefused}, {"output_format", {{"type", "frob"}}, kRefused}, {"service_tier", "auto", kAccepted}, {"speed", "fast", kAccepted},
     {"stop_sequences", Json::array({"x"}), kAccepted}, {"stop_sequences", Json::array({""}), kRefused}, {"stream", false, kAccepted},
     {"system", "be short", kAccepted}, {"system", 5, kRefused}, {"temperature", 0.5, kAccepted}, {"temperature", -1, kRefused},
     {"thinking", {{"type", "enabled"}, {"budget_tokens", 1024}}, kAccepted}, {"thinking", {{"type", "adaptive"}}, kAccepted},

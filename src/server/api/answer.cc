@@ -6,6 +6,9 @@
 
 #include <fmt/format.h>
 
+#include "server/api/api_error.h"
+#include "server/api/guard.h"
+
 namespace bakestone::api {
 namespace {
 
@@ -39,6 +42,28 @@ void Answer::Start(const ModelPtr& model, std::vector<GenerationRequest> request
   lock.unlock();
   responder_->OnDisconnect([&engine, ids = ids_] {
     for (const RequestId id : ids) engine.Cancel(id);
+  });
+}
+
+void Answer::StartInForm(const ModelPtr& model, std::vector<GenerationRequest> requests, const std::optional<AnswerForm>& form,
+                         const http::Request& request) {
+  if (!form) return Start(model, std::move(requests));
+  // What is told of the request where it fails; its body is not kept.
+  http::Request told{.method = request.method, .path = request.path, .query = {}, .headers = {}, .body = {}, .key = nullptr};
+  auto waiting = std::make_shared<std::vector<GenerationRequest>>(std::move(requests));
+  model->grammars->Compile(form->source, [self = shared_from_this(), model, waiting, field = form->field, told = std::move(told)](
+                                             std::shared_ptr<const Constraint> constraint, std::exception_ptr error) {
+    Guarded(model->engine(), told, self->responder(), [&] {
+      try {
+        if (error) std::rethrow_exception(error);
+      } catch (const Error& refused) {
+        if (refused.code() == ErrorCode::kInvalidArgument) BadField(field, fmt::format("{}: {}", field, refused.what()));
+        if (refused.code() == ErrorCode::kUnsupported) UnsupportedField(field, fmt::format("{}: {}", field, refused.what()));
+        throw;
+      }
+      for (GenerationRequest& one : *waiting) one.constraint = constraint;
+      self->Start(model, std::move(*waiting));
+    });
   });
 }
 

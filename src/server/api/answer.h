@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/engine.h"
+#include "server/api/answer_form.h"
 #include "server/api/fields.h"
 #include "server/api/model_registry.h"
 #include "server/http/message.h"
@@ -24,6 +26,10 @@ class Answer : public std::enable_shared_from_this<Answer> {
   // Submits; choice i is request i. Throws as Engine::Submit, with nothing sent yet. The engine must
   // outlive the HTTP server.
   void Start(const ModelPtr& model, std::vector<GenerationRequest> requests);
+  // The same once the form is compiled that every choice has to have, now or later on another thread; what is wrong
+  // is sent in the form of the request's API.
+  void StartInForm(const ModelPtr& model, std::vector<GenerationRequest> requests, const std::optional<AnswerForm>& form,
+                   const http::Request& request);
 
  protected:
   using Clock = std::chrono::steady_clock;

@@ -61,6 +61,17 @@ std::string RequiredOpening(const ChatTask& task, const dialog::ReplyFormat& for
   return in_reasoning && !opening.empty() ? format.reasoning.end + "\n\n" + opening : opening;
 }
 
+// What comes before a reply of a given form: no reasoning, and where replies come in channels, the last one's opening.
+std::string FormOpening(const ChatTask& task, const dialog::ReplyFormat& format, bool in_reasoning) {
+  const std::string& field = task.form->field;
+  if (task.continue_last) UnsupportedField(field, field + ": not together with a reply that is continued");
+  if (!task.tools.empty() && task.tool_choice.kind != ToolChoice::kNone) {
+    UnsupportedField(field, field + ": not together with tools, which the reply could not call; leave them out, or say \"tool_choice\": \"none\"");
+  }
+  if (format.calls.shape == dialog::CallShape::kHarmony) return "<|channel|>final<|message|>";
+  return in_reasoning ? format.reasoning.end + "\n\n" : "";
+}
+
 void CheckTools(const ChatTask& task, const ChatSupport& support) {
   if (task.tools.empty()) return;
   if (support.traits.format.calls.shape == dialog::CallShape::kNone) {
@@ -116,6 +127,7 @@ PreparedChat PrepareChat(const ModelEntry& model, const ChatTask& task) {
     prepared.parsing.tools[function["name"].get<std::string>()] = function.value("parameters", Json());
   }
   if (offer && !task.continue_last) prepared.begun = RequiredOpening(task, support.traits.format, prepared.parsing.in_reasoning);
+  if (task.form) prepared.begun = FormOpening(task, support.traits.format, prepared.parsing.in_reasoning);
   GenerationRequest request = task.request;
   request.prompt = std::move(prompt.tokens);
   if (!prepared.begun.empty()) {  // the template's words and a checked name: control tokens may be read from it

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "server/api/answer_form.h"
 #include "server/api/fields.h"
 #include "server/api/model_registry.h"
 #include "text/dialog/reply_parser.h"
@@ -27,6 +28,7 @@ struct ChatTask {
   std::optional<std::string> effort = {};  // "none", "low"...: how much to reason
   Json variables = Json::object();     // further ones of the template, from the client
   bool continue_last = false;          // the last message is the beginning of the reply
+  std::optional<AnswerForm> form = {};  // what the reply has to be; then it neither reasons nor calls
   int64_t n = 1;
   GenerationRequest request = {};      // without prompt and adapter
 };

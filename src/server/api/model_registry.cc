@@ -50,7 +50,7 @@ const std::shared_ptr<const Adapter>& ModelEntry::adapter() const {
   return served.adapter;
 }
 
-ModelRegistry::ModelRegistry(std::vector<ServedModel> models, int64_t adapter_bytes) : adapter_bytes_(adapter_bytes) {
+ModelRegistry::ModelRegistry(std::vector<ServedModel> models, int64_t adapter_bytes, const GrammarOptions& grammars) : adapter_bytes_(adapter_bytes) {
   if (models.empty()) Throw(ErrorCode::kInvalidArgument, "a server needs at least one model");
   std::map<const Model*, std::shared_ptr<const ChatSupport>> supports;
   for (ServedModel& served : models) {
@@ -61,6 +61,8 @@ ModelRegistry::ModelRegistry(std::vector<ServedModel> models, int64_t adapter_by
     if (std::find(engines_.begin(), engines_.end(), served.engine) == engines_.end()) engines_.push_back(served.engine);
     const Model* model = &served.engine->model();
     if (!supports.contains(model)) supports[model] = SupportOf(*model);
+    std::unique_ptr<Grammars>& forms = grammars_[model];
+    if (!forms) forms = std::make_unique<Grammars>(model->tokenizer, grammars);
     slots_.push_back(MakeSlot(std::move(served), supports[model], UnixTime()));
   }
 }
@@ -69,6 +71,7 @@ ModelRegistry::Slot ModelRegistry::MakeSlot(ServedModel served, std::shared_ptr<
   Slot slot;
   ModelEntry entry{.served = std::move(served), .fingerprint = "", .chat = std::move(chat), .created = created};
   entry.fingerprint = FingerprintOf(entry.served);
+  entry.grammars = grammars_.at(&entry.model()).get();
   const std::shared_ptr<const Adapter> adapter = entry.served.adapter;
   if (adapter) {
     entry.adapter_hash = adapter->hash();

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "grammar/grammar.h"
 #include "server/served_model.h"
 #include "text/dialog/template_traits.h"
 
@@ -28,6 +29,7 @@ struct ModelEntry {
   Hash adapter_hash{};                      // zeros: the base
   std::shared_ptr<const ChatSupport> chat;  // null: the model has no chat template
   int64_t created = 0;                      // Unix time
+  Grammars* grammars = nullptr;             // the registry's: for requests that are being read
 
   Engine& engine() const { return *served.engine; }
   const Model& model() const { return served.engine->model(); }
@@ -54,7 +56,7 @@ class ModelRegistry {
  public:
   // adapter_bytes: of adapters with a source that are in memory. Throws kInvalidArgument for no models, a name
   // twice or an empty one.
-  explicit ModelRegistry(std::vector<ServedModel> models, int64_t adapter_bytes = int64_t{1} << 30);
+  explicit ModelRegistry(std::vector<ServedModel> models, int64_t adapter_bytes = int64_t{1} << 30, const GrammarOptions& grammars = {});
 
   bool Has(const std::string& id) const;
   // Null: there is none. Reads an adapter that is not in memory: throws as LoadAdapter, and kUnavailable where those
@@ -94,6 +96,7 @@ class ModelRegistry {
   uint64_t clock_ = 0;
   int64_t loads_ = 0, evictions_ = 0;
   std::vector<std::shared_ptr<Engine>> engines_;
+  std::map<const Model*, std::unique_ptr<Grammars>> grammars_;  // goes first: what it still has to tell knows entries
 };
 
 }  // namespace bakestone::api

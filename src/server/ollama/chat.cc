@@ -219,7 +219,7 @@ void Start(Call&& call, api::ChatTask&& task, api::PreparedChat&& prepared, bool
   api::ChatAnswerOptions options{.model = call.model, .stream = call.stream, .parsing = std::move(prepared.parsing), .begun = std::move(prepared.begun), .raw = raw};
   OllamaAnswer::Details details{.model = call.name, .chat = call.chat, .logprobs = task.request.logprobs};
   const auto answer = std::make_shared<OllamaAnswer>(std::move(options), std::move(details), std::move(call.responder));
-  answer->Start(call.model, std::move(prepared.requests));
+  answer->StartInForm(call.model, std::move(prepared.requests), task.form, call.request);
 }
 
 }  // namespace

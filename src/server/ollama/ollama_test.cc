@@ -103,7 +103,7 @@ struct FieldCase {
   Outcome outcome;
 };
 const FieldCase kShared[] = {
-    {"format", "", kAccepted}, {"format", "json", kRefused}, {"keep_alive", "5m", kAccepted}, {"keep_alive", 0, kAccepted},
+    {"format", "", kAccepted}, {"format", "yaml", kRefused}, {"keep_alive", "5m", kAccepted}, {"keep_alive", 0, kAccepted},
     {"logprobs", true, kAccepted}, {"top_logprobs", 3, kAccepted}, {"top_logprobs", 21, kRefused}, {"think", true, kAccepted},
     {"think", "low", kAccepted}, {"think", "much", kRefused}, {"truncate", true, kAccepted}, {"shift", true, kAccepted},
     {"options", 5, kRefused}, {"options", {{"made_up", 1}}, kRefused}, {"options", {{"mirostat", 1}}, kRefused},

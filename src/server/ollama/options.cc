@@ -63,7 +63,13 @@ void ReadShared(Fields& fields, api::ChatTask* task) {
   request.sampling.top_p = 0.9;
   request.sampling.seed = RandomSeed();
   if (const Json* options = fields.Object("options")) ReadOptions(*options, &request);
-  fields.Only("format", "", "constrained output is not supported by this server");
+  if (const Json* format = fields.Find("format"); format && *format != "") {
+    if (*format == "json") {
+      task->form = api::AnswerForm{{GrammarSource::Kind::kJsonObject, ""}, "format"};
+    } else {
+      task->form = api::SchemaForm(*format, "format");
+    }
+  }
   ReadThink(fields, task);
   request.logprobs = fields.Bool("logprobs").value_or(false);
   request.top_logprobs = static_cast<int32_t>(fields.Integer("top_logprobs", 0, 20).value_or(0));

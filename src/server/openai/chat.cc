@@ -133,7 +133,6 @@ void ReadTemplateFields(Fields& fields, api::ChatTask* task) {
 }
 
 void RefuseUnsupported(Fields& fields) {
-  fields.Only("response_format", {{"type", "text"}}, "constrained output is not supported by this server");
   fields.Only("modalities", Json::array({"text"}), "only text is supported");
   fields.Only("verbosity", "medium", "how long an answer is, is for the prompt to say");
   if (fields.Find("audio")) fields.Unsupported("audio", "only text is supported");
@@ -157,6 +156,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   ReadMaxTokens(fields, &task.request);
   ReadTemplateFields(fields, &task);
   RefuseUnsupported(fields);
+  task.form = api::ReadResponseFormat(fields);
   fields.Finish();
 
   api::PreparedChat prepared = api::PrepareChat(*model, task);
@@ -164,7 +164,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   EnvelopeOptions envelope{"chatcmpl-", "chat.completion", "chat.completion.chunk", generation.include_usage, generation.has_prediction,
                            model->chat->traits.format.reasoning.present() || model->chat->traits.format.calls.shape == dialog::CallShape::kHarmony};
   const auto answer = std::make_shared<OpenAiChatAnswer>(std::move(options), std::move(envelope), task.request.logprobs, std::move(responder));
-  answer->Start(model, std::move(prepared.requests));
+  answer->StartInForm(model, std::move(prepared.requests), task.form, request);
 }
 
 }  // namespace bakestone::openai

@@ -200,6 +200,7 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   const auto best_of = fields.Integer("best_of", 1, kMaxChoices);
   if (best_of && *best_of != generation.n) fields.Unsupported("best_of", "only the value of n is accepted");
   fields.Only("suffix", "", "insertion is not supported by this server");
+  const auto form = api::ReadResponseFormat(fields);
   std::vector<Prompt> prompts = ReadPrompts(fields, tokenizer);
   fields.Finish();
 
@@ -217,7 +218,7 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   }
   EnvelopeOptions envelope{"cmpl-", "text_completion", "text_completion", generation.include_usage, generation.has_prediction};
   const auto answer = std::make_shared<CompletionAnswer>(std::move(options), std::move(envelope), model, std::move(responder));
-  answer->Start(model, std::move(requests));
+  answer->StartInForm(model, std::move(requests), form, request);
 }
 
 }  // namespace bakestone::openai

@@ -187,11 +187,11 @@ void ReadReasoning(Fields& fields, api::ChatTask* task) {
   inner.Finish();
 }
 
-void ReadText(Fields& fields) {
+void ReadText(Fields& fields, api::ChatTask* task) {
   const Json* text = fields.Object("text");
   if (!text) return;
   Fields inner(*text, "text.", "text");
-  inner.Only("format", {{"type", "text"}}, "constrained output is not supported by this server");
+  if (const Json* format = inner.Find("format")) task->form = api::ReadFormat(*format, "text", false);
   inner.Only("verbosity", "medium", "how long an answer is, is for the prompt to say");
   inner.Finish();
 }
@@ -225,6 +225,7 @@ void Repeat(const Json& body, const api::ChatTask& task, const std::string& mode
   (*shown)["store"] = given("store", true);
   (*shown)["temperature"] = task.request.sampling.temperature;
   (*shown)["text"] = {{"format", {{"type", "text"}}}, {"verbosity", "medium"}};
+  if (task.form) (*shown)["text"]["format"] = body["text"]["format"];
   (*shown)["tool_choice"] = given("tool_choice", "auto");
   (*shown)["tools"] = Json::array();
   for (const Json& tool : task.tools) {
@@ -258,7 +259,7 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
   task.request.max_tokens = fields.Integer("max_output_tokens", 1, INT32_MAX);
   ReadInclude(fields, &task);
   ReadReasoning(fields, &task);
-  ReadText(fields);
+  ReadText(fields, &task);
   RefuseUnsupported(fields);
   response.store = fields.Bool("store").value_or(true);
   fields.Finish();
@@ -270,7 +271,7 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
   api::PreparedChat prepared = api::PrepareChat(*model, task);
   api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun)};
   const auto answer = std::make_shared<ResponsesAnswer>(std::move(options), std::move(response), context.conversations, std::move(responder));
-  answer->Start(model, std::move(prepared.requests));
+  answer->StartInForm(model, std::move(prepared.requests), task.form, request);
 }
 
 void HandleGetResponse(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {

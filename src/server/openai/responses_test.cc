@@ -147,7 +147,7 @@ const FieldCase kFields[] = {
     {"reasoning", {{"effort", "low"}, {"summary", "auto"}}, kAccepted}, {"reasoning", {{"effort", "huge"}}, kRefused},
     {"safety_identifier", "x", kAccepted}, {"service_tier", "auto", kAccepted}, {"store", false, kAccepted},
     {"stream", false, kAccepted}, {"temperature", 3, kRefused}, {"text", {{"format", {{"type", "text"}}}}, kAccepted},
-    {"text", {{"format", {{"type", "json_object"}}}}, kRefused}, {"tool_choice", "auto", kAccepted},
+    {"text", {{"format", {{"type", "frob"}}}}, kRefused}, {"tool_choice", "auto", kAccepted},
     {"tool_choice", {{"type", "web_search"}}, kRefused}, {"tools", Json::array(), kAccepted}, {"top_logprobs", 21, kRefused},
     {"top_p", 0.5, kAccepted}, {"truncation", "auto", kAccepted}, {"truncation", "some", kRefused}, {"user", "x", kAccepted},
     {"seed", 4, kAccepted}, {"top_k", 4, kAccepted}, {"made_up_field", 1, kRefused},
