@@ -10,6 +10,7 @@
 #include "cli/data_arguments.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/progress.h"
 #include "cli/verbs.h"
 #include "data/check.h"
 #include "engine/chat.h"
@@ -92,9 +93,17 @@ int Check(const Arguments& arguments) {
   if (!chosen.model.empty()) model = Model::Load(ResolveModel(chosen.model), Kernels(), pool, Loading(false));
   Json reports = Json::object();
   for (const ChosenSource& one : chosen.sources) {
+    std::unique_ptr<Progress> bar;
     CheckOptions options{.pool = &pool, .count_tokens = {}, .progress = {}};
+    options.progress = [&](const ReadProgress& progress) {
+      constexpr int64_t kShown = int64_t{4} << 20;  // what is smaller is soon done
+      if (progress.file_bytes < kShown) return;
+      if (!bar) bar = std::make_unique<Progress>("checking " + one.source.name, progress.file_bytes >> 10, "KiB");
+      bar->Update(progress.bytes >> 10, fmt::format("{} rows", progress.rows));
+    };
     if (model) options.count_tokens = [&](const Row& row) { return CountTokens(*model, row); };
     const SourceReport report = CheckSource(one.source, options);
+    bar.reset();
     if (json) {
       reports[one.source.name] = ToJson(report);
     } else {

@@ -38,14 +38,6 @@ File OpenFile(const std::filesystem::path& path) {
   return file;
 }
 
-size_t ReadFrom(std::FILE* file, const std::filesystem::path& path, char* to, size_t size) {
-  const size_t read = std::fread(to, 1, size, file);
-  if (read == 0 && std::ferror(file) != 0) {
-    Throw(ErrorCode::kIo, "{}: cannot read: {}", path.string(), std::strerror(errno));
-  }
-  return read;
-}
-
 [[noreturn]] void CutShort(const std::filesystem::path& path, const char* kind) {
   Throw(ErrorCode::kCorrupt,
         "{}: expected whole {} data, found an end in the middle of it; the file is cut short: fetch or "
@@ -59,7 +51,7 @@ class PlainSource : public ByteSource {
   std::string_view compression() const override { return ""; }
 
  protected:
-  size_t ReadBytes(char* to, size_t size) override { return ReadFrom(file_.get(), path(), to, size); }
+  size_t ReadBytes(char* to, size_t size) override { return ReadFile(file_.get(), to, size); }
 
  private:
   File file_;
@@ -84,7 +76,7 @@ class GzipSource : public ByteSource {
       if (stream_.avail_in == 0) {
         stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
         stream_.avail_in =
-            static_cast<uInt>(ReadFrom(file_.get(), path(), input_.data(), input_.size()));
+            static_cast<uInt>(ReadFile(file_.get(), input_.data(), input_.size()));
         if (stream_.avail_in == 0) {
           if (!ended_) CutShort(path(), "gzip");
           return 0;
@@ -126,7 +118,7 @@ class ZstdSource : public ByteSource {
     ZSTD_outBuffer output{to, size, 0};
     while (output.pos == 0) {
       if (input_.pos == input_.size && !more_output_) {
-        input_ = {bytes_.data(), ReadFrom(file_.get(), path(), bytes_.data(), bytes_.size()), 0};
+        input_ = {bytes_.data(), ReadFile(file_.get(), bytes_.data(), bytes_.size()), 0};
         if (input_.size == 0) {
           if (!ended_) CutShort(path(), "zstd");
           return 0;
@@ -196,6 +188,9 @@ std::unique_ptr<ByteSource> ByteSource::Open(const std::filesystem::path& path) 
   } else {
     source = std::make_unique<PlainSource>(path, std::move(file));
   }
+  std::error_code code;
+  const auto bytes = std::filesystem::file_size(path, code);
+  source->file_bytes_ = code ? 0 : static_cast<int64_t>(bytes);
   source->Start();
   return source;
 }
@@ -215,6 +210,15 @@ void ByteSource::Start() {
   CheckText(path_, first_);
   if (first_.starts_with("\xEF\xBB\xBF")) first_.erase(0, 3);
   head_ = first_;
+}
+
+size_t ByteSource::ReadFile(std::FILE* file, char* to, size_t size) {
+  const size_t read = std::fread(to, 1, size, file);
+  if (read == 0 && std::ferror(file) != 0) {
+    Throw(ErrorCode::kIo, "{}: cannot read: {}", path_.string(), std::strerror(errno));
+  }
+  file_bytes_read_ += static_cast<int64_t>(read);
+  return read;
 }
 
 size_t ByteSource::Read(char* to, size_t size) {

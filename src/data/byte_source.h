@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,17 +23,23 @@ class ByteSource {
   // What comes first, without taking it: up to 64 KiB.
   std::string_view head() const { return head_; }
   const std::filesystem::path& path() const { return path_; }
+  // Bytes of the file (compressed, where it is) that were taken so far, and all of them.
+  int64_t file_bytes_read() const { return file_bytes_read_; }
+  int64_t file_bytes() const { return file_bytes_; }
   // "", "gzip" or "zstd".
   virtual std::string_view compression() const = 0;
 
  protected:
   explicit ByteSource(std::filesystem::path path) : path_(std::move(path)) {}
   virtual size_t ReadBytes(char* to, size_t size) = 0;
+  // From the file as it is.
+  size_t ReadFile(std::FILE* file, char* to, size_t size);
 
  private:
   void Start();
 
   std::filesystem::path path_;
+  int64_t file_bytes_ = 0, file_bytes_read_ = 0;
   std::string first_;       // read to judge the file, not yet given
   std::string_view head_;
 };

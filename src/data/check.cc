@@ -77,7 +77,7 @@ class Checker {
       work(0, static_cast<int64_t>(judged.size()), 0);
     }
     for (size_t i = 0; i < judged.size(); ++i) Count(block.raw[i], block.rows[i], judged[i]);
-    if (options_.progress) options_.progress(report_.rows);
+    if (options_.progress) options_.progress(block.progress);
   }
 
   void Count(const RawRow& raw, const ParsedRow& parsed, const Judged& judged) {

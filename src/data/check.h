@@ -16,6 +16,7 @@
 #include "data/personal_data.h"
 #include "data/quality.h"
 #include "data/row.h"
+#include "data/source_plan.h"
 
 namespace bakestone {
 
@@ -46,7 +47,7 @@ struct SourceReport {
 struct CheckOptions {
   ThreadPool* pool = nullptr;
   std::function<int64_t(const Row&)> count_tokens;  // from any thread; empty: not counted
-  std::function<void(int64_t rows)> progress;
+  std::function<void(const ReadProgress&)> progress;
 };
 
 SourceReport CheckSource(const DataSource& source, const CheckOptions& options);

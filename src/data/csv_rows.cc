@@ -41,6 +41,7 @@ class CsvRows : public RowSource {
     const std::string compression(bytes_->compression());
     return fmt::format("CSV{}{}{}", separator, compression.empty() ? "" : ", ", compression);
   }
+  Progress progress() const override { return ProgressOf(*bytes_); }
 
   bool Next(RawRow* row) override {
     *row = {};

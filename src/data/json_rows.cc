@@ -22,6 +22,7 @@ class JsonElements : public RowSource {
     return bytes_->compression().empty() ? "JSON" : fmt::format("JSON, {}", bytes_->compression());
   }
   std::string_view unit() const override { return "element"; }
+  Progress progress() const override { return ProgressOf(*bytes_); }
 
   bool Next(RawRow* row) override {
     *row = {};

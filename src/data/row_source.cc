@@ -23,6 +23,7 @@ class JsonLines : public RowSource {
   explicit JsonLines(std::unique_ptr<ByteSource> bytes)
       : bytes_(std::move(bytes)), lines_(*bytes_, kMaxRowBytes) {}
   std::string container() const override { return Container("JSON lines", *bytes_); }
+  Progress progress() const override { return ProgressOf(*bytes_); }
 
   bool Next(RawRow* row) override {
     LineReader::Line line;
@@ -57,6 +58,7 @@ class TextRows : public RowSource {
   }
   std::string container() const override { return Container(markdown_ ? "Markdown" : "text", *bytes_); }
   bool is_text() const override { return true; }
+  Progress progress() const override { return ProgressOf(*bytes_); }
 
   bool Next(RawRow* row) override {
     if (!more_) return false;
@@ -147,6 +149,8 @@ std::unique_ptr<RowSource> RowSource::Open(const std::filesystem::path& path, si
         "{}: expected a file that ends in .txt, .md, .jsonl, .json, .csv, .tsv or .parquet (.gz or .zst "
         "behind it), found '{}'", path.string(), ending);
 }
+
+RowSource::Progress ProgressOf(const ByteSource& bytes) { return {bytes.file_bytes_read(), bytes.file_bytes()}; }
 
 ParsedRow ParseRaw(const RawRow& raw, const RowOptions& options) {
   ParsedRow parsed;

@@ -39,6 +39,11 @@ class RowSource {
   // Of a place in the file: "line", "element", "row".
   virtual std::string_view unit() const { return "line"; }
   virtual bool is_text() const { return false; }
+  // How far it is: bytes of the file that were taken, of all. 0 of 0 where that is not known.
+  struct Progress {
+    int64_t bytes = 0, file_bytes = 0;
+  };
+  virtual Progress progress() const { return {}; }
 };
 
 // A row beyond this is rejected.
@@ -51,6 +56,7 @@ struct ParsedRow {
 ParsedRow ParseRaw(const RawRow& raw, const RowOptions& options);
 
 class ByteSource;
+RowSource::Progress ProgressOf(const ByteSource& bytes);
 std::unique_ptr<RowSource> OpenJson(std::unique_ptr<ByteSource> bytes);        // an array of objects
 std::unique_ptr<RowSource> OpenCsv(std::unique_ptr<ByteSource> bytes, char separator);  // 0: told from the header
 std::unique_ptr<RowSource> OpenParquet(const std::filesystem::path& path);

@@ -199,7 +199,7 @@ class Planner {
         if (!is_new) sets_.Join(index, found->second);
       }
     }
-    if (options_.progress) options_.progress(static_cast<int64_t>(plan_.fates.size()));
+    if (options_.progress) options_.progress(block.progress);
   }
 
   bool Rejected(size_t row) const { return plan_.fates[row] == RowFate::kRejected; }
@@ -353,6 +353,8 @@ void ForEachBlock(const DataSource& source, ThreadPool* pool,
     }
     if (block.raw.empty()) return;
     next += static_cast<int64_t>(block.raw.size());
+    const RowSource::Progress progress = rows->progress();
+    block.progress = {next, progress.bytes, progress.file_bytes};
     block.rows.resize(block.raw.size());
     const auto parse = [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {

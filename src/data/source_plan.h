@@ -21,6 +21,11 @@
 
 namespace bakestone {
 
+// How far reading a source is; bytes of the file, 0 of 0 where that is not known.
+struct ReadProgress {
+  int64_t rows = 0, bytes = 0, file_bytes = 0;
+};
+
 enum class RowFate : uint8_t { kTrain, kHeldOut, kExactDuplicate, kNearDuplicate, kRejected };
 
 struct SourcePlan {
@@ -38,7 +43,7 @@ inline constexpr double kNearDuplicate = 0.8, kTogether = 0.5;
 struct SourcePlanOptions {
   ThreadPool* pool = nullptr;          // null: this thread alone
   std::filesystem::path scratch;       // folder for the temporary file; empty: the system's
-  std::function<void(int64_t rows)> progress;  // may throw to stop
+  std::function<void(const ReadProgress&)> progress;  // may throw to stop
 };
 
 // True if the source asks for anything that needs a plan.
@@ -55,6 +60,7 @@ std::string TextToScoreOf(const DataSource& source, int64_t max_bytes, const Sou
 // A source's rows in blocks, parsed by all threads, in the file's order.
 struct RowBlock {
   int64_t first = 0;                   // index of its first row
+  ReadProgress progress;               // with its rows
   std::vector<RawRow> raw;
   std::vector<ParsedRow> rows;
 };

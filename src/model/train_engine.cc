@@ -239,16 +239,30 @@ void TrainEngine::NotePeak() {
   peak_bytes_ = std::max(peak_bytes_, total);
 }
 
+TrainHead::Base TrainEngine::RunBase(const TrainBatch& batch) {
+  TrainWeights& base = BaseWeights();
+  Forward(base, no_pairs_, config_.num_layers);
+  head_.Hidden(base, x_.data(), batch.loss_rows, base_hidden_);
+  return {.weights = &base, .hidden = base_hidden_.data()};
+}
+
+void TrainEngine::ReleaseHeads() {
+  weights_.ReleaseHead();
+  if (base_weights_) base_weights_->ReleaseHead();
+}
+
 // Fills rows_.
-LossSums TrainEngine::Score(const TrainBatch& batch, bool base) {
+LossSums TrainEngine::Score(const TrainBatch& batch, bool base, bool kl) {
   Start(batch);
+  std::optional<TrainHead::Base> reference;
+  if (kl) reference = RunBase(batch);
   TrainWeights& weights = base ? BaseWeights() : weights_;
   Forward(weights, base ? no_pairs_ : pairs_, config_.num_layers);
   const double start = Now();
-  LossSums sums = head_.Run(weights, x_.data(), batch, nullptr, nullptr, &rows_);
+  LossSums sums = head_.Run(weights, x_.data(), batch, reference ? &*reference : nullptr, nullptr, &rows_);
   head_seconds_ += Now() - start;
   NotePeak();
-  weights.ReleaseHead();
+  ReleaseHeads();
   for (size_t document = 0; document < batch.document_begins.size(); ++document) {
     const auto [first, end] = LossRowsOf(batch, document);
     if (first == end) continue;
@@ -261,7 +275,7 @@ LossSums TrainEngine::Score(const TrainBatch& batch, bool base) {
 
 LossSums TrainEngine::Evaluate(const TrainBatch& batch, const Objective& objective) {
   CheckPairs(batch, objective);
-  LossSums sums = Score(batch, false);
+  LossSums sums = Score(batch, false, objective.kl_to_base);
   row_weights_.assign(batch.loss_rows.size(), 0.0f);
   AddPairs(batch, objective, &sums);
   return sums;
@@ -317,15 +331,13 @@ LossSums TrainEngine::PreferenceBackward(const TrainBatch& batch, const Objectiv
 }
 
 LossSums TrainEngine::LossBackward(const TrainBatch& batch, const Objective& objective,
-                                   std::span<float> gradients) {
+                                   const TrainHead::Base* base, std::span<float> gradients) {
   const TrainHead::Gradient gradient = {.scale = objective.gradient_scale,
                                         .layout = &layout_,
                                         .out = gradients.data(),
                                         .dx = dx_.data()};
   if (!objective.pairs.empty()) return PreferenceBackward(batch, objective, gradient);
-  if (!objective.kl_to_base) return head_.Run(weights_, x_.data(), batch, nullptr, &gradient);
-  const TrainHead::Base base = {.weights = &BaseWeights(), .hidden = base_hidden_.data()};
-  return head_.Run(weights_, x_.data(), batch, &base, &gradient);
+  return head_.Run(weights_, x_.data(), batch, base, &gradient);
 }
 
 LossSums TrainEngine::ForwardBackward(const TrainBatch& batch, const Objective& objective,
@@ -334,22 +346,18 @@ LossSums TrainEngine::ForwardBackward(const TrainBatch& batch, const Objective& 
   CheckPairs(batch, objective);
   Start(batch);
   if (batch.loss_rows.empty()) return {};
-  if (objective.kl_to_base) {
-    TrainWeights& base = BaseWeights();
-    Forward(base, no_pairs_, config_.num_layers);
-    head_.Hidden(base, x_.data(), batch.loss_rows, base_hidden_);
-  }
+  std::optional<TrainHead::Base> base;
+  if (objective.kl_to_base) base = RunBase(batch);
   Forward(weights_, pairs_, layout_.lowest_layer(config_.num_layers));
   const int64_t size = batch_.rows * config_.hidden_dim;
   if (dx_.size() < size) dx_ = Buffer<float>(size);
   std::fill_n(dx_.data(), size, 0.0f);
   const double start = Now();
-  const LossSums sums = LossBackward(batch, objective, gradients);
+  const LossSums sums = LossBackward(batch, objective, base ? &*base : nullptr, gradients);
   head_seconds_ += Now() - start;
   Backward(gradients);
   NotePeak();
-  weights_.ReleaseHead();
-  if (base_weights_) base_weights_->ReleaseHead();
+  ReleaseHeads();
   return sums;
 }
 

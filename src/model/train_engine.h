@@ -42,14 +42,18 @@ class TrainEngine {
   void Start(const TrainBatch& batch);
   // The weights before any training: the trained ones where all that is trained are pairs.
   TrainWeights& BaseWeights();
-  LossSums Score(const TrainBatch& batch, bool base);
+  // base: of the model before any training. kl: KL to it beside the loss.
+  LossSums Score(const TrainBatch& batch, bool base, bool kl = false);
+  // Runs the base over the batch; what KL is measured to.
+  TrainHead::Base RunBase(const TrainBatch& batch);
+  void ReleaseHeads();
   // x_ becomes the residual stream after the last layer. first_saved: layers from it on keep what
   // backward needs.
   void Forward(TrainWeights& weights, PackedPairs& pairs, int64_t first_saved);
   void Backward(std::span<float> gradients);
   void EmbeddingBackward(std::span<float> gradients);
   LossSums LossBackward(const TrainBatch& batch, const Objective& objective,
-                        std::span<float> gradients);
+                        const TrainHead::Base* base, std::span<float> gradients);
   void AddPairs(const TrainBatch& batch, const Objective& objective, LossSums* sums);
   LossSums PreferenceBackward(const TrainBatch& batch, const Objective& objective,
                               const TrainHead::Gradient& gradient);

@@ -269,6 +269,9 @@ TEST(TrainMethods, TheBaseStaysTheBaseWhileTheWholeModelIsTrained) {
   std::vector<float> gradients(setup.values.size());
   const LossSums sums = setup.engine.ForwardBackward(golden.batch(), {.kl_to_base = true}, gradients);
   EXPECT_GT(sums.kl, 0);
+  const LossSums scored = setup.engine.Evaluate(golden.batch(), {.kl_to_base = true});
+  EXPECT_EQ(scored.kl, sums.kl);
+  EXPECT_EQ(scored.nll, setup.engine.Evaluate(golden.batch()).nll);
 }
 
 // Ten steps as the loop makes them: gradients, clipping by the global norm, AdamW.

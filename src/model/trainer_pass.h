@@ -87,7 +87,8 @@ class TrainerPass {
   // next call of this: it is called after every change.
   void SetValues(std::span<const float> values);
 
-  // Loss only (evaluation): sums over the batch, and of the objective's pairs if it has any.
+  // Loss only (evaluation): sums over the batch, of the objective's pairs if it has any, and beside the nll the
+  // KL to the base if it asks for that.
   LossSums Evaluate(const TrainBatch& batch, const Objective& objective = {});
   // The same of the base: as it was before any training.
   LossSums EvaluateBase(const TrainBatch& batch);

@@ -16,16 +16,14 @@
 #include "base/sha256.h"
 #include "data/source_plan.h"
 #include "engine/chat.h"
-#include "format/gguf_adapter.h"
-#include "format/peft.h"
 #include "pipeline/ask_server.h"
 #include "pipeline/data_record.h"
 #include "pipeline/lineage.h"
 #include "pipeline/report.h"
+#include "pipeline/result_files.h"
 #include "pipeline/stage_observer.h"
 #include "pipeline/trained_source.h"
 #include "server/server.h"
-#include "train/export.h"
 #include "train/memory_choice.h"
 #include "train/trained.h"
 
@@ -204,10 +202,19 @@ class BakeRun {
     });
   }
 
-  void ReadData(const StageDataOptions& options) {
+  void ReadData(StageDataOptions options) {
+    options.progress = [this](const std::string& what, const ReadProgress& progress) { ShowReading(what, progress); };
     for (const StageRecipe& stage : recipe_.stages) {
       stage_data_.push_back(ReadStageData(*model_, encode_chat_, recipe_, stage, options));
     }
+  }
+
+  // Only of files that take a while.
+  void ShowReading(const std::string& what, const ReadProgress& progress) {
+    constexpr int64_t kShown = int64_t{4} << 20;
+    if (observer_.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while reading the data");
+    if (progress.file_bytes < kShown) return;
+    observer_.OnProgress(what, progress.bytes >> 10, progress.file_bytes >> 10, "KiB", fmt::format("{} rows", progress.rows));
   }
 
   void ShowData() {
@@ -336,7 +343,8 @@ class BakeRun {
         train = FitMemory(stage, stage_data_[i], train).options;
         StageObserver observer(observer_, *model_, exec, questions_ ? &*questions_ : nullptr,
                                recipe_.eval, stage.name,
-                               options_.train_only || !recipe_.lora.served_as_adapter() ? 0 : options_.probe_seconds);
+                               options_.train_only || !recipe_.lora.served_as_adapter() ? 0 : options_.probe_seconds,
+                               [&](const KeptValues& values) { Keep(stage, values); });
         const StageOutcome outcome = TrainStage(*model_, recipe_, stage, stage_data_[i], masters_,
                                                 trained_key_, kernels_, pool_, train, observer);
         ShowOutcome(stage, outcome);
@@ -359,7 +367,8 @@ class BakeRun {
                                  .seconds = summary.at("seconds"),
                                  .best_step = summary.at("best_step"),
                                  .best_loss = summary.at("best_loss"),
-                                 .stopped_early = summary.at("stopped_early")});
+                                 .stopped_early = summary.at("stopped_early"),
+                                 .texts = ReadStepHistory(train.folder / "log.jsonl").texts});
       report_.train_tokens += report_.trained.back().tokens;
       report_.train_seconds += report_.trained.back().seconds;
       masters_ = ReadStageResult(train.folder, trained_key_, layout_);
@@ -385,7 +394,7 @@ class BakeRun {
     std::vector<float> values = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     if (!recipe_.lora.start.empty()) StartFrom(*model_, layout_, recipe_.lora, &values);
     Exec exec(kernels_, pool_);
-    StageObserver observer(observer_, *model_, exec, nullptr, recipe_.eval, "rates", 0);
+    StageObserver observer(observer_, *model_, exec, nullptr, recipe_.eval, "rates", 0, {});
     return FindRate(*model_, recipe_, *stage, data, std::move(values), kernels_, pool_,
                     FitMemory(*stage, data, options_.train).options, observer);
   }
@@ -418,40 +427,25 @@ class BakeRun {
     report_.result_is_adapter = beside;
     Stage("export", beside ? "adapter as a PEFT folder and as GGUF" : "the whole model as GGUF",
           KeyOf({"export", trained_key_, report_.licence.licence.id}), [&] {
-      std::vector<std::string> files;
-      if (recipe_.lora.kind != AdapterKind::kFull) ExportAdapter(&files);
-      if (!beside) {
-        ExportModel();
-        files.push_back("model.gguf");
-      }
-      return files;
+      return WriteResultFiles(*model_, layout_, masters_, recipe_, options_.folder, kernels_, pool_, ResultOptions());
     });
     report_.base_bytes = BytesOf(options_.model);
     report_.result_bytes = static_cast<int64_t>(std::filesystem::file_size(report_.result));
   }
 
-  void ExportAdapter(std::vector<std::string>* files) const {
-    const AdapterFile file = MakeAdapterFile(*model_, layout_, masters_, recipe_.lora, recipe_.name);
-    WritePeftAdapter(file, options_.folder / "adapter");
-    files->insert(files->end(), {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"});
-    if (file.use_dora) return;  // GGUF has no place for magnitudes
-    const ModelConfig& config = model_->config;
-    WriteGgufAdapter(file, {config.num_heads, config.num_kv_heads, config.head_dim},
-                     options_.folder / "adapter.gguf");
-    files->push_back("adapter.gguf");
+  ResultFilesOptions ResultOptions() const {
+    ResultFilesOptions options;
+    if (report_.licence.licence.kind != LicenceKind::kUnknown) options.licence = report_.licence.licence.id;
+    options.progress = [this](int64_t done, int64_t total) { observer_.OnProgress("model.gguf", done, total, "bytes", ""); };
+    return options;
   }
 
-  void ExportModel() {
-    const ModelSource source = OpenTrainedSource(*model_, layout_, masters_, recipe_.lora);
-    WriteOptions write;
-    write.notes = {{"general.name", recipe_.name}};
-    if (report_.licence.licence.kind != LicenceKind::kUnknown) {
-      write.notes.emplace_back("general.license", report_.licence.licence.id);
-    }
-    write.progress = [&](int64_t done, int64_t total, const std::string&) {
-      observer_.OnProgress("model.gguf", done, total, "bytes", "");
-    };
-    WriteQuantized(source, PlanAsIs(source), options_.folder / "model.gguf", kernels_, pool_, write);
+  // Values of a stage on its way, beside the result: the last few and the best.
+  void Keep(const StageRecipe& stage, const KeptValues& values) const {
+    const auto kept = options_.folder / "kept";
+    WriteResultFiles(*model_, layout_, values.masters, recipe_, KeptFolder(kept, stage.name, values.step), kernels_, pool_,
+                     ResultOptions());
+    DropOldKept(kept, stage.name, values.step, stage.keep_last, values.best_step);
   }
 
   // A question through the server, as a client would ask it.

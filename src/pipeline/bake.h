@@ -4,7 +4,8 @@
 //
 //   work folder: licence.json  data.json  before.json  train-NAME/{checkpoint,result}.bin, log.jsonl
 //                adapter/ (PEFT)  adapter.gguf or model.gguf  after.json  served.json  lineage.json
-//                rejected/STAGE-SOURCE.jsonl  report.md  report.json  plots/STAGE.svg
+//                kept/STAGE-STEP/ (as adapter/ and the files beside it)  rejected/STAGE-SOURCE.jsonl
+//                report.md  report.json  plots/STAGE.svg
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include "eval/evaluation.h"
 #include "kernels/kernel_table.h"
 #include "model/model.h"
+#include "pipeline/step_history.h"
 #include "store/licence.h"
 #include "train/find_rate.h"
 #include "train/recipe.h"
@@ -60,6 +62,7 @@ struct TrainedStage {
   int64_t best_step = -1;                // of the lowest held-out loss; -1: none was measured
   double best_loss = 0;
   bool stopped_early = false;
+  std::vector<TextHistory> texts;        // that were scored while it trained
 };
 
 struct BakeReport {

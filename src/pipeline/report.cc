@@ -1,20 +1,19 @@
 #include "pipeline/report.h"
 
-#include <fstream>
+#include <algorithm>
 
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "pipeline/svg_plot.h"
+#include "pipeline/step_history.h"
+#include "train/text_watch.h"
 
 namespace bakestone {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr double kForgotten = 0.05;  // bits a byte more than before
 
 double ChangeOf(const ScoredText& before, const ScoredText& after) {
   return after.score.BitsPerByte() / before.score.BitsPerByte() - 1;
@@ -63,6 +62,36 @@ std::string StageTable(const BakeReport& report) {
   return table;
 }
 
+// The texts that were scored while it trained; empty without any.
+std::string WatchTable(const BakeReport& report) {
+  std::string rows;
+  for (const TrainedStage& stage : report.trained) {
+    for (const TextHistory& text : stage.texts) {
+      rows += fmt::format("| {} | {} ({}) | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:+.1f} % | {} |\n", Cell(stage.name),
+                          Cell(text.name), text.general() ? "general" : "domain", text.base, text.bits_per_byte.front(),
+                          *std::max_element(text.bits_per_byte.begin(), text.bits_per_byte.end()),
+                          text.bits_per_byte.back(), text.Change() * 100,
+                          text.general() ? fmt::format("{:.4f}", text.kl.back()) : "");
+    }
+  }
+  if (rows.empty()) return rows;
+  return "\nScored while it trained, on a slice of each text, in bits a byte:\n\n"
+         "| stage | text | base | at the start | highest | at the end | against the base | KL to the base, nats a token |\n"
+         "| --- | --- | --- | --- | --- | --- | --- | --- |\n" + rows;
+}
+
+// Of a run that was not evaluated before and after: what the last stage's watched texts say.
+std::vector<std::string> WatchedWarnings(const BakeReport& report) {
+  std::vector<std::string> warnings;
+  if (report.trained.empty()) return warnings;
+  for (const TextHistory& text : report.trained.back().texts) {
+    if (!text.general() || text.Change() <= kForgotten) continue;
+    warnings.push_back(fmt::format("the model forgot: general text '{}' costs {:.1f} % more bits than the base's; {}",
+                                   text.name, text.Change() * 100, kForgettingRemedy));
+  }
+  return warnings;
+}
+
 std::string DataTable(const Recipe& recipe) {
   std::string table = "| data | source | licence |\n| --- | --- | --- |\n";
   const auto known = [](const std::string& text) { return text.empty() ? "unknown" : Cell(text); };
@@ -76,58 +105,16 @@ std::string PlotName(const std::string& stage) { return "plots/" + stage + ".svg
 
 }  // namespace
 
-StepHistory ReadStepHistory(const std::filesystem::path& log) {
-  StepHistory history;
-  std::ifstream file(log);
-  double tokens = 0, seconds = 0;
-  for (std::string line; std::getline(file, line);) {
-    const Json json = Json::parse(line, nullptr, false);
-    if (!json.is_object()) continue;
-    const auto number = [&](const char* key) {
-      return json.contains(key) && json[key].is_number() ? json[key].get<double>() : 0.0;
-    };
-    history.step.push_back(number("step"));
-    history.loss.push_back(number("loss"));
-    history.replay_loss.push_back(number("replay_loss"));
-    history.learning_rate.push_back(number("learning_rate"));
-    history.gradient_norm.push_back(number("gradient_norm"));
-    const double spent = number("seconds") - seconds;
-    history.tokens_per_second.push_back(spent > 0 ? (number("tokens") - tokens) / spent : 0);
-    tokens = number("tokens");
-    seconds = number("seconds");
-    if (!json.contains("heldout_loss")) continue;
-    history.heldout_step.push_back(history.step.back());
-    history.heldout_loss.push_back(number("heldout_loss"));
-  }
-  return history;
-}
-
-std::string PlotOf(const std::string& stage, const StepHistory& history) {
-  PlotPanel loss{"loss", {{"training", history.step, history.loss}}};
-  if (!history.heldout_loss.empty()) loss.series.push_back({"held out", history.heldout_step, history.heldout_loss});
-  std::vector<PlotPanel> panels = {loss};
-  for (const double value : history.replay_loss) {
-    if (value == 0) continue;
-    panels.push_back({"replay: loss, or KL to the base", {{"", history.step, history.replay_loss}}, true});
-    break;
-  }
-  panels.push_back({"learning rate", {{"", history.step, history.learning_rate}}, true});
-  panels.push_back({"gradient norm", {{"", history.step, history.gradient_norm}}, true});
-  panels.push_back({"tokens a second", {{"", history.step, history.tokens_per_second}}, true});
-  return SvgPlot("stage " + stage, panels);
-}
-
 std::vector<std::string> ForgettingWarnings(const BakeReport& report) {
   std::vector<std::string> warnings;
-  if (!report.before || !report.after) return warnings;
+  if (!report.before || !report.after) return WatchedWarnings(report);
   for (size_t i = 0; i < report.after->texts.size() && i < report.before->texts.size(); ++i) {
     const ScoredText& after = report.after->texts[i];
     const double change = ChangeOf(report.before->texts[i], after);
     if (!after.general || change <= kForgotten) continue;
     warnings.push_back(fmt::format(
-        "the model forgot: general text '{}' costs {:.1f} % more bits than before; replay general text beside your own "
-        "([stage.replay] with share 0.2 and kl_weight 1 to 4), or lower 'learning_rate' or 'epochs'", after.name,
-        change * 100));
+        "the model forgot: general text '{}' costs {:.1f} % more bits than before; {}", after.name, change * 100,
+        kForgettingRemedy));
   }
   return warnings;
 }
@@ -164,7 +151,8 @@ Json BakeReportJson(const BakeReport& report) {
                              {"seconds", stage.seconds},
                              {"best_step", stage.best_step},
                              {"best_loss", stage.best_loss},
-                             {"stopped_early", stage.stopped_early}});
+                             {"stopped_early", stage.stopped_early},
+                             {"texts", ToJson(stage.texts)}});
   }
   if (report.before) json["before"] = ToJson(*report.before);
   if (report.after) json["after"] = ToJson(*report.after);
@@ -181,7 +169,7 @@ std::string BakeReportMarkdown(const BakeReport& report, const Recipe& recipe) {
     if (!report.after->answers.empty()) text += QuestionTable(*report.before, *report.after) + "\n";
     if (!report.after->texts.empty()) text += TextTable(*report.before, *report.after);
   }
-  text += "\n## Training\n\n" + StageTable(report);
+  text += "\n## Training\n\n" + StageTable(report) + WatchTable(report);
   for (const TrainedStage& stage : report.trained) {
     text += fmt::format("\n![{} over the steps]({})\n", Cell(stage.name), PlotName(stage.name));
   }

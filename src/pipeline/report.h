@@ -11,15 +11,8 @@
 
 namespace bakestone {
 
-// A stage's log as columns.
-struct StepHistory {
-  std::vector<double> step, loss, replay_loss, learning_rate, gradient_norm, tokens_per_second;
-  std::vector<double> heldout_step, heldout_loss;
-};
-StepHistory ReadStepHistory(const std::filesystem::path& log);
-std::string PlotOf(const std::string& stage, const StepHistory& history);
-
-// What the general texts lost, with the remedy; empty: nothing much.
+// What the general texts lost from before to after (without evaluation: while it trained), with the remedy; empty:
+// nothing much.
 std::vector<std::string> ForgettingWarnings(const BakeReport& report);
 
 nlohmann::ordered_json BakeReportJson(const BakeReport& report);

@@ -13,21 +13,33 @@ using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
 StageObserver::StageObserver(BakeObserver& observer, const Model& model, Exec& exec, const QuestionSet* questions,
-                             const EvalRecipe& eval, std::string label, double probe_seconds)
+                             const EvalRecipe& eval, std::string label, double probe_seconds,
+                             std::function<void(const KeptValues&)> keep)
     : observer_(observer), model_(model), exec_(exec), questions_(questions), eval_(eval),
-      label_(std::move(label)), probe_seconds_(probe_seconds), last_probe_(Clock::now()) {
+      label_(std::move(label)), probe_seconds_(probe_seconds), keep_(std::move(keep)),
+      last_probe_(Clock::now()) {
   if (questions == nullptr || probe_seconds <= 0) return;
   const auto direct = questions->OfKind(QuestionKind::kDirect);
   if (!direct.empty()) probe_ = direct[direct.size() / 2];
 }
 
+void StageObserver::TakeTexts(const StepReport& report) {
+  if (report.texts.empty()) return;
+  texts_.clear();
+  for (const TextReading& text : report.texts) {
+    texts_ += fmt::format("  {} {:.3f} bits/byte ({:+.1f} %)", text.name, text.bits_per_byte, text.Change() * 100);
+  }
+}
+
 void StageObserver::OnStep(const StepReport& report) {
   last_ = report;
+  TakeTexts(report);
   if (report.heldout_loss) heldout_ = *report.heldout_loss;
   const double rate = report.seconds > 0 ? static_cast<double>(report.tokens) / report.seconds : 0;
   std::string note = fmt::format("loss {:.3f}", report.loss);
   if (heldout_ != 0) note += fmt::format("  held out {:.3f}", heldout_);
   if (report.reward_margin != 0) note += fmt::format("  margin {:.2f}, {:.0f} % right", report.reward_margin, report.accuracy * 100);
+  note += texts_;
   note += fmt::format("  {:.0f} tokens/s", rate);
   observer_.OnProgress(label_, report.step, report.num_steps, "steps", note);
 }

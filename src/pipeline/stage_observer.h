@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include "eval/questions.h"
@@ -14,16 +15,22 @@ namespace bakestone {
 
 class StageObserver : public TrainObserver {
  public:
-  // Keeps references. questions may be null. probe_seconds: between questions; 0: none are asked.
+  // Keeps references. questions may be null. probe_seconds: between questions; 0: none are asked. keep: writes
+  // values that are to be kept.
   StageObserver(BakeObserver& observer, const Model& model, Exec& exec, const QuestionSet* questions,
-                const EvalRecipe& eval, std::string label, double probe_seconds);
+                const EvalRecipe& eval, std::string label, double probe_seconds,
+                std::function<void(const KeptValues&)> keep);
 
+  void OnStart(const StepReport& report) override { TakeTexts(report); }
   void OnStep(const StepReport& report) override;
+  void OnKeep(const KeptValues& values) override { keep_(values); }
   void OnTrouble(const std::string& what) override { observer_.OnWarning(what); }
   void Between(Adapter& adapter) override;
   bool Cancelled() override { return observer_.Cancelled(); }
 
  private:
+  void TakeTexts(const StepReport& report);
+
   BakeObserver& observer_;
   const Model& model_;
   Exec& exec_;
@@ -31,10 +38,12 @@ class StageObserver : public TrainObserver {
   const EvalRecipe& eval_;
   const std::string label_;
   const double probe_seconds_;
+  const std::function<void(const KeptValues&)> keep_;
   std::chrono::steady_clock::time_point last_probe_;
   const Question* probe_ = nullptr;
   StepReport last_;
   double heldout_ = 0;  // 0: not measured yet
+  std::string texts_;   // what the watched texts cost, for people
 };
 
 }  // namespace bakestone

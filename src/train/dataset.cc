@@ -144,7 +144,7 @@ class Reader {
   }
 
   SourceSamples Read() {
-    if (NeedsPlan(source_)) plan_ = PlanSource(source_, {.pool = options_.pool, .scratch = options_.cache});
+    if (NeedsPlan(source_)) plan_ = PlanSource(source_, {.pool = options_.pool, .scratch = options_.cache, .progress = options_.plan_progress});
     ForEachBlock(source_, options_.pool, [this](RowBlock& block) { Take(block); }, &summary_.container,
                  &summary_.unit);
     log_.Finish();
@@ -179,7 +179,7 @@ class Reader {
       work(0, count, 0);
     }
     for (size_t i = 0; i < encoded.size(); ++i) Count(block.raw[i], block.rows[i], encoded[i], fate(i));
-    if (options_.progress) options_.progress(summary_.rows);
+    if (options_.progress) options_.progress(block.progress);
   }
 
   void Count(const RawRow& raw, const ParsedRow& parsed, const EncodedRow& encoded, RowFate fate) {

@@ -18,6 +18,7 @@
 
 #include "base/thread_pool.h"
 #include "data/data_source.h"
+#include "data/source_plan.h"
 #include "model/model.h"
 #include "train/encode.h"
 #include "train/sample_file.h"
@@ -97,7 +98,8 @@ struct ReadOptions {
   ThreadPool* pool = nullptr;    // null: this thread alone
   std::filesystem::path rejects; // file for the rows that are not used; empty: none is written
   std::filesystem::path cache;   // folder for the samples; empty: in memory
-  std::function<void(int64_t rows)> progress = {};
+  // While it is compared and split (if the source asks for that), and while it is tokenized. May throw to stop.
+  std::function<void(const ReadProgress&)> plan_progress = {}, progress = {};
 };
 
 // Reads one source. Throws kNotFound, or kInvalidArgument naming file, line, expected and found, when more rows

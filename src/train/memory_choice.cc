@@ -38,8 +38,11 @@ std::string MemoryChoice::Line() const {
 
 MemoryChoice ChooseMemory(const ModelConfig& config, const TrainLayout& layout, const StageRecipe& stage,
                           const StageData& data, const TrainOptions& options, int64_t available) {
-  const bool kl = stage.replay && stage.replay->kl_weight > 0;
-  const int64_t longest = std::max({LongestUnit(data.train), LongestUnit(data.heldout), LongestUnit(data.replay)});
+  const bool kl = (stage.replay && stage.replay->kl_weight > 0) || !data.watched.empty();
+  int64_t longest = std::max({LongestUnit(data.train), LongestUnit(data.heldout), LongestUnit(data.replay)});
+  for (const WatchedText& text : data.watched) {
+    longest = std::max(longest, static_cast<int64_t>(text.pieces.front().tokens.size()));
+  }
   const auto usable = static_cast<int64_t>(kUsable * static_cast<double>(available));
   const auto estimate = [&](int64_t batch_tokens, Activation activation, int64_t cache) {
     MemoryChoice choice{.memory = {}, .options = options};

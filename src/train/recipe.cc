@@ -14,25 +14,30 @@ namespace {
 
 constexpr int64_t kMaxRecipeBytes = 1 << 20;
 
+void CheckNotTrained(const Recipe& recipe, const std::string& name) {
+  const DataSource& source = recipe.Source(name);
+  for (const StageRecipe& stage : recipe.stages) {
+    const bool trained = std::find(stage.data.begin(), stage.data.end(), name) != stage.data.end() ||
+                         (stage.replay && recipe.Source(stage.replay->data).path == source.path);
+    if (trained) {
+      Throw(ErrorCode::kInvalidArgument,
+            "{}: '{}' is scored as general text and trained on in stage '{}': what was forgotten "
+            "can only be judged on text that was not trained on; name another source",
+            recipe.file.string(), name, stage.name);
+    }
+  }
+}
+
 void CheckReferences(const Recipe& recipe) {
   for (const StageRecipe& stage : recipe.stages) {
     for (const std::string& name : stage.data) recipe.Source(name);
     if (stage.replay) recipe.Source(stage.replay->data);
   }
-  for (const std::string& name : recipe.eval.domain) recipe.Source(name);
-  for (const std::string& name : recipe.eval.general) {
-    const DataSource& source = recipe.Source(name);
-    for (const StageRecipe& stage : recipe.stages) {
-      const bool trained =
-          std::find(stage.data.begin(), stage.data.end(), name) != stage.data.end() ||
-          (stage.replay && recipe.Source(stage.replay->data).path == source.path);
-      if (trained) {
-        Throw(ErrorCode::kInvalidArgument,
-              "{}: '{}' is scored as general text and trained on in stage '{}': what was forgotten "
-              "can only be judged on text that was not trained on; name another source",
-              recipe.file.string(), name, stage.name);
-      }
-    }
+  for (const auto* names : {&recipe.eval.domain, &recipe.watch.domain}) {
+    for (const std::string& name : *names) recipe.Source(name);
+  }
+  for (const auto* names : {&recipe.eval.general, &recipe.watch.general}) {
+    for (const std::string& name : *names) CheckNotTrained(recipe, name);
   }
 }
 
@@ -96,6 +101,7 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
     Throw(ErrorCode::kInvalidArgument, "{}: expected at least one [[stage]], found none",
           file.string());
   }
+  if (auto watch = table.Table("watch")) recipe.watch = ReadWatch(std::move(*watch));
   if (auto eval = table.Table("eval")) recipe.eval = ReadEval(std::move(*eval), folders);
   table.Finish();
   CheckReferences(recipe);

@@ -24,6 +24,7 @@ struct Recipe {
   LoraRecipe lora;
   std::vector<StageRecipe> stages;
   EvalRecipe eval;
+  WatchRecipe watch;
 
   const DataSource& Source(const std::string& name) const;  // throws kInvalidArgument listing the names
 };

@@ -54,4 +54,21 @@ EvalRecipe ReadEval(TomlTable table, const RecipeFolders& folders) {
   return eval;
 }
 
+WatchRecipe ReadWatch(TomlTable table) {
+  WatchRecipe watch;
+  watch.domain = table.Strings("domain");
+  watch.general = table.Strings("general");
+  if (watch.domain.empty() && watch.general.empty()) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected 'general' or 'domain' with names of [[data]] tables", table.where());
+  }
+  watch.tokens = table.Integer("tokens", watch.tokens, 2, int64_t{1} << 30);
+  watch.steps = table.Integer("steps", 0, 1, 1 << 30);
+  watch.seconds = table.Number("seconds", 0, 0.001, 1e6);
+  if (watch.steps > 0 && watch.seconds > 0) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected 'steps' or 'seconds' between two looks, found both", table.where());
+  }
+  table.Finish();
+  return watch;
+}
+
 }  // namespace bakestone

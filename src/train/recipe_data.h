@@ -19,4 +19,12 @@ struct EvalRecipe {
   int64_t text_tokens = 12000;                 // tokens scored of each text, from its start
 };
 
+// Texts that are scored while it trains (train/text_watch.h).
+struct WatchRecipe {
+  std::vector<std::string> domain, general;    // names of sources
+  int64_t tokens = 1024;                       // of each text, from its start
+  int64_t steps = 0;                           // between two looks; 0: a tenth of the stage's
+  double seconds = 0;                          // > 0: of training between two looks, instead
+};
+
 }  // namespace bakestone

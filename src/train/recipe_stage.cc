@@ -176,6 +176,7 @@ StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
   stage.heldout_tokens = table.Integer("heldout_tokens", stage.heldout_tokens, 1, int64_t{1} << 40);
   stage.patience = table.Integer("patience", 0, 0, 1 << 20);
   stage.keep = Choice<KeepPolicy>(table, "keep", {{"last", KeepPolicy::kLast}, {"best", KeepPolicy::kBest}});
+  stage.keep_last = table.Integer("keep_last", 0, 0, 1000);
   RefuseWithout(table, stage);
   if (auto replay = table.Table("replay")) stage.replay = ReadReplay(std::move(*replay));
   table.Finish();

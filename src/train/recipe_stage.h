@@ -44,6 +44,7 @@ struct StageRecipe {
   int64_t heldout_tokens = 20000;     // of the held-out side, from its start
   int64_t patience = 0;               // stop after so many of them without a better one; 0: never
   KeepPolicy keep = KeepPolicy::kLast;  // whose values the stage ends with
+  int64_t keep_last = 0;              // values on the way that stay beside them, and the best
   std::optional<ReplayRecipe> replay;
   std::vector<std::string> defaults;  // "warmup 0.03": what the recipe does not state, for people
 };

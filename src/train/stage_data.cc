@@ -37,7 +37,10 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
     if (!options.rejects.empty()) {
       read.rejects = options.rejects / (FileWord(stage.name + "-" + name) + ".jsonl");
     }
-    if (options.progress) read.progress = [&](int64_t rows) { options.progress(name, rows); };
+    if (options.progress) {
+      read.plan_progress = [&](const ReadProgress& progress) { options.progress("comparing " + name, progress); };
+      read.progress = [&](const ReadProgress& progress) { options.progress("tokenizing " + name, progress); };
+    }
     SourceSamples samples = ReadDataset(model, encode_chat, source, read);
     data.sources.push_back(samples.summary);
     return samples;
@@ -50,6 +53,7 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
   if (stage.replay && stage.replay->share > 0) {
     data.replay = read(stage.replay->data, {.max_tokens = stage.replay->length}).train;
   }
+  data.watched = ReadWatchedTexts(model, recipe, options.pool);
   return data;
 }
 

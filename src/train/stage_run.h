@@ -29,6 +29,9 @@ class StageRun {
   // Of the masters as they are: the mean loss of held-out samples, up to stage.heldout_tokens of them.
   // references: of the set's own units.
   double HeldoutLoss(const Dataset& heldout, const References& references);
+  // Losses of a batch under the values as they are, and beside them the KL to the base if asked for; and the base's.
+  LossSums Evaluate(const PackedBatch& batch, bool kl_to_base) { return pass_.Evaluate(batch.View(), {.kl_to_base = kl_to_base}); }
+  LossSums EvaluateBase(const PackedBatch& batch) { return pass_.EvaluateBase(batch.View()); }
   // Log-probabilities of every preference of the set under these values; the masters stay as they are.
   References Reference(const Dataset& data, const std::vector<float>& values);
   int64_t peak_bytes() const noexcept { return pass_.peak_bytes(); }

@@ -30,14 +30,30 @@ StepLog::StepLog(const std::filesystem::path& folder, int64_t keep_bytes, double
   events_.emplace(folder, SecondsSince1970() - seconds);
 }
 
+void StepLog::AppendStart(const StepReport& report) {
+  Values values;
+  for (const TextReading& text : report.texts) {
+    values.emplace_back("base_bits_per_byte/" + text.name, text.base_bits_per_byte);
+  }
+  Write(report, std::move(values));
+}
+
 void StepLog::Append(const StepReport& report) {
-  std::vector<std::pair<std::string, double>> values = {{"loss", report.loss},
+  Values values = {{"loss", report.loss},
                                                         {"accuracy", report.accuracy},
                                                         {"replay_loss", report.replay_loss},
                                                         {"learning_rate", report.learning_rate},
                                                         {"gradient_norm", report.gradient_norm}};
   if (report.reward_margin != 0) values.emplace_back("reward_margin", report.reward_margin);
   if (report.heldout_loss) values.emplace_back("heldout_loss", *report.heldout_loss);
+  Write(report, std::move(values));
+}
+
+void StepLog::Write(const StepReport& report, Values values) {
+  for (const TextReading& text : report.texts) {
+    values.emplace_back("bits_per_byte/" + text.name, text.bits_per_byte);
+    if (text.general) values.emplace_back("kl_to_base/" + text.name, text.kl);
+  }
   nlohmann::ordered_json line = {{"step", report.step}};
   for (const auto& [name, value] : values) line[name] = value;
   line["tokens"] = report.tokens;

@@ -86,11 +86,12 @@ class HeldoutWatch {
       : stage_(stage), data_(data), references_(references), best_path_(std::move(best_path)),
         every_(stage.eval_steps > 0 ? stage.eval_steps : std::max<int64_t>(1, num_steps / 10)), num_steps_(num_steps) {}
 
+  bool Due(int64_t step) const { return step % every_ == 0 || step == num_steps_; }
+
   // True if the stage is to stop.
   bool Look(StageRun* run, StepReport* report) {
     Checkpoint& state = run->state();
-    if (data_.heldout.size() == 0) return false;
-    if (state.step % every_ != 0 && state.step != num_steps_) return false;
+    if (data_.heldout.size() == 0 || !Due(state.step)) return false;
     const double loss = run->HeldoutLoss(data_.heldout, references_);
     report->heldout_loss = loss;
     if (state.best_step < 0 || loss < state.best_loss) {
@@ -219,6 +220,13 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
   source.SkipTo(state.step);
   HeldoutWatch heldout(stage, data, references.heldout, best_path, report.num_steps);
   TrendWatch trend;
+  TextWatch watch(recipe.watch, data.watched, report.num_steps, options.batch_tokens, &run);
+  ForgettingWatch forgetting;
+  if (!saved && !data.watched.empty()) {
+    report.texts = watch.Measure();
+    log.AppendStart(report);
+    observer.OnStart(report);
+  }
   const auto save = [&] {
     state.log_bytes = log.Sync();
     WriteCheckpoint(checkpoint_path, state);
@@ -236,9 +244,12 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     state.stopped = heldout.Look(&run, &report);
     state.seconds += Seconds(Clock::now() - start);
     report.seconds = state.seconds;
+    report.texts = watch.AfterStep(state.step, state.seconds, state.stopped || state.step == report.num_steps);
     log.Append(report);
     observer.OnStep(report);
+    for (const std::string& words : forgetting.Look(state.step, report.texts)) observer.OnTrouble(words);
     if (const std::string words = trend.Look(report); !words.empty()) observer.OnTrouble(words);
+    if (stage.keep_last > 0 && heldout.Due(state.step)) observer.OnKeep({state.step, state.best_step, state.masters});
     observer.Between(run.adapter());
     if (Seconds(Clock::now() - last_save) >= options.checkpoint_seconds) {
       save();

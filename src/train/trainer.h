@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "model/trainer_pass.h"
 #include "train/dataset.h"
 #include "train/recipe.h"
+#include "train/text_watch.h"
 
 namespace bakestone {
 
@@ -29,16 +31,26 @@ struct StepReport {
   double learning_rate = 0, gradient_norm = 0;
   double reward_margin = 0;             // preferences: how much likelier than before the chosen became than the rejected
   std::optional<double> heldout_loss;   // after this step, where it was measured
+  std::vector<TextReading> texts;       // likewise: the texts that are watched
   int64_t tokens = 0;                   // processed in this stage so far, replay included
   double seconds = 0;                   // training in this stage so far, interruptions not counted
+};
+
+// Values on the way, of a stage that keeps some.
+struct KeptValues {
+  int64_t step = 0, best_step = -1;     // best_step: of the lowest held-out loss so far; -1: none was measured
+  std::span<const float> masters;       // [layout.size]
 };
 
 // What the caller sees of a run, on the training thread.
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
+  virtual void OnStart(const StepReport&) {}  // before the first step, with the texts that are watched, if any
   virtual void OnStep(const StepReport&) {}
   virtual void OnTrouble(const std::string& /*what*/) {}  // the loss leaps, gradients grow
+  // After the looks at the held-out side (without one: as often), where the stage keeps values.
+  virtual void OnKeep(const KeptValues&) {}
   // Between steps: may publish the adapter and ask it something; must not change or keep it.
   virtual void Between(Adapter&) {}
   virtual bool Cancelled() { return false; }
@@ -60,6 +72,7 @@ struct StageData {
   Dataset train;
   Dataset heldout;                      // of the sources that are split; else empty
   Dataset replay;                       // empty without replay
+  std::vector<WatchedText> watched;     // scored while it trains; no part of the others
   std::vector<SourceSummary> sources;   // of train, then of replay
 };
 
@@ -67,7 +80,8 @@ struct StageDataOptions {
   ThreadPool* pool = nullptr;
   std::filesystem::path rejects;        // folder for the rows that are not used; empty: they are not written
   std::filesystem::path cache;          // folder for the samples; empty: in memory
-  std::function<void(const std::string& source, int64_t rows)> progress = {};
+  // what: "tokenizing NAME". May throw to stop.
+  std::function<void(const std::string& what, const ReadProgress&)> progress = {};
 };
 
 // Reads and checks what the stage trains on.

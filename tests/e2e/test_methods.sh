@@ -57,9 +57,14 @@ finding = json.load(sys.stdin)
 assert 1e-4 < finding["suggested"] < 1e-1 and finding["fastest"] > 0, finding'
 [ ! -e "$work/none" ] || fail "looking for a rate left something"
 for kind in full dora; do
-  recipe "$tiny" text.md pretrain "kind = \"$kind\"" 'learning_rate = 1e-2' 'epochs = 4'
+  recipe "$tiny" text.md pretrain "kind = \"$kind\"" 'learning_rate = 1e-2' 'epochs = 4' \
+    'keep_last = 1' '[[data]]' 'name = "general"' 'path = "cache:general-history.txt"' '[watch]' 'general = ["general"]' 'tokens = 200'
   train "$kind"
+  expect "$work/$kind/report.md" "| learn | general (general) |"
+  expect "$work/$kind/plots/learn.svg" "general texts: KL to the base"
+  expect "$work/$kind/train-learn/events.out.tfevents.0.bakestone" "kl_to_base/general"
   [ -s "$work/$kind/model.gguf" ] || fail "no model of kind $kind"
+  cmp "$work/$kind/model.gguf" "$work/$kind/kept/learn-"*/model.gguf || fail "$kind kept other values than those it ended with"
   [ ! -e "$work/$kind/adapter.gguf" ] || fail "an adapter that cannot hold what was trained"
   "$bakestone" eval "$work/$kind/model.gguf" --text "$work/book/text.md" --json >"$work/tuned"
   "$bakestone" eval "$tiny" --text "$work/book/text.md" --json >"$work/base"
