@@ -8,10 +8,11 @@ Third-party text is not part of this repository: it comes from Debian 12's packa
 time: one document a "##" section; running prose only. What the translators left in English is dropped: a
 paragraph that the English edition has too, or with more of the little words of English than of its own.
 
-  handbook-pt-BR.md   Brazilian Portuguese
-  handbook-id-ID.md   Indonesian
+  handbook-pt-BR.md           Brazilian Portuguese, without the chapters of the next file
+  handbook-pt-BR-heldout.md   chapters 7 and 10 and appendix B: never trained on
+  handbook-id-ID.md, handbook-id-ID-heldout.md   the same in Indonesian
 
-A file that is already there with the right SHA-256 is kept.
+Files that are already there with the right SHA-256 are kept.
 """
 import argparse
 import html.parser
@@ -28,9 +29,12 @@ import get_general_text
 PACKAGE = {"package": "debian-handbook", "version": "11.20220922",
            "deb_sha256": "3d5dbeac1f1afc9c094eab9d0f701f6ecff99c4927d5a4794cf6c85678134faa"}
 SHA256 = {
-    "pt-BR": "8fc9e983898d3a392e8ab6c65c994deff44dc19128a652abc2244c50d1408251",
-    "id-ID": "e893bf5f890597c7445af46f623aceae4c84156f0ae7a2b49deb3fcf5e998c38",
+    "pt-BR": ("5f6d20f82b93e51a878018602ebf73621415f2d99fbad2b790350cd7d41c7f32",
+              "19a1a6e0a770091ea3e0c095a7ed060f2bd4d1bb7d7826e1ce2f4ab6b2485d7e"),
+    "id-ID": ("1c246001e0be0e841b9cf612ac4279b97f0967f68d3cb1738859930c264f72fb",
+              "45bb8bd00d307503a1ff133cf06a3064121a150fe5ec617e1af40bccd9621626"),
 }
+HELD_OUT = {"7", "10", "B"}  # chapters: about an eighth of the text
 ROOT = "./usr/share/doc/debian-handbook/html/"
 SKIPPED = {"pre", "table", "script", "head"}
 SKIPPED_CLASSES = {"toc", "docnav", "index", "mediaobject", "footnotes"}
@@ -102,14 +106,26 @@ def is_english(text, language):
     return count("en-US") > count(language)
 
 
+def chapter(heading):
+    """Of "## Capítulo 12. ..." or "## 12.1. ...": "12"; of the preface: None."""
+    found = re.match(r"## (?:\w+ (\d+|[A-Z])\. |(\d+|[A-Z])\.\d+\. )", heading)
+    return found and (found[1] or found[2])
+
+
 def markdown(archive, language):
+    """The documents to train on and those that are held out, as two texts."""
     english = {text for blocks in pages(archive, "en-US") for _, text in blocks}
-    out, seen = [], set()
+    sides, seen = ([], []), set()
+
+    def keep(section):
+        if len(section) > 1:
+            sides[chapter(section[0]) in HELD_OUT].extend(section)
+
     for blocks in pages(archive, language):
         heading, section = [], []
         for kind, text in blocks:
             if kind == "h2":
-                out += section if len(section) > 1 else []
+                keep(section)
                 heading, section = [], ["## " + text]
             elif kind == "h3":
                 heading = ["### " + text]
@@ -118,8 +134,8 @@ def markdown(archive, language):
                 section += heading + [text]
                 heading = []
                 seen.add(text)
-        out += section if len(section) > 1 else []
-    return "\n\n".join(out) + "\n"
+        keep(section)
+    return ["\n\n".join(side) + "\n" for side in sides]
 
 
 def main():
@@ -130,25 +146,29 @@ def main():
     args = parser.parse_args()
     folder = os.path.abspath(args.folder)
     os.makedirs(folder, exist_ok=True)
-    name = f"handbook-{args.language}.md"
-    path, wanted = os.path.join(folder, name), SHA256[args.language]
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            if get_general_text.sha256(file.read()) == wanted:
-                print(f"{name}: already there")
-                return
+    wanted = {f"handbook-{args.language}{part}.md": digest
+              for part, digest in zip(("", "-heldout"), SHA256[args.language])}
+
+    def is_there(name):
+        path = os.path.join(folder, name)
+        return os.path.exists(path) and get_general_text.sha256(open(path, "rb").read()) == wanted[name]
+
+    if all(map(is_there, wanted)):
+        print(f"{', '.join(wanted)}: already there")
+        return
     with tempfile.TemporaryDirectory() as scratch:
         os.chmod(scratch, 0o755)
         deb = get_general_text.package_bytes(
             PACKAGE, os.path.abspath(args.packages) if args.packages else scratch)
         tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True)
         with tarfile.open(fileobj=io.BytesIO(tar.stdout)) as archive:
-            data = markdown(archive, args.language).encode("utf-8")
-    found = get_general_text.sha256(data)
-    if found != wanted:
-        sys.exit(f"error: {name}: text has SHA-256 {found}, expected {wanted}")
-    get_general_text.write_whole(path, data)
-    print(f"{name}: {len(data)} bytes from {PACKAGE['package']} {PACKAGE['version']}")
+            texts = [text.encode("utf-8") for text in markdown(archive, args.language)]
+    for (name, digest), data in zip(wanted.items(), texts):
+        found = get_general_text.sha256(data)
+        if found != digest:
+            sys.exit(f"error: {name}: text has SHA-256 {found}, expected {digest}")
+        get_general_text.write_whole(os.path.join(folder, name), data)
+        print(f"{name}: {len(data)} bytes from {PACKAGE['package']} {PACKAGE['version']}")
 
 
 if __name__ == "__main__":
