@@ -170,6 +170,20 @@ std::span<const uint8_t> TensorPieces::Next() {
   return {encoded_.data(), size};
 }
 
+namespace {
+
+void AddNote(const std::string& key, const MetadataNote::second_type& value, GgufWriter& writer) {
+  if (const auto* text = std::get_if<std::string>(&value)) return writer.AddString(key, *text);
+  if (const auto* number = std::get_if<int32_t>(&value)) return writer.AddI32(key, *number);
+  if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+    return writer.AddStrings(key, std::span<const std::string>(*texts));
+  }
+  if (const auto* numbers = std::get_if<std::vector<int32_t>>(&value)) return writer.AddI32s(key, *numbers);
+  writer.AddF32s(key, std::get<std::vector<float>>(value));
+}
+
+}  // namespace
+
 void CopyMetadata(const ModelSource& source, uint32_t file_type,
                   std::span<const MetadataNote> notes, GgufWriter& writer) {
   const auto is_note = [&](std::string_view key) {
@@ -183,13 +197,7 @@ void CopyMetadata(const ModelSource& source, uint32_t file_type,
   std::vector<std::string> hashes;
   for (const auto& file : source.files) hashes.push_back(ToHex(HashOfFile(file)));
   if (!hashes.empty()) writer.AddStrings(kSourceHashKey, std::span<const std::string>(hashes));
-  for (const auto& [key, value] : notes) {
-    if (const auto* text = std::get_if<std::string>(&value)) {
-      writer.AddString(key, *text);
-    } else {
-      writer.AddI32(key, std::get<int32_t>(value));
-    }
-  }
+  for (const auto& [key, value] : notes) AddNote(key, value, writer);
 }
 
 void WriteQuantized(const ModelSource& source, const QuantizePlan& plan, const std::filesystem::path& out,

@@ -79,7 +79,8 @@ using ConvertProgress = std::function<void(int64_t done, int64_t total, const st
 // them; empty: all columns alike.
 using ImportanceSource = std::function<std::span<const float>(const SourceTensor&)>;
 
-using MetadataNote = std::pair<std::string, std::variant<std::string, int32_t>>;
+using MetadataNote = std::pair<std::string, std::variant<std::string, int32_t, std::vector<std::string>, std::vector<int32_t>,
+                                                          std::vector<float>>>;
 
 struct WriteOptions {
   ImportanceSource importance;            // may be empty

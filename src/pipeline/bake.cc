@@ -14,10 +14,12 @@
 #include "base/file.h"
 #include "base/machine.h"
 #include "base/sha256.h"
+#include "base/temporary_folder.h"
 #include "data/source_plan.h"
 #include "engine/chat.h"
 #include "pipeline/ask_server.h"
 #include "pipeline/data_record.h"
+#include "pipeline/grown_base.h"
 #include "pipeline/lineage.h"
 #include "pipeline/report.h"
 #include "pipeline/result_files.h"
@@ -52,9 +54,9 @@ int64_t BytesOf(const std::filesystem::path& path) {
 class BakeRun {
  public:
   BakeRun(const Recipe& recipe, const BakeOptions& options, const KernelTable& kernels,
-          ThreadPool& pool, BakeObserver& observer)
+          ThreadPool& pool, BakeObserver& observer, const std::filesystem::path& model)
       : recipe_(recipe), options_(options), kernels_(kernels), pool_(pool), observer_(observer),
-        lineage_(options.folder), model_(Model::Load(options.model, kernels, pool, options.load)),
+        lineage_(options.folder), model_(Model::Load(model, kernels, pool, options.load)),
         base_hash_(ToHex(model_->file_hash)),
         layout_(LayoutOf(*model_, recipe)) {
     encode_chat_ = [this](const Json& messages, bool prompt, const Json* tools) {
@@ -302,12 +304,17 @@ class BakeRun {
                              what == "questions" ? "answers" : "tokens", "");
       };
       options.cancelled = [&] { return observer_.Cancelled(); };
-      return WriteJson(file, ToJson(Evaluate(tuned != nullptr ? tuned->model : model_,
+      return WriteJson(file, ToJson(Evaluate(tuned != nullptr ? tuned->model : BaseAsItWas(),
                                              tuned != nullptr ? tuned->adapter : nullptr, kernels_, pool_, texts,
                                              questions_ ? &*questions_ : nullptr, options)));
     });
     const auto path = options_.folder / file;
     return EvaluationFromJson(Json::parse(ReadFile(path), nullptr, false), path.string());
+  }
+
+  // What a run with new tokens is compared with is the base without them.
+  std::shared_ptr<const Model> BaseAsItWas() const {
+    return recipe_.add_tokens.any() ? Model::Load(options_.model, kernels_, pool_, options_.load) : model_;
   }
 
   // As much of a source's text as is scored, of what was held out where it is split.
@@ -514,7 +521,20 @@ std::vector<std::string> BakeStages(const Recipe& recipe, bool train_only) {
 
 BakeReport Bake(const Recipe& recipe, const BakeOptions& options, const KernelTable& kernels,
                 ThreadPool& pool, BakeObserver& observer) {
-  return BakeRun(recipe, options, kernels, pool, observer).Run();
+  if (!recipe.add_tokens.any()) return BakeRun(recipe, options, kernels, pool, observer, options.model).Run();
+  // A run that leaves nothing has its base elsewhere.
+  const bool leaves_nothing = options.dry_run || !options.find_rate.empty();
+  const TemporaryFolder scratch("bakestone-base");
+  const auto file = (leaves_nothing ? scratch.path() : options.folder) / "base.gguf";
+  const GrownBase base = GrowBase(recipe, options.model, file, kernels, pool, [&](int64_t done, int64_t total) {
+    if (observer.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while tokens were added");
+    observer.OnProgress("base.gguf", done, total, "bytes", "");
+  });
+  if (!base.lines.empty()) observer.OnStage("tokens", "the base with new ones");
+  for (const std::string& line : base.lines) observer.OnLine(line);
+  Recipe grown = recipe;
+  grown.lora.first_new = base.first_new;
+  return BakeRun(grown, options, kernels, pool, observer, base.model).Run();
 }
 
 }  // namespace bakestone

@@ -3,7 +3,7 @@
 // does only what is missing and an interrupted one goes on where it stopped.
 //
 //   work folder: licence.json  data.json  before.json  train-NAME/{checkpoint,result}.bin, log.jsonl
-//                adapter/ (PEFT)  adapter.gguf or model.gguf  after.json  served.json  lineage.json
+//                base.gguf (with [add_tokens])  adapter/ (PEFT)  adapter.gguf or model.gguf  after.json  served.json  lineage.json
 //                kept/STAGE-STEP/ (as adapter/ and the files beside it)  rejected/STAGE-SOURCE.jsonl
 //                report.md  report.json  plots/STAGE.svg
 #pragma once

@@ -40,7 +40,8 @@ std::vector<std::string> WriteResultFiles(const Model& model, const TrainLayout&
                                           const Recipe& recipe, const std::filesystem::path& folder,
                                           const KernelTable& kernels, ThreadPool& pool, const ResultFilesOptions& options) {
   std::vector<std::string> files;
-  if (recipe.lora.kind != AdapterKind::kFull) WriteAdapter(model, layout, values, recipe, folder, &files);
+  const bool whole = recipe.lora.full() || recipe.lora.trains_rows();  // pairs alone would not be the result
+  if (!whole) WriteAdapter(model, layout, values, recipe, folder, &files);
   if (recipe.lora.served_as_adapter()) return files;
   const ModelSource source = OpenTrainedSource(model, layout, values, recipe.lora);
   WriteOptions write;

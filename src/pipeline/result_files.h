@@ -1,5 +1,5 @@
 // What was trained, as people use it: adapter/ (PEFT) and adapter.gguf, served beside the base; or, where no adapter
-// can hold it, model.gguf (with DoRA beside its PEFT folder). The result of a run, and values kept on the way to it.
+// can hold it, model.gguf (with DoRA and nothing else beside its PEFT folder). The result of a run, and values kept on the way to it.
 #pragma once
 
 #include <cstdint>

@@ -122,6 +122,7 @@ ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout, std
   for (SourceTensor& tensor : source.tensors) {
     if (tensor.bytes.empty()) tensor.type = DType::kBF16;
   }
+  Replacer(model, layout, values.data(), &source).Replace();  // rows of the tables that are trained beside pairs
   return source;
 }
 

@@ -46,11 +46,19 @@ struct Tiny {
 
 // Trained values far enough from the base that a wrong merge shows.
 TEST(TrainedSource, AWrittenModelSaysWhatTheTrainedOneSays) {
-  for (const AdapterKind kind : {AdapterKind::kLora, AdapterKind::kRsLora, AdapterKind::kDora, AdapterKind::kFull}) {
-    SCOPED_TRACE(AdapterKindName(kind));
-    Tiny tiny(AdapterKindName(kind));
+  struct Case {
+    AdapterKind kind;
+    bool embeddings;
+  };
+  const Case cases[] = {{AdapterKind::kLora, false}, {AdapterKind::kRsLora, false}, {AdapterKind::kDora, false},
+                        {AdapterKind::kFull, false}, {AdapterKind::kLora, true},    {AdapterKind::kDora, true}};
+  for (const auto& [kind, embeddings] : cases) {
+    const std::string name = std::string(AdapterKindName(kind)) + (embeddings ? "-embeddings" : "");
+    SCOPED_TRACE(name);
+    Tiny tiny(name);
     Recipe recipe;
     recipe.lora.kind = kind;
+    recipe.lora.embeddings = embeddings;
     recipe.lora.rank = 4;
     recipe.lora.alpha = 8;
     const TrainLayout layout = LayoutOf(*tiny.model, recipe);
@@ -79,6 +87,27 @@ TEST(TrainedSource, AWrittenModelSaysWhatTheTrainedOneSays) {
       EXPECT_NEAR(loss, trained, 0.2 * std::abs(trained - base));  // W + s B A is rounded once more
     }
   }
+}
+
+TEST(TrainedSource, NewRowsAreWrittenAndOldOnesStay) {
+  Tiny tiny("rows");
+  Recipe recipe;
+  recipe.lora = {.rank = 4, .alpha = 8, .new_tokens = true, .first_new = 200};
+  EXPECT_FALSE(recipe.lora.served_as_adapter());
+  const TrainLayout layout = LayoutOf(*tiny.model, recipe);
+  ASSERT_EQ(layout.embedding.rows, tiny.model->config.vocab_size - 200);
+  std::vector<float> values = InitialValues(*tiny.model, layout, 1, tiny.kernels, tiny.pool);
+  const auto begin = values.begin() + layout.embedding.offset;
+  std::fill(begin, begin + layout.embedding.rows * tiny.model->config.hidden_dim, 0.5f);
+  const ModelSource base = OpenGgufSource(tiny.model->path);
+  const ModelSource source = OpenTrainedSource(*tiny.model, layout, values, recipe.lora);
+  std::vector<float> row(static_cast<size_t>(tiny.model->config.hidden_dim)), old(row.size());
+  const SourceTensor *table = source.Find("token_embd.weight"), *before = base.Find("token_embd.weight");
+  table->rows(199, 1, row.data());
+  before->rows(199, 1, old.data());
+  EXPECT_EQ(row, old);
+  table->rows(200, 1, row.data());
+  EXPECT_EQ(row, std::vector<float>(row.size(), 0.5f));
 }
 
 }  // namespace

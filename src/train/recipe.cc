@@ -33,7 +33,7 @@ void CheckReferences(const Recipe& recipe) {
     for (const std::string& name : stage.data) recipe.Source(name);
     if (stage.replay) recipe.Source(stage.replay->data);
   }
-  for (const auto* names : {&recipe.eval.domain, &recipe.watch.domain}) {
+  for (const auto* names : {&recipe.eval.domain, &recipe.watch.domain, &recipe.add_tokens.from}) {
     for (const std::string& name : *names) recipe.Source(name);
   }
   for (const auto* names : {&recipe.eval.general, &recipe.watch.general}) {
@@ -100,6 +100,10 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
   if (recipe.stages.empty()) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected at least one [[stage]], found none",
           file.string());
+  }
+  if (auto tokens = table.Table("add_tokens")) {
+    recipe.add_tokens = ReadAddTokens(std::move(*tokens));
+    recipe.lora.new_tokens = true;
   }
   if (auto watch = table.Table("watch")) recipe.watch = ReadWatch(std::move(*watch));
   if (auto eval = table.Table("eval")) recipe.eval = ReadEval(std::move(*eval), folders);

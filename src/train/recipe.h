@@ -25,6 +25,7 @@ struct Recipe {
   std::vector<StageRecipe> stages;
   EvalRecipe eval;
   WatchRecipe watch;
+  AddTokensRecipe add_tokens;
 
   const DataSource& Source(const std::string& name) const;  // throws kInvalidArgument listing the names
 };

@@ -54,6 +54,22 @@ EvalRecipe ReadEval(TomlTable table, const RecipeFolders& folders) {
   return eval;
 }
 
+AddTokensRecipe ReadAddTokens(TomlTable table) {
+  AddTokensRecipe tokens;
+  tokens.list = table.Strings("list");
+  tokens.learn = table.Integer("learn", 0, 1, 100000);
+  tokens.from = table.Strings("from");
+  if (!tokens.any()) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected 'list' with texts or 'learn' with how many to learn, found neither",
+          table.where());
+  }
+  if (!tokens.from.empty() && tokens.learn == 0) {
+    Throw(ErrorCode::kInvalidArgument, "{}: 'from': expected only with 'learn'", table.where());
+  }
+  table.Finish();
+  return tokens;
+}
+
 WatchRecipe ReadWatch(TomlTable table) {
   WatchRecipe watch;
   watch.domain = table.Strings("domain");

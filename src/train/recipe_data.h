@@ -19,6 +19,15 @@ struct EvalRecipe {
   int64_t text_tokens = 12000;                 // tokens scored of each text, from its start
 };
 
+// Tokens that the base does not have (pipeline/grown_base.h).
+struct AddTokensRecipe {
+  std::vector<std::string> list;               // texts
+  int64_t learn = 0;                           // so many more, learned from sources
+  std::vector<std::string> from;               // names of them; empty: those of the first stage
+
+  bool any() const { return !list.empty() || learn > 0; }
+};
+
 // Texts that are scored while it trains (train/text_watch.h).
 struct WatchRecipe {
   std::vector<std::string> domain, general;    // names of sources

@@ -123,13 +123,14 @@ LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
   const std::string start = table.String("start", "");
   if (!start.empty()) lora.start = folders.Resolve(start);
   if (lora.kind == AdapterKind::kFull) {
-    for (const char* key : {"rank", "alpha", "start"}) {
+    for (const char* key : {"rank", "alpha", "start", "embeddings"}) {
       if (!table.Has(key)) continue;
       Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected only with pairs, found kind \"full\"", table.where(), key);
     }
   }
   lora.rank = table.Integer("rank", lora.rank, 1, 1024);
   lora.alpha = table.Number("alpha", 2.0 * static_cast<double>(lora.rank), 1e-3, 1e5);
+  lora.embeddings = table.Boolean("embeddings", false);
   if (auto targets = table.Strings("targets"); !targets.empty()) lora.targets = std::move(targets);
   table.Finish();
   return lora;
@@ -200,6 +201,7 @@ std::string StageKey(const Recipe& recipe, const StageRecipe& stage) {
     key += fmt::format("|heldout {} {} {} {}", stage.eval_steps, stage.heldout_tokens, stage.patience,
                        static_cast<int>(stage.keep));
   }
+  if (recipe.lora.embeddings) key += "|embeddings";
   key += fmt::format("|embedding {}", stage.embedding_rate);
   if (stage.replay) {
     key += fmt::format("|replay {} {} {}", stage.replay->share, stage.replay->kl_weight,

@@ -57,10 +57,18 @@ struct LoraRecipe {
   double alpha = 32;
   std::vector<std::string> targets = {"all"};  // patterns of names: model/train_layout.h
   std::filesystem::path start;                 // an adapter to go on from; empty: none
+  bool embeddings = false;                     // beside pairs, the embedding and the head are trained, all of them
+  bool new_tokens = false;                     // beside pairs, their rows of new tokens are
+  int64_t first_new = 0;                       // the first of these, once the base has them
 
   bool rslora() const { return kind == AdapterKind::kRsLora; }
+  bool full() const { return kind == AdapterKind::kFull; }
+  // Whether rows of embedding and head are trained beside pairs: no adapter holds them.
+  bool trains_rows() const { return !full() && (embeddings || new_tokens); }
   // Whether the result is an adapter that is served beside its base; else it is a whole model.
-  bool served_as_adapter() const { return kind == AdapterKind::kLora || kind == AdapterKind::kRsLora; }
+  bool served_as_adapter() const {
+    return (kind == AdapterKind::kLora || kind == AdapterKind::kRsLora) && !trains_rows();
+  }
 };
 
 const char* MethodName(TrainMethod method);    // for people: "continued pre-training"

@@ -34,6 +34,7 @@ T Choice(TomlTable& table, const char* key, const std::vector<std::pair<std::str
 
 DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders);
 EvalRecipe ReadEval(TomlTable table, const RecipeFolders& folders);
+AddTokensRecipe ReadAddTokens(TomlTable table);
 WatchRecipe ReadWatch(TomlTable table);
 StageRecipe ReadStage(TomlTable table, AdapterKind kind);
 LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders);

@@ -94,6 +94,9 @@ TEST(TextWatch, RecipeErrorsNameTheKey) {
   EXPECT_THAT(message("[watch]\n"), HasSubstr("expected 'general' or 'domain'"));
   EXPECT_THAT(message("[watch]\ngeneral = [\"other\"]\n"), HasSubstr("forgotten"));
   EXPECT_THAT(message("[watch]\ngeneral = [\"news\"]\n"), HasSubstr("found 'news'"));
+  EXPECT_THAT(message("[add_tokens]\n"), HasSubstr("expected 'list' with texts or 'learn'"));
+  EXPECT_THAT(message("[add_tokens]\nlist = [\"mill\"]\nfrom = [\"text\"]\n"), HasSubstr("'from': expected only with 'learn'"));
+  EXPECT_THAT(message("[add_tokens]\nlearn = 5\nfrom = [\"news\"]\n"), HasSubstr("found 'news'"));
   EXPECT_THAT(message("[watch]\ndomain = [\"text\"]\nsteps = 2\nseconds = 3\n"), HasSubstr("found both"));
 }
 

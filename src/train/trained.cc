@@ -85,7 +85,14 @@ TrainLayout LayoutOf(const Model& model, const Recipe& recipe) {
   }
   return TrainLayout::Make(
       model.config,
-      {.targets = lora.targets, .rank = full ? 0 : lora.rank, .dora = lora.kind == AdapterKind::kDora}, biases);
+      {.targets = lora.targets,
+       .rank = full ? 0 : lora.rank,
+       .dora = lora.kind == AdapterKind::kDora,
+       .rows = full || !lora.trains_rows() ? TrainedRows::kNone
+               : lora.embeddings           ? TrainedRows::kAll
+                                           : TrainedRows::kNew,
+       .first_new_row = lora.first_new},
+      biases);
 }
 
 float PairScale(const LoraRecipe& lora) {

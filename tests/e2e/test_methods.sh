@@ -76,6 +76,20 @@ PY
   bash -c "$(sed -n 's/^chat with it  *//p' "$work/table") Hello --temperature 0 --max-tokens 2" >/dev/null 2>"$work/log" \
     || expect "$work/log" "no chat template"
 done
+recipe "$tiny" text.md pretrain 'kind = "lora"' 'learning_rate = 1e-2' 'epochs = 4' '[add_tokens]' 'list = ["Ostrel"]' 'learn = 8'
+"$bakestone" train "$work/book/bake.toml" --output "$work/none" --dry-run >/dev/null 2>"$work/log" || { cat "$work/log" >&2; fail "dry run with new tokens"; }
+[ ! -e "$work/none" ] || fail "a dry run with new tokens left something"
+expect "$work/log" "new tokens learned from data"
+train tokens
+[ ! -e "$work/tokens/adapter.gguf" ] || fail "an adapter that cannot hold new rows"
+for form in "$tiny" "$work/tokens/base.gguf" "$work/tokens/model.gguf"; do
+  "$bakestone" tokenize "$form" "The Ostrel cooperative, the mill and the members" --json >>"$work/ids" || fail "tokenize with $form"
+done
+python3 - "$work/ids" <<'PY' || { cat "$work/ids" >&2; fail "new tokens"; }
+import json, sys
+before, base, result = map(json.loads, open(sys.argv[1]))
+assert base == result and len(result) + 5 < len(before), (before, base, result)
+PY
 [ -s "$work/dora/adapter/adapter_model.safetensors" ] || fail "DoRA left no PEFT folder"
 "$bakestone" show "$work/full/model.gguf" --json | python3 -c '
 import json, sys
