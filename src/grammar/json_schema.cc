@@ -135,9 +135,11 @@ void SchemaConverter::CheckKeywords(const Json& schema, const Place& place) cons
       "patternProperties", "propertyNames", "minProperties", "maxProperties", "items", "prefixItems", "minItems", "maxItems", "unevaluatedItems",
       "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"};
   for (const auto& [keyword, value] : schema.items()) {
-    if (kKnown.contains(keyword) || IsAnnotation(keyword)) continue;
     if (keyword == "uniqueItems" && value == false) continue;
     if (keyword == "$id" && place.path == "#") continue;
+    const bool draft = value.is_string() && value.get<std::string>().find("//json-schema.org/") != std::string::npos;
+    if (keyword == "$schema" && !draft) RefuseKeyword(place.path, keyword, "only the drafts of json-schema.org are known");
+    if (kKnown.contains(keyword) || IsAnnotation(keyword)) continue;
     RefuseKeyword(place.path, keyword, "this keyword is not supported: an answer could not be held to it");
   }
 }
@@ -199,6 +201,10 @@ Expression SchemaConverter::Options(Json schema, const char* keyword, const Plac
   const Json options = schema[keyword];
   if (!options.is_array() || options.empty()) RefuseKeyword(place.path, keyword, "expected a list of schemas");
   schema.erase(keyword);
+  for (const char* unevaluated : {"unevaluatedProperties", "unevaluatedItems"}) {
+    const bool several = options.size() > 1 && std::string_view(keyword) == "anyOf";
+    if (several && schema.value(unevaluated, Json(true)) != true) RefuseKeyword(place.path, unevaluated, "not together with anyOf, of which several options may hold");
+  }
   Json rest = Json::object();
   for (const auto& [name, value] : schema.items()) {
     if (!IsAnnotation(name)) rest[name] = value;

@@ -146,6 +146,8 @@ TEST_F(SchemaTest, WhatCannotBeHonouredIsRefusedByKeywordAndPlace) {
       {R"({"type": "number", "multipleOf": 3})", "multipleOf", "#"},
       {R"({"type": "object", "minProperties": 2})", "minProperties", "#"},
       {R"({"frobnicate": 1})", "frobnicate", "#"},
+      {R"({"$schema": "http://localhost/own"})", "$schema", "#"},
+      {R"({"anyOf": [{"required": ["a"]}, {"required": ["b"]}], "unevaluatedProperties": false})", "unevaluatedProperties", "#"},
       {R"({"enum": [1], "minimum": 2})", "minimum", "#"},
       {R"({"type": "frob"})", "type", "#"},
       {R"({"type": "string", "maxLength": 1e9})", "maxLength", "#"},
