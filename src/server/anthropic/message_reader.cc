@@ -1,12 +1,12 @@
 #include "server/anthropic/message_reader.h"
 
-#include <set>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "server/api/answer.h"
 #include "server/api/api_error.h"
+#include "server/api/tools.h"
 
 namespace bakestone::anthropic {
 namespace {
@@ -15,7 +15,6 @@ using api::BadField;
 using api::Fields;
 
 constexpr size_t kMaxMessages = 8192;
-constexpr size_t kMaxTools = 256;
 
 // An agent puts a line with a number that changes with every request before its system text; it means nothing
 // to a model, and with it no two prompts would begin alike.
@@ -158,8 +157,7 @@ void ReadToolChoice(Fields& fields, api::ChatTask* task) {
   }
   task->parallel_calls = !choice.Bool("disable_parallel_tool_use").value_or(false);
   choice.Finish();
-  const bool needs_tools = task->tool_choice.kind == api::ToolChoice::kRequired || task->tool_choice.kind == api::ToolChoice::kNamed;
-  if (needs_tools && task->tools.empty()) fields.Bad("tool_choice", "a call cannot be required without tools that the client runs");
+  api::CheckToolChoice(fields, *task);
 }
 
 }  // namespace
@@ -182,32 +180,22 @@ void ReadConversation(Fields& fields, api::ChatTask* task) {
 }
 
 void ReadTools(Fields& fields, api::ChatTask* task, std::vector<std::string>* dropped) {
-  const Json* tools = fields.Find("tools");
-  if (tools && (!tools->is_array() || tools->size() > kMaxTools)) {
-    fields.Bad("tools", fmt::format("expected a list of at most {} tools", kMaxTools));
-  }
-  std::set<std::string> names;
-  for (size_t i = 0; tools && i < tools->size(); ++i) {
-    const std::string where = fmt::format("tools[{}].", i);
-    if (!(*tools)[i].is_object()) BadField("tools", where + " expected an object");
-    Fields tool((*tools)[i], where, "tools");
+  api::ReadToolList(fields, task, [&](const Json& json, const std::string& where) -> std::optional<Json> {
+    Fields tool(json, where, "tools");
     const std::string type = tool.String("type").value_or("custom");
     if (type != "custom") {
       dropped->push_back(type.substr(0, 60));
-      continue;
+      return std::nullopt;
     }
-    const std::string name = tool.RequiredString("name");
-    if (!api::IsToolName(name)) tool.Bad("name", "expected 1 to 128 letters, digits, '_', '-' or '.'");
-    if (!names.insert(name).second) tool.Bad("name", "two tools have this name");
+    Json function = {{"name", api::RequiredToolName(tool)}};
     const Json* schema = tool.Object("input_schema");
     if (!schema) tool.Bad("input_schema", "this field is required");
-    Json function = {{"name", name}};
     if (const auto description = tool.String("description")) function["description"] = *description;
     function["parameters"] = *schema;
     tool.Ignore({"cache_control", "strict", "allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"});
     tool.Finish();
-    task->tools.push_back({{"type", "function"}, {"function", std::move(function)}});
-  }
+    return function;
+  });
   ReadToolChoice(fields, task);
 }
 

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "server/api/api_error.h"
+#include "server/api/tools.h"
 
 namespace bakestone::openai {
 namespace {
@@ -16,7 +17,6 @@ using api::Fields;
 using api::UnsupportedField;
 
 constexpr size_t kMaxMessages = 4096;
-constexpr size_t kMaxTools = 256;
 constexpr size_t kMaxCalls = 256;
 
 // The calls of an assistant's message.
@@ -96,11 +96,7 @@ void ReadToolChoice(Fields& fields, api::ChatTask* task) {
   const Json* choice = fields.Find("tool_choice");
   if (!choice) return;
   if (choice->is_string()) {
-    const std::string word = choice->get<std::string>();
-    if (word != "none" && word != "auto" && word != "required") {
-      fields.Bad("tool_choice", "expected none, auto, required or an object that names a function");
-    }
-    task->tool_choice.kind = word == "none" ? api::ToolChoice::kNone : word == "auto" ? api::ToolChoice::kAuto : api::ToolChoice::kRequired;
+    task->tool_choice.kind = api::ChoiceOfWord(fields, choice->get<std::string>());
   } else if (choice->is_object()) {
     Fields object(*choice, "tool_choice.", "tool_choice");
     object.Only("type", "function", "only functions can be named");
@@ -113,8 +109,7 @@ void ReadToolChoice(Fields& fields, api::ChatTask* task) {
   } else {
     fields.Bad("tool_choice", "expected none, auto, required or an object that names a function");
   }
-  const bool needs_tools = task->tool_choice.kind == api::ToolChoice::kRequired || task->tool_choice.kind == api::ToolChoice::kNamed;
-  if (needs_tools && task->tools.empty()) fields.Bad("tool_choice", "a call cannot be required without tools");
+  api::CheckToolChoice(fields, *task);
 }
 
 }  // namespace
@@ -154,9 +149,7 @@ Json ReadMessages(Fields& fields) {
 
 Json ReadFunction(const Json& json, const std::string& where, const std::string& param) {
   Fields function(json, where, param);
-  const std::string name = function.RequiredString("name");
-  if (!api::IsToolName(name)) function.Bad("name", "expected 1 to 128 letters, digits, '_', '-' or '.'");
-  Json result = {{"name", name}};
+  Json result = {{"name", api::RequiredToolName(function)}};
   if (const auto description = function.String("description")) result["description"] = *description;
   if (const Json* parameters = function.Object("parameters")) result["parameters"] = *parameters;
   if (function.Bool("strict").value_or(false)) result["strict"] = true;
@@ -171,24 +164,15 @@ void ReadTools(Fields& fields, api::ChatTask* task) {
     const bool empty = found && ((found->is_array() && found->empty()) || *found == "none");
     if (found && !empty) fields.Unsupported(older, "use tools and tool_choice, its newer names");
   }
-  const Json* tools = fields.Find("tools");
-  if (tools && (!tools->is_array() || tools->size() > kMaxTools)) {
-    fields.Bad("tools", fmt::format("expected a list of at most {} tools", kMaxTools));
-  }
-  std::set<std::string> names;
-  for (size_t i = 0; tools && i < tools->size(); ++i) {
-    const std::string where = fmt::format("tools[{}].", i);
-    if (!(*tools)[i].is_object()) BadField("tools", where + " expected an object");
-    Fields tool((*tools)[i], where, "tools");
+  api::ReadToolList(fields, task, [](const Json& json, const std::string& where) -> std::optional<Json> {
+    Fields tool(json, where, "tools");
     tool.Only("type", "function", "only function tools are supported");
     const Json* function = tool.Object("function");
     if (!function) tool.Bad("function", "this field is required");
     tool.Ignore({"cache_control"});
     tool.Finish();
-    Json read = ReadFunction(*function, where + "function.", "tools");
-    if (!names.insert(read["name"].get<std::string>()).second) tool.Bad("function", "two tools have this name");
-    task->tools.push_back({{"type", "function"}, {"function", std::move(read)}});
-  }
+    return ReadFunction(*function, where + "function.", "tools");
+  });
   ReadToolChoice(fields, task);
   task->parallel_calls = fields.Bool("parallel_tool_calls").value_or(true);
 }

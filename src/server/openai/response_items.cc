@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "server/api/api_error.h"
+#include "server/api/tools.h"
 #include "server/openai/chat_messages.h"
 
 namespace bakestone::openai {
@@ -16,7 +17,6 @@ using api::BadField;
 using api::Fields;
 
 constexpr size_t kMaxItems = 8192;
-constexpr size_t kMaxTools = 256;
 
 class InputReader {
  public:
@@ -138,14 +138,9 @@ void ReadResponseToolChoice(Fields& fields, api::ChatTask* task) {
   if (choice->is_object()) {
     ReadChoiceObject(*choice, task);
   } else {
-    const std::string word = *fields.String("tool_choice");
-    if (word != "none" && word != "auto" && word != "required") {
-      fields.Bad("tool_choice", "expected none, auto, required or an object");
-    }
-    task->tool_choice.kind = word == "none" ? api::ToolChoice::kNone : word == "auto" ? api::ToolChoice::kAuto : api::ToolChoice::kRequired;
+    task->tool_choice.kind = api::ChoiceOfWord(fields, *fields.String("tool_choice"));
   }
-  const bool needs_tools = task->tool_choice.kind == api::ToolChoice::kRequired || task->tool_choice.kind == api::ToolChoice::kNamed;
-  if (needs_tools && task->tools.empty()) fields.Bad("tool_choice", "a call cannot be required without function tools");
+  api::CheckToolChoice(fields, *task);
 }
 
 }  // namespace
@@ -164,24 +159,16 @@ void ReadInput(Fields& fields, Json* messages) {
 }
 
 void ReadResponseTools(Fields& fields, api::ChatTask* task, std::vector<std::string>* dropped) {
-  const Json* tools = fields.Find("tools");
-  if (tools && (!tools->is_array() || tools->size() > kMaxTools)) {
-    fields.Bad("tools", fmt::format("expected a list of at most {} tools", kMaxTools));
-  }
-  std::set<std::string> names;
-  for (size_t i = 0; tools && i < tools->size(); ++i) {
-    const std::string where = fmt::format("tools[{}].", i);
-    Json tool = (*tools)[i];
-    if (!tool.is_object() || !tool.value("type", Json()).is_string()) BadField("tools", where + "type: expected an object with a type");
+  api::ReadToolList(fields, task, [&](const Json& json, const std::string& where) -> std::optional<Json> {
+    Json tool = json;
+    if (!tool.value("type", Json()).is_string()) BadField("tools", where + "type: expected an object with a type");
     if (tool["type"] != "function") {
       dropped->push_back(tool["type"].get<std::string>().substr(0, 60));
-      continue;
+      return std::nullopt;
     }
     for (const char* without_effect : {"allowed_callers", "defer_loading", "output_schema", "async"}) tool.erase(without_effect);
-    Json read = ReadFunction(tool, where, "tools");
-    if (!names.insert(read["name"].get<std::string>()).second) BadField("tools", where + "name: two tools have this name");
-    task->tools.push_back({{"type", "function"}, {"function", std::move(read)}});
-  }
+    return ReadFunction(tool, where, "tools");
+  });
   ReadResponseToolChoice(fields, task);
   task->parallel_calls = fields.Bool("parallel_tool_calls").value_or(true);
 }
