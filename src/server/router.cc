@@ -82,8 +82,13 @@ std::string RouteName(const std::string& path) {
   return "other";
 }
 
-[[noreturn]] void WrongMethod(const http::Request& request, std::string_view expected) {
-  api::Fail(405, fmt::format("{} expects {}, not {}", request.path, expected, request.method), "method_not_allowed");
+[[noreturn]] void WrongMethod(const http::Request& request, const std::string& expected) {
+  ApiError error;
+  error.status = 405;
+  error.message = fmt::format("{} expects {}, not {}", request.path, expected, request.method);
+  error.code = "method_not_allowed";
+  error.allow = expected;
+  throw error;
 }
 
 }  // namespace
@@ -119,11 +124,11 @@ void Router::Dispatch(const http::Request& request, const std::shared_ptr<Observ
     if (path == "/openapi.json") return responder->Send({.headers = {}, .body = api::Dump(OpenApiDocument())});
     return Health(*responder, path == "/ready");
   }
-  const Route* other_method = nullptr;
+  std::string other_methods;
   for (const Route& route : kRoutes) {
     if (!Matches(route, request.path)) continue;
     if (request.method != route.method) {
-      other_method = &route;
+      other_methods += (other_methods.empty() ? "" : ", ") + std::string(route.method);
       continue;
     }
     if (route.generates) {
@@ -132,7 +137,7 @@ void Router::Dispatch(const http::Request& request, const std::shared_ptr<Observ
     }
     return route.handler(context_, request, responder);
   }
-  if (other_method) WrongMethod(request, other_method->method);
+  if (!other_methods.empty()) WrongMethod(request, other_methods);
   api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/responses, /v1/completions, /v1/messages, /api/chat, "
                              "/health", request.path), "not_found");
 }

@@ -261,6 +261,7 @@ TEST_F(RouterTest, UnknownPathsAndMethods) {
   EXPECT_EQ(Call("GET", "/v1/chat/completions").status, 405);
   EXPECT_EQ(Call("DELETE", "/v1/models").status, 405);
   EXPECT_EQ(Call("OPTIONS", "/v1/chat/completions").status, 405);
+  EXPECT_THAT(Call("PUT", "/v1/responses/x").headers, ::testing::Contains(::testing::Pair("Allow", "GET, DELETE")));
 }
 
 TEST_F(RouterTest, TokenizerRoutesInvertEachOther) {

@@ -112,6 +112,7 @@ std::string ErrorBody(const ApiError& error, Family family) {
 http::Response ToResponse(const ApiError& error, Family family) {
   http::Response response{.status = error.status, .headers = {}, .body = ErrorBody(error, family)};
   if (error.retry_after) response.headers.emplace_back("Retry-After", std::to_string(*error.retry_after));
+  if (error.allow) response.headers.emplace_back("Allow", *error.allow);
   return response;
 }
 

@@ -18,6 +18,7 @@ struct ApiError : std::exception {
   std::string message;
   std::optional<std::string> param, code;
   std::optional<int> retry_after;  // seconds
+  std::optional<std::string> allow;  // methods, of a 405
 
   const char* what() const noexcept override { return message.c_str(); }
 };

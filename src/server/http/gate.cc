@@ -52,10 +52,13 @@ std::optional<Refusal> CheckBody(Framing framing, const Request& head) {
   if (Count(head, "content-encoding") > 0 && !EqualIgnoringCase(head.Header("content-encoding"), "identity")) {
     return Refuse(415, "compressed bodies are not accepted", "unsupported_content_encoding");
   }
+  // A page can make a browser post a form's types, or no type, to any address. Programs that leave it out are not
+  // browsers: those always say where a post comes from.
   const std::string_view type = head.Header("content-type");
-  if ((head.method == "POST" || head.method == "PUT") && !EqualIgnoringCase(type.substr(0, type.find_first_of("; \t")), "application/json")) {
-    return Refuse(415, "expected 'Content-Type: application/json'", "unsupported_content_type");
-  }
+  const bool has_body = framing.chunked || (!head.Header("content-length").empty() && head.Header("content-length") != "0");
+  const bool browser = !head.Header("origin").empty() || !head.Header("sec-fetch-site").empty();
+  const bool json = EqualIgnoringCase(type.substr(0, type.find_first_of("; \t")), "application/json") || (type.empty() && !browser);
+  if (has_body && !json) return Refuse(415, "expected 'Content-Type: application/json'", "unsupported_content_type");
   const std::string_view expect = head.Header("expect");
   if (!expect.empty() && !EqualIgnoringCase(expect, "100-continue")) {
     return Refuse(417, "only 'Expect: 100-continue' is known", "invalid_request");
