@@ -425,7 +425,7 @@ Expression SchemaConverter::Members(const Json& schema, const Place& place) {
   if (!required.is_array()) RefuseKeyword(place.path, "required", "expected a list of names");
   for (const Json& name : required) {
     if (!name.is_string()) RefuseKeyword(place.path, "required", "expected a list of names");
-    auto found = std::find_if(members.begin(), members.end(), [&](const Member& member) { return member.name == name; });
+    auto found = std::find_if(members.begin(), members.end(), [&](const Member& member) { return member.name == name.get<std::string>(); });
     if (found == members.end()) found = members.insert(members.end(), {name.get<std::string>(), rest});
     found->required = true;
   }
