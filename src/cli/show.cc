@@ -13,7 +13,7 @@
 #include "cli/flags.h"
 #include "cli/verbs.h"
 #include "convert/gguf_keys.h"
-#include "convert/hf_folder_writer.h"
+#include "convert/hf_config_writer.h"
 #include "format/gguf.h"
 #include "format/hf_folder.h"
 #include "model/config.h"

@@ -31,6 +31,13 @@ bool SameLayers(const ModelConfig& a, const ModelConfig& b) {
   return true;
 }
 
+bool SameRouter(const RouterConfig& a, const RouterConfig& b) {
+  return a.experts == b.experts && a.used == b.used && a.score == b.score && a.bias == b.bias && a.groups == b.groups &&
+         a.used_groups == b.used_groups && a.groups_by_two == b.groups_by_two && a.renormalize == b.renormalize &&
+         a.scale == b.scale && a.expert_biases == b.expert_biases && a.shared_dim == b.shared_dim &&
+         a.shared_gate == b.shared_gate && a.dense_layers == b.dense_layers && a.dense_dim == b.dense_dim;
+}
+
 bool HasLocalRope(const ModelConfig& config) {
   return std::find(config.layer_ropes.begin(), config.layer_ropes.end(), LayerRope::kLocal) !=
          config.layer_ropes.end();
@@ -44,7 +51,7 @@ class KeyWriter {
     U32("block_count", config_.num_layers);
     U32("context_length", config_.context_length);
     U32("embedding_length", config_.hidden_dim);
-    U32("feed_forward_length", config_.ffn_dim);
+    U32("feed_forward_length", config_.router.experts > 0 ? config_.router.dense_dim : config_.ffn_dim);
     U32("vocab_size", config_.vocab_size);
     U32("attention.head_count", config_.num_heads);
     U32("attention.head_count_kv", config_.num_kv_heads);
@@ -63,6 +70,7 @@ class KeyWriter {
     if (window != config_.windows.end() && *window > 0) U32("attention.sliding_window", *window);
     Optional("attn_logit_softcapping", config_.attention_soft_cap, 0);
     Optional("final_logit_softcapping", config_.final_soft_cap, 0);
+    if (config_.router.experts > 0) AddRouter();
     if (config_.architecture == "granite") {
       F32("embedding_scale", static_cast<double>(config_.embedding_scale));
       F32("residual_scale", static_cast<double>(config_.residual_scale));
@@ -72,6 +80,23 @@ class KeyWriter {
   }
 
  private:
+  // What a family's own files say of experts; what is the same in all of its models, they do not.
+  void AddRouter() const {
+    const RouterConfig& router = config_.router;
+    U32("expert_count", router.experts);
+    U32("expert_used_count", router.used);
+    if (config_.ffn_dim != router.dense_dim) U32("expert_feed_forward_length", config_.ffn_dim);
+    if (router.shared_gate) U32("expert_shared_feed_forward_length", router.shared_dim);
+    if (config_.architecture != "glm4moe") return;
+    U32("expert_shared_count", router.shared_dim / config_.ffn_dim);
+    U32("leading_dense_block_count", router.dense_layers);
+    U32("expert_group_count", router.groups);
+    U32("expert_group_used_count", router.used_groups);
+    U32("expert_gating_func", router.score == RouterScore::kSigmoid ? 2 : 1);
+    F32("expert_weights_scale", static_cast<double>(router.scale));
+    writer_.AddBool(Key("expert_weights_norm"), router.renormalize);
+  }
+
   std::string Key(const char* key) const { return config_.architecture + "." + key; }
   void U32(const char* key, int64_t value) const { writer_.AddU32(Key(key), static_cast<uint32_t>(value)); }
   void F32(const char* key, double value) const { writer_.AddF32(Key(key), static_cast<float>(value)); }
@@ -95,6 +120,9 @@ ModelConfig ReadBack(const ModelConfig& config) {
   const int64_t table[] = {1, config.vocab_size}, one[] = {1};
   writer.AddTensor("token_embd.weight", DType::kF32, table, bytes(zeros));
   if (!config.tied_embedding) writer.AddTensor("output.weight", DType::kF32, one, bytes(zeros).first(4));
+  if (config.architecture == "glm4moe" && config.qk_norm != QkNorm::kNone) {  // known by the tensor
+    writer.AddTensor("blk.0.attn_q_norm.weight", DType::kF32, one, bytes(zeros).first(4));
+  }
   const std::vector<float>& factors = config.rope.frequency_factors;
   if (!factors.empty()) {
     const int64_t count[] = {static_cast<int64_t>(factors.size())};
@@ -108,7 +136,7 @@ ModelConfig ReadBack(const ModelConfig& config) {
 
 std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b) {
   const auto f = [](float value) { return static_cast<double>(value); };
-  const std::array<std::pair<const char*, bool>, 20> same = {{
+  const std::array<std::pair<const char*, bool>, 21> same = {{
       {"the architecture", a.architecture == b.architecture},
       {"the number of layers", a.num_layers == b.num_layers},
       {"the width", a.hidden_dim == b.hidden_dim && a.ffn_dim == b.ffn_dim},
@@ -123,6 +151,7 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
       {"the rotary embedding", SameRope(a.rope, b.rope)},
       {"the local layers' rotary embedding", !HasLocalRope(a) || SameRope(a.local_rope, b.local_rope)},
       {"the MLP", a.mlp == b.mlp},
+      {"the router", SameRouter(a.router, b.router)},
       {"the scale of scores", Near(f(a.attention_scale), f(b.attention_scale))},
       {"the cap of scores", Near(f(a.attention_soft_cap), f(b.attention_soft_cap))},
       {"the cap of logits", Near(f(a.final_soft_cap), f(b.final_soft_cap))},
@@ -137,7 +166,7 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
 }
 
 std::optional<std::string> LostInGguf(const ModelConfig& config) {
-  if (config.router.experts > 0) return "the mixture of experts";
+  if (config.router.expert_biases) return "experts row by row";
   if (config.latent.kv_rank > 0) return "attention over a latent";
   if (config.has_state()) return "layers that keep a state";
   return DifferenceOf(config, ReadBack(config));

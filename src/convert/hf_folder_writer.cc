@@ -9,9 +9,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/quote.h"
-#include "convert/gguf_keys.h"
+#include "convert/hf_config_writer.h"
 #include "format/gguf_tokenizer.h"
-#include "format/hf_folder.h"
 #include "format/q_k_permute.h"
 #include "format/safetensors.h"
 #include "format/tokenizer_json.h"
@@ -22,74 +21,69 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const char* TorchType(DType type) {
-  return type == DType::kF16 ? "float16" : type == DType::kBF16 ? "bfloat16" : "float32";
-}
-
-// model_type and class of the families that can be written, by GGUF's architecture.
-struct Names {
-  const char *type, *architecture;
+// Where a tensor of the GGUF file goes: the folder's name for it, or, of experts' stacks, one for each expert.
+struct Target {
+  std::string name;  // with its suffix, but for a stack's
+  bool norm = false;
+  int64_t layer = -1, which = -1;  // of a stack: gate, up or down
 };
-const std::map<std::string, Names, std::less<>> kNames = {{"llama", {"llama", "LlamaForCausalLM"}},
-                                                          {"qwen2", {"qwen2", "Qwen2ForCausalLM"}},
-                                                          {"qwen3", {"qwen3", "Qwen3ForCausalLM"}}};
 
-Json MakeConfig(const ModelConfig& config, const TokenizerSpec& tokenizer, DType type) {
-  const auto found = kNames.find(config.architecture);
-  const bool windowed = config.architecture == "llama" && !config.windows.empty();  // Mistral's first models
-  Json json = {{"architectures", Json::array({windowed ? "MistralForCausalLM" : found->second.architecture})},
-               {"model_type", windowed ? "mistral" : found->second.type},
-               {"hidden_act", "silu"},
-               {"hidden_size", config.hidden_dim},
-               {"intermediate_size", config.ffn_dim},
-               {"num_hidden_layers", config.num_layers},
-               {"num_attention_heads", config.num_heads},
-               {"num_key_value_heads", config.num_kv_heads},
-               {"head_dim", config.head_dim},
-               {"max_position_embeddings", config.context_length},
-               {"rms_norm_eps", static_cast<double>(config.norm_eps)},
-               {"rope_theta", config.rope.theta},
-               {"tie_word_embeddings", config.tied_embedding},
-               {"vocab_size", config.vocab_size},
-               {"torch_dtype", TorchType(type)}};
-  if (windowed) json["sliding_window"] = *std::max_element(config.windows.begin(), config.windows.end());
-  if (config.rope.linear_scale != 1) {
-    json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", config.rope.linear_scale}};
+class Targets {
+ public:
+  explicit Targets(const ModelConfig& config) : config_(config), gguf_(*FamilyOf(config).gguf), hf_(*FamilyOf(config).hf) {
+    const auto own = [](const char* name) { return std::string(name); };
+    Add(own(gguf_.embedding), own(hf_.embedding));
+    Add(own(gguf_.final_norm), own(hf_.final_norm), true);
+    Add(own(gguf_.head), own(hf_.head));
+    for (int64_t layer = 0; layer < config.num_layers; ++layer) AddLayer(layer);
   }
-  if (tokenizer.bos >= 0) json["bos_token_id"] = tokenizer.bos;
-  if (tokenizer.eos >= 0) json["eos_token_id"] = tokenizer.eos;
-  if (tokenizer.pad >= 0) json["pad_token_id"] = tokenizer.pad;
-  return json;
-}
 
-// What the folder's reader makes of the config, beside tensors that have nothing but the shapes it asks for.
-ModelConfig ReadBack(const ModelConfig& config, const Json& json) {
-  SafetensorsWriter writer;
-  const std::vector<uint8_t> zeros(static_cast<size_t>(config.vocab_size) * 4);
-  const int64_t table[] = {config.vocab_size, 1};
-  writer.AddTensor("model.embed_tokens.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
-  if (!config.tied_embedding) writer.AddTensor("lm_head.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
-  const std::string file = writer.Serialize();
-  return ReadConfig(HfFolder::Parse(json.dump(), {reinterpret_cast<const uint8_t*>(file.data()), file.size()},
-                                    "the folder"));
-}
-
-// GGUF's name of each tensor, without its suffix, to the folder's.
-std::map<std::string, std::string> NamesOf(const ModelConfig& config) {
-  const TensorNames& from = kGgufNames;
-  const TensorNames& to = kHfNames;
-  std::map<std::string, std::string> names = {
-      {from.embedding, to.embedding}, {from.final_norm, to.final_norm}, {from.head, to.head}};
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    const auto add = [&](const char* gguf, const char* hf) { names[from.Layer(layer, gguf)] = to.Layer(layer, hf); };
-    add(from.attention_norm, to.attention_norm);
-    add(from.mlp_norm, to.mlp_norm);
-    add(from.q_norm, to.q_norm);
-    add(from.k_norm, to.k_norm);
-    for (size_t site = 0; site < kNumSites; ++site) add(from.sites[site], to.sites[site]);
+  const Target& Of(const std::string& tensor, const std::string& source) const {
+    const auto found = targets_.find(tensor);
+    if (found != targets_.end()) return found->second;
+    Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected only tensors of a plain {} model, found one that would be "
+          "lost", source, Quote(tensor), config_.architecture);
   }
-  return names;
-}
+  std::string OfExpert(const Target& stack, int64_t expert) const {
+    return hf_.Layer(stack.layer, hf_.experts) + std::to_string(expert) + "." +
+           hf_.of_expert[static_cast<size_t>(stack.which)] + ".weight";
+  }
+
+ private:
+  void Add(const std::string& gguf, const std::string& hf, bool norm = false) {
+    for (const char* suffix : {".weight", ".bias"}) targets_[gguf + suffix] = {.name = hf + suffix, .norm = norm};
+  }
+
+  void AddLayer(int64_t layer) {
+    const auto add = [&](const char* gguf, const char* hf, bool norm = false) {
+      if (gguf != nullptr && hf != nullptr) Add(gguf_.Layer(layer, gguf), hf_.Layer(layer, hf), norm);
+    };
+    if (config_.has_pre_norms()) {
+      add(gguf_.attention_norm, hf_.attention_norm, true);
+      add(gguf_.mlp_norm, hf_.mlp_norm, true);
+    }
+    if (config_.has_post_norms()) {
+      add(gguf_.attention_post_norm, hf_.attention_post_norm, true);
+      add(gguf_.mlp_post_norm, hf_.mlp_post_norm, true);
+    }
+    add(gguf_.q_norm, hf_.q_norm, true);
+    add(gguf_.k_norm, hf_.k_norm, true);
+    for (size_t site = 0; site < kNumSites; ++site) add(gguf_.sites[site], hf_.sites[site]);
+    add(gguf_.q_k_v, hf_.q_k_v);
+    add(gguf_.gate_up, hf_.gate_up);
+    if (!config_.has_experts(layer)) return;
+    add(gguf_.router, hf_.router);
+    add(gguf_.shared_gate, hf_.shared_gate);
+    for (size_t which = 0; which < 3; ++which) {
+      add(gguf_.shared[which], hf_.shared[which]);
+      targets_[gguf_.Layer(layer, gguf_.stacked[which])] = {.layer = layer, .which = static_cast<int64_t>(which)};
+    }
+  }
+
+  const ModelConfig& config_;
+  const TensorNames &gguf_, &hf_;
+  std::map<std::string, Target> targets_;
+};
 
 int64_t GgufRowOfHfRow(int64_t row, int64_t head_dim) {
   const int64_t within = row % head_dim, half = head_dim / 2;
@@ -111,6 +105,27 @@ void Unpermute(SourceTensor& tensor, int64_t head_dim) {
   };
 }
 
+// Norms as the folder has them: their effective scale less 1.
+void LessOne(SourceTensor& tensor) {
+  tensor.bytes = {};
+  tensor.rows = [rows = tensor.rows, cols = tensor.cols()](int64_t row, int64_t n, float* x) {
+    rows(row, n, x);
+    for (int64_t i = 0; i < n * cols; ++i) x[i] -= 1;
+  };
+}
+
+// One expert's matrix of a stack.
+SourceTensor PartOf(const SourceTensor& stack, int64_t expert, std::string name) {
+  SourceTensor part = stack;
+  const int64_t n = stack.ne[1];
+  part.name = std::move(name);
+  part.ne = {stack.ne[0], n};
+  part.bytes = {};
+  part.forget = {};
+  part.rows = [rows = stack.rows, first = expert * n](int64_t row, int64_t count, float* x) { rows(first + row, count, x); };
+  return part;
+}
+
 DType CommonType(const ModelSource& source) {
   std::optional<DType> common;
   for (const SourceTensor& tensor : source.tensors) {
@@ -121,22 +136,29 @@ DType CommonType(const ModelSource& source) {
   return common.value_or(DType::kF32);
 }
 
-void WriteTensors(const ModelSource& source, const ModelConfig& config, DType type, const std::filesystem::path& out,
-                  const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress) {
-  const auto names = NamesOf(config);
+}  // namespace
+
+void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType type, const std::filesystem::path& out,
+                    const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress) {
+  const bool less_one = config.architecture.starts_with("gemma");
+  const Targets targets(config);
   std::vector<SourceTensor> tensors;
   for (const SourceTensor& tensor : source.tensors) {
-    const size_t dot = tensor.name.rfind('.');
-    const auto found = dot == std::string::npos ? names.end() : names.find(tensor.name.substr(0, dot));
-    if (found == names.end()) {
-      Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected only tensors of a plain {} model, found one that would be "
-            "lost", source.name, Quote(tensor.name), config.architecture);
+    if (tensor.name == "rope_freqs.weight" && config.rope.frequency_factors.empty()) continue;
+    const Target& target = targets.Of(tensor.name, source.name);
+    if (target.which >= 0) {
+      for (int64_t expert = 0; expert < config.router.experts; ++expert) {
+        tensors.push_back(PartOf(tensor, expert, targets.OfExpert(target, expert)));
+      }
+      continue;
     }
     tensors.push_back(tensor);
     const bool query_key = tensor.name.find(".attn_q.") != std::string::npos ||
                            tensor.name.find(".attn_k.") != std::string::npos;
     if (query_key && GgufPermutesQueryKey(config.architecture)) Unpermute(tensors.back(), config.head_dim);
-    tensors.back().name = found->second + tensor.name.substr(dot);
+    if (target.norm && less_one) LessOne(tensors.back());
+    if (target.name.ends_with("shared_expert_gate.weight")) tensors.back().ne = {tensor.cols(), 1};
+    tensors.back().name = target.name;
   }
   SafetensorsWriter writer;
   writer.AddMetadata("format", "pt");
@@ -162,6 +184,8 @@ void WriteTensors(const ModelSource& source, const ModelConfig& config, DType ty
   writer.Write(out / "model.safetensors");
 }
 
+namespace {
+
 Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const ModelConfig& config) {
   Json json = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                {"model_max_length", config.context_length},
@@ -182,12 +206,6 @@ Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const Mo
 
 }  // namespace
 
-std::optional<std::string> LostInFolder(const ModelConfig& config) {
-  if (!kNames.contains(config.architecture)) return "what is not Llama's or Qwen's";
-  if (config.router.experts > 0) return "the mixture of experts";
-  return DifferenceOf(config, ReadBack(config, MakeConfig(config, {}, DType::kF32)));
-}
-
 void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::path& out, std::optional<DType> type,
                    const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress) {
   const ModelSource source = OpenGgufSource(model);
@@ -198,12 +216,12 @@ void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::pa
     Throw(ErrorCode::kUnsupported, "{}: {} cannot be said in a config.json yet: the folder of this {} model would compute "
           "something else", source.name, *lost, Quote(config.architecture));
   }
-  const Json json = MakeConfig(config, spec, written);
+  const Json json = MakeHfConfig(config, spec, written);
   const std::string tokenizer = ToTokenizerJson(spec);
   if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected a new or an empty folder to write", out.string());
   }
-  WriteTensors(source, config, written, out, kernels, pool, progress);
+  WriteHfTensors(source, config, written, out, kernels, pool, progress);
   WriteFileAtomically(out / "tokenizer.json", tokenizer);
   WriteFileAtomically(out / "tokenizer_config.json", TokenizerConfig(spec, *source.header, config).dump(2));
   Json generation = Json::object(), ends = Json::array();

@@ -12,11 +12,12 @@
 
 namespace bakestone {
 
-// What a GGUF model would lose as a folder, in words; nullopt: nothing.
-std::optional<std::string> LostInFolder(const ModelConfig& config);
+// Its tensors alone, of `type`, into model.safetensors. The config has been checked (LostInFolder).
+void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType type, const std::filesystem::path& out,
+                    const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress = {});
 
 // type: F32, F16 or BF16 for all tensors; absent: the matrices' own where all have one of them, else F32 (exact).
-// Families "llama", "qwen2" and "qwen3"; throws kUnsupported for others, and naming a setting that would be lost;
+// Throws kUnsupported naming a setting that would be lost, or a family that cannot be written yet (LostInFolder);
 // kCorrupt for a weight that f16 cannot hold.
 void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::path& out, std::optional<DType> type,
                    const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress = {});

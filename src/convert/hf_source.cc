@@ -78,6 +78,74 @@ class Builder {
     if (config_.has_post_norms()) take(hf_.attention_post_norm, gguf_.attention_post_norm, Kind::kNorm);
     if (config_.has_pre_norms()) take(hf_.mlp_norm, gguf_.mlp_norm, Kind::kNorm);
     if (config_.has_post_norms()) take(hf_.mlp_post_norm, gguf_.mlp_post_norm, Kind::kNorm);
+    if (config_.has_experts(layer)) Experts(layer);
+  }
+
+  void Experts(int64_t layer) {
+    const auto take = [&](const char* hf, const char* gguf) { Take(hf_.Layer(layer, hf), gguf_.Layer(layer, gguf)); };
+    take(hf_.router, gguf_.router);
+    if (config_.router.bias) TakeVector(hf_.Layer(layer, hf_.router_bias), gguf_.Layer(layer, gguf_.router_bias));
+    for (size_t which = 0; which < 3; ++which) {
+      Stack(layer, which);
+      if (config_.router.shared_dim > 0) take(hf_.shared[which], gguf_.shared[which]);
+    }
+    if (config_.router.shared_gate) {
+      TakeVector(hf_.Layer(layer, hf_.shared_gate) + ".weight", gguf_.Layer(layer, gguf_.shared_gate) + ".weight");
+    }
+  }
+
+  // By its whole name; one row of a matrix is a vector, too.
+  void TakeVector(const std::string& hf, const std::string& gguf) {
+    const StoredTensor& stored = owner_.tensors.Tensor(hf);
+    taken_.insert(hf);
+    tensors_.push_back(Made(stored, gguf, Kind::kPlain));
+    tensors_.back().ne = {stored.cols()};
+    if (tensors_.back().type == DType::kF32) return;
+    tensors_.back().type = DType::kF32;
+    tensors_.back().bytes = {};
+  }
+
+  // One of the matrices (gate, up, down) of all experts of a layer, wherever each lies.
+  void Stack(int64_t layer, size_t which) {
+    const bool down = which == 2;
+    const int64_t experts = config_.router.experts;
+    const int64_t n = down ? config_.hidden_dim : config_.ffn_dim, k = down ? config_.ffn_dim : config_.hidden_dim;
+    const auto has = [&](const char* name) {
+      return name != nullptr && owner_.tensors.Find(hf_.Layer(layer, name)) != nullptr;
+    };
+    const bool both = !down && has(hf_.stacked_gate_up), stacked = both || has(hf_.stacked[which]);
+    std::vector<const StoredTensor*> parts;
+    for (int64_t expert = 0; expert < experts; ++expert) {
+      const std::string name = both      ? hf_.Layer(layer, hf_.stacked_gate_up)
+                               : stacked ? hf_.Layer(layer, hf_.stacked[which])
+                                         : hf_.Layer(layer, hf_.experts) + std::to_string(expert) + "." +
+                                               hf_.of_expert[which] + ".weight";
+      const StoredTensor& part = owner_.tensors.Tensor(name);
+      const int64_t rows = stacked ? experts * (both ? 2 : 1) * n : n;
+      if (!part.has_type || !PanelTypeOf(part.type) || part.cols() != k || part.rows() != rows ||
+          (!parts.empty() && parts[0]->type != part.type)) {
+        Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected {} rows of {} weights of one type, found {} of {}",
+              owner_.tensors.name(), Quote(name), rows, k, part.ShapeText(), part.type_name);
+      }
+      taken_.insert(name);
+      parts.push_back(&part);
+    }
+    SourceTensor tensor;
+    tensor.name = gguf_.Layer(layer, gguf_.stacked[which]);
+    tensor.type = parts[0]->type;
+    tensor.ne = {k, n, experts};
+    const int64_t step = both ? 2 * n : n, first = both && which == 1 ? n : 0;
+    tensor.rows = [parts, n, k, stacked, step, first](int64_t row, int64_t count, float* x) {
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t expert = (row + i) / n, at = (stacked ? expert * step : 0) + first + (row + i) % n;
+        const StoredTensor& part = *parts[static_cast<size_t>(expert)];
+        ops::RowsOf(part.type, part.data.data(), k)(at, 1, x + i * k);
+      }
+    };
+    tensor.forget = [this_tensors = &owner_.tensors, parts] {
+      for (const StoredTensor* part : parts) this_tensors->Forget(part->data);
+    };
+    tensors_.push_back(std::move(tensor));
   }
 
   // The weight and the bias, where they are: what must be there, the model's own loading has checked.
@@ -144,8 +212,11 @@ class Builder {
     tensors_.push_back(std::move(tensor));
   }
 
-  void CheckAllTaken() const {
+  void CheckAllTaken() {
     for (const StoredTensor& stored : owner_.tensors.tensors()) {
+      for (int64_t i = 0; i < config_.ignored_layers; ++i) {  // of further tokens: not run, and not kept
+        if (stored.name.starts_with(hf_.Layer(config_.num_layers + i, ""))) taken_.insert(std::string(stored.name));
+      }
       if (taken_.contains(std::string(stored.name)) || owner_.tensors.MayIgnore(stored)) continue;
       Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected only tensors of a plain {} model, found one that would be "
             "lost", owner_.tensors.name(), Quote(stored.name), config_.architecture);

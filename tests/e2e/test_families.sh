@@ -10,7 +10,8 @@ families = {f["model_types"][0]: f for f in json.load(sys.stdin)}
 assert families["llama"]["train"] and "mistral" in families["llama"]["model_types"]
 assert families["gemma2"]["training_lacks"], families["gemma2"]
 assert families["qwen3"]["quantize"] == ["GGUF", "folder"] and families["qwen3"]["to_folder"]
-assert families["qwen3_moe"]["quantize"] == ["GGUF"] and families["qwen3_moe"]["lost_in_gguf"]'
+assert families["qwen3_moe"]["quantize"] == ["GGUF", "folder"], families["qwen3_moe"]
+assert families["lfm2"]["quantize"] == ["GGUF"] and families["lfm2"]["lost_in_gguf"]'
 
 # A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.
 folder=$work/tiny-qwen3
