@@ -106,8 +106,8 @@ FAMILIES = {
     "smollm3": ("smollm3", RMS | dict(no_rope_layers=[1, 1, 1, 0], head_dim=16) | rope(700.0), dict(permute=True)),
     "granite": ("granite", RMS | dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.7,
                 logits_scaling=2.5) | rope(700.0), dict(permute=True)),
-    "bert": ("bert", dict(layer_norm_eps=0.05, type_vocab_size=2), {}),
-    "nomic_bert": ("nomic-bert", dict(layer_norm_eps=0.05, type_vocab_size=2) | rope(700.0), {}),
+    "bert": ("bert", dict(layer_norm_eps=0.05, type_vocab_size=2, num_key_value_heads=4), {}),
+    "nomic_bert": ("nomic-bert", dict(layer_norm_eps=0.05, type_vocab_size=2, num_key_value_heads=4) | rope(700.0), {}),
     "starcoder2": ("starcoder2", dict(norm_epsilon=0.05, sliding_window=9, use_bias=True) | rope(700.0), {}),
 }
 

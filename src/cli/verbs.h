@@ -19,6 +19,7 @@ int Bake(const Arguments& arguments);
 int Bench(const Arguments& arguments);
 int Data(const Arguments& arguments);
 int Doctor(const Arguments& arguments);
+int Embed(const Arguments& arguments);
 int Eval(const Arguments& arguments);
 int Export(const Arguments& arguments);
 int Merge(const Arguments& arguments);

@@ -168,6 +168,7 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
 std::optional<std::string> LostInGguf(const ModelConfig& config) {
   if (config.router.expert_biases) return "experts row by row";
   if (config.latent.kv_rank > 0) return "attention over a latent";
+  if (config.encoder.both_ways) return "an encoder";
   if (config.has_state()) return "layers that keep a state";
   return DifferenceOf(config, ReadBack(config));
 }

@@ -48,6 +48,12 @@ EngineOptions Checked(EngineOptions options) {
   return options;
 }
 
+std::shared_ptr<const Model> Writes(std::shared_ptr<const Model> model) {
+  if (!model->config.encoder.both_ways) return model;
+  Throw(ErrorCode::kUnsupported, "{}: expected a model that writes, found an encoder ({}): bakestone embed makes vectors "
+        "with it", model->path.string(), model->config.architecture);
+}
+
 // A state cannot go back to where a proposed token was not drawn.
 SpeculationOptions SpeculationFor(SpeculationOptions options, const Model& model) {
   if (model.config.has_state()) options.mode = Speculation::kOff;
@@ -67,7 +73,7 @@ int64_t TargetKvBytes(const Model& model, const EngineOptions& options) {
 struct Engine::Impl {
   Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& threads,
        EngineOptions options_in)
-      : model(std::move(model_in)), options(Checked(options_in)),
+      : model(Writes(std::move(model_in))), options(Checked(options_in)),
         vocab_size(static_cast<int32_t>(std::min<int64_t>(model->tokenizer.vocab_size(),
                                                           model->config.vocab_size))),
         pool(model->config, options.kv_type, TargetKvBytes(*model, options)),

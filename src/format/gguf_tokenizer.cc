@@ -21,9 +21,10 @@ TokenizerKind KindOf(const GgufFile& file) {
   if (model == "gpt2") return TokenizerKind::kByteBpe;
   if (model == "llama") return TokenizerKind::kSentencePieceBpe;
   if (model == "t5") return TokenizerKind::kUnigram;
+  if (model == "bert") return TokenizerKind::kWordPiece;
   Throw(ErrorCode::kUnsupported,
-        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE) or t5 "
-        "(unigram), found '{}'",
+        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 "
+        "(unigram) or bert (word pieces), found '{}'",
         file.name(), model);
 }
 
@@ -81,6 +82,22 @@ void ReadByteBpe(const GgufFile& file, TokenizerSpec* spec) {
   spec->add_prefix_space = file.GetBool(Key("add_space_prefix"), false);
 }
 
+// A word's first piece is marked there with U+2581, the others not at all.
+void ReadWordPieces(TokenizerSpec* spec) {
+  constexpr std::string_view kMark = "\xE2\x96\x81";
+  for (size_t i = 0; i < spec->tokens.size(); ++i) {
+    std::string& token = spec->tokens[i];
+    const TokenType type = i < spec->types.size() ? spec->types[i] : TokenType::kNormal;
+    if (token.starts_with(kMark)) {
+      token.erase(0, kMark.size());
+    } else if (type == TokenType::kNormal && !(token.starts_with("[") && token.ends_with("]"))) {
+      token.insert(0, "##");
+    }
+  }
+  spec->scores.clear();
+  spec->add_bos = spec->add_eos = true;
+}
+
 }  // namespace
 
 TokenizerSpec FromGguf(const GgufFile& file) {
@@ -92,6 +109,11 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   std::array<int32_t, 4> bos_eos_unk_pad = {-1, -1, -1, -1};
   if (spec.kind == TokenizerKind::kByteBpe) {
     ReadByteBpe(file, &spec);
+  } else if (spec.kind == TokenizerKind::kWordPiece) {
+    ReadWordPieces(&spec);
+    bos_eos_unk_pad = {101, 102, 100, 0};
+    for (const char* key : {"cls_token_id", "bos_token_id"}) bos_eos_unk_pad[0] = OptionalId(file, key, bos_eos_unk_pad[0]);
+    for (const char* key : {"seperator_token_id", "eos_token_id"}) bos_eos_unk_pad[1] = OptionalId(file, key, bos_eos_unk_pad[1]);
   } else {
     const bool unigram = spec.kind == TokenizerKind::kUnigram;
     bos_eos_unk_pad = unigram ? std::array{-1, 1, 2, 0} : std::array{1, 2, 0, -1};

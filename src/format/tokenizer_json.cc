@@ -116,8 +116,9 @@ class TokenizerJsonReader {
     const Json* model = root_.Find("model");
     if (model == nullptr) Throw(ErrorCode::kCorrupt, "{}: field 'model': expected an object, found none", source_);
     const Node bpe(source_, "model", *model);
+    if (bpe.type() == "WordPiece") return ReadWordPiece(bpe);
     if (bpe.type() != "BPE" && !(bpe.type().empty() && bpe.Find("merges") != nullptr)) {
-      bpe.Refuse("type", "BPE", bpe.type());
+      bpe.Refuse("type", "BPE or WordPiece", bpe.type());
     }
     const std::vector<Node> normalizers = Steps("normalizer", "normalizers");
     const std::vector<Node> pre_tokenizers = Steps("pre_tokenizer", "pretokenizers");
@@ -135,6 +136,37 @@ class TokenizerJsonReader {
   }
 
  private:
+  // ---- Word pieces ----
+
+  TokenizerSpec ReadWordPiece(const Node& model) {
+    spec_.kind = TokenizerKind::kWordPiece;
+    if (const std::string prefix = model.Text("continuing_subword_prefix", "##"); prefix != "##") {
+      model.Refuse("continuing_subword_prefix", "##", prefix);
+    }
+    if (model.Find("max_input_chars_per_word") != nullptr && model.Id("max_input_chars_per_word") != 100) {
+      model.Refuse("max_input_chars_per_word", "100", "another number");
+    }
+    ReadVocabulary(model, true);
+    ReadAddedTokens();
+    const std::string unknown = model.Text("unk_token", "[UNK]");
+    const auto found = std::find(spec_.tokens.begin(), spec_.tokens.end(), unknown);
+    if (found == spec_.tokens.end()) model.Fail("unk_token", "a token of the vocabulary", unknown);
+    spec_.unk = static_cast<int32_t>(found - spec_.tokens.begin());
+    spec_.lowercase = spec_.strip_accents = spec_.space_around_han = false;
+    for (const Node& step : Steps("normalizer", "normalizers")) {
+      if (step.type() != "BertNormalizer") step.Refuse("type", "BertNormalizer", step.type());
+      if (!step.Bool("clean_text", true)) step.Refuse("clean_text", "true", "false");
+      spec_.lowercase = step.Bool("lowercase", true);
+      spec_.strip_accents = step.Bool("strip_accents", spec_.lowercase);
+      spec_.space_around_han = step.Bool("handle_chinese_chars", true);
+    }
+    for (const Node& step : Steps("pre_tokenizer", "pretokenizers")) {
+      if (step.type() != "BertPreTokenizer") step.Refuse("type", "BertPreTokenizer", step.type());
+    }
+    ReadPostProcessor();
+    return std::move(spec_);
+  }
+
   // The steps of a field, a Sequence's one by one.
   std::vector<Node> Steps(const char* field, const char* nested) const {
     std::vector<Node> steps;
@@ -157,8 +189,9 @@ class TokenizerJsonReader {
     return std::any_of(decoders.begin(), decoders.end(), is);
   }
 
-  void ReadVocabulary(const Node& bpe) {
+  void ReadVocabulary(const Node& bpe, bool affixed = false) {
     for (const char* field : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      if (affixed) continue;
       if (const std::string affix = bpe.Text(field, ""); !affix.empty()) bpe.Refuse(field, "none", affix);
     }
     if (const Json* dropout = bpe.Find("dropout"); dropout != nullptr && *dropout != 0.0) {

@@ -32,8 +32,8 @@ constexpr Unsupported kUnsupported[] = {
     {"cohere", "parallel branches"},
     {"command-r", "parallel branches"},       {"phi", "parallel branches"},
     {"phi2", "parallel branches"},            {"falcon", "parallel branches"},
-    {"bert", "attention to later tokens"},    {"modernbert", "attention to later tokens"},
-    {"nomic-bert", "attention to later tokens"}, {"xlm-roberta", "attention to later tokens"},
+    {"modernbert", "windows to both sides"},  {"xlm-roberta", "positions that begin behind the padding's"},
+    {"xlm_roberta", "positions that begin behind the padding's"},
     {"gpt2", "learned positions"},            {"t5", "an encoder"},
 };
 
@@ -125,6 +125,7 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.latent.kv_rank > 0, "latent attention"},
       {config.sinks, "attention sinks"},
       {config.has_state(), "layers that keep a state instead of keys and values"},
+      {config.encoder.both_ways, "attention to later tokens"},
       {config.output_gate, "a gate of what heads give"},
       {!config.gated(), "an MLP without a gate"},
   };

@@ -40,6 +40,7 @@ enum class NormPlacement : uint8_t {
   kPre,       // x += f(norm(x))
   kPost,      // x += norm(f(x))
   kSandwich,  // x += norm(f(norm(x)))
+  kSum,       // x = norm(x + f(x)), and no norm at the end
 };
 
 // RMS norm of queries and keys before they are rotated.
@@ -49,6 +50,7 @@ enum class MlpKind : uint8_t {
   kSwiGlu,  // down(silu(gate) * up)
   kGeGlu,   // down(gelu(gate) * up)
   kGelu,    // down(gelu(up)): no gate
+  kErfGelu,        // the same with gelu(x) = x / 2 * (1 + erf(x / sqrt(2))); kGelu and kGeGlu have its tanh form
   kClampedSwiGlu,  // down(g * sigmoid(1.702 g) * (u + 1)), g = min(gate, 7), u = up within [-7, 7]: of experts only
 };
 
@@ -84,6 +86,17 @@ struct LatentConfig {
   bool interleaved = true;  // in the file, the rotated channels of a pair lie beside each other
   float norm_eps = 1e-6f;   // of the two norms
   int64_t key_dim() const { return nope_dim + rope_dim; }
+};
+
+// How the rows of a text become one vector.
+enum class Pooling : uint8_t { kMean, kFirst, kLast };
+
+// Of models that read and do not write.
+struct EncoderConfig {
+  bool both_ways = false;     // a row sees the whole text; else it is a decoder
+  int64_t positions = 0;      // learned positions, added to the embedding; 0: none
+  bool token_types = false;   // the first row of a table is added, too
+  Pooling pooling = Pooling::kMean;
 };
 
 // What mixes the tokens of a sequence in a layer. All but attention keep a state of fixed size by sequence, not pages.
@@ -136,6 +149,7 @@ struct ModelConfig {
   std::vector<Mixer> mixers;      // by layer; empty: attention in all
   int64_t taps = 0;               // of convolutions: the tokens that they see, the last their own
   DeltaConfig delta;
+  EncoderConfig encoder;
   bool output_gate = false;       // what heads give counts by the sigmoid of a projection of its own
   LatentConfig latent;            // head_dim is then what a head takes in the cache
   bool sinks = false;             // a score by head beside those of the tokens, which brings no value
@@ -163,8 +177,8 @@ struct ModelConfig {
   int64_t ffn_width(int64_t layer) const {
     return router.experts > 0 && !has_experts(layer) ? router.dense_dim : ffn_dim;
   }
-  bool gated() const { return mlp != MlpKind::kGelu; }
-  bool has_pre_norms() const { return norm_placement != NormPlacement::kPost; }
+  bool gated() const { return mlp != MlpKind::kGelu && mlp != MlpKind::kErfGelu; }
+  bool has_pre_norms() const { return norm_placement == NormPlacement::kPre || norm_placement == NormPlacement::kSandwich; }
   bool has_post_norms() const { return norm_placement != NormPlacement::kPre; }
   int64_t q_dim() const { return num_heads * head_dim; }
   int64_t kv_dim() const { return num_kv_heads * head_dim; }

@@ -34,6 +34,7 @@ void DecoderPass::Run(MatrixView<float> hidden) {
   MatrixView<float> x = arena_.TakeMatrix<float>(all_.rows, config_.hidden_dim);
   ops::Embed(exec_.context, weights_.embedding.panel(), step_.tokens, x);
   if (config_.embedding_scale != 1) ops::Scale(exec_.context, config_.embedding_scale, x);
+  if (config_.norm_placement == NormPlacement::kSum) AddEmbeddingParts(x);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const bool last = layer + 1 == config_.num_layers, only_outputs = last && num_outputs() < all_.rows;
     attention_.window = config_.window(layer);
@@ -47,7 +48,9 @@ void DecoderPass::Run(MatrixView<float> hidden) {
       Mlp(layer, x, set);
     }
   }
-  if (config_.norm_kind == NormKind::kLayer) {
+  if (config_.norm_placement == NormPlacement::kSum) {
+    for (int64_t row = 0; row < x.rows; ++row) std::copy_n(x.Row(row), x.cols, hidden.Row(row));
+  } else if (config_.norm_kind == NormKind::kLayer) {
     ops::LayerNorm(exec_.context, x, weights_.final_norm, weights_.final_norm_bias, config_.norm_eps, hidden);
   } else {
     ops::RmsNorm(exec_.context, x, weights_.final_norm, config_.norm_eps, hidden);
@@ -110,6 +113,7 @@ void DecoderPass::NormedProducts(int64_t layer, const RowSet& set, MatrixView<co
 
 void DecoderPass::AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm,
                MatrixView<float> x) {
+  if (config_.norm_placement == NormPlacement::kSum) return AddAndNorm(layer, set, site, post_norm, x);
   if (post_norm.empty() && config_.residual_scale == 1) {
     const SiteOutput output = {site, x};
     return Products(layer, set, {&output, 1}, Epilogue::kAdd);

@@ -34,7 +34,8 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   if (only_outputs) NormedProducts(layer, set, y, norm, sites.last(1), "attention input");
   NormAndRotate(layer, set, weights.q_norm, q);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
-  ops::Attention(exec_.context, attention_, set.runs, q, mixed);
+  const bool both_ways = config_.encoder.both_ways;
+  ops::Attention(exec_.context, attention_, both_ways ? BothWays(set) : set.runs, q, mixed);
   if (config_.output_gate) GateOutput(layer, y, mixed);
   const SiteOutput o = {Site::kO, y};
   ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,

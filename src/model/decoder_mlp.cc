@@ -48,6 +48,11 @@ void DecoderPass::Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
   } else {
     const SiteOutput up = {Site::kUp, gate};
     NormedProducts(layer, set, x, norm, {&up, 1}, "MLP input");
+    if (config_.mlp == MlpKind::kErfGelu) {
+      ErfGelu(gate);
+      ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
+      return AddBranch(layer, set, Site::kDown, weights.mlp_post_norm, x);
+    }
     ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows, "MLP activation");
   }
   AddBranch(layer, set, Site::kDown, weights.mlp_post_norm, x);

@@ -86,6 +86,16 @@ class DecoderPass {
   // The end of a branch: x += the product of what is in scratch.rows; where the family wants it, after a norm
   // and times a factor.
   void AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm, MatrixView<float> x);
+  // ---- decoder_encoder.cc ----
+  // x = norm(x + positions + token type), the rows of the step.
+  void AddEmbeddingParts(MatrixView<float> x);
+  // x = norm(x + the product of what is in scratch.rows).
+  void AddAndNorm(int64_t layer, const RowSet& set, Site site, std::span<const float> norm, MatrixView<float> x);
+  // Runs by which every row of a set sees all of its text.
+  std::span<const KvRun> BothWays(const RowSet& set);
+  // x = gelu(x), the form with erf.
+  void ErfGelu(MatrixView<float> x);
+
   // y = W x, without adapters.
   void ProductOf(MatrixView<const float> x, const Weight& weight, MatrixView<float> y, const char* what);
 

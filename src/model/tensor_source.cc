@@ -14,7 +14,8 @@ namespace {
 
 // Whatever else multimodal models hold.
 constexpr std::string_view kOtherParts[] = {"vision_tower.", "vision_model.", "visual.", "audio_tower.",
-                                            "multi_modal_projector.", "embed_vision.", "embed_audio."};
+                                            "multi_modal_projector.", "embed_vision.", "embed_audio.", "pooler.",
+                                            "embeddings.position_ids"};
 
 }  // namespace
 

@@ -96,6 +96,10 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
   if (config_.has_post_norms()) {
     weights.attention_post_norm = Norm(named(names_.attention_post_norm), hidden);
     weights.mlp_post_norm = Norm(named(names_.mlp_post_norm), hidden);
+    if (config_.norm_placement == NormPlacement::kSum) {
+      weights.attention_norm_bias = NormBias(named(names_.attention_post_norm));
+      weights.mlp_norm_bias = NormBias(named(names_.mlp_post_norm));
+    }
   }
   if (config_.mixer(layer) == Mixer::kConvolution) AddConvolution(layer, weights);
   if (config_.mixer(layer) == Mixer::kDeltaRule) AddDelta(layer, weights);
@@ -133,8 +137,12 @@ std::unique_ptr<Weights> WeightsLoader::All() {
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     weights_->layers.push_back(Layer(layer));
   }
-  weights_->final_norm = Norm(names_.final_norm, config_.hidden_dim);
-  weights_->final_norm_bias = NormBias(names_.final_norm);
+  if (config_.norm_placement == NormPlacement::kSum) {
+    AddEmbeddingParts();
+  } else {
+    weights_->final_norm = Norm(names_.final_norm, config_.hidden_dim);
+    weights_->final_norm_bias = NormBias(names_.final_norm);
+  }
   if (!config_.tied_embedding) {
     weights_->untied_head = std::make_unique<Weight>(Matrix(whole(names_.head), table));
   }
@@ -167,6 +175,20 @@ void WeightsLoader::CheckAllTaken() {
         "would be ignored",
         source_.name(), Quote(tensor.name), config_.architecture, config_.num_layers);
   }
+}
+
+// What an encoder adds to the rows of its embedding, and their norm.
+void WeightsLoader::AddEmbeddingParts() {
+  const int64_t hidden = config_.hidden_dim, positions = config_.encoder.positions;
+  const auto table = [&](const std::string& name, int64_t rows) {
+    return Matrix({name, name + ".weight", 0, rows}, {.n = rows, .k = hidden});
+  };
+  if (positions > 0) weights_->positions = table(names_.positions, positions);
+  if (config_.encoder.token_types) {
+    weights_->token_types = table(names_.token_types, source_.Tensor(std::string(names_.token_types) + ".weight").rows());
+  }
+  weights_->embedding_norm = Norm(names_.embedding_norm, hidden);
+  weights_->embedding_norm_bias = NormBias(names_.embedding_norm);
 }
 
 // Layers that predict further tokens (multi-token prediction) lie behind the others.
@@ -264,7 +286,7 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
   const auto see_expert = [&](const ExpertWeights& expert) {
     for (const Weight* matrix : {&expert.gate, &expert.up, &expert.down}) see(*matrix);
   };
-  see(embedding);
+  for (const Weight* table : {&embedding, &positions, &token_types}) see(*table);
   if (untied_head) see(*untied_head);
   for (const LayerWeights& layer : layers) {
     for (int site = 0; site < kNumSites; ++site) see(layer.at(static_cast<Site>(site)));

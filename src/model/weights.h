@@ -73,7 +73,7 @@ struct LatentWeights {
 // What the config does not have is empty.
 struct LayerWeights {
   std::vector<float> attention_norm, mlp_norm;            // [hidden_dim], of what the branches take
-  std::vector<float> attention_norm_bias, mlp_norm_bias;  // [hidden_dim], of layer norms
+  std::vector<float> attention_norm_bias, mlp_norm_bias;  // [hidden_dim], of layer norms; of encoders, those after
   std::vector<float> attention_post_norm, mlp_post_norm;  // [hidden_dim], of what the branches give
   std::vector<float> q_norm, k_norm;                      // [head_dim], or [q_dim] and [kv_dim]
   Weight q, k, v, o, gate, up, down;
@@ -104,6 +104,8 @@ class Weights {
 
   Weight embedding;                  // [vocab_size, hidden_dim]
   std::vector<LayerWeights> layers;
+  Weight positions, token_types;     // [positions, hidden_dim], [types, hidden_dim]: of encoders
+  std::vector<float> embedding_norm, embedding_norm_bias;  // [hidden_dim], of their sum
   std::vector<float> final_norm;     // [hidden_dim]
   std::vector<float> final_norm_bias;
   const Weight& head() const noexcept { return untied_head ? *untied_head : embedding; }

@@ -37,6 +37,7 @@ class WeightsLoader {
   std::vector<float> NormBias(const std::string& name);
   std::vector<float> Bias(const RowsOf& rows, int64_t n, const std::vector<int32_t>& row_map);
   LayerWeights Layer(int64_t layer);
+  void AddEmbeddingParts();
   RowsOf RowsAt(int64_t layer, Site site) const;  // where the rows of a site lie
   const StoredTensor& Take(const std::string& name);
   bool Has(const std::string& name) const { return source_.Find(name) != nullptr; }

@@ -25,7 +25,9 @@ constexpr std::string_view kHarmony[] = {"<|return|>", "<|call|>"};
 constexpr std::string_view kTurnMarks[] = {"<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>",
                                            "<s>", "</s>"};
 
-bool IsSentencePiece(const TokenizerSpec& spec) { return spec.kind != TokenizerKind::kByteBpe; }
+bool IsSentencePiece(const TokenizerSpec& spec) {
+  return spec.kind == TokenizerKind::kSentencePieceBpe || spec.kind == TokenizerKind::kUnigram;
+}
 
 // <|...|> , also with the full-width bars of DeepSeek.
 bool LooksLikeControl(std::string_view text) {
@@ -100,6 +102,9 @@ void CheckIds(const TokenizerSpec& spec) {
   for (const AddedTokenFlags& added : spec.added) CheckId(spec, "added token", added.id, 0);
   if (spec.add_bos && spec.bos < 0) {
     Throw(ErrorCode::kCorrupt, "{}: add_bos is set but there is no bos token", spec.source);
+  }
+  if (spec.kind == TokenizerKind::kWordPiece && spec.unk < 0) {
+    Throw(ErrorCode::kCorrupt, "{}: unknown token: expected one, found none", spec.source);
   }
   if (spec.add_eos && spec.eos < 0) {
     Throw(ErrorCode::kCorrupt, "{}: add_eos is set but there is no eos token", spec.source);
@@ -176,6 +181,8 @@ void FillVocabulary(const TokenizerSpec& spec, Vocabulary* vocabulary) {
       vocabulary->has_byte_tokens = true;
     } else if (type == TokenType::kControl || type == TokenType::kUserDefined) {
       bytes = text;
+    } else if (spec.kind == TokenizerKind::kWordPiece) {  // a word follows a space, a part of one does not
+      bytes = text.starts_with("##") ? text.substr(2) : " " + text;
     } else if (!IsSentencePiece(spec)) {
       if (!ByteLevelToBytes(text, &bytes)) {
         bytes = text;

@@ -26,6 +26,8 @@ std::unique_ptr<const TextModel> MakeModel(const TokenizerSpec& spec, const Voca
       return MakeSentencePieceBpe(spec, vocabulary);
     case TokenizerKind::kUnigram:
       return MakeUnigram(spec, vocabulary);
+    case TokenizerKind::kWordPiece:
+      return MakeWordPiece(spec, vocabulary);
   }
   Throw(ErrorCode::kUnsupported, "{}: unknown kind of tokenizer {}", spec.source,
         static_cast<int>(spec.kind));

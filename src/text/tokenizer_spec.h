@@ -14,6 +14,7 @@ enum class TokenizerKind : uint8_t {
   kByteBpe,           // byte-level BPE, merges in rank order (GPT-2, Llama 3, Qwen, SmolLM); GGUF "gpt2"
   kSentencePieceBpe,  // BPE by piece score (Llama 2, Gemma); GGUF "llama"
   kUnigram,           // SentencePiece unigram, Viterbi (T5, XLM-R); GGUF "t5"
+  kWordPiece,         // the longest piece first, "##" before those within a word (BERT); GGUF "bert"
 };
 
 // GGUF's tokenizer.ggml.token_type and SentencePiece's Type: on disk, do not renumber.
@@ -69,6 +70,11 @@ struct TokenizerSpec {
   bool ignore_merges = false;  // kByteBpe: a word that is a token is that token, whatever the merges say
   bool nfc = false;            // kByteBpe: NFC before splitting (Qwen)
   bool add_prefix_space = false;  // kByteBpe: a space before text that has none (RoBERTa)
+
+  // kWordPiece: what is done to text before it is cut into words.
+  bool lowercase = true;
+  bool strip_accents = true;
+  bool space_around_han = true;
 
   // SentencePiece kinds.
   SpacePrefix space_prefix = SpacePrefix::kAfterSpecial;

@@ -203,6 +203,30 @@ TEST(Tokenizer, FillersOfTheEmbeddingAreUnused) {
   EXPECT_THAT(Tokenizer(spec).Unused(), ElementsAre(size, size + 2));
 }
 
+// Ids as `tokenizers` 0.22 gives them: BertNormalizer, BertPreTokenizer, WordPiece.
+TEST(Tokenizer, WordPiecesAreThoseOfTokenizers) {
+  TokenizerSpec spec;
+  spec.kind = TokenizerKind::kWordPiece;
+  spec.tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "hel", "##lo", "world", "caf", "##e", "!", ",", "\u4E2D", "\u6587",
+                 "a", "##b", "naive", "'", "s", "\uFF21\uFF22", "ab"};
+  spec.unk = 1, spec.bos = 2, spec.eos = 3;
+  spec.add_bos = spec.add_eos = true;
+  const Tokenizer tokenizer(spec);
+  EXPECT_THAT(tokenizer.Encode("Hello, WORLD!"), ElementsAre(2, 4, 5, 10, 6, 9, 3));
+  EXPECT_THAT(tokenizer.Encode("Caf\u00E9\tNA\u00CFVE's"), ElementsAre(2, 7, 8, 15, 16, 17, 3));
+  EXPECT_THAT(tokenizer.Encode("\u4E2D\u6587abx ab"), ElementsAre(2, 11, 12, 1, 19, 3));
+  EXPECT_THAT(tokenizer.Encode(std::string("a\0b \u200Bab", 9)), ElementsAre(2, 19, 19, 3));
+  EXPECT_THAT(tokenizer.Encode("ab\u00A0hello\u3000!"), ElementsAre(2, 19, 4, 5, 9, 3));
+  EXPECT_THAT(tokenizer.Encode("\uFF21\uFF22"), ElementsAre(2, 1, 3));
+  EXPECT_THAT(tokenizer.Encode("\u0301ab"), ElementsAre(2, 19, 3));
+  std::string longest;
+  for (int i = 0; i < 30; ++i) longest += "hello";
+  EXPECT_THAT(tokenizer.Encode(longest), ElementsAre(2, 1, 3));
+  EXPECT_EQ(tokenizer.Decode(std::vector<int32_t>{4, 5, 6}), "hello world");
+  spec.unk = -1;
+  EXPECT_THAT(ErrorOf(spec), testing::HasSubstr("unknown token"));
+}
+
 TEST(Tokenizer, RefusesHostileSpecsByName) {
   EXPECT_THAT(ErrorOf(SmallSpec()), "no error");
   EXPECT_THAT(ErrorOf(SmallSentencePiece()), "no error");

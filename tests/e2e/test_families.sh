@@ -63,6 +63,36 @@ for kind in deepseek_v3 lfm2 qwen3_5_text gpt_oss; do
 done
 "$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 >"$work/first" 2>/dev/null
 
+# An encoder makes vectors, whatever stands beside a text, and does not write.
+encoder=$work/bert
+mkdir "$encoder"
+cp "$repository/tests/data/families/bert/"{config.json,model.safetensors} "$encoder/"
+python3 - "$encoder" <<'PY'
+import json, sys
+tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ab", "##c", "d"]
+ends = [dict(SpecialToken=dict(id=t, type_id=0)) for t in ("[CLS]", "[SEP]")]
+json.dump(dict(version="1.0", added_tokens=[], normalizer=dict(type="BertNormalizer", clean_text=True, lowercase=True,
+               handle_chinese_chars=True, strip_accents=None), pre_tokenizer=dict(type="BertPreTokenizer"),
+               post_processor=dict(type="TemplateProcessing", single=[ends[0], dict(Sequence=dict(id="A", type_id=0)), ends[1]]),
+               model=dict(type="WordPiece", unk_token="[UNK]", continuing_subword_prefix="##", max_input_chars_per_word=100,
+                          vocab={t: i for i, t in enumerate(tokens)})), open(sys.argv[1] + "/tokenizer.json", "w"))
+PY
+"$bakestone" tokenize "$encoder" "ABC d" --json >"$work/out"
+expect "$work/out" "[2,4,5,6,3]"
+printf 'abc d\nAb\n' | "$bakestone" embed "$encoder" >"$work/vectors" 2>"$work/log" || { cat "$work/log" >&2; fail "embed"; }
+"$bakestone" embed "$encoder" ab >"$work/one" 2>/dev/null
+python3 - "$work/vectors" "$work/one" <<'PY'
+import json, sys
+both, one = ([json.loads(line)["embedding"] for line in open(path)] for path in sys.argv[1:])
+assert len(both) == 2 and len(both[0]) == 32 and both[0] != both[1], both
+assert both[1] == one[0], "a text's vector depends on its neighbours"
+assert all(abs(sum(x * x for x in v) - 1) < 1e-5 for v in both)
+PY
+status=0
+"$bakestone" run "$encoder" ab >/dev/null 2>"$work/log" || status=$?
+[ $status -eq 1 ] || fail "expected an encoder not to write"
+expect "$work/log" "expected a model that writes, found an encoder (bert)"
+
 # Trained as it is, too, and served with the adapter.
 python3 -c 'print("the quick brown fox jumps over the lazy dog. " * 60)' >"$work/notes.txt"
 cat >"$work/bake.toml" <<TOML

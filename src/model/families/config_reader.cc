@@ -140,7 +140,9 @@ void ReadEpsilon(const ConfigReader& in, ModelConfig& config) {
   const bool layer = config.norm_kind == NormKind::kLayer;
   Field field = {layer ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
                  layer ? "norm_epsilon" : "rms_norm_eps"};
-  if (!in.Number(field) && in.is_hf()) field.hf = "norm_eps";
+  for (const char* name : {"norm_eps", "layer_norm_eps"}) {
+    if (!in.Number(field) && in.is_hf()) field.hf = name;
+  }
   const double eps = in.Positive(field, in.is_hf() && !layer ? 1e-6 : 1e-5);
   if (eps >= 1) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected a number below 1, found {}", in.file(), in.Spelled(field),
@@ -155,16 +157,17 @@ void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
   if (!in.Text(field)) field.hf = "hidden_act";
   const std::string found = in.Text(field).value_or("");
   const bool silu = config.mlp == MlpKind::kSwiGlu || config.mlp == MlpKind::kClampedSwiGlu;
-  const bool fits = silu ? found == "silu" || found == "swish"
+  const bool erf = config.mlp == MlpKind::kErfGelu;
+  const bool fits = erf ? found == "gelu" : silu ? found == "silu" || found == "swish"
                          : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast" ||
                                (found == "gelu" && config.architecture == "gemma");  // as its first files say
   if (found.empty() || fits) return;
   Throw(ErrorCode::kUnsupported, "{}: {}: expected {}, found {}", in.file(), in.Spelled(field),
-        silu ? "silu" : "gelu_pytorch_tanh", Quote(found));
+        silu ? "silu" : erf ? "gelu" : "gelu_pytorch_tanh", Quote(found));
 }
 
 void CheckVocabulary(const ConfigReader& in, ModelConfig& config) {
-  config.vocab_size = in.VocabularyRows();
+  config.vocab_size = in.VocabularyRows(config.names != nullptr ? config.names->embedding : kGgufNames.embedding);
   if (config.vocab_size < 1 || config.vocab_size > std::numeric_limits<int32_t>::max()) {
     Throw(ErrorCode::kCorrupt, "{}: embedding: expected 1 to 2^31 - 1 rows, found {}", in.file(),
           config.vocab_size);

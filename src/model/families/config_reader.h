@@ -42,8 +42,10 @@ class ConfigReader {
   virtual std::vector<std::string> Texts(const Field&) const { return {}; }
   // The main table and, where the model has one, that of local layers.
   virtual void ReadRope(ModelConfig&) const {}
+  // The text of another of a folder's files; empty where there is none.
+  virtual std::string File(const char*) const { return {}; }
   // Tensors.
-  virtual int64_t VocabularyRows() const { return 1; }
+  virtual int64_t VocabularyRows(const char*) const { return 1; }  // by the embedding's name
   virtual bool HasHead() const { return true; }
   virtual bool HasTensor(const std::string&) const { return false; }  // by its whole name in the format
   // True for config.json.

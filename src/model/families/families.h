@@ -23,6 +23,7 @@ struct Family {
   const TensorNames* gguf = &kGgufNames;
   const TensorNames* hf = &kHfNames;
   bool experts = false;  // its models are mixtures of them
+  bool encoder = false;  // its models read and do not write: embeddings
 };
 
 std::span<const Family> Families();
@@ -45,6 +46,8 @@ void DescribeLfm2(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen35(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen35Moe(const ConfigReader& in, ModelConfig& config);
 void RequireAttention(const ConfigReader& in, const ModelConfig& config);  // in one layer at least
+void DescribeBert(const ConfigReader& in, ModelConfig& config);
+void DescribeNomicBert(const ConfigReader& in, ModelConfig& config);
 void RequireExpertsEverywhere(const ConfigReader& in);  // and no layer without them
 void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share
@@ -57,6 +60,7 @@ void DescribeSmolLm3(const ConfigReader& in, ModelConfig& config);
 void DescribeGranite(const ConfigReader& in, ModelConfig& config);
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
 extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf, kQwen2MoeHf, kGlm4MoeGguf, kGptOssGguf, kGptOssHf,
-    kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf;
+    kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf,
+    kBertGguf, kBertHf, kNomicBertGguf, kNomicBertHf;
 
 }  // namespace bakestone

@@ -429,17 +429,90 @@ TEST(Families, GptOssRunsUnquantizedToo) {
   EXPECT_LT(MaxDifference(LogitsOf(config, *weights, golden.tokens), golden.logits), kTolerance);
 }
 
-std::vector<std::string> AllTypes() {
+std::vector<std::string> AllTypes(bool encoders = false) {
   std::vector<std::string> types;
   for (const Family& family : Families()) {
     for (const std::string_view type : family.hf_types) {
-      if (!type.empty()) types.emplace_back(type);
+      if (!type.empty() && family.encoder == encoders) types.emplace_back(type);
     }
   }
   return types;
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FamilyProof, ::testing::ValuesIn(AllTypes()),
+                         [](const auto& info) { return info.param; });
+
+class EncoderProof : public FamilyProof {};
+
+// The hidden states of the text and of its first seven tokens, in one step.
+std::vector<std::vector<float>> StatesOf(const ModelFile& file, const KernelTable& kernels, std::span<const int32_t> tokens,
+                                         Precision precision, const std::function<void(ModelConfig&, Weights&)>& change = {}) {
+  ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  if (change) change(config, *weights);
+  const Decoder decoder(config, *weights);
+  Exec exec(kernels, Pool(), precision);
+  std::vector<int32_t> both(tokens.begin(), tokens.end()), positions, rows;
+  both.insert(both.end(), tokens.begin(), tokens.begin() + 7);
+  const auto whole = static_cast<int32_t>(tokens.size());
+  for (size_t i = 0; i < both.size(); ++i) {
+    rows.push_back(static_cast<int32_t>(i));
+    positions.push_back(rows.back() % whole);
+  }
+  const SequenceRun runs[] = {{0, whole, nullptr}, {whole, whole + 7, nullptr}};
+  std::vector<float> hidden(both.size() * static_cast<size_t>(config.hidden_dim));
+  decoder.Forward(exec, {.tokens = both, .positions = positions, .sequences = runs, .output_rows = rows},
+                  DenseView(hidden.data(), static_cast<int64_t>(both.size()), config.hidden_dim));
+  const auto split = hidden.begin() + static_cast<int64_t>(whole) * config.hidden_dim;
+  return {{hidden.begin(), split}, {split, hidden.end()}};
+}
+
+TEST_P(EncoderProof, HiddenStatesAreThoseOfTransformers) {
+  const Golden golden = ReadGolden(type());
+  for (const auto& path : {FolderOf(type()), FolderOf(type()) / "model.gguf"}) {
+    const ModelFile file = ModelFile::Open(path);
+    for (const KernelTable* table : AvailableKernels()) {
+      EXPECT_LT(MaxDifference(StatesOf(file, *table, golden.tokens, Precision::kExact)[0], golden.logits), kTolerance)
+          << path << " " << IsaName(table->isa);
+    }
+  }
+}
+
+TEST_P(EncoderProof, ATextDoesNotDependOnItsNeighboursNorOnTheTable) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const auto both = StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kServe);
+  const auto alone = StatesOf(file, ChooseKernels(nullptr), std::span(golden.tokens).first(7), Precision::kServe);
+  EXPECT_EQ(MaxDifference(both[1], alone[0]), 0);
+  for (const KernelTable* table : AvailableKernels()) {
+    EXPECT_EQ(MaxDifference(StatesOf(file, *table, golden.tokens, Precision::kServe)[0], both[0]), 0) << IsaName(table->isa);
+  }
+}
+
+TEST_P(EncoderProof, WhatAnEncoderHasMatters) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const auto moves = [&](const char* what, const std::function<void(ModelConfig&, Weights&)>& change) {
+    const auto states = StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact, change);
+    EXPECT_GT(MaxDifference(states[0], golden.logits), 100 * kTolerance) << what;
+  };
+  moves("both ways", [](ModelConfig& config, Weights&) { config.encoder.both_ways = false; });
+  moves("token types", [](ModelConfig& config, Weights&) { config.encoder.token_types = false; });
+  moves("bias of a norm", [](ModelConfig&, Weights& weights) { weights.layers[0].mlp_norm_bias.clear(); });
+  moves("bias of the embedding's norm", [](ModelConfig&, Weights& weights) { weights.embedding_norm_bias.clear(); });
+  if (file.Config().encoder.positions > 0) {
+    moves("positions", [](ModelConfig& config, Weights&) { config.encoder.positions = 0; });
+  } else {
+    moves("rope", [](ModelConfig& config, Weights&) { config.rope.theta = 10; });
+  }
+  if (file.Config().mlp == MlpKind::kErfGelu) {  // its tanh form is within 5e-4
+    EXPECT_GT(MaxDifference(StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact,
+                                     [](ModelConfig& config, Weights&) { config.mlp = MlpKind::kGelu; })[0], golden.logits),
+              kTolerance);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, EncoderProof, ::testing::ValuesIn(AllTypes(true)),
                          [](const auto& info) { return info.param; });
 
 // A family without a folder of proofs fails here, and a folder without a family.
@@ -457,7 +530,8 @@ TEST(Families, HaveTheirProofs) {
     }
     EXPECT_TRUE(has_gguf) << family.architecture;
   }
-  const std::vector<std::string> types = AllTypes();
+  std::vector<std::string> types = AllTypes();
+  for (const std::string& type : AllTypes(true)) types.push_back(type);
   for (const auto& entry : std::filesystem::directory_iterator(FolderOf(""))) {
     if (!entry.is_directory()) continue;
     EXPECT_THAT(types, ::testing::Contains(entry.path().filename().string()));
@@ -469,7 +543,7 @@ TEST(Families, SayWhatTrainingLacks) {
     const ModelConfig config = TypicalConfig(family);
     const std::string lacks = TrainingLacks(config);
     const bool lacking = family.architecture == "gemma2" || family.architecture == "starcoder2" ||
-                         family.experts || config.has_state();
+                         family.experts || family.encoder || config.has_state();
     EXPECT_EQ(!lacks.empty(), lacking) << family.architecture << ": " << lacks;
   }
 }

@@ -51,7 +51,9 @@ std::vector<double> GgufConfig::Numbers(const Field& field) const {
   return numbers;
 }
 
-int64_t GgufConfig::VocabularyRows() const { return file_.Tensor("token_embd.weight").rows(); }
+int64_t GgufConfig::VocabularyRows(const char* embedding) const {
+  return file_.Tensor(std::string(embedding) + ".weight").rows();
+}
 
 bool GgufConfig::HasHead() const { return file_.FindTensor("output.weight") != nullptr; }
 

@@ -20,7 +20,7 @@ class GgufConfig : public ConfigReader {
   std::optional<std::string> Text(const Field& field) const override;
   std::vector<double> Numbers(const Field& field) const override;
   void ReadRope(ModelConfig& config) const override;
-  int64_t VocabularyRows() const override;
+  int64_t VocabularyRows(const char* embedding) const override;
   bool HasHead() const override;
   bool HasTensor(const std::string& name) const override;
 

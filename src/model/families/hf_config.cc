@@ -85,13 +85,17 @@ std::vector<std::string> HfConfig::Texts(const Field& field) const {
   return names;
 }
 
-int64_t HfConfig::VocabularyRows() const {
-  const SafetensorsTensor* tensor = folder_.Find("model.embed_tokens.weight");
+int64_t HfConfig::VocabularyRows(const char* embedding) const {
+  const std::string name = std::string(embedding) + ".weight";
+  const SafetensorsTensor* tensor = folder_.Find(name);
   if (tensor == nullptr) {
-    Throw(ErrorCode::kCorrupt, "{}: tensor 'model.embed_tokens.weight': expected it, found none",
-          folder_.name());
+    Throw(ErrorCode::kCorrupt, "{}: tensor '{}': expected it, found none", folder_.name(), name);
   }
   return tensor->shape.empty() ? 0 : tensor->shape[0];
+}
+
+std::string HfConfig::File(const char* name) const {
+  return folder_.Text(name, int64_t{1} << 20).value_or("");
 }
 
 bool HfConfig::HasHead() const { return folder_.Find("lm_head.weight") != nullptr; }

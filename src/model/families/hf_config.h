@@ -22,8 +22,9 @@ class HfConfig : public ConfigReader {
   std::vector<double> Numbers(const Field& field) const override;
   std::vector<std::string> Texts(const Field& field) const override;
   void ReadRope(ModelConfig& config) const override;
-  int64_t VocabularyRows() const override;
+  int64_t VocabularyRows(const char* embedding) const override;
   bool HasHead() const override;
+  std::string File(const char* name) const override;
   bool HasTensor(const std::string& name) const override;
   bool is_hf() const override { return true; }
 

@@ -14,6 +14,7 @@ namespace bakestone {
 struct TensorNames {
   const char* embedding = "token_embd";
   const char* final_norm = "output_norm";
+  const char *positions = "position_embd", *token_types = "token_types", *embedding_norm = "token_embd_norm";  // encoders'
   const char* head = "output";
   const char* layers = "blk.";  // then the layer's number and a dot
   const char* attention_norm = "attn_norm";

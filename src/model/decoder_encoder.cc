@@ -1,0 +1,79 @@
+// What encoders have of their own: positions and types in the embedding, norms of sums, attention to both sides. Their
+// texts are runs without a state, whole in one step.
+#include "base/error.h"
+#include "kernels/math.h"
+#include "model/decoder_pass.h"
+#include "ops/rows.h"
+
+namespace bakestone {
+namespace {
+
+// Abramowitz and Stegun 7.1.26, in binary64: within 1.5e-7.
+double Erf(double x) {
+  const double z = std::min(x < 0 ? -x : x, 6.0), t = 1 / (1 + 0.3275911 * z);
+  const double p = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  const double y = 1 - p * math::Exp64(-z * z);
+  return x < 0 ? -y : y;
+}
+
+}  // namespace
+
+void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
+  Arena::Scope scope(arena_);
+  const int64_t positions = config_.encoder.positions;
+  if (positions > 0) {
+    for (const int32_t position : step_.positions) {
+      if (position < positions) continue;
+      Throw(ErrorCode::kInvalidArgument, "text: expected at most the context length of {} tokens, found more", positions);
+    }
+    const MatrixView<float> rows = arena_.TakeMatrix<float>(x.rows, x.cols);
+    ops::Embed(exec_.context, weights_.positions.panel(), step_.positions, rows);
+    ops::Add(exec_.context, rows, x);
+  }
+  if (config_.encoder.token_types) {
+    const MatrixView<float> row = arena_.TakeMatrix<float>(1, x.cols);
+    weights_.token_types.DequantizeRows(exec_.kernels, {0, 1}, row);
+    for (int64_t i = 0; i < x.rows; ++i) ops::Add(exec_.context, row, x.Rows(i, 1));
+  }
+  ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);
+}
+
+void DecoderPass::AddAndNorm(int64_t layer, const RowSet& set, Site site, std::span<const float> norm,
+                             MatrixView<float> x) {
+  const SiteOutput output = {site, x};
+  Products(layer, set, {&output, 1}, Epilogue::kAdd);
+  const std::span<const float> bias = site == Site::kO ? Layer(layer).attention_norm_bias : Layer(layer).mlp_norm_bias;
+  ops::LayerNorm(exec_.context, x, norm, bias, config_.norm_eps, x);
+}
+
+std::span<const KvRun> DecoderPass::BothWays(const RowSet& set) {
+  KvRun* runs = arena_.Take<KvRun>(set.rows);
+  int64_t count = 0;
+  for (size_t i = 0; i < set.runs.size(); ++i) {
+    const KvRun& run = set.runs[i];
+    // An output row's run knows its text by the pages.
+    const auto text = std::find_if(all_.runs.begin(), all_.runs.end(),
+                                   [&](const KvRun& one) { return one.k_pages == run.k_pages; });
+    BAKESTONE_CHECK(text != all_.runs.end() && text->first_slot == 0);
+    for (int64_t row = run.row_begin; row < run.row_end; ++row) {
+      runs[count] = *text;
+      runs[count].first_slot = text->row_end - text->row_begin - 1;
+      runs[count].row_begin = row;
+      runs[count++].row_end = row + 1;
+    }
+  }
+  return {runs, static_cast<size_t>(count)};
+}
+
+void DecoderPass::ErfGelu(MatrixView<float> x) {
+  exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < x.cols; ++i) {
+        const auto value = static_cast<double>(x(row, i));
+        x(row, i) = static_cast<float>(0.5 * value * (1 + Erf(value * 0.70710678118654752)));
+      }
+    }
+  });
+}
+
+}  // namespace bakestone

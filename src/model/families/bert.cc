@@ -1,0 +1,93 @@
+// BERT and what is built like it (MiniLM, BGE, E5, GTE), and NomicBERT: encoders, whose rows see the whole text. BERT has
+// learned positions, biases everywhere and GELU by erf; NomicBERT rotates queries and keys and has SwiGLU.
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "model/families/families.h"
+
+namespace bakestone {
+
+constexpr TensorNames kBertGguf = [] {
+  TensorNames names = kGgufNames;
+  names.attention_post_norm = "attn_output_norm";
+  names.mlp_post_norm = "layer_output_norm";
+  return names;
+}();
+
+constexpr TensorNames kNomicBertGguf = [] {
+  TensorNames names = kBertGguf;
+  names.q_k_v = "attn_qkv";
+  return names;
+}();
+
+constexpr TensorNames kBertHf = [] {
+  TensorNames names = kHfNames;
+  names.embedding = "model.embeddings.word_embeddings";
+  names.positions = "model.embeddings.position_embeddings";
+  names.token_types = "model.embeddings.token_type_embeddings";
+  names.embedding_norm = "model.embeddings.LayerNorm";
+  names.layers = "model.encoder.layer.";
+  names.attention_post_norm = "attention.output.LayerNorm";
+  names.mlp_post_norm = "output.LayerNorm";
+  names.sites = {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+                 "", "intermediate.dense", "output.dense"};
+  return names;
+}();
+
+constexpr TensorNames kNomicBertHf = [] {
+  TensorNames names = kHfNames;
+  names.embedding = kBertHf.embedding;
+  names.token_types = kBertHf.token_types;
+  names.embedding_norm = "model.emb_ln";
+  names.layers = "model.encoder.layers.";
+  names.attention_post_norm = "norm1";
+  names.mlp_post_norm = "norm2";
+  names.sites = {"attn.Wq", "attn.Wk", "attn.Wv", "attn.out_proj", "mlp.fc12", "mlp.fc11", "mlp.fc2"};
+  names.q_k_v = "attn.Wqkv";
+  return names;
+}();
+
+namespace {
+
+// GGUF: 1 mean, 2 first, 3 last. Folders of sentence-transformers have a file of their own.
+Pooling PoolingOf(const ConfigReader& in) {
+  const Field field = {"pooling_type", nullptr};
+  const double type = in.Number(field).value_or(1);
+  if (type < 1 || type > 3) {
+    Throw(ErrorCode::kUnsupported, "{}: {}: expected 1 (mean), 2 (first) or 3 (last), found {}", in.file(),
+          in.Spelled(field), type);
+  }
+  const auto json = nlohmann::json::parse(in.File("1_Pooling/config.json"), nullptr, false);
+  const auto is = [&](const char* name) {
+    return json.is_object() && json.contains(name) && json[name].is_boolean() && json[name].get<bool>();
+  };
+  if (type == 2 || is("pooling_mode_cls_token")) return Pooling::kFirst;
+  return type == 3 || is("pooling_mode_lasttoken") ? Pooling::kLast : Pooling::kMean;
+}
+
+void DescribeEncoder(const ConfigReader& in, ModelConfig& config) {
+  config.norm_kind = NormKind::kLayer;
+  config.norm_placement = NormPlacement::kSum;
+  config.encoder = {.both_ways = true, .token_types = true, .pooling = PoolingOf(in)};
+  for (const char* name : {"is_decoder", "add_cross_attention"}) in.Refuse({nullptr, name}, "a decoder of this kind");
+}
+
+}  // namespace
+
+void DescribeBert(const ConfigReader& in, ModelConfig& config) {
+  DescribeEncoder(in, config);
+  config.mlp = MlpKind::kErfGelu;
+  config.encoder.positions = config.context_length;
+  config.layer_ropes.assign(static_cast<size_t>(config.num_layers), LayerRope::kNone);
+  const std::string type = in.Text({nullptr, "position_embedding_type"}).value_or("absolute");
+  if (type != "absolute") {
+    Throw(ErrorCode::kUnsupported, "{}: position_embedding_type: expected absolute, found {}", in.file(), type);
+  }
+}
+
+void DescribeNomicBert(const ConfigReader& in, ModelConfig& config) {
+  DescribeEncoder(in, config);
+  config.rope.theta = 1000;
+}
+
+}  // namespace bakestone
