@@ -30,6 +30,9 @@ add_compile_options(-Wall -Wextra -Wpedantic -Werror -Wno-missing-field-initiali
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")  # libstdc++ 12's stable_sort uses what it deprecates itself
   add_compile_options(-Wno-deprecated-declarations)
 endif()
+if(BAKESTONE_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # a file's own types are its own in a group, too
+  add_compile_options(-Wno-subobject-linkage)
+endif()
 if(BAKESTONE_SANITIZE)
   set(CMAKE_CXX_FLAGS_RELEASE "-O1")  # what it is built for is run once
   add_compile_options(-fsanitize=${BAKESTONE_SANITIZE} -fno-sanitize-recover=all
@@ -43,7 +46,8 @@ endif()
 
 set(BAKESTONE_OWN_FLAGS base tensor kernels ops)            # small, or compiled with flags of their own
 set(BAKESTONE_NO_HOT_LOOPS store convert server pipeline load cli)
-set(BAKESTONE_TOGETHER base tensor ops text format model data)  # no two of their files use one name for two things
+# Where no two files use one name for two things.
+set(BAKESTONE_TOGETHER base tensor ops text format model data store engine eval grammar train convert server pipeline)
 
 function(bakestone_layer name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})

@@ -12,7 +12,7 @@ namespace {
 
 // Tokens that the draft model reads of a sequence in one call: more would hold up the others' answers.
 constexpr int64_t kChunk = 64;
-constexpr double kCostWeight = 0.25;  // of the newest pass in the average
+constexpr double kPassCostWeight = 0.25;  // of the newest pass in the average
 
 }  // namespace
 
@@ -143,7 +143,7 @@ void DraftModel::Propose(std::span<Request> requests) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     // The first pass reads more than one token.
     if (!first || seconds_per_token_ == 0) {
-      seconds_per_token_ = seconds_per_token_ == 0 ? seconds : seconds_per_token_ + kCostWeight * (seconds - seconds_per_token_);
+      seconds_per_token_ = seconds_per_token_ == 0 ? seconds : seconds_per_token_ + kPassCostWeight * (seconds - seconds_per_token_);
     }
     for (Request* request : active) {
       SequenceDrafts& drafts = request->sequence->drafts();

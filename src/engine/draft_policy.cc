@@ -13,7 +13,7 @@ constexpr double kPriorTrials = 4;   // how many own trials weigh as much as the
 constexpr double kMemoryTrials = 48;  // older trials fade
 constexpr double kMaxChance = 0.995;
 
-constexpr double kCostWeight = 0.25;  // of the newest step in the average of its row count
+constexpr double kStepCostWeight = 0.25;  // of the newest step in the average of its row count
 constexpr double kOutlier = 2;        // a step that took longer was disturbed: counts as this much
 constexpr int64_t kCostAge = 512;     // steps after which a cost is no longer believed
 
@@ -55,7 +55,7 @@ void StepCosts::Learn(int64_t rows, double seconds) {
   if (!Known(rows)) {
     cost.seconds = seconds;
   } else {
-    cost.seconds += kCostWeight * (std::min(seconds, kOutlier * cost.seconds) - cost.seconds);
+    cost.seconds += kStepCostWeight * (std::min(seconds, kOutlier * cost.seconds) - cost.seconds);
   }
   cost.learnt_at = steps_;
 }

@@ -12,7 +12,7 @@
 namespace bakestone {
 namespace {
 
-constexpr int64_t kLogitRows = 32;
+constexpr int64_t kKlLogitRows = 32;
 
 // Sum of p * (a - b): chains of 16 in f32, f64 above.
 double WeightedDifference(const float* p, const float* a, const float* b, int64_t n) {
@@ -79,7 +79,7 @@ class Comparison {
         exec_(exec),
         scores_(others.size()),
         vocabulary_(original.model->config.vocab_size),
-        probabilities_(kLogitRows * vocabulary_) {
+        probabilities_(kKlLogitRows * vocabulary_) {
     BAKESTONE_CHECK(exec.precision == Precision::kExact);
     for (const Predictor& other : others) {
       if (other.model->config.vocab_size == vocabulary_) continue;
@@ -94,8 +94,8 @@ class Comparison {
     std::vector<WindowRun> others;
     for (const Predictor& other : others_) others.emplace_back(other, exec_, tokens);
     const auto rows = static_cast<int64_t>(tokens.size());
-    for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
-      const int64_t count = std::min(kLogitRows, rows - begin);
+    for (int64_t begin = 0; begin < rows; begin += kKlLogitRows) {
+      const int64_t count = std::min(kKlLogitRows, rows - begin);
       original.Logits(begin, count, logits_, stats_);
       for (int64_t row = 0; row < count; ++row) {
         ops::Softmax(exec_.context, Row(logits_, row), stats_[static_cast<size_t>(row)],

@@ -13,7 +13,7 @@
 namespace bakestone {
 namespace {
 
-constexpr int64_t kLogitRows = 64;  // 64 rows of 49,152 logits are 12.6 MB
+constexpr int64_t kTextLogitRows = 64;  // 64 rows of 49,152 logits are 12.6 MB
 
 // Adds -log p of tokens[1..] given what stands before them in the window.
 double ScoreWindow(const Model& model, const Adapter* adapter, Exec& exec,
@@ -35,11 +35,11 @@ double ScoreWindow(const Model& model, const Adapter* adapter, Exec& exec,
   std::vector<float> hidden(static_cast<size_t>(rows * config.hidden_dim));
   model.decoder->Forward(exec, step, {hidden.data(), rows, config.hidden_dim});
 
-  std::vector<float> logits(static_cast<size_t>(std::min(rows, kLogitRows) * config.vocab_size));
-  std::vector<SoftmaxStats> stats(static_cast<size_t>(kLogitRows));
+  std::vector<float> logits(static_cast<size_t>(std::min(rows, kTextLogitRows) * config.vocab_size));
+  std::vector<SoftmaxStats> stats(static_cast<size_t>(kTextLogitRows));
   double nats = 0;
-  for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
-    const int64_t chunk = std::min(kLogitRows, rows - begin);
+  for (int64_t begin = 0; begin < rows; begin += kTextLogitRows) {
+    const int64_t chunk = std::min(kTextLogitRows, rows - begin);
     const MatrixView<float> view{logits.data(), chunk, config.vocab_size};
     model.decoder->Logits(exec, {hidden.data() + begin * config.hidden_dim, chunk, config.hidden_dim},
                           view);

@@ -14,8 +14,8 @@
 namespace bakestone::grammar {
 namespace {
 
-constexpr size_t kMaxBytes = 8192;
-constexpr int kMaxDepth = 50;
+constexpr size_t kMaxPatternBytes = 8192;
+constexpr int kMaxGroupDepth = 50;
 constexpr int64_t kMaxRepeat = 10'000;
 
 const CodepointSet& DigitSet() {
@@ -159,7 +159,7 @@ class Reader {
         Refuse("look-around or flags");
       }
     }
-    if (++depth_ > kMaxDepth) Refuse(fmt::format("groups nested deeper than {}", kMaxDepth));
+    if (++depth_ > kMaxGroupDepth) Refuse(fmt::format("groups nested deeper than {}", kMaxGroupDepth));
     std::vector<std::string> choices;
     do choices.push_back(Sequence(nullptr));
     while (Take('|'));
@@ -279,8 +279,8 @@ class Reader {
 }  // namespace
 
 std::string FromRegex(std::string_view pattern, const RegexOptions& options) {
-  if (pattern.size() > kMaxBytes) {
-    Throw(ErrorCode::kInvalidArgument, "the regular expression has {} bytes; at most {} are read", pattern.size(), kMaxBytes);
+  if (pattern.size() > kMaxPatternBytes) {
+    Throw(ErrorCode::kInvalidArgument, "the regular expression has {} bytes; at most {} are read", pattern.size(), kMaxPatternBytes);
   }
   return Reader(pattern, options).Read();
 }

@@ -56,7 +56,7 @@ double TickOf(double range) {
   return power;
 }
 
-std::string Panel(const PlotPanel& panel, Extent x, double top) {
+std::string DrawPanel(const PlotPanel& panel, Extent x, double top) {
   Extent y;
   for (const PlotSeries& series : panel.series) {
     for (const double value : series.y) y.Take(value);
@@ -108,7 +108,7 @@ std::string SvgPlot(const std::string& title, const std::vector<PlotPanel>& pane
   svg += Text(kLeft, 18, "start", title, "#111");
   double top = kTop + 22;
   for (const PlotPanel& panel : panels) {
-    svg += Panel(panel, x, top);
+    svg += DrawPanel(panel, x, top);
     top += kPanel + kGap;
   }
   svg += Text(kLeft, top - kGap + 18, "start", fmt::format("step {:g}", x.least));

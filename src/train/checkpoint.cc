@@ -14,8 +14,8 @@
 namespace bakestone {
 namespace {
 
-constexpr char kMagic[] = "BAKECKPT";
-constexpr uint32_t kVersion = 1;
+constexpr char kCheckpointMagic[] = "BAKECKPT";
+constexpr uint32_t kCheckpointVersion = 1;
 constexpr size_t kPrefix = 8 + 4 + 4 + 8;
 
 std::span<const uint8_t> Bytes(const std::vector<float>& values) {
@@ -47,8 +47,8 @@ void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkp
                                             {"size", checkpoint.masters.size()},
                                             {"finished", moments == 0}}
                                  .dump();
-  std::string prefix(kMagic, 8);
-  const uint32_t words[2] = {kVersion, 0};
+  std::string prefix(kCheckpointMagic, 8);
+  const uint32_t words[2] = {kCheckpointVersion, 0};
   const uint64_t length = header.size();
   prefix.append(reinterpret_cast<const char*>(words), sizeof words);
   prefix.append(reinterpret_cast<const char*>(&length), sizeof length);
@@ -71,16 +71,16 @@ std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return std::nullopt;
   const MappedFile mapped = MappedFile::Open(path);
   const std::span<const uint8_t> bytes = mapped.bytes();
-  if (bytes.size() < kPrefix + 32 || std::memcmp(bytes.data(), kMagic, 8) != 0) {
+  if (bytes.size() < kPrefix + 32 || std::memcmp(bytes.data(), kCheckpointMagic, 8) != 0) {
     Damaged(path, "expected it to begin with 'BAKECKPT'");
   }
   uint32_t version;
   uint64_t header_length;
   std::memcpy(&version, bytes.data() + 8, 4);
   std::memcpy(&header_length, bytes.data() + 16, 8);
-  if (version != kVersion) {
+  if (version != kCheckpointVersion) {
     Throw(ErrorCode::kUnsupported, "{}: expected a checkpoint of version {}, found {}",
-          path.string(), kVersion, version);
+          path.string(), kCheckpointVersion, version);
   }
   const auto body = bytes.first(bytes.size() - 32);
   const Hash found = HashOf(body);

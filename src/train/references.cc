@@ -9,7 +9,7 @@
 namespace bakestone {
 namespace {
 
-constexpr std::string_view kMagic = "BAKEREFS";
+constexpr std::string_view kReferencesMagic = "BAKEREFS";
 constexpr size_t kHeader = 8 + 4 + 4 + 8 + 8 + 32, kHash = 32;
 
 template <class T>
@@ -20,7 +20,7 @@ void Append(const T* values, size_t count, std::string* to) {
 }  // namespace
 
 void WriteReferences(const std::filesystem::path& path, const std::string& key, const StageReferences& references) {
-  std::string bytes(kMagic);
+  std::string bytes(kReferencesMagic);
   const uint32_t version[2] = {1, 0};
   const uint64_t counts[2] = {references.train.chosen.size(), references.heldout.chosen.size()};
   Append(version, 2, &bytes);
@@ -38,7 +38,7 @@ void WriteReferences(const std::filesystem::path& path, const std::string& key, 
 std::optional<StageReferences> ReadReferences(const std::filesystem::path& path, const std::string& key) {
   if (!std::filesystem::exists(path)) return std::nullopt;
   const std::string bytes = ReadFile(path);
-  if (bytes.size() < kHeader + kHash || !bytes.starts_with(kMagic)) return std::nullopt;
+  if (bytes.size() < kHeader + kHash || !bytes.starts_with(kReferencesMagic)) return std::nullopt;
   const Hash found = HashOf(std::string_view(bytes).substr(0, bytes.size() - kHash)), key_hash = HashOf(key);
   if (std::memcmp(found.data(), bytes.data() + bytes.size() - kHash, kHash) != 0 ||
       std::memcmp(key_hash.data(), bytes.data() + kHeader - kHash, kHash) != 0) {

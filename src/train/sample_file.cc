@@ -11,8 +11,8 @@
 namespace bakestone {
 namespace {
 
-constexpr std::string_view kMagic = "BKSAMPLE";
-constexpr uint32_t kVersion = 1;
+constexpr std::string_view kSampleMagic = "BKSAMPLE";
+constexpr uint32_t kSampleVersion = 1;
 constexpr size_t kHeaderBytes = 16, kEntryBytes = 32, kTrailerBytes = 64, kHashBytes = 32;
 constexpr size_t kBufferBytes = size_t{1} << 20;
 
@@ -49,8 +49,8 @@ void SampleFile::Parse(std::span<const uint8_t> bytes) {
     if (!good) Throw(ErrorCode::kCorrupt, "{}: expected tokenized samples", file_.path().string());
   };
   check(bytes.size() >= kHeaderBytes + kTrailerBytes &&
-        std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) == 0 &&
-        Load<uint32_t>(bytes.data() + kMagic.size()) == kVersion);
+        std::memcmp(bytes.data(), kSampleMagic.data(), kSampleMagic.size()) == 0 &&
+        Load<uint32_t>(bytes.data() + kSampleMagic.size()) == kSampleVersion);
   const uint8_t* trailer = bytes.data() + bytes.size() - kTrailerBytes;
   const auto index = Load<uint64_t>(trailer), samples = Load<uint64_t>(trailer + 8),
              note = Load<uint64_t>(trailer + 16), note_bytes = Load<uint64_t>(trailer + 24);
@@ -81,8 +81,8 @@ SampleView SampleFile::At(int64_t index) const {
 
 SampleFileWriter::SampleFileWriter(const std::optional<std::filesystem::path>& path) : path_(path) {
   if (path) file_.emplace(*path);
-  Write(kMagic.data(), kMagic.size());
-  const std::array<uint32_t, 2> version = {kVersion, 0};
+  Write(kSampleMagic.data(), kSampleMagic.size());
+  const std::array<uint32_t, 2> version = {kSampleVersion, 0};
   Write(version.data(), sizeof(version));
 }
 

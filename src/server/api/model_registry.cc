@@ -1,12 +1,12 @@
 #include "server/api/model_registry.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <utility>
 
 #include "engine/chat.h"
 #include "model/load_adapter.h"
+#include "server/api/answer.h"
 #include "server/api/fields.h"
 #include "text/dialog/reply_parser.h"
 
@@ -38,11 +38,6 @@ std::shared_ptr<const ChatSupport> SupportOf(const Model& model) {
   return std::make_shared<const ChatSupport>(std::move(support));
 }
 
-int64_t UnixTime() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
-}
-
 }  // namespace
 
 const std::shared_ptr<const Adapter>& ModelEntry::adapter() const {
@@ -63,7 +58,7 @@ ModelRegistry::ModelRegistry(std::vector<ServedModel> models, int64_t adapter_by
     if (!supports.contains(model)) supports[model] = SupportOf(*model);
     std::unique_ptr<Grammars>& forms = grammars_[model];
     if (!forms) forms = std::make_unique<Grammars>(model->tokenizer, grammars);
-    slots_.push_back(MakeSlot(std::move(served), supports[model], UnixTime()));
+    slots_.push_back(MakeSlot(std::move(served), supports[model], api::UnixTime()));
   }
 }
 
@@ -185,7 +180,7 @@ ModelPtr ModelRegistry::Put(const std::string& id, const std::filesystem::path& 
   }
   ServedModel served{.id = id, .engine = parent->served.engine, .adapter = LoadAdapter(source, parent->model()), .parent = parent->served.id, .source = source};
   std::lock_guard lock(mutex_);
-  Slot fresh = MakeSlot(std::move(served), parent->chat, UnixTime());
+  Slot fresh = MakeSlot(std::move(served), parent->chat, api::UnixTime());
   ModelPtr card = fresh.card;
   if (Slot* old = FindSlot(id)) {
     *old = std::move(fresh);
