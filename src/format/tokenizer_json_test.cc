@@ -120,7 +120,7 @@ TEST(TokenizerJson, RefusesByNameWhatItDoesNotRead) {
   refused(std::string(kBytes) + R"("post_processor": {"type": "Strange"})", "Strange");
   refused(R"("pre_tokenizer": {"type": "Metaspace", "split": true})", "split");
   refused(R"("version": "1.0")", "neither");
-  ExpectError(R"({"model": {"type": "WordPiece", "vocab": {}}})", ErrorCode::kUnsupported, HasSubstr("WordPiece"));
+  ExpectError(R"({"model": {"type": "Unigram", "vocab": []}})", ErrorCode::kUnsupported, HasSubstr("Unigram"));
 }
 
 TEST(TokenizerJson, NamesTheDamage) {
