@@ -161,13 +161,18 @@ void Grammars::Impl::Loop() {
     const Outcome* known = cache.Find(job.key);
     std::optional<Outcome> outcome = known ? std::optional(*known) : std::nullopt;
     lock.unlock();
+    std::exception_ptr failure;  // handed over whole: who asked has the only reference
     try {
       if (!outcome) outcome = Compile(job.key);
     } catch (const std::exception& error) {
       LogError("a grammar could not be compiled: {}", error.what());
-      job.result(nullptr, std::current_exception());
+      failure = std::current_exception();
     }
-    if (outcome) Tell(job.result, *outcome);
+    if (outcome) {
+      Tell(job.result, *outcome);
+    } else {
+      job.result(nullptr, std::move(failure));
+    }
     lock.lock();
     if (outcome) cache.Put(job.key, std::move(*outcome));
   }

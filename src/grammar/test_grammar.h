@@ -22,7 +22,7 @@ inline GrammarOptions TestGrammarOptions() {
 inline std::shared_ptr<const Constraint> CompileNow(Grammars& grammars, GrammarSource source) {
   std::promise<std::shared_ptr<const Constraint>> done;
   grammars.Compile(std::move(source), [&](std::shared_ptr<const Constraint> constraint, std::exception_ptr error) {
-    error ? done.set_exception(error) : done.set_value(std::move(constraint));
+    error ? done.set_exception(std::move(error)) : done.set_value(std::move(constraint));
   });
   return done.get_future().get();
 }
