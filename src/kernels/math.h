@@ -42,6 +42,8 @@ BAKESTONE_INLINE float Exp(float x) {
   return e * a * b;
 }
 
+BAKESTONE_INLINE float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
+
 // gelu(x) = x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))), which is its tanh form.
 constexpr float kGeluCubic = 0.044715f, kGeluRate = -1.59576912f;
 

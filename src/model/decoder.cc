@@ -73,8 +73,7 @@ bool DecoderPass::Adapted(int64_t layer, const RowSet& set, Site site) {
   });
 }
 
-void DecoderPass::Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs,
-              Epilogue epilogue) {
+void DecoderPass::Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs, Epilogue epilogue) {
   std::array<ops::Product, kNumSites> products;
   for (size_t i = 0; i < outputs.size(); ++i) {
     const Weight& weight = Layer(layer).at(outputs[i].site);
@@ -106,13 +105,18 @@ void DecoderPass::QuantizeNormed(MatrixView<const float> x, const Norm& norm, co
 }
 
 void DecoderPass::NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x, const Norm& norm,
-                    std::span<const SiteOutput> outputs, const char* what) {
-  QuantizeNormed(x, norm, FormsFor(layer, set, outputs), what);
+                                 std::span<const SiteOutput> outputs, const char* what, const PlainOutput* more) {
+  Forms forms = FormsFor(layer, set, outputs);
+  if (more != nullptr) forms.Add(ops::ActTypeFor(more->weight.panel().type, exec_.precision));
+  QuantizeNormed(x, norm, forms, what);
   Products(layer, set, outputs, Epilogue::kStore);
+  if (more == nullptr) return;
+  const ops::Product product = {.panel = more->weight.panel(), .bias = more->weight.bias(), .y = more->y};
+  ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
 }
 
 void DecoderPass::AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm,
-               MatrixView<float> x) {
+                            MatrixView<float> x) {
   if (config_.norm_placement == NormPlacement::kSum) return AddAndNorm(layer, set, site, post_norm, x);
   if (post_norm.empty() && config_.residual_scale == 1) {
     const SiteOutput output = {site, x};
@@ -126,11 +130,17 @@ void DecoderPass::AddBranch(int64_t layer, const RowSet& set, Site site, std::sp
   ops::Add(exec_.context, output.y, x);
 }
 
-void DecoderPass::ProductOf(MatrixView<const float> x, const Weight& weight, MatrixView<float> y, const char* what) {
-  const ActType form = ops::ActTypeFor(weight.panel().type, exec_.precision);
-  ops::Quantize(exec_.context, x, {&form, 1}, exec_.scratch.rows, what);
-  const ops::Product product = {.panel = weight.panel(), .bias = weight.bias(), .y = y};
-  ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
+void DecoderPass::ProductsOf(MatrixView<const float> x, std::initializer_list<PlainOutput> outputs, const char* what) {
+  std::array<ops::Product, kMostPlainOutputs> products;
+  BAKESTONE_CHECK(outputs.size() <= products.size());
+  Forms forms;
+  size_t count = 0;
+  for (const PlainOutput& output : outputs) {
+    forms.Add(ops::ActTypeFor(output.weight.panel().type, exec_.precision));
+    products[count++] = {.panel = output.weight.panel(), .bias = output.weight.bias(), .y = output.y};
+  }
+  ops::Quantize(exec_.context, x, forms.span(), exec_.scratch.rows, what);
+  ops::MatMul(exec_.context, exec_.scratch.rows, {products.data(), count}, exec_.precision);
 }
 
 Decoder::Decoder(const ModelConfig& config, const Weights& weights)

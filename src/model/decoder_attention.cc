@@ -27,16 +27,20 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   const MatrixView<float> q = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
   const std::array<SiteOutput, 3> outputs = {{{Site::kK, k}, {Site::kV, v}, {Site::kQ, q}}};
   const std::span<const SiteOutput> sites = outputs;
-  NormedProducts(layer, all_, x, norm, only_outputs ? sites.first(2) : sites, "attention input");
+  PlainOutput gate = {weights.output_gate, {}};
+  if (config_.output_gate) gate.y = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
+  const PlainOutput* with_queries = config_.output_gate ? &gate : nullptr;
+  NormedProducts(layer, all_, x, norm, only_outputs ? sites.first(2) : sites, "attention input",
+                 only_outputs ? nullptr : with_queries);
   NormAndRotate(layer, all_, weights.k_norm, k);
   ops::WriteKv(exec_.context, attention_, all_.runs, k, v);
   if (set.rows == 0) return y;
-  if (only_outputs) NormedProducts(layer, set, y, norm, sites.last(1), "attention input");
+  if (only_outputs) NormedProducts(layer, set, y, norm, sites.last(1), "attention input", with_queries);
   NormAndRotate(layer, set, weights.q_norm, q);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
   const bool both_ways = config_.encoder.both_ways;
   ops::Attention(exec_.context, attention_, both_ways ? BothWays(set) : set.runs, q, mixed);
-  if (config_.output_gate) GateOutput(layer, y, mixed);
+  if (config_.output_gate) GateOutput(gate.y, mixed);
   const SiteOutput o = {Site::kO, y};
   ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,
                 "attention output");
@@ -44,15 +48,10 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   return y;
 }
 
-void DecoderPass::GateOutput(int64_t layer, MatrixView<const float> input, MatrixView<float> x) {
-  Arena::Scope scope(arena_);
-  const MatrixView<float> normed = arena_.TakeMatrix<float>(input.rows, input.cols);
-  const MatrixView<float> gate = arena_.TakeMatrix<float>(x.rows, x.cols);
-  ops::RmsNorm(exec_.context, input, Layer(layer).attention_norm, config_.norm_eps, normed);
-  ProductOf(normed, Layer(layer).output_gate, gate, "attention input");
+void DecoderPass::GateOutput(MatrixView<const float> gate, MatrixView<float> x) {
   exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < x.cols; ++i) x(row, i) *= 1.0f / (1.0f + math::Exp(-gate(row, i)));
+      for (int64_t i = 0; i < x.cols; ++i) x(row, i) *= math::Sigmoid(gate(row, i));
     }
   });
 }

@@ -45,7 +45,7 @@ void DecoderPass::AddProduct(MatrixView<float> x, const Weight& weight, bool onl
   if (y.rows == 0) return;
   const MatrixView<float> rows = only_outputs ? GatherOutputs(x) : x;
   const MatrixView<float> product = arena_.TakeMatrix<float>(y.rows, y.cols);
-  ProductOf(rows, weight, product, "mixed tokens");
+  ProductsOf(rows, {{weight, product}}, "mixed tokens");
   ops::Add(exec_.context, product, y);
 }
 
@@ -58,7 +58,7 @@ MatrixView<float> DecoderPass::Convolution(int64_t layer, MatrixView<float> x, b
   const MatrixView<float> parts = arena_.TakeMatrix<float>(rows, 3 * width);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(rows, width);
   ops::RmsNorm(exec_.context, x, Layer(layer).attention_norm, config_.norm_eps, normed);
-  ProductOf(normed, weights.in, parts, "convolution input");
+  ProductsOf(normed, {{weights.in, parts}}, "convolution input");
   exec_.pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const float *b = parts.Row(row), *h = b + 2 * width;

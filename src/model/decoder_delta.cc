@@ -8,8 +8,6 @@
 namespace bakestone {
 namespace {
 
-float Sigmoid(float x) { return 1.0f / (1.0f + math::Exp(-x)); }
-
 // log(1 + exp(x)).
 float SoftPlus(float x) {
   return x > 20 ? x : static_cast<float>(math::Log(1 + math::Exp64(static_cast<double>(std::max(x, -80.0f)))));
@@ -86,18 +84,16 @@ MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, boo
   const MatrixView<float> rate = arena_.TakeMatrix<float>(rows, heads);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(rows, values);
   ops::RmsNorm(exec_.context, x, Layer(layer).attention_norm, config_.norm_eps, normed);
-  ProductOf(normed, weights.qkv, inputs, "delta rule input");
-  ProductOf(normed, weights.z, z, "delta rule input");
-  ProductOf(normed, weights.alpha, decay, "delta rule input");
-  ProductOf(normed, weights.beta, rate, "delta rule input");
+  ProductsOf(normed, {{weights.qkv, inputs}, {weights.z, z}, {weights.alpha, decay}, {weights.beta, rate}},
+             "delta rule input");
   Convolve(layer, inputs, weights.taps, {}, qkv);
   exec_.pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < qkv.cols; ++i) qkv(row, i) *= Sigmoid(qkv(row, i));
+      for (int64_t i = 0; i < qkv.cols; ++i) qkv(row, i) *= math::Sigmoid(qkv(row, i));
       for (int64_t head = 0; head < heads; ++head) {
         const auto at = static_cast<size_t>(head);
         decay(row, head) = math::Exp(weights.decay[at] * SoftPlus(decay(row, head) + weights.dt[at]));
-        rate(row, head) = Sigmoid(rate(row, head));
+        rate(row, head) = math::Sigmoid(rate(row, head));
       }
     }
   });
@@ -105,7 +101,7 @@ MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, boo
   ops::RmsNormGroups(exec_.context, weights.norm, config_.norm_eps, mixed);
   exec_.pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < values; ++i) mixed(row, i) *= z(row, i) * Sigmoid(z(row, i));
+      for (int64_t i = 0; i < values; ++i) mixed(row, i) *= z(row, i) * math::Sigmoid(z(row, i));
     }
   });
   AddProduct(mixed, weights.out, only_outputs, y);

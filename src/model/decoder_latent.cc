@@ -26,13 +26,12 @@ void DecoderPass::LatentKeysAndValues(const LatentWeights& weights, MatrixView<c
   const MatrixView<float> own_v = arena_.TakeMatrix<float>(rows, heads * latent.value_dim);
   const MatrixView<float> k = arena_.TakeMatrix<float>(rows, heads * dim);
   const MatrixView<float> v = arena_.TakeMatrix<float>(rows, heads * dim);
-  ProductOf(normed, weights.kv_a, kv, "attention input");
+  ProductsOf(normed, {{weights.kv_a, kv}}, "attention input");
   const MatrixView<float> rotated(kv.data + latent.kv_rank, rows, latent.rope_dim, kv.stride);
   ops::Rope(exec_.context, *all_.rope->main, rotated, latent.rope_dim);
   ops::RmsNorm(exec_.context, {kv.data, rows, latent.kv_rank, kv.stride}, weights.kv_a_norm, latent.norm_eps,
                compressed);
-  ProductOf(compressed, weights.k_b, own_k, "latent");
-  ProductOf(compressed, weights.v_b, own_v, "latent");
+  ProductsOf(compressed, {{weights.k_b, own_k}, {weights.v_b, own_v}}, "latent");
   exec_.pool.ParallelFor(rows, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       std::fill_n(k.Row(row), k.cols, 0.0f);
@@ -54,11 +53,11 @@ void DecoderPass::LatentQueries(const LatentWeights& weights, const RowSet& set,
   const MatrixView<float> own = arena_.TakeMatrix<float>(set.rows, config_.num_heads * latent.key_dim());
   if (latent.q_rank > 0) {
     const MatrixView<float> compressed = arena_.TakeMatrix<float>(set.rows, latent.q_rank);
-    ProductOf(normed, weights.q_a, compressed, "attention input");
+    ProductsOf(normed, {{weights.q_a, compressed}}, "attention input");
     ops::RmsNorm(exec_.context, compressed, weights.q_a_norm, latent.norm_eps, compressed);
-    ProductOf(compressed, weights.q_b, own, "latent of queries");
+    ProductsOf(compressed, {{weights.q_b, own}}, "latent of queries");
   } else {
-    ProductOf(normed, weights.q_b, own, "attention input");
+    ProductsOf(normed, {{weights.q_b, own}}, "attention input");
   }
   ops::Rope(exec_.context, *set.rope->main, own, latent.key_dim());
   exec_.pool.ParallelFor(set.rows, 8, [&](int64_t begin, int64_t end, int) {

@@ -64,7 +64,7 @@ void DecoderPass::Experts(int64_t layer, MatrixView<float> x, const RowSet& set)
   const MatrixView<float> h = arena_.TakeMatrix<float>(set.rows, x.cols);
   const MatrixView<float> logits = arena_.TakeMatrix<float>(set.rows, config_.router.experts);
   ops::RmsNorm(exec_.context, x, weights.mlp_norm, config_.norm_eps, h);
-  ProductOf(h, weights.router, logits, "router input");
+  ProductsOf(h, {{weights.router, logits}}, "router input");
   const std::vector<ExpertRows> chosen = ChooseExperts(config_.router, weights.router_bias, logits);
   for (size_t expert = 0; expert < chosen.size(); ++expert) {
     if (!chosen[expert].rows.empty()) Expert(weights.experts[expert], chosen[expert], h, x);
@@ -82,7 +82,7 @@ void DecoderPass::Expert(const ExpertWeights& expert, const ExpertRows& chosen, 
       std::copy_n(h.Row(chosen.rows[static_cast<size_t>(i)]), h.cols, in.Row(i));
     }
   });
-  ExpertMlp(expert, in);
+  ExpertMlp(expert, in, in);
   exec_.pool.ParallelFor(count, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const float share = chosen.shares[static_cast<size_t>(i)], *from = in.Row(i);
@@ -94,25 +94,22 @@ void DecoderPass::Expert(const ExpertWeights& expert, const ExpertRows& chosen, 
 
 void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x) {
   Arena::Scope scope(arena_);
-  const MatrixView<float> in = arena_.TakeMatrix<float>(h.rows, h.cols);
+  const MatrixView<float> out = arena_.TakeMatrix<float>(h.rows, h.cols);
   MatrixView<float> gate;
   if (config_.router.shared_gate) {
     gate = arena_.TakeMatrix<float>(h.rows, 1);
-    ProductOf(h, weights.shared_gate, gate, "input of the shared expert's gate");
+    ProductsOf(h, {{weights.shared_gate, gate}}, "input of the shared expert's gate");
   }
-  exec_.pool.ParallelFor(h.rows, 8, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) std::copy_n(h.Row(i), h.cols, in.Row(i));
-  });
-  ExpertMlp(weights.shared, in);
+  ExpertMlp(weights.shared, h, out);
   exec_.pool.ParallelFor(h.rows, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      const float share = gate.data != nullptr ? 1.0f / (1.0f + math::Exp(-gate(i, 0))) : 1.0f;
-      for (int64_t c = 0; c < x.cols; ++c) x(i, c) += share * in(i, c);
+      const float share = gate.data != nullptr ? math::Sigmoid(gate(i, 0)) : 1.0f;
+      for (int64_t c = 0; c < x.cols; ++c) x(i, c) += share * out(i, c);
     }
   });
 }
 
-void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<float> in) {
+void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out) {
   Arena::Scope scope(arena_);
   const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
   const bool clamped = config_.mlp == MlpKind::kClampedSwiGlu;
@@ -123,15 +120,14 @@ void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<float> in) {
                       exec_.precision);
   } else {
     const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
-    ProductOf(in, expert.gate, gate, "expert input");
-    ProductOf(in, expert.up, up, "expert input");
+    ProductsOf(in, {{expert.gate, gate}, {expert.up, up}}, "expert input");
     if (clamped) {
       ClampedSwiGlu(exec_.pool, up, gate);
     } else {
       ops::SwiGlu(exec_.context, gate, up, gate);
     }
   }
-  ProductOf(gate, expert.down, in, "expert activation");
+  ProductsOf(gate, {{expert.down, out}}, "expert activation");
 }
 
 }  // namespace bakestone

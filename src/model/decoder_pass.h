@@ -1,11 +1,13 @@
 // One call of Decoder::Forward: T rows of the step, R output rows. Internal to the decoder; a mechanism of its own
-// has a file of its own: decoder_plan.cc lays the step out, decoder_attention.cc, decoder_latent.cc and decoder_mlp.cc
-// are the branches, decoder.cc puts them together. Used by one thread, for one step.
+// has a file of its own: decoder_plan.cc lays the step out, decoder_attention.cc, decoder_latent.cc,
+// decoder_convolution.cc, decoder_delta.cc and decoder_mlp.cc are the branches, decoder_encoder.cc is what only encoders
+// have, decoder.cc puts them together. Used by one thread, for one step.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 
 #include "model/decoder.h"
@@ -40,6 +42,12 @@ class DecoderPass {
     Site site;
     MatrixView<float> y;
   };
+
+  struct PlainOutput {  // y = W x, without adapters
+    const Weight& weight;
+    MatrixView<float> y;
+  };
+  static constexpr size_t kMostPlainOutputs = 4;
 
   // A norm of what a branch takes; no scale where the family has none there.
   struct Norm {
@@ -81,11 +89,15 @@ class DecoderPass {
   void Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs, Epilogue epilogue);
   // x, normalized, as the input of products.
   void QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms, const char* what);
+  // The products of x, normalized; `more`: another of the same input, without adapters.
   void NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x, const Norm& norm,
-                      std::span<const SiteOutput> outputs, const char* what);
+                      std::span<const SiteOutput> outputs, const char* what, const PlainOutput* more = nullptr);
   // The end of a branch: x += the product of what is in scratch.rows; where the family wants it, after a norm
   // and times a factor.
   void AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm, MatrixView<float> x);
+  // Products of one input, which is put into their forms once.
+  void ProductsOf(MatrixView<const float> x, std::initializer_list<PlainOutput> outputs, const char* what);
+
   // ---- decoder_encoder.cc ----
   // x = norm(x + positions + token type), the rows of the step.
   void AddEmbeddingParts(MatrixView<float> x);
@@ -95,9 +107,6 @@ class DecoderPass {
   std::span<const KvRun> BothWays(const RowSet& set);
   // x = gelu(x), the form with erf.
   void ErfGelu(MatrixView<float> x);
-
-  // y = W x, without adapters.
-  void ProductOf(MatrixView<const float> x, const Weight& weight, MatrixView<float> y, const char* what);
 
   // ---- decoder_attention.cc ----
   // x [T, hidden] plus attention, in place; only_outputs: the output rows alone, as a new matrix
@@ -109,8 +118,8 @@ class DecoderPass {
 
   // The same by the layer's mixer.
   MatrixView<float> Mix(int64_t layer, MatrixView<float> x, bool only_outputs);
-  // x *= sigmoid(gate of the rows of a set).
-  void GateOutput(int64_t layer, MatrixView<const float> input, MatrixView<float> x);
+  // x *= sigmoid(gate).
+  void GateOutput(MatrixView<const float> gate, MatrixView<float> x);
 
   // ---- decoder_convolution.cc ----
   MatrixView<float> Convolution(int64_t layer, MatrixView<float> x, bool only_outputs);
@@ -144,8 +153,8 @@ class DecoderPass {
   void Experts(int64_t layer, MatrixView<float> x, const RowSet& set);
   void Expert(const ExpertWeights& expert, const ExpertRows& chosen, MatrixView<const float> h, MatrixView<float> x);
   void SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x);
-  // in [rows, hidden] = down(silu(gate in) * up in).
-  void ExpertMlp(const ExpertWeights& expert, MatrixView<float> in);
+  // out [rows, hidden] = down(activation(gate in, up in)); out may be in.
+  void ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out);
 
   const ModelConfig& config_;
   const Weights& weights_;

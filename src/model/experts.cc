@@ -50,7 +50,7 @@ std::vector<ExpertRows> ChooseExperts(const RouterConfig& router, std::span<cons
     const std::span<const float> logit(logits.Row(row), experts);
     const float greatest = sigmoid ? 0 : *std::max_element(logit.begin(), logit.end());
     for (size_t i = 0; i < experts; ++i) {
-      shares[i] = sigmoid ? 1.0f / (1.0f + math::Exp(-logit[i])) : math::Exp(logit[i] - greatest);
+      shares[i] = sigmoid ? math::Sigmoid(logit[i]) : math::Exp(logit[i] - greatest);
       choice[i] = sigmoid ? shares[i] : logit[i];  // a softmax does not change the order
       if (!bias.empty()) choice[i] += bias[i];
     }

@@ -25,7 +25,8 @@ void DescribeGptOss(const ConfigReader& in, ModelConfig& config) {
   ReadRouter(in, config);
   SetWindows(config, in.Size({"attention.sliding_window", "sliding_window"}, kMaxContext, 128),
              LocalLayers(in, config, 2));
-  for (const char* name : {"swiglu_limit", "swiglu_alpha"}) in.Expect({nullptr, name}, name[7] == 'l' ? 7 : 1.702);
+  in.Expect({nullptr, "swiglu_limit"}, 7);
+  in.Expect({nullptr, "swiglu_alpha"}, 1.702);
 }
 
 }  // namespace bakestone
