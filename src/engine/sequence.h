@@ -39,7 +39,6 @@ class Sequence {
   const GenerationRequest& request() const { return request_; }
   const std::vector<int32_t>& tokens() const { return tokens_; }  // prompt, then answer
   int64_t prompt_size() const { return usage_.prompt_tokens; }
-  int64_t max_total() const { return max_total_; }
   int64_t pages() const { return (max_total_ + kPageTokens - 1) / kPageTokens; }
   const Usage& usage() const { return usage_; }
   const std::vector<BlockKey>& keys() const { return keys_; }

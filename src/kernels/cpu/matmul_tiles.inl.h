@@ -26,7 +26,7 @@ template <PanelType kType>
 struct TileForm {
   using T = Traits<kType>;
   static constexpr bool kSuper = PanelShapeOf(kType).block == 256;
-  // Q2_K: scale * quant is at most 45. Q3_K: -scale * (quant - 4) is -124 to 128 - 4; d is negated.
+  // Q2_K: scale * quant is at most 45. Q3_K: -scale * (quant - 4) is -128 to 124; d is negated.
   static constexpr bool kOnePlane = kType == PanelType::kQ2_K || kType == PanelType::kQ3_K;
   static constexpr int kPlanes = kSuper && !kOnePlane ? 2 : 1;
   static constexpr int64_t kStep = kSuper ? 128 : 32;
