@@ -53,7 +53,7 @@ int Embed(const Arguments& arguments) {
   for (size_t i = 0; i < vectors.size(); ++i) {
     fmt::print("{}\n", nlohmann::json{{"index", i}, {"embedding", vectors[i]}}.dump());
   }
-  fmt::print(stderr, "{} texts, {} tokens\n", texts.size(), embedder.tokens());
+  fmt::print(stderr, "texts: {}, tokens: {}\n", texts.size(), embedder.tokens());
   return 0;
 }
 

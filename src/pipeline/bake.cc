@@ -258,13 +258,18 @@ class BakeRun {
         }
       }
     }
-    std::vector<std::string> unknown;
+    ShowUnknown("source", &DataSource::source);
+    ShowUnknown("licence", &DataSource::licence);
+  }
+
+  // Names what the record will not know of what is trained on.
+  void ShowUnknown(std::string_view key, std::string DataSource::* value) {
+    std::vector<std::string> names;
     for (const std::string& name : TrainedSources(recipe_)) {
-      const DataSource& source = recipe_.Source(name);
-      if (source.source.empty() || source.licence.empty()) unknown.push_back(name);
+      if ((recipe_.Source(name).*value).empty()) names.push_back(name);
     }
-    if (unknown.empty()) return;
-    observer_.OnLine(fmt::format("'source' or 'licence' unknown, as the record will say: {}", fmt::join(unknown, ", ")));
+    if (names.empty()) return;
+    observer_.OnLine(fmt::format("the record will say that '{}' is unknown of: {} (a key of [[data]])", key, fmt::join(names, ", ")));
   }
 
   std::string BeforeKey() const {

@@ -34,7 +34,7 @@ struct Route {
 };
 
 void RefuseEmbeddings(const api::Context&, const http::Request&, ResponderPtr) {
-  api::Fail(400, "embeddings are not computed here: the models that this server runs are made to write, not to embed", "unsupported_operation");
+  api::Fail(400, "embeddings are not computed here: the models that this server runs are made to write, not to embed; `bakestone embed` computes them", "unsupported_operation");
 }
 
 constexpr Route kRoutes[] = {
