@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -25,10 +26,10 @@ const KernelTable& Reference() { return ChooseKernels("reference"); }
 
 class AttentionTest : public ::testing::TestWithParam<int> {
  protected:
-  const KernelTable& table() const { return *AvailableKernels()[static_cast<size_t>(GetParam())]; }
+  const KernelTable& table() const { return *testing::Tables()[static_cast<size_t>(GetParam())]; }
 };
 
-int NumTables() { return static_cast<int>(AvailableKernels().size()); }
+int NumTables() { return static_cast<int>(testing::Tables().size()); }
 
 ::testing::AssertionResult SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return ::testing::AssertionFailure() << "sizes differ";
@@ -50,7 +51,8 @@ TEST_P(AttentionTest, EqualsReference) {
   for (const KvElement element : kElements) {
     for (const AttentionCase& c :
          {AttentionCase{element, 1, 1, 64, 1, 1}, {element, 9, 3, 64, 70, 33}, {element, 4, 2, 36, 100, 100},
-          {element, 2, 1, 128, 1050, 5}, {element, 3, 3, 2, 65, 40}, {element, 4, 1, 80, 521, 20}}) {
+          {element, 2, 1, 128, 1050, 5}, {element, 3, 3, 2, 65, 40}, {element, 4, 1, 80, 521, 20},
+          {element, 15, 1, 96, 600, 37}, {element, 2, 2, 256, 530, 50}}) {
       EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), testing::RunAttention(Reference(), c)))
           << Describe(c);
     }
@@ -59,8 +61,9 @@ TEST_P(AttentionTest, EqualsReference) {
 
 TEST_P(AttentionTest, WithWindowCapAndSinksEqualsReference) {
   for (const KvElement element : kElements) {
-    for (const int64_t window : {1, 64, 100, 513}) {
-      AttentionCase c{element, 4, 2, 40, 1100, 18};
+    for (const auto& [dim, window] : {std::pair<int64_t, int64_t>{40, 1}, {40, 64}, {40, 100}, {40, 513},
+                                      {64, 1}, {64, 100}, {64, 513}}) {
+      AttentionCase c{element, 4, 2, dim, 1100, 18};
       c.window = window;
       c.soft_cap = window % 2 == 0 ? 0.0f : 15.0f;
       c.sinks = window != 100;
@@ -114,15 +117,17 @@ TEST_P(AttentionTest, DoesNotDependOnTheTile) {
 
 TEST_P(AttentionTest, BySegmentEqualsTheWhole) {
   for (const KvElement element : kElements) {
-    AttentionCase c{element, 3, 1, 20, 1545, 40};  // some rows of a tile see three segments, some four
-    const auto whole = testing::RunAttention(Reference(), c);
-    c.by_segment = true;
-    EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole)) << Describe(c);
+    for (const int64_t dim : {20, 32}) {
+      AttentionCase c{element, 3, 1, dim, 1545, 40};  // some rows of a tile see three segments, some four
+      const auto whole = testing::RunAttention(Reference(), c);
+      c.by_segment = true;
+      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole)) << Describe(c);
+    }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Tables, AttentionTest, ::testing::Range(0, NumTables()), [](const auto& info) {
-  return std::string(IsaName(AvailableKernels()[static_cast<size_t>(info.param)]->isa));
+  return std::string(IsaName(testing::Tables()[static_cast<size_t>(info.param)]->isa));
 });
 
 // ---- What the reference computes is what the formulas mean ----

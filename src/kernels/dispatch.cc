@@ -118,6 +118,9 @@ KernelTable WithTiles(const TileKernels& tiles) {
   for (int i = 0; i < kNumPanelTypes; ++i) {
     if (tiles.matmul[i] != nullptr) table.serve.matmul[i].run = tiles.matmul[i];
   }
+  AttentionKernels& attention = table.serve.attention[static_cast<int>(KvElement::kBF16)];
+  attention.tile = tiles.attention_tile;
+  attention.segment = tiles.attention_segment;
   table.train.product = "tdpbf16ps";
   table.train.gemm = tiles.train_gemm;
   table.train.outer = tiles.train_outer;

@@ -16,6 +16,8 @@ extern const ServeKernels kServeAvx512;   // F, BW, DQ, VL, VNNI
 // The entries that differ where there are tile registers; null: the AVX-512 table's.
 struct TileKernels {
   decltype(MatMulKernels::run) matmul[kNumPanelTypes];
+  decltype(AttentionKernels::tile) attention_tile;  // over pages of bf16
+  decltype(AttentionKernels::segment) attention_segment;
   decltype(TrainKernels::gemm) train_gemm;
   decltype(TrainKernels::outer) train_outer;
 };

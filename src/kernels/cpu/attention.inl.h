@@ -13,7 +13,7 @@ namespace {
 // Rows of a register tile of float products: 6 x 2 vectors x 2 chains are 24 of AVX-512's 32 registers,
 // 3 x 1 x 2 are 12 of AVX2's 16 (two a vector) and 24 of NEON's 32 (four a vector).
 template <class V>
-constexpr int kTileRows = V::kPairRows > 2 ? 6 : 3;
+constexpr int kRegisterRows = V::kPairRows > 2 ? 6 : 3;
 
 // A part of the scratch, handed out in multiples of 16 floats.
 class ScratchFloats {

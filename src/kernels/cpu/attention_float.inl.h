@@ -129,7 +129,7 @@ class FloatPages {
     }
   }
 
-  // The scores of up to kTileRows rows from `row` on, of `left`; returns how many.
+  // The scores of up to kRegisterRows rows from `row` on, of `left`; returns how many.
   BAKESTONE_INLINE int64_t Scores(const Tile& t, int64_t row, int64_t left, int64_t j0) const {
     return ForRows(left, [&](auto rows) __attribute__((always_inline)) {
       ScoreRows<decltype(rows)::value>(t, row, j0);
@@ -155,7 +155,7 @@ class FloatPages {
       case 3: body(Rows<3>()); return 3;
       default: break;
     }
-    if constexpr (kTileRows<V> > 3) {
+    if constexpr (kRegisterRows<V> > 3) {
       switch (left) {
         case 4: body(Rows<4>()); return 4;
         case 5: body(Rows<5>()); return 5;

@@ -203,9 +203,10 @@ BAKESTONE_INLINE void ScaleTile(const int32_t* sums, __m512 d, const float* scal
   }
 }
 
-// What the minima bring to 16 rows, all steps; subtracted for super-blocks.
+// What the minima bring to 16 rows, all steps -> out [16][16]; subtracted for super-blocks. For all rows of a block
+// before their tiles: vectors and tiles slow each other down.
 template <PanelType kType>
-BAKESTONE_INLINE void AddMinima(int64_t steps, const uint8_t* w, const int32_t* words, __m512 (&a)[kTileRows]) {
+[[gnu::noinline]] void SumMinima(int64_t steps, const uint8_t* w, const int32_t* words, float* out) {
   using Form = TileForm<kType>;
   __m512 b[kTileRows];
 #pragma GCC unroll 16
@@ -230,13 +231,13 @@ BAKESTONE_INLINE void AddMinima(int64_t steps, const uint8_t* w, const int32_t* 
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < kTileRows; ++i) a[i] = Form::kSuper ? V512::Sub(a[i], b[i]) : V512::Add(a[i], b[i]);
+  for (int i = 0; i < kTileRows; ++i) V512::Store(out + 16 * i, b[i]);
 }
 
-// 16 rows by one strip -> results [16][16].
+// 16 rows by one strip -> results [16][16]. minima: SumMinima's, of types that have them.
 template <PanelType kType, class Tiles>
 [[gnu::noinline]] void RunOneTile(Tiles& tiles, int64_t k, const int8_t* q, int64_t stride, const uint8_t* w,
-                                  const int32_t* words, float* results) {
+                                  const int32_t* words, const float* minima, float* results) {
   using Form = TileForm<kType>;
   constexpr int kSums = 256 * Form::kPlanes;
   alignas(64) int32_t sums[2][kSums];
@@ -259,9 +260,14 @@ template <PanelType kType, class Tiles>
     const auto* scale = reinterpret_cast<const float*>(words + step * 16 * Form::kRowWords);
     ScaleTile<kType>(sums[step % 2], V512::Load(d), scale, a);
   }
-  if constexpr (Traits<kType>::kMin) AddMinima<kType>(steps, w, words, a);
 #pragma GCC unroll 16
-  for (int i = 0; i < kTileRows; ++i) V512::Store(results + 16 * i, a[i]);
+  for (int i = 0; i < kTileRows; ++i) {
+    if constexpr (Traits<kType>::kMin) {
+      const __m512 b = V512::Load(minima + 16 * i);
+      a[i] = Form::kSuper ? V512::Sub(a[i], b) : V512::Add(a[i], b);
+    }
+    V512::Store(results + 16 * i, a[i]);
+  }
 }
 
 // ---- BF16 panels ----
@@ -323,51 +329,71 @@ template <int kR, class Tiles>
 
 // ---- From tiles to a kernel ----
 
-// The scratch of a call, within MatMulScratchBytes. Per k at most: integer panels 64 bytes of words, 34 of a strip
-// and 16 of rows; BF16 128 of rows and 32 of a strip.
+// The scratch of a call, within MatMulScratchBytes. Per k at most: integer panels 64 bytes of words, 2 x 34 of
+// strips and 16 of rows; BF16 128 of rows and 2 x 32 of strips.
 template <PanelType kType>
 struct TileScratch {
   static constexpr bool kFloat = kType == PanelType::kBF16;
+  static constexpr int64_t kRows = kFloat ? 2 * kTileRows : kTileRows;  // that share a pass over k
+  static constexpr int64_t kBlock = kFloat ? kFloatTileBlock : kTileBlock;
+  static constexpr int64_t kMinima = Traits<kType>::kMin ? kBlock * kStripRows : 0;
 
-  float* results;  // [2][kTileBlock][16]: of panel and up
-  uint8_t* strip;
+  float* results[2];  // [kRows][16] of each strip
+  float* minima[2];   // [kBlock][16] of each strip, of types that have them
+  uint8_t* strips[2];
   int8_t* tail;    // integer panels: the last rows, where they make no whole tile: [16][k]
   int32_t* words;  // integer panels
   uint16_t* rows;  // BF16
 
   TileScratch(void* scratch, int64_t k) {
-    results = static_cast<float*>(scratch);
-    strip = reinterpret_cast<uint8_t*>(results + 2 * kTileBlock * kStripRows);
+    const int64_t strip = kFloat ? 1024 * FloatTileSteps(k) : TileForm<kType>::Steps(k) * TileForm<kType>::kStepBytes;
+    results[0] = static_cast<float*>(scratch);
+    results[1] = results[0] + kRows * kStripRows;
+    minima[0] = results[1] + kRows * kStripRows;
+    minima[1] = minima[0] + kMinima;
+    strips[0] = reinterpret_cast<uint8_t*>(minima[1] + kMinima);
+    strips[1] = strips[0] + strip;
     if constexpr (kFloat) {
-      rows = reinterpret_cast<uint16_t*>(strip + 1024 * FloatTileSteps(k));
+      rows = reinterpret_cast<uint16_t*>(strips[1] + strip);
     } else {
-      tail = reinterpret_cast<int8_t*>(strip + TileForm<kType>::Steps(k) * TileForm<kType>::kStepBytes);
+      tail = reinterpret_cast<int8_t*>(strips[1] + strip);
       words = reinterpret_cast<int32_t*>(tail + kTileRows * k);
     }
   }
 };
 
-// Rows [m0, m1) by one strip of `panel` -> results.
-template <PanelType kType, class Tiles>
-void RunTileStrip(Tiles& tiles, const Activations& x, const Panel& panel, int64_t strip, int64_t m0, int64_t m1,
-                  const TileScratch<kType>& space, float* results) {
+// Strip number i of two, for rows [m0, m1).
+template <PanelType kType>
+BAKESTONE_INLINE void MakeStrip(const Panel& panel, int64_t strip, int i, int64_t m0, int64_t m1,
+                                const TileScratch<kType>& space) {
   if constexpr (TileScratch<kType>::kFloat) {
-    MakeFloatTileStrip(panel, strip, space.strip);
-    const int64_t steps = FloatTileSteps(x.k);
-    for (int64_t m = m0; m < m1; m += 2 * kTileRows) {
-      const bool both = m + kTileRows < m1;
-      (both ? RunFloatTile<2, Tiles> : RunFloatTile<1, Tiles>)(
-          tiles, steps, space.rows + (m - m0) * 32 * steps, space.strip, results + (m - m0) * kStripRows);
-    }
+    MakeFloatTileStrip(panel, strip, space.strips[i]);
   } else {
-    MakeTileStrip<kType>(panel, strip, space.strip);
-    const int32_t* words = space.words;
-    for (int64_t m = m0; m < m1; m += kTileRows) {
-      const bool whole = m + kTileRows <= x.rows;
-      RunOneTile<kType>(tiles, x.k, whole ? x.q + m * x.stride : space.tail, whole ? x.stride : x.k, space.strip,
-                        words, results + (m - m0) * kStripRows);
-      words += TileForm<kType>::Steps(x.k) * 16 * TileForm<kType>::kRowWords;
+    MakeTileStrip<kType>(panel, strip, space.strips[i]);
+    if constexpr (Traits<kType>::kMin) {
+      const int64_t steps = TileForm<kType>::Steps(panel.k);
+      for (int64_t m = m0; m < m1; m += kTileRows) {
+        const int32_t* words = space.words + (m - m0) * steps * TileForm<kType>::kRowWords;
+        SumMinima<kType>(steps, space.strips[i], words, space.minima[i] + (m - m0) * kStripRows);
+      }
     }
+  }
+}
+
+// kRows rows from m on by strip number i. The block begins at m0 and ends at m1.
+template <PanelType kType, class Tiles>
+BAKESTONE_INLINE void RunTileRows(Tiles& tiles, const Activations& x, int i, int64_t m, int64_t m0, int64_t m1,
+                                  const TileScratch<kType>& space) {
+  if constexpr (TileScratch<kType>::kFloat) {
+    const int64_t steps = FloatTileSteps(x.k);
+    const auto run = m + kTileRows < m1 ? RunFloatTile<2, Tiles> : RunFloatTile<1, Tiles>;
+    run(tiles, steps, space.rows + (m - m0) * 32 * steps, space.strips[i], space.results[i]);
+  } else {
+    const bool whole = m + kTileRows <= x.rows;
+    const int32_t* words = space.words + (m - m0) * TileForm<kType>::Steps(x.k) * TileForm<kType>::kRowWords;
+    const float* minima = space.minima[i] + (m - m0) * kStripRows;
+    RunOneTile<kType>(tiles, x.k, whole ? x.q + m * x.stride : space.tail, whole ? x.stride : x.k, space.strips[i],
+                      words, minima, space.results[i]);
   }
 }
 
@@ -381,29 +407,74 @@ BAKESTONE_INLINE void CopyTail(const Activations& x, int8_t* tail) {
   }
 }
 
+// Finish (matmul.inl.h) for rows [m, m + rows) of one strip, what does not change from row to row done once.
+template <Epilogue kEpilogue>
+BAKESTONE_INLINE void FinishRows(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows, const float* r,
+                                 const float* up) {
+  const __mmask16 there = V512::Mask(args.panel.n - strip * kStripRows);
+  const bool biased = args.bias != nullptr;
+  const __m512 bias = biased ? _mm512_maskz_loadu_ps(there, args.bias + strip * kStripRows) : V512::Zero();
+  float* y = args.y + m * args.y_stride + strip * kStripRows;
+  for (int64_t i = 0; i < rows; ++i, y += args.y_stride) {
+    __m512 x = V512::Load(r + i * kStripRows);
+    if (biased) x = V512::Add(x, bias);
+    if constexpr (kEpilogue == Epilogue::kAdd) x = V512::Add(_mm512_maskz_loadu_ps(there, y), x);
+    if constexpr (kEpilogue == Epilogue::kAddScaled) {
+      x = V512::Fma(V512::Set(args.scale), x, _mm512_maskz_loadu_ps(there, y));
+    }
+    if constexpr (kEpilogue == Epilogue::kSwiGlu) x = SwiGlu<V512>(x, V512::Load(up + i * kStripRows));
+    _mm512_mask_storeu_ps(y, there, x);
+  }
+}
+
+inline void FinishTiles(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows, const float* r,
+                        const float* up) {
+  switch (args.epilogue) {
+    case Epilogue::kStore: return FinishRows<Epilogue::kStore>(args, strip, m, rows, r, up);
+    case Epilogue::kAdd: return FinishRows<Epilogue::kAdd>(args, strip, m, rows, r, up);
+    case Epilogue::kAddScaled: return FinishRows<Epilogue::kAddScaled>(args, strip, m, rows, r, up);
+    case Epilogue::kSwiGlu: return FinishRows<Epilogue::kSwiGlu>(args, strip, m, rows, r, up);
+  }
+}
+
+// Rows of y are far apart: their cache lines are asked for before the sums are made, lest the stores of sums, which
+// are read back at once, queue behind stores that wait for them.
+BAKESTONE_INLINE void PrefetchRows(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows, bool both) {
+  const float* y = args.y + m * args.y_stride + strip * kStripRows;
+  for (int64_t i = 0; i < rows; ++i, y += args.y_stride) {
+    __builtin_prefetch(y, 1);
+    if (both) __builtin_prefetch(y + kStripRows, 1);
+  }
+}
+
+// Two strips share the rows while those are in the L1 cache: neighbours, or gate and up.
 template <class Tiles, PanelType kType>
 void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
-  constexpr bool kFloat = TileScratch<kType>::kFloat;
-  constexpr int64_t kBlock = kFloat ? kFloatTileBlock : kTileBlock;
+  using Scratch = TileScratch<kType>;
   const Activations& x = args.x;
-  const TileScratch<kType> space(scratch, x.k);
-  if constexpr (!kFloat) CopyTail(x, space.tail);
-  float* gated = space.results + kTileBlock * kStripRows;
-  Tiles tiles(kFloat ? 64 : TileForm<kType>::kRowBytes);
-  for (int64_t m0 = 0; m0 < x.rows; m0 += kBlock) {
-    const int64_t m1 = m0 + kBlock < x.rows ? m0 + kBlock : x.rows;
-    if constexpr (kFloat) {
+  const Scratch space(scratch, x.k);
+  if constexpr (!Scratch::kFloat) CopyTail(x, space.tail);
+  const bool gated = args.epilogue == Epilogue::kSwiGlu;
+  Tiles tiles(Scratch::kFloat ? 64 : TileForm<kType>::kRowBytes);
+  for (int64_t m0 = 0; m0 < x.rows; m0 += Scratch::kBlock) {
+    const int64_t m1 = m0 + Scratch::kBlock < x.rows ? m0 + Scratch::kBlock : x.rows;
+    if constexpr (Scratch::kFloat) {
       MakeFloatTileRows(x, m0, m1, space.rows);
     } else {
       MakeTileWords<kType>(x, m0, m1, space.words);
     }
-    for (int64_t strip = strips.begin; strip < strips.end; ++strip) {
-      RunTileStrip<kType>(tiles, x, args.panel, strip, m0, m1, space, space.results);
-      const bool pair = args.epilogue == Epilogue::kSwiGlu;
-      if (pair) RunTileStrip<kType>(tiles, x, args.up, strip, m0, m1, space, gated);
-      for (int64_t i = 0; i < m1 - m0; ++i) {
-        const __m512 r = V512::Load(space.results + i * kStripRows);
-        Finish<V512>(args, strip, m0 + i, r, pair ? V512::Load(gated + i * kStripRows) : r);
+    for (int64_t strip = strips.begin; strip < strips.end; strip += gated ? 1 : 2) {
+      const bool both = gated || strip + 1 < strips.end;
+      MakeStrip<kType>(args.panel, strip, 0, m0, m1, space);
+      if (both) MakeStrip<kType>(gated ? args.up : args.panel, gated ? strip : strip + 1, 1, m0, m1, space);
+      for (int64_t m = m0; m < m1; m += Scratch::kRows) {
+        const int64_t rows = m1 - m < Scratch::kRows ? m1 - m : Scratch::kRows;
+        PrefetchRows(args, strip, m, rows, both && !gated);
+        for (int i = 0; i < (both ? 2 : 1); ++i) {
+          RunTileRows<kType>(tiles, x, i, m, m0, m1, space);
+        }
+        FinishTiles(args, strip, m, rows, space.results[0], space.results[1]);
+        if (both && !gated) FinishTiles(args, strip + 1, m, rows, space.results[1], nullptr);
       }
     }
   }
