@@ -98,27 +98,29 @@ void MatMulBench(benchmark::State& state, const KernelTable& table, PanelType ty
       Counter((s.m == 1 ? bytes : products) / limit, Counter::kIsIterationInvariantRate);
 }
 
-// f32 multiply-adds per second that one core can do with the table's registers.
-double PeakFma(const KernelTable& table) {
+// Multiply-adds per second that one core can do with the table's registers: of bf16 pages, or of f32.
+double PeakOfPages(const KernelTable& table, KvElement element) {
+  const PeakKernels& peak = PeakKernelsOf(table.isa);
+  const bool tiles = element == KvElement::kBF16 && peak.bf16_dot != nullptr;
   const Buffer<uint8_t> operands(kPeakOperandBytes, Fill::kZero);
   alignas(64) float result[16];
   double best = 0;
   for (int round = 0; round < 10; ++round) {
     const double start = Seconds();
-    const int64_t products = PeakKernelsOf(table.isa).float_fma(100000, operands.data(), result);
+    const int64_t products = (tiles ? peak.bf16_dot : peak.float_fma)(100000, operands.data(), result);
     best = std::max(best, static_cast<double>(products) / (Seconds() - start));
   }
   return best;
 }
 
-// Multiply-adds of what the rows see, and their share of this core's f32 limit.
+// Multiply-adds of what the rows see, and their share of this core's limit.
 void AttentionBench(benchmark::State& state, const KernelTable& table, const testing::AttentionCase& c) {
   testing::AttentionRunner runner(table, c);
   for (auto _ : state) runner.Run();
   const double products = static_cast<double>(2 * c.heads * c.head_dim * c.rows * (c.slots - c.rows / 2));
   using benchmark::Counter;
   state.counters["flop/s"] = Counter(2 * products, Counter::kIsIterationInvariantRate);
-  state.counters["share"] = Counter(products / PeakFma(table), Counter::kIsIterationInvariantRate);
+  state.counters["share"] = Counter(products / PeakOfPages(table, c.element), Counter::kIsIterationInvariantRate);
 }
 
 void RowsBench(benchmark::State& state, const KernelTable& table, bool swiglu, int64_t k) {

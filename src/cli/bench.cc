@@ -145,15 +145,17 @@ std::vector<BenchRow> MeasureStarts(const Options& options) {
 
 Json MeasureTables(ThreadPool& pool, bool print) {
   Json tables = Json::array();
-  if (print) fmt::print("\n{:<12} {:>22} {:>22}\n", "kernels", "int8 mult.-adds/s", "f32 mult.-adds/s");
+  if (print) fmt::print("\n{:<12} {:>22} {:>22} {:>22}\n", "kernels", "int8 mult.-adds/s", "bf16 mult.-adds/s",
+                        "f32 mult.-adds/s");
   for (const KernelTable* table : AvailableKernels()) {
     const ops::Peaks peaks = ops::MeasurePeaks(*table, pool);
     tables.push_back({{"isa", IsaName(table->isa)},
                       {"int8_multiply_adds_per_second", peaks.int8_per_second},
+                      {"bf16_multiply_adds_per_second", peaks.bf16_per_second},
                       {"f32_multiply_adds_per_second", peaks.float_per_second}});
     if (print) {
-      fmt::print("{:<12} {:>20.1f} G {:>20.1f} G\n", IsaName(table->isa),
-                 peaks.int8_per_second * 1e-9, peaks.float_per_second * 1e-9);
+      fmt::print("{:<12} {:>20.1f} G {:>20.1f} G {:>20.1f} G\n", IsaName(table->isa), peaks.int8_per_second * 1e-9,
+                 peaks.bf16_per_second * 1e-9, peaks.float_per_second * 1e-9);
     }
   }
   return tables;
@@ -163,9 +165,10 @@ void PrintSetting(const Options& options, const Json& result, const MachineLimit
   fmt::print("{} ({:.0f} MB), {} threads, {} kernels, {}\n", options.model.string(),
              result["file_bytes"].get<double>() * 1e-6, options.threads,
              result["isa"].get<std::string>(), result["cpu"].get<std::string>());
-  fmt::print("limits: memory read at {:.1f} GB/s ({:.1f} with one thread), {:.0f} G int8 and {:.0f} G f32 "
-             "multiply-adds/s\n\n", limits.read_bandwidth * 1e-9, limits.read_bandwidth_one * 1e-9,
-             limits.peaks.int8_per_second * 1e-9, limits.peaks.float_per_second * 1e-9);
+  fmt::print("limits: memory read at {:.1f} GB/s ({:.1f} with one thread), {:.0f} G int8, {:.0f} G bf16 and "
+             "{:.0f} G f32 multiply-adds/s\n\n", limits.read_bandwidth * 1e-9, limits.read_bandwidth_one * 1e-9,
+             limits.peaks.int8_per_second * 1e-9, limits.peaks.bf16_per_second * 1e-9,
+             limits.peaks.float_per_second * 1e-9);
 }
 
 // Ratios of different things mean something else: say so.

@@ -95,6 +95,7 @@ Json ToJson(const MachineLimits& limits) {
   return {{"read_bandwidth_one_thread", limits.read_bandwidth_one},
           {"read_bandwidth", limits.read_bandwidth},
           {"int8_multiply_adds_per_second", limits.peaks.int8_per_second},
+          {"bf16_multiply_adds_per_second", limits.peaks.bf16_per_second},
           {"f32_multiply_adds_per_second", limits.peaks.float_per_second}};
 }
 

@@ -28,9 +28,20 @@ std::vector<int32_t> SyntheticTokens(int64_t count, int64_t vocab_size) {
   return tokens;
 }
 
-bool IsInteger(const Weight& weight) {
-  const ActType type = ActTypeOf(weight.panel().type);
-  return type == ActType::kInt8x32 || type == ActType::kInt8x128;
+void AddProduct(const Weight& weight, Macs& macs) {
+  double* kind = nullptr;
+  switch (ActTypeOf(weight.panel().type)) {
+    case ActType::kInt8x32:
+    case ActType::kInt8x128: kind = &macs.int8; break;
+    case ActType::kBF16: kind = &macs.bf16; break;
+    case ActType::kF32: kind = &macs.f32; break;
+  }
+  *kind += static_cast<double>(weight.n() * weight.k());
+}
+
+// a + factor * b
+Macs Plus(const Macs& a, const Macs& b, double factor) {
+  return {a.int8 + factor * b.int8, a.bf16 + factor * b.bf16, a.f32 + factor * b.f32};
 }
 
 int64_t PanelBytesOf(const Weight& weight) {
@@ -54,7 +65,7 @@ TokenWork WorkOf(const Model& model) {
   const ModelConfig& config = model.config;
   const auto add = [&](const Weight& weight) {
     work.weight_bytes += PanelBytesOf(weight);
-    (IsInteger(weight) ? work.int8_macs : work.float_macs) += weight.n() * weight.k();
+    AddProduct(weight, work.layers);
   };
   for (const LayerWeights& layer : model.weights->layers) {
     for (int site = 0; site < kNumSites; ++site) add(layer.at(static_cast<Site>(site)));
@@ -67,7 +78,7 @@ TokenWork WorkOf(const Model& model) {
   }
   const Weight& head = model.weights->head();
   work.weight_bytes += PanelBytesOf(head);
-  (IsInteger(head) ? work.head_int8_macs : work.head_float_macs) = head.n() * head.k();
+  AddProduct(head, work.head);
   work.context_macs = config.num_layers * 2 * config.q_dim();
   work.context_bytes = KvPageBytes(config, KvType::kBf16) / kPageTokens;
   return work;
@@ -144,18 +155,19 @@ void SpeedBench::Step(std::span<const int32_t> tokens, States& states, bool logi
   for (const auto& state : states) state->Commit(each);
 }
 
-double SpeedBench::LimitSeconds(double bytes, double int8_macs, double float_macs) const {
-  return std::max(bytes / limits_.read_bandwidth, int8_macs / limits_.peaks.int8_per_second +
-                                                      float_macs / limits_.peaks.float_per_second);
+double SpeedBench::LimitSeconds(double bytes, const Macs& macs) const {
+  const ops::Peaks& peaks = limits_.peaks;
+  return std::max(bytes / limits_.read_bandwidth, macs.int8 / peaks.int8_per_second +
+                                                      macs.bf16 / peaks.bf16_per_second +
+                                                      macs.f32 / peaks.float_per_second);
 }
 
-// seconds_limit, bytes and int8_macs: for each token.
-void SpeedBench::SetShares(SpeedFigure& figure, double seconds_limit, double bytes,
-                           double int8_macs) const {
+// bytes and macs: of each token.
+void SpeedBench::SetLimits(SpeedFigure& figure, double bytes, const Macs& macs) const {
   const double rate = figure.tokens_per_second.median;
-  figure.limit = 1 / seconds_limit;
+  figure.limit = 1 / LimitSeconds(bytes, macs);
   figure.bandwidth_share = rate * bytes / limits_.read_bandwidth;
-  figure.integer_share = rate * int8_macs / limits_.peaks.int8_per_second;
+  figure.integer_share = rate * macs.int8 / limits_.peaks.int8_per_second;
 }
 
 SpeedFigure SpeedBench::Prefill(int64_t tokens) {
@@ -180,13 +192,9 @@ SpeedFigure SpeedBench::Prefill(int64_t tokens) {
   }));
   const auto count = static_cast<double>(tokens);
   const auto steps = static_cast<double>((tokens + chunk - 1) / chunk);
-  const double int8_macs =
-      static_cast<double>(work_.int8_macs) + static_cast<double>(work_.head_int8_macs) / count;
-  const double float_macs = static_cast<double>(work_.float_macs) +
-                            static_cast<double>(work_.head_float_macs) / count +
-                            static_cast<double>(work_.context_macs) * (count + 1) / 2;
-  const double bytes = static_cast<double>(work_.weight_bytes) * steps / count;
-  SetShares(figure, LimitSeconds(bytes, int8_macs, float_macs), bytes, int8_macs);
+  Macs macs = Plus(work_.layers, work_.head, 1 / count);
+  macs.bf16 += static_cast<double>(work_.context_macs) * (count + 1) / 2;
+  SetLimits(figure, static_cast<double>(work_.weight_bytes) * steps / count, macs);
   return figure;
 }
 
@@ -215,12 +223,11 @@ SpeedFigure SpeedBench::DecodeTogether(std::string name, int64_t sequences, int6
     return static_cast<double>(count * sequences) / SecondsSince(start);
   }));
   const double slots = static_cast<double>(context) + static_cast<double>(count + 1) / 2;
-  const double int8_macs = static_cast<double>(work_.int8_macs + work_.head_int8_macs);
-  const double float_macs = static_cast<double>(work_.float_macs + work_.head_float_macs) +
-                            static_cast<double>(work_.context_macs) * slots;
+  Macs macs = Plus(work_.layers, work_.head, 1);
+  macs.bf16 += static_cast<double>(work_.context_macs) * slots;
   const double bytes = static_cast<double>(work_.weight_bytes) / static_cast<double>(sequences) +
                        static_cast<double>(work_.context_bytes) * slots;
-  SetShares(figure, LimitSeconds(bytes, int8_macs, float_macs), bytes, int8_macs);
+  SetLimits(figure, bytes, macs);
   return figure;
 }
 
@@ -240,9 +247,10 @@ ShapeFigure SpeedBench::Shape(ShapeFigure figure, std::span<const Weight* const>
   const Panel& panel = weights[0]->panel();
   figure.bytes = PanelBytesOf(*weights[0]);
   figure.macs = figure.n * figure.k * figure.rows;
-  const double integer = IsInteger(*weights[0]) ? static_cast<double>(figure.macs) : 0;
-  figure.limit_seconds = LimitSeconds(static_cast<double>(figure.bytes), integer,
-                                      static_cast<double>(figure.macs) - integer);
+  Macs macs;
+  AddProduct(*weights[0], macs);
+  macs = Plus({}, macs, static_cast<double>(figure.rows));
+  figure.limit_seconds = LimitSeconds(static_cast<double>(figure.bytes), macs);
   std::vector<float> x(static_cast<size_t>(figure.rows * figure.k)), y(static_cast<size_t>(figure.rows * figure.n));
   Rng rng(2, 0);
   for (float& value : x) value = rng.Normal();

@@ -33,12 +33,16 @@ struct MachineLimits {
   ops::Peaks peaks;
 };
 
+// Multiply-adds by what is multiplied.
+struct Macs {
+  double int8 = 0, bf16 = 0, f32 = 0;
+};
+
 // Work of one token, whatever the context, and what each token of context adds.
 struct TokenWork {
   int64_t weight_bytes = 0;           // panels that a decoded token reads, head included
-  int64_t int8_macs = 0, float_macs = 0;            // of the layers' matrix products
-  int64_t head_int8_macs = 0, head_float_macs = 0;  // of the logits
-  int64_t context_macs = 0;           // attention, float, per token of context
+  Macs layers, head;                  // of their matrix products
+  int64_t context_macs = 0;           // attention, bf16, per token of context
   int64_t context_bytes = 0;          // keys and values read per token of context
 };
 TokenWork WorkOf(const Model& model);
@@ -89,8 +93,8 @@ class SpeedBench {
   std::vector<double> Repeat(const Body& body);
   void Step(std::span<const int32_t> tokens, States& states, bool logits);
   SpeedFigure DecodeTogether(std::string name, int64_t sequences, int64_t context);
-  void SetShares(SpeedFigure& figure, double seconds_limit, double bytes, double int8_macs) const;
-  double LimitSeconds(double bytes, double int8_macs, double float_macs) const;
+  void SetLimits(SpeedFigure& figure, double bytes, const Macs& macs) const;
+  double LimitSeconds(double bytes, const Macs& macs) const;
   ShapeFigure Shape(ShapeFigure figure, std::span<const Weight* const> weights);
 
   const Model& model_;

@@ -29,9 +29,9 @@ TEST(WorkOf, CountsTheProductsOfOneToken) {
   const auto model = SharedTestModel();
   const TokenWork work = WorkOf(*model);
   // Two layers: q, o 64 x 64; k, v 32 x 64; gate, up 128 x 64; down 64 x 128. All types are integer ones.
-  EXPECT_EQ(work.int8_macs, 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64));
-  EXPECT_EQ(work.float_macs, 0);
-  EXPECT_EQ(work.head_int8_macs, testing::kTestVocabSize * 64);
+  EXPECT_EQ(work.layers.int8, 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64));
+  EXPECT_EQ(work.layers.bf16 + work.layers.f32, 0);
+  EXPECT_EQ(work.head.int8, testing::kTestVocabSize * 64);
   EXPECT_EQ(work.weight_bytes, model->weights->bytes());
   EXPECT_EQ(work.context_macs, 2 * 2 * 64);
   EXPECT_EQ(work.context_bytes, 2 * 2 * 32 * 2);

@@ -330,6 +330,7 @@ TEST(MeasurePeaks, FindsRatesForEveryTable) {
     const Peaks peaks = MeasurePeaks(*table, pool);
     EXPECT_GT(peaks.int8_per_second, 1e6) << IsaName(table->isa);
     EXPECT_GT(peaks.float_per_second, 1e6) << IsaName(table->isa);
+    EXPECT_GE(peaks.bf16_per_second, peaks.float_per_second) << IsaName(table->isa);
   }
 }
 
