@@ -9,6 +9,7 @@
 #include "train/references.h"
 #include "train/stage_run.h"
 #include "train/step_log.h"
+#include "train/trend_watch.h"
 
 namespace bakestone {
 namespace {
@@ -145,36 +146,6 @@ StageReferences ReferencesOf(const StageRecipe& stage, const StageData& data, co
   WriteReferences(path, key, references);
   return references;
 }
-
-// A name of the log for what goes wrong slowly: the loss leaps, or gradients grow.
-class TrendWatch {
- public:
-  // What to say of this step; empty: nothing.
-  std::string Look(const StepReport& report) {
-    std::string words;
-    if (count_ >= kSteps) {
-      const double spread = std::sqrt(std::max(variance_, 1e-12));
-      if (report.loss > loss_ + 6 * spread && report.loss > 1.3 * loss_) {
-        words = fmt::format("step {}: the loss leapt from about {:.2f} to {:.2f}", report.step, loss_, report.loss);
-      } else if (report.gradient_norm > 10 * norm_) {
-        words = fmt::format("step {}: the gradient's norm is {:.1f}, ten times what it was ({:.1f}); if that goes on, "
-                            "lower 'learning_rate'", report.step, report.gradient_norm, norm_);
-      }
-    }
-    ++count_;
-    const double weight = 1.0 / static_cast<double>(std::min<int64_t>(count_, kSteps));
-    const double change = report.loss - loss_;
-    loss_ += weight * change;
-    variance_ = (1 - weight) * (variance_ + weight * change * change);
-    norm_ += weight * (report.gradient_norm - norm_);
-    return words;
-  }
-
- private:
-  static constexpr int64_t kSteps = 20;
-  int64_t count_ = 0;
-  double loss_ = 0, variance_ = 0, norm_ = 0;
-};
 
 }  // namespace
 
