@@ -10,6 +10,7 @@
 #include "base/start_time.h"
 #include "cli/bench_report.h"
 #include "cli/bench_serve.h"
+#include "cli/bench_train.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/signals.h"
@@ -78,8 +79,8 @@ Options Parse(const Arguments& arguments) {
   std::optional<int64_t> threads;
   Flags flags("bench",
               "How fast a model reads prompts, decodes and starts: medians, and their share of what the "
-              "machine's memory and arithmetic allow. With --serve URL: load on a server; "
-              "'bakestone bench --serve URL --help' shows its flags.",
+              "machine's memory and arithmetic allow. With --serve URL: load on a server; with --train: steps of "
+              "training; 'bakestone bench --serve URL --help' and 'bakestone bench MODEL --train --help' show their flags.",
               "bakestone bench smollm2-135m-instruct --only prefill-512,decode-0,batch-8");
   flags.Positional("MODEL", &model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Add("--only", &only, "What to measure: prefill-TOKENS, decode-CONTEXT, batch-SEQUENCES, start-warm, start-cold, memory");
@@ -218,6 +219,7 @@ void MeasureSpeeds(const Options& options, const Model& model, SpeedBench& bench
 
 int Bench(const Arguments& arguments) {
   if (AsksForLoad(arguments)) return BenchServe(arguments);
+  if (AsksForTraining(arguments)) return BenchTrain(arguments);
   const Options options = Parse(arguments);
   CatchSignals();
   const std::vector<BenchRow> starts = MeasureStarts(options);
