@@ -103,6 +103,25 @@ TEST_P(AttentionTest, ReportsKeysAndValuesThatAreNoNumbers) {
   }
 }
 
+TEST_P(AttentionTest, ToBothSidesIsThatOfTheLastRow) {
+  for (const KvElement element : kElements) {
+    for (const AttentionCase& c : {AttentionCase{element, 4, 4, 32, 100, 100}, {element, 2, 1, 64, 530, 21},
+                                   {element, 3, 3, 44, 37, 37}}) {
+      AttentionCase whole = c, last = c;
+      whole.both_ways = true;
+      last.rows = 1;
+      for (const bool by_segment : {false, true}) {
+        whole.by_segment = by_segment;
+        const auto out = testing::RunAttention(table(), whole);
+        EXPECT_TRUE(SameBits(out, testing::RunAttention(Reference(), whole))) << Describe(c);
+        // The first query of both is the same, and alone it sees all slots.
+        const auto one = testing::RunAttention(Reference(), last);
+        EXPECT_TRUE(SameBits({out.begin(), out.begin() + static_cast<int64_t>(one.size())}, one)) << Describe(c);
+      }
+    }
+  }
+}
+
 TEST_P(AttentionTest, DoesNotDependOnTheTile) {
   for (const KvElement element : kElements) {
     AttentionCase c{element, 6, 2, 32, 600, 30};

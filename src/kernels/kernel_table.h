@@ -191,11 +191,15 @@ BAKESTONE_INLINE constexpr int64_t KvHeadBytes(KvElement element, int64_t head_d
   if (element == KvElement::kQ8_0) return (head_dim + 31) / 32 * (32 + 4) * kKvBlock;
   return head_dim * kKvBlock * (element == KvElement::kF32 ? 4 : 2);
 }
-struct KvRun {  // rows [row_begin, row_end) are slots first_slot + (row - row_begin) of one sequence
+struct KvRun {  // rows [row_begin, row_end) are slots SlotOf of one sequence
   int64_t row_begin, row_end, first_slot;
   uint8_t* const* k_pages;  // [slots / 32], aligned to 64
   uint8_t* const* v_pages;
+  int64_t slot_step = 1;    // 0: all rows attend as the row of slot first_slot does; nothing is written
 };
+BAKESTONE_INLINE constexpr int64_t SlotOf(const KvRun& run, int64_t row) {
+  return run.first_slot + run.slot_step * (row - run.row_begin);
+}
 
 struct WriteKvArgs {
   const float *k, *v;  // [T, k_stride], [T, v_stride]: kv_heads * D channels, keys already rotated

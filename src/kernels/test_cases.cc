@@ -161,9 +161,8 @@ void AttentionRunner::RunTile(const AttentionArgs& args, const KvRun& run, Range
     kernels.tile(args, run, rows, kv_head, scratch_.data());
     return;
   }
-  const int64_t slot = run.first_slot + rows.begin - run.row_begin;
-  const int64_t last = (slot + rows.end - rows.begin - 1) / kKvSegment;
-  const int64_t first = FirstVisibleSlot(args, slot) / kKvSegment;
+  const int64_t last = SlotOf(run, rows.end - 1) / kKvSegment;
+  const int64_t first = FirstVisibleSlot(args, SlotOf(run, rows.begin)) / kKvSegment;
   const int64_t size = (rows.end - rows.begin) * (c_.heads / c_.kv_heads) *
                        AttentionPartialStride(c_.head_dim);
   std::vector<float> partials(static_cast<size_t>((last - first + 1) * size));
@@ -180,7 +179,11 @@ const std::vector<float>& AttentionRunner::Run() {
   const AttentionArgs args{q_.data(), out_.data(),  q_dim,       q_dim,
                            c_.heads,  c_.kv_heads, c_.head_dim, scale,
                            c_.window, c_.soft_cap, c_.sinks ? sinks_.data() : nullptr};
-  const KvRun run{0, c_.rows, c_.slots - c_.rows, k_pages_.data(), v_pages_.data()};
+  KvRun run{0, c_.rows, c_.slots - c_.rows, k_pages_.data(), v_pages_.data()};
+  if (c_.both_ways) {
+    run.first_slot = c_.slots - 1;
+    run.slot_step = 0;
+  }
   for (int64_t row = 0; row < c_.rows; row += c_.tile) {
     const Range rows{row, row + c_.tile < c_.rows ? row + c_.tile : c_.rows};
     for (int64_t h = 0; h < c_.kv_heads; ++h) RunTile(args, run, rows, h);

@@ -60,6 +60,7 @@ struct AttentionCase {
   int64_t window = 0;
   float soft_cap = 0;
   bool sinks = false;             // Sinks()
+  bool both_ways = false;         // every row sees all slots
 };
 // The sinks of such a case: [heads].
 std::vector<float> Sinks(const AttentionCase& c);

@@ -47,22 +47,19 @@ void DecoderPass::AddAndNorm(int64_t layer, const RowSet& set, Site site, std::s
 }
 
 std::span<const KvRun> DecoderPass::BothWays(const RowSet& set) {
-  KvRun* runs = arena_.Take<KvRun>(set.rows);
-  int64_t count = 0;
-  for (size_t i = 0; i < set.runs.size(); ++i) {
-    const KvRun& run = set.runs[i];
+  const auto count = static_cast<int64_t>(set.runs.size());
+  KvRun* runs = arena_.Take<KvRun>(count);
+  for (int64_t i = 0; i < count; ++i) {
+    const KvRun& run = set.runs[static_cast<size_t>(i)];
     // An output row's run knows its text by the pages.
     const auto text = std::find_if(all_.runs.begin(), all_.runs.end(),
                                    [&](const KvRun& one) { return one.k_pages == run.k_pages; });
     BAKESTONE_CHECK(text != all_.runs.end() && text->first_slot == 0);
-    for (int64_t row = run.row_begin; row < run.row_end; ++row) {
-      runs[count] = *text;
-      runs[count].first_slot = text->row_end - text->row_begin - 1;
-      runs[count].row_begin = row;
-      runs[count++].row_end = row + 1;
-    }
+    runs[i] = run;
+    runs[i].first_slot = text->row_end - text->row_begin - 1;
+    runs[i].slot_step = 0;
   }
-  return {runs, static_cast<size_t>(count)};
+  return {runs, set.runs.size()};
 }
 
 void DecoderPass::ErfGelu(MatrixView<float> x) {

@@ -31,21 +31,20 @@ struct Tile {
   const KvRun* run;
   Range rows;
 
-  int64_t slot(int64_t row) const { return run->first_slot + row - run->row_begin; }
-  int64_t last_slot() const { return slot(rows.end - 1); }
+  int64_t last_slot() const { return SlotOf(*run, rows.end - 1); }
   int64_t first_slot(const AttentionArgs& args) const {  // that a row of it sees
-    return FirstVisibleSlot(args, slot(rows.begin));
+    return FirstVisibleSlot(args, SlotOf(*run, rows.begin));
   }
 };
 
-// Tiles of at most `most` rows that end where the slots are a multiple of it; the bits do not depend on
+// Tiles of at most `most` rows that end where their slots are a multiple of it; the bits do not depend on
 // where they are cut.
 std::vector<Tile> Tiles(std::span<const KvRun> runs, int64_t most) {
   std::vector<Tile> tiles;
   for (const KvRun& run : runs) {
     for (int64_t row = run.row_begin; row < run.row_end;) {
-      const int64_t slot = run.first_slot + (row - run.row_begin);
-      const int64_t end = std::min(row + most - slot % most, run.row_end);
+      const int64_t over = run.slot_step == 0 ? 0 : SlotOf(run, row) % most;
+      const int64_t end = std::min(row + most - over, run.row_end);
       tiles.push_back({&run, {row, end}});
       row = end;
     }

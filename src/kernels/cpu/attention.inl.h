@@ -84,7 +84,7 @@ class AttentionTile {
     total_m_ = floats.Take(t_.count);
     total_l_ = floats.Take(t_.count);
     for (int64_t row = 0; row < t_.count; ++row) {
-      t_.slot[row] = run.first_slot + (rows.begin - run.row_begin) + row / t_.group;
+      t_.slot[row] = SlotOf(run, rows.begin + row / t_.group);
       t_.first[row] = FirstVisibleSlot(args, t_.slot[row]);
     }
     pages_.Prepare(t_, floats);

@@ -124,7 +124,7 @@ template <KvElement kElement>
 void AttentionOf<kElement>::Write(const WriteKvArgs& args, const KvRun& run, Range rows) noexcept {
   const int64_t dim = args.head_dim, bytes = KvHeadBytes(kElement, dim);
   for (int64_t t = rows.begin; t < rows.end; ++t) {
-    const int64_t slot = run.first_slot + (t - run.row_begin), page = slot / kKvBlock;
+    const int64_t slot = SlotOf(run, t), page = slot / kKvBlock;
     for (int64_t h = 0; h < args.kv_heads; ++h) {
       const float* k = args.k + t * args.k_stride + h * dim;
       const float* v = args.v + t * args.v_stride + h * dim;
