@@ -1,8 +1,12 @@
 #include "text/dialog/call_values.h"
 
+#include <algorithm>
+#include <charconv>
+
 #include <nlohmann/json.hpp>
 
 #include "text/dialog/json_scanner.h"
+#include "text/utf8.h"
 
 namespace bakestone::dialog {
 namespace {
@@ -64,13 +68,35 @@ class ValueReader {
       char c = text_[at_];
       if (c == '\\' && at_ + 1 < text_.size()) {
         c = text_[++at_];
-        c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c;
+        if (c == 'u' && CodeUnits(&value)) continue;
+        c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c == 'b' ? '\b' : c == 'f' ? '\f' : c;
       }
       value += c;
     }
     if (at_ >= text_.size()) return Fail();
     ++at_;
     return value;
+  }
+  // Behind a backslash, at the u: four hexadecimal digits, and the second half of a pair. At the last of them afterwards.
+  bool CodeUnits(std::string* value) {
+    const auto unit = [&](size_t at) -> int {
+      const std::string_view digits = text_.substr(std::min(at, text_.size()), 4);
+      unsigned code = 0;
+      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
+      return error == std::errc() && digits.size() == 4 && end == digits.data() + 4 ? static_cast<int>(code) : -1;
+    };
+    const int high = unit(at_ + 1);
+    if (high < 0 || (high >= 0xDC00 && high < 0xE000)) return false;
+    if (high < 0xD800 || high >= 0xE000) {
+      AppendUtf8(static_cast<uint32_t>(high), value);
+      at_ += 4;
+      return true;
+    }
+    const int low = text_.substr(at_ + 5).starts_with("\\u") ? unit(at_ + 7) : -1;
+    if (low < 0xDC00 || low >= 0xE000) return false;
+    AppendUtf8(0x10000 + (static_cast<uint32_t>(high - 0xD800) << 10) + static_cast<uint32_t>(low - 0xDC00), value);
+    at_ += 10;
+    return true;
   }
   Json List(std::string_view close, int depth) {
     Json list = Json::array();
@@ -122,7 +148,9 @@ bool Allows(const Json& schema, const char* type) {
   return false;
 }
 
-bool StringOnly(const Json& schema) {
+}  // namespace
+
+bool IsStringOnly(const Json& schema) {
   if (schema.contains("enum") && schema["enum"].is_array()) {
     for (const Json& value : schema["enum"]) {
       if (!value.is_string()) return false;
@@ -133,10 +161,8 @@ bool StringOnly(const Json& schema) {
   return type != schema.end() && (*type == "string" || (type->is_array() && type->size() == 1 && (*type)[0] == "string"));
 }
 
-}  // namespace
-
 Json ParameterValue(const std::string& text, const Json* schema) {
-  if (schema && schema->is_object() && StringOnly(*schema)) return text;
+  if (schema && schema->is_object() && IsStringOnly(*schema)) return text;
   const size_t begin = text.find_first_not_of(" \n\t\r");
   const size_t end = text.find_last_not_of(" \n\t\r");
   const std::string word = begin == std::string::npos ? "" : text.substr(begin, end + 1 - begin);

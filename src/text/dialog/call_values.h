@@ -15,6 +15,9 @@ inline bool IsNameChar(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
 }
 
+// Whether `type` or `enum` of an object says that the values are strings.
+bool IsStringOnly(const nlohmann::ordered_json& schema);
+
 // One parameter's text between tags. schema: the parameter's JSON Schema, or null. A string where the
 // schema says so or where the text is no JSON value; Python's True, False and None count as JSON's.
 nlohmann::ordered_json ParameterValue(const std::string& text, const nlohmann::ordered_json* schema);

@@ -12,6 +12,7 @@
 #include "text/dialog/messages.h"
 #include "text/dialog/reply_parser.h"
 #include "text/dialog/template_traits.h"
+#include "text/dialog/written_calls.h"
 
 namespace bakestone::dialog {
 namespace {
@@ -103,6 +104,38 @@ void ExpectReads(const ReplyFormat& format, const std::string& reply, const std:
   }
 }
 
+// A call of the probe as WrittenCalls has it, from the name on.
+std::string WrittenFromName(const WrittenCalls& calls, const std::string& name) {
+  std::string arguments = R"({"kkey": "vvalue", "nkey": 57391})";
+  if (calls.arguments == WrittenCalls::Arguments::kNamed) {
+    const std::string text = calls.plain_strings ? calls.quote + "vvalue" + calls.quote : "\"vvalue\"";
+    arguments = calls.key_begin + "kkey" + calls.key_end + text + calls.value_end + calls.comma + calls.key_begin + "nkey" + calls.key_end + "57391" + calls.value_end;
+  }
+  return name + calls.after_name + arguments + calls.end;
+}
+
+// What is written of calls by their syntax is read as those calls.
+void ExpectWrittenCallsAreRead(const ReplyFormat& format, bool several, const std::pair<std::string, std::string>& one, const std::pair<std::string, std::string>& two) {
+  const WrittenCalls calls = WriteCalls(format.calls, several);
+  ASSERT_NE(calls.arguments, WrittenCalls::Arguments::kNone);
+  EXPECT_EQ(calls.several, several);
+  const auto with_ids = [](std::string text) {
+    for (char& c : text) c = c == '\x01' || c == '\x02' ? '0' : c;
+    return text;
+  };
+  const std::string first = WrittenFromName(calls, one.first);
+  const std::string more = several ? calls.between + calls.begin + WrittenFromName(calls, two.first) : "";
+  const auto both = several ? std::vector{one, two} : std::vector{one};
+  ExpectReads(format, with_ids(calls.first + calls.begin + first + more + calls.last), "", both);
+  for (const WrittenCalls::Opening& opening : calls.openings) {
+    if (format.calls.shape == CallShape::kHarmony) continue;  // it stands in a header
+    ExpectReads(format, with_ids("Well. " + opening.marker + opening.rest + first + more + (opening.all ? calls.last : "")), "Well.", both);
+  }
+  const std::string opening = CallOpening(calls, one.first);
+  EXPECT_TRUE(with_ids(calls.first + calls.begin + first).starts_with(opening)) << opening;
+  EXPECT_TRUE(opening.starts_with(CallOpening(calls, ""))) << opening;
+}
+
 // What the template shows as a call is read as that call.
 void ExpectRoundTrip(const std::string& source, CallShape shape, int calls = 2) {
   const chat::ChatTemplate chat_template = chat::ChatTemplate::Parse(source);
@@ -128,6 +161,7 @@ void ExpectRoundTrip(const std::string& source, CallShape shape, int calls = 2) 
   const std::pair<std::string, std::string> one{"needle_one", R"({"kkey": "vvalue", "nkey": 57391})"};
   const std::pair<std::string, std::string> two{"needle_two", one.second};
   ExpectReads(traits.format, reply, "", calls == 2 ? std::vector{one, two} : std::vector{one});
+  ExpectWrittenCallsAreRead(traits.format, calls == 2, one, two);
   if (!reply.starts_with("<think>")) ExpectReads(traits.format, "Well. " + reply, "Well.", calls == 2 ? std::vector{one, two} : std::vector{one});
 }
 
@@ -175,6 +209,10 @@ TEST(TemplateTraits, OfThisProjectsTemplates) {
   EXPECT_FALSE(headers.parallel_calls);
   EXPECT_EQ(headers.format.calls.call_begin, "");
   EXPECT_EQ(headers.format.calls.alternate_begin, "<|python_tag|>");
+  const std::pair<std::string, std::string> call{"needle_one", R"({"kkey": "vvalue", "nkey": 57391})"};
+  ExpectWrittenCallsAreRead(headers.format, false, call, {});
+  ExpectWrittenCallsAreRead(TraitsOf(File("channels.jinja")).format, false, call, {});
+  EXPECT_TRUE(WriteCalls(headers.format.calls, false).bare);
 
   EXPECT_EQ(TraitsOf(File("channels.jinja")).format.calls.shape, CallShape::kHarmony);
   EXPECT_EQ(TraitsOf(File("channels.jinja")).tools_key, "tools");
@@ -182,6 +220,7 @@ TEST(TemplateTraits, OfThisProjectsTemplates) {
   const TemplateTraits brackets = TraitsOf(File("brackets_tools.jinja"));
   EXPECT_EQ(brackets.format.calls.shape, CallShape::kJsonObject);
   EXPECT_THAT(brackets.format.calls.section_begin, HasSubstr("[TOOL_CALLS]"));
+  ExpectWrittenCallsAreRead(brackets.format, true, call, {"needle_two", call.second});
   EXPECT_TRUE(brackets.short_ids);
 
   const TemplateTraits plain = TraitsOf(File("chatml.jinja"));
@@ -301,6 +340,7 @@ TEST(CallValues, TextBecomesWhatTheSchemaAsksFor) {
 
 TEST(CallValues, PythonAndBraces) {
   EXPECT_EQ(ReadPythonCall("f(a='x\\'y', b=[1, None, {'k': True}], c=-2.5)")->arguments, R"({"a":"x'y","b":[1,null,{"k":true}],"c":-2.5})");
+  EXPECT_EQ(ReadPythonCall(R"(f(a="\u00e9\ud83d\ude00\b\f\/\\u\ud83dx"))")->arguments, R"({"a":"é😀\b\f/\\uud83dx"})");
   EXPECT_EQ(ReadPythonCall("f()")->arguments, "{}");
   for (const char* bad : {"", "f", "f(", "f(a)", "f(a=", "f(a='x", "(a=1)", "f(a=[1)"}) EXPECT_FALSE(ReadPythonCall(bad)) << bad;
   EXPECT_EQ(ReadBraces("{a:<q>x, }y<q>,b:[1,{c:true}]}", "<q>")->arguments, R"({"a":"x, }y","b":[1,{"c":true}]})");

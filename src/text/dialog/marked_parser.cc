@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "text/dialog/call_values.h"
+#include "text/dialog/written_calls.h"
 
 namespace bakestone::dialog {
 namespace {
@@ -19,30 +20,6 @@ std::string Trimmed(const std::string& text) {
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
 }
 
-// The markers that a syntax's text is made of: "<a><b>[" is "<a>", "<b>" and "[".
-std::vector<std::string> Lexemes(const std::string& text) {
-  std::vector<std::string> lexemes;
-  for (size_t at = 0; at < text.size();) {
-    if (std::string_view(kSpace).find(text[at]) != std::string_view::npos) {
-      ++at;
-      continue;
-    }
-    size_t end = text.size();
-    if (text[at] == '<') {
-      const size_t close = text.find('>', at), open = text.find('<', at + 1);
-      end = close != std::string::npos && (open == std::string::npos || close < open || text[at + 1] == '|') ? close + 1 : std::min(open, text.size());
-    } else if (text[at] == '[') {
-      const size_t close = text.find(']', at);
-      end = close == std::string::npos || close == at + 1 ? at + 1 : close + 1;
-    } else {
-      end = std::min(text.find_first_of("<[ \n", at + 1), text.size());
-    }
-    lexemes.push_back(text.substr(at, end - at));
-    at = end;
-  }
-  return lexemes;
-}
-
 }  // namespace
 
 MarkedParser::MarkedParser(const ReplyFormat& format, ReplyParserOptions options)
@@ -50,16 +27,10 @@ MarkedParser::MarkedParser(const ReplyFormat& format, ReplyParserOptions options
       call_end_(Trimmed(syntax_.call_end)), section_end_(Trimmed(syntax_.section_end)),
       key_begin_(Trimmed(syntax_.key_begin)), value_end_(Trimmed(syntax_.value_end)) {
   if (options_.reads_calls && syntax_.shape != CallShape::kNone) {
-    // A bare word between a marker and a name could be part of a name.
-    const bool words = syntax_.shape == CallShape::kJsonObject || syntax_.shape == CallShape::kNamedObject;
     for (const std::string& part : {syntax_.section_begin, syntax_.call_begin}) {
-      bool first = true;
-      for (const std::string& lexeme : Lexemes(part.substr(0, part.find('\x01')))) {
-        const bool marker = lexeme.size() > 1 && (first || words || lexeme[0] == '<' || lexeme[0] == '[');
-        if (first && marker) triggers_.push_back(lexeme);
-        if (marker) skippable_.push_back(lexeme);
-        first = false;
-      }
+      const OpeningMarkers markers = OpeningMarkersOf(syntax_, part);
+      if (!markers.trigger.empty()) triggers_.push_back(markers.trigger);
+      skippable_.insert(skippable_.end(), markers.all.begin(), markers.all.end());
     }
     bare_ = triggers_.empty();
     if (!syntax_.alternate_begin.empty()) triggers_.push_back(syntax_.alternate_begin);
