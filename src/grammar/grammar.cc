@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "grammar/calls.h"
 #include "grammar/helper_process.h"
 #include "grammar/library.h"
 
@@ -137,7 +138,8 @@ Outcome Grammars::Impl::Compile(const std::string& key) {
   try {
     constexpr int64_t kSlowest = 10;  // how much longer it may take than the CPU time it uses
     const std::string compiled = helper->Compile(key, options.max_compiled_bytes, std::chrono::seconds(options.cpu_seconds * kSlowest));
-    outcome.constraint = loader->Load(compiled, &outcome.bytes);
+    const bool calls = key[0] == static_cast<char>(GrammarSource::Kind::kCalls);
+    outcome.constraint = loader->Load(compiled, calls ? grammar::MarkersOfCalls(key.substr(1)) : std::vector<int32_t>(), &outcome.bytes);
   } catch (const Error& error) {
     if (!helper->usable()) helper.reset();
     if (error.code() != ErrorCode::kInvalidArgument) throw;

@@ -27,6 +27,7 @@ struct GrammarSource {
     kRegex = 'r',        // the whole answer matches it (grammar/regex.h)
     kEbnf = 'g',         // its rule root is the answer (grammar/ebnf.h)
     kChoice = 'c',       // text: a JSON list of texts, of which it is one
+    kCalls = 't',        // text as SourceOf makes it (grammar/calls.h)
   };
   Kind kind = Kind::kJsonObject;
   std::string text = {};

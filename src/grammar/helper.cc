@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "grammar/calls.h"
 #include "grammar/grammar.h"
 #include "grammar/json_schema.h"
 #include "grammar/library.h"
@@ -76,6 +77,7 @@ std::string EbnfOf(GrammarSource::Kind kind, const std::string& text) {
     case Kind::kJsonSchema: return FromJsonSchema(nlohmann::ordered_json::parse(text));
     case Kind::kRegex: return WholeRegex(text);
     case Kind::kChoice: return AnyOfTexts(nlohmann::json::parse(text).get<std::vector<std::string>>());
+    case Kind::kCalls: return FromCalls(text);
     case Kind::kEbnf:
       if (text.find('\0') != std::string::npos) Throw(ErrorCode::kInvalidArgument, "a grammar has no NUL bytes");
       return text;

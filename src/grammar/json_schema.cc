@@ -41,8 +41,9 @@ using Expression = std::optional<std::string>;
 
 class SchemaConverter {
  public:
-  explicit SchemaConverter(const Json& root) : root_(root) {}
-  std::string Convert();
+  // prefix: begins the names of all rules.
+  SchemaConverter(const Json& root, std::string prefix) : root_(root), prefix_(std::move(prefix)) {}
+  SchemaRules Convert(const std::vector<std::string>& pointers);
 
  private:
   Expression Value(const Json& schema, const Place& place);
@@ -68,6 +69,7 @@ class SchemaConverter {
   void CheckEnds() const;
 
   const Json& root_;
+  const std::string prefix_;
   std::string rules_;
   size_t num_rules_ = 0;
   std::map<std::string, std::string> by_pointer_;                  // reference -> rule
@@ -85,13 +87,13 @@ void SchemaConverter::Add(const std::string& rule, const std::string& body) {
 }
 
 std::string SchemaConverter::NewRule(const std::string& body) {
-  const std::string name = fmt::format("r{}", num_rules_);
+  const std::string name = fmt::format("{}r{}", prefix_, num_rules_);
   Add(name, body);
   return name;
 }
 
 std::string SchemaConverter::Reference(const std::string& pointer, const Place& place) {
-  auto [found, is_new] = by_pointer_.emplace(pointer, fmt::format("ref{}", by_pointer_.size()));
+  auto [found, is_new] = by_pointer_.emplace(pointer, fmt::format("{}ref{}", prefix_, by_pointer_.size()));
   if (is_new) {
     Resolve(root_, pointer, place.path);
     pending_.emplace_back(pointer, found->second);
@@ -100,9 +102,10 @@ std::string SchemaConverter::Reference(const std::string& pointer, const Place& 
   return found->second;
 }
 
-std::string SchemaConverter::Convert() {
-  // The root is a rule like any other that is referred to, so that "#" finds it.
-  const std::string root = Reference("#", {.path = "#", .alone = {}});
+SchemaRules SchemaConverter::Convert(const std::vector<std::string>& pointers) {
+  SchemaRules result;
+  // Each is a rule like any other that is referred to, so that "#" finds it.
+  for (const std::string& pointer : pointers) result.starts.push_back(Reference(pointer, {.path = pointer, .alone = {}}));
   while (!pending_.empty()) {
     const auto [pointer, rule] = pending_.back();
     pending_.pop_back();
@@ -112,7 +115,8 @@ std::string SchemaConverter::Convert() {
     Add(rule, *body);
   }
   CheckEnds();
-  return "root ::= " + root + "\n" + rules_ + JsonValueRules();
+  result.rules = std::move(rules_);
+  return result;
 }
 
 void SchemaConverter::CheckEnds() const {
@@ -320,7 +324,7 @@ Expression SchemaConverter::String(const Json& schema, const Place& place) {
 
 Expression SchemaConverter::Number(const Json& schema, bool integer, const Place& place) {
   NumberBounds bounds = ReadBounds(schema, place.path);
-  const std::string expression = integer ? IntegerExpression(bounds, fmt::format("multiple{}-", num_values_), place.path)
+  const std::string expression = integer ? IntegerExpression(bounds, fmt::format("{}multiple{}-", prefix_, num_values_), place.path)
                                          : NumberExpression(bounds, place.path);
   rules_ += bounds.rules;
   return expression.empty() ? Expression() : expression;
@@ -467,7 +471,14 @@ Expression SchemaConverter::Members(const Json& schema, const Place& place) {
 
 }  // namespace
 
-std::string FromJsonSchema(const Json& schema) { return SchemaConverter(schema).Convert(); }
+SchemaRules RulesOfSchema(const Json& schema, const std::vector<std::string>& pointers, const std::string& prefix) {
+  return SchemaConverter(schema, prefix).Convert(pointers);
+}
+
+std::string FromJsonSchema(const Json& schema) {
+  const SchemaRules rules = RulesOfSchema(schema, {"#"}, "");
+  return "root ::= " + rules.starts[0] + "\n" + rules.rules + JsonValueRules();
+}
 
 std::string AnyJsonObject() { return "root ::= object\n" + std::string(JsonValueRules()); }
 

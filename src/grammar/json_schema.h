@@ -7,6 +7,8 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -14,6 +16,14 @@ namespace bakestone::grammar {
 
 // The grammar in EBNF; its first rule is root. Throws kInvalidArgument naming keyword and JSON pointer ("#/properties/a").
 std::string FromJsonSchema(const nlohmann::ordered_json& schema);
+
+// Of parts of a schema (JSON pointers, "#" is the whole): the rules that stand for them, and all rules that these need
+// beside JsonValueRules(). prefix: begins the names of the rules, so that several schemas fit into one grammar.
+struct SchemaRules {
+  std::vector<std::string> starts;
+  std::string rules;
+};
+SchemaRules RulesOfSchema(const nlohmann::ordered_json& schema, const std::vector<std::string>& pointers, const std::string& prefix);
 
 // Any JSON object.
 std::string AnyJsonObject();

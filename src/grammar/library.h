@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/token_mask.h"
 #include "grammar/wire.h"
@@ -25,8 +26,9 @@ std::unique_ptr<LibraryCompiler> MakeLibraryCompiler(const Vocabulary& vocabular
 class LibraryLoader {
  public:
   virtual ~LibraryLoader() = default;
-  // *bytes: about what it keeps in memory.
-  virtual std::shared_ptr<const Constraint> Load(const std::string& compiled, size_t* bytes) const = 0;
+  // markers: control tokens that stand for their spellings in it (grammar/calls.h). *bytes: about what it keeps in
+  // memory.
+  virtual std::shared_ptr<const Constraint> Load(const std::string& compiled, const std::vector<int32_t>& markers, size_t* bytes) const = 0;
 };
 std::unique_ptr<LibraryLoader> MakeLibraryLoader(const Vocabulary& vocabulary);
 

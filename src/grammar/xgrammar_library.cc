@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "grammar/calls.h"
 #include "grammar/library.h"
 
 namespace bakestone::grammar {
@@ -48,9 +49,19 @@ class Compiler : public LibraryCompiler {
   xgrammar::GrammarCompiler compiler_;
 };
 
+// Tokens that no mask has, a bit a token: those without text of their own, and where markers are spelled also those
+// that could spell one.
+struct Never {
+  std::vector<uint32_t> always, with_markers;
+};
+
+bool IsSet(const std::vector<uint32_t>& bits, int32_t id) { return (bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) != 0; }
+void Set(int32_t id, std::span<uint32_t> bits) { bits[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32); }
+
 class Mask : public TokenMask {
  public:
-  Mask(const xgrammar::CompiledGrammar& grammar, const std::vector<uint32_t>& never) : matcher_(grammar), never_(never) {}
+  Mask(const xgrammar::CompiledGrammar& grammar, const std::vector<int32_t>& markers, const std::vector<uint32_t>& never)
+      : matcher_(grammar), markers_(markers), never_(never) {}
 
   void Fill(std::span<uint32_t> bits) override {
     const auto start = std::chrono::steady_clock::now();
@@ -60,56 +71,75 @@ class Mask : public TokenMask {
     DLTensor tensor{.data = bits.data(), .device = {kDLCPU, 0}, .ndim = 1, .dtype = xgrammar::GetBitmaskDLType(), .shape = &size, .strides = &stride, .byte_offset = 0};
     try {
       if (!matcher_.FillNextTokenBitmask(&tensor)) std::fill(bits.begin(), bits.end(), ~uint32_t{0});
+      for (size_t i = 0; i < bits.size(); ++i) bits[i] &= ~never_[i];
+      for (size_t i = 0; i < markers_.size(); ++i) {
+        if (!matcher_.AcceptString(MarkerSpelling(i))) continue;
+        matcher_.Rollback(1);
+        Set(markers_[i], bits);
+      }
     } catch (const std::exception& error) {
       Throw(ErrorCode::kInternal, "the grammar library failed: {}", Words(error));
     }
-    for (size_t i = 0; i < bits.size(); ++i) bits[i] &= ~never_[i];
     if (std::chrono::steady_clock::now() - start > kMaxMaskTime) {
       Throw(ErrorCode::kUnsupported, "the answer's form takes too long to be followed: its grammar is too ambiguous");
     }
   }
-  bool Accept(int32_t token) override { return matcher_.AcceptToken(token); }
+  bool Accept(int32_t token) override {
+    const auto marker = std::find(markers_.begin(), markers_.end(), token);
+    if (marker != markers_.end()) return matcher_.AcceptString(MarkerSpelling(static_cast<size_t>(marker - markers_.begin())));
+    return !IsSet(never_, token) && matcher_.AcceptToken(token);
+  }
   void Rollback(int64_t count) override {
     if (count > 0) matcher_.Rollback(static_cast<int>(count));
   }
 
  private:
   xgrammar::GrammarMatcher matcher_;
+  const std::vector<int32_t>& markers_;
   const std::vector<uint32_t>& never_;
 };
 
 class Loaded : public Constraint {
  public:
-  Loaded(xgrammar::CompiledGrammar grammar, std::shared_ptr<const std::vector<uint32_t>> never) : grammar_(std::move(grammar)), never_(std::move(never)) {}
-  std::unique_ptr<TokenMask> Begin() const override { return std::make_unique<Mask>(grammar_, *never_); }
+  Loaded(xgrammar::CompiledGrammar grammar, std::vector<int32_t> markers, std::shared_ptr<const Never> never)
+      : grammar_(std::move(grammar)), markers_(std::move(markers)), never_(std::move(never)) {}
+  std::unique_ptr<TokenMask> Begin() const override {
+    return std::make_unique<Mask>(grammar_, markers_, markers_.empty() ? never_->always : never_->with_markers);
+  }
 
  private:
   const xgrammar::CompiledGrammar grammar_;
-  const std::shared_ptr<const std::vector<uint32_t>> never_;
+  const std::vector<int32_t> markers_;
+  const std::shared_ptr<const Never> never_;
 };
 
 class Loader : public LibraryLoader {
  public:
   explicit Loader(const Vocabulary& vocabulary) : info_(MakeTokenizerInfo(vocabulary)) {
-    auto never = std::make_shared<std::vector<uint32_t>>((vocabulary.tokens.size() + 31) / 32);
+    auto never = std::make_shared<Never>();
+    never->always.resize((vocabulary.tokens.size() + 31) / 32);
+    never->with_markers.resize(never->always.size());
     for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
       const bool ends = std::find(vocabulary.endings.begin(), vocabulary.endings.end(), static_cast<int32_t>(id)) != vocabulary.endings.end();
-      if (vocabulary.tokens[id].empty() && !ends) (*never)[id / 32] |= uint32_t{1} << (id % 32);
+      if (ends) continue;
+      const std::string& text = vocabulary.tokens[id];
+      if (text.empty()) Set(static_cast<int32_t>(id), never->always);
+      if (text.empty() || text.find(kMarkerByte) != std::string::npos) Set(static_cast<int32_t>(id), never->with_markers);
     }
     never_ = std::move(never);
   }
 
-  std::shared_ptr<const Constraint> Load(const std::string& compiled, size_t* bytes) const override {
+  std::shared_ptr<const Constraint> Load(const std::string& compiled, const std::vector<int32_t>& markers, size_t* bytes) const override {
     auto loaded = xgrammar::CompiledGrammar::DeserializeJSON(compiled, info_);
     auto* grammar = std::get_if<xgrammar::CompiledGrammar>(&loaded);
     if (!grammar) Throw(ErrorCode::kInternal, "what the grammar helper handed over cannot be read");
     *bytes = grammar->MemorySizeBytes();
-    return std::make_shared<Loaded>(std::move(*grammar), never_);
+    return std::make_shared<Loaded>(std::move(*grammar), markers, never_);
   }
 
  private:
   const xgrammar::TokenizerInfo info_;
-  std::shared_ptr<const std::vector<uint32_t>> never_;
+  std::shared_ptr<const Never> never_;
 };
 
 }  // namespace
