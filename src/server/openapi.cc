@@ -80,6 +80,11 @@ const char* TypeName(char type) {
   }
 }
 
+// What a type does not say.
+const std::map<std::string, const char*> kDescriptions = {
+    {"tools", "Functions, each with a JSON Schema of its arguments; calls of one with \"strict\": true are held to it"},
+    {"tool_choice", "Whether the reply may call, must call (then its calls are held to their schemas), or must call a function by name"}};
+
 // null means absent, but for a field that must be there.
 Json BodySchema(const std::string& fields) {
   Json properties = Json::object(), required = Json::array();
@@ -91,6 +96,7 @@ Json BodySchema(const std::string& fields) {
     if (needed) name.pop_back();
     if (needed) required.push_back(name);
     Json& schema = properties[name] = Json::object();
+    if (const auto found = kDescriptions.find(name); found != kDescriptions.end()) schema["description"] = found->second;
     if (type != 'x') schema["type"] = needed ? Json(TypeName(type)) : Json::array({TypeName(type), "null"});
     at = end + 1;
   }

@@ -116,6 +116,49 @@ for choice in ("required", {"type": "function", "function": {"name": "get_tide"}
                                             max_tokens=60, tools=[tide], tool_choice=choice).choices[0]
     check(called.message.tool_calls and called.message.tool_calls[0].function.name == "get_tide", f"a call is required: {called!r}")
 
+
+# Its arguments are of the function's schema, whichever function it is.
+class Passage(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    harbour: typing.Literal["Dover", "Calais", "Ostend"]
+    hours: int = pydantic.Field(ge=0, le=48)
+    legs: list[typing.Annotated[str, pydantic.Field(max_length=20)]] = pydantic.Field(max_length=2)
+
+
+class Weather(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    unit: typing.Literal["knots", "m/s"]
+
+
+def satisfies(name, arguments):
+    try:
+        functions[name].model_validate_json(arguments)
+        return True
+    except pydantic.ValidationError:
+        return False
+
+
+functions = {"plan_passage": Passage, "get_weather": Weather}
+tools = [{"type": "function", "function": {"name": name, "description": name, "parameters": schema.model_json_schema()}} for name, schema in functions.items()]
+asked = {"model": model, "messages": [{"role": "user", "content": "How do I sail from Dover to Calais?"}], "max_tokens": 200, "tools": tools, "n": 2, "seed": 5,
+         "parallel_tool_calls": False}
+for choice in ("required", {"type": "function", "function": {"name": "plan_passage"}}):
+    for choice_of_call in client.chat.completions.create(**asked, tool_choice=choice).choices:
+        calls = choice_of_call.message.tool_calls
+        check(choice_of_call.finish_reason == "tool_calls" and len(calls) == 1 and choice_of_call.message.content is None, f"one call: {choice_of_call!r}")
+        check(satisfies(calls[0].function.name, calls[0].function.arguments), f"its arguments are of the schema: {calls!r}")
+strict = [openai.pydantic_function_tool(schema, name=name) for name, schema in functions.items()]  # strict is true in these
+with client.chat.completions.stream(**{**asked, "n": 1, "tools": strict}, tool_choice="required") as stream:
+    call = stream.get_final_completion().choices[0].message.tool_calls[0].function
+check(satisfies(call.name, call.arguments) and isinstance(call.parsed_arguments, functions[call.name]), f"a streamed call is of the schema: {call!r}")
+check(client.chat.completions.create(**{**asked, "tools": strict, "n": 1}).choices[0].finish_reason in ("stop", "tool_calls", "length"), "strict functions are taken")
+called = client.responses.create(model=model, input="How do I sail from Dover to Calais?", max_output_tokens=200, tool_choice="required", parallel_tool_calls=False,
+                                 tools=[{"type": "function", "name": "plan_passage", "parameters": Passage.model_json_schema(), "strict": True}]).output[0]
+check(satisfies(called.name, called.arguments), f"a response's call is of the schema: {called!r}")
+unheld = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}}
+error = error_of(lambda: client.chat.completions.create(**{**asked, "tools": [unheld]}, tool_choice="required"))
+check(isinstance(error, openai.BadRequestError) and error.param == "tools[0].function.parameters" and "uniqueItems" in error.message, f"refused with its place: {error!r}")
+
 # Errors are what the client's own classes expect.
 error = error_of(lambda: client.chat.completions.create(model="nobody", messages=question))
 check(isinstance(error, openai.NotFoundError) and error.code == "model_not_found", "unknown model: 404")

@@ -180,7 +180,7 @@ void ReadConversation(Fields& fields, api::ChatTask* task) {
 }
 
 void ReadTools(Fields& fields, api::ChatTask* task, std::vector<std::string>* dropped) {
-  api::ReadToolList(fields, task, [&](const Json& json, const std::string& where) -> std::optional<Json> {
+  api::ReadToolList(fields, task, "input_schema", [&](const Json& json, const std::string& where) -> std::optional<Json> {
     Fields tool(json, where, "tools");
     const std::string type = tool.String("type").value_or("custom");
     if (type != "custom") {
@@ -192,7 +192,8 @@ void ReadTools(Fields& fields, api::ChatTask* task, std::vector<std::string>* dr
     if (!schema) tool.Bad("input_schema", "this field is required");
     if (const auto description = tool.String("description")) function["description"] = *description;
     function["parameters"] = *schema;
-    tool.Ignore({"cache_control", "strict", "allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"});
+    if (tool.Bool("strict").value_or(false)) function["strict"] = true;
+    tool.Ignore({"cache_control", "allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"});
     tool.Finish();
     return function;
   });

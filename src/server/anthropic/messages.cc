@@ -178,7 +178,7 @@ void HandleMessages(const api::Context& context, const http::Request& request, s
   details.cut_short = api::FitMaxTokens(*model, &prepared.requests);
   api::ChatAnswerOptions options{.model = model, .stream = stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .call_prefix = "toolu_", .begun = std::move(prepared.begun)};
   const auto answer = std::make_shared<MessageAnswer>(std::move(options), std::move(details), std::move(responder));
-  answer->StartInForm(model, std::move(prepared.requests), task.form, request);
+  answer->StartInForm(model, std::move(prepared.requests), prepared.form, request);
 }
 
 void HandleCountTokens(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {

@@ -57,6 +57,8 @@ void Answer::StartInForm(const ModelPtr& model, std::vector<GenerationRequest> r
       try {
         if (error) std::rethrow_exception(error);
       } catch (const Error& refused) {
+        const std::string why = refused.what();
+        if (refused.code() == ErrorCode::kInvalidArgument && why.starts_with(field + "[")) BadField(why.substr(0, why.find(':')), why);  // says where in the field
         if (refused.code() == ErrorCode::kInvalidArgument) BadField(field, fmt::format("{}: {}", field, refused.what()));
         if (refused.code() == ErrorCode::kUnsupported) UnsupportedField(field, fmt::format("{}: {}", field, refused.what()));
         throw;

@@ -7,6 +7,7 @@
 
 #include "engine/chat.h"
 #include "server/api/api_error.h"
+#include "server/api/held_calls.h"
 #include "text/dialog/messages.h"
 
 namespace bakestone::api {
@@ -33,32 +34,6 @@ bool EndsInReasoning(const dialog::ReasoningSyntax& syntax, const std::string& p
   if (begin == std::string::npos || (end != std::string::npos && end > begin)) return false;
   // Only white space may follow: else it is a message that speaks of the marker.
   return tail.find_first_not_of(" \n\t\r", begin + syntax.begin.size()) == std::string::npos;
-}
-
-// How a reply begins that has to call a function: by name, or any, where several are offered. Empty where the
-// model's syntax cannot be begun so.
-std::string CallOpening(const dialog::CallSyntax& syntax, const std::optional<std::string>& name) {
-  using dialog::CallShape;
-  constexpr char kMark = '\x03';
-  const bool begins = syntax.shape == CallShape::kJsonObject || syntax.shape == CallShape::kNamedObject || syntax.shape == CallShape::kNameThenJson ||
-                      syntax.shape == CallShape::kNameThenParameters;
-  if (!begins) return "";
-  const std::string mark(1, kMark);
-  std::string text = name ? WriteCall(syntax, *name, mark) : WriteCall(syntax, mark, "{}");
-  text.resize(text.find(kMark));
-  // The space before what the model writes belongs to its own tokens.
-  text.resize(text.find_last_not_of(" \n") + 1);
-  return text;
-}
-
-std::string RequiredOpening(const ChatTask& task, const dialog::ReplyFormat& format, bool in_reasoning) {
-  const bool named = task.tool_choice.kind == ToolChoice::kNamed;
-  if (!named && task.tool_choice.kind != ToolChoice::kRequired) return "";
-  std::optional<std::string> name;
-  if (named) name = task.tool_choice.name;
-  if (!named && task.tools.size() == 1) name = task.tools[0]["function"]["name"].get<std::string>();
-  const std::string opening = CallOpening(format.calls, name);
-  return in_reasoning && !opening.empty() ? format.reasoning.end + "\n\n" + opening : opening;
 }
 
 // What comes before a reply of a given form: no reasoning, and where replies come in channels, the last one's opening.
@@ -126,8 +101,14 @@ PreparedChat PrepareChat(const ModelEntry& model, const ChatTask& task) {
     const Json& function = tool["function"];
     prepared.parsing.tools[function["name"].get<std::string>()] = function.value("parameters", Json());
   }
-  if (offer && !task.continue_last) prepared.begun = RequiredOpening(task, support.traits.format, prepared.parsing.in_reasoning);
-  if (task.form) prepared.begun = FormOpening(task, support.traits.format, prepared.parsing.in_reasoning);
+  if (task.form) {
+    prepared.begun = FormOpening(task, support.traits.format, prepared.parsing.in_reasoning);
+    prepared.form = task.form;
+  } else if (offer) {
+    CallPlan plan = PlanCalls(model, task, prepared.parsing.in_reasoning);
+    prepared.begun = std::move(plan.begun);
+    prepared.form = std::move(plan.form);
+  }
   GenerationRequest request = task.request;
   request.prompt = std::move(prompt.tokens);
   if (!prepared.begun.empty()) {  // the template's words and a checked name: control tokens may be read from it

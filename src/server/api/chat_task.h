@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ struct ToolChoice {
 struct ChatTask {
   Json messages = Json::array();       // as dialog::AdaptMessages takes them
   Json tools = Json::array();          // [{type: "function", function: {name, description, parameters, strict}}]
+  std::map<std::string, std::string> schema_fields = {};  // by a tool's name: its schema's place in the request
   ToolChoice tool_choice = {};
   bool parallel_calls = true;          // false: the reply ends with its first call
   std::optional<std::string> effort = {};  // "none", "low"...: how much to reason
@@ -38,6 +40,7 @@ struct PreparedChat {
   dialog::ReplyParserOptions parsing;
   bool one_call = false;                    // the reply ends with its first call
   std::string begun = {};                   // what the prompts' ends have of the reply already: a required call's opening
+  std::optional<AnswerForm> form = {};      // of what follows: the task's, or that of its calls
 };
 
 // Throws ApiError or Error naming the field: no chat template, a conversation that the template refuses, tools

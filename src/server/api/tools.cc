@@ -14,7 +14,8 @@ constexpr size_t kMaxTools = 256;
 
 }  // namespace
 
-void ReadToolList(Fields& fields, ChatTask* task, const std::function<std::optional<Json>(const Json& tool, const std::string& where)>& read) {
+void ReadToolList(Fields& fields, ChatTask* task, const char* schema,
+                  const std::function<std::optional<Json>(const Json& tool, const std::string& where)>& read) {
   const Json* tools = fields.Find("tools");
   if (!tools) return;
   if (!tools->is_array() || tools->size() > kMaxTools) fields.Bad("tools", fmt::format("expected a list of at most {} tools", kMaxTools));
@@ -24,7 +25,9 @@ void ReadToolList(Fields& fields, ChatTask* task, const std::function<std::optio
     if (!(*tools)[i].is_object()) BadField("tools", where + " expected an object");
     std::optional<Json> function = read((*tools)[i], where);
     if (!function) continue;
-    if (!names.insert((*function)["name"].get<std::string>()).second) BadField("tools", where + "name: two tools have this name");
+    const std::string name = (*function)["name"].get<std::string>();
+    if (!names.insert(name).second) BadField("tools", where + "name: two tools have this name");
+    task->schema_fields[name] = where + schema;
     task->tools.push_back({{"type", "function"}, {"function", std::move(*function)}});
   }
 }

@@ -216,10 +216,10 @@ struct Call {
 void Start(Call&& call, api::ChatTask&& task, api::PreparedChat&& prepared, bool raw) {
   for (GenerationRequest& request : prepared.requests) request.tenant = call.request.tenant();
   api::FitMaxTokens(*call.model, &prepared.requests);
-  api::ChatAnswerOptions options{.model = call.model, .stream = call.stream, .parsing = std::move(prepared.parsing), .begun = std::move(prepared.begun), .raw = raw};
+  api::ChatAnswerOptions options{.model = call.model, .stream = call.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun), .raw = raw};
   OllamaAnswer::Details details{.model = call.name, .chat = call.chat, .logprobs = task.request.logprobs};
   const auto answer = std::make_shared<OllamaAnswer>(std::move(options), std::move(details), std::move(call.responder));
-  answer->StartInForm(call.model, std::move(prepared.requests), task.form, call.request);
+  answer->StartInForm(call.model, std::move(prepared.requests), prepared.form, call.request);
 }
 
 }  // namespace
@@ -271,6 +271,7 @@ void HandleGenerate(const api::Context& context, const http::Request& request, s
     prepared.requests = {task.request};
     prepared.requests[0].prompt = call.model->model().tokenizer.Encode(prompt);
     prepared.requests[0].adapter = call.model->adapter();
+    prepared.form = task.form;
   } else {
     prepared = api::PrepareChat(*call.model, task);
   }

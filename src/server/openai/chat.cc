@@ -164,7 +164,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   EnvelopeOptions envelope{"chatcmpl-", "chat.completion", "chat.completion.chunk", generation.include_usage, generation.has_prediction,
                            model->chat->traits.format.reasoning.present() || model->chat->traits.format.calls.shape == dialog::CallShape::kHarmony};
   const auto answer = std::make_shared<OpenAiChatAnswer>(std::move(options), std::move(envelope), task.request.logprobs, std::move(responder));
-  answer->StartInForm(model, std::move(prepared.requests), task.form, request);
+  answer->StartInForm(model, std::move(prepared.requests), prepared.form, request);
 }
 
 }  // namespace bakestone::openai

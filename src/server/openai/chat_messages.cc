@@ -164,7 +164,7 @@ void ReadTools(Fields& fields, api::ChatTask* task) {
     const bool empty = found && ((found->is_array() && found->empty()) || *found == "none");
     if (found && !empty) fields.Unsupported(older, "use tools and tool_choice, its newer names");
   }
-  api::ReadToolList(fields, task, [](const Json& json, const std::string& where) -> std::optional<Json> {
+  api::ReadToolList(fields, task, "function.parameters", [](const Json& json, const std::string& where) -> std::optional<Json> {
     Fields tool(json, where, "tools");
     tool.Only("type", "function", "only function tools are supported");
     const Json* function = tool.Object("function");

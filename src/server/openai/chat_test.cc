@@ -184,6 +184,7 @@ TEST_F(ChatTest, ToolsChangeThePromptUnlessNoneMayBeCalled) {
 
 TEST_F(ChatTest, RequiredCallIsBegunForTheModel) {
   Json body = ChatBody();
+  body.erase("ignore_eos");
   body["tools"] = Json::array({kTool});
   body["logit_bias"] = {{std::to_string(bakestone::testing::kTestFirstByte + '{'), 100}};  // what a call's arguments begin with
   for (const Json& choice : {Json("required"), Json{{"type", "function"}, {"function", {{"name", "get_tide"}}}}}) {
@@ -191,8 +192,8 @@ TEST_F(ChatTest, RequiredCallIsBegunForTheModel) {
     const Json message = Ok(kPath, body)["choices"][0]["message"];
     ASSERT_TRUE(message.contains("tool_calls")) << message;
     EXPECT_EQ(message["tool_calls"][0]["function"]["name"], "get_tide");
-    EXPECT_EQ(message["tool_calls"][0]["function"]["arguments"], "{{{{{{{{");
-    EXPECT_TRUE(message["content"].is_null());
+    EXPECT_TRUE(message["tool_calls"][0]["function"]["arguments"].get<std::string>().starts_with("{")) << message;
+    EXPECT_TRUE(message["content"].is_null()) << message;
   }
   body["stream"] = true;
   const std::vector<std::string> frames = Frames(Call("POST", kPath, body.dump()).body);

@@ -159,7 +159,7 @@ void ReadInput(Fields& fields, Json* messages) {
 }
 
 void ReadResponseTools(Fields& fields, api::ChatTask* task, std::vector<std::string>* dropped) {
-  api::ReadToolList(fields, task, [&](const Json& json, const std::string& where) -> std::optional<Json> {
+  api::ReadToolList(fields, task, "parameters", [&](const Json& json, const std::string& where) -> std::optional<Json> {
     Json tool = json;
     if (!tool.value("type", Json()).is_string()) BadField("tools", where + "type: expected an object with a type");
     if (tool["type"] != "function") {

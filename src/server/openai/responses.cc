@@ -271,7 +271,7 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
   api::PreparedChat prepared = api::PrepareChat(*model, task);
   api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun)};
   const auto answer = std::make_shared<ResponsesAnswer>(std::move(options), std::move(response), context.conversations, std::move(responder));
-  answer->StartInForm(model, std::move(prepared.requests), task.form, request);
+  answer->StartInForm(model, std::move(prepared.requests), prepared.form, request);
 }
 
 void HandleGetResponse(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {

@@ -257,6 +257,7 @@ TEST(ReplyParser, CallsAreReadInAnyOrderOfKeysAndWithTextAround) {
   const std::string arguments = R"({"a": [1, {"b": "}"}], "c": "\"\\"})";
   ExpectReads(Hermes(), "Let me look.\n\n" + call, "Let me look.", {{"f", arguments}});
   ExpectReads(Hermes(), "<think>Hm.</think>\n" + call + "\n" + call, "", {{"f", arguments}, {"f", arguments}}, "Hm.");
+  ExpectReads(Hermes(), call.substr(0, call.size() - 4), "", {{"f", arguments}});  // cut in the end's marker
   ExpectReads(Hermes(), call + "\nDone.", "Done.", {{"f", arguments}});
   ExpectReads(Hermes(), R"(<tool_call>{"name": "f"}</tool_call>)", "", {{"f", "{}"}});
   // Arguments inside a string are unwrapped.

@@ -437,6 +437,10 @@ bool MarkedParser::StepAfterCall() {
   for (const std::string& lexeme : Lexemes(syntax_.section_end + " " + syntax_.call_end)) {
     if (TakeFront(lexeme)) return true;
     if (MayBegin(lexeme)) return false;
+    if (lexeme.starts_with(pending_)) {  // cut by the reply's end
+      pending_.clear();
+      return false;
+    }
   }
   for (const std::string& trigger : triggers_) {
     if (MayBegin(trigger)) return false;

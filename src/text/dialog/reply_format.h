@@ -43,8 +43,8 @@ struct CallSyntax {
   bool from_template = true;  // false: the template knows no tools, and the prompt has to explain this syntax
 };
 
-// A call as the syntax has it, to show to a model or to hold it to. arguments: JSON. Only for the shapes
-// whose arguments are JSON.
+// A call as the syntax has it, to show to a model. arguments: JSON. Only for the shapes whose arguments are
+// JSON.
 std::string WriteCall(const CallSyntax& syntax, const std::string& name, const std::string& arguments);
 
 struct ReplyFormat {
