@@ -449,10 +449,19 @@ Expression SchemaConverter::Members(const Json& schema, const Place& place) {
   const std::string other = rest ? NewRule(KeyOtherThan(names) + " ws \":\" ws " + *rest) : "";
   std::string later = rest ? NewRule("ws \",\" ws " + other) + "*" : "";
   Expression first = rest ? Expression(other + " " + later) : std::nullopt;
+  // Behind the first that is required something was written: what follows is one sequence, and no rules of its own,
+  // because what the library keeps grows with rules times states.
+  const auto required_at = std::find_if(members.begin(), members.end(), [](const Member& member) { return member.required; });
   for (size_t k = members.size(); k-- > 0;) {
     const Member& member = members[k];
     if (!member.value) continue;
     const std::string text = Key(member.name) + " " + *member.value;
+    if (members.begin() + static_cast<std::ptrdiff_t>(k) > required_at) {
+      const std::string more = "ws \",\" ws " + text;
+      later = (member.required ? more : "(" + more + ")?") + " " + later;
+      continue;
+    }
+    if (k > 0 && member.required && !later.empty()) later = NewRule(later);  // used twice
     const std::string pair = NewRule(text);
     const std::string begin = pair + " " + later;
     if (!first || member.required) {
@@ -460,6 +469,7 @@ Expression SchemaConverter::Members(const Json& schema, const Place& place) {
     } else {
       first = NewRule(begin + " | " + *first);
     }
+    if (k == 0) break;
     const std::string more = "ws \",\" ws " + pair + " " + later;
     later = NewRule(member.required ? more : fmt::format("{} | {}", more, later.empty() ? "\"\"" : later));
   }
