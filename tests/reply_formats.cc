@@ -1,5 +1,5 @@
 // What is learned of the templates in a folder, one line each, and whether what each template shows as a tool
-// call is read back as that call, however it is cut into pieces. Exit status 1 where one is not, unless it is
+// call, and what is written of one by that syntax, is read back as that call, however it is cut into pieces. Exit status 1 where one is not, unless it is
 // known to be unreadable ("unread": tools are refused for such a model).
 //
 //   reply_formats FOLDER
@@ -17,6 +17,7 @@
 #include "text/chat/template.h"
 #include "text/dialog/reply_parser.h"
 #include "text/dialog/template_traits.h"
+#include "text/dialog/written_calls.h"
 
 namespace bakestone::dialog {
 namespace {
@@ -47,6 +48,21 @@ std::string ReadBack(const ReplyFormat& format, const std::string& reply, size_t
   return result;
 }
 
+// The calls of the probe as the syntax has them, behind what a free text may say first.
+std::string WrittenReply(const CallSyntax& syntax, int count) {
+  const WrittenCalls calls = WriteCalls(syntax, count == 2);
+  std::string arguments = R"({"kkey": "vvalue", "nkey": 57391})";
+  if (calls.arguments == WrittenCalls::Arguments::kNamed) {
+    const std::string text = calls.plain_strings ? calls.quote + "vvalue" + calls.quote : "\"vvalue\"";
+    arguments = calls.key_begin + "kkey" + calls.key_end + text + calls.value_end + calls.comma + calls.key_begin + "nkey" + calls.key_end + "57391" + calls.value_end;
+  }
+  std::string reply = calls.first + calls.begin + "needle_one" + calls.after_name + arguments + calls.end;
+  if (count == 2) reply += calls.between + calls.begin + "needle_two" + calls.after_name + arguments + calls.end;
+  reply += calls.last;
+  for (char& c : reply) c = c == '\x01' || c == '\x02' ? '0' : c;
+  return reply;
+}
+
 // True if the template's calls are read back, or it shows none.
 bool Check(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -60,6 +76,17 @@ bool Check(const std::filesystem::path& path) {
     std::string line = fmt::format("{}: {}{}, reasoning {}", name, kShapes[static_cast<int>(calls.shape)],
                                    calls.from_template ? "" : " (ours)", Json(traits.format.reasoning.begin).dump());
     bool same = true;
+    const auto check = [&](const std::string& reply, int count) {
+      std::string expected = R"( needle_one({"kkey":"vvalue","nkey":57391}))";
+      if (count == 2) expected += R"( needle_two({"kkey":"vvalue","nkey":57391}))";
+      for (const size_t piece : {size_t{1}, size_t{3}, size_t{8}, reply.size() + 1}) {
+        const std::string got = ReadBack(traits.format, reply, piece);
+        if (got.find(expected) != std::string::npos) continue;
+        same = false;
+        line += fmt::format("\n    wrote {}\n    read  {}", Json(reply).dump(), Json(got).dump());
+        break;
+      }
+    };
     const bool unread = traits.tool_calls && calls.shape == CallShape::kNone;
     if (traits.tool_calls && !unread) {
       const int count = traits.parallel_calls ? 2 : 1;
@@ -75,17 +102,13 @@ bool Check(const std::filesystem::path& path) {
       const size_t open = reply.rfind('<', parting), close = reply.find_first_of("> \n", open);
       if (parting < prompt.size() && open < parting && close != std::string::npos && close >= parting) parting = open;
       reply.erase(0, parting);
-      std::string expected = R"( needle_one({"kkey":"vvalue","nkey":57391}))";
-      if (count == 2) expected += R"( needle_two({"kkey":"vvalue","nkey":57391}))";
-      for (const size_t piece : {size_t{1}, size_t{3}, size_t{8}, reply.size() + 1}) {
-        const std::string got = ReadBack(traits.format, reply, piece);
-        if (got.find(expected) != std::string::npos) continue;
-        same = false;
-        line += fmt::format("\n    wrote {}\n    read  {}", Json(reply).dump(), Json(got).dump());
-        break;
-      }
+      check(reply, count);
     } else if (!unread) {
       line += ", shows no calls";
+    }
+    if (calls.shape != CallShape::kNone) {
+      const int count = traits.parallel_calls && calls.shape != CallShape::kHarmony ? 2 : 1;
+      check(WrittenReply(calls, count), count);
     }
     fmt::print("{} {}\n", unread ? "unread" : same ? "ok    " : "WRONG ", line);
     return same;
