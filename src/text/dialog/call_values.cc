@@ -57,7 +57,10 @@ class ValueReader {
   }
   Json Quoted() {
     const size_t end = text_.find(quote_, at_);
-    if (end == std::string_view::npos) return Fail();
+    if (end == std::string_view::npos) {
+      at_ = text_.size();
+      return Fail();
+    }
     std::string value(text_.substr(at_, end - at_));
     at_ = end + quote_.size();
     return value;
@@ -177,20 +180,24 @@ Json ParameterValue(const std::string& text, const Json* schema) {
   return number_for_string ? Json(text) : value;
 }
 
-std::optional<ReadCall> ReadPythonCall(std::string_view text) {
+std::optional<ReadCall> ReadPythonCall(std::string_view text, bool* cut) {
   ValueReader reader(text, "");
   ReadCall call;
+  const auto fail = [&] {
+    if (cut) *cut = reader.at() >= text.size();
+    return std::nullopt;
+  };
   call.name = reader.Name();
   if (call.name.ends_with(".call")) call.name.resize(call.name.size() - 5);
-  if (call.name.empty() || !reader.Take("(")) return std::nullopt;
+  if (call.name.empty() || !reader.Take("(")) return fail();
   Json arguments = Json::object();
   while (!reader.Take(")")) {
     const std::string key = reader.Name();
-    if (key.empty() || !reader.Take("=")) return std::nullopt;
+    if (key.empty() || !reader.Take("=")) return fail();
     arguments[key] = reader.Value(0);
-    if (!reader.ok()) return std::nullopt;
+    if (!reader.ok()) return fail();
     if (reader.Take(",")) continue;
-    if (!reader.Take(")")) return std::nullopt;
+    if (!reader.Take(")")) return fail();
     break;
   }
   call.arguments = Dumped(arguments);
@@ -198,11 +205,14 @@ std::optional<ReadCall> ReadPythonCall(std::string_view text) {
   return call;
 }
 
-std::optional<ReadCall> ReadBraces(std::string_view text, std::string_view quote) {
+std::optional<ReadCall> ReadBraces(std::string_view text, std::string_view quote, bool* cut) {
   ValueReader reader(text, quote);
   if (!text.starts_with('{')) return std::nullopt;
   const Json arguments = reader.Value(0);
-  if (!reader.ok()) return std::nullopt;
+  if (!reader.ok()) {
+    if (cut) *cut = reader.at() >= text.size();
+    return std::nullopt;
+  }
   ReadCall call;
   call.arguments = Dumped(arguments);
   call.end = reader.at();

@@ -28,11 +28,12 @@ struct ReadCall {
   size_t end = 0;         // bytes of the text that were read
 };
 
-// name(key='value', other=[1, None]); a trailing ".call" of the name is dropped.
-std::optional<ReadCall> ReadPythonCall(std::string_view text);
+// name(key='value', other=[1, None]); a trailing ".call" of the name is dropped. *cut: nothing is wrong with what is
+// there, but it is not all.
+std::optional<ReadCall> ReadPythonCall(std::string_view text, bool* cut = nullptr);
 
 // {key:<quote>text<quote>,other:[1,{inner:true}]}: names without quotes, strings between `quote`. Sets
 // `end` and `arguments`.
-std::optional<ReadCall> ReadBraces(std::string_view text, std::string_view quote);
+std::optional<ReadCall> ReadBraces(std::string_view text, std::string_view quote, bool* cut = nullptr);
 
 }  // namespace bakestone::dialog

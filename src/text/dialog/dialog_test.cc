@@ -326,6 +326,15 @@ TEST(ReplyParser, HostileRepliesAreBoundedText) {
   EXPECT_EQ(ReadReply(python, open, 4096, WithTools()).calls.size(), 0u);
 }
 
+TEST(ReplyParser, AnEndsMarkerInsideOfAStringEndsNothing) {
+  ReplyFormat python, braces;
+  python.calls = {.shape = CallShape::kPython, .section_begin = "<calls>[", .section_end = "]</calls>", .separator = ", "};
+  ExpectReads(python, R"(<calls>[f(a="x ]</calls> y"), g()]</calls>)", "", {{"f", R"({"a": "x ]</calls> y"})"}, {"g", "{}"}});
+  ExpectReads(python, "<calls>[f(a b)]</calls>", "<calls>[f(a b)]</calls>", {});
+  braces.calls = {.shape = CallShape::kBraces, .call_begin = "<call>", .call_end = "</call>", .quote = "<q>"};
+  ExpectReads(braces, "<call>f{a:<q>x</call>y<q>}</call>", "", {{"f", R"({"a": "x</call>y"})"}});
+}
+
 TEST(CallValues, TextBecomesWhatTheSchemaAsksFor) {
   const Json text = {{"type", "string"}}, number = {{"type", "number"}}, either = {{"type", Json::array({"string", "null"})}};
   EXPECT_EQ(ParameterValue("5", &text), "5");

@@ -378,26 +378,28 @@ bool MarkedParser::StepParameters() {
 bool MarkedParser::StepWhole() {
   const bool python = syntax_.shape != CallShape::kBraces;
   std::optional<ReadCall> call;
+  bool cut = false;
   size_t skip = 0;
   if (pending_.size() > kMaxWhole) {
     NotACall();
     return true;
   }
   if (python) {
-    call = ReadPythonCall(pending_);
+    call = ReadPythonCall(pending_, &cut);
   } else {
     const size_t open = pending_.find('{');
     if (open != std::string::npos) {
-      call = ReadBraces(std::string_view(pending_).substr(open), syntax_.quote);
+      call = ReadBraces(std::string_view(pending_).substr(open), syntax_.quote, &cut);
       std::string name = Trimmed(pending_.substr(0, open));
       if (name.starts_with("call:")) name.erase(0, 5);
       if (call) call->name = name;
       skip = open;
     }
   }
-  // What cannot be read yet may be cut: its end marker, or the reply's end, says that it will not get better.
+  // What cannot be read yet may be cut: its end marker outside of a value, or the reply's end, says that it will not
+  // get better.
   const std::string& end = call_end_.empty() ? section_end_ : call_end_;
-  if (!call && !final_ && (end.empty() || pending_.find(end) == std::string::npos)) return false;
+  if (!call && !final_ && (cut || end.empty() || pending_.find(end) == std::string::npos)) return false;
   const bool known = call && (!bare_ || options_.tools.contains(call->name));
   if (!call || call->name.empty() || !known) {
     NotACall();
