@@ -77,6 +77,16 @@ tooled = claude.messages.create(**{**ask, "max_tokens": 100_000}, system=[{"type
                                 tools=[{"name": "get_tide", "description": "Tells the tide.", "input_schema": tool}],
                                 thinking={"type": "enabled", "budget_tokens": 1024}, metadata={"user_id": "x"})
 check(tooled.content, "tools, thinking and caching are taken")
+height = {"type": "object", "properties": {"harbour": {"enum": ["Dover", "Calais"]}, "hours": {"type": "integer", "minimum": 0, "maximum": 48}},
+          "required": ["harbour", "hours"], "additionalProperties": False}
+with claude.messages.stream(**{**ask, "max_tokens": 200}, tools=[{"name": "get_tide", "input_schema": height}],
+                            tool_choice={"type": "any", "disable_parallel_tool_use": True}) as stream:
+    called = stream.get_final_message()
+check(called.stop_reason == "tool_use" and len(called.content) == 1 and called.content[0].name == "get_tide", f"a call is required: {called!r}")
+check(called.content[0].input["harbour"] in ("Dover", "Calais") and 0 <= called.content[0].input["hours"] <= 48, f"its input is of the schema: {called!r}")
+error = error_of(lambda: claude.messages.create(**ask, tools=[{"name": "f", "input_schema": {"type": "object", "minProperties": 2}}], tool_choice={"type": "any"}),
+                 anthropic.BadRequestError)
+check(error is not None and "tools[0].input_schema" in str(error) and "minProperties" in str(error), f"a schema is refused with its place: {error!r}")
 error = error_of(lambda: claude.messages.create(**{**ask, "model": "nobody"}), anthropic.NotFoundError)
 check(error is not None and error.body["error"]["type"] == "not_found_error", "unknown model: 404 in Anthropic's form")
 error = error_of(lambda: claude.messages.create(**{**ask, "extra_body": {"temperature": 9}}), anthropic.BadRequestError)
