@@ -7,12 +7,6 @@
 #include "model/decoder.h"
 
 namespace bakestone {
-namespace {
-
-// Rows of a step: enough that weights are read seldom, little enough that activations stay small.
-constexpr int64_t kMaxRows = 1024;
-
-}  // namespace
 
 Embedder::Embedder(std::shared_ptr<const Model> model, const KernelTable& kernels, ThreadPool& pool,
                    std::optional<Pooling> pooling)
@@ -26,7 +20,8 @@ std::vector<std::vector<float>> Embedder::Embed(std::span<const std::string> tex
   std::vector<std::vector<int32_t>> batch;
   int64_t rows = 0;
   const auto flush = [&] {
-    if (!batch.empty()) Batch(batch, vectors);
+    const std::vector<std::span<const int32_t>> views(batch.begin(), batch.end());
+    for (std::vector<float>& vector : EmbedTokens(views)) vectors.push_back(std::move(vector));
     batch.clear();
     rows = 0;
   };
@@ -46,10 +41,12 @@ std::vector<std::vector<float>> Embedder::Embed(std::span<const std::string> tex
   return vectors;
 }
 
-void Embedder::Batch(std::span<const std::vector<int32_t>> texts, std::vector<std::vector<float>>& vectors) {
+std::vector<std::vector<float>> Embedder::EmbedTokens(std::span<const std::span<const int32_t>> texts) {
+  std::vector<std::vector<float>> vectors;
+  if (texts.empty()) return vectors;
   std::vector<int32_t> tokens, positions, rows;
   std::vector<SequenceRun> runs;
-  for (const std::vector<int32_t>& text : texts) {
+  for (const std::span<const int32_t> text : texts) {
     const auto begin = static_cast<int32_t>(tokens.size());
     for (const int32_t token : text) {
       positions.push_back(static_cast<int32_t>(tokens.size()) - begin);
@@ -75,6 +72,7 @@ void Embedder::Batch(std::span<const std::vector<int32_t>> texts, std::vector<st
     std::vector<float>& vector = vectors.emplace_back();
     for (const double value : sum) vector.push_back(static_cast<float>(value * scale));
   }
+  return vectors;
 }
 
 }  // namespace bakestone

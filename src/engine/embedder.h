@@ -24,9 +24,12 @@ class Embedder {
   std::vector<std::vector<float>> Embed(std::span<const std::string> texts);
   int64_t tokens() const { return tokens_; }  // of all texts so far
 
- private:
-  void Batch(std::span<const std::vector<int32_t>> texts, std::vector<std::vector<float>>& vectors);
+  // Rows of a step: enough that weights are read seldom, little enough that activations stay small.
+  static constexpr int64_t kMaxRows = 1024;
+  // The vectors of texts that are token ids already, 1 to the context's length of them each, in one step.
+  std::vector<std::vector<float>> EmbedTokens(std::span<const std::span<const int32_t>> texts);
 
+ private:
   std::shared_ptr<const Model> model_;
   Exec exec_;
   Pooling pooling_;

@@ -18,6 +18,7 @@
 
 #include "base/thread_pool.h"
 #include "engine/request.h"
+#include "engine/serving_loop.h"
 #include "engine/speculation.h"
 #include "engine/state_pool.h"
 #include "model/exec.h"
@@ -43,25 +44,21 @@ struct EngineOptions {
   SpeculationOptions speculation = {};    // a draft model's keys and values come out of kv_bytes
 };
 
-struct EngineMetrics {
-  int64_t running = 0, waiting = 0, waiting_tokens = 0;
-  int64_t submitted = 0, finished = 0, cancelled = 0, failed = 0, refused = 0, suspended = 0;
-  int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;
+struct EngineMetrics : LoopMetrics {
+  int64_t suspended = 0, cached_tokens = 0, completion_tokens = 0;
   int64_t proposed_tokens = 0, accepted_tokens = 0;  // by speculation, of answers that have ended
-  double busy_seconds = 0;
-  double seconds_since_progress = 0;  // since the last step, or since work arrived; 0 when idle
   StatePoolStats pool;
 };
 
 using RequestId = uint64_t;
 
-class Engine {
+class Engine : public ServingLoop {
  public:
   // Keeps the model alive; kernels and pool must outlive the engine. Throws kInvalidArgument, or
   // kOutOfMemory when kv_bytes cannot hold one page.
   Engine(std::shared_ptr<const Model> model, const KernelTable& kernels, ThreadPool& pool,
          EngineOptions options = {});
-  ~Engine();  // cancels what is left
+  ~Engine() override;  // cancels what is left
 
   // All or none. Throws kInvalidArgument naming the field; kOutOfMemory when prompt + max_tokens can
   // never fit the context; kUnavailable when the queue is full or the engine is draining. A request
@@ -72,17 +69,14 @@ class Engine {
   // Takes effect between steps; the sink then gets its last event. Unknown and finished ids are ignored.
   void Cancel(RequestId id);
 
-  // True when Submit of one more request would be refused: lets a server say 429 before any work.
-  bool QueueFull() const;
-  bool Draining() const;
-
-  // Refuses new requests and waits until all are answered, or cancels the rest after the deadline
-  // (their last event carries kUnavailable). Returns true if none had to be cancelled.
-  bool Drain(std::chrono::steady_clock::duration deadline);
+  bool QueueFull() const override;
+  bool Draining() const override;
+  bool Drain(std::chrono::steady_clock::duration deadline) override;
 
   EngineMetrics Metrics() const;
-  const Model& model() const noexcept;
-  int64_t max_context() const noexcept;  // prompt + answer, in tokens
+  LoopMetrics Load() const override { return Metrics(); }
+  const Model& model() const noexcept override;
+  int64_t max_context() const noexcept override;  // prompt + answer, in tokens
   // Seconds that a step takes in which so many requests get their next token at a short context: as the probe
   // found it; 0 without one.
   double ProbedStepSeconds(int64_t answering) const;
