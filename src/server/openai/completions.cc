@@ -6,64 +6,17 @@
 #include <fmt/format.h>
 
 #include "server/api/answer.h"
-#include "server/api/api_error.h"
 #include "server/openai/envelope.h"
 #include "server/openai/generation_fields.h"
+#include "server/openai/text_input.h"
 
 namespace bakestone::openai {
 namespace {
 
-using api::BadField;
 using api::Fields;
 
 constexpr size_t kMaxPrompts = 256;
 constexpr int64_t kDefaultMaxTokens = 16;  // OpenAI's
-
-struct Prompt {
-  std::vector<int32_t> tokens;
-  std::string text;  // for echo
-};
-
-Prompt FromText(const Tokenizer& tokenizer, const std::string& text) {
-  return {tokenizer.Encode(text), text};
-}
-
-Prompt FromIds(const Tokenizer& tokenizer, const Json& ids) {
-  Prompt prompt;
-  for (const Json& id : ids) {
-    const bool valid = id.is_number_integer() && id >= 0 && id < tokenizer.vocab_size();
-    if (!valid) {
-      BadField("prompt", fmt::format("prompt: expected token ids from 0 to {}", tokenizer.vocab_size() - 1));
-    }
-    prompt.tokens.push_back(id.get<int32_t>());
-  }
-  prompt.text = tokenizer.Decode(prompt.tokens, {.render_special = true, .strip_space_prefix = false});
-  return prompt;
-}
-
-// A string, a list of strings, a list of ids, or a list of lists of ids. Ids get no BOS.
-std::vector<Prompt> ReadPrompts(Fields& fields, const Tokenizer& tokenizer) {
-  const Json* value = fields.Find("prompt");
-  if (value && value->is_string()) return {FromText(tokenizer, value->get<std::string>())};
-  if (!value || !value->is_array() || value->empty()) {
-    BadField("prompt", "prompt: expected a string, a list of strings, a list of token ids or a list of such lists");
-  }
-  if ((*value)[0].is_number()) return {FromIds(tokenizer, *value)};
-  if (value->size() > kMaxPrompts) {
-    BadField("prompt", fmt::format("prompt: expected at most {} prompts, found {}", kMaxPrompts, value->size()));
-  }
-  std::vector<Prompt> prompts;
-  for (const Json& item : *value) {
-    if (item.is_string()) {
-      prompts.push_back(FromText(tokenizer, item.get<std::string>()));
-    } else if (item.is_array()) {
-      prompts.push_back(FromIds(tokenizer, item));
-    } else {
-      BadField("prompt", fmt::format("prompt: expected strings or lists of token ids, found {}", item.type_name()));
-    }
-  }
-  return prompts;
-}
 
 // The generations of several prompts, n each.
 class CompletionAnswer : public api::Answer {
@@ -201,15 +154,15 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   if (best_of && *best_of != generation.n) fields.Unsupported("best_of", "only the value of n is accepted");
   fields.Only("suffix", "", "insertion is not supported by this server");
   const auto form = api::ReadResponseFormat(fields);
-  std::vector<Prompt> prompts = ReadPrompts(fields, tokenizer);
+  std::vector<TextInput> prompts = ReadTextInputs(fields, "prompt", tokenizer, kMaxPrompts);
   fields.Finish();
 
   base.adapter = model->adapter();
   base.tenant = request.tenant();
   std::vector<GenerationRequest> requests;
   CompletionAnswer::Options options{.stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};
-  for (Prompt& prompt : prompts) {
-    if (echo) options.echo.push_back(std::move(prompt.text));
+  for (const TextInput& prompt : prompts) {
+    if (echo) options.echo.push_back(prompt.text ? *prompt.text : tokenizer.Decode(prompt.tokens, {.render_special = true, .strip_space_prefix = false}));
     for (int64_t i = 0; i < generation.n; ++i) {
       requests.push_back(base);
       requests.back().prompt = prompt.tokens;
