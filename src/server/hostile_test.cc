@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "base/rng.h"
+#include "engine/test_encoder.h"
 #include "server/test_router.h"
 
 namespace bakestone {
@@ -17,7 +18,7 @@ using bakestone::testing::RouterTest;
 class HostileTest : public RouterTest {
  protected:
   // A context so small that whatever is generated ends soon.
-  HostileTest() : RouterTest({.max_context = 160, .default_max_tokens = 4}) {}
+  HostileTest() : RouterTest({.max_context = 160, .default_max_tokens = 4}, bakestone::testing::MakeTestEmbeddingLoop()) {}
 
   int64_t Below(size_t n) { return static_cast<int64_t>(rng_.Below(n)); }
   Json Value();
@@ -82,6 +83,9 @@ TEST_F(HostileTest, NoRequestIsA500) {
                      {"messages", Json::array({{{"role", "user"}, {"content", "u"}}, {{"role", "assistant"}, {"tool_calls", Json::array({{{"function", {{"name", "f"}, {"arguments", Json::object()}}}}})}},
                                                {{"role", "tool"}, {"content", "r"}, {"tool_name", "f"}}})}}},
       {"/api/generate", {{"model", "base"}, {"prompt", "p"}, {"system", "s"}, {"raw", false}, {"options", {{"num_predict", 2}}}}},
+      {"/v1/embeddings", {{"model", "encoder"}, {"input", Json::array({"a", "b", Json::array({4, 5})})}, {"encoding_format", "base64"}, {"dimensions", 32}, {"user", "u"}}},
+      {"/api/embed", {{"model", "encoder"}, {"input", Json::array({"a", "b"})}, {"truncate", true}, {"options", {{"num_ctx", 64}}}, {"keep_alive", "5m"}}},
+      {"/api/embeddings", {{"model", "encoder"}, {"prompt", "a"}, {"options", {{"num_ctx", 64}}}}},
       {"/api/show", {{"model", "base"}}},
       {"/tokenize", {{"prompt", "the"}, {"add_special_tokens", true}}},
       {"/detokenize", {{"tokens", Json::array({1, 2, 3})}}},

@@ -20,12 +20,12 @@ std::string Family(const char* name, const char* type, const char* help) {
   return fmt::format("# HELP bakestone_{} {}\n# TYPE bakestone_{} {}\n", name, help, name, type);
 }
 
-// One line an engine, labelled by its model's file.
-template <class Get>
-std::string OfEngines(std::span<const std::shared_ptr<Engine>> engines, const char* name, const char* type, const char* help, Get get) {
+// One line an engine or embedder, labelled by its model's file.
+template <class Loop, class Get>
+std::string OfLoops(std::span<const std::shared_ptr<Loop>> loops, const char* name, const char* type, const char* help, Get get) {
   std::string text = Family(name, type, help);
-  for (const auto& engine : engines) {
-    text += fmt::format("bakestone_{}{{engine=\"{}\"}} {}\n", name, Label(engine->model().path.stem().string()), get(engine->Metrics()));
+  for (const auto& loop : loops) {
+    text += fmt::format("bakestone_{}{{engine=\"{}\"}} {}\n", name, Label(loop->model().path.stem().string()), get(*loop));
   }
   return text;
 }
@@ -73,24 +73,31 @@ std::string Metrics::TextOf(const api::AdapterStats& adapters) {
          line("adapter_evictions_total", "counter", "Adapters that made room for others.", adapters.evictions);
 }
 
-std::string Metrics::Text(std::span<const std::shared_ptr<Engine>> engines) const {
+std::string Metrics::Text(std::span<const std::shared_ptr<ServingLoop>> loops, std::span<const std::shared_ptr<Engine>> engines) const {
+  std::string text;
+  const auto of_loops = [&](const char* name, const char* type, const char* help, auto get) {
+    text += OfLoops(loops, name, type, help, [&](const ServingLoop& loop) { return get(loop.Load()); });
+  };
+  const auto of_engines = [&](const char* name, const char* type, const char* help, auto get) {
+    if (!engines.empty()) text += OfLoops(engines, name, type, help, [&](const Engine& engine) { return get(engine.Metrics()); });
+  };
+  using L = const LoopMetrics&;
   using M = const EngineMetrics&;
-  std::string text = OfEngines(engines, "running_requests", "gauge", "Requests that are being computed.", [](M m) { return m.running; });
-  text += OfEngines(engines, "waiting_requests", "gauge", "Requests in the queue.", [](M m) { return m.waiting; });
-  text += OfEngines(engines, "waiting_tokens", "gauge", "Prompt tokens in the queue.", [](M m) { return m.waiting_tokens; });
-  text += OfEngines(engines, "kv_pages", "gauge", "Pages that keys and values may take.", [](M m) { return m.pool.capacity_pages; });
-  text += OfEngines(engines, "kv_pages_allocated", "gauge", "Pages that they take, the prefix cache's too.", [](M m) { return m.pool.allocated_pages; });
-  text += OfEngines(engines, "kv_pages_cached", "gauge", "Pages of the prefix cache.", [](M m) { return m.pool.cached_pages; });
-  text += OfEngines(engines, "prefix_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache.", [](M m) { return m.pool.hit_tokens; });
-  text += OfEngines(engines, "prefix_missed_tokens_total", "counter", "Prompt tokens that had to be computed.", [](M m) { return m.pool.missed_tokens; });
-  text += OfEngines(engines, "steps_total", "counter", "Steps of the engine.", [](M m) { return m.steps; });
-  text += OfEngines(engines, "busy_seconds_total", "counter", "Time that the engine computed.", [](M m) { return m.busy_seconds; });
-  text += OfEngines(engines, "proposed_tokens_total", "counter", "Tokens proposed by speculation.", [](M m) { return m.proposed_tokens; });
-  text += OfEngines(engines, "accepted_tokens_total", "counter", "Proposed tokens that were kept.", [](M m) { return m.accepted_tokens; });
-  text += OfEngines(engines, "cancelled_requests_total", "counter", "Requests whose client left.", [](M m) { return m.cancelled; });
-  text += OfEngines(engines, "suspended_requests_total", "counter", "Requests that made room for another key's and went on later.", [](M m) { return m.suspended; });
-  text += OfEngines(engines, "seconds_since_progress", "gauge", "Since the last step while work waits; 0 when idle.",
-                    [](M m) { return m.seconds_since_progress; });
+  of_loops("running_requests", "gauge", "Requests that are being computed.", [](L m) { return m.running; });
+  of_loops("waiting_requests", "gauge", "Requests in the queue.", [](L m) { return m.waiting; });
+  of_loops("waiting_tokens", "gauge", "Prompt tokens in the queue.", [](L m) { return m.waiting_tokens; });
+  of_engines("kv_pages", "gauge", "Pages that keys and values may take.", [](M m) { return m.pool.capacity_pages; });
+  of_engines("kv_pages_allocated", "gauge", "Pages that they take, the prefix cache's too.", [](M m) { return m.pool.allocated_pages; });
+  of_engines("kv_pages_cached", "gauge", "Pages of the prefix cache.", [](M m) { return m.pool.cached_pages; });
+  of_engines("prefix_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache.", [](M m) { return m.pool.hit_tokens; });
+  of_engines("prefix_missed_tokens_total", "counter", "Prompt tokens that had to be computed.", [](M m) { return m.pool.missed_tokens; });
+  of_loops("steps_total", "counter", "Steps of the engine.", [](L m) { return m.steps; });
+  of_loops("busy_seconds_total", "counter", "Time that the engine computed.", [](L m) { return m.busy_seconds; });
+  of_engines("proposed_tokens_total", "counter", "Tokens proposed by speculation.", [](M m) { return m.proposed_tokens; });
+  of_engines("accepted_tokens_total", "counter", "Proposed tokens that were kept.", [](M m) { return m.accepted_tokens; });
+  of_loops("cancelled_requests_total", "counter", "Requests whose client left.", [](L m) { return m.cancelled; });
+  of_engines("suspended_requests_total", "counter", "Requests that made room for another key's and went on later.", [](M m) { return m.suspended; });
+  of_loops("seconds_since_progress", "gauge", "Since the last step while work waits; 0 when idle.", [](L m) { return m.seconds_since_progress; });
   std::lock_guard lock(mutex_);
   text += Family("requests_total", "counter", "Requests by route and status; 499: the client left.");
   for (const auto& [of, count] : requests_) {

@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "engine/engine.h"
+#include "engine/serving_loop.h"
 #include "server/api/model_registry.h"
 #include "server/http/message.h"
 
@@ -22,7 +23,8 @@ class Metrics {
   void CountRequest(const std::string& route, int status, double seconds);
   void CountCost(const std::string& key, const http::Cost& cost);
   static std::string TextOf(const api::AdapterStats& adapters);
-  std::string Text(std::span<const std::shared_ptr<Engine>> engines) const;
+  // Of the loops, of those that write what only they have, and of the answers.
+  std::string Text(std::span<const std::shared_ptr<ServingLoop>> loops, std::span<const std::shared_ptr<Engine>> engines) const;
 
  private:
   struct Histogram {

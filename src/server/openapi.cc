@@ -22,6 +22,7 @@ constexpr const char* kChat =
     "modalities:a verbosity:s audio:o web_search_options:o ";
 constexpr const char* kForm = "response_format:o structured_outputs:o guided_json:x guided_regex:s guided_choice:a guided_grammar:s ";
 constexpr const char* kCompletion = "model!:s prompt!:x echo:b logprobs:i max_tokens:i best_of:i suffix:s ";
+constexpr const char* kEmbeddings = "model!:s input!:x encoding_format:s dimensions:i user:s ";
 constexpr const char* kResponse =
     "model!:s input!:x instructions:s previous_response_id:s tools:a tool_choice:x parallel_tool_calls:b max_output_tokens:i include:a "
     "top_logprobs:i reasoning:o text:o background:b conversation:x prompt:o moderation:o truncation:s context_management:a max_tool_calls:i "
@@ -33,6 +34,8 @@ constexpr const char* kMessage = "max_tokens!:i stop_sequences:a stream:b temper
 constexpr const char* kCount = "max_tokens:i stop_sequences:a stream:b temperature:n top_p:n top_k:i ";
 constexpr const char* kOllama = "model!:s options:o format:x think:x logprobs:b top_logprobs:i keep_alive:x truncate:b shift:b stream:b ";
 constexpr const char* kOllamaChat = "messages:a tools:a tool_choice:x parallel_tool_calls:b functions:a function_call:x ";
+constexpr const char* kOllamaEmbed = "model!:s input:x truncate:b dimensions:i options:o keep_alive:x ";
+constexpr const char* kOllamaEmbeddings = "model!:s prompt:s options:o keep_alive:x ";
 constexpr const char* kOllamaGenerate = "prompt:s system:s raw:b suffix:s template:s context:a images:a width:i height:i steps:i ";
 
 struct Operation {
@@ -46,6 +49,7 @@ const Operation kOperations[] = {
     {"get", "/v1/models/{id}", "One of them"},
     {"post", "/v1/chat/completions", "OpenAI's chat", std::string(kChat) + kForm + kSampling, "text/event-stream"},
     {"post", "/v1/completions", "Continues text or token ids", std::string(kCompletion) + kForm + kSampling, "text/event-stream"},
+    {"post", "/v1/embeddings", "OpenAI's embeddings", kEmbeddings},
     {"post", "/v1/responses", "OpenAI's responses", std::string(kResponse) + kSampling, "text/event-stream"},
     {"get", "/v1/responses/{id}", "An answer that is kept"},
     {"delete", "/v1/responses/{id}", "Forgets it"},
@@ -53,6 +57,8 @@ const Operation kOperations[] = {
     {"post", "/v1/messages/count_tokens", "How long its prompt is", std::string(kMessagePrompt) + kCount},
     {"post", "/api/chat", "Ollama's chat", std::string(kOllama) + kOllamaChat, "application/x-ndjson"},
     {"post", "/api/generate", "Ollama's answer to a prompt", std::string(kOllama) + kOllamaGenerate, "application/x-ndjson"},
+    {"post", "/api/embed", "Ollama's embeddings", kOllamaEmbed},
+    {"post", "/api/embeddings", "Ollama's embedding of one text, the older form", kOllamaEmbeddings},
     {"get", "/api/tags", "What is served, in Ollama's form"},
     {"get", "/api/ps", "What is loaded, in Ollama's form"},
     {"post", "/api/show", "What a model is and can", "model:s name:s verbose:b system:s template:s options:o "},

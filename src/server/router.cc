@@ -11,9 +11,11 @@
 #include "server/api/api_error.h"
 #include "server/api/guard.h"
 #include "server/ollama/chat.h"
+#include "server/ollama/embed.h"
 #include "server/ollama/models.h"
 #include "server/openai/chat.h"
 #include "server/openai/completions.h"
+#include "server/openai/embeddings.h"
 #include "server/openai/models.h"
 #include "server/openai/responses.h"
 #include "server/openai/tokenizer_routes.h"
@@ -26,36 +28,35 @@ using api::ApiError;
 using ResponderPtr = std::shared_ptr<http::Responder>;
 using HandlerFunction = void (*)(const api::Context&, const http::Request&, ResponderPtr);
 
+// Of these, a route is refused when the queue is full, before its body is read.
+enum class RouteWork { kNone, kWrites, kEmbeds };
+
 struct Route {
   const char *method;
   std::string_view path;  // one that ends with '/' stands for all that begin so
   HandlerFunction handler;
-  bool generates = false;  // refused when the queue is full, before its body is read
+  RouteWork work = RouteWork::kNone;
 };
-
-void RefuseEmbeddings(const api::Context&, const http::Request&, ResponderPtr) {
-  api::Fail(400, "embeddings are not computed here: the models that this server runs are made to write, not to embed; `bakestone embed` computes them", "unsupported_operation");
-}
 
 constexpr Route kRoutes[] = {
     {"GET", "/v1/models", openai::HandleModels},
     {"GET", "/v1/models/", openai::HandleModel},
-    {"POST", "/v1/chat/completions", openai::HandleChat, true},
-    {"POST", "/v1/completions", openai::HandleCompletion, true},
-    {"POST", "/v1/responses", openai::HandleResponses, true},
+    {"POST", "/v1/chat/completions", openai::HandleChat, RouteWork::kWrites},
+    {"POST", "/v1/completions", openai::HandleCompletion, RouteWork::kWrites},
+    {"POST", "/v1/embeddings", openai::HandleEmbeddings, RouteWork::kEmbeds},
+    {"POST", "/v1/responses", openai::HandleResponses, RouteWork::kWrites},
     {"GET", "/v1/responses/", openai::HandleGetResponse},
     {"DELETE", "/v1/responses/", openai::HandleDeleteResponse},
-    {"POST", "/v1/messages", anthropic::HandleMessages, true},
+    {"POST", "/v1/messages", anthropic::HandleMessages, RouteWork::kWrites},
     {"POST", "/v1/messages/count_tokens", anthropic::HandleCountTokens},
-    {"POST", "/api/chat", ollama::HandleChat, true},
-    {"POST", "/api/generate", ollama::HandleGenerate, true},
+    {"POST", "/api/chat", ollama::HandleChat, RouteWork::kWrites},
+    {"POST", "/api/generate", ollama::HandleGenerate, RouteWork::kWrites},
+    {"POST", "/api/embed", ollama::HandleEmbed, RouteWork::kEmbeds},
+    {"POST", "/api/embeddings", ollama::HandleEmbeddings, RouteWork::kEmbeds},
     {"GET", "/api/tags", ollama::HandleTags},
     {"GET", "/api/ps", ollama::HandlePs},
     {"POST", "/api/show", ollama::HandleShow},
     {"GET", "/api/version", ollama::HandleVersion},
-    {"POST", "/v1/embeddings", RefuseEmbeddings},
-    {"POST", "/api/embed", RefuseEmbeddings},
-    {"POST", "/api/embeddings", RefuseEmbeddings},
     {"GET", "/admin/adapters", HandleListAdapters},
     {"PUT", "/admin/adapters/", HandlePutAdapter},
     {"DELETE", "/admin/adapters/", HandleDeleteAdapter},
@@ -80,6 +81,27 @@ std::string RouteName(const std::string& path) {
     if (Matches(route, path)) return std::string(route.path);
   }
   return "other";
+}
+
+// Where there are any.
+template <class Loop>
+bool AllFull(const std::vector<std::shared_ptr<Loop>>& loops) {
+  return !loops.empty() && std::all_of(loops.begin(), loops.end(), [](const auto& loop) { return loop->QueueFull(); });
+}
+
+// 429 or 503 where none of them takes a request, before the body is even parsed.
+template <class Loop>
+void RefuseWhenFull(const std::vector<std::shared_ptr<Loop>>& loops) {
+  const auto takes = [](const auto& loop) { return !loop->Draining() && !loop->QueueFull(); };
+  if (loops.empty() || std::any_of(loops.begin(), loops.end(), takes)) return;
+  const ServingLoop& first = *loops.front();
+  const bool draining = first.Draining();
+  ApiError error;
+  error.status = draining ? 503 : 429;
+  error.message = draining ? "the server is shutting down" : "too many requests are waiting; try again later";
+  error.code = draining ? "unavailable" : "queue_full";
+  error.retry_after = draining ? 5 : api::RetryAfter(first.Load());
+  throw error;
 }
 
 [[noreturn]] void WrongMethod(const http::Request& request, const std::string& expected) {
@@ -113,7 +135,7 @@ std::vector<std::pair<std::string, std::string>> Router::Routes() {
 
 void Router::Handle(const http::Request& request, ResponderPtr inner) const {
   const auto responder = std::make_shared<ObservedResponder>(observers_, request, RouteName(request.path), std::move(inner));
-  api::Guarded(*context_.models->engines().front(), request, *responder, [&] { Dispatch(request, responder); });
+  api::Guarded(*context_.models->loops().front(), request, *responder, [&] { Dispatch(request, responder); });
 }
 
 void Router::Dispatch(const http::Request& request, const std::shared_ptr<ObservedResponder>& responder) const {
@@ -131,51 +153,37 @@ void Router::Dispatch(const http::Request& request, const std::shared_ptr<Observ
       other_methods += (other_methods.empty() ? "" : ", ") + std::string(route.method);
       continue;
     }
-    if (route.generates) {
-      RefuseWhenFull();
+    if (route.work == RouteWork::kWrites) RefuseWhenFull(context_.models->engines());
+    if (route.work == RouteWork::kEmbeds) RefuseWhenFull(context_.models->embedders());
+    if (route.work != RouteWork::kNone) {
       responder->Hold(observers_->limits->Admit(request.key.get(), std::chrono::steady_clock::now()));
     }
     return route.handler(context_, request, responder);
   }
   if (!other_methods.empty()) WrongMethod(request, other_methods);
-  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/responses, /v1/completions, /v1/messages, /api/chat, "
+  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings, /v1/messages, /api/chat, "
                              "/health", request.path), "not_found");
 }
 
-void Router::RefuseWhenFull() const {
-  for (const auto& engine : context_.models->engines()) {
-    if (!engine->Draining() && !engine->QueueFull()) return;
-  }
-  const Engine& first = *context_.models->engines().front();
-  const bool draining = first.Draining();
-  ApiError error;
-  error.status = draining ? 503 : 429;
-  error.message = draining ? "the server is shutting down" : "too many requests are waiting; try again later";
-  error.code = draining ? "unavailable" : "queue_full";
-  error.retry_after = draining ? 5 : api::RetryAfter(first.Metrics());
-  throw error;
-}
-
-// Live: the engines make progress, or have nothing to do. Ready: and new requests are taken.
+// Live: the engines make progress, or have nothing to do. Ready: and new requests of every kind are taken.
 void Router::Health(http::Responder& responder, bool ready) const {
   std::string status = "ok";
   int64_t running = 0, waiting = 0;
-  bool full = true;
-  for (const auto& engine : context_.models->engines()) {
-    const EngineMetrics metrics = engine->Metrics();
+  for (const auto& loop : context_.models->loops()) {
+    const LoopMetrics metrics = loop->Load();
     running += metrics.running;
     waiting += metrics.waiting;
-    full &= engine->QueueFull();
     if (metrics.seconds_since_progress > static_cast<double>(stuck_after_.count())) status = "stuck";
-    if (status == "ok" && engine->Draining()) status = "draining";
+    if (status == "ok" && loop->Draining()) status = "draining";
   }
+  const bool full = AllFull(context_.models->engines()) || AllFull(context_.models->embedders());
   if (status == "ok" && ready && full) status = "full";
   const api::Json json = {{"status", status}, {"running", running}, {"waiting", waiting}};
   responder.Send({.status = status == "ok" ? 200 : 503, .headers = {}, .body = api::Dump(json)});
 }
 
 void Router::Scrape(http::Responder& responder) const {
-  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(context_.models->engines()) + Metrics::TextOf(context_.models->Stats())});
+  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(context_.models->loops(), context_.models->engines()) + Metrics::TextOf(context_.models->Stats())});
 }
 
 }  // namespace bakestone

@@ -41,7 +41,6 @@ class Router {
 
  private:
   void Dispatch(const http::Request& request, const std::shared_ptr<ObservedResponder>& responder) const;
-  void RefuseWhenFull() const;  // 429 or 503 before the body is even parsed
   void Health(http::Responder& responder, bool ready) const;
   void Scrape(http::Responder& responder) const;
 

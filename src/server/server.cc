@@ -1,5 +1,7 @@
 #include "server/server.h"
 
+#include <algorithm>
+#include <future>
 #include <utility>
 
 #include <fmt/format.h>
@@ -13,7 +15,7 @@ namespace bakestone {
 
 struct Server::Impl {
   Impl(const ServerOptions& options, std::vector<ServedModel> models)
-      : address(options.address), scheme(options.tls_certificate.empty() ? "http" : "https"), engines(EnginesOf(models)),
+      : address(options.address), scheme(options.tls_certificate.empty() ? "http" : "https"), loops(LoopsOf(models)),
         router(std::move(models), {.stuck_after = options.stuck_after, .adapter_folder = options.adapter_folder, .adapter_bytes = options.adapter_bytes,
                                    .admin_without_key = !options.allow_anyone, .default_model = options.default_model, .grammar_helper = options.grammar_helper, .on_request = options.on_request}),
         folder(options.adapter_folder.empty() ? nullptr : std::make_unique<AdapterFolder>(options.adapter_folder, router.models())),
@@ -21,10 +23,12 @@ struct Server::Impl {
           router.Handle(request, std::move(responder));
         }) {}
 
-  static std::vector<std::shared_ptr<Engine>> EnginesOf(const std::vector<ServedModel>& models) {
-    std::vector<std::shared_ptr<Engine>> engines;
-    for (const ServedModel& model : models) engines.push_back(model.engine);
-    return engines;
+  static std::vector<std::shared_ptr<ServingLoop>> LoopsOf(const std::vector<ServedModel>& models) {
+    std::vector<std::shared_ptr<ServingLoop>> loops;
+    for (const ServedModel& model : models) {
+      if (std::find(loops.begin(), loops.end(), model.loop()) == loops.end()) loops.push_back(model.loop());
+    }
+    return loops;
   }
   static http::HttpOptions HttpOptionsOf(const ServerOptions& options) {
     http::HttpOptions http;
@@ -51,7 +55,7 @@ struct Server::Impl {
   }
 
   const std::string address, scheme;
-  const std::vector<std::shared_ptr<Engine>> engines;  // outlive http: answers refer to them
+  const std::vector<std::shared_ptr<ServingLoop>> loops;  // outlive http: answers refer to them
   const Router router;
   const std::unique_ptr<AdapterFolder> folder;  // null: none is watched
   http::HttpServer http;
@@ -78,11 +82,11 @@ void Server::SetKeys(const std::vector<std::string>& lines) { impl_->http.SetKey
 
 bool Server::Stop(std::chrono::milliseconds deadline) {
   // First the answers, then the connections that carry them: what was written still goes out.
-  const auto end = std::chrono::steady_clock::now() + deadline;
+  // All at once, so that none takes a new request while another finishes.
+  std::vector<std::future<bool>> drains;
+  for (const auto& loop : impl_->loops) drains.push_back(std::async(std::launch::async, [&] { return loop->Drain(deadline); }));
   bool all = true;
-  for (const auto& engine : impl_->engines) {
-    all &= engine->Drain(std::max(end - std::chrono::steady_clock::now(), std::chrono::steady_clock::duration{0}));
-  }
+  for (std::future<bool>& drain : drains) all &= drain.get();
   constexpr std::chrono::milliseconds kFlush{2000};
   impl_->http.Stop(kFlush);
   return all;

@@ -59,20 +59,23 @@ class Recorder : public http::Responder {
 
 class RouterTest : public ::testing::Test {
  protected:
-  explicit RouterTest(EngineOptions options = {})
-      : engine_(MakeTestEngine(options)),
+  // embedder: served as "encoder"; null: nobody computes embeddings.
+  explicit RouterTest(EngineOptions options = {}, std::shared_ptr<EmbeddingLoop> embedder = nullptr)
+      : engine_(MakeTestEngine(options)), embedder_(std::move(embedder)),
         adapter_(MakeTestAdapter(SharedTestModel()->config, {Site::kQ, Site::kV, Site::kDown}, 4, 3)),
-        router_({{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}}, {.grammar_helper = TestGrammarOptions().helper}) {}
+        router_(Served(), {.grammar_helper = TestGrammarOptions().helper}) {}
 
-  http::Response Call(const std::string& method, const std::string& path, const std::string& body = "") {
+  std::shared_ptr<Recorder> Begin(const std::string& method, const std::string& path, const std::string& body, std::shared_ptr<const http::Key> key = nullptr) {
     const auto recorder = std::make_shared<Recorder>();
     http::Request request;
     request.method = method;
     request.path = path;
     request.body = body;
+    request.key = std::move(key);
     router_.Handle(request, recorder);
-    return recorder->Wait();
+    return recorder;
   }
+  http::Response Call(const std::string& method, const std::string& path, const std::string& body = "") { return Begin(method, path, body)->Wait(); }
   Json Ok(const std::string& path, const Json& body) {
     const http::Response response = Call("POST", path, body.dump());
     EXPECT_EQ(response.status, 200) << response.body;
@@ -92,6 +95,11 @@ class RouterTest : public ::testing::Test {
     return {{"model", "base"}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
             {"max_tokens", max_tokens}, {"temperature", 0}, {"ignore_eos", true}};
   }
+  std::vector<ServedModel> Served() const {
+    std::vector<ServedModel> served = {{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}};
+    if (embedder_) served.push_back({.id = "encoder", .embedder = embedder_});
+    return served;
+  }
   // The data of each server-sent event.
   static std::vector<std::string> Frames(const std::string& stream) {
     std::vector<std::string> frames;
@@ -107,6 +115,7 @@ class RouterTest : public ::testing::Test {
   }
 
   std::shared_ptr<Engine> engine_;
+  std::shared_ptr<EmbeddingLoop> embedder_;
   std::shared_ptr<const Adapter> adapter_;
   Router router_;
 };

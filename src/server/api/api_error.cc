@@ -26,10 +26,10 @@ std::string_view AnthropicTypeOf(int status) {
   }
 }
 
-// "temperature: expected ..." names its field.
+// "temperature: expected ..." and "input[3]: expected ..." name their fields.
 std::optional<std::string> FieldOf(std::string_view message) {
   const size_t colon = message.find(':');
-  const std::string_view name = message.substr(0, colon);
+  const std::string_view place = message.substr(0, colon), name = place.substr(0, place.find('['));
   if (colon == std::string_view::npos || name.empty() ||
       name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") != std::string_view::npos) {
     return std::nullopt;
@@ -75,6 +75,7 @@ ApiError FromError(const Error& error) {
       break;
     case ErrorCode::kOutOfMemory:
       result.status = 400;
+      result.param = FieldOf(result.message);
       result.code = "context_length_exceeded";
       break;
     case ErrorCode::kUnavailable:

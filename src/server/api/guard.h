@@ -4,15 +4,15 @@
 #include <functional>
 #include <string>
 
-#include "engine/engine.h"
+#include "engine/serving_loop.h"
 #include "server/http/message.h"
 
 namespace bakestone::api {
 
-// Runs work; sends what it throws. engine: whose load says when to come back. Never throws.
-void Guarded(const Engine& engine, const http::Request& request, http::Responder& responder, const std::function<void()>& work);
+// Runs work; sends what it throws. loop: whose load says when to come back. Never throws.
+void Guarded(const ServingLoop& loop, const http::Request& request, http::Responder& responder, const std::function<void()>& work);
 
 // Seconds until a client should try again.
-int RetryAfter(const EngineMetrics& metrics);
+int RetryAfter(const LoopMetrics& metrics);
 
 }  // namespace bakestone::api

@@ -15,7 +15,7 @@ namespace {
 
 std::string FingerprintOf(const ServedModel& served) {
   Sha256 hash;
-  hash.Update(served.engine->model().file_hash);
+  hash.Update(served.loop()->model().file_hash);
   if (served.adapter) hash.Update(served.adapter->hash());
   return "bs-" + ToHex(hash.Finish()).substr(0, 16);
 }
@@ -40,6 +40,16 @@ std::shared_ptr<const ChatSupport> SupportOf(const Model& model) {
 
 }  // namespace
 
+Engine& ModelEntry::engine() const {
+  BAKESTONE_CHECK(served.engine != nullptr);
+  return *served.engine;
+}
+
+EmbeddingLoop& ModelEntry::embedder() const {
+  BAKESTONE_CHECK(served.embedder != nullptr);
+  return *served.embedder;
+}
+
 const std::shared_ptr<const Adapter>& ModelEntry::adapter() const {
   BAKESTONE_CHECK(served.parent.empty() == (served.adapter == nullptr));
   return served.adapter;
@@ -49,15 +59,21 @@ ModelRegistry::ModelRegistry(std::vector<ServedModel> models, int64_t adapter_by
   if (models.empty()) Throw(ErrorCode::kInvalidArgument, "a server needs at least one model");
   std::map<const Model*, std::shared_ptr<const ChatSupport>> supports;
   for (ServedModel& served : models) {
-    BAKESTONE_CHECK(served.engine != nullptr);
+    BAKESTONE_CHECK((served.engine == nullptr) != (served.embedder == nullptr));
     if (served.id.empty() || Has(served.id)) {
       Throw(ErrorCode::kInvalidArgument, "served models need different names, found '{}' twice or empty", served.id);
     }
-    if (std::find(engines_.begin(), engines_.end(), served.engine) == engines_.end()) engines_.push_back(served.engine);
-    const Model* model = &served.engine->model();
-    if (!supports.contains(model)) supports[model] = SupportOf(*model);
-    std::unique_ptr<Grammars>& forms = grammars_[model];
-    if (!forms) forms = std::make_unique<Grammars>(model->tokenizer, grammars);
+    const auto add = [](auto& list, const auto& one) {
+      if (one && std::find(list.begin(), list.end(), one) == list.end()) list.push_back(one);
+    };
+    add(engines_, served.engine);
+    add(embedders_, served.embedder);
+    add(loops_, served.loop());
+    const Model* model = &served.loop()->model();
+    if (served.engine && !supports.contains(model)) {
+      supports[model] = SupportOf(*model);
+      grammars_[model] = std::make_unique<Grammars>(model->tokenizer, grammars);
+    }
     slots_.push_back(MakeSlot(std::move(served), supports[model], api::UnixTime()));
   }
 }
@@ -66,7 +82,7 @@ ModelRegistry::Slot ModelRegistry::MakeSlot(ServedModel served, std::shared_ptr<
   Slot slot;
   ModelEntry entry{.served = std::move(served), .fingerprint = "", .chat = std::move(chat), .created = created};
   entry.fingerprint = FingerprintOf(entry.served);
-  entry.grammars = grammars_.at(&entry.model()).get();
+  if (!entry.embeds()) entry.grammars = grammars_.at(&entry.model()).get();
   const std::shared_ptr<const Adapter> adapter = entry.served.adapter;
   if (adapter) {
     entry.adapter_hash = adapter->hash();
@@ -174,8 +190,11 @@ ModelPtr ModelRegistry::Put(const std::string& id, const std::filesystem::path& 
     if (id.empty() || (old && old->card->served.parent.empty())) {
       Throw(ErrorCode::kInvalidArgument, "'{}' is the name of a model: an adapter needs another one", id);
     }
-    const Slot* found = base.empty() ? &slots_.front() : FindSlot(base);
-    if (!found || !found->card->served.parent.empty()) Throw(ErrorCode::kNotFound, "there is no model '{}' that the adapter '{}' could belong to", base, id);
+    const auto first = std::find_if(slots_.begin(), slots_.end(), [](const Slot& slot) { return !slot.card->embeds(); });
+    const Slot* found = base.empty() ? (first == slots_.end() ? nullptr : &*first) : FindSlot(base);
+    if (!found || !found->card->served.parent.empty() || found->card->embeds()) {
+      Throw(ErrorCode::kNotFound, "there is no model '{}' that writes and that the adapter '{}' could belong to", base, id);
+    }
     parent = found->card;
   }
   ServedModel served{.id = id, .engine = parent->served.engine, .adapter = LoadAdapter(source, parent->model()), .parent = parent->served.id, .source = source};

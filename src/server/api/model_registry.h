@@ -31,8 +31,11 @@ struct ModelEntry {
   int64_t created = 0;                      // Unix time
   Grammars* grammars = nullptr;             // the registry's: for requests that are being read
 
-  Engine& engine() const { return *served.engine; }
-  const Model& model() const { return served.engine->model(); }
+  bool embeds() const { return served.embedder != nullptr; }
+  Engine& engine() const;           // of one that writes
+  EmbeddingLoop& embedder() const;  // of one that embeds
+  const ServingLoop& loop() const { return served.engine ? static_cast<const ServingLoop&>(*served.engine) : *served.embedder; }
+  const Model& model() const { return loop().model(); }
   // What a request needs; only of an entry from Find.
   const std::shared_ptr<const Adapter>& adapter() const;
 };
@@ -65,9 +68,11 @@ class ModelRegistry {
   std::vector<ModelPtr> List() const;  // in the order in which they were added
   // Each once. They live as long as the registry.
   const std::vector<std::shared_ptr<Engine>>& engines() const { return engines_; }
+  const std::vector<std::shared_ptr<EmbeddingLoop>>& embedders() const { return embedders_; }
+  const std::vector<std::shared_ptr<ServingLoop>>& loops() const { return loops_; }  // of both kinds, at least one
 
   // Reads the adapter, checks it against its base, and serves it under the name; one that was served so before is
-  // replaced. base: empty: the first model. Throws as LoadAdapter; kInvalidArgument for the name of a model; kNotFound
+  // replaced. base: empty: the first model that writes. Throws as LoadAdapter; kInvalidArgument for the name of a model; kNotFound
   // for a base that is not there. Then nothing changes.
   ModelPtr Put(const std::string& id, const std::filesystem::path& source, const std::string& base = {});
   // False: there is no such adapter (models stay).
@@ -96,6 +101,8 @@ class ModelRegistry {
   uint64_t clock_ = 0;
   int64_t loads_ = 0, evictions_ = 0;
   std::vector<std::shared_ptr<Engine>> engines_;
+  std::vector<std::shared_ptr<EmbeddingLoop>> embedders_;
+  std::vector<std::shared_ptr<ServingLoop>> loops_;
   std::map<const Model*, std::unique_ptr<Grammars>> grammars_;  // goes first: what it still has to tell knows entries
 };
 

@@ -228,7 +228,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   Call call{.request = request, .responder = std::move(responder), .name = fields.RequiredString("model"), .model = nullptr};
-  call.model = SelectModel(context, request, call.name);
+  call.model = context.Select(request, ServedName(context, call.name));
   api::ChatTask task;
   const Json* messages = fields.Find("messages");
   if (messages && (!messages->is_array() || messages->size() > kMaxMessages)) {
@@ -249,7 +249,7 @@ void HandleGenerate(const api::Context& context, const http::Request& request, s
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   Call call{.request = request, .responder = std::move(responder), .name = fields.RequiredString("model"), .model = nullptr, .chat = false};
-  call.model = SelectModel(context, request, call.name);
+  call.model = context.Select(request, ServedName(context, call.name));
   api::ChatTask task;
   const std::string prompt = fields.String("prompt").value_or("");
   const std::string system = fields.String("system").value_or("");

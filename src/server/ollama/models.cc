@@ -84,6 +84,7 @@ Json ModelInfo(const Model& model) {
 }
 
 Json Capabilities(const api::ModelEntry& entry) {
+  if (entry.embeds()) return Json::array({"embedding"});
   Json capabilities = Json::array({"completion"});
   if (!entry.chat) return capabilities;
   const dialog::ReplyFormat& format = entry.chat->traits.format;
@@ -98,9 +99,9 @@ void SendJson(http::Responder& responder, const Json& json) { responder.Send({.h
 
 std::string Timestamp() { return FormatTime(std::chrono::system_clock::now()); }
 
-api::ModelPtr SelectModel(const api::Context& context, const http::Request& request, const std::string& name) {
+std::string ServedName(const api::Context& context, const std::string& name) {
   const bool tagged = !context.models->Has(name) && name.ends_with(kLatest);
-  return context.Select(request, tagged ? name.substr(0, name.size() - kLatest.size()) : name);
+  return tagged ? name.substr(0, name.size() - kLatest.size()) : name;
 }
 
 void HandleTags(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
@@ -116,7 +117,7 @@ void HandlePs(const api::Context& context, const http::Request& request, std::sh
     json.erase("modified_at");
     json["expires_at"] = "2999-12-31T00:00:00Z";  // what is served stays
     json["size_vram"] = 0;
-    json["context_length"] = entry->engine().max_context();
+    json["context_length"] = entry->loop().max_context();
     models.push_back(std::move(json));
   }
   SendJson(*responder, {{"models", std::move(models)}});
@@ -129,7 +130,7 @@ void HandleShow(const api::Context& context, const http::Request& request, std::
   if (!name && !older) fields.Bad("model", "this field is required");
   fields.Ignore({"verbose", "system", "template", "options"});
   fields.Finish();
-  const api::ModelPtr entry = SelectModel(context, request, name ? *name : *older);
+  const api::ModelPtr entry = context.SelectAny(request, ServedName(context, name ? *name : *older));
   const Model& model = entry->model();
   SendJson(*responder, {{"license", model.licence.value_or("")},
                         {"modelfile", ""},

@@ -9,8 +9,8 @@
 
 namespace bakestone::ollama {
 
-// A name as Ollama's clients write it: "smollm2" or "smollm2:latest". Throws ApiError 404.
-api::ModelPtr SelectModel(const api::Context& context, const http::Request& request, const std::string& name);
+// The name of what is served for a name as Ollama's clients write it: "smollm2" or "smollm2:latest".
+std::string ServedName(const api::Context& context, const std::string& name);
 std::string Timestamp();  // now, RFC 3339
 
 void HandleTags(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);

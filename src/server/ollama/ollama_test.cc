@@ -91,11 +91,6 @@ TEST_F(OllamaTest, TellsWhatIsServed) {
   EXPECT_EQ(version.find_first_not_of("0123456789."), std::string::npos);
 }
 
-TEST_F(OllamaTest, EmbeddingsAreRefusedInWords) {
-  EXPECT_THAT(RefusedMessage("/api/embed", {{"model", "base"}, {"input", "x"}}), HasSubstr("embeddings"));
-  EXPECT_EQ(Refused(400, "/v1/embeddings", R"({"model": "base", "input": "x"})")["code"], "unsupported_operation");
-}
-
 enum Outcome { kAccepted, kRefused };
 struct FieldCase {
   const char* name;

@@ -13,6 +13,21 @@ using api::Json;
 
 constexpr size_t kMaxStops = 16;
 
+void ReadThink(Fields& fields, api::ChatTask* task) {
+  const Json* think = fields.Find("think");
+  if (!think) return;
+  const auto is_level = [&] { return *think == "low" || *think == "medium" || *think == "high" || *think == "max"; };
+  if (think->is_boolean()) {
+    task->effort = think->get<bool>() ? "medium" : "none";
+  } else if (think->is_string() && is_level()) {
+    task->effort = think->get<std::string>();
+  } else {
+    fields.Bad("think", "expected true, false, low, medium, high or max");
+  }
+}
+
+}  // namespace
+
 void ReadOptions(const Json& json, GenerationRequest* request) {
   Fields options(json, "options.", "options");
   SamplingParams& sampling = request->sampling;
@@ -40,21 +55,6 @@ void ReadOptions(const Json& json, GenerationRequest* request) {
                   "embedding_only", "num_thread", "num_keep", "repeat_last_n", "mirostat_tau", "mirostat_eta", "penalize_newline"});
   options.Finish();
 }
-
-void ReadThink(Fields& fields, api::ChatTask* task) {
-  const Json* think = fields.Find("think");
-  if (!think) return;
-  const auto is_level = [&] { return *think == "low" || *think == "medium" || *think == "high" || *think == "max"; };
-  if (think->is_boolean()) {
-    task->effort = think->get<bool>() ? "medium" : "none";
-  } else if (think->is_string() && is_level()) {
-    task->effort = think->get<std::string>();
-  } else {
-    fields.Bad("think", "expected true, false, low, medium, high or max");
-  }
-}
-
-}  // namespace
 
 void ReadShared(Fields& fields, api::ChatTask* task) {
   GenerationRequest& request = task->request;

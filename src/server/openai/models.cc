@@ -14,7 +14,7 @@ Json ModelJson(const api::ModelEntry& entry) {
   json["created"] = entry.created;
   json["owned_by"] = "local";
   json["parent"] = entry.served.parent.empty() ? Json(nullptr) : Json(entry.served.parent);
-  json["max_model_len"] = entry.engine().max_context();
+  json["max_model_len"] = entry.loop().max_context();
   json["fingerprint"] = entry.fingerprint;
   return json;
 }
@@ -29,7 +29,7 @@ void HandleModels(const api::Context& context, const http::Request& request, std
 
 void HandleModel(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
   const std::string id = request.path.substr(std::string_view("/v1/models/").size());
-  responder->Send({.headers = {}, .body = api::Dump(ModelJson(*context.Select(request, id)))});
+  responder->Send({.headers = {}, .body = api::Dump(ModelJson(*context.SelectAny(request, id)))});
 }
 
 }  // namespace bakestone::openai

@@ -13,7 +13,7 @@ using api::Json;
 // The body's model, or the first one when it names none.
 api::ModelPtr SelectOptional(const api::Context& context, const http::Request& request, Fields& fields) {
   const auto id = fields.String("model");
-  return id ? context.Select(request, *id) : context.First(request);
+  return id ? context.SelectAny(request, *id) : context.First(request);
 }
 
 void SendJson(http::Responder& responder, const Json& json) { responder.Send({.headers = {}, .body = api::Dump(json)}); }
@@ -41,7 +41,7 @@ void HandleTokenize(const api::Context& context, const http::Request& request, s
   const bool add_special = fields.Bool("add_special_tokens").value_or(true);
   fields.Finish();
   const auto tokens = entry->model().tokenizer.Encode(prompt, {.add_special = add_special});
-  SendJson(*responder, {{"count", tokens.size()}, {"max_model_len", entry->engine().max_context()}, {"tokens", tokens}});
+  SendJson(*responder, {{"count", tokens.size()}, {"max_model_len", entry->loop().max_context()}, {"tokens", tokens}});
 }
 
 void HandleDetokenize(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
