@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -28,7 +29,7 @@ namespace bakestone::cli {
 namespace {
 
 struct Options {
-  std::vector<std::string> models, adapters;
+  std::vector<std::string> models, embeddings, adapters;
   std::string host = "127.0.0.1";
   int64_t port = 8080;
   std::optional<std::string> adapter_folder, key_file, tls_certificate, tls_key, default_model;
@@ -48,10 +49,11 @@ Options Parse(const Arguments& arguments) {
   Flags flags("serve",
               "Serve models to clients of OpenAI's, Anthropic's and Ollama's APIs (docs/server.md). Its address "
               "goes to stdout once it listens. SIGTERM or Ctrl-C lets admitted answers finish.",
-              "bakestone serve smollm2-135m-instruct --adapter handbook=out/adapter.gguf --port 8080");
-  flags.PositionalList("MODEL", &options.models, "GGUF files, Hugging Face folders, or names of those in the home folder");
+              "bakestone serve smollm2-135m-instruct --adapter handbook=out/adapter.gguf --embeddings ./all-MiniLM-L6-v2");
+  flags.PositionalList("MODEL", &options.models, "GGUF files, Hugging Face folders, or names of those in the home folder; encoders are served for embeddings");
   flags.AddConfig("--config", "TOML file with these flags as keys (port = 8080, model = [\"smollm2\"]); what the command line says counts");
-  flags.Add("--adapter", &options.adapters, "NAME=PATH: serve the first model with this adapter under NAME");
+  flags.Add("--embeddings", &options.embeddings, "MODEL or NAME=MODEL: serve this model for embeddings, an encoder or any other, under its file's name or NAME");
+  flags.Add("--adapter", &options.adapters, "NAME=PATH: serve the first model that writes with this adapter under NAME");
   flags.Add("--adapter-folder", &options.adapter_folder, "Serve the adapters in it (NAME.gguf, PEFT folders) with the first model, and watch it: what comes, changes or goes there does so here");
   flags.Add("--adapter-memory", &options.adapter_megabytes, 1, int64_t{1} << 24, "Megabytes for adapters; those unused for longest make room, and are read again when asked for");
   flags.Add("--host", &options.host, "Address to listen on; beyond loopback only with --api-key-file or --allow-anyone");
@@ -67,7 +69,7 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
   flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values, of all models");
   flags.Add("--kv-type", &kv_type, "Keep keys and values as bf16, f16 or q8_0 (9/16 of the memory)");
-  flags.Add("--max-context", &options.max_context, 0, int64_t{1} << 24, "Tokens of prompt and answer; 0: what the model allows");
+  flags.Add("--max-context", &options.max_context, 0, int64_t{1} << 24, "Tokens of prompt and answer, or of a text to embed; 0: what the model allows, of a text up to 8192");
   flags.Add("--default-max-tokens", &options.default_max_tokens, 1, int64_t{1} << 24,
             "Longest answer of a request that does not say; memory is set aside for it");
   flags.Add("--max-running", &options.max_running, 1, 256, "Requests computed together");
@@ -83,7 +85,7 @@ Options Parse(const Arguments& arguments) {
   if (options.tls_certificate.has_value() != options.tls_key.has_value()) {
     throw UsageError("serve: expected --tls-certificate and --tls-key together, found one of them");
   }
-  if (options.models.empty()) throw UsageError("serve: expected at least one MODEL; see 'bakestone serve --help'");
+  if (options.models.empty() && options.embeddings.empty()) throw UsageError("serve: expected at least one MODEL; see 'bakestone serve --help'");
   return options;
 }
 
@@ -102,48 +104,106 @@ std::vector<std::string> ReadKeys(const std::string& path) {
   return lines;
 }
 
+// "NAME=WHAT", taken apart at the first '='; without a name all of it is what.
+struct NamedArgument {
+  std::string name, what;
+};
+
+NamedArgument SplitName(const std::string& argument) {
+  const size_t equals = argument.find('=');
+  const bool named = equals != std::string::npos && equals > 0;
+  return named ? NamedArgument{argument.substr(0, equals), argument.substr(equals + 1)} : NamedArgument{"", argument};
+}
+
+// What a model is called that nobody gave a name: a file's without its ending, a folder's whole.
+std::string NameOf(const std::filesystem::path& path) {
+  const std::filesystem::path plain = path.has_filename() ? path : path.parent_path();
+  return std::filesystem::is_directory(path) ? plain.filename().string() : plain.stem().string();
+}
+
 // Models with their threads, which must live as long as they do.
 struct Loaded {
   std::vector<std::unique_ptr<ThreadPool>> pools;
   std::vector<ServedModel> served;
 };
 
+struct LoadedModel {
+  std::string name;
+  std::shared_ptr<const Model> model;
+  ThreadPool* pool = nullptr;
+  bool embeds = false;
+};
+
+LoadedModel LoadOne(const Options& options, const NamedArgument& argument, bool embeds, Loaded& loaded) {
+  const std::filesystem::path path = ResolveModel(argument.what);
+  loaded.pools.push_back(std::make_unique<ThreadPool>(NumThreads(options.threads)));
+  LoadedModel one{.name = argument.name.empty() ? NameOf(path) : argument.name, .pool = loaded.pools.back().get()};
+  one.model = Model::Load(path, Kernels(), *one.pool, Loading(options.no_pack_cache));
+  one.embeds = embeds || one.model->config.encoder.both_ways;
+  return one;
+}
+
+std::shared_ptr<Engine> MakeEngine(const Options& options, const LoadedModel& one, int64_t kv_bytes) {
+  EngineOptions engine;
+  engine.kv_bytes = kv_bytes;
+  engine.kv_type = options.kv_type;
+  engine.prefix_cache = !options.no_prefix_cache;
+  engine.max_context = options.max_context;
+  engine.default_max_tokens = options.default_max_tokens;
+  engine.max_running = options.max_running;
+  engine.max_queued_requests = options.max_queue;
+  engine.probe = true;
+  engine.target_step_seconds = options.inter_token;
+  engine.max_request_seconds = options.max_seconds;
+  engine.speculation = MakeSpeculation(options.speculation, *one.pool, Loading(options.no_pack_cache));
+  auto started = std::make_shared<Engine>(one.model, Kernels(), *one.pool, engine);
+  LogInfo("{}: {} tokens of context, {} threads; a step of 1 answer takes {:.1f} ms, of {} {:.1f} ms, and {} where prompts are read beside them",
+          one.name, started->max_context(), one.pool->num_threads(), started->ProbedStepSeconds(1) * 1e3, options.max_running,
+          started->ProbedStepSeconds(options.max_running) * 1e3,
+          options.inter_token > 0 ? fmt::format("{:g} ms", options.inter_token * 1e3) : "up to twice as long");
+  return started;
+}
+
+std::shared_ptr<EmbeddingLoop> MakeEmbedder(const Options& options, const LoadedModel& one) {
+  EmbeddingLoopOptions loop{.max_requests = options.max_queue, .max_request_seconds = options.max_seconds};
+  if (options.max_context > 0) loop.max_context = options.max_context;
+  auto started = std::make_shared<EmbeddingLoop>(one.model, Kernels(), *one.pool, loop);
+  LogInfo("{}: embeddings of {} dimensions, {} tokens of context, {} threads", one.name, one.model->config.hidden_dim,
+          started->max_context(), one.pool->num_threads());
+  return started;
+}
+
+void AddAdapters(const Options& options, std::vector<ServedModel>& served) {
+  if (options.adapters.empty() && !options.adapter_folder) return;
+  const auto first = std::find_if(served.begin(), served.end(), [](const ServedModel& model) { return model.engine != nullptr; });
+  if (first == served.end()) throw UsageError("serve: --adapter, --adapter-folder: expected a MODEL that writes, found none");
+  const ServedModel base = *first;
+  for (const std::string& argument : options.adapters) {
+    const NamedArgument adapter = SplitName(argument);
+    if (adapter.name.empty()) throw UsageError(fmt::format("serve: --adapter: expected NAME=PATH, found '{}'", argument));
+    served.push_back({adapter.name, base.engine, LoadAdapter(adapter.what, base.engine->model()), base.id, std::filesystem::absolute(adapter.what)});
+  }
+}
+
 Loaded Load(const Options& options) {
   Loaded loaded;
-  const auto count = static_cast<int64_t>(options.models.size());
-  for (const std::string& argument : options.models) {
-    const std::filesystem::path path = ResolveModel(argument);
-    loaded.pools.push_back(std::make_unique<ThreadPool>(NumThreads(options.threads)));
-    ThreadPool& pool = *loaded.pools.back();
-    const auto model = Model::Load(path, Kernels(), pool, Loading(options.no_pack_cache));
-    EngineOptions engine;
-    engine.kv_bytes = (options.kv_megabytes << 20) / count;
-    engine.kv_type = options.kv_type;
-    engine.prefix_cache = !options.no_prefix_cache;
-    engine.max_context = options.max_context;
-    engine.default_max_tokens = options.default_max_tokens;
-    engine.max_running = options.max_running;
-    engine.max_queued_requests = options.max_queue;
-    engine.probe = true;
-    engine.target_step_seconds = options.inter_token;
-    engine.max_request_seconds = options.max_seconds;
-    engine.speculation = MakeSpeculation(options.speculation, pool, Loading(options.no_pack_cache));
-    loaded.served.push_back({path.stem().string(), std::make_shared<Engine>(model, Kernels(), pool, engine), {}, ""});
-    const Engine& started = *loaded.served.back().engine;
-    LogInfo("{}: {} tokens of context, {} threads; a step of 1 answer takes {:.1f} ms, of {} {:.1f} ms, and {} where prompts are read beside them",
-            path.stem().string(), started.max_context(), pool.num_threads(), started.ProbedStepSeconds(1) * 1e3, options.max_running,
-            started.ProbedStepSeconds(options.max_running) * 1e3,
-            options.inter_token > 0 ? fmt::format("{:g} ms", options.inter_token * 1e3) : "up to twice as long");
+  std::vector<LoadedModel> models;
+  for (const std::string& argument : options.models) models.push_back(LoadOne(options, {"", argument}, false, loaded));
+  for (const std::string& argument : options.embeddings) {
+    const bool is_path = std::filesystem::exists(argument);  // which may have a '=' of its own
+    models.push_back(LoadOne(options, is_path ? NamedArgument{"", argument} : SplitName(argument), true, loaded));
   }
-  const ServedModel base = loaded.served.front();
-  for (const std::string& argument : options.adapters) {
-    const size_t equals = argument.find('=');
-    if (equals == 0 || equals == std::string::npos) {
-      throw UsageError(fmt::format("serve: --adapter: expected NAME=PATH, found '{}'", argument));
+  const auto writing = std::count_if(models.begin(), models.end(), [](const LoadedModel& one) { return !one.embeds; });
+  for (const LoadedModel& one : models) {
+    ServedModel served{.id = one.name};
+    if (one.embeds) {
+      served.embedder = MakeEmbedder(options, one);
+    } else {
+      served.engine = MakeEngine(options, one, (options.kv_megabytes << 20) / writing);
     }
-    loaded.served.push_back({argument.substr(0, equals), base.engine,
-                             LoadAdapter(argument.substr(equals + 1), base.engine->model()), base.id, std::filesystem::absolute(argument.substr(equals + 1))});
+    loaded.served.push_back(std::move(served));
   }
+  AddAdapters(options, loaded.served);
   return loaded;
 }
 
@@ -222,7 +282,7 @@ int Serve(const Arguments& arguments) {
   RaiseFileLimit();
   Loaded loaded = Load(options);
   for (const ServedModel& model : loaded.served) {
-    LogInfo("serving {}{}", model.id, model.adapter ? " (adapter)" : "");
+    LogInfo("serving {}{}", model.id, model.adapter ? " (adapter)" : model.embedder ? " (embeddings)" : "");
   }
   Server server(server_options, loaded.served);
   fmt::print("{}\n", server.url());
