@@ -20,16 +20,6 @@ std::string Family(const char* name, const char* type, const char* help) {
   return fmt::format("# HELP bakestone_{} {}\n# TYPE bakestone_{} {}\n", name, help, name, type);
 }
 
-// One line an engine or embedder, labelled by its model's file.
-template <class Loop, class Get>
-std::string OfLoops(std::span<const std::shared_ptr<Loop>> loops, const char* name, const char* type, const char* help, Get get) {
-  std::string text = Family(name, type, help);
-  for (const auto& loop : loops) {
-    text += fmt::format("bakestone_{}{{engine=\"{}\"}} {}\n", name, Label(loop->model().path.stem().string()), get(*loop));
-  }
-  return text;
-}
-
 }  // namespace
 
 void Metrics::Histogram::Add(double seconds) {
@@ -73,13 +63,18 @@ std::string Metrics::TextOf(const api::AdapterStats& adapters) {
          line("adapter_evictions_total", "counter", "Adapters that made room for others.", adapters.evictions);
 }
 
-std::string Metrics::Text(std::span<const std::shared_ptr<ServingLoop>> loops, std::span<const std::shared_ptr<Engine>> engines) const {
+std::string Metrics::Text(const api::ModelRegistry& models) const {
   std::string text;
+  const auto line = [&](const char* name, const ServingLoop& loop, auto value) {  // labelled by its first model
+    text += fmt::format("bakestone_{}{{engine=\"{}\"}} {}\n", name, Label(models.NameOf(loop)), value);
+  };
   const auto of_loops = [&](const char* name, const char* type, const char* help, auto get) {
-    text += OfLoops(loops, name, type, help, [&](const ServingLoop& loop) { return get(loop.Load()); });
+    text += Family(name, type, help);
+    for (const auto& loop : models.loops()) line(name, *loop, get(loop->Load()));
   };
   const auto of_engines = [&](const char* name, const char* type, const char* help, auto get) {
-    if (!engines.empty()) text += OfLoops(engines, name, type, help, [&](const Engine& engine) { return get(engine.Metrics()); });
+    if (!models.engines().empty()) text += Family(name, type, help);
+    for (const auto& engine : models.engines()) line(name, *engine, get(engine->Metrics()));
   };
   using L = const LoopMetrics&;
   using M = const EngineMetrics&;

@@ -7,12 +7,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <tuple>
 
-#include "engine/engine.h"
-#include "engine/serving_loop.h"
 #include "server/api/model_registry.h"
 #include "server/http/message.h"
 
@@ -23,8 +20,7 @@ class Metrics {
   void CountRequest(const std::string& route, int status, double seconds);
   void CountCost(const std::string& key, const http::Cost& cost);
   static std::string TextOf(const api::AdapterStats& adapters);
-  // Of the loops, of those that write what only they have, and of the answers.
-  std::string Text(std::span<const std::shared_ptr<ServingLoop>> loops, std::span<const std::shared_ptr<Engine>> engines) const;
+  std::string Text(const api::ModelRegistry& models) const;  // of its loops and the answers
 
  private:
   struct Histogram {

@@ -183,7 +183,7 @@ void Router::Health(http::Responder& responder, bool ready) const {
 }
 
 void Router::Scrape(http::Responder& responder) const {
-  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(context_.models->loops(), context_.models->engines()) + Metrics::TextOf(context_.models->Stats())});
+  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(*context_.models) + Metrics::TextOf(context_.models->Stats())});
 }
 
 }  // namespace bakestone

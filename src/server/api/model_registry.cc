@@ -69,6 +69,7 @@ ModelRegistry::ModelRegistry(std::vector<ServedModel> models, int64_t adapter_by
     add(engines_, served.engine);
     add(embedders_, served.embedder);
     add(loops_, served.loop());
+    names_.emplace(served.loop().get(), served.id);
     const Model* model = &served.loop()->model();
     if (served.engine && !supports.contains(model)) {
       supports[model] = SupportOf(*model);

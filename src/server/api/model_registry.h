@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -70,6 +71,7 @@ class ModelRegistry {
   const std::vector<std::shared_ptr<Engine>>& engines() const { return engines_; }
   const std::vector<std::shared_ptr<EmbeddingLoop>>& embedders() const { return embedders_; }
   const std::vector<std::shared_ptr<ServingLoop>>& loops() const { return loops_; }  // of both kinds, at least one
+  const std::string& NameOf(const ServingLoop& loop) const { return names_.at(&loop); }  // its first model's
 
   // Reads the adapter, checks it against its base, and serves it under the name; one that was served so before is
   // replaced. base: empty: the first model that writes. Throws as LoadAdapter; kInvalidArgument for the name of a model; kNotFound
@@ -103,6 +105,7 @@ class ModelRegistry {
   std::vector<std::shared_ptr<Engine>> engines_;
   std::vector<std::shared_ptr<EmbeddingLoop>> embedders_;
   std::vector<std::shared_ptr<ServingLoop>> loops_;
+  std::map<const ServingLoop*, std::string> names_;
   std::map<const Model*, std::unique_ptr<Grammars>> grammars_;  // goes first: what it still has to tell knows entries
 };
 
