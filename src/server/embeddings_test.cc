@@ -133,7 +133,7 @@ TEST_F(EmbeddingsTest, EveryOfficialFieldIsHonouredRefusedByNameOrWithoutEffect)
   const std::tuple<const char*, Json, Outcome> fields[] = {
       {"encoding_format", "float", kTaken}, {"encoding_format", "base32", kRefused}, {"encoding_format", 5, kRefused},
       {"dimensions", 32, kTaken}, {"dimensions", 16, kRefused}, {"dimensions", 64, kRefused}, {"dimensions", "32", kRefused}, {"dimensions", 0, kRefused},
-      {"user", "u", kTaken}, {"made_up", 1, kRefused}, {"stream", true, kRefused}};
+      {"user", "u", kTaken}, {"user", 5, kRefused}, {"made_up", 1, kRefused}, {"stream", true, kRefused}};
   for (const auto& [name, value, outcome] : fields) {
     Json body = {{"model", "encoder"}, {"input", "ab"}, {name, value}};
     if (outcome == kTaken) {

@@ -45,7 +45,7 @@ void HandleEmbeddings(const api::Context& context, const http::Request& request,
   const std::string format = fields.String("encoding_format").value_or("float");
   if (format != "float" && format != "base64") fields.Bad("encoding_format", "expected float or base64");
   api::CheckDimensions(fields, *model);
-  fields.Ignore({"user"});
+  (void)fields.String("user");  // without effect
   std::vector<TextInput> inputs = ReadTextInputs(fields, "input", model->model().tokenizer, api::kMaxEmbeddedTexts);
   fields.Finish();
   std::vector<std::vector<int32_t>> texts;
