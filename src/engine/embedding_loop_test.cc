@@ -1,4 +1,6 @@
 // Embeddings for many at once: the same bits in any company, turns, limits, cancellation, the end.
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 
 #include <gmock/gmock.h>
@@ -165,6 +167,45 @@ TEST(EmbeddingLoop, TextsThatWaitAreBounded) {
   EXPECT_EQ(RefusedEmbedding(*loop, {text, text}).code(), ErrorCode::kUnavailable);
   plug.Pull();
   told.Wait();
+}
+
+// A model whose last token has an infinity: its row of the embedding begins at the 55th of 32 bf16.
+std::shared_ptr<const Model> DamagedEncoder() {
+  const auto folder = std::filesystem::temp_directory_path() / ("bakestone-damaged-encoder-" + std::to_string(::getpid()));
+  bakestone::testing::WriteTestEncoder(folder);
+  std::fstream file(folder / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  uint64_t header_bytes = 0;
+  file.read(reinterpret_cast<char*>(&header_bytes), sizeof header_bytes);
+  std::string header(header_bytes, ' ');
+  file.read(header.data(), static_cast<std::streamsize>(header_bytes));
+  const auto offset = nlohmann::json::parse(header)["embeddings.word_embeddings.weight"]["data_offsets"][0].get<uint64_t>();
+  file.seekp(static_cast<std::streamoff>(sizeof header_bytes + header_bytes + offset + 55 * 32 * 2));
+  file.write("\x80\x7F", 2);
+  file.close();
+  ThreadPool pool(1);
+  auto model = Model::Load(folder, ChooseKernels(nullptr), pool);
+  std::filesystem::remove_all(folder);
+  return model;
+}
+
+TEST(EmbeddingLoop, FailureBelongsToWhoFailsAlone) {
+  ThreadPool pool(1);
+  EmbeddingLoop loop(DamagedEncoder(), ChooseKernels(nullptr), pool);
+  Told before, damaged, after;
+  {
+    EmbeddingPlug plug(loop);
+    loop.Submit({.texts = TokensOf({"ab", "c"}), .sink = before.Sink()});
+    loop.Submit({.texts = {{kTestCls}, {kTestCls, 55}, {kTestCls}}, .sink = damaged.Sink()});
+    loop.Submit({.texts = TokensOf({"ab"}), .sink = after.Sink()});
+  }
+  before.Wait(), damaged.Wait(), after.Wait();
+  ASSERT_TRUE(damaged.error);
+  EXPECT_EQ(damaged.error->code(), ErrorCode::kInternal);
+  EXPECT_TRUE(damaged.vectors.empty());
+  EXPECT_FALSE(before.error || after.error);
+  EXPECT_EQ(after.vectors[0], before.vectors[0]);
+  EXPECT_EQ(loop.Load().steps, 2);  // all three were in one
+  EXPECT_EQ(loop.Load().failed, 1);
 }
 
 TEST(EmbeddingLoop, LateRequestsEndWithAnError) {
