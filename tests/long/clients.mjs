@@ -1,11 +1,11 @@
-// Node's clients against a running server: node clients.mjs URL KEY MODEL. Prints what failed; exit 1 if anything did.
+// Node's clients against a running server: node clients.mjs URL KEY MODEL EMBEDDER. Prints what failed; exit 1 if anything did.
 import OpenAI from 'openai';
-import { generateText, streamText, tool } from 'ai';
+import { embedMany, generateText, streamText, tool } from 'ai';
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { z } from 'zod';
 
-const [url, key, model] = process.argv.slice(2);
+const [url, key, model, embedder] = process.argv.slice(2);
 let passed = 0;
 const failures = [];
 const check = (condition, what) => {
@@ -57,6 +57,14 @@ for (const [name, provider] of [
   const wrong = await generateText({ ...ask, maxOutputTokens: 1000000 }).catch((error) => error);
   check(wrong.statusCode === 400, `${name}: too long for the context: ${wrong.statusCode}`);
 }
+
+const texts = ['the tide is high', 'Où est-ce ?'];
+const numbers = await client.embeddings.create({ model: embedder, input: texts, encoding_format: 'float' });
+const embedded = await client.embeddings.create({ model: embedder, input: texts });  // asks for base64
+const vectors = numbers.data.map((one) => one.embedding);
+check(JSON.stringify(embedded.data.map((one) => Array.from(one.embedding))) === JSON.stringify(vectors), 'openai: embeddings are the same in both forms');
+const many = await embedMany({ model: createOpenAI({ baseURL: `${url}/v1`, apiKey: key }).textEmbeddingModel(embedder), values: texts, maxRetries: 0 });
+check(JSON.stringify(many.embeddings) === JSON.stringify(vectors), 'ai: the same vectors');
 
 failures.forEach((what) => console.error(`FAILED: ${what}`));
 console.log(`${passed} checks passed, ${failures.length} failed`);

@@ -1,16 +1,16 @@
-"""LangChain's and LiteLLM's clients against a running server: python clients.py URL KEY MODEL."""
+"""LangChain's and LiteLLM's clients against a running server: python clients.py URL KEY MODEL EMBEDDER."""
 import os
 import sys
 
 os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_TELEMETRY="False", LANGSMITH_TRACING="false")
 import litellm  # noqa: E402
 from langchain_core.messages import HumanMessage  # noqa: E402
-from langchain_openai import ChatOpenAI  # noqa: E402
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings  # noqa: E402
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "e2e"))
 from served import check, error_of, finish  # noqa: E402
 
-url, key, model = sys.argv[1:]
+url, key, model, embedder = sys.argv[1:]
 question = "What is the capital of France? Answer in one word."
 tool = {"type": "object", "properties": {"harbour": {"type": "string"}}, "required": ["harbour"]}
 function = {"type": "function", "function": {"name": "get_tide", "description": "Tells the tide.", "parameters": tool}}
@@ -47,4 +47,13 @@ for provider, base in (("openai/", url + "/v1"), ("ollama_chat/", url), ("anthro
 error = error_of(lambda: litellm.completion(model="openai/nobody", api_base=url + "/v1", api_key=key, num_retries=0,
                                             messages=[{"role": "user", "content": "x"}]), litellm.NotFoundError)
 check(error is not None, "litellm: an unknown model is not found")
+
+# LangChain sends ids of OpenAI's tokenizer unless it is told to send the text.
+texts = ["the tide is high", "Où est-ce ?"]
+langchain = OpenAIEmbeddings(model=embedder, base_url=url + "/v1", api_key=key, check_embedding_ctx_length=False, max_retries=0)
+vectors = langchain.embed_documents(texts)
+check(len(vectors) == 2 and abs(sum(x * x for x in vectors[0]) - 1) < 1e-5, "langchain: a vector each")
+check(langchain.embed_query(texts[1]) == vectors[1], "langchain: a query's is a document's")
+embedded = litellm.embedding(model="openai/" + embedder, api_base=url + "/v1", api_key=key, input=texts)
+check([e["embedding"] for e in embedded.data] == vectors, "litellm: the same vectors")
 finish()

@@ -22,12 +22,12 @@ fi
 
 key=clients-secret-0123456789
 echo "$key name=clients" >"$work/keys"
-"$bakestone" serve "$model" --port 0 --api-key-file "$work/keys" --max-context 2048 >"$work/url" 2>"$work/serve.log" &
+"$bakestone" serve "$model" --port 0 --api-key-file "$work/keys" --max-context 2048 --embeddings "embedder=$model" >"$work/url" 2>"$work/serve.log" &
 for _ in $(seq 300); do [ -s "$work/url" ] && break; sleep 0.1; done
 url=$(cat "$work/url")
 name=$(basename "$model" .gguf)
 cp "$repository/tests/long/clients.mjs" "$node_folder/"  # where its imports are found
 failed=0
-node "$node_folder/clients.mjs" "$url" "$key" "$name" || failed=1
-"$venv/bin/python" "$repository/tests/long/clients.py" "$url" "$key" "$name" || failed=1
+node "$node_folder/clients.mjs" "$url" "$key" "$name" embedder || failed=1
+"$venv/bin/python" "$repository/tests/long/clients.py" "$url" "$key" "$name" embedder || failed=1
 exit $failed
