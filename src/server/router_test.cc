@@ -208,7 +208,7 @@ TEST_F(RouterTest, CompletionStreamAddsUpToTheWhole) {
   for (const std::string& frame : Frames(Call("POST", "/v1/completions", body.dump()).body)) {
     if (frame != "[DONE]") text += Json::parse(frame)["choices"][0]["text"].get<std::string>();
   }
-  EXPECT_EQ(text, whole["choices"][0]["text"]);
+  EXPECT_EQ(text, whole["choices"][0]["text"].get<std::string>());
 }
 
 TEST_F(RouterTest, FieldsOutOfRangeAreNamed) {
