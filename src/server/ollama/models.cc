@@ -128,7 +128,10 @@ void HandleShow(const api::Context& context, const http::Request& request, std::
   Fields fields(body);
   const auto name = fields.String("model"), older = fields.String("name");
   if (!name && !older) fields.Bad("model", "this field is required");
-  fields.Ignore({"verbose", "system", "template", "options"});
+  fields.Bool("verbose");  // these do not change the answer
+  fields.String("system");
+  fields.String("template");
+  fields.Object("options");
   fields.Finish();
   const api::ModelPtr entry = context.SelectAny(request, ServedName(context, name ? *name : *older));
   const Model& model = entry->model();

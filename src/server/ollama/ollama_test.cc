@@ -87,6 +87,8 @@ TEST_F(OllamaTest, TellsWhatIsServed) {
   EXPECT_EQ(show["model_info"]["general.architecture"], engine_->model().config.architecture);
   EXPECT_THAT(show["template"].get<std::string>(), HasSubstr("<|im_start|>"));
   RefusedMessage("/api/show", {{"model", "nobody"}}, 404);
+  RefusedMessage("/api/show", {{"model", "base"}, {"verbose", "yes"}}, 400);
+  RefusedMessage("/api/show", {{"model", "base"}, {"options", 1}}, 400);
   const std::string version = Json::parse(Call("GET", "/api/version").body)["version"];
   EXPECT_EQ(version.find_first_not_of("0123456789."), std::string::npos);
 }
