@@ -110,7 +110,9 @@ struct Grammars::Impl {
 
 void Grammars::Impl::Tell(const Result& result, const Outcome& outcome) {
   if (outcome.constraint) return result(outcome.constraint, nullptr);
-  result(nullptr, std::make_exception_ptr(Error(ErrorCode::kInvalidArgument, outcome.refusal)));
+  // Its own statement: the error that is copied, and shares the copy's words, is gone before anybody reads them.
+  std::exception_ptr refusal = std::make_exception_ptr(Error(ErrorCode::kInvalidArgument, outcome.refusal));
+  result(nullptr, std::move(refusal));
 }
 
 void Grammars::Impl::Submit(std::string key, Result result) {

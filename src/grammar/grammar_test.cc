@@ -93,7 +93,7 @@ TEST_F(GrammarTest, HostileSourcesEndNeitherServerNorOthers) {
   EXPECT_NE(Refusal({Kind::kRegex, std::string(300 << 10, 'a')}), "taken");
   // Compiles without end: it is cut off.
   std::string slow = "root ::= ";
-  for (int i = 0; i < 400; ++i) slow += "([a-z]{0,900} | [^x]{3,1000}) ";
+  for (int i = 0; i < 4000; ++i) slow += "([a-z]{0,900} | [^x]{3,1000}) ";
   const std::string why = Refusal({Kind::kEbnf, slow});
   EXPECT_NE(why.find("compil"), std::string::npos) << why;
   EXPECT_EQ(Refusal({Kind::kRegex, "a"}), "taken");

@@ -20,11 +20,14 @@ inline GrammarOptions TestGrammarOptions() {
 
 // Waits. Throws what the compiler refuses with.
 inline std::shared_ptr<const Constraint> CompileNow(Grammars& grammars, GrammarSource source) {
-  std::promise<std::shared_ptr<const Constraint>> done;
+  using Compiled = std::pair<std::shared_ptr<const Constraint>, std::exception_ptr>;
+  std::promise<Compiled> done;  // as a value: set_exception would keep a reference on the other thread
   grammars.Compile(std::move(source), [&](std::shared_ptr<const Constraint> constraint, std::exception_ptr error) {
-    error ? done.set_exception(std::move(error)) : done.set_value(std::move(constraint));
+    done.set_value({std::move(constraint), std::move(error)});
   });
-  return done.get_future().get();
+  Compiled compiled = done.get_future().get();
+  if (compiled.second) std::rethrow_exception(std::move(compiled.second));
+  return std::move(compiled.first);
 }
 
 inline bool HasBit(const std::vector<uint32_t>& bits, int32_t id) { return (bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) != 0; }
