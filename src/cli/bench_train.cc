@@ -11,7 +11,6 @@
 #include "base/machine.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
-#include "cli/signals.h"
 #include "engine/speed.h"
 #include "kernels/isa.h"
 #include "ops/peaks.h"
@@ -81,7 +80,6 @@ bool AsksForTraining(const Arguments& arguments) {
 
 int BenchTrain(const Arguments& arguments) {
   const TrainBenchOptions options = ParseTrainBench(arguments);
-  CatchSignals();
   ThreadPool pool(options.threads);
   const auto model = Model::Load(options.model, Kernels(), pool, Loading(false));
   const double product_limit = TrainProductLimit(Kernels().train, pool);

@@ -437,16 +437,6 @@ inline void FinishTiles(const MatMulArgs& args, int64_t strip, int64_t m, int64_
   }
 }
 
-// Rows of y are far apart: their cache lines are asked for before the sums are made, lest the stores of sums, which
-// are read back at once, queue behind stores that wait for them.
-BAKESTONE_INLINE void PrefetchRows(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows, bool both) {
-  const float* y = args.y + m * args.y_stride + strip * kStripRows;
-  for (int64_t i = 0; i < rows; ++i, y += args.y_stride) {
-    __builtin_prefetch(y, 1);
-    if (both) __builtin_prefetch(y + kStripRows, 1);
-  }
-}
-
 // Two strips share the rows while those are in the L1 cache: neighbours, or gate and up.
 template <class Tiles, PanelType kType>
 void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
@@ -469,7 +459,6 @@ void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
       if (both) MakeStrip<kType>(gated ? args.up : args.panel, gated ? strip : strip + 1, 1, m0, m1, space);
       for (int64_t m = m0; m < m1; m += Scratch::kRows) {
         const int64_t rows = m1 - m < Scratch::kRows ? m1 - m : Scratch::kRows;
-        PrefetchRows(args, strip, m, rows, both && !gated);
         for (int i = 0; i < (both ? 2 : 1); ++i) {
           RunTileRows<kType>(tiles, x, i, m, m0, m1, space);
         }
