@@ -53,6 +53,7 @@ struct AdapterFile {
   std::string architecture;  // GGUF's word, e.g. "llama"; empty if unknown (a PEFT folder has none)
   std::string base_name;     // base_model_name_or_path
   std::string base_hash;     // SHA-256 of the base's file, 64 hex digits; empty if unknown
+  std::string base_norms;    // SHA-256 of the base's norms (model/load_adapter.h), the same; other quantizations share it
   int64_t rank = 0;          // the default rank and alpha; entries may differ
   float alpha = 0;
   float dropout = 0;  // of training; says nothing about inference

@@ -122,6 +122,7 @@ AdapterFile RandomAdapter(bool embeddings = true) {
   adapter.architecture = "llama";
   adapter.base_name = "tiny/llama";
   adapter.base_hash = std::string(64, 'a');
+  adapter.base_norms = std::string(64, 'b');
   adapter.rank = 4;
   adapter.alpha = 6;
   const auto fill = [&](std::vector<float>& values, int64_t size) {
@@ -187,6 +188,7 @@ TEST_P(RoundTrip, ThroughPeftIsExact) {
   EXPECT_EQ(found.use_rslora, GetParam());
   EXPECT_EQ(found.base_name, "tiny/llama");
   EXPECT_EQ(found.base_hash, std::string(64, 'a'));
+  EXPECT_EQ(found.base_norms, std::string(64, 'b'));
   EXPECT_EQ(SafetensorsFile::Open(folder / "adapter_model.safetensors").Metadata("format"), "pt");
 }
 
@@ -203,6 +205,7 @@ TEST_P(RoundTrip, ThroughGgufKeepsEveryScale) {
   EXPECT_EQ(found.name, "for tests");
   EXPECT_EQ(found.base_name, "tiny/llama");
   EXPECT_EQ(found.base_hash, std::string(64, 'a'));
+  EXPECT_EQ(found.base_norms, std::string(64, 'b'));
 }
 
 INSTANTIATE_TEST_SUITE_P(Scaling, RoundTrip, testing::Bool(), [](const auto& test) {

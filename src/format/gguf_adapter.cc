@@ -27,6 +27,7 @@ namespace bakestone {
 namespace {
 
 constexpr const char* kHashKey = "bakestone.base.sha256";
+constexpr const char* kNormsKey = "bakestone.base.norms_sha256";
 
 bool IsQueryOrKey(AdapterSite site) {
   return site == AdapterSite::kQProj || site == AdapterSite::kKProj;
@@ -147,6 +148,7 @@ AdapterFile ReadGgufAdapter(const GgufFile& file, const HeadShape& heads) {
   adapter.name = file.GetString("general.name", "");
   adapter.base_name = file.GetString("general.base_model.0.name", "");
   adapter.base_hash = file.GetString(kHashKey, "");
+  adapter.base_norms = file.GetString(kNormsKey, "");
   adapter.alpha = file.GetF32("adapter.lora.alpha");
 
   std::map<std::pair<int32_t, AdapterSite>, std::pair<const GgufTensor*, const GgufTensor*>> pairs;
@@ -219,6 +221,7 @@ void AddKeys(GgufWriter& writer, const AdapterFile& adapter, double alpha) {
     writer.AddString("general.base_model.0.name", adapter.base_name);
   }
   if (!adapter.base_hash.empty()) writer.AddString(kHashKey, adapter.base_hash);
+  if (!adapter.base_norms.empty()) writer.AddString(kNormsKey, adapter.base_norms);
   writer.AddString("adapter.type", "lora");
   writer.AddF32("adapter.lora.alpha", static_cast<float>(alpha));
 }

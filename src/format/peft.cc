@@ -38,6 +38,7 @@ using OrderedJson = nlohmann::ordered_json;
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kTensorsName = "adapter_model.safetensors";
 constexpr const char* kHashKey = "bakestone.base_sha256";
+constexpr const char* kNormsKey = "bakestone.base_norms_sha256";
 constexpr int64_t kMaxConfigBytes = 4 << 20;
 constexpr std::string_view kTensorPrefix = "base_model.model.";
 // The version whose conventions the writer follows.
@@ -364,6 +365,7 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
 
   const SafetensorsFile file = SafetensorsFile::Open(folder / kTensorsName);
   adapter.base_hash = file.Metadata(kHashKey);
+  adapter.base_norms = file.Metadata(kNormsKey);
   for (const auto& [module, group] : GroupTensors(file)) {
     AdapterEntry entry = ReadEntry(file.name(), module, group);
     entry.alpha = Resolve(alphas, module, adapter.alpha);
@@ -385,6 +387,7 @@ void WritePeftAdapter(AdapterFile adapter, const std::filesystem::path& folder) 
   SafetensorsWriter writer;
   writer.AddMetadata("format", "pt");
   if (!adapter.base_hash.empty()) writer.AddMetadata(kHashKey, adapter.base_hash);
+  if (!adapter.base_norms.empty()) writer.AddMetadata(kNormsKey, adapter.base_norms);
   for (const AdapterEntry& entry : adapter.entries) {
     const std::string module = std::string(kTensorPrefix) + ModuleOf(entry);
     const bool embedding = entry.site == AdapterSite::kEmbedTokens;

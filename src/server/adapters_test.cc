@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "format/peft.h"
+#include "model/load_adapter.h"
 #include "server/adapter_folder.h"
 #include "server/test_router.h"
 
@@ -153,6 +154,23 @@ TEST_F(AdaptersTest, OnlyAdminsMay) {
   router_with_folder_ = std::make_unique<Router>(std::vector<ServedModel>{{"base", engine_, nullptr, ""}},
                                                  RouterOptions{.adapter_folder = folder_, .admin_without_key = false});
   EXPECT_EQ(Ask("PUT", "/admin/adapters/mine", {{"file", "one"}}).status, 403);
+}
+
+TEST_F(AdaptersTest, OneOfAnotherModelOfTheSameShapeIsRefused) {
+  const Model& base = *SharedTestModel();
+  AdapterFile file = FileOf(1, base.config.hidden_dim);
+  file.base_name = "other/model";
+  file.base_hash = std::string(64, 'a');  // another file
+  file.base_norms = NormsHash(*base.weights);
+  Write("quantized", file);
+  EXPECT_EQ(Ask("PUT", "/admin/adapters/quantized", {{"file", "quantized"}}).status, 200);  // of the same model
+  file.base_norms = std::string(64, 'b');
+  Write("other", file);
+  const http::Response refused = Ask("PUT", "/admin/adapters/other", {{"file", "other"}});
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_THAT(refused.body, HasSubstr("other/model"));
+  EXPECT_THAT(refused.body, HasSubstr("trained on another model"));
+  EXPECT_FALSE(router_with_folder_->models().Has("other"));
 }
 
 TEST_F(AdaptersTest, FolderIsWatched) {

@@ -1,5 +1,6 @@
 #include "train/export.h"
 
+#include "model/load_adapter.h"
 #include "tensor/half.h"
 
 namespace bakestone {
@@ -27,6 +28,7 @@ AdapterFile MakeAdapterFile(const Model& model, const TrainLayout& layout,
   file.architecture = model.config.architecture;
   file.base_name = model.config.name;
   file.base_hash = ToHex(model.file_hash);
+  file.base_norms = NormsHash(*model.weights);
   file.rank = lora.rank;
   file.alpha = static_cast<float>(lora.alpha);
   file.use_rslora = lora.rslora();
