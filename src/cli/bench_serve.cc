@@ -51,12 +51,14 @@ Options Parse(const Arguments& arguments) {
   int64_t seed = 1;
   Flags flags("bench --serve",
               "Load on a server that speaks OpenAI's API, this program's or another: streamed chats that arrive at random "
-              "(Poisson) and wait for nobody. Tells the time to the first token and between tokens, what was answered "
+              "(Poisson) and wait for nobody, or as many at any time as --streams says. Tells the time to the first token and between tokens, what was answered "
               "as fast as asked, and what this tool itself took of the CPU. VALUE=WEIGHT,... draws values by weight.",
               "bakestone bench --serve http://127.0.0.1:8080 --rate 4 --prompt-tokens 64=3,1000 --answer-tokens 32,128");
   flags.Add("--serve", &options.target.url, "The server's address");
   flags.Add("--rate", &options.plan.rate, 1e-3, 1e4, "Requests a second, in the mean");
   flags.Add("--seconds", &options.plan.seconds, 0.1, 86'400, "How long requests arrive; then answers are waited for");
+  flags.Add("--streams", &options.plan.streams, 1, 10'000, "A closed loop instead: so many at any time, the next begins when one ends");
+  flags.Add("--requests", &options.plan.requests, 1, 1'000'000, "With --streams: how many in all; else four for each stream");
   flags.Add("--prompt-tokens", &prompts, "Lengths of prompts, about: as many common words");
   flags.Add("--answer-tokens", &answers, "Lengths of answers");
   flags.Add("--models", &options.models, "Models and adapters to ask for; else the first that the server lists");
@@ -75,6 +77,8 @@ Options Parse(const Arguments& arguments) {
     throw UsageError(fmt::format("bench: --serve: expected an address such as http://127.0.0.1:8080, found '{}'", options.target.url));
   }
   options.plan.seed = static_cast<uint64_t>(seed);
+  if (options.plan.requests > 0 && options.plan.streams == 0) throw UsageError("bench: --requests goes with --streams; without it --seconds says how long");
+  if (options.plan.requests == 0) options.plan.requests = 4 * options.plan.streams;
   options.plan.prompt_tokens = load::ParseLengths("--prompt-tokens", prompts, 1);
   options.plan.answer_tokens = load::ParseLengths("--answer-tokens", answers, 1);
   if (key_file) options.target.api_key = ReadKey(*key_file);
@@ -104,9 +108,14 @@ Json ToJson(const load::LoadSummary& summary) {
 }
 
 Json ToJson(const Options& options, const load::LoadReport& report) {
-  Json json = {{"server", options.target.url}, {"seed", options.plan.seed}, {"rate", options.plan.rate}, {"seconds", report.seconds},
+  Json json = {{"server", options.target.url}, {"seed", options.plan.seed}, {"seconds", report.seconds},
                {"first_token_goal", options.goals.first_token}, {"inter_token_goal", options.goals.inter_token},
                {"cpu_share", report.cpu_share}, {"most_late_seconds", report.most_late}};
+  if (options.plan.streams > 0) {
+    json["streams"] = options.plan.streams;
+  } else {
+    json["rate"] = options.plan.rate;
+  }
   json.update(ToJson(report.all));
   for (const auto& [model, summary] : report.models) json["models"][model] = ToJson(summary);
   return json;
@@ -119,8 +128,8 @@ void PrintTimes(const char* what, const load::Percentiles& of) {
 
 void Print(const Options& options, const load::LoadReport& report) {
   const load::LoadSummary& all = report.all;
-  fmt::print("{}: {} requests at {:g} a second, seed {}, {:.1f} s until the last answer\n", options.target.url, all.requests,
-             options.plan.rate, options.plan.seed, report.seconds);
+  const std::string how = options.plan.streams > 0 ? fmt::format("in {} streams", options.plan.streams) : fmt::format("at {:g} a second", options.plan.rate);
+  fmt::print("{}: {} requests {}, seed {}, {:.1f} s until the last answer\n", options.target.url, all.requests, how, options.plan.seed, report.seconds);
   fmt::print("{} complete, {} refused (429, 503), {} failed\n", all.complete, all.refused, all.failed);
   fmt::print("{} prompt tokens ({} cached), {} answer tokens: {:.1f} tokens/s\n", all.prompt_tokens, all.cached_tokens,
              all.completion_tokens, all.tokens_per_second);
@@ -158,7 +167,7 @@ int BenchServe(const Arguments& arguments) {
   load::LoadRun run;
   {
     Progress progress("load", static_cast<int64_t>(plan.size()), "answers");
-    run = load::Run(options.target, plan, [&](int64_t sent, int64_t ended) {
+    run = load::Run(options.target, plan, options.plan.streams, [&](int64_t sent, int64_t ended) {
       progress.Update(ended, fmt::format("{} under way", sent - ended));
       return !StopRequested();
     });

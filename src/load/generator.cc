@@ -85,8 +85,8 @@ size_t Append(char* data, size_t size, size_t count, void* out) {
 
 class Generator {
  public:
-  Generator(const Target& target, const std::vector<PlannedRequest>& plan)
-      : target_(target), plan_(plan), url_(Endpoint(target, "/chat/completions")), headers_(Headers(target)), multi_(curl_multi_init()),
+  Generator(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams)
+      : target_(target), plan_(plan), streams_(streams), url_(Endpoint(target, "/chat/completions")), headers_(Headers(target)), multi_(curl_multi_init()),
         epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
     BAKESTONE_CHECK(multi_ != nullptr);
     if (epoll_ < 0) Throw(ErrorCode::kIo, "cannot wait for sockets: epoll is not to be had");
@@ -123,13 +123,15 @@ class Generator {
   static size_t OnBytes(char* data, size_t size, size_t count, void* transfer);
 
   double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-  void Send();  // what is due
+  bool Due() const;  // the plan's next request
+  void Send();
   void Wait();
   void Collect();
   void Finish(Transfer& transfer, CURLcode code);
 
   const Target& target_;
   const std::vector<PlannedRequest>& plan_;
+  const int64_t streams_;  // of a closed loop; 0: an open one
   const std::string url_;
   const List headers_;
   CURLM* multi_;
@@ -179,8 +181,13 @@ size_t Generator::OnBytes(char* data, size_t size, size_t count, void* out) {
   return bytes.size();
 }
 
+bool Generator::Due() const {
+  if (transfers_.size() == plan_.size()) return false;
+  return streams_ > 0 ? std::ssize(transfers_) - ended_ < streams_ : plan_[transfers_.size()].due <= Now();
+}
+
 void Generator::Send() {
-  while (transfers_.size() < plan_.size() && plan_[transfers_.size()].due <= Now()) {
+  while (Due()) {
     const PlannedRequest& request = plan_[transfers_.size()];
     auto transfer = std::make_unique<Transfer>();
     transfer->owner = this;
@@ -192,8 +199,8 @@ void Generator::Send() {
     curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &OnBytes);
     curl_easy_setopt(handle, CURLOPT_WRITEDATA, transfer.get());
     curl_easy_setopt(handle, CURLOPT_PRIVATE, transfer.get());
-    transfer->outcome.due = request.due;
     transfer->outcome.sent = Now();
+    transfer->outcome.due = streams_ > 0 ? transfer->outcome.sent : request.due;
     transfers_.push_back(std::move(transfer));
     BAKESTONE_CHECK(curl_multi_add_handle(multi_, handle) == CURLM_OK);
   }
@@ -201,7 +208,7 @@ void Generator::Send() {
 
 void Generator::Wait() {
   double until = Now() + kProgressEvery;
-  if (transfers_.size() < plan_.size()) until = std::min(until, plan_[transfers_.size()].due);
+  if (streams_ == 0 && transfers_.size() < plan_.size()) until = std::min(until, plan_[transfers_.size()].due);
   if (timer_) until = std::min(until, *timer_);
   std::array<epoll_event, 256> events;
   const int milliseconds = static_cast<int>(std::ceil(std::max(0.0, until - Now()) * 1000));
@@ -300,8 +307,8 @@ std::vector<std::string> ListModels(const Target& target) {
   return models;
 }
 
-LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, const std::function<bool(int64_t, int64_t)>& progress) {
-  return Generator(target, plan).Run(progress);
+LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams, const std::function<bool(int64_t, int64_t)>& progress) {
+  return Generator(target, plan, streams).Run(progress);
 }
 
 }  // namespace bakestone::load

@@ -36,8 +36,8 @@ struct LoadRun {
 // The models that the server lists. Throws kIo or kUnavailable naming the address.
 std::vector<std::string> ListModels(const Target& target);
 
-// progress: (sent, ended), about ten times a second; returns false to stop at once. Throws kIo when the system
+// streams: of a closed loop; 0: requests leave when they are due. progress: (sent, ended), about ten times a second; returns false to stop at once. Throws kIo when the system
 // lacks what it needs; what a server does wrong is in the outcomes.
-LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, const std::function<bool(int64_t, int64_t)>& progress);
+LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams, const std::function<bool(int64_t, int64_t)>& progress);
 
 }  // namespace bakestone::load

@@ -55,6 +55,18 @@ TEST(LoadPlan, ArrivalsArePoissonAndMixesFollowTheirWeights) {
   EXPECT_EQ(prompts.size(), plan.size());
 }
 
+TEST(LoadPlan, AClosedLoopHasAsManyAsAsked) {
+  PlanOptions options = Options();
+  options.streams = 4;
+  options.requests = 10;
+  const std::vector<PlannedRequest> plan = MakePlan(options);
+  ASSERT_EQ(plan.size(), 10u);
+  for (const PlannedRequest& request : plan) EXPECT_EQ(request.due, 0);
+  EXPECT_NE(plan[0].prompt, plan[1].prompt);
+  options.requests = 3;
+  EXPECT_THROW(MakePlan(options), Error);
+}
+
 TEST(LoadPlan, PromptsShareTheirPrefixes) {
   PlanOptions options = Options();
   options.prefixes = 2;

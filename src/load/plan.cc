@@ -91,7 +91,11 @@ Mix<std::string> ParseNames(std::string_view what, std::string_view text) {
 }
 
 std::vector<PlannedRequest> MakePlan(const PlanOptions& options) {
-  if (!(options.rate > 0) || !(options.seconds > 0)) Throw(ErrorCode::kInvalidArgument, "a load needs a rate and a time above 0");
+  const bool closed = options.streams > 0;
+  if (!closed && (!(options.rate > 0) || !(options.seconds > 0))) Throw(ErrorCode::kInvalidArgument, "a load needs a rate and a time above 0");
+  if (closed && options.requests < options.streams) {
+    Throw(ErrorCode::kInvalidArgument, "a load of {} streams: expected at least as many requests, found {}", options.streams, options.requests);
+  }
   BAKESTONE_CHECK(!options.prompt_tokens.shares.empty() && !options.answer_tokens.shares.empty() && !options.models.shares.empty());
   Rng times(options.seed, kTimes), models(options.seed, kModels), prompts(options.seed, kPrompts), answers(options.seed, kAnswers),
       prefixes(options.seed, kPrefixes);
@@ -102,12 +106,12 @@ std::vector<PlannedRequest> MakePlan(const PlanOptions& options) {
   std::vector<PlannedRequest> plan;
   double due = 0;
   while (true) {
-    due += -std::log1p(-times.Uniform()) / options.rate;
-    if (due > options.seconds && !plan.empty()) return plan;
+    if (!closed) due += -std::log1p(-times.Uniform()) / options.rate;
+    if (closed ? std::ssize(plan) == options.requests : due > options.seconds && !plan.empty()) return plan;
     if (plan.size() == kMostRequests) {
       Throw(ErrorCode::kInvalidArgument, "a load has at most {} requests; expected a lower rate or a shorter time", kMostRequests);
     }
-    PlannedRequest request{.due = due > options.seconds ? 0 : due, .model = Draw(options.models, models)};
+    PlannedRequest request{.due = !closed && due > options.seconds ? 0 : due, .model = Draw(options.models, models)};
     if (!shared.empty()) request.prompt = shared[prefixes.Below(shared.size())];
     request.prompt += Words(options.seed, kTexts + 2 * plan.size() + 1, Draw(options.prompt_tokens, prompts));
     request.answer_tokens = Draw(options.answer_tokens, answers);

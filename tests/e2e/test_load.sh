@@ -27,6 +27,14 @@ PY
 seconds=0.2 load --answer-tokens 2 --plain >"$work/table" 2>/dev/null
 expect "$work/table" "to the first token"
 expect "$work/table" "of a core"
+load --streams 3 --requests 7 --answer-tokens 4 --json >"$work/closed.json" 2>"$work/log" || { cat "$work/log" >&2; fail "a closed loop"; }
+python3 - "$work/closed.json" <<'PY' || fail "the figures of a closed loop"
+import json, sys
+load = json.load(open(sys.argv[1]))
+assert load["streams"] == 3 and load["complete"] == 7 and load["completion_tokens"] == 28 and "rate" not in load, load
+PY
+load --requests 3 >/dev/null 2>"$work/log" && fail "--requests without --streams"
+expect "$work/log" "goes with --streams"
 seconds=0.2 load --models nobody >"$work/table" 2>"$work/log" && fail "a model that is not there"
 expect "$work/table" "HTTP 404"
 "$bakestone" bench --serve "$url" >/dev/null 2>"$work/log" && fail "without a key"
