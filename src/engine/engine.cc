@@ -20,12 +20,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A prompt's chunk is never cut smaller: below it the weights are read too often for too few rows.
-constexpr int64_t kMinChunk = 16;
+// A prompt's chunk is never cut smaller: below it the weights are read too often for too few rows. Beside answers they
+// are read anyway.
+constexpr int64_t kMinChunk = 16, kMinChunkBeside = 8;
 // With nobody waiting for a next token a step may be this long: it only delays a cancellation.
 constexpr double kIdleStepSeconds = 0.5;
-// A step that reads prompts takes as many times what the answers in it take alone, and no less than this: nobody sees it.
-constexpr double kStretch = 2, kLeastStepSeconds = 0.02;
+// A step that reads prompts takes as many times what the answers in it take alone. Where it ends a prompt it may take
+// this long: it comes once, and somebody gets a first token.
+constexpr double kStretch = 2, kEndingStepSeconds = 0.02;
 // How often Generate lets its caller cancel while no text comes.
 constexpr std::chrono::milliseconds kPollInterval{50};
 
@@ -334,19 +336,24 @@ void Engine::Impl::PlanPrompts(const StepSize& answers, std::vector<Work>& works
   std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence* a, const Sequence* b) { return waiting.Before(*a, *b); });
   const double alone = cost.Predict(answers);
   double seconds = kIdleStepSeconds;
-  if (answers.rows > 0) seconds = options.target_step_seconds > 0 ? options.target_step_seconds : std::max(kStretch * alone, kLeastStepSeconds);
+  if (answers.rows > 0) seconds = options.target_step_seconds > 0 ? options.target_step_seconds : kStretch * alone;
+  double ending = (options.target_step_seconds > 0 ? seconds : std::max(seconds, kEndingStepSeconds)) - alone;
   seconds -= alone;
-  int64_t rows = options.max_step_tokens - answers.rows, least = cost.Known() ? kMinChunk : 2 * kMinChunk;
+  const int64_t smallest = answers.rows > 0 ? kMinChunkBeside : kMinChunk;
+  int64_t rows = options.max_step_tokens - answers.rows, least = cost.Known() ? smallest : 2 * kMinChunk;
   if (options.fixed_chunk > 0) rows = std::min(rows, options.fixed_chunk);
   for (Sequence* sequence : prompts) {
     const int64_t position = sequence->state().length();
-    const int64_t fit = options.fixed_chunk > 0 ? rows : std::max(cost.RowsWithin(seconds, position), least);
+    const bool ends = sequence->pending() <= cost.RowsWithin(ending, position);
+    const int64_t fit = options.fixed_chunk > 0 ? rows : std::max(cost.RowsWithin(ends ? ending : seconds, position), least);
     const int64_t count = std::min({fit, rows, sequence->pending()});
     if (count <= 0) break;
     works.push_back({.sequence = sequence, .count = count});
     StepSize chunk;
     chunk.Add(position, count, 0);
-    seconds -= cost.Predict(chunk) - cost.Predict({});
+    const double taken = cost.Predict(chunk) - cost.Predict({});
+    seconds -= taken;
+    ending -= taken;
     rows -= count;
     least = std::max<int64_t>(least - count, 0);
   }
