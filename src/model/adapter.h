@@ -15,7 +15,7 @@
 #include "format/adapter_file.h"
 #include "model/config.h"
 #include "model/linear_id.h"
-#include "ops/linear.h"
+#include "ops/lora.h"
 #include "tensor/buffer.h"
 #include "tensor/matrix_view.h"
 

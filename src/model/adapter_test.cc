@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "model/test_model.h"
+#include "ops/linear.h"
 #include "tensor/half.h"
 
 namespace bakestone {

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "model/decoder_pass.h"
 #include "model/rope_tables.h"
+#include "ops/lora.h"
 #include "ops/rows.h"
 
 namespace bakestone {
@@ -81,16 +82,17 @@ void DecoderPass::Products(int64_t layer, const RowSet& set, std::span<const Sit
   }
   const ops::QuantizedRows& x = exec_.scratch.rows;
   ops::MatMul(exec_.context, x, {products.data(), outputs.size()}, exec_.precision, epilogue);
-  for (const SiteOutput& output : outputs) {
-    const LinearId id = {static_cast<int32_t>(layer), output.site};
-    for (const AdapterRun& run : set.adapters) {
+  Arena::Scope scope(arena_);
+  auto* runs = arena_.Take<ops::LoraRun>(std::ssize(outputs) * std::ssize(set.adapters));
+  size_t num_runs = 0;
+  for (const AdapterRun& run : set.adapters) {  // one after the other, as they lie in memory
+    for (const SiteOutput& output : outputs) {
+      const LinearId id = {static_cast<int32_t>(layer), output.site};
       const ops::LoraPanels* lora = run.adapter ? run.adapter->FindPanels(id) : nullptr;
-      if (lora == nullptr) continue;
-      const int64_t count = run.end - run.begin;
-      ops::Lora(exec_.context, x, run.begin, count, *lora, output.y.Rows(run.begin, count),
-                exec_.precision);
+      if (lora != nullptr) runs[num_runs++] = {*lora, run.begin, output.y.Rows(run.begin, run.end - run.begin)};
     }
   }
+  if (num_runs > 0) ops::Lora(exec_.context, x, {runs, num_runs}, exec_.precision);
 }
 
 void DecoderPass::QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms, const char* what) {

@@ -9,7 +9,6 @@
 
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
-#include "ops/quantized_rows.h"
 #include "tensor/buffer.h"
 
 namespace bakestone {
@@ -21,7 +20,7 @@ enum class Precision {
 
 namespace ops {
 
-// Is shown the inputs of every matrix product, before it is computed, by the thread that computes: how an importance
+// Is shown the inputs of every product with a matrix of the model (not of an adapter), before it is computed, by the thread that computes: how an importance
 // matrix is collected. Panels are told apart by their data.
 class ProductWatcher {
  public:
@@ -50,12 +49,8 @@ class Context {
   // Bytes held for Reserve and ReservePartials.
   int64_t scratch_bytes() const noexcept;
 
-  // The inner product of an adapter, between its two halves.
-  struct LoraSpace {
-    Buffer<float> hidden;
-    QuantizedRows rows;
-  };
-  LoraSpace& lora() noexcept { return lora_; }
+  // The inner products of adapters, between their two halves (ops/lora.cc).
+  Buffer<float>& lora() noexcept { return lora_; }
 
   // Null for none, as it is at first. It must outlive its use.
   void Watch(ProductWatcher* watcher) noexcept { watcher_ = watcher; }
@@ -70,7 +65,7 @@ class Context {
   ThreadPool* pool_;
   std::vector<Buffer<uint8_t>> scratch_;
   Buffer<float> partials_;
-  LoraSpace lora_;
+  Buffer<float> lora_;
   ProductWatcher* watcher_ = nullptr;
   uint32_t error_ = 0;
 };

@@ -3,59 +3,22 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/product_jobs.h"
 
 namespace bakestone::ops {
 namespace {
-
-// A unit of work is a pair of strips, which kernels like to have (an odd one at the end of a panel apart):
-// how many there are.
-int64_t NumUnits(const Panel& panel) { return (NumStrips(panel.n) + 1) / 2; }
-
-// Units a thread takes at a time: enough products to be worth a fetch of the shared counter, few enough
-// that uneven cores balance; in prefill a weight strip stays in L2 over all rows.
-int64_t UnitGrain(int64_t units, int64_t rows, int threads) {
-  const int64_t share = (units + 4 * threads - 1) / (4 * threads);
-  return std::max<int64_t>(1, std::min<int64_t>(share, rows >= 8 ? 8 : 32));
-}
 
 // How rows are split: a few rows a unit in prefill, one when there is one.
 int64_t RowGrain(int64_t rows, int threads) {
   return std::max<int64_t>(1, std::min<int64_t>(8, rows / (2 * threads)));
 }
 
-// One product, or the fused pair of gate and up.
-struct Job {
-  MatMulArgs args;
-  decltype(MatMulKernels::run) run;
-  int64_t first_unit;  // where its units begin among those of all jobs
-};
-
-void ShowJobs(ProductWatcher& watcher, std::span<const Job> jobs) {
-  for (const Job& job : jobs) {
-    watcher.Product(job.args.x, job.args.panel);
-    if (job.args.up.data != nullptr) watcher.Product(job.args.x, job.args.up);
+void ShowJobs(ProductWatcher* watcher, std::span<const ProductJob> jobs) {
+  if (watcher == nullptr) return;
+  for (const ProductJob& job : jobs) {
+    watcher->Product(job.args.x, job.args.panel);
+    if (job.args.up.data != nullptr) watcher->Product(job.args.x, job.args.up);
   }
-}
-
-void RunJobs(Context& context, std::span<const Job> jobs, int64_t units, int64_t rows, int64_t k) {
-  if (rows == 0) return;
-  context.Reserve(MatMulScratchBytes(k));
-  if (context.watcher() != nullptr) ShowJobs(*context.watcher(), jobs);
-  const int64_t grain = UnitGrain(units, rows, context.pool().num_threads());
-  context.pool().ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
-    for (const Job& job : jobs) {
-      const int64_t strips = NumStrips(job.args.panel.n);
-      const Range range{2 * std::max<int64_t>(begin - job.first_unit, 0),
-                        std::min(2 * (end - job.first_unit), strips)};
-      if (range.begin < range.end) job.run(job.args, range, context.scratch(thread));
-    }
-  });
-}
-
-decltype(MatMulKernels::run) Kernel(const Context& context, const Panel& panel,
-                                    Precision precision) {
-  const MatMulKernels& kernels = context.serve().matmul[static_cast<int>(panel.type)];
-  return precision == Precision::kExact ? kernels.exact : kernels.run;
 }
 
 // Has `body(row, out)` make every row in y, or in scratch where y has no data, and puts it in the forms.
@@ -104,8 +67,6 @@ Panel Pack(ThreadPool& pool, const PackArgs& args) {
 ActType ActTypeFor(PanelType type, Precision precision) {
   return precision == Precision::kExact ? ActType::kF32 : ActTypeOf(type);
 }
-
-ActType LoraActType(Precision precision) { return ActTypeFor(PanelType::kBF16, precision); }
 
 void Quantize(Context& context, MatrixView<const float> x, std::span<const ActType> types,
               QuantizedRows& out, const char* what) {
@@ -179,53 +140,31 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
   BAKESTONE_CHECK(epilogue == Epilogue::kStore || epilogue == Epilogue::kAdd);
   constexpr size_t kMaxProducts = 8;
   BAKESTONE_CHECK(products.size() <= kMaxProducts);
-  Job jobs[kMaxProducts];
+  ProductJob jobs[kMaxProducts];
   int64_t units = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const Product& p = products[i];
     BAKESTONE_CHECK(p.panel.k == x.k() && p.y.rows == x.rows() && p.y.cols == p.panel.n);
     jobs[i].args = {x.form(ActTypeFor(p.panel.type, precision)),
                     p.panel, {}, p.bias, p.y.data, p.y.stride, epilogue, 1.0f};
-    jobs[i].run = Kernel(context, p.panel, precision);
+    jobs[i].run = ProductKernel(context, p.panel, precision);
     jobs[i].first_unit = units;
     units += NumUnits(p.panel);
   }
-  RunJobs(context, {jobs, products.size()}, units, x.rows(), x.k());
+  ShowJobs(context.watcher(), {jobs, products.size()});
+  RunProductJobs(context, {jobs, products.size()}, units, x.rows(), x.k());
 }
 
 void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, const Panel& up,
                   MatrixView<float> y, Precision precision) {
   BAKESTONE_CHECK(gate.n == up.n && gate.k == up.k && gate.type == up.type && gate.k == x.k());
   BAKESTONE_CHECK(y.rows == x.rows() && y.cols == gate.n);
-  const Job job{{x.form(ActTypeFor(gate.type, precision)), gate, up, nullptr, y.data, y.stride,
+  const ProductJob job{{x.form(ActTypeFor(gate.type, precision)), gate, up, nullptr, y.data, y.stride,
                  Epilogue::kSwiGlu, 1.0f},
-                Kernel(context, gate, precision),
+                ProductKernel(context, gate, precision),
                 0};
-  RunJobs(context, {&job, 1}, NumUnits(gate), x.rows(), x.k());
-}
-
-void Lora(Context& context, const QuantizedRows& x, int64_t begin, int64_t count,
-          const LoraPanels& lora, MatrixView<float> y, Precision precision) {
-  BAKESTONE_CHECK(lora.a.type == PanelType::kBF16 && lora.b.type == PanelType::kBF16);
-  BAKESTONE_CHECK(lora.a.k == x.k() && lora.b.k == lora.a.n);
-  BAKESTONE_CHECK(y.rows == count && y.cols == lora.b.n);
-  if (count == 0) return;
-  const ActType types[] = {LoraActType(precision)};
-  const int64_t rank = lora.a.n;
-  Context::LoraSpace& space = context.lora();
-  if (space.hidden.size() < count * rank) space.hidden = Buffer<float>(count * rank);
-  const MatrixView<float> hidden = DenseView(space.hidden.data(), count, rank);
-  const Job first{{x.form(types[0], begin, count), lora.a, {}, nullptr, hidden.data, hidden.stride,
-                   Epilogue::kStore, 1.0f},
-                  Kernel(context, lora.a, precision),
-                  0};
-  RunJobs(context, {&first, 1}, NumUnits(lora.a), count, x.k());
-  Quantize(context, hidden, types, space.rows, "the inner product of an adapter");
-  const Job second{{space.rows.form(types[0]), lora.b, {}, nullptr, y.data, y.stride,
-                    Epilogue::kAddScaled, lora.scale},
-                   Kernel(context, lora.b, precision),
-                   0};
-  RunJobs(context, {&second, 1}, NumUnits(lora.b), count, rank);
+  ShowJobs(context.watcher(), {&job, 1});
+  RunProductJobs(context, {&job, 1}, NumUnits(gate), x.rows(), x.k());
 }
 
 void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,

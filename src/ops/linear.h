@@ -71,18 +71,6 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
 void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, const Panel& up,
                   MatrixView<float> y, Precision precision);
 
-// A LoRA pair in panels (kBF16): a [r, in], b [out, r].
-struct LoraPanels {
-  Panel a, b;
-  float scale = 0;
-};
-
-// y [count, out] += scale * B (A x) for rows [begin, begin + count) of x, y's row 0 being row `begin`.
-// x must have the form LoraActType(precision).
-void Lora(Context& context, const QuantizedRows& x, int64_t begin, int64_t count,
-          const LoraPanels& lora, MatrixView<float> y, Precision precision);
-ActType LoraActType(Precision precision);
-
 // out row i = panel row ids[i], f32: embedding look-up. Every id is in [0, n).
 void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,
            MatrixView<float> out);

@@ -12,6 +12,7 @@
 #include "ops/attention.h"
 #include "ops/context.h"
 #include "ops/linear.h"
+#include "ops/lora.h"
 #include "ops/peaks.h"
 #include "ops/rows.h"
 #include "tensor/dequantize.h"
@@ -57,7 +58,8 @@ std::vector<float> RunLayer(Machine& machine, int64_t rows, PanelType type, Prec
   std::vector<float> gate(static_cast<size_t>(rows * n)), up = gate;
   const Product products[] = {{a.panel, nullptr, View(gate, n)}, {b.panel, nullptr, View(up, n)}};
   MatMul(context, quantized, products, precision);
-  Lora(context, quantized, 0, rows, {lora_a.panel, lora_b.panel, 0.5f}, View(gate, n), precision);
+  const LoraRun lora[] = {{{lora_a.panel, lora_b.panel, 0.5f}, 0, View(gate, n)}};
+  Lora(context, quantized, lora, precision);
   const ActType f32[] = {ActType::kF32};
   QuantizedRows inner;
   SwiGluQuantize(context, View(gate, n), View(up, n), f32, inner, "inner");
@@ -82,6 +84,40 @@ TEST(Ops, ARowDoesNotDependOnItsNeighbours) {
     const auto many = RunLayer(machine, 8, type, Precision::kServe);
     const auto one = RunLayer(machine, 1, type, Precision::kServe);
     EXPECT_EQ(0, std::memcmp(many.data(), one.data(), one.size() * 4)) << testing::PanelTypeName(type);
+  }
+}
+
+// Adapters of several ranks on runs of one row to more than a piece, together and one by one, split in either way.
+TEST(Lora, RunsTogetherEqualRunsAlone) {
+  const int64_t k = 96, n = 77, counts[] = {1, 3, 70, 1, 25, 150, 1, 1}, ranks[] = {1, 6, 16, 17, 64, 5, 6, 33};
+  const int64_t rows = 252;
+  const auto input = RandomFloats(rows * k, 1);
+  for (const Precision precision : {Precision::kServe, Precision::kExact}) {
+    std::vector<float> expected;
+    for (const int threads : {1, 2, 40}) {
+      Machine machine(threads);
+      std::vector<float> x = input, alone(static_cast<size_t>(rows * n), 0.5f), together = alone;
+      QuantizedRows quantized;
+      const ActType types[] = {LoraActType(precision)};
+      Quantize(machine.context, View(x, k), types, quantized, "x");
+      std::vector<PackedMatrix> matrices;
+      std::vector<LoraRun> runs;
+      int64_t begin = 0;
+      for (size_t i = 0; i < std::size(counts); ++i) {
+        matrices.push_back(RandomMatrix(machine.pool, PanelType::kBF16, ranks[i], k, 2 * i));
+        matrices.push_back(RandomMatrix(machine.pool, PanelType::kBF16, n, ranks[i], 2 * i + 1));
+        const LoraPanels lora = {matrices[2 * i].panel, matrices[2 * i + 1].panel, 0.25f};
+        const LoraRun run = {lora, begin, DenseView(alone.data() + begin * n, counts[i], n)};
+        Lora(machine.context, quantized, {&run, 1}, precision);
+        runs.push_back({lora, begin, DenseView(together.data() + begin * n, counts[i], n)});
+        begin += counts[i];
+      }
+      ASSERT_EQ(begin, rows);
+      Lora(machine.context, quantized, runs, precision);
+      EXPECT_TRUE(SameBits(alone, together)) << threads;
+      if (expected.empty()) expected = together;
+      EXPECT_TRUE(SameBits(together, expected)) << threads;
+    }
   }
 }
 

@@ -10,7 +10,7 @@
 namespace bakestone::ops {
 namespace {
 
-constexpr int64_t kRows = 16;  // a call: at 576 wide, some 10 us
+constexpr int64_t kRowsATime = 16;  // a call: at 576 wide, some 10 us
 
 template <class T>
 T* At(T* data, int64_t offset) {
@@ -30,7 +30,7 @@ TrainSwiGluArgs Part(const TrainSwiGluArgs& args, int64_t begin, int64_t end) {
 
 void TrainNorm(const TrainKernels& kernels, ThreadPool& pool, const TrainNormArgs& args) {
   BAKESTONE_CHECK(args.dim > 0);
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     TrainNormArgs part = args;
     part.x += begin * args.dim;
     part.y = At(args.y, begin * args.dim);
@@ -44,7 +44,7 @@ void TrainNorm(const TrainKernels& kernels, ThreadPool& pool, const TrainNormArg
 void TrainNormBackward(const TrainKernels& kernels, ThreadPool& pool,
                        const TrainNormBackwardArgs& args) {
   BAKESTONE_CHECK(args.dim > 0);
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     TrainNormBackwardArgs part = args;
     part.dh += begin * args.dim;
     part.y += begin * args.dim;
@@ -58,7 +58,7 @@ void TrainNormBackward(const TrainKernels& kernels, ThreadPool& pool,
 
 void TrainScaleRows(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* y,
                     const float* weight, int64_t rows, int64_t dim, uint16_t* h) {
-  pool.ParallelFor(rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     kernels.scale_rows(y + begin * dim, weight, end - begin, dim, h + begin * dim);
   });
 }
@@ -114,7 +114,7 @@ float LaneSum(int64_t n, const Term& term) {
 }  // namespace
 
 void TrainGroupNorm(ThreadPool& pool, const TrainGroupNormArgs& args) {
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t at = begin * args.groups; at < end * args.groups; ++at) {
       float* x = args.x + at / args.groups * args.stride + at % args.groups * args.width;
       const float mean = LaneSum(args.width, [&](int64_t i) { return x[i] * x[i]; }) / static_cast<float>(args.width);
@@ -130,7 +130,7 @@ void TrainGroupNorm(ThreadPool& pool, const TrainGroupNormArgs& args) {
 }
 
 void TrainGroupNormBackward(ThreadPool& pool, const TrainGroupNormBackwardArgs& args) {
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t at = begin * args.groups; at < end * args.groups; ++at) {
       uint16_t* d = args.d + at / args.groups * args.stride + at % args.groups * args.width;
       const uint16_t* y = args.y + at * args.width;
@@ -159,7 +159,7 @@ struct GeluAt {
 
 template <class Body>
 void ForGateUp(ThreadPool& pool, const TrainSwiGluArgs& args, const Body& body) {
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const uint16_t* gate = args.gate_up + row * 2 * args.dim;
       for (int64_t i = 0; i < args.dim; ++i) body(row, i, BF16ToFloat(gate[i]), BF16ToFloat(gate[args.dim + i]));
@@ -186,7 +186,7 @@ void TrainGeGluBackward(ThreadPool& pool, const TrainSwiGluArgs& args) {
 }
 
 void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride, float* x) {
-  pool.ParallelFor(rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t i = 0; i < width; ++i) x[row * stride + i] *= factor;
     }
@@ -203,7 +203,7 @@ void TrainScaleBf16(ThreadPool& pool, float factor, int64_t size, uint16_t* x) {
 
 void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArgs& args) {
   BAKESTONE_CHECK(args.dim % 2 == 0 && args.dim <= args.head_dim);
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     TrainRopeArgs part = args;
     part.x += begin * args.x_stride;
     part.out += begin * args.out_stride;
@@ -215,7 +215,7 @@ void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArg
 }
 
 void TrainSwiGlu(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGluArgs& args) {
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     kernels.swiglu(Part(args, begin, end));
   });
 }
@@ -223,7 +223,7 @@ void TrainSwiGlu(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGl
 void TrainSwiGluBackward(const TrainKernels& kernels, ThreadPool& pool,
                          const TrainSwiGluArgs& args) {
   BAKESTONE_CHECK(args.d_act != nullptr && args.d_gate_up != nullptr);
-  pool.ParallelFor(args.rows, kRows, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     kernels.swiglu_backward(Part(args, begin, end));
   });
 }
