@@ -372,6 +372,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    args.bakestone, args.model = (str(pathlib.Path(path).resolve()) for path in (args.bakestone, args.model))
     for test in args.only.split(","):
         if test not in TESTS:
             parser.error(f"--only: expected some of {', '.join(TESTS)}, found '{test}'")

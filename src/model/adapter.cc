@@ -53,14 +53,7 @@ Panel PackBF16(MatrixView<const uint16_t> matrix, uint8_t* to) {
   return {.data = to, .n = matrix.rows, .k = matrix.cols, .type = PanelType::kBF16};
 }
 
-ops::LoraPanels PackPair(const LoraPair& pair, Buffer<uint8_t>& storage) {
-  const int64_t a_bytes = PanelBytes(PanelType::kBF16, pair.a.rows, pair.a.cols);
-  const int64_t b_bytes = PanelBytes(PanelType::kBF16, pair.b.rows, pair.b.cols);
-  if (storage.size() != a_bytes + b_bytes) storage = Buffer<uint8_t>(a_bytes + b_bytes);
-  return {.a = PackBF16(pair.a, storage.data()),
-          .b = PackBF16(pair.b, storage.data() + a_bytes),
-          .scale = pair.scale};
-}
+int64_t BytesOf(MatrixView<const uint16_t> matrix) { return PanelBytes(PanelType::kBF16, matrix.rows, matrix.cols); }
 
 }  // namespace
 
@@ -68,8 +61,7 @@ Adapter::Adapter(const ModelConfig& config, std::string name)
     : name_(std::move(name)),
       pairs_(NumPairs(config)),
       panels_(NumPairs(config)),
-      storage_(NumPairs(config)),
-      panel_storage_(NumPairs(config)) {}
+      storage_(NumPairs(config)) {}
 
 std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const ModelConfig& config) {
   if (file.use_dora) {
@@ -110,6 +102,7 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
                  static_cast<float>(AdapterScale(file, entry)));
   }
   adapter->Publish();
+  adapter->ForgetRows();
   return adapter;
 }
 
@@ -147,6 +140,12 @@ const ops::LoraPanels* Adapter::FindPanels(LinearId id) const noexcept {
 
 void Adapter::Publish() {
   if (published_) return;
+  int64_t bytes = 0;
+  for (const LoraPair& pair : pairs_) {
+    if (pair.a.data != nullptr) bytes += BytesOf(pair.a) + BytesOf(pair.b);
+  }
+  if (panel_storage_.size() != bytes) panel_storage_ = Buffer<uint8_t>(bytes);
+  uint8_t* to = panel_storage_.data();
   Sha256 hash;
   for (size_t i = 0; i < pairs_.size(); ++i) {
     const LoraPair& pair = pairs_[i];
@@ -156,16 +155,22 @@ void Adapter::Publish() {
     hash.Update({reinterpret_cast<const uint8_t*>(&pair.scale), sizeof pair.scale});
     hash.Update({reinterpret_cast<const uint8_t*>(storage_[i].data()),
                  static_cast<size_t>(storage_[i].bytes())});
-    panels_[i] = PackPair(pair, panel_storage_[i]);
+    uint8_t* to_b = to + BytesOf(pair.a);
+    panels_[i] = {.a = PackBF16(pair.a, to), .b = PackBF16(pair.b, to_b), .scale = pair.scale};
+    to = to_b + BytesOf(pair.b);
   }
   hash_ = hash.Finish();
   published_ = true;
 }
 
+void Adapter::ForgetRows() {
+  for (LoraPair& pair : pairs_) pair = {};
+  for (Buffer<uint16_t>& storage : storage_) storage = {};
+}
+
 int64_t Adapter::bytes() const noexcept {
-  int64_t total = 0;
+  int64_t total = panel_storage_.bytes();
   for (const Buffer<uint16_t>& storage : storage_) total += storage.bytes();
-  for (const Buffer<uint8_t>& storage : panel_storage_) total += storage.bytes();
   return total;
 }
 

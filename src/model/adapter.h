@@ -1,7 +1,8 @@
-// A LoRA adapter in memory: bf16 pairs in Hugging Face row order, row-major for training and packed in
-// panels for serving.
+// A LoRA adapter in memory: bf16 pairs in Hugging Face row order, packed in panels for serving; a trained one has them
+// row by row too.
 //
-// A served adapter is immutable and shared by the requests that use it. A trained one is owned by the
+// A served adapter is immutable and shared by the requests that use it; its panels lie together in the order of use,
+// because many adapters in one step are read once each and nothing of them stays in a cache. A trained one is owned by the
 // trainer, which rewrites the pairs from its f32 masters between steps (Set): so training computes
 // with exactly the values that will be served. One thread may write while none reads.
 #pragma once
@@ -40,8 +41,9 @@ class Adapter {
   // Rounds a [r, in] and b [out, r] to bf16 and stores them.
   void Set(LinearId id, MatrixView<const float> a, MatrixView<const float> b, float scale);
 
-  const LoraPair* Find(LinearId id) const noexcept;  // array index; null: this linear is not adapted
-  // The pair as Decoder::Forward reads it; null where Find is null. Only after Publish().
+  // Of a trained adapter; null: this linear is not adapted, or the adapter was loaded.
+  const LoraPair* Find(LinearId id) const noexcept;
+  // The pair as Decoder::Forward reads it; null: this linear is not adapted. Only after Publish().
   const ops::LoraPanels* FindPanels(LinearId id) const noexcept;
 
   // A trainer calls it after Set and before serving: packs the pairs and hashes them.
@@ -52,13 +54,15 @@ class Adapter {
   int64_t bytes() const noexcept;
 
  private:
+  void ForgetRows();
+
   std::string name_;
   Hash hash_{};
   bool published_ = false;
   std::vector<LoraPair> pairs_;                 // [num_layers * kNumSites]
   std::vector<ops::LoraPanels> panels_;         // the same; a.data null: none
   std::vector<Buffer<uint16_t>> storage_;       // a then b, one buffer a pair
-  std::vector<Buffer<uint8_t>> panel_storage_;  // the same, packed
+  Buffer<uint8_t> panel_storage_;               // of panels_, one after the other
 };
 
 }  // namespace bakestone

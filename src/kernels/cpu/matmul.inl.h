@@ -157,6 +157,10 @@ struct ReadBF16 {  // below 2^-50 to zero
   static constexpr int kBytes = 64;
 };
 
+// How far ahead of their use the weights of plain panels are fetched where few rows share them: the next page's too, which
+// the hardware does not foresee.
+constexpr int64_t kPairsAhead = 2048;
+
 // Pair order: per 32 of k an even and an odd chain from 0, then A += even + odd.
 template <class V, class Reader, int kR>
 BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t m0,
@@ -173,6 +177,9 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
     for (int64_t j = k0; j < k1; j += 2) {
       typename V::F w0, w1;
       Reader::Pair(w, &w0, &w1);
+      if constexpr (kR <= 2) {
+        for (int at = 0; at < Reader::kBytes; at += 64) FetchLine(w + kPairsAhead + at, true);
+      }
       w += Reader::kBytes;
 #pragma GCC unroll 16
       for (int i = 0; i < kR; ++i) {
