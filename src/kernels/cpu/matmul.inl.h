@@ -131,12 +131,18 @@ BAKESTONE_INLINE void TileSuperBlocks(const Activations& x, const Panel& panel, 
   for (int i = 0; i < kR; ++i) r[i] = kMin ? V::Sub(a[i], b[i]) : a[i];
 }
 
-// Weights of plain panels as pairs of vectors.
+// Weights of plain panels as pairs of vectors; Fma takes them into two sums, with inputs that a kernel's caller rounded.
 template <class V>
 struct ReadF32 {
   BAKESTONE_INLINE static void Pair(const uint8_t* p, typename V::F* even, typename V::F* odd) {
     *even = V::Load(reinterpret_cast<const float*>(p));
     *odd = V::Load(reinterpret_cast<const float*>(p) + 16);
+  }
+  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even, typename V::F* odd) {
+    typename V::F w0, w1;
+    Pair(p, &w0, &w1);
+    *even = V::Fma(w0, V::Set(x[0]), *even);
+    *odd = V::Fma(w1, V::Set(x[1]), *odd);
   }
   static constexpr int kBytes = 128;
 };
@@ -146,6 +152,10 @@ struct ReadF16 {
     *even = V::LoadHalf(p);
     *odd = V::LoadHalf(p + 32);
   }
+  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even, typename V::F* odd) {
+    *even = V::Fma(V::LoadHalf(p), V::Set(x[0]), *even);
+    *odd = V::Fma(V::LoadHalf(p + 32), V::Set(x[1]), *odd);
+  }
   static constexpr int kBytes = 64;
 };
 template <class V>
@@ -154,12 +164,20 @@ struct ReadBF16 {  // below 2^-50 to zero
     *even = V::KeepFrom(V::LoadEven(p), 0x1p-50f);
     *odd = V::KeepFrom(V::LoadOdd(p), 0x1p-50f);
   }
+  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even, typename V::F* odd) {
+    *even = V::FmaFrom(V::LoadEven(p), V::Set(x[0]), *even, 0x1p-50f);
+    *odd = V::FmaFrom(V::LoadOdd(p), V::Set(x[1]), *odd, 0x1p-50f);
+  }
   static constexpr int kBytes = 64;
 };
 
 // How far ahead of their use the weights of plain panels are fetched where few rows share them: the next page's too, which
 // the hardware does not foresee.
-constexpr int64_t kPairsAhead = 2048;
+template <class Reader>
+BAKESTONE_INLINE void FetchPair(const uint8_t* w) {
+  constexpr int64_t kAhead = 4096;
+  for (int at = 0; at < Reader::kBytes; at += 64) FetchLine(w + kAhead + at, true);
+}
 
 // Pair order: per 32 of k an even and an odd chain from 0, then A += even + odd.
 template <class V, class Reader, int kR>
@@ -169,7 +187,27 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
   const int64_t k = x.k + x.k % 2;
 #pragma GCC unroll 16
   for (int i = 0; i < kR; ++i) r[i] = V::Zero();
-  for (int64_t k0 = 0; k0 < k; k0 += 32) {
+  int64_t k0 = 0;
+  if constexpr (kR == 1) {  // the chains of several blocks side by side: each waits for its last step
+    constexpr int kBlocks = 4;
+    for (; k0 + 32 * kBlocks <= k; k0 += 32 * kBlocks) {
+      typename V::F even[kBlocks], odd[kBlocks];
+#pragma GCC unroll 16
+      for (int b = 0; b < kBlocks; ++b) even[b] = odd[b] = V::Zero();
+      for (int j = 0; j < 32; j += 2) {
+#pragma GCC unroll 16
+        for (int b = 0; b < kBlocks; ++b) {
+          const uint8_t* pair = w + (16 * b + j / 2) * Reader::kBytes;
+          FetchPair<Reader>(pair);
+          Reader::Fma(pair, f + k0 + 32 * b + j, &even[b], &odd[b]);
+        }
+      }
+      w += 16 * kBlocks * Reader::kBytes;
+#pragma GCC unroll 16
+      for (int b = 0; b < kBlocks; ++b) r[0] = V::Add(r[0], V::Add(even[b], odd[b]));
+    }
+  }
+  for (; k0 < k; k0 += 32) {
     const int64_t k1 = k0 + 32 < k ? k0 + 32 : k;
     typename V::F even[kR], odd[kR];
 #pragma GCC unroll 16
@@ -177,9 +215,7 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
     for (int64_t j = k0; j < k1; j += 2) {
       typename V::F w0, w1;
       Reader::Pair(w, &w0, &w1);
-      if constexpr (kR <= 2) {
-        for (int at = 0; at < Reader::kBytes; at += 64) FetchLine(w + kPairsAhead + at, true);
-      }
+      if constexpr (kR <= 2) FetchPair<Reader>(w);
       w += Reader::kBytes;
 #pragma GCC unroll 16
       for (int i = 0; i < kR; ++i) {
@@ -189,6 +225,30 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kR; ++i) r[i] = V::Add(r[i], V::Add(even[i], odd[i]));
+  }
+}
+
+// The same for one row and kS strips, where k is short.
+template <class V, class Reader, int kS>
+BAKESTONE_INLINE void StripsFloat(const float* f, int64_t x_k, const uint8_t* w, int64_t strip_bytes, typename V::F* r) {
+  const int64_t k = x_k + x_k % 2;
+#pragma GCC unroll 16
+  for (int s = 0; s < kS; ++s) r[s] = V::Zero();
+  for (int64_t k0 = 0; k0 < k; k0 += 32) {
+    const int64_t k1 = k0 + 32 < k ? k0 + 32 : k;
+    typename V::F even[kS], odd[kS];
+#pragma GCC unroll 16
+    for (int s = 0; s < kS; ++s) even[s] = odd[s] = V::Zero();
+    for (int64_t j = k0; j < k1; j += 2) {
+#pragma GCC unroll 16
+      for (int s = 0; s < kS; ++s) {
+        const uint8_t* pair = w + s * strip_bytes + j / 2 * Reader::kBytes;
+        FetchPair<Reader>(pair);
+        Reader::Fma(pair, f + j, &even[s], &odd[s]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int s = 0; s < kS; ++s) r[s] = V::Add(r[s], V::Add(even[s], odd[s]));
   }
 }
 
@@ -293,10 +353,30 @@ void RunRows(const MatMulArgs& args, int64_t strip, StripWeights w, int64_t m0, 
 // Rows that stay in the L2 cache while all strips of the range pass.
 constexpr int64_t kRowBlock = 64;
 
+// One row by strips of few k: kStripsATime of them side by side. Returns the first strip that is left.
+template <class V, class Reader>
+int64_t RunShortStrips(const MatMulArgs& args, Range strips, int64_t row) {
+  constexpr int kStripsATime = 4;
+  const int64_t bytes = StripBytes(args.panel.type, args.panel.k);
+  int64_t strip = strips.begin;
+  for (; strip + kStripsATime <= strips.end; strip += kStripsATime) {
+    typename V::F r[kStripsATime];
+    StripsFloat<V, Reader, kStripsATime>(args.x.f + row * args.x.stride, args.x.k, args.panel.data + strip * bytes, bytes, r);
+    for (int s = 0; s < kStripsATime; ++s) Finish<V>(args, strip + s, row, r[s], r[s]);
+  }
+  return strip;
+}
+
 // Rows [begin, end) by the strips of the range, which are unpacked anew for each tile.
 template <class V, PanelType kType>
 void MatMulNarrow(const MatMulArgs& args, Range strips, Range rows) {
   using Tile = ServeTile<V, kType>;
+  if constexpr (kType == PanelType::kBF16) {  // the second product of an adapter
+    constexpr int64_t kShort = 128;
+    if (rows.end - rows.begin == 1 && args.x.k < kShort && args.epilogue != Epilogue::kSwiGlu) {
+      strips.begin = RunShortStrips<V, ReadBF16<V>>(args, strips, rows.begin);
+    }
+  }
   for (int64_t m0 = rows.begin; m0 < rows.end; m0 += kRowBlock) {
     const int64_t m1 = m0 + kRowBlock < rows.end ? m0 + kRowBlock : rows.end;
     for (int64_t strip = strips.begin; strip < strips.end; ++strip) {

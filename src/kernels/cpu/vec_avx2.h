@@ -81,6 +81,7 @@ struct V256 {
     return {_mm256_and_ps(a.lo, _mm256_cmp_ps(m.lo, l.lo, _CMP_GE_OQ)),
             _mm256_and_ps(a.hi, _mm256_cmp_ps(m.hi, l.hi, _CMP_GE_OQ))};
   }
+  BAKESTONE_INLINE static F FmaFrom(F a, F b, F acc, float limit) { return Fma(KeepFrom(a, limit), b, acc); }
   BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
     return {_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
             _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};

@@ -60,6 +60,10 @@ struct V512 {
   BAKESTONE_INLINE static F KeepFrom(F a, float limit) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(Abs(a), Set(limit), _CMP_GE_OQ), a);
   }
+  // acc + a * b where |a| >= limit, else acc.
+  BAKESTONE_INLINE static F FmaFrom(F a, F b, F acc, float limit) {
+    return _mm512_mask3_fmadd_ps(a, b, acc, _mm512_cmp_ps_mask(Abs(a), Set(limit), _CMP_GE_OQ));
+  }
   // x < y ? a : b
   BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a);

@@ -111,6 +111,7 @@ struct V128 {
       return vreinterpretq_f32_u32(vandq_u32(bits, vcageq_f32(a.v[i], least)));
     });
   }
+  BAKESTONE_INLINE static F FmaFrom(F a, F b, F acc, float limit) { return Fma(KeepFrom(a, limit), b, acc); }
   BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
     return Make<F>(BAKESTONE_EACH { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), a.v[i], b.v[i]); });
   }
