@@ -106,6 +106,7 @@ struct Engine::Impl {
   void Admit();
   void Start(std::unique_ptr<Sequence> sequence);
   void MakeRoom();
+  bool MakeRoomFor(const Sequence& next, bool of_background_only);
   FairQueue::Verdict Judge(const Sequence& next) const;
   std::vector<Work> Plan() const;
   void PlanPrompts(const StepSize& answers, std::vector<Work>& works) const;
@@ -276,31 +277,46 @@ void Engine::Impl::Start(std::unique_ptr<Sequence> sequence) {
   running.push_back(std::move(sequence));
 }
 
-// A tenant without anything running need not wait until others have ended: the youngest of those that have most make
-// room, as long as it asks for no more than its share. What they computed stays in the prefix cache if it can.
+// Who is not in the background waits for nobody who is. And a tenant without anything running need not wait until others
+// have ended: the youngest of those that have most make room, as long as it asks for no more than its share. What they
+// computed stays in the prefix cache if it can.
 void Engine::Impl::MakeRoom() {
+  const Sequence* first = waiting.First();
+  if (first && !first->request().background && MakeRoomFor(*first, true)) return;
   const Sequence* next = waiting.FirstOfIdleTenant();
-  if (!next || Judge(*next) != FairQueue::Verdict::kTooLarge || next->pages() > pool.capacity_pages() / waiting.active_tenants()) return;
+  if (next && next->pages() <= pool.capacity_pages() / waiting.ActiveTenantsLike(*next)) MakeRoomFor(*next, false);
+}
+
+// Suspends running ones and starts this one, if it does not fit and enough of them may be suspended.
+bool Engine::Impl::MakeRoomFor(const Sequence& next, bool of_background_only) {
+  if (Judge(next) != FairQueue::Verdict::kTooLarge) return false;
   std::vector<Sequence*> victims;
-  int64_t pages = reserved_pages + next->pages(), slots = static_cast<int64_t>(running.size()) + 1;
+  int64_t pages = reserved_pages + next.pages(), slots = static_cast<int64_t>(running.size()) + 1;
   while (pages > pool.capacity_pages() || slots > options.max_running) {
     Sequence* victim = nullptr;
     int64_t most = 1;  // every tenant keeps one
     for (auto it = running.rbegin(); it != running.rend(); ++it) {
       Sequence& one = **it;
       if (!one.suspendable() || std::find(victims.begin(), victims.end(), &one) != victims.end()) continue;
-      const auto gone = std::count_if(victims.begin(), victims.end(), [&](const Sequence* other) { return other->request().tenant == one.request().tenant; });
+      if (one.request().background && !next.request().background) {
+        victim = &one;
+        break;
+      }
+      if (of_background_only || one.request().background != next.request().background) continue;
+      const auto gone = std::count_if(victims.begin(), victims.end(), [&](const Sequence* other) {
+        return other->request().tenant == one.request().tenant && other->request().background == one.request().background;
+      });
       const int64_t left = waiting.RunningOf(one) - gone;
       if (left <= most) continue;
       victim = &one;
       most = left;
     }
-    if (!victim) return;
+    if (!victim) return false;
     victims.push_back(victim);
     pages -= victim->pages();
     --slots;
   }
-  auto mine = waiting.Take(*next);
+  auto mine = waiting.Take(next);
   for (Sequence* victim : victims) {
     const auto at = std::find_if(running.begin(), running.end(), [&](const auto& sequence) { return sequence.get() == victim; });
     victim->Suspend(pool);
@@ -312,6 +328,7 @@ void Engine::Impl::MakeRoom() {
     running.erase(at);
   }
   Start(std::move(mine));
+  return true;
 }
 
 // Whoever is being answered gets a row first; prompts share what is left of the step's time.

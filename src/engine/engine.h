@@ -6,7 +6,7 @@
 // A request is admitted when the pool can hold its prompt and all of its answer. Those that wait stand in a
 // bounded queue, fair between tenants and their adapters (fair_queue.h); beyond it Submit refuses at once. For a
 // tenant that has nothing running the youngest request of one that has much is suspended, and goes on later
-// where it was.
+// where it was; and so is one in the background for any that is not.
 // All methods are thread-safe. The thread pool is used by the loop only, and by nobody else meanwhile.
 #pragma once
 

@@ -375,6 +375,38 @@ TEST(Engine, NewTenantIsAnsweredWhileAnotherFloods) {
   }
 }
 
+// A batch in the background fills the engine; a request of the same key that is not waits for none of it.
+TEST(Engine, BackgroundMakesRoomAndGoesOn) {
+  const int64_t page = KvPageBytes(SharedTestModel()->config, KvType::kBf16);
+  for (const int64_t pages : {100, 8}) {  // short of places, and of memory
+    TestEngine test({.kv_bytes = pages * page, .max_running = 4});
+    std::vector<GenerationRequest> batch;
+    std::vector<Collector> collectors(12);
+    for (size_t i = 0; i < collectors.size(); ++i) {
+      batch.push_back(Ask(std::string(40 + i % 3, static_cast<char>('a' + i)), 20));
+      batch.back().background = true;
+      batch.back().sink = [sink = collectors[i].Sink()](Event&& event) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        sink(std::move(event));
+      };
+    }
+    std::vector<GenerationRequest> again = batch;
+    test.engine.Submit(std::move(batch));
+    collectors[0].WaitForTokens(3);
+    for (int i = 0; i < 3; ++i) Generate(test.engine, Ask("hello", 3));
+    EXPECT_LT(test.engine.Metrics().finished, 9);
+    EXPECT_GT(test.engine.Metrics().suspended, 0);
+    for (size_t i = 0; i < collectors.size(); ++i) {
+      const Event event = collectors[i].Wait();
+      EXPECT_EQ(event.finish, FinishReason::kLength);
+      if (i > 5) continue;
+      TestEngine alone;
+      again[i].sink = nullptr;
+      EXPECT_EQ(Ids(event), Ids(Generate(alone.engine, again[i])));
+    }
+  }
+}
+
 TEST(Engine, LateRequestsEndWaitingAndRunning) {
   TestEngine test({.max_running = 2, .max_request_seconds = 0.2});
   const EngineBrake brake(test.engine);

@@ -45,6 +45,8 @@ struct FairLine {
 };
 
 struct FairQueue::Tenant {
+  Class* of = nullptr;
+  bool background = false;
   double served = 0, owed = 0;
   int64_t active = 0, running = 0;
   std::map<Hash, std::unique_ptr<FairLine>> lines;
@@ -54,11 +56,12 @@ FairQueue::FairQueue() = default;
 FairQueue::~FairQueue() = default;
 
 FairLine& FairQueue::Enter(const Sequence& sequence) {
-  auto& tenant = tenants_[sequence.request().tenant];
-  if (!tenant) tenant = std::make_unique<Tenant>();
+  Class& all = classes_[sequence.request().background ? 1 : 0];
+  auto& tenant = all.tenants[sequence.request().tenant];
+  if (!tenant) tenant = std::make_unique<Tenant>(Tenant{.of = &all, .background = sequence.request().background});
   if (tenant->active == 0) {
-    CatchUp(tenants_, &tenant->served);
-    ++active_tenants_;
+    CatchUp(all.tenants, &tenant->served);
+    ++all.active;
   }
   auto& line = tenant->lines[sequence.request().adapter ? sequence.request().adapter->hash() : Hash{}];
   if (!line) {
@@ -75,10 +78,11 @@ void FairQueue::Leave(FairLine& line) {
   Tenant& tenant = *line.tenant;
   if (--line.active == 0) Forget(tenant.lines, line);
   if (--tenant.active > 0) return;
-  if (--active_tenants_ == 0) {
-    tenants_.clear();  // nobody is compared with anybody
+  Class& all = *tenant.of;
+  if (--all.active == 0) {
+    all.tenants.clear();  // nobody is compared with anybody
   } else {
-    Forget(tenants_, tenant);
+    Forget(all.tenants, tenant);
   }
 }
 
@@ -98,13 +102,15 @@ void FairQueue::Return(std::unique_ptr<Sequence> sequence) {
 
 std::vector<FairLine*> FairQueue::Lines() const {
   std::vector<FairLine*> lines;
-  for (const auto& [name, tenant] : tenants_) {
-    for (const auto& [hash, line] : tenant->lines) {
-      if (!line->waiting.empty()) lines.push_back(line.get());
+  for (const Class& all : classes_) {
+    for (const auto& [name, tenant] : all.tenants) {
+      for (const auto& [hash, line] : tenant->lines) {
+        if (!line->waiting.empty()) lines.push_back(line.get());
+      }
     }
   }
   const auto turn = [](const FairLine* line) {
-    return std::tuple(line->tenant->served + line->tenant->owed, line->served + line->owed, line->waiting.front().sequence->id());
+    return std::tuple(line->tenant->background, line->tenant->served + line->tenant->owed, line->served + line->owed, line->waiting.front().sequence->id());
   };
   std::sort(lines.begin(), lines.end(), [&](const FairLine* a, const FairLine* b) { return turn(a) < turn(b); });
   return lines;
@@ -150,6 +156,11 @@ std::unique_ptr<Sequence> FairQueue::Take(std::span<const std::unique_ptr<Sequen
   return nullptr;
 }
 
+const Sequence* FairQueue::First() const {
+  if (size_ == 0) return nullptr;
+  return Lines().front()->waiting.front().sequence.get();
+}
+
 const Sequence* FairQueue::FirstOfIdleTenant() const {
   for (const FairLine* line : Lines()) {
     if (line->tenant->running == 0) return line->waiting.front().sequence.get();
@@ -168,12 +179,14 @@ std::unique_ptr<Sequence> FairQueue::Take(const Sequence& sequence) {
 
 std::vector<std::unique_ptr<Sequence>> FairQueue::Remove(const std::function<bool(const Sequence&)>& leaves) {
   std::vector<std::unique_ptr<Sequence>> removed;
-  for (const auto& [name, tenant] : tenants_) {
-    for (const auto& [hash, line] : tenant->lines) {
-      for (Waiting& waiting : line->waiting) {
-        if (leaves(*waiting.sequence)) removed.push_back(std::move(waiting.sequence));
+  for (const Class& all : classes_) {
+    for (const auto& [name, tenant] : all.tenants) {
+      for (const auto& [hash, line] : tenant->lines) {
+        for (Waiting& waiting : line->waiting) {
+          if (leaves(*waiting.sequence)) removed.push_back(std::move(waiting.sequence));
+        }
+        std::erase_if(line->waiting, [](const Waiting& waiting) { return waiting.sequence == nullptr; });
       }
-      std::erase_if(line->waiting, [](const Waiting& waiting) { return waiting.sequence == nullptr; });
     }
   }
   size_ -= static_cast<int64_t>(removed.size());
@@ -193,7 +206,7 @@ void FairQueue::Computed(const Sequence& sequence, int64_t prompt_tokens, int64_
 }
 
 bool FairQueue::Before(const Sequence& a, const Sequence& b) const {
-  const auto turn = [](const FairLine* line) { return std::pair(line->tenant->served, line->served); };
+  const auto turn = [](const FairLine* line) { return std::tuple(line->tenant->background, line->tenant->served, line->served); };
   return turn(a.line()) < turn(b.line());
 }
 

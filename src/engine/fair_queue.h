@@ -3,11 +3,14 @@
 // the least counter goes first. Who comes after a pause starts at the least counter of those that are active: an hour
 // of silence gives no claim on the next. (Sheng et al., "Fairness in serving large language models", OSDI 2024.)
 //
+// Background requests come after all others, whoever they are, and are fair among themselves in the same way.
+//
 // A request that does not fit now is passed over by those that do, but not for ever: after kMostPasses of them it holds
 // all others back until it fits.
 // Internal to engine/; the engine's lock guards it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -35,6 +38,8 @@ class FairQueue {
   enum class Verdict { kFits, kTooLarge, kLater };  // kLater: waits for something else than room
   // The next one that fits, beside those that run; null: none. It counts as running from now on.
   std::unique_ptr<Sequence> Take(std::span<const std::unique_ptr<Sequence>> running, const std::function<Verdict(const Sequence&)>& verdict);
+  // Whose turn it is; null: nobody waits.
+  const Sequence* First() const;
   // The first of a tenant that has nothing running; null: there is none.
   const Sequence* FirstOfIdleTenant() const;
   std::unique_ptr<Sequence> Take(const Sequence& sequence);  // this one, out of its turn
@@ -48,7 +53,8 @@ class FairQueue {
   // True where less was computed for a's tenant than for b's, or for its adapter; running ones.
   bool Before(const Sequence& a, const Sequence& b) const;
   int64_t RunningOf(const Sequence& sequence) const;  // of its tenant
-  int64_t active_tenants() const { return active_tenants_; }
+  // Tenants that have anything running or waiting, in the background or not, as this one is.
+  int64_t ActiveTenantsLike(const Sequence& sequence) const { return class_of(sequence).active; }
   bool empty() const { return size_ == 0; }
 
  private:
@@ -63,8 +69,14 @@ class FairQueue {
   std::vector<FairLine*> Lines() const;  // with somebody waiting, whose turn it is first
   std::unique_ptr<Sequence> Pop(FairLine& line, size_t index);
 
-  std::map<std::string, std::unique_ptr<Tenant>> tenants_;
-  int64_t size_ = 0, active_tenants_ = 0;
+  struct Class {
+    std::map<std::string, std::unique_ptr<Tenant>> tenants;
+    int64_t active = 0;  // tenants
+  };
+  const Class& class_of(const Sequence& sequence) const { return classes_[sequence.request().background ? 1 : 0]; }
+
+  std::array<Class, 2> classes_;  // the second: background
+  int64_t size_ = 0;
 };
 
 }  // namespace bakestone

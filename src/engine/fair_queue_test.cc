@@ -13,8 +13,9 @@ using Verdict = FairQueue::Verdict;
 
 class FairQueueTest : public ::testing::Test {
  protected:
-  uint64_t Add(const std::string& tenant, int64_t prompt_tokens, std::shared_ptr<const Adapter> adapter = nullptr) {
+  uint64_t Add(const std::string& tenant, int64_t prompt_tokens, std::shared_ptr<const Adapter> adapter = nullptr, bool background = false) {
     GenerationRequest request;
+    request.background = background;
     request.prompt.assign(static_cast<size_t>(prompt_tokens), testing::kTestFirstByte);
     request.max_tokens = 1;
     request.tenant = tenant;
@@ -68,6 +69,19 @@ TEST_F(FairQueueTest, AdaptersOfOneTenantShareItsPart) {
   EXPECT_TRUE(first == other || second == other);
 }
 
+TEST_F(FairQueueTest, BackgroundComesAfterAllOthers) {
+  const uint64_t batch = Add("a", 10, nullptr, true);
+  Add("b", 10, nullptr, true);
+  for (int i = 0; i < 3; ++i) Add("a", 1000);
+  const uint64_t last = Add("c", 10);
+  EXPECT_EQ(queue_.ActiveTenantsLike(*queue_.First()), 2);
+  for (int i = 0; i < 4; ++i) EXPECT_GT(Next(), batch + 1);
+  EXPECT_EQ(Next(), batch);  // that a asked for much else says nothing here
+  EXPECT_EQ(Next(), batch + 1);
+  EXPECT_EQ(Next(), 0u);
+  EXPECT_EQ(last, batch + 5);
+}
+
 TEST_F(FairQueueTest, LargeRequestIsPassedOverButNotForEver) {
   const uint64_t large = Add("a", 1000);
   for (int i = 0; i < 2 * FairQueue::kMostPasses; ++i) Add("a", 10);
@@ -80,9 +94,9 @@ TEST_F(FairQueueTest, LargeRequestIsPassedOverButNotForEver) {
 
 TEST_F(FairQueueTest, RemovedOnesAreGone) {
   for (int i = 0; i < 5; ++i) Add(i % 2 ? "a" : "b", 10);
-  EXPECT_EQ(queue_.active_tenants(), 2);
+  EXPECT_EQ(queue_.ActiveTenantsLike(*queue_.First()), 2);
   EXPECT_EQ(queue_.Remove([](const Sequence& one) { return one.request().tenant == "b"; }).size(), 3u);
-  EXPECT_EQ(queue_.active_tenants(), 1);
+  EXPECT_EQ(queue_.ActiveTenantsLike(*queue_.First()), 1);
   EXPECT_EQ(Next(), 2u);
   EXPECT_EQ(Next(), 4u);
   EXPECT_TRUE(queue_.empty());

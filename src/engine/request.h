@@ -62,6 +62,7 @@ struct GenerationRequest {
   int32_t top_logprobs = 0;                // [0, 64]
   bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix
   std::string tenant = {};                 // whose it is: each has prefixes of its own in the cache, and its fair share
+  bool background = false;                 // gets what others leave: admitted after them, and makes room for them
   bool speculate = true;                   // false: no proposals; the answer is the same, only its time differs
   std::vector<int32_t> expected = {};      // tokens that the answer may repeat, a file before its edit: a hint
                                            // for speculation, without influence on the answer

@@ -169,7 +169,7 @@ void HandleMessages(const api::Context& context, const http::Request& request, s
   MessageAnswer::Details details;
   api::ChatTask task = ReadPrompt(fields, &details.dropped);
   ReadSampling(fields, &task.request);
-  task.request.tenant = request.tenant();
+  api::SetOwner(request, &task.request);
   const bool stream = fields.Bool("stream").value_or(false);
   fields.Finish();
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/request.h"
 #include "server/api/conversation_store.h"
 #include "server/api/model_registry.h"
 #include "server/http/message.h"
@@ -32,5 +33,11 @@ struct Context {
   ModelPtr Find(const http::Request& request, const std::string& id) const;
   ModelPtr FindFor(const http::Request& request, const std::string& id, Does does) const;
 };
+
+// Whose a generation is, and what comes of that.
+inline void SetOwner(const http::Request& request, GenerationRequest* generation) {
+  generation->tenant = request.tenant();
+  generation->background |= request.background();
+}
 
 }  // namespace bakestone::api

@@ -58,7 +58,9 @@ void ReadAliases(const std::string& value, size_t line, Key* key) {
 }
 
 void ReadWord(const std::string& word, size_t line, Key* key) {
-  if (word == "admin") {
+  if (word == "background") {
+    key->background = true;
+  } else if (word == "admin") {
     key->admin = true;
     return;
   }
@@ -88,7 +90,7 @@ void ReadWord(const std::string& word, size_t line, Key* key) {
   } else if (name == "tokens-per-minute") {
     number(&key->tokens_per_minute);
   } else {
-    Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected name, models, default, alias, admin, max-requests, requests-per-minute or tokens-per-minute, found {}",
+    Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected name, models, default, alias, admin, background, max-requests, requests-per-minute or tokens-per-minute, found {}",
           line, Quote(name));
   }
 }

@@ -6,6 +6,7 @@
 //   default=A                 what answers where a request names a model that is not there
 //   alias=NAME=A,OTHER=B      other names for what it may ask for
 //   admin                     may load, replace and unload adapters
+//   background                all that it asks for gets what others leave
 //   max-requests=N            at the same time
 //   requests-per-minute=N     tokens-per-minute=N (of prompts and answers)
 #pragma once
@@ -30,7 +31,7 @@ struct Key {
   std::vector<std::string> models;  // empty: all
   std::string default_model;        // empty: none
   std::map<std::string, std::string> aliases;
-  bool admin = false;
+  bool admin = false, background = false;
   int64_t max_requests = 0, requests_per_minute = 0, tokens_per_minute = 0;  // 0: no limit
 };
 

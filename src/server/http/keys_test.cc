@@ -22,12 +22,14 @@ TEST(KeyRing, TenantsHaveDifferentNames) {
 
 TEST(KeyRing, HashedKeysAreFoundByTheirText) {
   const KeyRing ring = Ring({"sha256:" + ToHex(HashOf("0123456789abcdef")) +
-                             "  name=team models=a,b default=b max-requests=2 requests-per-minute=30 tokens-per-minute=5000"});
+                             "  name=team models=a,b default=b background max-requests=2 requests-per-minute=30 tokens-per-minute=5000"});
   const auto key = ring.Find("0123456789abcdef");
   ASSERT_TRUE(key);
   EXPECT_EQ(key->name, "team");
   EXPECT_EQ(key->models, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(key->default_model, "b");
+  EXPECT_TRUE(key->background);
+  EXPECT_FALSE(key->admin);
   EXPECT_EQ(key->max_requests, 2);
   EXPECT_EQ(key->requests_per_minute, 30);
   EXPECT_EQ(key->tokens_per_minute, 5000);

@@ -23,6 +23,7 @@ struct Request {
 
   std::string_view Header(std::string_view lower_case_name) const;  // empty when absent
   std::string tenant() const { return key ? key->tenant : std::string(); }  // whose request it is; empty without keys
+  bool background() const { return key && key->background; }
 };
 
 struct Response {

@@ -214,7 +214,7 @@ struct Call {
 };
 
 void Start(Call&& call, api::ChatTask&& task, api::PreparedChat&& prepared, bool raw) {
-  for (GenerationRequest& request : prepared.requests) request.tenant = call.request.tenant();
+  for (GenerationRequest& request : prepared.requests) api::SetOwner(call.request, &request);
   api::FitMaxTokens(*call.model, &prepared.requests);
   api::ChatAnswerOptions options{.model = call.model, .stream = call.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun), .raw = raw};
   OllamaAnswer::Details details{.model = call.name, .chat = call.chat, .logprobs = task.request.logprobs};

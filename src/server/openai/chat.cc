@@ -150,7 +150,7 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   ReadTools(fields, &task);
   GenerationFields generation = ReadGenerationFields(fields, model->model().tokenizer);
   task.request = std::move(generation.request);
-  task.request.tenant = request.tenant();
+  api::SetOwner(request, &task.request);
   task.n = generation.n;
   ReadLogprobs(fields, &task.request);
   ReadMaxTokens(fields, &task.request);

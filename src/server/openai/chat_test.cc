@@ -59,6 +59,8 @@ const FieldCase kFields[] = {
     {"metadata", {{"a", "b"}}, kNoEffect},
     {"store", true, kNoEffect},
     {"service_tier", "auto", kNoEffect},
+    {"service_tier", "flex", kNoEffect},  // there is nobody to give way to
+    {"service_tier", "fast", kRefused},
     {"safety_identifier", "x", kNoEffect},
     {"prompt_cache_key", "x", kNoEffect},
     {"prompt_cache_retention", "24h", kNoEffect},

@@ -158,7 +158,7 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   fields.Finish();
 
   base.adapter = model->adapter();
-  base.tenant = request.tenant();
+  api::SetOwner(request, &base);
   std::vector<GenerationRequest> requests;
   CompletionAnswer::Options options{.stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};
   for (const TextInput& prompt : prompts) {

@@ -1,10 +1,13 @@
 #include "server/openai/generation_fields.h"
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <limits>
 
 #include <fmt/format.h>
 
+#include "base/quote.h"
 #include "engine/engine.h"
 #include "server/api/api_error.h"
 
@@ -71,6 +74,16 @@ void ReadPrediction(Fields& fields, const Tokenizer& tokenizer, GenerationFields
   result->has_prediction = true;
 }
 
+// True for the tier of those that can wait.
+bool ReadsFlex(Fields& fields) {
+  const std::string tier = fields.String("service_tier").value_or("auto");
+  constexpr const char* kTiers[] = {"auto", "default", "flex", "priority", "scale"};
+  if (std::find(std::begin(kTiers), std::end(kTiers), tier) == std::end(kTiers)) {
+    BadField("service_tier", fmt::format("service_tier: expected auto, default, flex, priority or scale, found {}", Quote(tier)));
+  }
+  return tier == "flex";
+}
+
 }  // namespace
 
 GenerationFields ReadGenerationFields(Fields& fields, const Tokenizer& tokenizer) {
@@ -100,8 +113,9 @@ GenerationFields ReadGenerationFields(Fields& fields, const Tokenizer& tokenizer
   result.request.ignore_eos = fields.Bool("ignore_eos").value_or(false);
   result.request.min_tokens = fields.Integer("min_tokens", 0, INT32_MAX).value_or(0);
   // Bookkeeping of the client's, without influence on the answer.
-  fields.Ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+  fields.Ignore({"user", "metadata", "store", "safety_identifier", "prompt_cache_key",
                  "prompt_cache_retention"});
+  result.request.background = ReadsFlex(fields);
   ReadPrediction(fields, tokenizer, &result);
   result.request.speculate = fields.Bool("speculate").value_or(true);
   return result;

@@ -221,7 +221,7 @@ void Repeat(const Json& body, const api::ChatTask& task, const std::string& mode
   (*shown)["model"] = model;
   (*shown)["parallel_tool_calls"] = task.parallel_calls;
   (*shown)["reasoning"] = {{"effort", task.effort ? Json(*task.effort) : Json(nullptr)}, {"summary", nullptr}};
-  (*shown)["service_tier"] = "default";
+  (*shown)["service_tier"] = task.request.background ? "flex" : "default";
   (*shown)["store"] = given("store", true);
   (*shown)["temperature"] = task.request.sampling.temperature;
   (*shown)["text"] = {{"format", {{"type", "text"}}}, {"verbosity", "medium"}};
@@ -255,7 +255,7 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
   GenerationFields generation = ReadGenerationFields(fields, model->model().tokenizer);
   if (generation.n != 1) fields.Unsupported("n", "a response is one answer");
   task.request = std::move(generation.request);
-  task.request.tenant = request.tenant();
+  api::SetOwner(request, &task.request);
   task.request.max_tokens = fields.Integer("max_output_tokens", 1, INT32_MAX);
   ReadInclude(fields, &task);
   ReadReasoning(fields, &task);

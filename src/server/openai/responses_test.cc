@@ -145,7 +145,7 @@ const FieldCase kFields[] = {
     {"parallel_tool_calls", false, kAccepted}, {"prompt", {{"id", "x"}}, kRefused}, {"prompt_cache_key", "x", kAccepted},
     {"prompt_cache_options", Json::object(), kAccepted}, {"prompt_cache_retention", "24h", kAccepted},
     {"reasoning", {{"effort", "low"}, {"summary", "auto"}}, kAccepted}, {"reasoning", {{"effort", "huge"}}, kRefused},
-    {"safety_identifier", "x", kAccepted}, {"service_tier", "auto", kAccepted}, {"store", false, kAccepted},
+    {"safety_identifier", "x", kAccepted}, {"service_tier", "auto", kAccepted}, {"service_tier", "flex", kAccepted}, {"service_tier", "fast", kRefused}, {"store", false, kAccepted},
     {"stream", false, kAccepted}, {"temperature", 3, kRefused}, {"text", {{"format", {{"type", "text"}}}}, kAccepted},
     {"text", {{"format", {{"type", "frob"}}}}, kRefused}, {"tool_choice", "auto", kAccepted},
     {"tool_choice", {{"type", "web_search"}}, kRefused}, {"tools", Json::array(), kAccepted}, {"top_logprobs", 21, kRefused},
