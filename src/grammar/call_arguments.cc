@@ -27,7 +27,8 @@ class PlainString {
  public:
   PlainString(const Json& schema, std::string place, const std::string& end) : schema_(schema), place_(std::move(place)), end_(end) {}
 
-  std::string Expression() const {
+  // counted: a name for a rule, which goes into *rules where characters are counted.
+  std::string Expression(const std::string& counted, std::string* rules) const {
     const bool listed = schema_.contains("enum") || schema_.contains("const");
     for (const auto& [keyword, value] : schema_.items()) {
       const bool known = keyword == "type" || keyword == "enum" || keyword == "const" || IsAnnotation(keyword) ||
@@ -48,7 +49,8 @@ class PlainString {
     CodepointSet characters = CodepointSet::All().Minus({{0, 8}, {11, 12}, {14, 31}});
     uint32_t first = 0;
     if (DecodeUtf8(end_.data(), end_.data() + end_.size(), &first) > 0) characters = characters.Minus({{first, first}});
-    return Repeat(OneOf(characters), least, most);
+    *rules += fmt::format("{} ::= {}\n", counted, OneOf(characters));
+    return Counted(counted, least, most);
   }
 
  private:
@@ -137,8 +139,8 @@ class NamedMembers {
     for (Member& member : members_) {
       const std::string place = "#/properties/" + member.name;
       if (plain(member)) {
-        const std::string quote = SyntaxPiece(syntax_.quote);
-        member.value = fmt::format("{} {} {}", quote, PlainString(*member.schema, place, syntax_.text_end).Expression(), quote);
+        const std::string quote = SyntaxPiece(syntax_.quote), counted = fmt::format("{}m{}character", prefix_, num_rules_++);
+        member.value = fmt::format("{} {} {}", quote, PlainString(*member.schema, place, syntax_.text_end).Expression(counted, &rules_), quote);
       } else if (member.schema) {
         pointers.push_back(place);
       } else {

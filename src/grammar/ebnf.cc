@@ -153,4 +153,10 @@ std::string Repeat(const std::string& expression, int64_t least, int64_t most) {
   return most < 0 ? fmt::format("{}{{{},}}", expression, least) : fmt::format("{}{{{},{}}}", expression, least, most);
 }
 
+std::string Counted(const std::string& rule, int64_t least, int64_t most) {
+  BAKESTONE_CHECK(rule.ends_with("character"));
+  if (most == 0) return "\"\"";
+  return most < 0 ? fmt::format("{}{{{},}}", rule, least) : fmt::format("{}{{{},{}}}", rule, least, most);
+}
+
 }  // namespace bakestone::grammar

@@ -43,5 +43,7 @@ std::string JsonOneOf(const CodepointSet& set);          // one character of it,
 std::string Alternatives(const std::vector<std::string>& expressions);  // at least one
 // {least, most}; most < 0: no limit.
 std::string Repeat(const std::string& expression, int64_t least, int64_t most);
+// The same of a rule whose name ends with "character", as grammar/bounded_mask.h knows it.
+std::string Counted(const std::string& rule, int64_t least, int64_t most);
 
 }  // namespace bakestone::grammar

@@ -319,7 +319,7 @@ Expression SchemaConverter::String(const Json& schema, const Place& place) {
   }
   if (!counted) return "string";
   if (most >= 0 && least > most) return std::nullopt;
-  return "\"\\\"\" " + Repeat("character", least, most) + " \"\\\"\"";
+  return "\"\\\"\" " + Counted("character", least, most) + " \"\\\"\"";
 }
 
 Expression SchemaConverter::Number(const Json& schema, bool integer, const Place& place) {

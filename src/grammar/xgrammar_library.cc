@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
+#include "grammar/bounded_mask.h"
 #include "grammar/calls.h"
 #include "grammar/library.h"
 
@@ -13,6 +15,9 @@ namespace {
 
 // A mask that takes longer ends its answer: nothing in the library can be interrupted.
 constexpr std::chrono::seconds kMaxMaskTime{2};
+
+// Of what a compiler hands over: a grammar, and where it counts characters the same without counts behind it.
+constexpr char kBetweenGrammars = '\0';
 
 xgrammar::TokenizerInfo MakeTokenizerInfo(const Vocabulary& vocabulary) {
   const std::vector<int32_t> endings(vocabulary.endings.begin(), vocabulary.endings.end());
@@ -36,6 +41,12 @@ class Compiler : public LibraryCompiler {
       : compiler_(MakeTokenizerInfo(vocabulary), /*max_threads=*/1, /*cache_enabled=*/true, /*max_memory_bytes=*/int64_t{256} << 20) {}
 
   std::string Compile(const std::string& ebnf) override {
+    const std::string relaxed = WithoutCounts(ebnf);
+    return relaxed == ebnf ? One(ebnf) : One(ebnf) + kBetweenGrammars + One(relaxed);
+  }
+
+ private:
+  std::string One(const std::string& ebnf) {
     try {
       return compiler_.CompileGrammar(ebnf).SerializeJSON();
     } catch (const std::bad_alloc&) {
@@ -45,7 +56,6 @@ class Compiler : public LibraryCompiler {
     }
   }
 
- private:
   xgrammar::GrammarCompiler compiler_;
 };
 
@@ -58,7 +68,7 @@ struct Never {
 bool IsSet(const std::vector<uint32_t>& bits, int32_t id) { return (bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) != 0; }
 void Set(int32_t id, std::span<uint32_t> bits) { bits[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32); }
 
-class Mask : public TokenMask {
+class Mask : public AskedMask {
  public:
   Mask(const xgrammar::CompiledGrammar& grammar, const std::vector<int32_t>& markers, const std::vector<uint32_t>& never)
       : matcher_(grammar), markers_(markers), never_(never) {}
@@ -89,6 +99,11 @@ class Mask : public TokenMask {
     if (marker != markers_.end()) return matcher_.AcceptString(MarkerSpelling(static_cast<size_t>(marker - markers_.begin())));
     return !IsSet(never_, token) && matcher_.AcceptToken(token);
   }
+  bool Could(const std::string& text) override {
+    if (!matcher_.AcceptString(text)) return false;
+    matcher_.Rollback(1);
+    return true;
+  }
   void Rollback(int64_t count) override {
     if (count > 0) matcher_.Rollback(static_cast<int>(count));
   }
@@ -101,21 +116,28 @@ class Mask : public TokenMask {
 
 class Loaded : public Constraint {
  public:
-  Loaded(xgrammar::CompiledGrammar grammar, std::vector<int32_t> markers, std::shared_ptr<const Never> never)
-      : grammar_(std::move(grammar)), markers_(std::move(markers)), never_(std::move(never)) {}
+  // relaxed: the same without counts, where it has any.
+  Loaded(xgrammar::CompiledGrammar grammar, std::optional<xgrammar::CompiledGrammar> relaxed, std::vector<int32_t> markers,
+         std::shared_ptr<const Never> never, std::shared_ptr<const TokenLengths> lengths)
+      : grammar_(std::move(grammar)), relaxed_(std::move(relaxed)), markers_(std::move(markers)), never_(std::move(never)), lengths_(std::move(lengths)) {}
   std::unique_ptr<TokenMask> Begin() const override {
-    return std::make_unique<Mask>(grammar_, markers_, markers_.empty() ? never_->always : never_->with_markers);
+    const std::vector<uint32_t>& never = markers_.empty() ? never_->always : never_->with_markers;
+    auto exact = std::make_unique<Mask>(grammar_, markers_, never);
+    if (!relaxed_) return exact;
+    return MakeBoundedMask(std::move(exact), std::make_unique<Mask>(*relaxed_, markers_, never), lengths_);
   }
 
  private:
   const xgrammar::CompiledGrammar grammar_;
+  const std::optional<xgrammar::CompiledGrammar> relaxed_;
   const std::vector<int32_t> markers_;
   const std::shared_ptr<const Never> never_;
+  const std::shared_ptr<const TokenLengths> lengths_;
 };
 
 class Loader : public LibraryLoader {
  public:
-  explicit Loader(const Vocabulary& vocabulary) : info_(MakeTokenizerInfo(vocabulary)) {
+  explicit Loader(const Vocabulary& vocabulary) : info_(MakeTokenizerInfo(vocabulary)), lengths_(std::make_shared<const TokenLengths>(vocabulary)) {
     auto never = std::make_shared<Never>();
     never->always.resize((vocabulary.tokens.size() + 31) / 32);
     never->with_markers.resize(never->always.size());
@@ -130,16 +152,25 @@ class Loader : public LibraryLoader {
   }
 
   std::shared_ptr<const Constraint> Load(const std::string& compiled, const std::vector<int32_t>& markers, size_t* bytes) const override {
-    auto loaded = xgrammar::CompiledGrammar::DeserializeJSON(compiled, info_);
-    auto* grammar = std::get_if<xgrammar::CompiledGrammar>(&loaded);
-    if (!grammar) Throw(ErrorCode::kInternal, "what the grammar helper handed over cannot be read");
-    *bytes = grammar->MemorySizeBytes();
-    return std::make_shared<Loaded>(std::move(*grammar), markers, never_);
+    const size_t cut = std::min(compiled.find(kBetweenGrammars), compiled.size());
+    xgrammar::CompiledGrammar grammar = Read(compiled.substr(0, cut), bytes);
+    std::optional<xgrammar::CompiledGrammar> relaxed;
+    if (cut < compiled.size()) relaxed = Read(compiled.substr(cut + 1), bytes);
+    return std::make_shared<Loaded>(std::move(grammar), std::move(relaxed), markers, never_, lengths_);
   }
 
  private:
+  xgrammar::CompiledGrammar Read(const std::string& compiled, size_t* bytes) const {
+    auto loaded = xgrammar::CompiledGrammar::DeserializeJSON(compiled, info_);
+    auto* grammar = std::get_if<xgrammar::CompiledGrammar>(&loaded);
+    if (!grammar) Throw(ErrorCode::kInternal, "what the grammar helper handed over cannot be read");
+    *bytes += grammar->MemorySizeBytes();
+    return std::move(*grammar);
+  }
+
   const xgrammar::TokenizerInfo info_;
   std::shared_ptr<const Never> never_;
+  const std::shared_ptr<const TokenLengths> lengths_;
 };
 
 }  // namespace

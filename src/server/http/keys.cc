@@ -60,7 +60,9 @@ void ReadAliases(const std::string& value, size_t line, Key* key) {
 void ReadWord(const std::string& word, size_t line, Key* key) {
   if (word == "background") {
     key->background = true;
-  } else if (word == "admin") {
+    return;
+  }
+  if (word == "admin") {
     key->admin = true;
     return;
   }
