@@ -1,5 +1,6 @@
 #include "format/gguf_tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
@@ -19,12 +20,12 @@ int32_t OptionalId(const GgufFile& file, std::string_view name, int32_t fallback
 TokenizerKind KindOf(const GgufFile& file) {
   const std::string_view model = file.GetString(Key("model"));
   if (model == "gpt2") return TokenizerKind::kByteBpe;
-  if (model == "llama") return TokenizerKind::kSentencePieceBpe;
+  if (model == "llama" || model == "gemma4") return TokenizerKind::kSentencePieceBpe;
   if (model == "t5") return TokenizerKind::kUnigram;
   if (model == "bert") return TokenizerKind::kWordPiece;
   Throw(ErrorCode::kUnsupported,
-        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 "
-        "(unigram) or bert (word pieces), found '{}'",
+        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE), gemma4 (the same by merges), "
+        "t5 (unigram) or bert (word pieces), found '{}'",
         file.name(), model);
 }
 
@@ -82,6 +83,19 @@ void ReadByteBpe(const GgufFile& file, TokenizerSpec* spec) {
   spec->add_prefix_space = file.GetBool(Key("add_space_prefix"), false);
 }
 
+// As the tokenizer.json of the model: BPE by its merges over characters, spaces as U+2581.
+void ReadMarkedMerges(const GgufFile& file, TokenizerSpec* spec) {
+  ReadMerges(file, spec);
+  spec->scores.resize(spec->tokens.size());
+  spec->space_prefix = SpacePrefix::kNever;
+  spec->strips_space = false;
+  spec->split_user_defined = true;
+  spec->add_bos = true;
+  // A tool's answer would follow: the model has ended its own.
+  const auto answer = std::find(spec->tokens.begin(), spec->tokens.end(), "<|tool_response>");
+  if (answer != spec->tokens.end()) spec->extra_eog.push_back(static_cast<int32_t>(answer - spec->tokens.begin()));
+}
+
 // A word's first piece is marked there with U+2581, the others not at all.
 void ReadWordPieces(TokenizerSpec* spec) {
   constexpr std::string_view kMark = "\xE2\x96\x81";
@@ -109,6 +123,8 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   std::array<int32_t, 4> bos_eos_unk_pad = {-1, -1, -1, -1};
   if (spec.kind == TokenizerKind::kByteBpe) {
     ReadByteBpe(file, &spec);
+  } else if (file.GetString(Key("model")) == "gemma4") {
+    ReadMarkedMerges(file, &spec);
   } else if (spec.kind == TokenizerKind::kWordPiece) {
     ReadWordPieces(&spec);
     bos_eos_unk_pad = {101, 102, 100, 0};
