@@ -45,6 +45,13 @@ DELTA = dict(head_dim=16, linear_num_value_heads=4, linear_num_key_heads=2, line
              layer_types=["linear_attention", "full_attention", "linear_attention", "full_attention"])
 
 
+# Heads of another size in layers without a window, a quarter of them rotated.
+GEMMA4 = dict(head_dim=8, global_head_dim=16, sliding_window=9, final_logit_softcapping=3.0, vocab_size_per_layer_input=96,
+              rope_parameters=dict(
+                  full_attention=dict(rope_type="proportional", rope_theta=700.0, partial_rotary_factor=0.25),
+                  sliding_attention=dict(rope_type="default", rope_theta=50.0)))
+
+
 def rope(theta, **more):
     return dict(rope_parameters=dict(rope_type="default", rope_theta=theta) | more)
 
@@ -92,6 +99,13 @@ FAMILIES = {
                         full_attention=dict(rope_type="linear", factor=4.0, rope_theta=700.0),
                         sliding_attention=dict(rope_type="default", rope_theta=50.0))),
                     dict(plus_one=True, pattern=3)),
+    # As E2B and E4B: the last two layers read the keys and values of others; embeddings by layer.
+    "gemma4_text": ("gemma4", RMS | GEMMA4 | dict(num_hidden_layers=6, num_kv_shared_layers=2, use_double_wide_mlp=True,
+                    hidden_size_per_layer_input=8, layer_types=["sliding_attention", "full_attention"] * 3), {}),
+    # As 26B-A4B: values are keys in layers without a window, experts beside the MLP.
+    "gemma4": ("gemma4", RMS | GEMMA4 | dict(attention_k_eq_v=True, num_global_key_value_heads=1, enable_moe_block=True,
+               num_experts=5, top_k_experts=2, moe_intermediate_size=16, hidden_size_per_layer_input=0,
+               layer_types=["sliding_attention", "full_attention"] * 2), dict(fused_experts=True)),
     "phi3": ("phi3", RMS | dict(hidden_size=64, original_max_position_embeddings=64, sliding_window=9,
              rope_parameters=dict(rope_type="longrope", rope_theta=700.0, partial_rotary_factor=0.75,
                                   original_max_position_embeddings=64,
@@ -133,26 +147,35 @@ GGUF_NAMES = {
     "linear_attn.in_proj_b": "ssm_beta", "linear_attn.out_proj": "ssm_out", "linear_attn.conv1d": "ssm_conv1d",
     "linear_attn.norm": "ssm_norm", "self_attn.sinks": "attn_sinks",
     **{f"mlp.shared_expert{s}.{part}_proj": f"ffn_{part}_shexp" for s in ("", "s") for part in ("gate", "up", "down")},
+    "post_feedforward_layernorm_1": "post_ffw_norm_1", "post_feedforward_layernorm_2": "post_ffw_norm_2",
+    "pre_feedforward_layernorm_2": "pre_ffw_norm_2", "router.proj": "ffn_gate_inp", "layer_scalar": "layer_output_scale",
+    "embed_tokens_per_layer": "per_layer_token_embd", "per_layer_model_projection": "per_layer_model_proj",
+    "per_layer_projection_norm": "per_layer_proj_norm", "per_layer_input_gate": "inp_gate",
+    "per_layer_projection": "proj", "post_per_layer_input_norm": "post_norm",
     "mlp.gate": "ffn_gate_inp", "block_sparse_moe.gate": "ffn_gate_inp", "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
 
 
 def make_model(kind, settings):
-    config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
+    config = transformers.AutoConfig.for_model("gemma4_text" if kind == "gemma4" else kind, **(BASE | settings))
     config.architectures = None
     torch.manual_seed(7)
     auto = transformers.AutoModel if kind in ENCODERS else transformers.AutoModelForCausalLM
     model = auto.from_config(config, attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            centre = 1.0 if "norm" in name.lower() and name.endswith("weight") and not kind.startswith("gemma") else 0.0
+            less_one = kind.startswith("gemma") and not kind.startswith("gemma4")
+            norm = "norm" in name.lower() and name.endswith("weight") and not less_one
+            centre = 1.0 if norm or name.endswith("scale") else 0.0
             random = torch.randn(tensor.shape)
             tensor.copy_((centre + 0.32 * (random - random.mean()) / random.std()).to(torch.bfloat16))
             assert tensor.std() > 0.3, name
         for name, tensor in model.named_buffers():
             if "e_score_correction_bias" in name:
                 tensor.copy_((0.32 * torch.randn(tensor.shape)).to(torch.bfloat16))
+            if name.endswith("layer_scalar"):  # one number: spread over the layers
+                tensor.copy_((0.4 + 1.2 * torch.rand(1)).to(torch.bfloat16))
         model.codes = {}
         for name, tensor in model.named_parameters() if kind == "gpt_oss" else ():
             if name.endswith(("experts.gate_up_proj", "experts.down_proj")):  # [experts, in, out]
@@ -249,7 +272,8 @@ def write_training(model, kind, settings, folder):
 
 def gguf_name(name, after_branch):
     name = name.replace("mlp.gate.e_score_correction_bias", "exp_probs_b.bias")
-    name = name.replace(".sinks", ".sinks.weight")
+    name = name.replace(".sinks", ".sinks.weight").replace(".layer_scalar", ".layer_scalar.weight")
+    name = name.replace("router.scale", "router.proj.scale").replace("router.per_expert_scale", "ffn_down_exps.scale")
     stem, suffix = name.removeprefix("model.").rsplit(".", 1)
     layer = ""
     if stem.startswith("layers."):
@@ -365,6 +389,36 @@ def add_settings(writer, arch, config, traits):
         writer.add_tensor("rope_freqs.weight", llama3_factors(parameters, head_dim))
 
 
+def add_gemma4_settings(writer, arch, config, settings):
+    layers, shared = config.num_hidden_layers, config.num_kv_shared_layers
+    local = [kind == "sliding_attention" for kind in config.layer_types]
+    number = {"context_length": config.max_position_embeddings, "embedding_length": config.hidden_size,
+              "block_count": layers, "attention.head_count": config.num_attention_heads,
+              "attention.sliding_window": config.sliding_window, "attention.shared_kv_layers": shared,
+              "attention.key_length": settings["global_head_dim"], "attention.value_length": settings["global_head_dim"],
+              "attention.key_length_swa": settings["head_dim"], "attention.value_length_swa": settings["head_dim"],
+              "rope.dimension_count": settings["global_head_dim"], "rope.dimension_count_swa": settings["head_dim"],
+              "embedding_length_per_layer_input": config.hidden_size_per_layer_input}
+    if config.enable_moe_block:
+        number |= {"expert_count": config.num_experts, "expert_used_count": config.top_k_experts,
+                   "expert_feed_forward_length": config.moe_intermediate_size}
+    for key, value in number.items():
+        writer.add_uint32(f"{arch}.{key}", value)
+    for key, value in {"attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+                       "final_logit_softcapping": config.final_logit_softcapping,
+                       "rope.freq_base": config.rope_parameters["full_attention"]["rope_theta"],
+                       "rope.freq_base_swa": config.rope_parameters["sliding_attention"]["rope_theta"]}.items():
+        writer.add_float32(f"{arch}.{key}", value)
+    writer.add_array(f"{arch}.attention.sliding_window_pattern", local)
+    kv, kv_global = BASE["num_key_value_heads"], settings.get("num_global_key_value_heads", BASE["num_key_value_heads"])
+    writer.add_array(f"{arch}.attention.head_count_kv", [kv if is_local else kv_global for is_local in local])
+    wide = [2 if config.use_double_wide_mlp and layer >= layers - shared else 1 for layer in range(layers)]
+    writer.add_array(f"{arch}.feed_forward_length", [config.intermediate_size * factor for factor in wide])
+    pairs, share = settings["global_head_dim"] // 2, config.rope_parameters["full_attention"]["partial_rotary_factor"]
+    rotated = int(pairs * share)
+    writer.add_tensor("rope_freqs.weight", np.array([1.0] * rotated + [1e30] * (pairs - rotated), np.float32))
+
+
 def llama3_factors(p, dim):
     """As converters of Llama 3.1 write it."""
     factors = []
@@ -444,7 +498,10 @@ def write_gguf(model, arch, traits, path):
     config = model.config
     writer = gguf.GGUFWriter(str(path), arch)
     writer.add_string("general.name", "tiny random")
-    add_settings(writer, arch, config, traits)
+    if arch == "gemma4":
+        add_gemma4_settings(writer, arch, config, traits["settings"])
+    else:
+        add_settings(writer, arch, config, traits)
     state = model.state_dict()
     after_branch = arch in ("glm4moe", "gpt-oss", "qwen35", "qwen35moe") or any("post_feedforward_layernorm" in name for name in state)
     if "mtp" in traits:  # a layer that is not run
@@ -491,6 +548,8 @@ def write_gguf(model, arch, traits, path):
         if ".experts." in name:
             layer, site = name.split(".")[2], name.rsplit(".", 1)[1]
             parts = dict(zip(("gate", "up"), tensor.chunk(2, dim=1))) if site == "gate_up_proj" else dict(down=tensor)
+            if traits.get("fused_experts") and site == "gate_up_proj":
+                parts = dict(gate_up=tensor)
             for part, values in parts.items():
                 raw = values.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
                 writer.add_tensor(f"blk.{layer}.ffn_{part}_exps.weight", raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
@@ -523,6 +582,29 @@ def write_nested(source, folder):
     shutil.copy(source / "golden.safetensors", folder / "golden.safetensors")
 
 
+def nest_gemma4(folder):
+    """As the multimodal files on the hub are: nested, and heads of layers without a window said as a whole."""
+    config = json.loads((folder / "config.json").read_text())
+    settings = FAMILIES["gemma4"][1]
+    del config["per_layer_config"]
+    config |= {name: settings[name] for name in ("global_head_dim", "num_global_key_value_heads")}
+    whole = dict(model_type="gemma4", architectures=["Gemma4ForConditionalGeneration"], text_config=config,
+                 vision_config=dict(model_type="gemma4_vision", hidden_size=8), tie_word_embeddings=True)
+    (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    nested = {"model.language_model." + name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    nested["model.vision_tower.embeddings.weight"] = torch.zeros(2, 2, dtype=torch.bfloat16)
+    safetensors.torch.save_file(nested, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_unused_keys(folder):
+    """Files on the hub have keys and values of layers that read those of others, too."""
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    unused = {name.replace("layers.0.", "layers.4."): tensor + 1 for name, tensor in tensors.items()
+              if name.startswith("model.layers.0.self_attn.") and name.split(".")[4] in ("k_proj", "v_proj", "k_norm")}
+    safetensors.torch.save_file(tensors | unused, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def main():
     chosen = sys.argv[1:] or list(FAMILIES) + ["gemma3"]
     for kind in chosen:
@@ -532,6 +614,7 @@ def main():
             write_nested(OUT / "gemma3_text", folder)
             continue
         arch, settings, traits = FAMILIES[kind]
+        traits = traits | dict(settings=settings)
         model = make_model(kind, settings)
         logits = write_golden(model, folder)
         if kind in TRAINED:
@@ -544,6 +627,10 @@ def main():
         if kind == "gpt_oss":  # beside its usual form, as it is saved after training
             (folder / "model.safetensors").rename(folder / "plain.safetensors")
             write_mxfp4(model, folder)
+        if kind == "gemma4":
+            nest_gemma4(folder)
+        if kind == "gemma4_text":
+            add_unused_keys(folder)
         if kind == "qwen3_moe":  # the other way in which experts are stored: stacked
             safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()},
                                         folder / "model.safetensors", metadata={"format": "pt"})

@@ -27,6 +27,11 @@ bool SameRope(const RopeConfig& a, const RopeConfig& b) {
 bool SameLayers(const ModelConfig& a, const ModelConfig& b) {
   for (int64_t layer = 0; layer < a.num_layers; ++layer) {
     if (a.layer_rope(layer) != b.layer_rope(layer) || a.window(layer) != b.window(layer)) return false;
+    if (a.layer_head_dim(layer) != b.layer_head_dim(layer) || a.layer_kv_heads(layer) != b.layer_kv_heads(layer) ||
+        a.ffn_width(layer) != b.ffn_width(layer) || a.kv_layer(layer) != b.kv_layer(layer) ||
+        a.has_keys_as_values(layer) != b.has_keys_as_values(layer)) {
+      return false;
+    }
   }
   return true;
 }
@@ -35,7 +40,8 @@ bool SameRouter(const RouterConfig& a, const RouterConfig& b) {
   return a.experts == b.experts && a.used == b.used && a.score == b.score && a.bias == b.bias && a.groups == b.groups &&
          a.used_groups == b.used_groups && a.groups_by_two == b.groups_by_two && a.renormalize == b.renormalize &&
          a.scale == b.scale && a.expert_biases == b.expert_biases && a.shared_dim == b.shared_dim &&
-         a.shared_gate == b.shared_gate && a.dense_layers == b.dense_layers && a.dense_dim == b.dense_dim;
+         a.shared_gate == b.shared_gate && a.dense_layers == b.dense_layers && a.dense_dim == b.dense_dim &&
+         a.beside_mlp == b.beside_mlp;
 }
 
 bool HasLocalRope(const ModelConfig& config) {
@@ -136,7 +142,7 @@ ModelConfig ReadBack(const ModelConfig& config) {
 
 std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b) {
   const auto f = [](float value) { return static_cast<double>(value); };
-  const std::array<std::pair<const char*, bool>, 21> same = {{
+  const std::array<std::pair<const char*, bool>, 22> same = {{
       {"the architecture", a.architecture == b.architecture},
       {"the number of layers", a.num_layers == b.num_layers},
       {"the width", a.hidden_dim == b.hidden_dim && a.ffn_dim == b.ffn_dim},
@@ -145,9 +151,10 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
       {"the context length", a.context_length == b.context_length},
       {"the norm", a.norm_kind == b.norm_kind && Near(f(a.norm_eps), f(b.norm_eps))},
       {"where norms stand", a.norm_placement == b.norm_placement},
-      {"norms of queries and keys", a.qk_norm == b.qk_norm},
+      {"norms of queries, keys and values", a.qk_norm == b.qk_norm && a.value_norm == b.value_norm},
+      {"what layers are told of a token", a.per_layer_dim == b.per_layer_dim && a.layer_scales == b.layer_scales},
       {"the tied embedding", a.tied_embedding == b.tied_embedding},
-      {"windows or rotation by layer", a.num_layers == b.num_layers && SameLayers(a, b)},
+      {"windows, rotation or sizes by layer", a.num_layers == b.num_layers && SameLayers(a, b)},
       {"the rotary embedding", SameRope(a.rope, b.rope)},
       {"the local layers' rotary embedding", !HasLocalRope(a) || SameRope(a.local_rope, b.local_rope)},
       {"the MLP", a.mlp == b.mlp},
@@ -170,6 +177,7 @@ std::optional<std::string> LostInGguf(const ModelConfig& config) {
   if (config.latent.kv_rank > 0) return "attention over a latent";
   if (config.encoder.both_ways) return "an encoder";
   if (config.has_state()) return "layers that keep a state";
+  if (config.layers_own() != nullptr) return config.layers_own();
   return DifferenceOf(config, ReadBack(config));
 }
 

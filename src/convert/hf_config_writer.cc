@@ -112,6 +112,9 @@ const Family& FamilyOf(const ModelConfig& config) {
   for (const Family& family : Families()) {
     if (family.architecture == config.architecture && family.experts == (config.router.experts > 0)) return family;
   }
+  for (const Family& family : Families()) {  // whose models have experts or not
+    if (family.architecture == config.architecture) return family;
+  }
   BAKESTONE_CHECK(false && "a config of no family");
   return Families()[0];
 }
@@ -147,6 +150,7 @@ nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSp
 
 std::optional<std::string> LostInFolder(const ModelConfig& config) {
   if (config.latent.kv_rank > 0) return "attention over a latent";
+  if (config.layers_own() != nullptr) return config.layers_own();
   if (!kClasses.contains(TypeOf(config))) return "what this family has of its own";
   return DifferenceOf(config, ReadBack(config, MakeHfConfig(config, {}, DType::kF32)));
 }

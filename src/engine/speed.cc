@@ -70,6 +70,10 @@ TokenWork WorkOf(const Model& model) {
   for (const LayerWeights& layer : model.weights->layers) {
     for (int site = 0; site < kNumSites; ++site) add(layer.at(static_cast<Site>(site)));
     add(layer.router);
+    if (layer.per_layer) {
+      add(layer.per_layer->gate);
+      add(layer.per_layer->out);
+    }
     for (size_t i = 0; i < std::min(layer.experts.size(), static_cast<size_t>(config.router.used)); ++i) {
       add(layer.experts[i].gate);  // as many as a token chooses; all are alike
       add(layer.experts[i].up);
@@ -79,7 +83,8 @@ TokenWork WorkOf(const Model& model) {
   const Weight& head = model.weights->head();
   work.weight_bytes += PanelBytesOf(head);
   AddProduct(head, work.head);
-  work.context_macs = config.num_layers * 2 * config.q_dim();
+  add(model.weights->per_layer_projection);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) work.context_macs += 2 * config.q_dim(layer);
   work.context_bytes = KvPageBytes(config, KvType::kBf16) / kPageTokens;
   return work;
 }

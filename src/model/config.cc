@@ -27,8 +27,7 @@ constexpr Unsupported kUnsupported[] = {
     {"granitemoe", "a mixture of experts in this family"},
     {"qwen3next", "the gated delta rule"},
     {"qwen3_next", "the gated delta rule"},       {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
-    {"rwkv7", "RWKV's mixer"},                {"gemma4", "heads of another size by layer"},
-    {"gemma4_text", "heads of another size by layer"},
+    {"rwkv7", "RWKV's mixer"},
     {"cohere", "parallel branches"},
     {"command-r", "parallel branches"},       {"phi", "parallel branches"},
     {"phi2", "parallel branches"},            {"falcon", "parallel branches"},
@@ -82,12 +81,12 @@ size_t Distance(std::string_view a, std::string_view b) {
 LinearShape ShapeOf(const ModelConfig& config, LinearId id) {
   switch (id.site) {
     case Site::kQ:
-      return {config.q_dim(), config.hidden_dim};
+      return {config.q_dim(id.layer), config.hidden_dim};
     case Site::kK:
     case Site::kV:
-      return {config.kv_dim(), config.hidden_dim};
+      return {config.kv_dim(id.layer), config.hidden_dim};
     case Site::kO:
-      return {config.hidden_dim, config.mixed_dim()};
+      return {config.hidden_dim, config.mixed_dim(id.layer)};
     case Site::kGate:
     case Site::kUp:
       return {config.ffn_width(id.layer), config.hidden_dim};
@@ -108,11 +107,30 @@ bool ModelConfig::has_state() const {
   return std::any_of(mixers.begin(), mixers.end(), [](Mixer mixer) { return mixer != Mixer::kAttention; });
 }
 
+int64_t ModelConfig::local_head_dim() const {
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    if (layer_rope(layer) == LayerRope::kLocal) return layer_head_dim(layer);
+  }
+  return rotated_dim();
+}
+
+const char* ModelConfig::layers_own() const {
+  if (per_layer_dim > 0) return "embeddings by layer";
+  if (!kv_layers.empty()) return "keys and values of another layer";
+  if (!keys_as_values.empty()) return "keys as values";
+  if (!head_dims.empty() || !kv_head_counts.empty()) return "heads of another size by layer";
+  if (!ffn_dims.empty()) return "an MLP of another width by layer";
+  if (value_norm) return "norms of values";
+  return layer_scales ? "scales of layers" : nullptr;
+}
+
 bool HasSite(const ModelConfig& config, LinearId id) {
   if (id.site <= Site::kO && config.mixer(id.layer) != Mixer::kAttention) return false;
+  if ((id.site == Site::kK || id.site == Site::kV) && !config.owns_kv(id.layer)) return false;
+  if (id.site == Site::kV && config.has_keys_as_values(id.layer)) return false;
   if (id.site <= Site::kV) return config.latent.kv_rank == 0;
   if (id.site == Site::kO) return true;
-  return !config.has_experts(id.layer) && (id.site != Site::kGate || config.gated());
+  return config.has_mlp(id.layer) && (id.site != Site::kGate || config.gated());
 }
 
 std::string TrainingLacks(const ModelConfig& config) {
@@ -128,6 +146,13 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.encoder.both_ways, "attention to later tokens"},
       {config.output_gate, "a gate of what heads give"},
       {!config.gated(), "an MLP without a gate"},
+      {config.per_layer_dim > 0, "embeddings by layer"},
+      {!config.kv_layers.empty(), "keys and values of another layer"},
+      {!config.keys_as_values.empty(), "keys as values"},
+      {!config.head_dims.empty() || !config.kv_head_counts.empty(), "heads of another size by layer"},
+      {!config.ffn_dims.empty(), "an MLP of another width by layer"},
+      {config.value_norm, "norms of values"},
+      {config.layer_scales, "scales of layers"},
   };
   std::string lacks;
   for (const auto& [there, what] : axes) {

@@ -75,6 +75,9 @@ struct RouterConfig {
   bool shared_gate = false;  // its output counts by a sigmoid of the row
   int64_t dense_layers = 0;  // the first layers have an MLP instead, of width dense_dim
   int64_t dense_dim = 0;
+  // Every layer has an MLP of that width beside its experts: norm(norm(mlp(norm(x))) + norm(experts(norm(x)))), with a
+  // norm of its own for each, and one for the router's input. The share of an expert counts by a number of its own.
+  bool beside_mlp = false;
 };
 
 // Keys and values from a latent that all heads share (MLA): q = q_b norm(q_a x), c = norm(kv_a x), keys are k_b c
@@ -139,11 +142,17 @@ struct ModelConfig {
   // By layer; empty: the first value for all.
   std::vector<int64_t> windows;       // tokens that a row of the layer sees, its own included; 0: all
   std::vector<LayerRope> layer_ropes;
+  std::vector<int64_t> head_dims, kv_head_counts, ffn_dims;  // empty: head_dim, num_kv_heads, ffn_dim for all
+  std::vector<int64_t> kv_layers;     // whose keys and values the layer reads: its own, or those of one before it
+  std::vector<bool> keys_as_values;   // values are the keys as projected, before their norm and rotation
 
   RopeConfig rope, local_rope;
   NormKind norm_kind = NormKind::kRms;
   NormPlacement norm_placement = NormPlacement::kPre;
   QkNorm qk_norm = QkNorm::kNone;
+  bool value_norm = false;        // RMS norm of values by head, without a weight
+  int64_t per_layer_dim = 0;      // of what each layer is told of the token beside its row; 0: nothing
+  bool layer_scales = false;      // a layer's output, its input included, is multiplied by a number of the layer
   MlpKind mlp = MlpKind::kSwiGlu;
   RouterConfig router;            // ffn_dim is then one expert's
   std::vector<Mixer> mixers;      // by layer; empty: attention in all
@@ -174,16 +183,40 @@ struct ModelConfig {
   int64_t state_size(int64_t layer) const;
   bool has_state() const;
   bool has_experts(int64_t layer) const { return router.experts > 0 && layer >= router.dense_layers; }
-  int64_t ffn_width(int64_t layer) const {
-    return router.experts > 0 && !has_experts(layer) ? router.dense_dim : ffn_dim;
+  bool has_mlp(int64_t layer) const { return !has_experts(layer) || router.beside_mlp; }
+  int64_t ffn_width(int64_t layer) const {  // of the MLP; of a layer that has none, of an expert
+    if (router.experts > 0) return has_mlp(layer) ? router.dense_dim : ffn_dim;
+    return ffn_dims.empty() ? ffn_dim : ffn_dims[static_cast<size_t>(layer)];
   }
+  int64_t layer_head_dim(int64_t layer) const {
+    return head_dims.empty() ? head_dim : head_dims[static_cast<size_t>(layer)];
+  }
+  int64_t layer_kv_heads(int64_t layer) const {
+    return kv_head_counts.empty() ? num_kv_heads : kv_head_counts[static_cast<size_t>(layer)];
+  }
+  // Of layers with the local rope.
+  int64_t local_head_dim() const;
+  int64_t kv_layer(int64_t layer) const { return kv_layers.empty() ? layer : kv_layers[static_cast<size_t>(layer)]; }
+  // Whether it puts keys and values into pages: it attends, and does not read another layer's.
+  bool owns_kv(int64_t layer) const { return mixer(layer) == Mixer::kAttention && kv_layer(layer) == layer; }
+  bool has_keys_as_values(int64_t layer) const {
+    return !keys_as_values.empty() && keys_as_values[static_cast<size_t>(layer)];
+  }
+  // What differs between the layers' attention, or is there beside it, in words ("heads of another size by layer"); null:
+  // nothing.
+  const char* layers_own() const;
   bool gated() const { return mlp != MlpKind::kGelu && mlp != MlpKind::kErfGelu; }
   bool has_pre_norms() const { return norm_placement == NormPlacement::kPre || norm_placement == NormPlacement::kSandwich; }
   bool has_post_norms() const { return norm_placement != NormPlacement::kPre; }
+  // Of a layer, and of a model whose layers are alike.
+  int64_t q_dim(int64_t layer) const { return num_heads * layer_head_dim(layer); }
+  int64_t kv_dim(int64_t layer) const { return layer_kv_heads(layer) * layer_head_dim(layer); }
   int64_t q_dim() const { return num_heads * head_dim; }
   int64_t kv_dim() const { return num_kv_heads * head_dim; }
   // Of what heads are, their mix included, before the cache pads it.
-  int64_t mixed_dim() const { return num_heads * (latent.kv_rank > 0 ? latent.value_dim : head_dim); }
+  int64_t mixed_dim(int64_t layer) const {
+    return num_heads * (latent.kv_rank > 0 ? latent.value_dim : layer_head_dim(layer));
+  }
   int64_t rotated_dim() const { return latent.kv_rank > 0 ? latent.rope_dim : head_dim; }  // that can be, of a head
 };
 

@@ -36,18 +36,16 @@ void DecoderPass::Run(MatrixView<float> hidden) {
   ops::Embed(exec_.context, weights_.embedding.panel(), step_.tokens, x);
   if (config_.embedding_scale != 1) ops::Scale(exec_.context, config_.embedding_scale, x);
   if (config_.norm_placement == NormPlacement::kSum) AddEmbeddingParts(x);
+  if (config_.per_layer_dim > 0) PlanPerLayer(x);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const bool last = layer + 1 == config_.num_layers, only_outputs = last && num_outputs() < all_.rows;
-    attention_.window = config_.window(layer);
-    attention_.sinks = config_.sinks ? Layer(layer).sinks.data() : nullptr;
+    SetLayer(layer);
     x = Mix(layer, x, only_outputs);
     if (x.rows == 0) return;
     const RowSet& set = last ? out_ : all_;
-    if (config_.has_experts(layer)) {
-      Experts(layer, x, set);
-    } else {
-      Mlp(layer, x, set);
-    }
+    MlpOrExperts(layer, x, set);
+    if (config_.per_layer_dim > 0) AddPerLayer(layer, x, set);
+    if (config_.layer_scales) ops::Scale(exec_.context, Layer(layer).output_scale, x);
   }
   if (config_.norm_placement == NormPlacement::kSum) {
     for (int64_t row = 0; row < x.rows; ++row) std::copy_n(x.Row(row), x.cols, hidden.Row(row));

@@ -12,7 +12,17 @@ void DecoderPass::NormAndRotate(int64_t layer, const RowSet& set, std::span<cons
   const LayerRope rope = config_.layer_rope(layer);
   if (rope == LayerRope::kNone) return;
   const auto& table = rope == LayerRope::kLocal ? set.rope->local : set.rope->main;
-  ops::Rope(exec_.context, *table, x, config_.head_dim);
+  ops::Rope(exec_.context, *table, x, config_.layer_head_dim(layer));
+}
+
+void DecoderPass::KeepKeysAndValues(int64_t layer, MatrixView<float> k, MatrixView<float> v) {
+  if (config_.has_keys_as_values(layer)) {
+    for (int64_t row = 0; row < k.rows; ++row) std::copy_n(k.Row(row), k.cols, v.Row(row));
+  }
+  const LayerWeights& weights = Layer(layer);
+  NormAndRotate(layer, all_, weights.k_norm, k);
+  if (!weights.v_norm.empty()) ops::RmsNormGroups(exec_.context, weights.v_norm, config_.norm_eps, v);
+  ops::WriteKv(exec_.context, attention_, all_.runs, k, v);
 }
 
 MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, bool only_outputs) {
@@ -22,22 +32,29 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   const Norm norm = {weights.attention_norm, weights.attention_norm_bias};
   MatrixView<float> y = only_outputs ? GatherOutputs(x) : x;
   Arena::Scope scope(arena_);
-  const MatrixView<float> k = arena_.TakeMatrix<float>(all_.rows, config_.kv_dim());
-  const MatrixView<float> v = arena_.TakeMatrix<float>(all_.rows, config_.kv_dim());
-  const MatrixView<float> q = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
-  const std::array<SiteOutput, 3> outputs = {{{Site::kK, k}, {Site::kV, v}, {Site::kQ, q}}};
-  const std::span<const SiteOutput> sites = outputs;
+  const bool owns = config_.owns_kv(layer);
+  const int64_t q_dim = config_.q_dim(layer), kv_dim = owns ? config_.kv_dim(layer) : 0;
+  const MatrixView<float> k = arena_.TakeMatrix<float>(all_.rows, kv_dim);
+  const MatrixView<float> v = arena_.TakeMatrix<float>(all_.rows, kv_dim);
+  const MatrixView<float> q = arena_.TakeMatrix<float>(set.rows, q_dim);
+  std::array<SiteOutput, 3> outputs;
+  size_t count = 0;  // of keys and values
+  if (owns) outputs[count++] = {Site::kK, k};
+  if (owns && !config_.has_keys_as_values(layer)) outputs[count++] = {Site::kV, v};
+  outputs[count] = {Site::kQ, q};
+  const std::span<const SiteOutput> keys_and_values(outputs.data(), count), all_three(outputs.data(), count + 1);
   PlainOutput gate = {weights.output_gate, {}};
-  if (config_.output_gate) gate.y = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
+  if (config_.output_gate) gate.y = arena_.TakeMatrix<float>(set.rows, q_dim);
   const PlainOutput* with_queries = config_.output_gate ? &gate : nullptr;
-  NormedProducts(layer, all_, x, norm, only_outputs ? sites.first(2) : sites, "attention input",
-                 only_outputs ? nullptr : with_queries);
-  NormAndRotate(layer, all_, weights.k_norm, k);
-  ops::WriteKv(exec_.context, attention_, all_.runs, k, v);
+  if (owns || !only_outputs) {
+    NormedProducts(layer, all_, x, norm, only_outputs ? keys_and_values : all_three, "attention input",
+                   only_outputs ? nullptr : with_queries);
+  }
+  if (owns) KeepKeysAndValues(layer, k, v);
   if (set.rows == 0) return y;
-  if (only_outputs) NormedProducts(layer, set, y, norm, sites.last(1), "attention input", with_queries);
+  if (only_outputs) NormedProducts(layer, set, y, norm, all_three.last(1), "attention input", with_queries);
   NormAndRotate(layer, set, weights.q_norm, q);
-  const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
+  const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, q_dim);
   const bool both_ways = config_.encoder.both_ways;
   ops::Attention(exec_.context, attention_, both_ways ? BothWays(set) : set.runs, q, mixed);
   if (config_.output_gate) GateOutput(gate.y, mixed);

@@ -81,7 +81,7 @@ MatrixView<float> DecoderPass::LatentAttention(int64_t layer, MatrixView<float> 
   if (only_outputs) normed = GatherOutputs(normed);
   const MatrixView<float> q = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
   const MatrixView<float> padded = arena_.TakeMatrix<float>(set.rows, config_.q_dim());
-  const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.mixed_dim());
+  const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, config_.mixed_dim(layer));
   LatentQueries(*weights.latent, set, normed, q);
   ops::Attention(exec_.context, attention_, set.runs, q, padded);
   exec_.pool.ParallelFor(set.rows, 8, [&](int64_t begin, int64_t end, int) {

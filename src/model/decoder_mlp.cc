@@ -21,12 +21,22 @@ void ClampedSwiGlu(ThreadPool& pool, MatrixView<const float> up, MatrixView<floa
 
 }  // namespace
 
+void DecoderPass::MlpOrExperts(int64_t layer, MatrixView<float> x, const RowSet& set) {
+  if (!config_.has_experts(layer)) return Mlp(layer, x, set);
+  config_.has_mlp(layer) ? MlpBesideExperts(layer, x, set) : Experts(layer, x, set);
+}
+
 void DecoderPass::Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
+  MlpActivation(layer, x, set);
+  AddBranch(layer, set, Site::kDown, Layer(layer).mlp_post_norm, x);
+}
+
+void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const RowSet& set) {
   Arena::Scope scope(arena_);
   const LayerWeights& weights = Layer(layer);
   const Norm norm = {weights.mlp_norm, weights.mlp_norm_bias};
   const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
-  const SiteOutput down = {Site::kDown, x};
+  const SiteOutput down = {Site::kDown, {}};
   const Forms down_forms = FormsFor(layer, set, {&down, 1});
   const bool fused = config_.mlp == MlpKind::kSwiGlu &&
                       weights.gate.panel().type == weights.up.panel().type &&
@@ -51,11 +61,10 @@ void DecoderPass::Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
     if (config_.mlp == MlpKind::kErfGelu) {
       ErfGelu(gate);
       ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
-      return AddBranch(layer, set, Site::kDown, weights.mlp_post_norm, x);
+      return;
     }
     ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows, "MLP activation");
   }
-  AddBranch(layer, set, Site::kDown, weights.mlp_post_norm, x);
 }
 
 void DecoderPass::Experts(int64_t layer, MatrixView<float> x, const RowSet& set) {
@@ -112,8 +121,7 @@ void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const flo
 void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out) {
   Arena::Scope scope(arena_);
   const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
-  const bool clamped = config_.mlp == MlpKind::kClampedSwiGlu;
-  if (!clamped && expert.gate.panel().type == expert.up.panel().type) {
+  if (config_.mlp == MlpKind::kSwiGlu && expert.gate.panel().type == expert.up.panel().type) {
     const ActType form = ops::ActTypeFor(expert.gate.panel().type, exec_.precision);
     ops::Quantize(exec_.context, in, {&form, 1}, exec_.scratch.rows, "expert input");
     ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, expert.gate.panel(), expert.up.panel(), gate,
@@ -121,7 +129,13 @@ void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float>
   } else {
     const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
     ProductsOf(in, {{expert.gate, gate}, {expert.up, up}}, "expert input");
-    if (clamped) {
+    if (config_.mlp == MlpKind::kGeGlu) {
+      const ActType form = ops::ActTypeFor(expert.down.panel().type, exec_.precision);
+      ops::GeluQuantize(exec_.context, gate, up, {&form, 1}, exec_.scratch.rows, "expert activation");
+      const ops::Product product = {.panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
+      return ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
+    }
+    if (config_.mlp == MlpKind::kClampedSwiGlu) {
       ClampedSwiGlu(exec_.pool, up, gate);
     } else {
       ops::SwiGlu(exec_.context, gate, up, gate);

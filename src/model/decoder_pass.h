@@ -1,6 +1,6 @@
 // One call of Decoder::Forward: T rows of the step, R output rows. Internal to the decoder; a mechanism of its own
 // has a file of its own: decoder_plan.cc lays the step out, decoder_attention.cc, decoder_latent.cc,
-// decoder_convolution.cc, decoder_delta.cc and decoder_mlp.cc are the branches, decoder_encoder.cc is what only encoders
+// decoder_convolution.cc, decoder_delta.cc, decoder_mlp.cc and decoder_beside.cc are the branches, decoder_encoder.cc is what only encoders
 // have, decoder.cc puts them together. Used by one thread, for one step.
 #pragma once
 
@@ -33,9 +33,16 @@ class DecoderPass {
     const RopeTables* rope = nullptr;
   };
 
-  // One layer's pages of a run that has a state.
+  // One layer's pages of a run.
   struct RunPages {
     uint8_t **k, **v;
+    int64_t count;
+  };
+
+  // What a layer's attention has of its own.
+  struct LayerShape {
+    int64_t kv_heads, head_dim;
+    size_t temporary;  // which of a run's temporary pages hold its keys and values
   };
 
   struct SiteOutput {
@@ -76,7 +83,9 @@ class DecoderPass {
   void CheckStep() const;
   // The type of keys and values, and room for those of runs without a state.
   void PlanPages();
-  // The pages of runs with a state are filled in layer by layer (LoadPages).
+  void PlanLayers();
+  void SetLayer(int64_t layer);  // attention_ is the layer's from here on
+  // The pages of runs are filled in layer by layer (LoadPages).
   std::span<const KvRun> PlanRuns();
   void LoadPages(int64_t layer) const;
   // The output rows as a set of their own: rows that follow each other in a run stay one run.
@@ -114,6 +123,8 @@ class DecoderPass {
   MatrixView<float> Attention(int64_t layer, MatrixView<float> x, bool only_outputs);
   // Queries or keys of the rows of a set, as attention takes them.
   void NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm, MatrixView<float> x);
+  // Keys and values as projected, into pages.
+  void KeepKeysAndValues(int64_t layer, MatrixView<float> k, MatrixView<float> v);
   MatrixView<float> GatherOutputs(MatrixView<const float> x);
 
   // The same by the layer's mixer.
@@ -148,6 +159,10 @@ class DecoderPass {
   // ---- decoder_mlp.cc ----
   // x += down(activation(gate, up)), the rows of `set`.
   void Mlp(int64_t layer, MatrixView<float> x, const RowSet& set);
+  // What down takes of the normalized x, into scratch.rows.
+  void MlpActivation(int64_t layer, MatrixView<const float> x, const RowSet& set);
+  // The second branch by what the layer has.
+  void MlpOrExperts(int64_t layer, MatrixView<float> x, const RowSet& set);
   // x += the sum of what its experts make of each row, by ascending expert, then what all rows share. Only the
   // chosen experts' weights are read.
   void Experts(int64_t layer, MatrixView<float> x, const RowSet& set);
@@ -156,13 +171,24 @@ class DecoderPass {
   // out [rows, hidden] = down(activation(gate in, up in)); out may be in.
   void ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out);
 
+  // ---- decoder_beside.cc ----
+  // Both an MLP and experts (RouterConfig::beside_mlp).
+  void MlpBesideExperts(int64_t layer, MatrixView<float> x, const RowSet& set);
+  // What the layers are told of the step's tokens, from the embedding's rows: [T, num_layers * per_layer_dim].
+  void PlanPerLayer(MatrixView<const float> x);
+  // x += norm(W (gelu(gate x) * what the layer is told)).
+  void AddPerLayer(int64_t layer, MatrixView<float> x, const RowSet& set);
+
   const ModelConfig& config_;
   const Weights& weights_;
   Exec& exec_;
   const Step& step_;
   Arena& arena_;
   ops::AttentionShape attention_;
-  RunPages* pages_ = nullptr;  // [sequences]
+  LayerShape* layers_ = nullptr;  // [num_layers]
+  size_t num_temporary_ = 1;      // of a run
+  RunPages* pages_ = nullptr;     // [sequences]
+  MatrixView<float> per_layer_;   // PlanPerLayer's
   float* zero_state_ = nullptr;    // what runs without a state begin from ...
   float** lost_states_ = nullptr;  // ... and, by run, what they leave
   RowSet all_, out_;

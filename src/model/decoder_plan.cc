@@ -38,8 +38,6 @@ void DecoderPass::CheckStep() const {
 void DecoderPass::PlanPages() {
   attention_ = {
       .heads = config_.num_heads,
-      .kv_heads = config_.num_kv_heads,
-      .head_dim = config_.head_dim,
       .element = exec_.precision == Precision::kExact ? KvElement::kF32 : KvElement::kBF16,
       .scale = config_.attention_scale,
       .soft_cap = config_.attention_soft_cap};
@@ -56,48 +54,79 @@ void DecoderPass::PlanPages() {
   if (first != nullptr) {
     attention_.element = ElementOf(first->kv_type());
   }
+  PlanLayers();
+  // Where no state keeps them, a layer's keys and values last until the next layer's; those that others read, for all of
+  // the step.
+  num_temporary_ = 1;
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    const int64_t owner = config_.kv_layer(layer);
+    if (owner != layer && layers_[owner].temporary == 0) layers_[owner].temporary = num_temporary_++;
+  }
   std::vector<ops::TemporaryPages>& temporary = exec_.scratch.run_pages;
-  if (temporary.size() < num_without) temporary.resize(num_without);
+  if (temporary.size() < num_without * num_temporary_) temporary.resize(num_without * num_temporary_);
   size_t next = 0;
   for (const SequenceRun& run : step_.sequences) {
-    if (run.state == nullptr) temporary[next++].Reset(attention_, run.end - run.begin);
+    if (run.state != nullptr) continue;
+    for (size_t i = 0; i < num_temporary_; ++i) temporary[next++].Reset(attention_, run.end - run.begin);
   }
+}
+
+// What the layers' attention takes; that of the largest pages is left in attention_.
+void DecoderPass::PlanLayers() {
+  layers_ = arena_.Take<LayerShape>(config_.num_layers);
+  int64_t most = 0;
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    ops::AttentionShape shape = attention_;
+    shape.kv_heads = config_.layer_kv_heads(config_.kv_layer(layer));
+    shape.head_dim = config_.layer_head_dim(layer);
+    layers_[layer] = {.kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .temporary = 0};
+    const int64_t bytes = ops::KvPageBytes(shape);
+    if (bytes <= most) continue;
+    most = bytes;
+    attention_ = shape;
+  }
+}
+
+void DecoderPass::SetLayer(int64_t layer) {
+  attention_.kv_heads = layers_[layer].kv_heads;
+  attention_.head_dim = layers_[layer].head_dim;
+  attention_.window = config_.window(layer);
+  attention_.sinks = config_.sinks ? Layer(layer).sinks.data() : nullptr;
 }
 
 std::span<const KvRun> DecoderPass::PlanRuns() {
   const auto count = static_cast<int64_t>(step_.sequences.size());
   KvRun* runs = arena_.Take<KvRun>(count);
   pages_ = arena_.Take<RunPages>(count);
-  size_t next_temporary = 0;
   for (int64_t i = 0; i < count; ++i) {
     const SequenceRun& run = step_.sequences[static_cast<size_t>(i)];
+    const int64_t pages =
+        run.state != nullptr ? run.state->num_pages() : (run.end - run.begin + kPageTokens - 1) / kPageTokens;
+    pages_[i] = {.k = arena_.Take<uint8_t*>(pages), .v = arena_.Take<uint8_t*>(pages), .count = pages};
     runs[i] = {.row_begin = run.begin,
                .row_end = run.end,
-               .first_slot = 0,
-               .k_pages = nullptr,
-               .v_pages = nullptr};
-    if (run.state == nullptr) {
-      const ops::TemporaryPages& pages = exec_.scratch.run_pages[next_temporary++];
-      runs[i].k_pages = pages.k_pages();
-      runs[i].v_pages = pages.v_pages();
-      continue;
-    }
-    runs[i].first_slot = run.state->length();
-    pages_[i] = {.k = arena_.Take<uint8_t*>(run.state->num_pages()),
-                 .v = arena_.Take<uint8_t*>(run.state->num_pages())};
-    runs[i].k_pages = pages_[i].k;
-    runs[i].v_pages = pages_[i].v;
+               .first_slot = run.state != nullptr ? run.state->length() : 0,
+               .k_pages = pages_[i].k,
+               .v_pages = pages_[i].v};
   }
   return {runs, static_cast<size_t>(count)};
 }
 
 void DecoderPass::LoadPages(int64_t layer) const {
+  const size_t own = layers_[config_.kv_layer(layer)].temporary;
+  size_t without = 0;
   for (size_t i = 0; i < step_.sequences.size(); ++i) {
     const SequenceState* state = step_.sequences[i].state;
-    if (state == nullptr) continue;
-    for (int64_t page = 0; page < state->num_pages(); ++page) {
-      pages_[i].k[page] = state->Keys(layer, page);
-      pages_[i].v[page] = state->Values(layer, page);
+    const RunPages& pages = pages_[i];
+    if (state == nullptr) {
+      const ops::TemporaryPages& temporary = exec_.scratch.run_pages[without++ * num_temporary_ + own];
+      std::copy_n(temporary.k_pages(), pages.count, pages.k);
+      std::copy_n(temporary.v_pages(), pages.count, pages.v);
+      continue;
+    }
+    for (int64_t page = 0; page < pages.count; ++page) {
+      pages.k[page] = state->Keys(layer, page);
+      pages.v[page] = state->Values(layer, page);
     }
   }
 }

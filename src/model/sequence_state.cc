@@ -11,8 +11,8 @@ namespace bakestone {
 namespace {
 
 // Bytes of the keys (or of the values) of one layer in one page.
-int64_t PartBytes(const ModelConfig& config, KvType type) {
-  return config.num_kv_heads * KvHeadBytes(ElementOf(type), config.head_dim);
+int64_t PartBytes(const ModelConfig& config, KvType type, int64_t layer) {
+  return config.layer_kv_heads(layer) * KvHeadBytes(ElementOf(type), config.layer_head_dim(layer));
 }
 
 int64_t PagesFor(int64_t tokens) {
@@ -67,9 +67,11 @@ KvElement ElementOf(KvType type) noexcept {
 }
 
 int64_t KvPageBytes(const ModelConfig& config, KvType type) {
-  int64_t layers = 0;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) layers += config.mixer(layer) == Mixer::kAttention;
-  return layers * 2 * PartBytes(config, type);
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (config.owns_kv(layer)) bytes += 2 * PartBytes(config, type, layer);
+  }
+  return bytes;
 }
 
 std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, KvType type,
@@ -78,12 +80,14 @@ std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, Kv
 }
 
 SequenceState::SequenceState(const ModelConfig& config, KvType type, KvPageAllocator& allocator)
-    : config_(config), type_(type), allocator_(allocator), part_bytes_(PartBytes(config, type)) {
+    : config_(config), type_(type), allocator_(allocator) {
   int64_t page = 0, state = 0;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    page_offsets_.push_back(page);
+    const int64_t owner = config.kv_layer(layer);
+    page_offsets_.push_back(owner == layer ? page : page_offsets_[static_cast<size_t>(owner)]);
+    part_bytes_.push_back(PartBytes(config, type, owner));
     state_offsets_.push_back(state);
-    if (config.mixer(layer) == Mixer::kAttention) page += 2 * part_bytes_;
+    if (config.owns_kv(layer)) page += 2 * part_bytes_.back();
     state += config.state_size(layer);
   }
   state_ = Buffer<float>(state, Fill::kZero);
@@ -95,7 +99,7 @@ uint8_t* SequenceState::Keys(int64_t layer, int64_t page) const noexcept {
 }
 
 uint8_t* SequenceState::Values(int64_t layer, int64_t page) const noexcept {
-  return Keys(layer, page) + part_bytes_;
+  return Keys(layer, page) + part_bytes_[static_cast<size_t>(layer)];
 }
 
 void SequenceState::Reserve(int64_t n) {

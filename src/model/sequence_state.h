@@ -37,7 +37,7 @@ KvElement ElementOf(KvType type) noexcept;
 
 inline constexpr int64_t kPageTokens = 32;
 
-// Bytes of one page (32 tokens) of all layers, keys and values: what admission multiplies.
+// Bytes of one page (32 tokens) of all layers that have keys and values of their own: what admission multiplies.
 int64_t KvPageBytes(const ModelConfig& config, KvType type);
 
 // One page: K and V of all layers for 32 consecutive absolute positions.
@@ -96,8 +96,9 @@ class SequenceState {
   const ModelConfig& config_;
   KvType type_;
   KvPageAllocator& allocator_;
-  int64_t part_bytes_;  // keys, or values, of one layer in one page
-  std::vector<int64_t> page_offsets_, state_offsets_;  // of each layer, in a page and in a state
+  std::vector<int64_t> part_bytes_;  // keys, or values, of each layer in one page
+  // Of each layer, in a page and in a state; a layer that reads another's keys and values has that one's.
+  std::vector<int64_t> page_offsets_, state_offsets_;
   Buffer<float> state_, next_state_;
   int64_t length_ = 0, reserved_ = 0;
   std::vector<std::shared_ptr<KvPage>> pages_;

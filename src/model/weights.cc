@@ -106,8 +106,10 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
   const bool attends = config_.mixer(layer) == Mixer::kAttention;
   if (attends && config_.qk_norm != QkNorm::kNone) {
     const bool whole = config_.qk_norm == QkNorm::kWhole;
-    weights.q_norm = Norm(named(names_.q_norm), whole ? config_.q_dim() : config_.head_dim);
-    weights.k_norm = Norm(named(names_.k_norm), whole ? config_.kv_dim() : config_.head_dim);
+    const int64_t head_dim = config_.layer_head_dim(layer);
+    weights.q_norm = Norm(named(names_.q_norm), whole ? config_.q_dim(layer) : head_dim);
+    if (config_.owns_kv(layer)) weights.k_norm = Norm(named(names_.k_norm), whole ? config_.kv_dim(layer) : head_dim);
+    if (config_.value_norm) weights.v_norm.assign(static_cast<size_t>(head_dim), 1.0f);
   }
   const std::pair<Site, Weight*> sites[] = {
       {Site::kQ, &weights.q},       {Site::kK, &weights.k},   {Site::kV, &weights.v},
@@ -122,11 +124,18 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
       AddGatedQueries(layer, weights);
       continue;
     }
-    *weight = Matrix(RowsAt(layer, site), shape, permuted ? FileRows(shape.n) : std::vector<int32_t>());
+    *weight = Matrix(RowsAt(layer, site), shape,
+                     permuted ? FileRows(shape.n, config_.layer_head_dim(layer)) : std::vector<int32_t>());
   }
+  if (!config_.kv_layers.empty()) IgnoreKeysAndValues(layer);
   if (config_.sinks) weights.sinks = Vector(named(names_.sinks), config_.num_heads);
   if (config_.latent.kv_rank > 0) AddLatent(layer, weights);
   if (config_.has_experts(layer)) AddExperts(layer, weights);
+  if (config_.router.beside_mlp) AddBeside(layer, weights);
+  if (config_.per_layer_dim > 0) AddPerLayer(layer, weights);
+  if (config_.layer_scales && Has(named(names_.layer_scale))) {
+    weights.output_scale = Vector(named(names_.layer_scale), 1)[0];
+  }
   return weights;
 }
 
@@ -134,6 +143,7 @@ std::unique_ptr<Weights> WeightsLoader::All() {
   const LinearShape table = {.n = config_.vocab_size, .k = config_.hidden_dim};
   const auto whole = [&](const char* name) { return RowsOf{name, std::string(name) + ".weight", 0, table.n}; };
   weights_->embedding = Matrix(whole(names_.embedding), table);
+  if (config_.per_layer_dim > 0) AddPerLayerTables();
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     weights_->layers.push_back(Layer(layer));
   }
@@ -154,7 +164,7 @@ std::unique_ptr<Weights> WeightsLoader::All() {
 WeightsLoader::RowsOf WeightsLoader::RowsAt(int64_t layer, Site site) const {
   const char* own = names_.sites[static_cast<size_t>(site)];
   const std::string key = names_.Layer(layer, own) + ".weight";
-  const int64_t q = config_.q_dim(), kv = config_.kv_dim(), ffn = config_.ffn_width(layer);
+  const int64_t q = config_.q_dim(layer), kv = config_.kv_dim(layer), ffn = config_.ffn_width(layer);
   if (site <= Site::kV && names_.q_k_v != nullptr) {
     const int64_t first = site == Site::kQ ? 0 : site == Site::kK ? q : q + kv;
     return {names_.Layer(layer, names_.q_k_v), key + "#", first, q + 2 * kv};
@@ -235,10 +245,10 @@ std::vector<float> WeightsLoader::Bias(const RowsOf& rows, int64_t n, const std:
   return bias;
 }
 
-std::vector<int32_t> WeightsLoader::FileRows(int64_t n) const {
+std::vector<int32_t> WeightsLoader::FileRows(int64_t n, int64_t head_dim) {
   std::vector<int32_t> rows(static_cast<size_t>(n));
   for (int64_t row = 0; row < n; ++row) {
-    rows[static_cast<size_t>(HfRowOfGgufRow(row, config_.head_dim))] = static_cast<int32_t>(row);
+    rows[static_cast<size_t>(HfRowOfGgufRow(row, head_dim))] = static_cast<int32_t>(row);
   }
   return rows;
 }
@@ -286,7 +296,7 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
   const auto see_expert = [&](const ExpertWeights& expert) {
     for (const Weight* matrix : {&expert.gate, &expert.up, &expert.down}) see(*matrix);
   };
-  for (const Weight* table : {&embedding, &positions, &token_types}) see(*table);
+  for (const Weight* table : {&embedding, &positions, &token_types, &per_layer_embedding, &per_layer_projection}) see(*table);
   if (untied_head) see(*untied_head);
   for (const LayerWeights& layer : layers) {
     for (int site = 0; site < kNumSites; ++site) see(layer.at(static_cast<Site>(site)));
@@ -301,6 +311,10 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
     if (layer.delta) {
       const DeltaWeights& delta = *layer.delta;
       for (const Weight* matrix : {&delta.qkv, &delta.z, &delta.alpha, &delta.beta, &delta.out}) see(*matrix);
+    }
+    if (layer.per_layer) {
+      see(layer.per_layer->gate);
+      see(layer.per_layer->out);
     }
     see(layer.output_gate);
     see(layer.router);

@@ -70,12 +70,25 @@ struct LatentWeights {
   std::vector<float> q_a_norm, kv_a_norm;  // [q_rank], [kv_rank]
 };
 
+// Of experts beside an MLP (RouterConfig::beside_mlp).
+struct BesideWeights {
+  std::vector<float> router_norm, experts_norm;   // [hidden_dim], of what the router and the experts take
+  std::vector<float> mlp_norm, experts_post_norm;  // [hidden_dim], of what the MLP and the experts give
+  std::vector<float> expert_scales;               // [experts]
+};
+
+// Of what a layer is told of the token (ModelConfig::per_layer_dim).
+struct PerLayerWeights {
+  Weight gate, out;         // [per_layer_dim, hidden_dim], [hidden_dim, per_layer_dim]
+  std::vector<float> norm;  // [hidden_dim]
+};
+
 // What the config does not have is empty.
 struct LayerWeights {
   std::vector<float> attention_norm, mlp_norm;            // [hidden_dim], of what the branches take
   std::vector<float> attention_norm_bias, mlp_norm_bias;  // [hidden_dim], of layer norms; of encoders, those after
   std::vector<float> attention_post_norm, mlp_post_norm;  // [hidden_dim], of what the branches give
-  std::vector<float> q_norm, k_norm;                      // [head_dim], or [q_dim] and [kv_dim]
+  std::vector<float> q_norm, k_norm, v_norm;              // [head_dim], or [q_dim] and [kv_dim]; v_norm is ones
   Weight q, k, v, o, gate, up, down;
   Weight router;                                          // [experts, hidden_dim]
   std::vector<float> sinks;                               // [num_heads]
@@ -87,6 +100,9 @@ struct LayerWeights {
   std::unique_ptr<ConvolutionWeights> convolution;        // in place of q, k, v and o
   std::unique_ptr<DeltaWeights> delta;                    // the same
   std::unique_ptr<LatentWeights> latent;                  // in place of q, k and v
+  std::unique_ptr<BesideWeights> beside;
+  std::unique_ptr<PerLayerWeights> per_layer;
+  float output_scale = 1;                                 // of the layer's output
   const Weight& at(Site site) const;
 };
 
@@ -105,6 +121,9 @@ class Weights {
   Weight embedding;                  // [vocab_size, hidden_dim]
   std::vector<LayerWeights> layers;
   Weight positions, token_types;     // [positions, hidden_dim], [types, hidden_dim]: of encoders
+  Weight per_layer_embedding;        // [vocab_size, num_layers * per_layer_dim]
+  Weight per_layer_projection;       // [num_layers * per_layer_dim, hidden_dim]
+  std::vector<float> per_layer_norm;  // [per_layer_dim]
   std::vector<float> embedding_norm, embedding_norm_bias;  // [hidden_dim], of their sum
   std::vector<float> final_norm;     // [hidden_dim]
   std::vector<float> final_norm_bias;

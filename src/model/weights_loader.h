@@ -1,6 +1,6 @@
 // Makes Weights from the tensors of one file, each taken once: what is left over belongs to a mechanism that the
-// decoder does not have. Internal to weights.cc and its parts: weights_experts.cc and weights_latent.cc hold what
-// belongs to one mechanism.
+// decoder does not have. Internal to weights.cc and its parts: weights_experts.cc, weights_latent.cc, weights_beside.cc
+// and others hold what belongs to one mechanism.
 #pragma once
 
 #include <memory>
@@ -44,7 +44,7 @@ class WeightsLoader {
   // From the packed file where it lies, or copied out of it where only small pages would map it (they
   // halve the bandwidth); else packed.
   void FillPanel(Weight& weight, std::span<const uint8_t> data, const PackedKey& key);
-  std::vector<int32_t> FileRows(int64_t n) const;  // the file row of each row in Hugging Face order
+  static std::vector<int32_t> FileRows(int64_t n, int64_t head_dim);  // the file row of each row in Hugging Face order
   // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
   void CheckAllTaken();
   bool InIgnoredLayer(std::string_view name) const;
@@ -64,6 +64,12 @@ class WeightsLoader {
   void AddDelta(int64_t layer, LayerWeights& weights);
   void AddGatedQueries(int64_t layer, LayerWeights& weights);  // a head's rows: its queries, then its gate
   std::vector<float> Taps(const std::string& name, int64_t channels);
+
+  // ---- weights_beside.cc ----
+  void AddBeside(int64_t layer, LayerWeights& weights);
+  void AddPerLayerTables();
+  void AddPerLayer(int64_t layer, LayerWeights& weights);
+  void IgnoreKeysAndValues(int64_t layer);  // that the file has for a layer which reads another's
 
   // ---- weights_latent.cc ----
   void AddLatent(int64_t layer, LayerWeights& weights);

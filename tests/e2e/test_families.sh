@@ -11,6 +11,7 @@ assert families["llama"]["train"] and "mistral" in families["llama"]["model_type
 assert families["gemma2"]["training_lacks"], families["gemma2"]
 assert families["qwen3"]["quantize"] == ["GGUF", "folder"] and families["qwen3"]["to_folder"]
 assert families["qwen3_moe"]["quantize"] == ["GGUF", "folder"], families["qwen3_moe"]
+assert not families["gemma4_text"]["train"] and families["gemma4_text"]["lost_in_gguf"], families["gemma4_text"]
 assert families["lfm2"]["quantize"] == ["GGUF"] and families["lfm2"]["lost_in_gguf"]'
 
 # A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.
@@ -53,8 +54,9 @@ printf 'some words to score here' >"$work/text"
 "$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 --no-pack-cache >"$work/second" 2>/dev/null
 cmp "$work/first" "$work/second"
 
-# Other mechanisms: a latent, a state beside the pages (a second request finds no cached prefix), experts in MXFP4.
-for kind in deepseek_v3 lfm2 qwen3_5_text gpt_oss; do
+# Other mechanisms: a latent, a state beside the pages (a second request finds no cached prefix), experts in MXFP4,
+# keys and values of another layer, experts beside an MLP.
+for kind in deepseek_v3 lfm2 qwen3_5_text gpt_oss gemma4_text gemma4; do
   other=$work/$kind
   mkdir "$other"
   cp "$repository/tests/data/families/$kind/"{config.json,model.safetensors} "$folder/"tokenizer*.json "$other/"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numbers>
 
@@ -93,6 +94,33 @@ void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& lo
 
 namespace {
 
+void CheckLayers(const ConfigReader& in, const ModelConfig& config, const Field& field, size_t found) {
+  if (found == static_cast<size_t>(config.num_layers)) return;
+  Throw(ErrorCode::kCorrupt, "{}: {}: expected one number for each of {} layers, found {}", in.file(), in.Spelled(field),
+        config.num_layers, found);
+}
+
+// One width, or a list by layer.
+void ReadWidths(const ConfigReader& in, ModelConfig& config) {
+  const Field field = {"feed_forward_length", "intermediate_size"};
+  const std::vector<double> by_layer = in.Numbers({field.gguf, nullptr});
+  if (by_layer.empty()) {
+    config.ffn_dim = in.Size(field, kMaxWidth);
+    return;
+  }
+  CheckLayers(in, config, field, by_layer.size());
+  for (const double width : by_layer) {
+    if (!(width >= 1 && width <= static_cast<double>(kMaxWidth))) {
+      Throw(ErrorCode::kCorrupt, "{}: {}: expected numbers from 1 to {}, found {:.15g}", in.file(), in.Spelled(field),
+            kMaxWidth, width);
+    }
+    config.ffn_dims.push_back(static_cast<int64_t>(width));
+  }
+  config.ffn_dim = config.ffn_dims.front();
+  const auto& all = config.ffn_dims;
+  if (std::adjacent_find(all.begin(), all.end(), std::not_equal_to<>()) == all.end()) config.ffn_dims.clear();
+}
+
 void ReadHeads(const ConfigReader& in, ModelConfig& config) {
   const Field heads = {"attention.head_count", "num_attention_heads"};
   const Field kv_heads = {"attention.head_count_kv", "num_key_value_heads"};
@@ -100,16 +128,23 @@ void ReadHeads(const ConfigReader& in, ModelConfig& config) {
   config.num_heads = in.Size(heads, kMaxHeads);
   const std::vector<double> by_layer = in.Numbers({kv_heads.gguf, nullptr});  // 0 in layers without attention
   for (const double count : by_layer) {
-    if (count != 0 && config.num_kv_heads == 0) config.num_kv_heads = static_cast<int64_t>(count);
-    if (count != 0 && count != static_cast<double>(config.num_kv_heads)) {
-      Throw(ErrorCode::kUnsupported, "{}: {}: expected one number for all layers with attention, found {} and {}", in.file(),
-            in.Spelled(kv_heads), config.num_kv_heads, count);
-    }
+    if (count != 0 && config.num_kv_heads == 0) config.num_kv_heads = static_cast<int64_t>(std::min(count, 1e6));
   }
   if (config.num_kv_heads == 0) config.num_kv_heads = in.Size(kv_heads, kMaxHeads, config.num_heads);
-  if (config.num_kv_heads > config.num_heads || config.num_heads % config.num_kv_heads != 0) {
+  const auto check = [&](int64_t count) {
+    if (count >= 1 && count <= config.num_heads && config.num_heads % count == 0) return;
     Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the {} heads, found {}", in.file(),
-          in.Spelled(kv_heads), config.num_heads, config.num_kv_heads);
+          in.Spelled(kv_heads), config.num_heads, count);
+  };
+  check(config.num_kv_heads);
+  std::vector<int64_t> counts;
+  for (const double count : by_layer) {
+    counts.push_back(count != 0 ? static_cast<int64_t>(std::min(count, 1e6)) : config.num_kv_heads);
+    check(counts.back());
+  }
+  if (std::adjacent_find(counts.begin(), counts.end(), std::not_equal_to<>()) != counts.end()) {
+    CheckLayers(in, config, kv_heads, counts.size());
+    config.kv_head_counts = std::move(counts);
   }
   if (!in.Number(length) && config.hidden_dim % config.num_heads != 0) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the embedding length {}, found {}", in.file(),
@@ -191,7 +226,7 @@ ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
   ReadIgnoredLayers(in, config);
   config.context_length = in.Size({"context_length", "max_position_embeddings"}, kMaxContext);
   config.hidden_dim = in.Size({"embedding_length", "hidden_size"}, kMaxWidth);
-  config.ffn_dim = in.Size({"feed_forward_length", "intermediate_size"}, kMaxWidth);
+  ReadWidths(in, config);
   if (in.Number({"attention.kv_lora_rank", "kv_lora_rank"})) {
     ReadLatent(in, config);
   } else {

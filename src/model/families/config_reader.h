@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/config.h"
@@ -40,6 +41,9 @@ class ConfigReader {
   // Lists; empty where absent.
   virtual std::vector<double> Numbers(const Field&) const { return {}; }
   virtual std::vector<std::string> Texts(const Field&) const { return {}; }
+  // What config.json says of one layer only ("per_layer_config"), by name.
+  virtual std::vector<std::pair<std::string, double>> OfLayer(int64_t) const { return {}; }
+  virtual bool HasLayerConfig() const { return false; }
   // The main table and, where the model has one, that of local layers.
   virtual void ReadRope(ModelConfig&) const {}
   // The text of another of a folder's files; empty where there is none.

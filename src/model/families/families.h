@@ -54,13 +54,14 @@ void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& c
 void DescribeGemma1(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma2(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma3(const ConfigReader& in, ModelConfig& config);
+void DescribeGemma4(const ConfigReader& in, ModelConfig& config);
 void DescribePhi3(const ConfigReader& in, ModelConfig& config);
 void DescribeOlmo2(const ConfigReader& in, ModelConfig& config);
 void DescribeSmolLm3(const ConfigReader& in, ModelConfig& config);
 void DescribeGranite(const ConfigReader& in, ModelConfig& config);
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
 extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf, kQwen2MoeHf, kGlm4MoeGguf, kGptOssGguf, kGptOssHf,
-    kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf,
+    kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf, kGemma4Gguf, kGemma4Hf,
     kBertGguf, kBertHf, kNomicBertGguf, kNomicBertHf;
 
 }  // namespace bakestone

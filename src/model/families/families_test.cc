@@ -52,6 +52,7 @@ struct RunOptions {
   Precision precision = Precision::kExact;
   int64_t chunk = 1000;  // tokens of a step
   bool last_only = false;  // the logits of the last token, of one step
+  bool keeps_state = true;  // else one run without a state
 };
 
 // The logits of all tokens, in steps over one sequence state.
@@ -72,7 +73,7 @@ std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights, s
       positions.push_back(static_cast<int32_t>(begin + i));
       if (!options.last_only || begin + i + 1 == length) rows.push_back(static_cast<int32_t>(i));
     }
-    const SequenceRun run = {0, static_cast<int32_t>(count), &state};
+    const SequenceRun run = {0, static_cast<int32_t>(count), options.keeps_state ? &state : nullptr};
     const auto asked = static_cast<int64_t>(rows.size());
     std::vector<float> hidden(rows.size() * static_cast<size_t>(config.hidden_dim));
     const auto h = DenseView(hidden.data(), asked, config.hidden_dim);
@@ -127,7 +128,7 @@ const std::vector<Axis>& Axes() {
       {"window by layer",
        [](C c) { return std::adjacent_find(c.windows.begin(), c.windows.end(), std::not_equal_to<>()) != c.windows.end(); },
        [](ModelConfig& c, Weights&) { std::rotate(c.windows.begin(), c.windows.begin() + 1, c.windows.end()); }},
-      {"rope by layer", [](C c) { return !c.layer_ropes.empty(); },
+      {"rope by layer", [](C c) { return !c.layer_ropes.empty() && c.head_dims.empty(); },
        [](ModelConfig& c, Weights&) { c.layer_ropes.clear(); }},
       {"rope base", [](C c) { return c.rope.theta != 10000; }, [](ModelConfig& c, Weights&) { c.rope.theta = 10000; }},
       {"local rope base", [](C c) { return c.local_rope.theta != 10000; },
@@ -243,6 +244,58 @@ const std::vector<Axis>& Axes() {
       {"norm of queries over all heads", [](C c) { return c.qk_norm == QkNorm::kWhole; },
        [](ModelConfig& c, Weights& w) {
          for (LayerWeights& layer : w.layers) layer.q_norm.resize(static_cast<size_t>(c.head_dim));
+       }},
+      {"norm of values", [](C c) { return c.value_norm; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.v_norm.clear();
+       }},
+      {"keys and values of the last layer of the kind", [](C c) { return !c.kv_layers.empty(); },
+       [](ModelConfig& c, Weights&) {  // those of the first
+         for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+           if (c.owns_kv(layer)) continue;
+           const auto first = std::find_if(c.windows.begin(), c.windows.end(),
+                                           [&](int64_t window) { return window == c.window(layer); });
+           c.kv_layers[static_cast<size_t>(layer)] = first - c.windows.begin();
+         }
+       }},
+      {"keys as values", [](C c) { return !c.keys_as_values.empty(); },
+       [](ModelConfig& c, Weights& w) {  // those of layers that have some: of the same shape in all
+         for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+           if (c.has_keys_as_values(layer)) w.layers[static_cast<size_t>(layer)].v = w.layers[0].v;
+         }
+         c.keys_as_values.clear();
+       }},
+      {"embeddings by layer", [](C c) { return c.per_layer_dim > 0; },
+       [](ModelConfig& c, Weights&) { c.per_layer_dim = 0; }},
+      {"norm of the embedding by layer", [](C c) { return c.per_layer_dim > 0; },
+       [](ModelConfig&, Weights& w) { w.per_layer_norm.assign(w.per_layer_norm.size(), 1.0f); }},
+      {"norm of what a layer is told", [](C c) { return c.per_layer_dim > 0; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.per_layer->norm.assign(layer.per_layer->norm.size(), 1.0f);
+       }},
+      {"scale of layers", [](C c) { return c.layer_scales; },
+       [](ModelConfig& c, Weights&) { c.layer_scales = false; }},
+      {"experts beside the MLP", [](C c) { return c.router.beside_mlp; },
+       [](ModelConfig& c, Weights&) { c.router.beside_mlp = false; }},
+      {"norm of the router", [](C c) { return c.router.beside_mlp; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.beside->router_norm = layer.beside->experts_norm;
+       }},
+      {"norm of experts", [](C c) { return c.router.beside_mlp; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.beside->experts_norm = layer.mlp_norm;
+       }},
+      {"norm after the MLP beside", [](C c) { return c.router.beside_mlp; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.beside->mlp_norm.assign(layer.beside->mlp_norm.size(), 1.0f);
+       }},
+      {"norm after experts", [](C c) { return c.router.beside_mlp; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.beside->experts_post_norm.assign(layer.mlp_norm.size(), 1.0f);
+       }},
+      {"scale by expert", [](C c) { return c.router.beside_mlp; },
+       [](ModelConfig&, Weights& w) {
+         for (LayerWeights& layer : w.layers) layer.beside->expert_scales.assign(layer.experts.size(), 1.0f);
        }},
       {"norms less one", [](C c) { return c.norms_less_one; },
        [](ModelConfig&, Weights& w) {
@@ -415,6 +468,35 @@ TEST_P(FamilyProof, TheLastRowAloneIsTheSameBits) {
   EXPECT_EQ(MaxDifference(last, std::span(whole).last(last.size())), 0);
 }
 
+// Nor on whether a state keeps what the row sees.
+TEST_P(FamilyProof, WithoutAStateItIsTheSameBits) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  const auto whole = LogitsOf(config, *weights, golden.tokens);
+  EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.keeps_state = false}), whole), 0);
+  const auto last = LogitsOf(config, *weights, golden.tokens, {.last_only = true, .keeps_state = false});
+  EXPECT_EQ(MaxDifference(last, std::span(whole).last(last.size())), 0);
+}
+
+// Pages hold the keys and values of layers that have some of their own, each at its own size.
+TEST(Families, KeysAndValuesThatLayersShareAreKeptOnce) {
+  const ModelConfig config = ModelFile::Open(FolderOf("gemma4_text")).Config();
+  EXPECT_THAT(config.kv_layers, ::testing::ElementsAre(0, 1, 2, 3, 2, 3));
+  EXPECT_THAT(config.head_dims, ::testing::ElementsAre(8, 16, 8, 16, 8, 16));
+  EXPECT_EQ(KvPageBytes(config, KvType::kF32), 2 * (2 * KvHeadBytes(KvElement::kF32, 8) + 2 * KvHeadBytes(KvElement::kF32, 16)) * 2);
+  const auto allocator = MakeHeapAllocator(config, KvType::kF32, int64_t{1} << 20);
+  SequenceState state(config, KvType::kF32, *allocator);
+  state.Reserve(1);
+  EXPECT_EQ(state.Keys(4, 0), state.Keys(2, 0));
+  EXPECT_EQ(state.Values(5, 0), state.Values(3, 0));
+  EXPECT_NE(state.Keys(3, 0), state.Keys(1, 0));
+  const ModelConfig moe = ModelFile::Open(FolderOf("gemma4") / "model.gguf").Config();
+  EXPECT_THAT(moe.kv_head_counts, ::testing::ElementsAre(2, 1, 2, 1));
+  EXPECT_THAT(moe.keys_as_values, ::testing::ElementsAre(false, true, false, true));
+}
+
 // gpt-oss as it is saved after training: experts transposed, in halves.
 TEST(Families, GptOssRunsUnquantizedToo) {
   const auto folder = std::filesystem::path(::testing::TempDir()) / fmt::format("gpt_oss_{}", ::getpid());
@@ -542,7 +624,7 @@ TEST(Families, SayWhatTrainingLacks) {
   for (const Family& family : Families()) {
     const ModelConfig config = TypicalConfig(family);
     const std::string lacks = TrainingLacks(config);
-    const bool lacking = family.architecture == "gemma2" || family.architecture == "starcoder2" ||
+    const bool lacking = family.architecture == "gemma2" || family.architecture == "gemma4" || family.architecture == "starcoder2" ||
                          family.experts || family.encoder || config.has_state();
     EXPECT_EQ(!lacks.empty(), lacking) << family.architecture << ": " << lacks;
   }

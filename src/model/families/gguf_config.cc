@@ -1,5 +1,6 @@
 #include "model/families/gguf_config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -87,7 +88,14 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
           Spelled({"rope.dimension_count", nullptr}), rope.dim);
   }
   const double local = config.local_rope.theta > 0 ? config.local_rope.theta : rope.theta;
-  config.local_rope = {.theta = Positive({"rope.freq_base_swa", nullptr}, local), .dim = rope.dim};
+  const int64_t local_head = config.local_head_dim();
+  const Field local_dim = {"rope.dimension_count_swa", nullptr};
+  config.local_rope = {.theta = Positive({"rope.freq_base_swa", nullptr}, local),
+                       .dim = Size(local_dim, local_head, std::min(rope.dim, local_head))};
+  if (config.local_rope.dim % 2 != 0) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected an even number, found {}", file(), Spelled(local_dim),
+          config.local_rope.dim);
+  }
   const Field type_field = {"rope.scaling.type", nullptr};
   const std::string type = Text(type_field).value_or("");
   const double factor = Positive({"rope.scaling.factor", nullptr}, 1.0);

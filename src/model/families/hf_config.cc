@@ -7,6 +7,7 @@
 // and what part of a head, as "partial_rotary_factor" beside or within them.
 #include "model/families/hf_config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <nlohmann/json.hpp>
@@ -20,9 +21,18 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr const char* kLayerConfig = "per_layer_config";
+constexpr float kNotRotated = 1e30f;  // of a frequency, as GGUF files say it
+
 const Json* Member(const Json& object, const char* name) {
   const auto found = object.find(name);
   return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::string TypeOf(const Json& scaling) {
+  const Json* named = Member(scaling, "rope_type");
+  if (named == nullptr) named = Member(scaling, "type");
+  return named != nullptr && named->is_string() ? named->get<std::string>() : "default";
 }
 
 }  // namespace
@@ -85,6 +95,25 @@ std::vector<std::string> HfConfig::Texts(const Field& field) const {
   return names;
 }
 
+bool HfConfig::HasLayerConfig() const { return folder_.Config(kLayerConfig) != nullptr; }
+
+std::vector<std::pair<std::string, double>> HfConfig::OfLayer(int64_t layer) const {
+  const Json* all = folder_.Config(kLayerConfig);
+  if (all == nullptr) return {};
+  if (!all->is_object()) Fail(kLayerConfig, "an object by layer", *all);
+  const std::string number = std::to_string(layer);
+  const Json* own = Member(*all, number.c_str());
+  if (own == nullptr) return {};
+  const std::string where = std::string(kLayerConfig) + "." + number;
+  if (!own->is_object()) Fail(where, "an object of numbers", *own);
+  std::vector<std::pair<std::string, double>> values;
+  for (const auto& [name, value] : own->items()) {
+    if (!value.is_number()) Fail(where + "." + Quote(name), "a number", value);
+    values.emplace_back(name, value.get<double>());
+  }
+  return values;
+}
+
 int64_t HfConfig::VocabularyRows(const char* embedding) const {
   const std::string name = std::string(embedding) + ".weight";
   const SafetensorsTensor* tensor = folder_.Find(name);
@@ -115,14 +144,22 @@ void HfConfig::ReadRope(ModelConfig& config) const {
   const Json* v5 = folder_.Config("rope_parameters");
   if (v5 != nullptr && !v5->is_object()) Fail("rope_parameters", "an object", *v5);
   const Json empty = Json::object();
-  const auto read = [&](const Json& parameters, double theta, RopeConfig& rope) {
+  const auto read = [&](const Json& parameters, double theta, int64_t head_dim, RopeConfig& rope) {
     rope.theta = Part(parameters, "rope_theta", theta);
-    const double share = Part(parameters, "partial_rotary_factor",
-                              Positive({nullptr, "partial_rotary_factor"}, 1.0));
-    rope.dim = static_cast<int64_t>(static_cast<double>(config.rotated_dim()) * std::min(share, 1.0));
+    const double share = std::min(
+        Part(parameters, "partial_rotary_factor", Positive({nullptr, "partial_rotary_factor"}, 1.0)), 1.0);
+    if (TypeOf(parameters) == "proportional") {  // frequencies as of the whole head, the last ones 0
+      rope.dim = head_dim;
+      const auto rotated = static_cast<size_t>(share * static_cast<double>(head_dim) / 2);
+      rope.frequency_factors.assign(static_cast<size_t>(head_dim / 2), kNotRotated);
+      std::fill_n(rope.frequency_factors.begin(), rotated, 1.0f);
+      rope.linear_scale = Part(parameters, "factor", 1);
+      return;
+    }
+    rope.dim = static_cast<int64_t>(static_cast<double>(head_dim) * share);
     if (rope.dim < 2 || rope.dim % 2 != 0) {
       Throw(ErrorCode::kCorrupt, "{}: partial_rotary_factor: expected an even number of a head's {} channels, "
-            "found {}", file(), config.rotated_dim(), rope.dim);
+            "found {}", file(), head_dim, rope.dim);
     }
     Scale(parameters, config, rope);
   };
@@ -132,16 +169,14 @@ void HfConfig::ReadRope(ModelConfig& config) const {
   const Json* scaling = folder_.Config("rope_scaling");
   if (scaling != nullptr && !scaling->is_object()) Fail("rope_scaling", "an object", *scaling);
   const Json* main = full != nullptr ? full : v5 != nullptr ? v5 : scaling;
-  read(main != nullptr ? *main : empty, theta, config.rope);
+  read(main != nullptr ? *main : empty, theta, config.rotated_dim(), config.rope);
   const double fallback = config.local_rope.theta > 0 ? config.local_rope.theta : config.rope.theta;
-  read(local != nullptr ? *local : empty, Positive({nullptr, "rope_local_base_freq"}, fallback),
+  read(local != nullptr ? *local : empty, Positive({nullptr, "rope_local_base_freq"}, fallback), config.local_head_dim(),
        config.local_rope);
 }
 
 void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope) const {
-  const Json* named = Member(scaling, "rope_type");
-  if (named == nullptr) named = Member(scaling, "type");
-  const std::string type = named != nullptr && named->is_string() ? named->get<std::string>() : "default";
+  const std::string type = TypeOf(scaling);
   const Json* own_context = Member(scaling, "original_max_position_embeddings");
   const double original =
       own_context != nullptr
@@ -179,8 +214,8 @@ void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope)
   } else if (type == "longrope" || type == "su") {
     ReadLongRope(scaling, config, rope);
   } else {
-    Throw(ErrorCode::kUnsupported, "{}: rope scaling: expected default, linear, llama3, yarn or longrope, found {}",
-          file(), Quote(type));
+    Throw(ErrorCode::kUnsupported, "{}: rope scaling: expected default, linear, llama3, yarn, longrope or proportional, "
+          "found {}", file(), Quote(type));
   }
 }
 

@@ -26,6 +26,8 @@ class HfConfig : public ConfigReader {
   bool HasHead() const override;
   std::string File(const char* name) const override;
   bool HasTensor(const std::string& name) const override;
+  std::vector<std::pair<std::string, double>> OfLayer(int64_t layer) const override;
+  bool HasLayerConfig() const override;
   bool is_hf() const override { return true; }
 
  private:

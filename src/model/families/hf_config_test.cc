@@ -94,6 +94,54 @@ TEST(HfConfig, LongRopeIsServedUpToItsOriginalContext) {
   EXPECT_NEAR(config.rope.magnitude, std::sqrt(1 + std::log(4.0) / std::log(64.0)), 1e-12);
 }
 
+Json Gemma4(const Json& more) {
+  return With(With(Plain("gemma4_text"), {{"head_dim", 8}, {"sliding_window", 16},
+      {"layer_types", {"sliding_attention", "full_attention", "sliding_attention", "full_attention"}}}), more);
+}
+
+TEST(HfConfig, Gemma4SaysHeadsAsAWholeOrByLayer) {
+  const Json global = {{"rope_type", "proportional"}, {"rope_theta", 1e6}, {"partial_rotary_factor", 0.25}};
+  const Json local = {{"rope_type", "default"}, {"rope_theta", 1e4}};
+  const ModelConfig whole = Read(Gemma4({{"global_head_dim", 32}, {"attention_k_eq_v", true},
+      {"num_global_key_value_heads", 1},
+      {"rope_parameters", {{"full_attention", global}, {"sliding_attention", local}}}}));
+  EXPECT_EQ(whole.head_dims, (std::vector<int64_t>{8, 32, 8, 32}));
+  EXPECT_EQ(whole.kv_head_counts, (std::vector<int64_t>{2, 1, 2, 1}));
+  EXPECT_EQ(whole.keys_as_values, (std::vector<bool>{false, true, false, true}));
+  EXPECT_EQ(whole.rope.dim, 32);
+  EXPECT_EQ(whole.local_rope.dim, 8);
+  EXPECT_TRUE(whole.local_rope.frequency_factors.empty());
+  ASSERT_EQ(whole.rope.frequency_factors.size(), 16u);
+  EXPECT_EQ(whole.rope.frequency_factors[3], 1);
+  EXPECT_EQ(whole.rope.frequency_factors[4], 1e30f);
+  const Json own = {{"1", {{"head_dim", 32}}}, {"3", {{"head_dim", 32}, {"num_key_value_heads", 1}}}};
+  const ModelConfig by_layer = Read(Gemma4({{"per_layer_config", own}}));
+  EXPECT_EQ(by_layer.head_dims, whole.head_dims);
+  EXPECT_EQ(by_layer.kv_head_counts, (std::vector<int64_t>{2, 2, 2, 1}));
+  EXPECT_TRUE(by_layer.keys_as_values.empty());
+}
+
+TEST(HfConfig, Gemma4NamesWhatItCannotBe) {
+  const auto refused = [](const Json& more, const char* what) {
+    ExpectError(Gemma4(more), ErrorCode::kUnsupported, HasSubstr(what));
+  };
+  const auto corrupt = [](const Json& more, const char* what) {
+    ExpectError(Gemma4(more), ErrorCode::kCorrupt, HasSubstr(what));
+  };
+  refused({{"per_layer_config", {{"1", {{"sliding_window", 4}}}}}}, "per_layer_config.1: expected head_dim");
+  refused({{"per_layer_config", {{"1", {{"head_dim", 32}}}}}}, "heads of layer 3");
+  refused({{"use_bidirectional_attention", "all"}}, "attention to later tokens");
+  refused({{"enable_moe_block", true}, {"num_experts", 4}, {"top_k_experts", 2}, {"moe_intermediate_size", 8},
+           {"num_kv_shared_layers", 2}, {"use_double_wide_mlp", true}}, "num_experts");
+  corrupt({{"per_layer_config", {{"1", {{"head_dim", 7}}}}}}, "even size");
+  corrupt({{"per_layer_config", {{"0", {{"num_key_value_heads", 3}}}}}}, "a divisor of 4");
+  corrupt({{"per_layer_config", {{"1", 4}}}}, "per_layer_config.1: expected an object");
+  corrupt({{"global_head_dim", 4096}}, "global_head_dim");
+  corrupt({{"num_kv_shared_layers", 3}}, "expected a layer without a window before layer 1");
+  corrupt({{"num_kv_shared_layers", 4}}, "num_kv_shared_layers: expected a number from 1 to 3");
+  corrupt({{"enable_moe_block", true}}, "num_experts");
+}
+
 TEST(HfConfig, WindowsAreUsedWhereTheModelSaysSo) {
   EXPECT_TRUE(Read(With(Plain("qwen2"), {{"sliding_window", 32}, {"use_sliding_window", false}})).windows.empty());
   EXPECT_EQ(Read(With(Plain("qwen2"), {{"sliding_window", 32}, {"use_sliding_window", true}, {"max_window_layers", 3}})).windows,

@@ -46,6 +46,14 @@ struct TensorNames {
   const char *delta_out = "ssm_out", *delta_taps = "ssm_conv1d.weight", *delta_dt = "ssm_dt.bias";
   const char *delta_decay = "ssm_a", *delta_norm = "ssm_norm.weight";
   bool logarithmic_decay = false;  // a file's decay is the logarithm of what the rule takes
+  // Of experts beside an MLP; the last two with their suffix. Of embeddings by layer, and a layer's scale with its suffix.
+  const char *beside_mlp_norm = "post_ffw_norm_1", *beside_experts_norm = "pre_ffw_norm_2";
+  const char *beside_experts_post_norm = "post_ffw_norm_2";
+  const char *router_scale = "ffn_gate_inp.scale", *expert_scales = "ffn_down_exps.scale";
+  const char *per_layer_embedding = "per_layer_token_embd", *per_layer_projection = "per_layer_model_proj";
+  const char* per_layer_norm = "per_layer_proj_norm";
+  const char *layer_gate = "inp_gate", *layer_out = "proj", *layer_norm = "post_norm";
+  const char* layer_scale = "layer_output_scale.weight";
   const char* sinks = "attn_sinks.weight";  // with its suffix
   const char* router_bias = "exp_probs_b.bias";  // with its suffix
   std::array<const char*, 3> shared = {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"};
@@ -92,6 +100,18 @@ inline constexpr TensorNames kHfNames = {
     .delta_decay = "linear_attn.A_log",
     .delta_norm = "linear_attn.norm.weight",
     .logarithmic_decay = true,
+    .beside_mlp_norm = "post_feedforward_layernorm_1",
+    .beside_experts_norm = "pre_feedforward_layernorm_2",
+    .beside_experts_post_norm = "post_feedforward_layernorm_2",
+    .router_scale = "router.scale",
+    .expert_scales = "router.per_expert_scale",
+    .per_layer_embedding = "model.embed_tokens_per_layer",
+    .per_layer_projection = "model.per_layer_model_projection",
+    .per_layer_norm = "model.per_layer_projection_norm",
+    .layer_gate = "per_layer_input_gate",
+    .layer_out = "per_layer_projection",
+    .layer_norm = "post_per_layer_input_norm",
+    .layer_scale = "layer_scalar",
     .sinks = "self_attn.sinks",
     .router_bias = "mlp.gate.e_score_correction_bias",
     .shared = {"mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"},
