@@ -57,10 +57,11 @@ class KeyWriter {
     U32("block_count", config_.num_layers);
     U32("context_length", config_.context_length);
     U32("embedding_length", config_.hidden_dim);
-    U32("feed_forward_length", config_.router.experts > 0 ? config_.router.dense_dim : config_.ffn_dim);
+    U32OrList("feed_forward_length", config_.router.experts > 0 ? config_.router.dense_dim : config_.ffn_dim,
+              config_.ffn_dims);
     U32("vocab_size", config_.vocab_size);
     U32("attention.head_count", config_.num_heads);
-    U32("attention.head_count_kv", config_.num_kv_heads);
+    U32OrList("attention.head_count_kv", config_.num_kv_heads, config_.kv_head_counts);
     U32("attention.key_length", config_.head_dim);
     U32("attention.value_length", config_.head_dim);
     F32(config_.norm_kind == NormKind::kRms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
@@ -77,6 +78,7 @@ class KeyWriter {
     Optional("attn_logit_softcapping", config_.attention_soft_cap, 0);
     Optional("final_logit_softcapping", config_.final_soft_cap, 0);
     if (config_.router.experts > 0) AddRouter();
+    if (config_.architecture == "gemma4") AddLayers();
     if (config_.architecture == "granite") {
       F32("embedding_scale", static_cast<double>(config_.embedding_scale));
       F32("residual_scale", static_cast<double>(config_.residual_scale));
@@ -101,6 +103,28 @@ class KeyWriter {
     U32("expert_gating_func", router.score == RouterScore::kSigmoid ? 2 : 1);
     F32("expert_weights_scale", static_cast<double>(router.scale));
     writer_.AddBool(Key("expert_weights_norm"), router.renormalize);
+  }
+
+  // What Gemma 4's layers have of their own.
+  void AddLayers() const {
+    std::vector<bool> local;
+    int64_t shared = 0;
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      local.push_back(config_.window(layer) > 0);
+      shared += config_.kv_layer(layer) != layer;
+    }
+    writer_.AddBools(Key("attention.sliding_window_pattern"), local);
+    U32("attention.shared_kv_layers", shared);
+    U32("attention.key_length_swa", config_.local_head_dim());
+    U32("attention.value_length_swa", config_.local_head_dim());
+    U32("rope.dimension_count_swa", config_.local_rope.dim);
+    U32("embedding_length_per_layer_input", config_.per_layer_dim);
+    if (config_.final_soft_cap == 0) F32("final_logit_softcapping", 0);  // where it is not said, it is 30
+  }
+
+  void U32OrList(const char* key, int64_t value, const std::vector<int64_t>& by_layer) const {
+    if (by_layer.empty()) return U32(key, value);
+    writer_.AddU32s(Key(key), std::vector<uint32_t>(by_layer.begin(), by_layer.end()));
   }
 
   std::string Key(const char* key) const { return config_.architecture + "." + key; }
@@ -128,6 +152,13 @@ ModelConfig ReadBack(const ModelConfig& config) {
   if (!config.tied_embedding) writer.AddTensor("output.weight", DType::kF32, one, bytes(zeros).first(4));
   if (config.architecture == "glm4moe" && config.qk_norm != QkNorm::kNone) {  // known by the tensor
     writer.AddTensor("blk.0.attn_q_norm.weight", DType::kF32, one, bytes(zeros).first(4));
+  }
+  if (config.architecture == "gemma4") {  // layers without values of their own are known by that
+    for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+      if (HasSite(config, {static_cast<int32_t>(layer), Site::kV})) {
+        writer.AddTensor(fmt::format("blk.{}.attn_v.weight", layer), DType::kF32, one, bytes(zeros).first(4));
+      }
+    }
   }
   const std::vector<float>& factors = config.rope.frequency_factors;
   if (!factors.empty()) {
@@ -177,7 +208,7 @@ std::optional<std::string> LostInGguf(const ModelConfig& config) {
   if (config.latent.kv_rank > 0) return "attention over a latent";
   if (config.encoder.both_ways) return "an encoder";
   if (config.has_state()) return "layers that keep a state";
-  if (config.layers_own() != nullptr) return config.layers_own();
+  if (config.layers_own() != nullptr && config.architecture != "gemma4") return config.layers_own();
   return DifferenceOf(config, ReadBack(config));
 }
 
@@ -189,14 +220,18 @@ void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWri
   KeyWriter(config, writer).Add();
 }
 
-void AddTokenizerKeys(const TokenizerSpec& spec, int64_t rows, const std::string& source, GgufWriter& writer) {
+void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
+                      GgufWriter& writer) {
+  const int64_t rows = config.vocab_size;
+  const bool by_merges =
+      config.architecture == "gemma4" && !spec.merges.empty() && spec.space_prefix == SpacePrefix::kNever;
   const bool bytes = spec.kind == TokenizerKind::kByteBpe;
   if (bytes && !spec.pre_patterns.empty()) {
     Throw(ErrorCode::kUnsupported, "{}: the tokenizer cuts text by patterns that GGUF has no name for: {}", source,
           Quote(spec.pre_patterns.front()));
   }
-  if (spec.kind == TokenizerKind::kUnigram) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a BPE tokenizer to write, found unigram", source);
+  if (spec.kind != TokenizerKind::kByteBpe && spec.kind != TokenizerKind::kSentencePieceBpe) {
+    Throw(ErrorCode::kUnsupported, "{}: expected a BPE tokenizer to write, found another kind", source);
   }
   std::vector<std::string> tokens = spec.tokens;
   std::vector<int32_t> types(spec.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
@@ -210,15 +245,17 @@ void AddTokenizerKeys(const TokenizerSpec& spec, int64_t rows, const std::string
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     if (tokens[i].empty()) tokens[i] = fmt::format("[PAD{}]", i);  // an id that nothing names
   }
-  writer.AddString("tokenizer.ggml.model", bytes ? "gpt2" : "llama");
+  writer.AddString("tokenizer.ggml.model", bytes ? "gpt2" : by_merges ? "gemma4" : "llama");
   if (bytes) writer.AddString("tokenizer.ggml.pre", spec.pre_tokenizer);
   writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
   writer.AddI32s("tokenizer.ggml.token_type", types);
   if (!scores.empty()) writer.AddF32s("tokenizer.ggml.scores", scores);
-  if (bytes) {
+  if (bytes || by_merges) {
     std::vector<std::string> merges;
     for (const auto& [left, right] : spec.merges) merges.push_back(left + " " + right);
     writer.AddStrings("tokenizer.ggml.merges", std::span<const std::string>(merges));
+  }
+  if (bytes) {
     writer.AddBool("tokenizer.ggml.add_space_prefix", spec.add_prefix_space);
   } else {
     writer.AddBool("tokenizer.ggml.add_space_prefix", spec.space_prefix != SpacePrefix::kNever);

@@ -17,9 +17,10 @@ std::optional<std::string> LostInGguf(const ModelConfig& config);
 // The architecture's keys. Throws kUnsupported naming the setting that would be lost; `source` opens the message.
 void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWriter& writer);
 
-// tokenizer.ggml.*, padded to `rows` tokens (those of the embedding). Throws kUnsupported for a tokenizer that GGUF
-// has no name for.
-void AddTokenizerKeys(const TokenizerSpec& spec, int64_t rows, const std::string& source, GgufWriter& writer);
+// tokenizer.ggml.* as files of the model's architecture have them, padded to the rows of the embedding. Throws
+// kUnsupported for a tokenizer that GGUF has no name for.
+void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
+                      GgufWriter& writer);
 
 // The first setting in which two configs differ; nullopt where they say the same.
 std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b);

@@ -46,6 +46,11 @@ class Builder {
 
   std::vector<SourceTensor> Build() {
     Take(hf_.embedding, gguf_.embedding);
+    if (config_.per_layer_dim > 0) {
+      Take(hf_.per_layer_embedding, gguf_.per_layer_embedding);
+      Take(hf_.per_layer_projection, gguf_.per_layer_projection);
+      Take(hf_.per_layer_norm, gguf_.per_layer_norm, Kind::kNorm);
+    }
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) Layer(layer);
     Take(hf_.final_norm, gguf_.final_norm, Kind::kNorm);
     if (!config_.tied_embedding) Take(hf_.head, gguf_.head);
@@ -65,6 +70,7 @@ class Builder {
     };
     if (config_.has_pre_norms()) take(hf_.attention_norm, gguf_.attention_norm, Kind::kNorm);
     take(hf_.q_k_v, gguf_.q_k_v);
+    if (!config_.owns_kv(layer)) DropKeysAndValues(layer);
     for (int i = 0; i < kNumSites; ++i) {
       const auto at = static_cast<size_t>(i);
       const bool query_key = static_cast<Site>(i) == Site::kQ || static_cast<Site>(i) == Site::kK;
@@ -79,19 +85,67 @@ class Builder {
     if (config_.has_pre_norms()) take(hf_.mlp_norm, gguf_.mlp_norm, Kind::kNorm);
     if (config_.has_post_norms()) take(hf_.mlp_post_norm, gguf_.mlp_post_norm, Kind::kNorm);
     if (config_.has_experts(layer)) Experts(layer);
+    if (config_.per_layer_dim > 0) {
+      take(hf_.layer_gate, gguf_.layer_gate);
+      take(hf_.layer_out, gguf_.layer_out);
+      take(hf_.layer_norm, gguf_.layer_norm, Kind::kNorm);
+    }
+    const std::string scale = hf_.Layer(layer, hf_.layer_scale);
+    if (config_.layer_scales && owner_.tensors.Find(scale) != nullptr) {
+      TakeVector(scale, gguf_.Layer(layer, gguf_.layer_scale));
+    }
+  }
+
+  // Of a layer that reads another's: nothing uses them.
+  void DropKeysAndValues(int64_t layer) {
+    for (const char* name : {hf_.sites[static_cast<size_t>(Site::kK)], hf_.sites[static_cast<size_t>(Site::kV)],
+                             hf_.k_norm}) {
+      taken_.insert(hf_.Layer(layer, name) + ".weight");
+    }
   }
 
   void Experts(int64_t layer) {
     const auto take = [&](const char* hf, const char* gguf) { Take(hf_.Layer(layer, hf), gguf_.Layer(layer, gguf)); };
     take(hf_.router, gguf_.router);
     if (config_.router.bias) TakeVector(hf_.Layer(layer, hf_.router_bias), gguf_.Layer(layer, gguf_.router_bias));
+    if (config_.router.beside_mlp) Beside(layer);
+    const bool fused = gguf_.stacked_gate_up != nullptr && hf_.stacked_gate_up != nullptr &&
+                       owner_.tensors.Find(hf_.Layer(layer, hf_.stacked_gate_up)) != nullptr;
+    if (fused) FusedStack(layer);
     for (size_t which = 0; which < 3; ++which) {
-      Stack(layer, which);
+      if (!fused || which == 2) Stack(layer, which);
       if (config_.router.shared_dim > 0) take(hf_.shared[which], gguf_.shared[which]);
     }
     if (config_.router.shared_gate) {
       TakeVector(hf_.Layer(layer, hf_.shared_gate) + ".weight", gguf_.Layer(layer, gguf_.shared_gate) + ".weight");
     }
+  }
+
+  // The norms and scales of experts beside an MLP.
+  void Beside(int64_t layer) {
+    const auto norm = [&](const char* hf, const char* gguf) {
+      Take(hf_.Layer(layer, hf), gguf_.Layer(layer, gguf), Kind::kNorm);
+    };
+    norm(hf_.beside_mlp_norm, gguf_.beside_mlp_norm);
+    norm(hf_.beside_experts_norm, gguf_.beside_experts_norm);
+    norm(hf_.beside_experts_post_norm, gguf_.beside_experts_post_norm);
+    TakeVector(hf_.Layer(layer, hf_.router_scale), gguf_.Layer(layer, gguf_.router_scale));
+    const std::string scales = hf_.Layer(layer, hf_.expert_scales);
+    if (owner_.tensors.Find(scales) != nullptr) TakeVector(scales, gguf_.Layer(layer, gguf_.expert_scales));
+  }
+
+  // Gate and up of all experts, which both formats have in one tensor.
+  void FusedStack(int64_t layer) {
+    const std::string name = hf_.Layer(layer, hf_.stacked_gate_up);
+    const StoredTensor& stored = owner_.tensors.Tensor(name);
+    const int64_t experts = config_.router.experts, rows = 2 * config_.ffn_dim, cols = config_.hidden_dim;
+    if (!stored.has_type || !PanelTypeOf(stored.type) || stored.cols() != cols || stored.rows() != experts * rows) {
+      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected {} rows of {} weights, found {} of {}", owner_.tensors.name(),
+            Quote(name), experts * rows, cols, stored.ShapeText(), stored.type_name);
+    }
+    taken_.insert(name);
+    tensors_.push_back(Made(stored, gguf_.Layer(layer, gguf_.stacked_gate_up), Kind::kPlain));
+    tensors_.back().ne = {cols, rows, experts};
   }
 
   // By its whole name; one row of a matrix is a vector, too.
@@ -245,7 +299,7 @@ ModelSource OpenHfSource(const std::filesystem::path& path, const HfSourceOption
   if (const auto licence = owner->file.Licence()) writer.AddString("general.license", *licence);
   AddConfigKeys(config, owner->file.name(), writer);
   if (options.tokenizer) {
-    AddTokenizerKeys(owner->file.Tokenizer(), config.vocab_size, owner->file.name(), writer);
+    AddTokenizerKeys(owner->file.Tokenizer(), config, owner->file.name(), writer);
     if (const auto chat = owner->file.ChatTemplate()) writer.AddString("tokenizer.chat_template", chat->text);
   }
   owner->header = writer.Serialize();

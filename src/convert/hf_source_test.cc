@@ -13,7 +13,9 @@
 #include "convert/test_source.h"
 #include "format/gguf_adapter.h"
 #include "format/gguf_tokenizer.h"
+#include "format/tokenizer_json.h"
 #include "format/peft.h"
+#include "text/tokenizer.h"
 
 namespace bakestone {
 namespace {
@@ -50,7 +52,24 @@ TEST_P(HfSourceTest, FolderBecomesTheGgufFileOfTheSameModel) {
 
 INSTANTIATE_TEST_SUITE_P(Families, HfSourceTest,
                          ::testing::Values("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3", "olmo2",
-                                           "starcoder2", "mixtral", "qwen2_moe", "qwen3_moe", "glm4_moe"));
+                                           "starcoder2", "mixtral", "qwen2_moe", "qwen3_moe", "glm4_moe", "gemma4_text",
+                                           "gemma4"));
+
+TEST(AddTokenizerKeys, GemmasMergesStayMergesInFilesOfItsFourth) {
+  const std::filesystem::path root = SourceDir();
+  const TokenizerSpec spec = FromTokenizerJson(ReadFile(root / "tests/data/hf_tokenizer/gemma.json"), "gemma.json");
+  ModelConfig config;
+  config.architecture = "gemma4";
+  config.vocab_size = static_cast<int64_t>(spec.tokens.size()) + 2;
+  GgufWriter writer;
+  AddTokenizerKeys(spec, config, "m", writer);
+  const std::string file = writer.Serialize();
+  const TokenizerSpec again = FromGguf(GgufFile::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "m"));
+  EXPECT_EQ(again.merges, spec.merges);
+  const Tokenizer before(spec), after(again);
+  const std::string text = "A baker's  oven,\n\n hot \xE2\x98\x95\xF0\x9F\x8D\x9E enough?";
+  EXPECT_EQ(after.Encode(text), before.Encode(text));
+}
 
 class FolderTest : public HfSourceTest {};
 

@@ -139,6 +139,11 @@ void GgufWriter::AddF32s(std::string_view key, std::span<const float> values) {
   AddArray(key, GgufType::kFloat32, values);
 }
 
+void GgufWriter::AddBools(std::string_view key, const std::vector<bool>& values) {
+  const std::vector<uint8_t> bytes(values.begin(), values.end());
+  AddArray<uint8_t>(key, GgufType::kBool, bytes);
+}
+
 void GgufWriter::AddValue(std::string_view key, const GgufValue& value) {
   AddKey(key, value.type);
   if (value.type == GgufType::kArray) {

@@ -11,7 +11,7 @@ assert families["llama"]["train"] and "mistral" in families["llama"]["model_type
 assert families["gemma2"]["training_lacks"], families["gemma2"]
 assert families["qwen3"]["quantize"] == ["GGUF", "folder"] and families["qwen3"]["to_folder"]
 assert families["qwen3_moe"]["quantize"] == ["GGUF", "folder"], families["qwen3_moe"]
-assert not families["gemma4_text"]["train"] and families["gemma4_text"]["lost_in_gguf"], families["gemma4_text"]
+assert not families["gemma4_text"]["train"] and not families["gemma4_text"]["lost_in_gguf"], families["gemma4_text"]
 assert families["lfm2"]["quantize"] == ["GGUF"] and families["lfm2"]["lost_in_gguf"]'
 
 # A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.

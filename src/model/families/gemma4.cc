@@ -57,8 +57,8 @@ void ReadLayerHeads(const ConfigReader& in, const std::vector<bool>& local, Mode
       (name == "head_dim" ? dim : kv) = static_cast<int64_t>(value);
     }
     if (dim % 2 != 0 || dim > kMaxHeadDim || config.num_heads % kv != 0) {
-      Throw(ErrorCode::kCorrupt, "{}: layer {}: expected heads of an even size up to {} and a divisor of {} of keys, found {} "
-            "and {}", in.file(), layer, kMaxHeadDim, config.num_heads, dim, kv);
+      Throw(ErrorCode::kCorrupt, "{}: layer {}: expected heads of an even size up to {} and a divisor of {} of keys, "
+            "found {} and {}", in.file(), layer, kMaxHeadDim, config.num_heads, dim, kv);
     }
     config.head_dims.push_back(dim);
     if (in.is_hf()) config.kv_head_counts.push_back(kv);
@@ -72,7 +72,8 @@ void CheckKinds(const ConfigReader& in, const std::vector<bool>& local, ModelCon
     int64_t& known = first[local[static_cast<size_t>(layer)] ? 1 : 0];
     if (known < 0) known = layer;
     if (config.layer_head_dim(layer) == config.layer_head_dim(known)) continue;
-    Throw(ErrorCode::kUnsupported, "{}: heads of layer {}: expected {} channels as in layer {} of the same kind, found {}", in.file(), layer, config.layer_head_dim(known), known, config.layer_head_dim(layer));
+    Throw(ErrorCode::kUnsupported, "{}: heads of layer {}: expected {} channels as in layer {} of the same kind, found {}",
+          in.file(), layer, config.layer_head_dim(known), known, config.layer_head_dim(layer));
   }
   const int64_t global = std::max<int64_t>(first[0], 0);
   config.head_dim = config.layer_head_dim(global);
@@ -129,10 +130,10 @@ void DescribeGemma4(const ConfigReader& in, ModelConfig& config) {
   config.attention_scale = 1;
   config.embedding_scale = std::sqrt(static_cast<float>(config.hidden_dim));
   const Field cap = {"final_logit_softcapping", "final_logit_softcapping"};
-  if (!in.is_hf() || in.Number(cap).value_or(0) != 0) config.final_soft_cap = static_cast<float>(in.Positive(cap, 30));
+  if (in.Number(cap).value_or(in.is_hf() ? 0 : 30) != 0) config.final_soft_cap = static_cast<float>(in.Positive(cap, 30));
   if (in.Text({nullptr, "use_bidirectional_attention"}).value_or("") == "all") {
-    Throw(ErrorCode::kUnsupported, "{}: use_bidirectional_attention: expected null or \"vision\", found \"all\": attention to "
-          "later tokens is not supported in this family", in.file());
+    Throw(ErrorCode::kUnsupported, "{}: use_bidirectional_attention: expected null or \"vision\", found \"all\": attention "
+          "to later tokens is not supported in this family", in.file());
   }
   const std::vector<bool> local = LocalLayers(in, config, 6);
   SetWindows(config, in.Size({"attention.sliding_window", "sliding_window"}, kMaxContext, 512), local);
