@@ -49,7 +49,7 @@ void AddBytes(TokenizerSpec* spec) {
 
 TokenizerSpec MakeSpec(FuzzedDataProvider* in) {
   TokenizerSpec spec;
-  spec.kind = static_cast<TokenizerKind>(in->ConsumeIntegralInRange<int>(0, 2));
+  spec.kind = static_cast<TokenizerKind>(in->ConsumeIntegralInRange<int>(0, 3));
   const auto names = KnownPreTokenizers();
   spec.pre_tokenizer = names[in->ConsumeIntegralInRange<size_t>(0, names.size() - 1)];
   if (in->ConsumeBool()) AddBytes(&spec);

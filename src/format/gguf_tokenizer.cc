@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "format/rwkv_vocabulary.h"
 
 namespace bakestone {
 namespace {
@@ -21,11 +22,12 @@ TokenizerKind KindOf(const GgufFile& file) {
   const std::string_view model = file.GetString(Key("model"));
   if (model == "gpt2") return TokenizerKind::kByteBpe;
   if (model == "llama" || model == "gemma4") return TokenizerKind::kSentencePieceBpe;
+  if (model == "rwkv") return TokenizerKind::kGreedy;
   if (model == "t5") return TokenizerKind::kUnigram;
   if (model == "bert") return TokenizerKind::kWordPiece;
   Throw(ErrorCode::kUnsupported,
-        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE), gemma4 (the same by merges), "
-        "t5 (unigram) or bert (word pieces), found '{}'",
+        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE), gemma4 (the same by "
+        "merges), t5 (unigram), bert (word pieces) or rwkv (the longest token first), found '{}'",
         file.name(), model);
 }
 
@@ -123,6 +125,15 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   std::array<int32_t, 4> bos_eos_unk_pad = {-1, -1, -1, -1};
   if (spec.kind == TokenizerKind::kByteBpe) {
     ReadByteBpe(file, &spec);
+  } else if (spec.kind == TokenizerKind::kGreedy) {
+    for (size_t id = 0; id < spec.tokens.size(); ++id) {
+      const bool normal = spec.types.empty() || (id < spec.types.size() && spec.types[id] == TokenType::kNormal);
+      if (normal) spec.tokens[id] = UnescapeRwkvToken(spec.tokens[id]);
+    }
+    spec.scores.clear();
+    spec.space_prefix = SpacePrefix::kNever;
+    spec.strips_space = false;
+    bos_eos_unk_pad = {0, 0, -1, -1};
   } else if (file.GetString(Key("model")) == "gemma4") {
     ReadMarkedMerges(file, &spec);
   } else if (spec.kind == TokenizerKind::kWordPiece) {

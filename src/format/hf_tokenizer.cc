@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "format/hf_folder.h"
+#include "format/rwkv_vocabulary.h"
 #include "format/sentencepiece_model.h"
 #include "format/tokenizer_json.h"
 
@@ -95,7 +96,11 @@ TokenizerSpec ReadModel(const HfFolder& folder) {
     AddDecoderTokens(folder, spec);
     return spec;
   }
-  Throw(ErrorCode::kNotFound, "{}: expected tokenizer.json or tokenizer.model, found neither", folder.name());
+  if (const auto vocabulary = folder.Text(kRwkvVocabularyFile)) {
+    return FromRwkvVocabulary(*vocabulary, PathOf(folder, kRwkvVocabularyFile));
+  }
+  Throw(ErrorCode::kNotFound, "{}: expected tokenizer.json, tokenizer.model or {}, found none of them", folder.name(),
+        kRwkvVocabularyFile);
 }
 
 // generation_config.json's, or the model's own.

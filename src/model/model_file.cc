@@ -5,8 +5,19 @@
 #include "format/gguf_tokenizer.h"
 #include "format/hf_folder.h"
 #include "format/hf_tokenizer.h"
+#include "format/rwkv_vocabulary.h"
 
 namespace bakestone {
+namespace {
+
+// Files of RWKV's world models have a name in place of a template.
+constexpr const char* kRwkvWorldTemplate =
+    "{% for message in messages %}"
+    "{{ 'System' if message.role == 'system' else 'User' if message.role == 'user' else 'Assistant' }}: "
+    "{{ message.content | trim }}\n\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
+
+}  // namespace
 
 ModelFile::ModelFile() = default;
 ModelFile::~ModelFile() = default;
@@ -37,6 +48,7 @@ std::optional<ModelFile::Template> ModelFile::ChatTemplate() const {
   }
   constexpr const char* kKey = "tokenizer.chat_template";
   if (!gguf_->Has(kKey)) return std::nullopt;
+  if (gguf_->GetString(kKey) == "rwkv-world") return Template{kRwkvWorldTemplate, name() + ": " + kKey};
   return Template{std::string(gguf_->GetString(kKey)), name() + ": " + kKey};
 }
 
@@ -53,7 +65,7 @@ std::vector<std::filesystem::path> ModelFile::Files() const {
   std::vector<std::filesystem::path> files;
   for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
                            "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-                           "chat_template.json"}) {
+                           "chat_template.json", kRwkvVocabularyFile}) {
     if (std::filesystem::exists(path_ / name)) files.push_back(path_ / name);
   }
   for (const SafetensorsFile& shard : folder_->shards()) files.emplace_back(shard.name());

@@ -181,6 +181,9 @@ void FillVocabulary(const TokenizerSpec& spec, Vocabulary* vocabulary) {
       vocabulary->has_byte_tokens = true;
     } else if (type == TokenType::kControl || type == TokenType::kUserDefined) {
       bytes = text;
+    } else if (spec.kind == TokenizerKind::kGreedy) {
+      bytes = text;
+      if (type == TokenType::kNormal && bytes.size() == 1) vocabulary->byte_ids[static_cast<uint8_t>(bytes[0])] = id;
     } else if (spec.kind == TokenizerKind::kWordPiece) {  // a word follows a space, a part of one does not
       bytes = text.starts_with("##") ? text.substr(2) : " " + text;
     } else if (!IsSentencePiece(spec)) {

@@ -35,6 +35,7 @@ std::unique_ptr<const TextModel> MakeByteBpe(const TokenizerSpec& spec, const Vo
 std::unique_ptr<const TextModel> MakeSentencePieceBpe(const TokenizerSpec& spec,
                                                       const Vocabulary& vocabulary);
 std::unique_ptr<const TextModel> MakeUnigram(const TokenizerSpec& spec, const Vocabulary& vocabulary);
+std::unique_ptr<const TextModel> MakeGreedy(const TokenizerSpec& spec, const Vocabulary& vocabulary);
 std::unique_ptr<const TextModel> MakeWordPiece(const TokenizerSpec& spec, const Vocabulary& vocabulary);
 
 // The bytes that a byte-level spelling stands for; false where it is not one ("Ġthe" is " the").

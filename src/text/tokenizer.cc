@@ -26,6 +26,8 @@ std::unique_ptr<const TextModel> MakeModel(const TokenizerSpec& spec, const Voca
       return MakeSentencePieceBpe(spec, vocabulary);
     case TokenizerKind::kUnigram:
       return MakeUnigram(spec, vocabulary);
+    case TokenizerKind::kGreedy:
+      return MakeGreedy(spec, vocabulary);
     case TokenizerKind::kWordPiece:
       return MakeWordPiece(spec, vocabulary);
   }

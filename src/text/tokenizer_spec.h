@@ -14,6 +14,7 @@ enum class TokenizerKind : uint8_t {
   kByteBpe,           // byte-level BPE, merges in rank order (GPT-2, Llama 3, Qwen, SmolLM); GGUF "gpt2"
   kSentencePieceBpe,  // BPE by piece score (Llama 2, Gemma); GGUF "llama"
   kUnigram,           // SentencePiece unigram, Viterbi (T5, XLM-R); GGUF "t5"
+  kGreedy,            // the longest token first, tokens are any bytes (RWKV world); GGUF "rwkv"
   kWordPiece,         // the longest piece first, "##" before those within a word (BERT); GGUF "bert"
 };
 
@@ -55,7 +56,8 @@ struct TokenizerSpec {
   std::string pre_tokenizer;
   std::vector<std::string> pre_patterns;
 
-  std::vector<std::string> tokens;  // [vocab_size], in the vocabulary's own spelling ("Ġthe", "▁the")
+  // [vocab_size], in the vocabulary's own spelling ("Ġthe", "▁the"); kGreedy: the bytes themselves.
+  std::vector<std::string> tokens;
   std::vector<float> scores;        // [vocab_size] for SentencePiece kinds, else empty
   std::vector<TokenType> types;     // [vocab_size], or empty: all kNormal
   // Best first. kByteBpe always has them; kSentencePieceBpe, where not empty, merges by them instead of scores.
