@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/data/families/: for each model_type of config.json that is supported a tiny random model, as PyPI's
-`transformers` saves it and as GGUF, and the logits that `transformers` computes for it in float32.
+`transformers` saves it and as GGUF, and the logits that `transformers` computes for it in float32. It has no RWKV-7:
+those are what rwkv7_reference.py computes, which is written from the paper's formulas.
 
   TYPE/config.json, model.safetensors   the folder; tensors are bf16
   TYPE/model.gguf                       the same, written here with PyPI's `gguf`, as converters write the family
@@ -27,6 +28,8 @@ import numpy as np
 import safetensors.torch
 import torch
 import transformers
+
+import rwkv7_reference
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "families"
 LENGTH = 44
@@ -120,12 +123,14 @@ FAMILIES = {
     "smollm3": ("smollm3", RMS | dict(no_rope_layers=[1, 1, 1, 0], head_dim=16) | rope(700.0), dict(permute=True)),
     "granite": ("granite", RMS | dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.7,
                 logits_scaling=2.5) | rope(700.0), dict(permute=True)),
+    "rwkv7": ("rwkv7", dict(head_dim=8, norm_eps=0.02), {}),
     "bert": ("bert", dict(layer_norm_eps=0.05, type_vocab_size=2, num_key_value_heads=4), {}),
     "nomic_bert": ("nomic-bert", dict(layer_norm_eps=0.05, type_vocab_size=2, num_key_value_heads=4) | rope(700.0), {}),
     "starcoder2": ("starcoder2", dict(norm_epsilon=0.05, sliding_window=9, use_bias=True) | rope(700.0), {}),
 }
 
 ENCODERS = ["bert", "nomic_bert"]
+RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
 TRAINED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 
@@ -582,6 +587,122 @@ def write_nested(source, folder):
     shutil.copy(source / "golden.safetensors", folder / "golden.safetensors")
 
 
+def make_rwkv(settings):
+    """By the names of RWKV7ForCausalLM (flash-linear-attention), rounded to bf16."""
+    hidden, head_dim, state = RWKV["hidden"], settings["head_dim"], {}
+    torch.manual_seed(7)
+
+    def add(name, *shape, centre=0.0):
+        random = torch.randn(shape)
+        state[name] = (centre + 0.32 * (random - random.mean()) / random.std()).to(torch.bfloat16)
+        assert state[name].float().std() > 0.3, name
+
+    def norm(name):
+        add(name + ".weight", hidden, centre=1.0)
+        add(name + ".bias", hidden)
+    add("model.embeddings.weight", RWKV["vocabulary"], hidden)
+    norm("model.layers.0.pre_norm")
+    for layer in range(RWKV["layers"]):
+        name = f"model.layers.{layer}."
+        norm(name + "attn_norm")
+        norm(name + "ffn_norm")
+        norm(name + "attn.g_norm")
+        for part in "rwkvag":
+            add(f"{name}attn.x_{part}", 1, 1, hidden, centre=0.5)
+        for part in "rkvo":
+            add(f"{name}attn.{part}_proj.weight", hidden, hidden)
+        for part, rank in RWKV["ranks"].items():
+            if part == "v" and layer == 0:
+                continue
+            add(f"{name}attn.{part}_lora.lora.0.weight", rank, hidden)
+            add(f"{name}attn.{part}_lora.lora.2.weight", hidden, rank)
+            if part != "g":
+                add(f"{name}attn.{part}_lora.lora.2.bias", hidden)
+        add(name + "attn.k_k", hidden, centre=1.0)
+        add(name + "attn.k_a", hidden, centre=1.0)
+        add(name + "attn.r_k", hidden // head_dim, head_dim)
+        add(name + "ffn.x_k", hidden, centre=0.5)
+        add(name + "ffn.key.weight", RWKV["ffn"], hidden)
+        add(name + "ffn.value.weight", hidden, RWKV["ffn"])
+    norm("model.norm")
+    add("lm_head.weight", RWKV["vocabulary"], hidden)
+    return state
+
+
+def write_rwkv(settings, folder):
+    state = make_rwkv(settings)
+    generator = torch.Generator().manual_seed(11)
+    tokens = torch.randint(3, RWKV["vocabulary"], (LENGTH,), generator=generator)
+    logits = rwkv7_reference.Reference(state, RWKV["layers"], settings["head_dim"], settings["norm_eps"]).logits(tokens)
+    safetensors.torch.save_file({"tokens": tokens.to(torch.int32), "logits": logits.float()}, folder / "golden.safetensors")
+    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    ranks = RWKV["ranks"]
+    config = dict(architectures=["RWKV7ForCausalLM"], model_type="rwkv7", hidden_size=RWKV["hidden"], hidden_act="sqrelu",
+                  num_hidden_layers=RWKV["layers"], intermediate_size=RWKV["ffn"], hidden_ratio=4.0, num_heads=None,
+                  max_position_embeddings=128, vocab_size=RWKV["vocabulary"], norm_first=True, norm_bias=True, attn=None,
+                  decay_low_rank_dim=ranks["w"], a_low_rank_dim=ranks["a"], v_low_rank_dim=ranks["v"],
+                  gate_low_rank_dim=ranks["g"], value_dim=[RWKV["hidden"]] * RWKV["layers"], tie_word_embeddings=False,
+                  bos_token_id=0, eos_token_id=0, torch_dtype="bfloat16", **settings)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_rwkv_gguf(state, settings, folder / "model.gguf")
+    print(f"rwkv7: {sum(t.numel() for t in state.values())} parameters, logits up to {logits.abs().max():.1f}")
+
+
+RWKV_NAMES = {
+    "r_proj": "receptance", "k_proj": "key", "v_proj": "value", "o_proj": "output", "k_k": "k_k", "k_a": "k_a", "r_k": "r_k",
+    "g_norm": "ln",
+    **{f"{part}_lora.lora.{place}": f"{part}{1 if place == 0 else 2}" for part in "wavg" for place in (0, 2)},
+}
+
+
+def write_rwkv_gguf(state, settings, path):
+    """As converters write it: biases of the narrow products by themselves, shares together, unused v's in layer 0."""
+    arch, ranks = "rwkv7", RWKV["ranks"]
+    writer = gguf.GGUFWriter(str(path), arch)
+    writer.add_string("general.name", "tiny random")
+    for key, value in {"context_length": 128, "embedding_length": RWKV["hidden"], "block_count": RWKV["layers"],
+                       "wkv.head_size": settings["head_dim"], "attention.decay_lora_rank": ranks["w"],
+                       "attention.iclr_lora_rank": ranks["a"], "attention.value_residual_mix_lora_rank": ranks["v"],
+                       "attention.gate_lora_rank": ranks["g"], "feed_forward_length": RWKV["ffn"],
+                       "attention.head_count": 0}.items():
+        writer.add_uint32(f"{arch}.{key}", value)
+    writer.add_float32(f"{arch}.attention.layer_norm_epsilon", settings["norm_eps"])
+
+    def add(name, tensor):
+        if tensor.dim() == 2:
+            writer.add_tensor(name, tensor.contiguous().view(torch.uint8).numpy(), raw_dtype=gguf.GGMLQuantizationType.BF16)
+        else:
+            writer.add_tensor(name, tensor.float().contiguous().numpy())
+    whole = {"model.embeddings": "token_embd", "model.layers.0.pre_norm": "token_embd_norm", "model.norm": "output_norm",
+             "lm_head": "output"}
+    for name, tensor in state.items():
+        stem, suffix = name.rsplit(".", 1)
+        if stem in whole:
+            add(f"{whole[stem]}.{suffix}", tensor)
+            continue
+        _, _, layer, part, rest = name.split(".", 4)
+        block = f"blk.{layer}."
+        if part in ("attn_norm", "ffn_norm"):
+            add(f"{block}{'attn_norm' if part == 'attn_norm' else 'attn_norm_2'}.{rest}", tensor)
+        elif part == "ffn":
+            add(block + {"x_k": "channel_mix_lerp_k.weight", "key.weight": "channel_mix_key.weight",
+                         "value.weight": "channel_mix_value.weight"}[rest], tensor)
+        elif rest == "x_r":  # all six at once
+            add(block + "time_mix_lerp_fused.weight", torch.stack([state[f"model.layers.{layer}.attn.x_{p}"] for p in "rwkvag"]))
+        elif not rest.startswith("x_"):
+            stem, _, suffix = rest.rpartition(".")
+            target = f"{rest[0]}0.weight" if suffix == "bias" and "lora" in stem else \
+                f"{RWKV_NAMES[rest]}.weight" if rest in RWKV_NAMES else f"{RWKV_NAMES[stem]}.{suffix}"
+            tensor = tensor.flatten() if rest == "r_k" else tensor
+            add(f"{block}time_mix_{target}", tensor)
+            if layer == "0" and target[0] == "a" and target[1] in "012":
+                add(f"{block}time_mix_v{target[1:]}", tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def nest_gemma4(folder):
     """As the multimodal files on the hub are: nested, and heads of layers without a window said as a whole."""
     config = json.loads((folder / "config.json").read_text())
@@ -614,6 +735,9 @@ def main():
             write_nested(OUT / "gemma3_text", folder)
             continue
         arch, settings, traits = FAMILIES[kind]
+        if kind == "rwkv7":
+            write_rwkv(settings, folder)
+            continue
         traits = traits | dict(settings=settings)
         model = make_model(kind, settings)
         logits = write_golden(model, folder)

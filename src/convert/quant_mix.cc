@@ -181,8 +181,11 @@ bool IsQuantizable(const SourceTensor& tensor) {
   if (tensor.ne.size() < 2 || !tensor.name.ends_with(".weight") || !PanelTypeOf(tensor.type)) return false;
   // Norms of several heads, routers, positions, and the small tensors of recurrent mixers: nothing to save in them,
   // and all to lose.
-  static constexpr std::string_view kKept[] = {"_norm",    "ffn_gate_inp", "position_embd", "token_types",
-                                               "ssm_conv", "shortconv.conv", "time_mix_",   "_rel_b", "rope_"};
+  static constexpr std::string_view kKept[] = {
+      "_norm",       "ffn_gate_inp", "position_embd", "token_types", "ssm_conv",    "shortconv.conv",
+      "_rel_b",      "rope_",        "mix_lerp",      "time_mix_ln", "time_mix_w",  "time_mix_a",
+      "time_mix_v0", "time_mix_v1",  "time_mix_v2",   "time_mix_g",  "time_mix_k_", "time_mix_r_k",
+      "time_mix_first", "time_mix_decay"};
   return std::none_of(std::begin(kKept), std::end(kKept),
                       [&](std::string_view part) { return tensor.name.find(part) != std::string::npos; });
 }

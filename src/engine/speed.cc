@@ -70,6 +70,9 @@ TokenWork WorkOf(const Model& model) {
   for (const LayerWeights& layer : model.weights->layers) {
     for (int site = 0; site < kNumSites; ++site) add(layer.at(static_cast<Site>(site)));
     add(layer.router);
+    if (layer.rwkv) {
+      for (const Weight* matrix : layer.rwkv->matrices()) add(*matrix);
+    }
     if (layer.per_layer) {
       add(layer.per_layer->gate);
       add(layer.per_layer->out);

@@ -230,7 +230,8 @@ void HfFolder::NameTensors() {
     for (const SafetensorsTensor& tensor : shard.tensors()) {
       for (const std::string_view candidate : kDecoderPrefixes) {
         if (!tensor.name.starts_with(candidate) || candidate.size() <= prefix.size()) continue;
-        if (tensor.name.compare(candidate.size(), 13, "embed_tokens.") == 0) prefix = candidate;
+        const std::string_view rest = std::string_view(tensor.name).substr(candidate.size());
+        if (rest.starts_with("embed_tokens.") || rest == "embeddings.weight") prefix = candidate;
       }
       has_head_beside = has_head_beside || tensor.name.starts_with("language_model.lm_head.");
     }

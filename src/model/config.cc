@@ -27,7 +27,7 @@ constexpr Unsupported kUnsupported[] = {
     {"granitemoe", "a mixture of experts in this family"},
     {"qwen3next", "the gated delta rule"},
     {"qwen3_next", "the gated delta rule"},       {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
-    {"rwkv7", "RWKV's mixer"},
+    {"rwkv6", "RWKV-6's mixer"},
     {"cohere", "parallel branches"},
     {"command-r", "parallel branches"},       {"phi", "parallel branches"},
     {"phi2", "parallel branches"},            {"falcon", "parallel branches"},
@@ -100,6 +100,7 @@ LinearShape ShapeOf(const ModelConfig& config, LinearId id) {
 int64_t ModelConfig::state_size(int64_t layer) const {
   if (mixer(layer) == Mixer::kAttention) return 0;
   if (mixer(layer) == Mixer::kConvolution) return (taps - 1) * hidden_dim;
+  if (mixer(layer) == Mixer::kRwkv) return 2 * hidden_dim + rwkv.heads * rwkv.head_dim * rwkv.head_dim;
   return (taps - 1) * delta.channels() + delta.value_heads * delta.key_dim * delta.value_dim;
 }
 

@@ -50,6 +50,7 @@ enum class MlpKind : uint8_t {
   kSwiGlu,  // down(silu(gate) * up)
   kGeGlu,   // down(gelu(gate) * up)
   kGelu,    // down(gelu(up)): no gate
+  kSquaredRelu,    // down(relu(up)^2): no gate
   kErfGelu,        // the same with gelu(x) = x / 2 * (1 + erf(x / sqrt(2))); kGelu and kGeGlu have its tanh form
   kClampedSwiGlu,  // down(g * sigmoid(1.702 g) * (u + 1)), g = min(gate, 7), u = up within [-7, 7]: of experts only
 };
@@ -107,6 +108,7 @@ enum class Mixer : uint8_t {
   kAttention,
   kConvolution,  // b, c, h = in x; out(c * convolution(b * h))
   kDeltaRule,    // DeltaConfig
+  kRwkv,         // RwkvConfig; its MLP mixes as well
 };
 
 // The gated delta rule. q, k, v = silu(convolution(qkv x)), q and k of length 1 by head; with decay
@@ -117,6 +119,16 @@ struct DeltaConfig {
   int64_t key_dim = 0, value_dim = 0;
   bool tiled = false;  // head h of values has head h % key_heads of keys (GGUF); else h / (value_heads / key_heads)
   int64_t channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
+};
+
+// RWKV-7. What a branch takes is the normalized row x moved towards that of the token before, by a share of each
+// channel's own; of the first branch r, w, k, v, a and g each have shares of their own. With
+//   d = exp(-exp(-1/2) sigmoid(w_out tanh(w_in x))), a = sigmoid(a_out a_in x), v moved towards the first layer's by
+//   sigmoid(v_out v_in x), kk = k * key_scale of length 1, k = k (1 + (a - 1) * key_rate), by head
+//   S = S * d - (kk * a) (S^T kk)^T + k v^T;  y = norm(S^T r) + (r . (k * bonus)) v;  out(y * g_out sigmoid(g_in x))
+// and in the second branch down(relu(up x)^2). d, kk, a and k are rows of S.
+struct RwkvConfig {
+  int64_t heads = 0, head_dim = 0;
 };
 
 struct ModelConfig {
@@ -158,6 +170,8 @@ struct ModelConfig {
   std::vector<Mixer> mixers;      // by layer; empty: attention in all
   int64_t taps = 0;               // of convolutions: the tokens that they see, the last their own
   DeltaConfig delta;
+  RwkvConfig rwkv;
+  bool embedding_norm = false;    // the embedding's rows are normalized before the first layer
   EncoderConfig encoder;
   bool output_gate = false;       // what heads give counts by the sigmoid of a projection of its own
   LatentConfig latent;            // head_dim is then what a head takes in the cache
@@ -179,7 +193,8 @@ struct ModelConfig {
     return mixers.empty() ? Mixer::kAttention : mixers[static_cast<size_t>(layer)];
   }
   // Of the state that a layer keeps by sequence, in floats: the inputs that a convolution looks back at, the earliest
-  // first, then the delta rule's S [value_heads, key_dim, value_dim].
+  // first, then the delta rule's S [value_heads, key_dim, value_dim]; of RWKV, what both branches took of the last token,
+  // then S [heads, head_dim, head_dim].
   int64_t state_size(int64_t layer) const;
   bool has_state() const;
   bool has_experts(int64_t layer) const { return router.experts > 0 && layer >= router.dense_layers; }
@@ -205,7 +220,7 @@ struct ModelConfig {
   // What differs between the layers' attention, or is there beside it, in words ("heads of another size by layer"); null:
   // nothing.
   const char* layers_own() const;
-  bool gated() const { return mlp != MlpKind::kGelu && mlp != MlpKind::kErfGelu; }
+  bool gated() const { return mlp != MlpKind::kGelu && mlp != MlpKind::kErfGelu && mlp != MlpKind::kSquaredRelu; }
   bool has_pre_norms() const { return norm_placement == NormPlacement::kPre || norm_placement == NormPlacement::kSandwich; }
   bool has_post_norms() const { return norm_placement != NormPlacement::kPre; }
   // Of a layer, and of a model whose layers are alike.

@@ -37,6 +37,9 @@ void DecoderPass::Run(MatrixView<float> hidden) {
   if (config_.embedding_scale != 1) ops::Scale(exec_.context, config_.embedding_scale, x);
   if (config_.norm_placement == NormPlacement::kSum) AddEmbeddingParts(x);
   if (config_.per_layer_dim > 0) PlanPerLayer(x);
+  if (config_.embedding_norm) {
+    ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);
+  }
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const bool last = layer + 1 == config_.num_layers, only_outputs = last && num_outputs() < all_.rows;
     SetLayer(layer);

@@ -79,6 +79,8 @@ MatrixView<float> DecoderPass::Mix(int64_t layer, MatrixView<float> x, bool only
       return Convolution(layer, x, only_outputs);
     case Mixer::kDeltaRule:
       return DeltaRule(layer, x, only_outputs);
+    case Mixer::kRwkv:
+      return RwkvLayer(layer, x, only_outputs);
     case Mixer::kAttention:
       break;
   }

@@ -22,6 +22,7 @@ void ClampedSwiGlu(ThreadPool& pool, MatrixView<const float> up, MatrixView<floa
 }  // namespace
 
 void DecoderPass::MlpOrExperts(int64_t layer, MatrixView<float> x, const RowSet& set) {
+  if (config_.mixer(layer) == Mixer::kRwkv) return;  // done
   if (!config_.has_experts(layer)) return Mlp(layer, x, set);
   config_.has_mlp(layer) ? MlpBesideExperts(layer, x, set) : Experts(layer, x, set);
 }

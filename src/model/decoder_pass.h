@@ -1,7 +1,7 @@
 // One call of Decoder::Forward: T rows of the step, R output rows. Internal to the decoder; a mechanism of its own
 // has a file of its own: decoder_plan.cc lays the step out, decoder_attention.cc, decoder_latent.cc,
-// decoder_convolution.cc, decoder_delta.cc, decoder_mlp.cc and decoder_beside.cc are the branches, decoder_encoder.cc is what only encoders
-// have, decoder.cc puts them together. Used by one thread, for one step.
+// decoder_convolution.cc, decoder_delta.cc, decoder_rwkv.cc, decoder_mlp.cc and decoder_beside.cc are the branches,
+// decoder_encoder.cc is what only encoders have, decoder.cc puts them together. Used by one thread, for one step.
 #pragma once
 
 #include <algorithm>
@@ -55,6 +55,11 @@ class DecoderPass {
     MatrixView<float> y;
   };
   static constexpr size_t kMostPlainOutputs = 4;
+
+  // What the layers of RWKV make of a step's rows, each [T, hidden]; removal is kk.
+  struct RwkvRows {
+    MatrixView<float> receptance, decay, key, value, removal, rate;
+  };
 
   // A norm of what a branch takes; no scale where the family has none there.
   struct Norm {
@@ -150,6 +155,20 @@ class DecoderPass {
   void RunDelta(int64_t layer, MatrixView<float> qkv, MatrixView<const float> decay, MatrixView<const float> rate,
                 MatrixView<float> out);
 
+  // ---- decoder_rwkv.cc ----
+  // Both branches: the second one mixes tokens, too.
+  MatrixView<float> RwkvLayer(int64_t layer, MatrixView<float> x, bool only_outputs);
+  // What the first branch gives before its last product; a new matrix.
+  MatrixView<float> TimeMix(int64_t layer, MatrixView<const float> x);
+  // The rows of the tokens before; the last of each run goes into the next state, at `at`.
+  void TokensBefore(int64_t layer, int64_t at, MatrixView<const float> x, MatrixView<float> before);
+  // out = x + (before - x) * share; may be in place.
+  void Shift(MatrixView<const float> x, MatrixView<const float> before, std::span<const float> share,
+             MatrixView<float> out);
+  void SplitKeys(const RwkvWeights& weights, const RwkvRows& rows);  // keys and removal of keys, in place
+  void RunRwkv(int64_t layer, const RwkvRows& rows, MatrixView<float> out);
+  void FinishHeads(const RwkvWeights& weights, const RwkvRows& rows, MatrixView<const float> gate, MatrixView<float> y);
+
   // ---- decoder_latent.cc ----
   // The same where keys and values come from a latent (MLA).
   MatrixView<float> LatentAttention(int64_t layer, MatrixView<float> x, bool only_outputs);
@@ -189,6 +208,7 @@ class DecoderPass {
   size_t num_temporary_ = 1;      // of a run
   RunPages* pages_ = nullptr;     // [sequences]
   MatrixView<float> per_layer_;   // PlanPerLayer's
+  MatrixView<float> first_value_;  // RWKV's values of the first layer
   float* zero_state_ = nullptr;    // what runs without a state begin from ...
   float** lost_states_ = nullptr;  // ... and, by run, what they leave
   RowSet all_, out_;

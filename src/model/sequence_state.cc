@@ -71,7 +71,7 @@ int64_t KvPageBytes(const ModelConfig& config, KvType type) {
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     if (config.owns_kv(layer)) bytes += 2 * PartBytes(config, type, layer);
   }
-  return bytes;
+  return std::max<int64_t>(bytes, 64);  // pages count tokens where no layer has keys and values
 }
 
 std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, KvType type,

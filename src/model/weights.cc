@@ -103,6 +103,7 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
   }
   if (config_.mixer(layer) == Mixer::kConvolution) AddConvolution(layer, weights);
   if (config_.mixer(layer) == Mixer::kDeltaRule) AddDelta(layer, weights);
+  if (config_.mixer(layer) == Mixer::kRwkv) AddRwkv(layer, weights);
   const bool attends = config_.mixer(layer) == Mixer::kAttention;
   if (attends && config_.qk_norm != QkNorm::kNone) {
     const bool whole = config_.qk_norm == QkNorm::kWhole;
@@ -144,6 +145,10 @@ std::unique_ptr<Weights> WeightsLoader::All() {
   const auto whole = [&](const char* name) { return RowsOf{name, std::string(name) + ".weight", 0, table.n}; };
   weights_->embedding = Matrix(whole(names_.embedding), table);
   if (config_.per_layer_dim > 0) AddPerLayerTables();
+  if (config_.embedding_norm) {
+    weights_->embedding_norm = Norm(names_.embedding_norm, config_.hidden_dim);
+    weights_->embedding_norm_bias = NormBias(names_.embedding_norm);
+  }
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     weights_->layers.push_back(Layer(layer));
   }
@@ -311,6 +316,10 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
     if (layer.delta) {
       const DeltaWeights& delta = *layer.delta;
       for (const Weight* matrix : {&delta.qkv, &delta.z, &delta.alpha, &delta.beta, &delta.out}) see(*matrix);
+    }
+    if (layer.rwkv) {
+      const RwkvWeights& rwkv = *layer.rwkv;
+      for (const Weight* matrix : rwkv.matrices()) see(*matrix);
     }
     if (layer.per_layer) {
       see(layer.per_layer->gate);

@@ -6,6 +6,7 @@
 // uses: what it would ignore could change the result. Read-only after load; any number of threads.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -63,6 +64,24 @@ struct DeltaWeights {
   std::vector<float> decay, dt, norm;     // [value_heads]: -a; [value_heads]; [value_dim]
 };
 
+// What of the first branch of RWKV has shares of its own, as files have them together.
+enum class RwkvInput : uint8_t { kReceptance, kDecay, kKey, kValue, kRate, kGate };
+inline constexpr int kRwkvInputs = 6;
+
+// Of RWKV-7 (RwkvConfig); up and down are those of the MLP.
+struct RwkvWeights {
+  Weight receptance, key, value, output;                   // [hidden_dim, hidden_dim]
+  Weight decay_in, decay_out, rate_in, rate_out;           // [few, hidden_dim], [hidden_dim, few]; out has a bias
+  Weight value_in, value_out, gate_in, gate_out;           // the same; not in the first layer; no bias
+  std::array<std::vector<float>, kRwkvInputs> shares;      // [hidden_dim] each, of the token before
+  std::vector<float> mlp_share, key_scale, key_rate, bonus;  // [hidden_dim]
+  std::vector<float> norm, norm_bias;                      // [hidden_dim], by head
+  std::array<const Weight*, 12> matrices() const {
+    return {&receptance, &key,      &value,    &output,    &decay_in, &decay_out,
+            &rate_in,    &rate_out, &value_in, &value_out, &gate_in,  &gate_out};
+  }
+};
+
 // Of attention over a latent (LatentConfig).
 struct LatentWeights {
   Weight q_a, q_b;                        // [q_rank, hidden_dim]; [heads * key_dim, q_rank or hidden_dim]
@@ -99,6 +118,7 @@ struct LayerWeights {
   Weight output_gate;                                     // [q_dim, hidden_dim]
   std::unique_ptr<ConvolutionWeights> convolution;        // in place of q, k, v and o
   std::unique_ptr<DeltaWeights> delta;                    // the same
+  std::unique_ptr<RwkvWeights> rwkv;                      // the same
   std::unique_ptr<LatentWeights> latent;                  // in place of q, k and v
   std::unique_ptr<BesideWeights> beside;
   std::unique_ptr<PerLayerWeights> per_layer;
@@ -124,7 +144,7 @@ class Weights {
   Weight per_layer_embedding;        // [vocab_size, num_layers * per_layer_dim]
   Weight per_layer_projection;       // [num_layers * per_layer_dim, hidden_dim]
   std::vector<float> per_layer_norm;  // [per_layer_dim]
-  std::vector<float> embedding_norm, embedding_norm_bias;  // [hidden_dim], of their sum
+  std::vector<float> embedding_norm, embedding_norm_bias;  // [hidden_dim], of their sum, or of the embedding's rows
   std::vector<float> final_norm;     // [hidden_dim]
   std::vector<float> final_norm_bias;
   const Weight& head() const noexcept { return untied_head ? *untied_head : embedding; }

@@ -65,6 +65,11 @@ class WeightsLoader {
   void AddGatedQueries(int64_t layer, LayerWeights& weights);  // a head's rows: its queries, then its gate
   std::vector<float> Taps(const std::string& name, int64_t channels);
 
+  // ---- weights_rwkv.cc ----
+  void AddRwkv(int64_t layer, LayerWeights& weights);
+  std::vector<float> Flat(const std::string& name, int64_t n);  // n numbers of any shape
+  static constexpr int64_t kMaxNarrow = 8192;
+
   // ---- weights_beside.cc ----
   void AddBeside(int64_t layer, LayerWeights& weights);
   void AddPerLayerTables();

@@ -12,6 +12,7 @@ assert families["gemma2"]["training_lacks"], families["gemma2"]
 assert families["qwen3"]["quantize"] == ["GGUF", "folder"] and families["qwen3"]["to_folder"]
 assert families["qwen3_moe"]["quantize"] == ["GGUF", "folder"], families["qwen3_moe"]
 assert not families["gemma4_text"]["train"] and not families["gemma4_text"]["lost_in_gguf"], families["gemma4_text"]
+assert not families["rwkv7"]["train"] and families["rwkv7"]["quantize"] == ["GGUF"], families["rwkv7"]
 assert families["lfm2"]["quantize"] == ["GGUF"] and families["lfm2"]["lost_in_gguf"]'
 
 # A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.
@@ -55,8 +56,8 @@ printf 'some words to score here' >"$work/text"
 cmp "$work/first" "$work/second"
 
 # Other mechanisms: a latent, a state beside the pages (a second request finds no cached prefix), experts in MXFP4,
-# keys and values of another layer, experts beside an MLP.
-for kind in deepseek_v3 lfm2 qwen3_5_text gpt_oss gemma4_text gemma4; do
+# keys and values of another layer, experts beside an MLP, no attention at all.
+for kind in deepseek_v3 lfm2 qwen3_5_text gpt_oss gemma4_text gemma4 rwkv7; do
   other=$work/$kind
   mkdir "$other"
   cp "$repository/tests/data/families/$kind/"{config.json,model.safetensors} "$folder/"tokenizer*.json "$other/"
@@ -64,6 +65,12 @@ for kind in deepseek_v3 lfm2 qwen3_5_text gpt_oss gemma4_text gemma4; do
   [ -s "$work/first" ] || fail "expected an answer of $kind"
 done
 "$bakestone" run "$folder" "hello" --max-tokens 8 --temperature 0 >"$work/first" 2>/dev/null
+
+# RWKV's vocabulary is a text file of its own.
+rm "$work/rwkv7/"tokenizer*.json
+cp "$repository/tests/data/rwkv_tokenizer/rwkv_vocab_v20230424.txt" "$work/rwkv7/"
+"$bakestone" tokenize "$work/rwkv7" "A" --json >"$work/out"
+expect "$work/out" "66"
 
 # An encoder makes vectors, whatever stands beside a text, and does not write.
 encoder=$work/bert

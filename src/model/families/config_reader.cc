@@ -191,6 +191,10 @@ void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
   Field field = {nullptr, "hidden_activation"};
   if (!in.Text(field)) field.hf = "hidden_act";
   const std::string found = in.Text(field).value_or("");
+  if (config.mlp == MlpKind::kSquaredRelu) {
+    if (found.empty() || found == "sqrelu") return;
+    Throw(ErrorCode::kUnsupported, "{}: {}: expected sqrelu, found {}", in.file(), in.Spelled(field), Quote(found));
+  }
   const bool silu = config.mlp == MlpKind::kSwiGlu || config.mlp == MlpKind::kClampedSwiGlu;
   const bool erf = config.mlp == MlpKind::kErfGelu;
   const bool fits = erf ? found == "gelu" : silu ? found == "silu" || found == "swish"
@@ -226,11 +230,9 @@ ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
   ReadIgnoredLayers(in, config);
   config.context_length = in.Size({"context_length", "max_position_embeddings"}, kMaxContext);
   config.hidden_dim = in.Size({"embedding_length", "hidden_size"}, kMaxWidth);
-  ReadWidths(in, config);
-  if (in.Number({"attention.kv_lora_rank", "kv_lora_rank"})) {
-    ReadLatent(in, config);
-  } else {
-    ReadHeads(in, config);
+  if (family.attention) {
+    ReadWidths(in, config);
+    in.Number({"attention.kv_lora_rank", "kv_lora_rank"}) ? ReadLatent(in, config) : ReadHeads(in, config);
   }
   config.rope.dim = config.local_rope.dim = config.rotated_dim();
   family.describe(in, config);

@@ -5,7 +5,7 @@
 namespace bakestone {
 
 std::span<const Family> Families() {
-  static constexpr std::array<Family, 24> kFamilies = {{
+  static constexpr std::array<Family, 25> kFamilies = {{
       {"llama", {"llama", "mistral"}, "Llama 2 to 3.3, Mistral, SmolLM2, TinyLlama, Yi, Falcon 3", DescribeLlama},
       {"llama", {"mixtral"}, "Mixtral", DescribeMixtral, &kGgufNames, &kMixtralHf, true},
       {"qwen2", {"qwen2"}, "Qwen2, Qwen2.5", DescribeQwen2},
@@ -21,6 +21,7 @@ std::span<const Family> Families() {
       {"qwen35", {"qwen3_5_text"}, "Qwen3.5, 3.6 (text)", DescribeQwen35, &kQwen35Gguf, &kQwen35Hf},
       {"qwen35moe", {"qwen3_5_moe_text"}, "Qwen3.5, 3.6 with experts (text)", DescribeQwen35Moe, &kQwen35Gguf,
        &kQwen35Hf, true},
+      {"rwkv7", {"rwkv7"}, "RWKV-7", DescribeRwkv7, &kRwkv7Gguf, &kRwkv7Hf, false, false, false},
       {"gemma", {"gemma"}, "Gemma 1", DescribeGemma1},
       {"gemma2", {"gemma2"}, "Gemma 2", DescribeGemma2, &kGgufNames, &kHfSandwichNames},
       {"gemma3", {"gemma3_text", "gemma3"}, "Gemma 3 (text)", DescribeGemma3, &kGgufNames, &kHfSandwichNames},

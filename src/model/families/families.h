@@ -24,6 +24,7 @@ struct Family {
   const TensorNames* hf = &kHfNames;
   bool experts = false;  // its models are mixtures of them
   bool encoder = false;  // its models read and do not write: embeddings
+  bool attention = true;  // its settings say heads and the width of an MLP as usual
 };
 
 std::span<const Family> Families();
@@ -43,6 +44,7 @@ void DescribeDeepseek2(const ConfigReader& in, ModelConfig& config);
 void DescribeDeepseek3(const ConfigReader& in, ModelConfig& config);
 void DescribeGptOss(const ConfigReader& in, ModelConfig& config);
 void DescribeLfm2(const ConfigReader& in, ModelConfig& config);
+void DescribeRwkv7(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen35(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen35Moe(const ConfigReader& in, ModelConfig& config);
 void RequireAttention(const ConfigReader& in, const ModelConfig& config);  // in one layer at least
@@ -61,7 +63,7 @@ void DescribeSmolLm3(const ConfigReader& in, ModelConfig& config);
 void DescribeGranite(const ConfigReader& in, ModelConfig& config);
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
 extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf, kQwen2MoeHf, kGlm4MoeGguf, kGptOssGguf, kGptOssHf,
-    kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf, kGemma4Gguf, kGemma4Hf,
+    kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf, kGemma4Gguf, kGemma4Hf, kRwkv7Gguf, kRwkv7Hf,
     kBertGguf, kBertHf, kNomicBertGguf, kNomicBertHf;
 
 }  // namespace bakestone

@@ -1,6 +1,6 @@
-// Every family against the logits that transformers computes for a tiny random model of it
-// (tools/make_family_goldens.py): as a Hugging Face folder and as GGUF, whole and token by token, and with
-// every axis that the family declares turned off.
+// Every family against the logits that transformers (or, where it lacks the family, a plain reference) computes for a
+// tiny random model of it (tools/make_family_goldens.py): as a Hugging Face folder and as GGUF, whole and token by token,
+// and with every axis that the family declares turned off.
 #include "model/families/families.h"
 
 #include <gmock/gmock.h>
@@ -121,6 +121,15 @@ void ForNorms(Weights& weights, const std::function<void(std::vector<float>&)>& 
   }
 }
 
+void Fill(std::vector<float>& values, float value) { std::fill(values.begin(), values.end(), value); }
+
+Axis ForRwkv(const char* name, const std::function<void(RwkvWeights&)>& change) {
+  return {name, [](const ModelConfig& config) { return config.rwkv.heads > 0; },
+          [change](ModelConfig&, Weights& weights) {
+            for (LayerWeights& layer : weights.layers) change(*layer.rwkv);
+          }};
+}
+
 const std::vector<Axis>& Axes() {
   using C = const ModelConfig&;
   static const std::vector<Axis> axes = {
@@ -171,7 +180,7 @@ const std::vector<Axis>& Axes() {
       {"norm epsilon of latents", [](C c) { return c.latent.kv_rank > 0; },
        [](ModelConfig& c, Weights&) { c.latent.norm_eps = 1; }},
       {"output gate", [](C c) { return c.output_gate; }, [](ModelConfig& c, Weights&) { c.output_gate = false; }},
-      {"taps", [](C c) { return c.has_state(); },
+      {"taps", [](C c) { return c.taps > 0; },
        [](ModelConfig&, Weights& w) {
          for (LayerWeights& layer : w.layers) {
            for (auto* taps : {layer.convolution ? &layer.convolution->taps : nullptr, layer.delta ? &layer.delta->taps : nullptr}) {
@@ -297,6 +306,25 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig&, Weights& w) {
          for (LayerWeights& layer : w.layers) layer.beside->expert_scales.assign(layer.experts.size(), 1.0f);
        }},
+      ForRwkv("shares of the first branch's receptance", [](RwkvWeights& r) { Fill(r.shares[0], 0); }),
+      ForRwkv("shares of its decay", [](RwkvWeights& r) { r.shares[1] = r.shares[2]; }),
+      ForRwkv("shares of its keys", [](RwkvWeights& r) { r.shares[2] = r.shares[3]; }),
+      ForRwkv("shares of its values", [](RwkvWeights& r) { Fill(r.shares[3], 0); }),
+      ForRwkv("shares of its rate", [](RwkvWeights& r) { r.shares[4] = r.shares[5]; }),
+      ForRwkv("shares of its gate", [](RwkvWeights& r) { Fill(r.shares[5], 0); }),
+      ForRwkv("shares of the second branch", [](RwkvWeights& r) { Fill(r.mlp_share, 0); }),
+      ForRwkv("bias of the decay", [](RwkvWeights& r) { r.decay_out.ClearBias(); }),
+      ForRwkv("bias of the rate", [](RwkvWeights& r) { r.rate_out.ClearBias(); }),
+      ForRwkv("values of the first layer", [](RwkvWeights& r) { r.value_out.ClearBias(); }),
+      ForRwkv("scale of keys", [](RwkvWeights& r) { Fill(r.key_scale, 1); }),
+      ForRwkv("rate of keys", [](RwkvWeights& r) { Fill(r.key_rate, 0); }),
+      ForRwkv("bonus", [](RwkvWeights& r) { Fill(r.bonus, 0); }),
+      ForRwkv("norm of heads", [](RwkvWeights& r) { Fill(r.norm, 1); }),
+      ForRwkv("bias of the norm of heads", [](RwkvWeights& r) { Fill(r.norm_bias, 0); }),
+      {"norm of the embedding", [](C c) { return c.embedding_norm; },
+       [](ModelConfig& c, Weights&) { c.embedding_norm = false; }},
+      {"size of heads", [](C c) { return c.rwkv.heads > 0; },
+       [](ModelConfig& c, Weights&) { c.rwkv = {.heads = 2 * c.rwkv.heads, .head_dim = c.rwkv.head_dim / 2}; }},
       {"norms less one", [](C c) { return c.norms_less_one; },
        [](ModelConfig&, Weights& w) {
          ForNorms(w, [](std::vector<float>& norm) {
@@ -305,7 +333,7 @@ const std::vector<Axis>& Axes() {
        }},
       {"MLP kind", [](C c) { return c.mlp == MlpKind::kGeGlu; },
        [](ModelConfig& c, Weights&) { c.mlp = MlpKind::kSwiGlu; }},
-      {"no gate", [](C c) { return !c.gated(); },
+      {"no gate", [](C c) { return !c.gated() && c.rwkv.heads == 0; },
        [](ModelConfig& c, Weights& w) {
          c.mlp = MlpKind::kGeGlu;
          for (LayerWeights& layer : w.layers) layer.gate = layer.up;
@@ -485,7 +513,8 @@ TEST(Families, KeysAndValuesThatLayersShareAreKeptOnce) {
   const ModelConfig config = ModelFile::Open(FolderOf("gemma4_text")).Config();
   EXPECT_THAT(config.kv_layers, ::testing::ElementsAre(0, 1, 2, 3, 2, 3));
   EXPECT_THAT(config.head_dims, ::testing::ElementsAre(8, 16, 8, 16, 8, 16));
-  EXPECT_EQ(KvPageBytes(config, KvType::kF32), 2 * (2 * KvHeadBytes(KvElement::kF32, 8) + 2 * KvHeadBytes(KvElement::kF32, 16)) * 2);
+  const int64_t small = KvHeadBytes(KvElement::kF32, 8), large = KvHeadBytes(KvElement::kF32, 16);
+  EXPECT_EQ(KvPageBytes(config, KvType::kF32), 2 * (2 * small + 2 * large) * 2);
   const auto allocator = MakeHeapAllocator(config, KvType::kF32, int64_t{1} << 20);
   SequenceState state(config, KvType::kF32, *allocator);
   state.Reserve(1);
@@ -547,6 +576,13 @@ std::vector<std::vector<float>> StatesOf(const ModelFile& file, const KernelTabl
                   DenseView(hidden.data(), static_cast<int64_t>(both.size()), config.hidden_dim));
   const auto split = hidden.begin() + static_cast<int64_t>(whole) * config.hidden_dim;
   return {{hidden.begin(), split}, {split, hidden.end()}};
+}
+
+// Texts without a state have temporary pages of their own.
+TEST_P(FamilyProof, TwoTextsOfAStepDoNotTouch) {
+  const Golden golden = ReadGolden(type());
+  const auto both = StatesOf(ModelFile::Open(FolderOf(type())), ChooseKernels(nullptr), golden.tokens, Precision::kServe);
+  EXPECT_EQ(MaxDifference(both[1], std::span(both[0]).first(both[1].size())), 0);
 }
 
 TEST_P(EncoderProof, HiddenStatesAreThoseOfTransformers) {
@@ -624,8 +660,8 @@ TEST(Families, SayWhatTrainingLacks) {
   for (const Family& family : Families()) {
     const ModelConfig config = TypicalConfig(family);
     const std::string lacks = TrainingLacks(config);
-    const bool lacking = family.architecture == "gemma2" || family.architecture == "gemma4" || family.architecture == "starcoder2" ||
-                         family.experts || family.encoder || config.has_state();
+    const bool lacking = family.architecture == "gemma2" || family.architecture == "gemma4" ||
+                         family.architecture == "starcoder2" || family.experts || family.encoder || config.has_state();
     EXPECT_EQ(!lacks.empty(), lacking) << family.architecture << ": " << lacks;
   }
 }

@@ -11,6 +11,18 @@
 
 namespace bakestone {
 
+// Of RWKV-7's layers. Without a suffix: matrices, and the norm; biases, which are null where they are with the matrix,
+// have their own ".weight". With their suffix: the rest; shares together, or each by itself.
+struct RwkvNames {
+  const char *receptance, *key, *value, *output;
+  const char *decay_in, *decay_out, *decay_bias, *rate_in, *rate_out, *rate_bias;
+  const char *value_in, *value_out, *value_bias, *gate_in, *gate_out;
+  const char *key_scale, *key_rate, *bonus, *norm;
+  const char* shares;
+  std::array<const char*, 6> share;
+  const char* mlp_share;
+};
+
 struct TensorNames {
   const char* embedding = "token_embd";
   const char* final_norm = "output_norm";
@@ -54,6 +66,7 @@ struct TensorNames {
   const char* per_layer_norm = "per_layer_proj_norm";
   const char *layer_gate = "inp_gate", *layer_out = "proj", *layer_norm = "post_norm";
   const char* layer_scale = "layer_output_scale.weight";
+  const RwkvNames* rwkv = nullptr;
   const char* sinks = "attn_sinks.weight";  // with its suffix
   const char* router_bias = "exp_probs_b.bias";  // with its suffix
   std::array<const char*, 3> shared = {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"};
