@@ -2,6 +2,7 @@
 // cut anywhere, segments by themselves, windows, soft caps and sinks; and the reference against attention
 // in double arithmetic.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -122,10 +123,27 @@ TEST_P(AttentionTest, ToBothSidesIsThatOfTheLastRow) {
   }
 }
 
+// At the end of a text rows see fewer slots behind their own, and as many before.
+TEST_P(AttentionTest, WithinAWindowToBothSidesEqualsReference) {
+  for (const KvElement element : kElements) {
+    for (const auto& [slots, rows, ahead] : {std::array<int64_t, 3>{100, 100, 4}, {1100, 20, 64}, {530, 90, 40},
+                                             {1545, 20, 256}, {37, 37, 64}}) {
+      AttentionCase c{element, 4, 2, 64, slots, rows};
+      c.ahead = ahead;
+      c.window = 2 * ahead + 1;
+      const auto expected = testing::RunAttention(Reference(), c);
+      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected)) << Describe(c);
+      c.by_segment = true;
+      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected)) << "by segment: " << Describe(c);
+    }
+  }
+}
+
 TEST_P(AttentionTest, DoesNotDependOnTheTile) {
   for (const KvElement element : kElements) {
     AttentionCase c{element, 6, 2, 32, 600, 30};
     c.window = 530;
+    c.ahead = 9;
     const auto whole = testing::RunAttention(table(), c);
     for (const int64_t tile : {1, 3, 7}) {
       c.tile = tile;
@@ -164,8 +182,8 @@ double WorstError(const AttentionCase& c) {
       const int64_t slot = c.slots - c.rows + t, kv = h / (c.heads / c.kv_heads) * dim;
       std::vector<double> value(static_cast<size_t>(dim));
       double sum = c.sinks ? std::exp(at(sinks, h)) : 0;
-      for (int64_t j = 0; j <= slot; ++j) {
-        if (c.window > 0 && j + c.window <= slot) continue;
+      for (int64_t j = 0; j < c.slots && j <= slot + c.ahead; ++j) {
+        if (c.window > 0 && j + c.window <= slot + c.ahead) continue;
         double s = 0;
         for (int64_t d = 0; d < dim; ++d) s += at(q, t * q_dim + h * dim + d) * at(k, j * kv_dim + kv + d);
         s /= static_cast<double>(dim / 8 + 1);
@@ -191,6 +209,7 @@ TEST(ReferenceAttention, IsCloseToDoubleArithmetic) {
       for (const float cap : {0.0f, 5.0f}) {
         AttentionCase c{element, 4, 2, 32, 1050, 4};
         c.window = window;
+        c.ahead = window / 3;
         c.soft_cap = cap;
         c.sinks = window != 600;
         const double worst = WorstError(c);

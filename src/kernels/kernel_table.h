@@ -196,9 +196,14 @@ struct KvRun {  // rows [row_begin, row_end) are slots SlotOf of one sequence
   uint8_t* const* k_pages;  // [slots / 32], aligned to 64
   uint8_t* const* v_pages;
   int64_t slot_step = 1;    // 0: all rows attend as the row of slot first_slot does; nothing is written
+  int64_t last_slot = INT64_MAX;  // no row sees a later one, wherever its own would be
 };
 BAKESTONE_INLINE constexpr int64_t SlotOf(const KvRun& run, int64_t row) {
   return run.first_slot + run.slot_step * (row - run.row_begin);
+}
+BAKESTONE_INLINE constexpr int64_t LastVisibleSlot(const KvRun& run, int64_t row) {
+  const int64_t slot = SlotOf(run, row);
+  return slot < run.last_slot ? slot : run.last_slot;
 }
 
 struct WriteKvArgs {
@@ -208,7 +213,8 @@ struct WriteKvArgs {
   uint32_t* error;
 };
 
-// Row t attends to slots 0 .. its own of its run, or to the last `window` of them.
+// Row t attends to slots 0 .. its own of its run, or to the last `window` of them; of those, to what the run's last_slot
+// leaves.
 struct AttentionArgs {
   const float* q;  // [T, q_stride]: heads * D
   float* out;      // [T, out_stride]: heads * D

@@ -161,7 +161,7 @@ void AttentionRunner::RunTile(const AttentionArgs& args, const KvRun& run, Range
     kernels.tile(args, run, rows, kv_head, scratch_.data());
     return;
   }
-  const int64_t last = SlotOf(run, rows.end - 1) / kKvSegment;
+  const int64_t last = LastVisibleSlot(run, rows.end - 1) / kKvSegment;
   const int64_t first = FirstVisibleSlot(args, SlotOf(run, rows.begin)) / kKvSegment;
   const int64_t size = (rows.end - rows.begin) * (c_.heads / c_.kv_heads) *
                        AttentionPartialStride(c_.head_dim);
@@ -183,6 +183,10 @@ const std::vector<float>& AttentionRunner::Run() {
   if (c_.both_ways) {
     run.first_slot = c_.slots - 1;
     run.slot_step = 0;
+  }
+  if (c_.ahead > 0) {
+    run.first_slot += c_.ahead;
+    run.last_slot = c_.slots - 1;
   }
   for (int64_t row = 0; row < c_.rows; row += c_.tile) {
     const Range rows{row, row + c_.tile < c_.rows ? row + c_.tile : c_.rows};

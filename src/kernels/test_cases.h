@@ -61,6 +61,7 @@ struct AttentionCase {
   float soft_cap = 0;
   bool sinks = false;             // Sinks()
   bool both_ways = false;         // every row sees all slots
+  int64_t ahead = 0;              // slots behind its own that a row sees, as far as there are any; counted by the window
 };
 // The sinks of such a case: [heads].
 std::vector<float> Sinks(const AttentionCase& c);

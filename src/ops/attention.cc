@@ -31,7 +31,7 @@ struct Tile {
   const KvRun* run;
   Range rows;
 
-  int64_t last_slot() const { return SlotOf(*run, rows.end - 1); }
+  int64_t last_slot() const { return LastVisibleSlot(*run, rows.end - 1); }
   int64_t first_slot(const AttentionArgs& args) const {  // that a row of it sees
     return FirstVisibleSlot(args, SlotOf(*run, rows.begin));
   }

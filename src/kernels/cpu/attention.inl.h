@@ -37,7 +37,7 @@ struct TileRows {
   const Range rows;
   const int64_t kv_head, dim, width, group, count;
   float *scores, *acc, *rescale;  // [count][64], [count][width], [count]
-  int64_t *first, *slot;          // [count]: the slots that a row sees, both inclusive
+  int64_t *first, *last;          // [count]: the slots that a row sees, both inclusive
   int32_t *begin, *end;           // [count]: those of the step, from its first one
 
   BAKESTONE_INLINE int64_t Head(int64_t row) const { return kv_head * group + row % group; }
@@ -74,7 +74,7 @@ class AttentionTile {
     t_.acc = floats.Take(t_.count * t_.width);
     t_.rescale = floats.Take(t_.count);
     t_.first = reinterpret_cast<int64_t*>(floats.Take(2 * t_.count));
-    t_.slot = reinterpret_cast<int64_t*>(floats.Take(2 * t_.count));
+    t_.last = reinterpret_cast<int64_t*>(floats.Take(2 * t_.count));
     t_.begin = reinterpret_cast<int32_t*>(floats.Take(t_.count));
     t_.end = reinterpret_cast<int32_t*>(floats.Take(t_.count));
     total_ = floats.Take(t_.count * t_.width);
@@ -84,14 +84,14 @@ class AttentionTile {
     total_m_ = floats.Take(t_.count);
     total_l_ = floats.Take(t_.count);
     for (int64_t row = 0; row < t_.count; ++row) {
-      t_.slot[row] = SlotOf(run, rows.begin + row / t_.group);
-      t_.first[row] = FirstVisibleSlot(args, t_.slot[row]);
+      t_.first[row] = FirstVisibleSlot(args, SlotOf(run, rows.begin + row / t_.group));
+      t_.last[row] = LastVisibleSlot(run, rows.begin + row / t_.group);
     }
     pages_.Prepare(t_, floats);
   }
 
   void Run() {
-    const int64_t last = t_.slot[t_.count - 1];
+    const int64_t last = t_.last[t_.count - 1];
     for (int64_t segment = FirstSegment(0); segment <= last; segment += kKvSegment) {
       RunSegment(segment);
       for (int64_t row = 0; row < t_.count; ++row) {
@@ -115,7 +115,7 @@ class AttentionTile {
   void MergeAll(const float* partials) {
     const int64_t stride = t_.width + 16, first = FirstSegment(0);
     for (int64_t row = 0; row < t_.count; ++row) {
-      for (int64_t segment = FirstSegment(row); segment <= t_.slot[row]; segment += kKvSegment) {
+      for (int64_t segment = FirstSegment(row); segment <= t_.last[row]; segment += kKvSegment) {
         const float* from = partials + ((segment - first) / kKvSegment * t_.count + row) * stride;
         float* acc = t_.acc + row * t_.width;
         for (int64_t d = 0; d < t_.width; d += 16) V::Store(acc + d, V::Load(from + d));
@@ -132,7 +132,7 @@ class AttentionTile {
     return t_.first[row] / kKvSegment * kKvSegment;
   }
   BAKESTONE_INLINE bool Sees(int64_t row, int64_t segment) const {
-    return t_.slot[row] >= segment && t_.first[row] < segment + kKvSegment;
+    return t_.last[row] >= segment && t_.first[row] < segment + kKvSegment;
   }
 
   static void Fill(float* p, int64_t n, float value) {
@@ -141,7 +141,7 @@ class AttentionTile {
 
   // exp(-infinity - m) is 0: the first step of a row needs no case of its own.
   void RunSegment(int64_t segment) {
-    const int64_t last = t_.slot[t_.count - 1];
+    const int64_t last = t_.last[t_.count - 1];
     Fill(t_.acc, t_.count * t_.width, 0);
     Fill(l_, t_.count, 0);
     Fill(m_, t_.count, -__builtin_inff());
@@ -153,10 +153,10 @@ class AttentionTile {
   void RunStep(int64_t j0) {
     // The rows that see a slot of the step follow each other: both ends of what a row sees ascend.
     int64_t begin = 0, end = t_.count;
-    while (begin < end && t_.slot[begin] < j0) begin += t_.group;
+    while (begin < end && t_.last[begin] < j0) begin += t_.group;
     while (end > begin && t_.first[end - 1] >= j0 + kKvStep) end -= t_.group;
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t first = t_.first[row] - j0, live = t_.slot[row] - j0 + 1;
+      const int64_t first = t_.first[row] - j0, live = t_.last[row] - j0 + 1;
       t_.begin[row] = static_cast<int32_t>(first > 0 ? first : 0);
       t_.end[row] = static_cast<int32_t>(live < kKvStep ? live : kKvStep);
     }

@@ -89,7 +89,7 @@ void Merge(const State& next, int64_t head_dim, State& total) {
 
 template <class Row>
 State AttendSegment(const Row& row, const Tile& tile, int64_t i, int64_t segment) {
-  const Sight sight{tile.First(i), tile.Slot(i)};
+  const Sight sight{tile.First(i), tile.Last(i)};
   State state{};
   bool first = true;
   for (int64_t j0 = segment; j0 < segment + kKvSegment; j0 += kKvStep) {
@@ -105,7 +105,7 @@ template <class Get>
 void MergeRow(const Tile& tile, int64_t i, const Get& get) {
   const int64_t head_dim = tile.args.head_dim;
   State total{};
-  for (int64_t segment = tile.FirstSegment(i); segment <= tile.Slot(i); segment += kKvSegment) {
+  for (int64_t segment = tile.FirstSegment(i); segment <= tile.Last(i); segment += kKvSegment) {
     const State next = get(segment);
     if (segment == tile.FirstSegment(i)) {
       total = next;

@@ -28,8 +28,8 @@ struct Tile {
 
   int64_t group() const { return args.heads / args.kv_heads; }
   int64_t count() const { return (rows.end - rows.begin) * group(); }
-  int64_t Slot(int64_t i) const { return SlotOf(run, rows.begin + i / group()); }
-  int64_t First(int64_t i) const { return FirstVisibleSlot(args, Slot(i)); }
+  int64_t Last(int64_t i) const { return LastVisibleSlot(run, rows.begin + i / group()); }
+  int64_t First(int64_t i) const { return FirstVisibleSlot(args, SlotOf(run, rows.begin + i / group())); }
   int64_t FirstSegment(int64_t i) const { return First(i) / kKvSegment * kKvSegment; }
   int64_t Head(int64_t i) const { return kv_head * group() + i % group(); }
   const float* Query(int64_t i) const {
