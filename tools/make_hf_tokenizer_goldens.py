@@ -2,18 +2,22 @@
 """Makes tests/data/hf_tokenizer/: small files of the kinds of tokenizer.json that models bring, and what PyPI's
 `tokenizers` makes of the lines of tests/data/tokenizer/corpus.jsonl (every STEPth that is UTF-8).
 
-  NAME.json   the tokenizer
+  NAME.json   the tokenizer (xlmr and bge_m3: XLM-R's two forms, the latter with a small map of characters)
   NAME.model  or SentencePiece's own file, with that package's ids alone
+  fairseq.model, fairseq.gguf   the same of XLM-R, and as its GGUF files have it, with fairseq's ids between <s> and </s>
+  CASES.txt   texts for xlmr and bge_m3 beside those, a JSON string a line; NAME.cases: their ids with special tokens
   NAME.ids    a line a text: ids as plain text | ids with special tokens parsed and put around | FNV-1a 64 of the
               latter's decoding, specials rendered. Ids are as in make_tokenizer_goldens.py.
 
 Run: python3 tools/make_hf_tokenizer_goldens.py. Versions: Python 3.11, tokenizers 0.23.3,
-sentencepiece 0.2.3.
+sentencepiece 0.2.3, gguf 0.19.0.
 """
 import io
 import json
 import pathlib
+import tempfile
 
+import gguf
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -105,12 +109,88 @@ def spaced(lines, normalizer=None, pre=None, decoder=None, ends=True, added=()):
     return tok
 
 
-def sentencepiece_model(name, lines, **options):
+def trained_model(lines, **options):
     common = set("".join(made.SENTENCES + made.CODE))
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([l for l in lines if set(l) <= common]), model_writer=model, minloglevel=2,
         num_threads=1, **options)
+    return model
+
+
+# A map of the size of a test: what NFKC does to a few characters, white space to spaces, and a rule that takes two.
+RULES = {"\t": " ", "\n": " ", "\r": " ", "\u00a0": " ", "\u3000": " ", "\u200b": "", "\ufb01": "fi", "\u00bd": "1/2",
+         "e\u0301": "\u00e9", "\uff21": "A", "\u2460": "1", "\u2026": "...", "\u00e7": "c\u0327", "1\u20e3": "1"}
+
+
+def field(message, number):
+    """The bytes of the first field of a protobuf message that has the number and a length."""
+    def varint(at):
+        value = shift = 0
+        while True:
+            value, shift, at = value | (message[at] & 127) << shift, shift + 7, at + 1
+            if message[at - 1] < 128:
+                return value, at
+    at = 0
+    while True:
+        key, at = varint(at)
+        size, at = varint(at) if key & 7 in (0, 2) else ({1: 8, 5: 4}[key & 7], at)
+        if key == number << 3 | 2:
+            return message[at:at + size]
+        at += 0 if key & 7 == 0 else size
+
+
+def unigram(name, lines, normalizer, pre, **options):
+    """XLM-R's kind: a Unigram model of SentencePiece whose ids are fairseq's."""
+    model = trained_model(lines, model_type="unigram", character_coverage=0.99, **options).getvalue()
+    sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    ends = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [(t, 0.0) for t in ends] + [(sp.id_to_piece(i), sp.get_score(i)) for i in range(3, len(sp))] + [("<mask>", 0.0)]
+    tok = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tok.normalizer = normalizer(normalizers.Precompiled(field(field(model, 3), 2)))
+    tok.pre_tokenizer, tok.decoder = pre, decoders.Metaspace(prepend_scheme="always")
+    tok.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<s>", "<pad>", "</s>")])
+    tok.add_special_tokens([AddedToken("<mask>", special=True, normalized=False, lstrip=True)])
+    tok.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    write(name, tok, lines)
+    (OUT / f"{name}.cases").write_text("".join(" ".join(map(str, tok.encode(text).ids)) + "\n" for text in CASES))
+
+
+# Clusters of characters that a rule takes whole, or not; white space at the ends and in between; marks; special tokens.
+CASES = ["", " ", "  ", "\t", "a", " a", "a ", "  two  words  ", "caf\u00e9", "cafe\u0301", "\ufb01sh", "\ufb01\u0301sh", "e\u0301\u0301",
+         "line\r\nline", "line\n\nline\r", "1\u20e3 1", "\u00bd\u0301", "a\u00a0b\u3000c", "zero\u200bwidth", "\u2581marked\u2581words",
+         "a \u2581 b", "\uff21\uff22\uff23 \u2460\u2461", "\u0915\u094d\u0937\u093f", "\U0001f1e7\U0001f1f7 \U0001f468\u200d\U0001f469\u200d\U0001f467",
+         "a<mask>b", "a <mask> b", "x<s>y</s>", "x<pad>", "\u2026...\u2026", "\u0600" "1", "\ud55c\uae00 \u1112\u1161\u11ab", "\u0000a",
+         "\u00e7c\u0327", "\u4f60\u597d\uff0c\u4e16\u754c", "bakery bakery  bakery"]
+
+
+def fairseq(lines, **options):
+    model = trained_model(lines, model_type="unigram", character_coverage=0.99, **options).getvalue()
+    (OUT / "fairseq.model").write_bytes(model)
+    sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    rows = [made.ids_text([0, *(3 if i == 0 else i + 1 for i in sp.encode(line)), 2], STEP * at) for at, line in enumerate(lines[::STEP])]
+    (OUT / "fairseq.ids").write_text("\n".join(rows) + "\n")
+    writer = gguf.GGUFWriter(str(OUT / "fairseq.gguf"), "bert")
+    writer.add_tokenizer_model("t5")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(["<s>", "<pad>", "</s>", "<unk>"] + [sp.id_to_piece(i) for i in range(3, len(sp))] + [f"[PAD{len(sp) + 1}]"])
+    writer.add_token_scores([0.0] * 4 + [sp.get_score(i) for i in range(3, len(sp))] + [-10000.0])
+    writer.add_token_types([3, 3, 3, 2] + [1] * (len(sp) - 3) + [5])
+    writer.add_add_space_prefix(True)
+    writer.add_remove_extra_whitespaces(True)
+    writer.add_precompiled_charsmap(field(field(model, 3), 2))
+    for name, value in dict(bos=0, eos=2, unknown=3, seperator=2, padding=1, cls=0).items():
+        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", value)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(True)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def sentencepiece_model(name, lines, **options):
+    model = trained_model(lines, **options)
     (OUT / f"{name}.model").write_bytes(model.getvalue())
     sp = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     rows = [made.ids_text(sp.encode(line), STEP * i) for i, line in enumerate(lines[::STEP])]
@@ -146,6 +226,18 @@ def main():
                         normalization_rule_name="identity", remove_extra_whitespaces=False)
     sentencepiece_model("sp_unigram", lines, model_type="unigram", vocab_size=700, character_coverage=0.99, bos_id=-1,
                         normalization_rule_name="identity")
+    unigram("xlmr", lines, lambda precompiled: precompiled, sequence(
+        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")), vocab_size=700,
+        normalization_rule_name="nmt_nfkc")
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+        for characters, to in RULES.items():
+            print(*(" ".join(f"{ord(c):X}" for c in part) for part in (characters, to)), sep="\t", file=rules, flush=True)
+        tsv = rules.name
+        unigram("bge_m3", lines, lambda precompiled: normalizers.Sequence([
+            precompiled, normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), MARK)]),
+            pre_tokenizers.Metaspace(prepend_scheme="always"), vocab_size=700, normalization_rule_tsv=tsv)
+        fairseq(lines, vocab_size=700, normalization_rule_tsv=tsv)
+    (OUT / "CASES.txt").write_text("".join(json.dumps(text) + "\n" for text in CASES))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ void ReadByteBpe(const GgufFile& file, TokenizerSpec* spec) {
   const std::string& pre = spec->pre_tokenizer;
   const bool llama3 = pre == "llama-bpe" || pre == "llama3";
   spec->ignore_merges = llama3 || pre == "tekken";
-  spec->nfc = pre == "qwen2";
+  spec->nfc = pre == "qwen2" || pre == "modern-bert";
   spec->add_bos = spec->ignore_merges;
   spec->add_prefix_space = file.GetBool(Key("add_space_prefix"), false);
 }
@@ -114,6 +114,12 @@ void ReadWordPieces(TokenizerSpec* spec) {
   spec->add_bos = spec->add_eos = true;
 }
 
+// What encoders put around a text, which may have other names there.
+void UseEndsOfEncoders(const GgufFile& file, std::array<int32_t, 4>& bos_eos_unk_pad) {
+  bos_eos_unk_pad[0] = OptionalId(file, "cls_token_id", bos_eos_unk_pad[0]);
+  bos_eos_unk_pad[1] = OptionalId(file, "seperator_token_id", bos_eos_unk_pad[1]);
+}
+
 }  // namespace
 
 TokenizerSpec FromGguf(const GgufFile& file) {
@@ -125,6 +131,7 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   std::array<int32_t, 4> bos_eos_unk_pad = {-1, -1, -1, -1};
   if (spec.kind == TokenizerKind::kByteBpe) {
     ReadByteBpe(file, &spec);
+    if (file.GetString("general.architecture", "").ends_with("bert")) UseEndsOfEncoders(file, bos_eos_unk_pad);
   } else if (spec.kind == TokenizerKind::kGreedy) {
     for (size_t id = 0; id < spec.tokens.size(); ++id) {
       const bool normal = spec.types.empty() || (id < spec.types.size() && spec.types[id] == TokenType::kNormal);
@@ -139,8 +146,7 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   } else if (spec.kind == TokenizerKind::kWordPiece) {
     ReadWordPieces(&spec);
     bos_eos_unk_pad = {101, 102, 100, 0};
-    for (const char* key : {"cls_token_id", "bos_token_id"}) bos_eos_unk_pad[0] = OptionalId(file, key, bos_eos_unk_pad[0]);
-    for (const char* key : {"seperator_token_id", "eos_token_id"}) bos_eos_unk_pad[1] = OptionalId(file, key, bos_eos_unk_pad[1]);
+    UseEndsOfEncoders(file, bos_eos_unk_pad);
   } else {
     const bool unigram = spec.kind == TokenizerKind::kUnigram;
     bos_eos_unk_pad = unigram ? std::array{-1, 1, 2, 0} : std::array{1, 2, 0, -1};

@@ -3,8 +3,8 @@
 //   config.json                    what the model is; multimodal ones nest the decoder's part as text_config
 //   model.safetensors              its tensors, or
 //   model.safetensors.index.json   {"weight_map": {tensor: "model-00001-of-00002.safetensors", ...}} and shards
-//   tokenizer.json, tokenizer.model, tokenizer_config.json, special_tokens_map.json, generation_config.json,
-//   chat_template.jinja            any of them may be absent
+//   tokenizer.json, tokenizer.model (XLM-R: sentencepiece.bpe.model), tokenizer_config.json, special_tokens_map.json,
+//   generation_config.json, chat_template.jinja            any of them may be absent
 //
 // Opening reads the small files and maps the shards. Refused by name: weights in pickle files (reading one runs
 // code of its author's) and foreign quantizations. Errors are kNotFound, kCorrupt or kUnsupported and name the

@@ -20,6 +20,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr const char* kConfigFile = "tokenizer_config.json";
+constexpr const char* kFairseqModel = "sentencepiece.bpe.model";
 
 std::string PathOf(const HfFolder& folder, const char* file) { return (folder.path() / file).string(); }
 
@@ -86,6 +87,30 @@ void AddDecoderTokens(const HfFolder& folder, TokenizerSpec& spec) {
   }
 }
 
+// XLM-R's ids are fairseq's: four tokens of its own, then the model's pieces but the first three (<unk>, <s>, </s>), then
+// <mask>.
+void UseFairseqIds(TokenizerSpec& spec) {
+  const auto has = [&](size_t id, const char* text) { return id < spec.tokens.size() && spec.tokens[id] == text; };
+  if (spec.kind != TokenizerKind::kUnigram || !has(0, "<unk>") || !has(1, "<s>") || !has(2, "</s>")) {
+    Throw(ErrorCode::kUnsupported, "{}: expected a unigram model whose first pieces are <unk>, <s> and </s>, as XLM-R's are", spec.source);
+  }
+  const auto shift = [](auto& list, auto first, auto last) {
+    list.erase(list.begin(), list.begin() + 3);
+    list.insert(list.begin(), first.begin(), first.end());
+    list.push_back(last);
+  };
+  shift(spec.tokens, std::vector<std::string>{"<s>", "<pad>", "</s>", "<unk>"}, "<mask>");
+  shift(spec.scores, std::vector<float>(4), 0.0f);
+  const TokenType control = TokenType::kControl;
+  shift(spec.types, std::vector<TokenType>{control, control, control, TokenType::kUnknown}, control);
+  spec.added.push_back({.id = static_cast<int32_t>(spec.tokens.size()) - 1, .lstrip = true});
+  spec.bos = 0;
+  spec.pad = 1;
+  spec.eos = 2;
+  spec.unk = 3;
+  spec.add_bos = spec.add_eos = true;
+}
+
 TokenizerSpec ReadModel(const HfFolder& folder) {
   if (const auto json = folder.Text("tokenizer.json")) {
     return FromTokenizerJson(*json, PathOf(folder, "tokenizer.json"));
@@ -95,6 +120,15 @@ TokenizerSpec ReadModel(const HfFolder& folder) {
                                                 PathOf(folder, "tokenizer.model"));
     AddDecoderTokens(folder, spec);
     return spec;
+  }
+  const Json* type = folder.Config("model_type");
+  if (type != nullptr && *type == "xlm-roberta") {
+    if (const auto model = folder.Text(kFairseqModel)) {
+      TokenizerSpec spec = FromSentencePieceModel({reinterpret_cast<const uint8_t*>(model->data()), model->size()},
+                                                  PathOf(folder, kFairseqModel));
+      UseFairseqIds(spec);
+      return spec;
+    }
   }
   if (const auto vocabulary = folder.Text(kRwkvVocabularyFile)) {
     return FromRwkvVocabulary(*vocabulary, PathOf(folder, kRwkvVocabularyFile));

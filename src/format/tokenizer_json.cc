@@ -7,6 +7,8 @@
 //     "decoder": ByteLevel | Replace | ByteFallback | Fuse | Strip | Metaspace,
 //     "model": {"type": "BPE", "vocab": {token: id}, "merges": ["a b"] or [["a", "b"]], "unk_token",
 //               "byte_fallback", "ignore_merges"} }
+//
+// Models of the types WordPiece (here) and Unigram (unigram_json.cc) have normalizers and pre-tokenizers of their own.
 #include "format/tokenizer_json.h"
 
 #include <algorithm>
@@ -20,14 +22,18 @@
 
 #include "base/error.h"
 #include "base/quote.h"
+#include "format/json_node.h"
+#include "format/unigram_json.h"
 
 namespace bakestone {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
-constexpr int64_t kMaxTokens = int64_t{1} << 24;
+using Node = JsonNode;
+
+constexpr std::string_view kSpaceMark = kJsonSpaceMark;
+constexpr int64_t kMaxTokens = kMaxJsonTokens;
 
 constexpr const char* kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -52,61 +58,6 @@ std::array<KnownPatterns, 4> AllKnownPatterns() {
            {"qwen2", {kQwen2Pattern}}}};
 }
 
-// One object of the file, with errors that say where it is.
-class Node {
- public:
-  Node(const std::string& source, std::string where, const Json& json)
-      : source_(&source), where_(std::move(where)), json_(&json) {
-    if (!json.is_object()) Fail("", "an object", json);
-  }
-
-  const Json* Find(const char* field) const {
-    const auto found = json_->find(field);
-    return found == json_->end() || found->is_null() ? nullptr : &*found;
-  }
-  bool Bool(const char* field, bool fallback) const {
-    const Json* value = Find(field);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) Fail(field, "true or false", *value);
-    return value->get<bool>();
-  }
-  std::string Text(const char* field, std::string fallback) const {
-    const Json* value = Find(field);
-    if (value == nullptr) return fallback;
-    if (!value->is_string()) Fail(field, "a string", *value);
-    return value->get<std::string>();
-  }
-  int64_t Id(const char* field) const {
-    const Json* value = Find(field);
-    const bool fits = value != nullptr && value->is_number_unsigned() &&
-                      value->get<uint64_t>() < static_cast<uint64_t>(kMaxTokens);
-    if (!fits) Fail(field, fmt::format("a token id below {}", kMaxTokens), value ? *value : Json());
-    return value->get<int64_t>();
-  }
-  std::string type() const { return Text("type", ""); }
-
-  std::string Spelled(std::string_view field) const {
-    return fmt::format("{}: field '{}{}{}'", *source_, where_, where_.empty() || field.empty() ? "" : ".",
-                       field);
-  }
-  [[noreturn]] void Fail(std::string_view field, std::string_view expected, const Json& found) const {
-    Throw(ErrorCode::kCorrupt, "{}: expected {}, found {}", Spelled(field), expected,
-          found.is_structured() ? found.type_name() : Quote(found.dump(-1, ' ', true, Json::error_handler_t::replace)));
-  }
-  [[noreturn]] void Refuse(std::string_view field, std::string_view expected, std::string_view found) const {
-    Throw(ErrorCode::kUnsupported,
-          "{}: expected {}, found {}; without it the model would get other tokens than it was trained on",
-          Spelled(field), expected, Quote(found));
-  }
-  const std::string& source() const { return *source_; }
-  const std::string& where() const { return where_; }
-
- private:
-  const std::string* source_;
-  std::string where_;
-  const Json* json_;
-};
-
 class TokenizerJsonReader {
  public:
   TokenizerJsonReader(const Json& json, std::string source) : source_(std::move(source)), root_(source_, "", json) {}
@@ -117,8 +68,9 @@ class TokenizerJsonReader {
     if (model == nullptr) Throw(ErrorCode::kCorrupt, "{}: field 'model': expected an object, found none", source_);
     const Node bpe(source_, "model", *model);
     if (bpe.type() == "WordPiece") return ReadWordPiece(bpe);
+    if (bpe.type() == "Unigram") return ReadUnigram(bpe);
     if (bpe.type() != "BPE" && !(bpe.type().empty() && bpe.Find("merges") != nullptr)) {
-      bpe.Refuse("type", "BPE or WordPiece", bpe.type());
+      bpe.Refuse("type", "BPE, WordPiece or Unigram", bpe.type());
     }
     const std::vector<Node> normalizers = Steps("normalizer", "normalizers");
     const std::vector<Node> pre_tokenizers = Steps("pre_tokenizer", "pretokenizers");
@@ -136,6 +88,21 @@ class TokenizerJsonReader {
   }
 
  private:
+  // ---- Unigram ----
+
+  TokenizerSpec ReadUnigram(const Node& model) {
+    ReadUnigramModel(model, spec_);
+    model_size_ = spec_.tokens.size();
+    const Json* added = root_.Find("added_tokens");
+    max_tokens_ = 2 * (model_size_ + (added != nullptr ? added->size() : 0)) + 4096;
+    ReadAddedTokens();
+    spec_.scores.resize(spec_.tokens.size(), 0);
+    ReadUnigramText(Steps("normalizer", "normalizers"), Steps("pre_tokenizer", "pretokenizers"), spec_);
+    ReadSpaceDecoder();
+    ReadPostProcessor();
+    return std::move(spec_);
+  }
+
   // ---- Word pieces ----
 
   TokenizerSpec ReadWordPiece(const Node& model) {
@@ -167,20 +134,7 @@ class TokenizerJsonReader {
     return std::move(spec_);
   }
 
-  // The steps of a field, a Sequence's one by one.
-  std::vector<Node> Steps(const char* field, const char* nested) const {
-    std::vector<Node> steps;
-    const Json* value = root_.Find(field);
-    if (value == nullptr) return steps;
-    const Node first(source_, field, *value);
-    if (first.type() != "Sequence") return {first};
-    const Json* list = first.Find(nested);
-    if (list == nullptr || !list->is_array()) first.Fail(nested, "a list", list ? *list : Json());
-    for (size_t i = 0; i < list->size(); ++i) {
-      steps.emplace_back(source_, fmt::format("{}.{}[{}]", field, nested, i), (*list)[i]);
-    }
-    return steps;
-  }
+  std::vector<Node> Steps(const char* field, const char* nested) const { return StepsOf(root_, field, nested); }
 
   bool IsByteLevel(const std::vector<Node>& pre_tokenizers) const {
     const auto is = [](const Node& node) { return node.type() == "ByteLevel"; };

@@ -2,8 +2,19 @@
 #include "format/tokenizer_json.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
+#include <array>
+
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
 #include "base/source_dir.h"
+#include "format/gguf_tokenizer.h"
+#include "format/hf_folder.h"
+#include "format/hf_tokenizer.h"
 #include "format/sentencepiece_model.h"
 #include "text/tokenizer_goldens.h"
 #include "text/utf8.h"
@@ -64,6 +75,55 @@ TEST_P(TokenizerJsonTest, IdsAndTextEqualThoseOfTokenizers) {
   }
 }
 
+class UnigramJsonTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(UnigramJsonTest, ClustersWhiteSpaceAndMarksAreThoseOfTokenizers) {
+  const std::string name = GetParam();
+  const Tokenizer tokenizer(FromTokenizerJson(ReadFile(kFolder / (name + ".json")), name));
+  const std::vector<std::string> texts = goldens::Lines(kFolder / "CASES.txt"), lines = goldens::Lines(kFolder / (name + ".cases"));
+  ASSERT_EQ(lines.size(), texts.size());
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const auto text = nlohmann::json::parse(texts[i]).get<std::string>();
+    EXPECT_EQ(fmt::format("{}", fmt::join(tokenizer.Encode(text, {.parse_special = true}), " ")), lines[i]) << texts[i];
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Names, UnigramJsonTest, ::testing::Values("xlmr", "bge_m3"), [](const auto& info) { return std::string(info.param); });
+
+// What text cannot do: a user's text makes no control tokens, though the vocabulary has their spellings.
+TEST(UnigramJson, ControlTokensComeFromTemplatesOnly) {
+  const Tokenizer tokenizer(FromTokenizerJson(ReadFile(kFolder / "xlmr.json"), "xlmr.json"));
+  for (const char* text : {"<s>", "a </s> b", "<mask>"}) {
+    for (const int32_t id : tokenizer.Encode(text, {.add_special = false})) EXPECT_FALSE(tokenizer.IsControl(id)) << text;
+  }
+}
+
+// XLM-R's ids, from SentencePiece's file in a folder and from GGUF.
+TEST(Fairseq, IdsAreThoseOfSentencePieceShifted) {
+  const auto folder = std::filesystem::path(::testing::TempDir()) / fmt::format("xlmr_{}", ::getpid());
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(kFolder / "fairseq.model", folder / "sentencepiece.bpe.model");
+  SafetensorsWriter none;
+  const std::vector<uint8_t> zeros(4);
+  none.AddTensor("embeddings.word_embeddings.weight", DType::kF32, std::array<int64_t, 2>{1, 1}, zeros);
+  none.Write(folder / "model.safetensors");
+  WriteFileAtomically(folder / "config.json", R"({"model_type": "xlm-roberta"})");
+  const Tokenizer of_folder(FromHfFolder(HfFolder::Open(folder))), of_gguf(FromGguf(GgufFile::Open(kFolder / "fairseq.gguf")));
+  WriteFileAtomically(folder / "config.json", R"({"model_type": "camembert"})");
+  EXPECT_THROW(FromHfFolder(HfFolder::Open(folder)), Error);
+  std::filesystem::remove_all(folder);
+  EXPECT_EQ(of_folder.vocab_size(), 702);
+  const auto mask = of_folder.Encode("a <mask>", {.parse_special = true});
+  EXPECT_EQ(mask[mask.size() - 2], 701);
+  const std::vector<std::string> texts = ValidTexts(), lines = goldens::Lines(kFolder / "fairseq.ids");
+  ASSERT_EQ(lines.size(), (texts.size() + kStep - 1) / kStep);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const goldens::Expected expected(lines[i]);
+    EXPECT_EQ(expected.Render(of_folder.Encode(texts[i * kStep])), expected.text()) << texts[i * kStep];
+    EXPECT_EQ(expected.Render(of_gguf.Encode(texts[i * kStep])), expected.text()) << texts[i * kStep];
+  }
+}
+
 // And SentencePiece's own files against that package.
 TEST(SentencePieceModel, IdsEqualThoseOfSentencePiece) {
   for (const char* name : {"sp_bpe", "sp_unigram"}) {
@@ -120,7 +180,28 @@ TEST(TokenizerJson, RefusesByNameWhatItDoesNotRead) {
   refused(std::string(kBytes) + R"("post_processor": {"type": "Strange"})", "Strange");
   refused(R"("pre_tokenizer": {"type": "Metaspace", "split": true})", "split");
   refused(R"("version": "1.0")", "neither");
-  ExpectError(R"({"model": {"type": "Unigram", "vocab": []}})", ErrorCode::kUnsupported, HasSubstr("Unigram"));
+  ExpectError(R"({"model": {"type": "Strange", "vocab": []}})", ErrorCode::kUnsupported, HasSubstr("Strange"));
+}
+
+TEST(UnigramJson, NamesWhatItDoesNotRead) {
+  const auto with = [](const std::string& vocab, const std::string& more) {
+    return R"({"model": {"type": "Unigram", "vocab": )" + vocab + "}" + more + "}";
+  };
+  const std::string vocab = R"([["a", -1.0]])", marks = R"(, "pre_tokenizer": {"type": "Metaspace"})";
+  ExpectError(with(vocab, ""), ErrorCode::kUnsupported, HasSubstr("Metaspace"));
+  ExpectError(with(vocab, R"(, "pre_tokenizer": {"type": "ByteLevel"})"), ErrorCode::kUnsupported, HasSubstr("ByteLevel"));
+  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "StripAccents"})"), ErrorCode::kUnsupported, HasSubstr("StripAccents"));
+  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""})"),
+              ErrorCode::kUnsupported, HasSubstr("a+"));
+  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"})"),
+              ErrorCode::kCorrupt, HasSubstr("pattern.String"));
+  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "ab!d"})"), ErrorCode::kCorrupt,
+              HasSubstr("precompiled_charsmap"));
+  ExpectError(with("{}", marks), ErrorCode::kCorrupt, HasSubstr("model.vocab"));
+  ExpectError(with(R"([["a"]])", marks), ErrorCode::kCorrupt, HasSubstr("vocab[0]"));
+  ExpectError(with(R"([["a", 1e300]])", marks), ErrorCode::kCorrupt, HasSubstr("vocab[0]"));
+  ExpectError(R"({"model": {"type": "Unigram", "unk_id": 4, "vocab": [["a", -1.0]]}, "pre_tokenizer": {"type": "Metaspace"}})",
+              ErrorCode::kCorrupt, HasSubstr("unk_id"));
 }
 
 TEST(TokenizerJson, NamesTheDamage) {

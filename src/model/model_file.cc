@@ -64,7 +64,7 @@ std::vector<std::filesystem::path> ModelFile::Files() const {
   if (gguf_) return gguf_->paths();
   std::vector<std::filesystem::path> files;
   for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-                           "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+                           "sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
                            "chat_template.json", kRwkvVocabularyFile}) {
     if (std::filesystem::exists(path_ / name)) files.push_back(path_ / name);
   }

@@ -36,7 +36,7 @@ Charsmap::Charsmap(std::string_view source, std::span<const uint8_t> bytes) {
   replacements_.assign(bytes.begin() + static_cast<ptrdiff_t>(4 + trie_bytes), bytes.end());
 }
 
-Charsmap::Rule Charsmap::Find(std::string_view text) const {
+Charsmap::Rule Charsmap::Find(std::string_view text, bool shortest) const {
   Rule rule;
   if (units_.empty()) return rule;
   size_t node = Offset(units_[0]);
@@ -50,6 +50,7 @@ Charsmap::Rule Charsmap::Find(std::string_view text) const {
     if (!leaf) continue;
     const uint32_t value = Value(units_[node]);
     if (value < replacements_.size()) rule = {i + 1, replacements_.c_str() + value};
+    if (shortest && rule.length > 0) break;
   }
   return rule;
 }

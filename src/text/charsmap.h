@@ -24,9 +24,13 @@ class Charsmap {
     size_t length = 0;
     std::string_view replacement;
   };
-  Rule Find(std::string_view text) const;
+  Rule Find(std::string_view text) const { return Find(text, false); }
+  // The same for the shortest prefix.
+  Rule FindShortest(std::string_view text) const { return Find(text, true); }
 
  private:
+  Rule Find(std::string_view text, bool shortest) const;
+
   std::vector<uint32_t> units_;
   std::string replacements_;  // ends in NUL
 };

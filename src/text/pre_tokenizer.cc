@@ -209,6 +209,7 @@ constexpr KnownName kKnown[] = {
     {"llama-bpe", Scanner::kLlama3},
     {"llama3", Scanner::kLlama3},
     {"llama4", Scanner::kPatterns, {kGpt4oPattern}},
+    {"modern-bert", Scanner::kGpt2},
     {"mpt", Scanner::kGpt2},
     {"olmo", Scanner::kGpt2},
     {"phi-2", Scanner::kGpt2},

@@ -200,7 +200,7 @@ void FillVocabulary(const TokenizerSpec& spec, Vocabulary* vocabulary) {
         bytes.push_back(space ? ' ' : text[at]);
         at += space ? kSpacePiece.size() : 1;
       }
-      if (type == TokenType::kUnknown) bytes = " \xE2\x81\x87 ";  // U+2047, as SentencePiece shows it
+      if (type == TokenType::kUnknown && !spec.marked_words) bytes = " \xE2\x81\x87 ";  // U+2047, as SentencePiece shows it
     }
     vocabulary->bytes.Add(bytes);
   }

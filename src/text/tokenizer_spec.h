@@ -46,6 +46,19 @@ enum class SpacePrefix : uint8_t {
   kEveryUnspacedPiece,  // the same, unless it begins with one (Metaspace, "always")
 };
 
+// A step of tokenizer.json's normalizer, where the Unigram kind has them.
+struct NormalizerStep {
+  enum class Kind : uint8_t {
+    kCharsmap,               // precompiled_charsmap
+    kStripLeft, kStripRight,  // white space at that end of the text
+    kReplace,                // `from` by `to`
+    kReplaceSpaces,          // two spaces or more in a row by `to`
+    kNfc,
+  };
+  Kind kind = Kind::kCharsmap;
+  std::string from, to;
+};
+
 struct TokenizerSpec {
   std::string source = "tokenizer";  // opens every error message: the file's name
   TokenizerKind kind = TokenizerKind::kByteBpe;
@@ -85,6 +98,12 @@ struct TokenizerSpec {
   bool remove_extra_whitespaces = false;
   bool byte_fallback = true;               // where the vocabulary has byte tokens
   std::vector<uint8_t> precompiled_charsmap;  // SentencePiece's normalizer; empty: identity
+
+  // kUnigram: as tokenizer.json has it, in place of SentencePiece's rules; the next three are for it.
+  bool marked_words = false;
+  std::vector<NormalizerStep> normalizer;
+  bool split_white_space = false;  // words are what white space leaves
+  bool split_marks = false;        // a word begins at each U+2581
 };
 
 }  // namespace bakestone
