@@ -125,11 +125,16 @@ FAMILIES = {
                 logits_scaling=2.5) | rope(700.0), dict(permute=True)),
     "rwkv7": ("rwkv7", dict(head_dim=8, norm_eps=0.02), {}),
     "bert": ("bert", dict(layer_norm_eps=0.05, type_vocab_size=2, num_key_value_heads=4), {}),
+    "xlm-roberta": ("bert", dict(layer_norm_eps=0.05, type_vocab_size=1, num_key_value_heads=4, pad_token_id=1), {}),
+    "roberta": ("bert", dict(layer_norm_eps=0.05, type_vocab_size=2, num_key_value_heads=4, pad_token_id=1), {}),
+    "modernbert": ("modern-bert", dict(norm_eps=0.05, num_key_value_heads=4, local_attention=8, rope_parameters=dict(
+                   full_attention=dict(rope_type="default", rope_theta=700.0),
+                   sliding_attention=dict(rope_type="default", rope_theta=50.0))), {}),
     "nomic_bert": ("nomic-bert", dict(layer_norm_eps=0.05, type_vocab_size=2, num_key_value_heads=4) | rope(700.0), {}),
     "starcoder2": ("starcoder2", dict(norm_epsilon=0.05, sliding_window=9, use_bias=True) | rope(700.0), {}),
 }
 
-ENCODERS = ["bert", "nomic_bert"]
+ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
 TRAINED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
@@ -466,21 +471,32 @@ BERT_NAMES = {
     "intermediate.dense": "ffn_up", "output.dense": "ffn_down", "output.LayerNorm": "layer_output_norm",
     "self_attn.o_proj": "attn_output", "post_attention_layernorm": "attn_output_norm", "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "post_mlp_layernorm": "layer_output_norm",
+    "embeddings.tok_embeddings": "token_embd", "embeddings.norm": "token_embd_norm", "final_norm": "output_norm",
+    "attn_norm": "attn_norm", "mlp_norm": "ffn_norm", "attn.Wqkv": "attn_qkv", "attn.Wo": "attn_output",
+    "mlp.Wi": "ffn_up", "mlp.Wo": "ffn_down",
 }
 
 
 def write_encoder_gguf(model, arch, path):
     config = model.config
     writer = gguf.GGUFWriter(str(path), arch)
-    for key, value in dict(block_count=config.num_hidden_layers, context_length=config.max_position_embeddings,
+    first = config.pad_token_id + 1 if config.model_type in ("xlm-roberta", "roberta") else 0  # rows of no position
+    for key, value in dict(block_count=config.num_hidden_layers, context_length=config.max_position_embeddings - first,
                            embedding_length=config.hidden_size, feed_forward_length=config.intermediate_size,
                            pooling_type=1) .items():
         writer.add_uint32(f"{arch}.{key}", value)
     writer.add_uint32(f"{arch}.attention.head_count", config.num_attention_heads)
-    writer.add_float32(f"{arch}.attention.layer_norm_epsilon", config.layer_norm_eps)
+    writer.add_float32(f"{arch}.attention.layer_norm_epsilon", getattr(config, "layer_norm_eps", None) or config.norm_eps)
     writer.add_bool(f"{arch}.attention.causal", False)
-    if getattr(config, "rope_parameters", None):
-        writer.add_float32(f"{arch}.rope.freq_base", float(config.rope_parameters["rope_theta"]))
+    parameters = getattr(config, "rope_parameters", None)
+    if parameters and "full_attention" in parameters:
+        writer.add_uint32(f"{arch}.attention.sliding_window", config.local_attention)
+        writer.add_uint32(f"{arch}.attention.sliding_window_pattern", 3)
+        writer.add_float32(f"{arch}.rope.freq_base_swa", float(parameters["sliding_attention"]["rope_theta"]))
+        writer.add_string(f"{arch}.rope.scaling.type", "none")
+        parameters = parameters["full_attention"]
+    if parameters:
+        writer.add_float32(f"{arch}.rope.freq_base", float(parameters["rope_theta"]))
     state = {name: tensor.float() for name, tensor in model.state_dict().items() if not name.startswith("pooler.")}
     for layer in range(config.num_hidden_layers):  # NomicBERT's lie together
         parts = [state.pop(f"layers.{layer}.self_attn.{part}_proj.weight", None) for part in "qkv"]
@@ -489,6 +505,8 @@ def write_encoder_gguf(model, arch, path):
     for name, tensor in sorted(state.items()):
         stem, suffix = name.rsplit(".", 1)
         layer = ""
+        if stem.endswith("position_embeddings"):
+            tensor = tensor[first:]
         if stem.startswith(("encoder.layer.", "layers.")):
             number, stem = stem.removeprefix("encoder.layer.").removeprefix("layers.").split(".", 1)
             layer = f"blk.{number}."

@@ -60,6 +60,8 @@ void RefuseQuantized(const std::string& file, const Json& config) {
 // Where the decoder's tensors begin in models that hold more; the longest first.
 constexpr std::string_view kDecoderPrefixes[] = {"model.language_model.", "language_model.model.",
                                                  "model.text_model.", "language_model.", "model."};
+// The same of encoders below a head.
+constexpr std::string_view kEncoderPrefixes[] = {"roberta.", "model.", "bert."};
 
 }  // namespace
 
@@ -232,6 +234,9 @@ void HfFolder::NameTensors() {
         if (!tensor.name.starts_with(candidate) || candidate.size() <= prefix.size()) continue;
         const std::string_view rest = std::string_view(tensor.name).substr(candidate.size());
         if (rest.starts_with("embed_tokens.") || rest == "embeddings.weight") prefix = candidate;
+      }
+      for (const std::string_view candidate : kEncoderPrefixes) {
+        if (tensor.name.starts_with(candidate) && tensor.name.compare(candidate.size(), 11, "embeddings.") == 0) prefix = candidate;
       }
       has_head_beside = has_head_beside || tensor.name.starts_with("language_model.lm_head.");
     }

@@ -31,8 +31,6 @@ constexpr Unsupported kUnsupported[] = {
     {"cohere", "parallel branches"},
     {"command-r", "parallel branches"},       {"phi", "parallel branches"},
     {"phi2", "parallel branches"},            {"falcon", "parallel branches"},
-    {"modernbert", "windows to both sides"},  {"xlm-roberta", "positions that begin behind the padding's"},
-    {"xlm_roberta", "positions that begin behind the padding's"},
     {"gpt2", "learned positions"},            {"t5", "an encoder"},
 };
 

@@ -52,6 +52,7 @@ enum class MlpKind : uint8_t {
   kGelu,    // down(gelu(up)): no gate
   kSquaredRelu,    // down(relu(up)^2): no gate
   kErfGelu,        // the same with gelu(x) = x / 2 * (1 + erf(x / sqrt(2))); kGelu and kGeGlu have its tanh form
+  kErfGeGlu,       // kGeGlu with that form
   kClampedSwiGlu,  // down(g * sigmoid(1.702 g) * (u + 1)), g = min(gate, 7), u = up within [-7, 7]: of experts only
 };
 
@@ -97,9 +98,13 @@ enum class Pooling : uint8_t { kMean, kFirst, kLast };
 
 // Of models that read and do not write.
 struct EncoderConfig {
-  bool both_ways = false;     // a row sees the whole text; else it is a decoder
+  bool both_ways = false;     // a row sees the whole text, or a window to both sides of it; else it is a decoder
   int64_t positions = 0;      // learned positions, added to the embedding; 0: none
-  bool token_types = false;   // the first row of a table is added, too
+  int64_t first_position = 0;  // rows of the file's table of positions before that of position 0
+  bool token_types = false;   // a row of a table is added, too: the first, or the second for a pair's second text
+  bool embedding_norm = false;  // their sum is normalized
+  bool changes_embedding() const { return positions > 0 || token_types || embedding_norm; }
+  bool bare_first = false;    // the first layer's attention takes its rows as they are
   Pooling pooling = Pooling::kMean;
 };
 
@@ -152,7 +157,8 @@ struct ModelConfig {
   const TensorNames* names = nullptr;  // null: GGUF's usual ones
 
   // By layer; empty: the first value for all.
-  std::vector<int64_t> windows;       // tokens that a row of the layer sees, its own included; 0: all
+  std::vector<int64_t> windows;       // tokens that a row of the layer sees, its own included; 0: all. Of encoders odd:
+                                      // as many to each side
   std::vector<LayerRope> layer_ropes;
   std::vector<int64_t> head_dims, kv_head_counts, ffn_dims;  // empty: head_dim, num_kv_heads, ffn_dim for all
   std::vector<int64_t> kv_layers;     // whose keys and values the layer reads: its own, or those of one before it
@@ -221,6 +227,7 @@ struct ModelConfig {
   // nothing.
   const char* layers_own() const;
   bool gated() const { return mlp != MlpKind::kGelu && mlp != MlpKind::kErfGelu && mlp != MlpKind::kSquaredRelu; }
+  bool has_norm_before_attention(int64_t layer) const { return has_pre_norms() && !(encoder.bare_first && layer == 0); }
   bool has_pre_norms() const { return norm_placement == NormPlacement::kPre || norm_placement == NormPlacement::kSandwich; }
   bool has_post_norms() const { return norm_placement != NormPlacement::kPre; }
   // Of a layer, and of a model whose layers are alike.

@@ -35,7 +35,7 @@ void DecoderPass::Run(MatrixView<float> hidden) {
   MatrixView<float> x = arena_.TakeMatrix<float>(all_.rows, config_.hidden_dim);
   ops::Embed(exec_.context, weights_.embedding.panel(), step_.tokens, x);
   if (config_.embedding_scale != 1) ops::Scale(exec_.context, config_.embedding_scale, x);
-  if (config_.norm_placement == NormPlacement::kSum) AddEmbeddingParts(x);
+  if (config_.encoder.changes_embedding()) AddEmbeddingParts(x);
   if (config_.per_layer_dim > 0) PlanPerLayer(x);
   if (config_.embedding_norm) {
     ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);

@@ -56,7 +56,7 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   NormAndRotate(layer, set, weights.q_norm, q);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, q_dim);
   const bool both_ways = config_.encoder.both_ways;
-  ops::Attention(exec_.context, attention_, both_ways ? BothWays(set) : set.runs, q, mixed);
+  ops::Attention(exec_.context, attention_, both_ways ? BothWays(set, config_.window(layer)) : set.runs, q, mixed);
   if (config_.output_gate) GateOutput(gate.y, mixed);
   const SiteOutput o = {Site::kO, y};
   ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,

@@ -1,4 +1,4 @@
-// What encoders have of their own: positions and types in the embedding, norms of sums, attention to both sides. Their
+// What encoders have of their own: positions, types and a norm in the embedding, norms of sums, attention to both sides. Their
 // texts are runs without a state, whole in one step.
 #include "base/error.h"
 #include "kernels/math.h"
@@ -35,7 +35,9 @@ void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
     weights_.token_types.DequantizeRows(exec_.kernels, {0, 1}, row);
     for (int64_t i = 0; i < x.rows; ++i) ops::Add(exec_.context, row, x.Rows(i, 1));
   }
-  ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);
+  if (config_.encoder.embedding_norm) {
+    ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);
+  }
 }
 
 void DecoderPass::AddAndNorm(int64_t layer, const RowSet& set, Site site, std::span<const float> norm,
@@ -46,7 +48,7 @@ void DecoderPass::AddAndNorm(int64_t layer, const RowSet& set, Site site, std::s
   ops::LayerNorm(exec_.context, x, norm, bias, config_.norm_eps, x);
 }
 
-std::span<const KvRun> DecoderPass::BothWays(const RowSet& set) {
+std::span<const KvRun> DecoderPass::BothWays(const RowSet& set, int64_t window) {
   const auto count = static_cast<int64_t>(set.runs.size());
   KvRun* runs = arena_.Take<KvRun>(count);
   for (int64_t i = 0; i < count; ++i) {
@@ -55,19 +57,26 @@ std::span<const KvRun> DecoderPass::BothWays(const RowSet& set) {
     const auto text = std::find_if(all_.runs.begin(), all_.runs.end(),
                                    [&](const KvRun& one) { return one.k_pages == run.k_pages; });
     BAKESTONE_CHECK(text != all_.runs.end() && text->first_slot == 0);
+    const int64_t last = text->row_end - text->row_begin - 1;
     runs[i] = run;
-    runs[i].first_slot = text->row_end - text->row_begin - 1;
-    runs[i].slot_step = 0;
+    if (window > 0) {
+      runs[i].first_slot += window / 2;
+      runs[i].last_slot = last;
+    } else {
+      runs[i].first_slot = last;
+      runs[i].slot_step = 0;
+    }
   }
   return {runs, set.runs.size()};
 }
 
-void DecoderPass::ErfGelu(MatrixView<float> x) {
+void DecoderPass::ErfGelu(MatrixView<float> x, MatrixView<const float> up) {
   exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t i = 0; i < x.cols; ++i) {
         const auto value = static_cast<double>(x(row, i));
-        x(row, i) = static_cast<float>(0.5 * value * (1 + Erf(value * 0.70710678118654752)));
+        const auto gelu = static_cast<float>(0.5 * value * (1 + Erf(value * 0.70710678118654752)));
+        x(row, i) = up.data != nullptr ? gelu * up(row, i) : gelu;
       }
     }
   });

@@ -54,6 +54,11 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
     const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
     const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
     NormedProducts(layer, set, x, norm, outputs, "MLP input");
+    if (config_.mlp == MlpKind::kErfGeGlu) {
+      ErfGelu(gate, up);
+      ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
+      return;
+    }
     const auto activate = config_.mlp == MlpKind::kGeGlu ? ops::GeluQuantize : ops::SwiGluQuantize;
     activate(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows, "MLP activation");
   } else {

@@ -113,14 +113,14 @@ class DecoderPass {
   void ProductsOf(MatrixView<const float> x, std::initializer_list<PlainOutput> outputs, const char* what);
 
   // ---- decoder_encoder.cc ----
-  // x = norm(x + positions + token type), the rows of the step.
+  // x += positions + token type, normalized, as the family has them: the rows of the step.
   void AddEmbeddingParts(MatrixView<float> x);
   // x = norm(x + the product of what is in scratch.rows).
   void AddAndNorm(int64_t layer, const RowSet& set, Site site, std::span<const float> norm, MatrixView<float> x);
-  // Runs by which every row of a set sees all of its text.
-  std::span<const KvRun> BothWays(const RowSet& set);
-  // x = gelu(x), the form with erf.
-  void ErfGelu(MatrixView<float> x);
+  // Runs by which every row of a set sees all of its text, or of it a window to both sides.
+  std::span<const KvRun> BothWays(const RowSet& set, int64_t window);
+  // x = gelu(x), the form with erf, or gelu(x) * up.
+  void ErfGelu(MatrixView<float> x, MatrixView<const float> up = {});
 
   // ---- decoder_attention.cc ----
   // x [T, hidden] plus attention, in place; only_outputs: the output rows alone, as a new matrix

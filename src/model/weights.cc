@@ -1,5 +1,6 @@
 #include "model/weights.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -14,6 +15,12 @@
 
 namespace bakestone {
 namespace {
+
+// Of the head by which an encoder was trained to guess words: nothing that it gives depends on it.
+bool IsWordHead(std::string_view tensor) {
+  constexpr std::string_view kPrefixes[] = {"lm_head.", "cls.predictions.", "cls.seq_relationship.", "decoder.", "head."};
+  return std::any_of(std::begin(kPrefixes), std::end(kPrefixes), [&](std::string_view prefix) { return tensor.starts_with(prefix); });
+}
 
 bool IsPlain(DType type) {
   return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
@@ -88,8 +95,10 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
   const int64_t hidden = config_.hidden_dim;
   LayerWeights weights;
   if (config_.has_pre_norms()) {
-    weights.attention_norm = Norm(named(names_.attention_norm), hidden);
-    weights.attention_norm_bias = NormBias(named(names_.attention_norm));
+    if (config_.has_norm_before_attention(layer)) {
+      weights.attention_norm = Norm(named(names_.attention_norm), hidden);
+      weights.attention_norm_bias = NormBias(named(names_.attention_norm));
+    }
     weights.mlp_norm = Norm(named(names_.mlp_norm), hidden);
     weights.mlp_norm_bias = NormBias(named(names_.mlp_norm));
   }
@@ -152,9 +161,8 @@ std::unique_ptr<Weights> WeightsLoader::All() {
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     weights_->layers.push_back(Layer(layer));
   }
-  if (config_.norm_placement == NormPlacement::kSum) {
-    AddEmbeddingParts();
-  } else {
+  AddEmbeddingParts();
+  if (config_.norm_placement != NormPlacement::kSum) {
     weights_->final_norm = Norm(names_.final_norm, config_.hidden_dim);
     weights_->final_norm_bias = NormBias(names_.final_norm);
   }
@@ -184,6 +192,7 @@ void WeightsLoader::CheckAllTaken() {
   if (config_.tied_embedding) taken_.insert("lm_head.weight");  // says the embedding again
   for (const StoredTensor& tensor : source_.tensors()) {
     if (taken_.contains(tensor.name) || source_.MayIgnore(tensor) || InIgnoredLayer(tensor.name)) continue;
+    if (config_.encoder.both_ways && IsWordHead(tensor.name)) continue;
     Throw(
         ErrorCode::kUnsupported,
         "{}: tensor {}: expected only tensors of a plain {} model of {} layers, found one that "
@@ -195,15 +204,17 @@ void WeightsLoader::CheckAllTaken() {
 // What an encoder adds to the rows of its embedding, and their norm.
 void WeightsLoader::AddEmbeddingParts() {
   const int64_t hidden = config_.hidden_dim, positions = config_.encoder.positions;
-  const auto table = [&](const std::string& name, int64_t rows) {
-    return Matrix({name, name + ".weight", 0, rows}, {.n = rows, .k = hidden});
+  const auto table = [&](const std::string& name, int64_t first, int64_t rows) {
+    return Matrix({name, name + ".weight", first, first + rows}, {.n = rows, .k = hidden});
   };
-  if (positions > 0) weights_->positions = table(names_.positions, positions);
+  if (positions > 0) weights_->positions = table(names_.positions, config_.encoder.first_position, positions);
   if (config_.encoder.token_types) {
-    weights_->token_types = table(names_.token_types, source_.Tensor(std::string(names_.token_types) + ".weight").rows());
+    weights_->token_types = table(names_.token_types, 0, source_.Tensor(std::string(names_.token_types) + ".weight").rows());
   }
-  weights_->embedding_norm = Norm(names_.embedding_norm, hidden);
-  weights_->embedding_norm_bias = NormBias(names_.embedding_norm);
+  if (config_.encoder.embedding_norm) {
+    weights_->embedding_norm = Norm(names_.embedding_norm, hidden);
+    weights_->embedding_norm_bias = NormBias(names_.embedding_norm);
+  }
 }
 
 // Layers that predict further tokens (multi-token prediction) lie behind the others.

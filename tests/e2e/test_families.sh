@@ -97,6 +97,27 @@ assert len(both) == 2 and len(both[0]) == 32 and both[0] != both[1], both
 assert both[1] == one[0], "a text's vector depends on its neighbours"
 assert all(abs(sum(x * x for x in v) - 1) < 1e-5 for v in both)
 PY
+# Other encoders, with the kind of tokenizer that XLM-R has.
+for kind in xlm-roberta roberta modernbert; do
+  other=$work/$kind
+  mkdir "$other"
+  cp "$repository/tests/data/families/$kind/"{config.json,model.safetensors} "$other/"
+  python3 - "$other" <<'PY'
+import json, sys
+pieces = [["<s>", 0], ["<pad>", 0], ["</s>", 0], ["<unk>", 0], ["\u2581", -3], ["\u2581ab", -1], ["c", -2], ["d", -2]]
+ends = [dict(SpecialToken=dict(id=t, type_id=0)) for t in ("<s>", "</s>")]
+json.dump(dict(version="1.0", added_tokens=[dict(id=i, content=pieces[i][0], special=True, normalized=False) for i in (0, 1, 2)],
+               normalizer=None, pre_tokenizer=dict(type="Metaspace", replacement="\u2581", prepend_scheme="always", split=True),
+               post_processor=dict(type="TemplateProcessing", single=[ends[0], dict(Sequence=dict(id="A", type_id=0)), ends[1]]),
+               decoder=dict(type="Metaspace", replacement="\u2581", prepend_scheme="always", split=True),
+               model=dict(type="Unigram", unk_id=3, vocab=pieces)), open(sys.argv[1] + "/tokenizer.json", "w"))
+PY
+  "$bakestone" tokenize "$other" "abc  d?" --json >"$work/out"
+  expect "$work/out" "[0,5,6,4,4,7,3,2]"
+  "$bakestone" embed "$other" abc >"$work/out" 2>"$work/log" || { cat "$work/log" >&2; fail "embed with $kind"; }
+  expect "$work/out" "embedding"
+done
+
 status=0
 "$bakestone" run "$encoder" ab >/dev/null 2>"$work/log" || status=$?
 [ $status -eq 1 ] || fail "expected an encoder not to write"

@@ -1,5 +1,8 @@
-// BERT and what is built like it (MiniLM, BGE, E5, GTE), and NomicBERT: encoders, whose rows see the whole text. BERT has
-// learned positions, biases everywhere and GELU by erf; NomicBERT rotates queries and keys and has SwiGLU.
+// BERT and what is built like it (MiniLM, BGE, E5, GTE), RoBERTa and XLM-R, and NomicBERT: encoders, whose rows see the whole
+// text. BERT has learned positions, biases everywhere and GELU by erf; so have RoBERTa and XLM-R, whose folders' positions
+// begin behind the padding's (their GGUF files are BERT's); NomicBERT rotates queries and keys and has SwiGLU.
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -47,8 +50,6 @@ constexpr TensorNames kNomicBertHf = [] {
   return names;
 }();
 
-namespace {
-
 // GGUF: 1 mean, 2 first, 3 last. Folders of sentence-transformers have a file of their own.
 Pooling PoolingOf(const ConfigReader& in) {
   const Field field = {"pooling_type", nullptr};
@@ -65,10 +66,12 @@ Pooling PoolingOf(const ConfigReader& in) {
   return type == 3 || is("pooling_mode_lasttoken") ? Pooling::kLast : Pooling::kMean;
 }
 
+namespace {
+
 void DescribeEncoder(const ConfigReader& in, ModelConfig& config) {
   config.norm_kind = NormKind::kLayer;
   config.norm_placement = NormPlacement::kSum;
-  config.encoder = {.both_ways = true, .token_types = true, .pooling = PoolingOf(in)};
+  config.encoder = {.both_ways = true, .token_types = true, .embedding_norm = true, .pooling = PoolingOf(in)};
   for (const char* name : {"is_decoder", "add_cross_attention"}) in.Refuse({nullptr, name}, "a decoder of this kind");
 }
 
@@ -83,6 +86,19 @@ void DescribeBert(const ConfigReader& in, ModelConfig& config) {
   if (type != "absolute") {
     Throw(ErrorCode::kUnsupported, "{}: position_embedding_type: expected absolute, found {}", in.file(), type);
   }
+}
+
+void DescribeXlmRoberta(const ConfigReader& in, ModelConfig& config) {
+  const Field field = {nullptr, "pad_token_id"};
+  const double padding = in.Number(field).value_or(1);
+  if (!(padding >= 0 && padding + 1 < static_cast<double>(config.context_length)) || padding != std::floor(padding)) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a token id below the {} positions less 1, found {}", in.file(), in.Spelled(field),
+          config.context_length, padding);
+  }
+  const int64_t first = static_cast<int64_t>(padding) + 1;
+  config.context_length -= first;
+  DescribeBert(in, config);
+  config.encoder.first_position = first;
 }
 
 void DescribeNomicBert(const ConfigReader& in, ModelConfig& config) {

@@ -196,7 +196,7 @@ void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
     Throw(ErrorCode::kUnsupported, "{}: {}: expected sqrelu, found {}", in.file(), in.Spelled(field), Quote(found));
   }
   const bool silu = config.mlp == MlpKind::kSwiGlu || config.mlp == MlpKind::kClampedSwiGlu;
-  const bool erf = config.mlp == MlpKind::kErfGelu;
+  const bool erf = config.mlp == MlpKind::kErfGelu || config.mlp == MlpKind::kErfGeGlu;
   const bool fits = erf ? found == "gelu" : silu ? found == "silu" || found == "swish"
                          : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast" ||
                                (found == "gelu" && config.architecture == "gemma");  // as its first files say

@@ -5,7 +5,7 @@
 namespace bakestone {
 
 std::span<const Family> Families() {
-  static constexpr std::array<Family, 25> kFamilies = {{
+  static constexpr std::array<Family, 27> kFamilies = {{
       {"llama", {"llama", "mistral"}, "Llama 2 to 3.3, Mistral, SmolLM2, TinyLlama, Yi, Falcon 3", DescribeLlama},
       {"llama", {"mixtral"}, "Mixtral", DescribeMixtral, &kGgufNames, &kMixtralHf, true},
       {"qwen2", {"qwen2"}, "Qwen2, Qwen2.5", DescribeQwen2},
@@ -33,6 +33,9 @@ std::span<const Family> Families() {
       {"granite", {"granite"}, "Granite 3", DescribeGranite},
       {"starcoder2", {"starcoder2"}, "StarCoder2", DescribeStarCoder2, &kGgufNames, &kStarCoder2Hf},
       {"bert", {"bert"}, "BERT, MiniLM, BGE, E5, GTE (embeddings)", DescribeBert, &kBertGguf, &kBertHf, false, true},
+      {"bert", {"xlm-roberta", "roberta"}, "XLM-R, RoBERTa: BGE-M3, multilingual E5 (embeddings)", DescribeXlmRoberta, &kBertGguf,
+       &kBertHf, false, true},
+      {"modern-bert", {"modernbert"}, "ModernBERT (embeddings)", DescribeModernBert, &kModernBertGguf, &kModernBertHf, false, true},
       {"nomic-bert", {"nomic_bert"}, "NomicBERT (embeddings)", DescribeNomicBert, &kNomicBertGguf, &kNomicBertHf, false, true},
   }};
   return kFamilies;

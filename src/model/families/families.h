@@ -49,7 +49,10 @@ void DescribeQwen35(const ConfigReader& in, ModelConfig& config);
 void DescribeQwen35Moe(const ConfigReader& in, ModelConfig& config);
 void RequireAttention(const ConfigReader& in, const ModelConfig& config);  // in one layer at least
 void DescribeBert(const ConfigReader& in, ModelConfig& config);
+void DescribeXlmRoberta(const ConfigReader& in, ModelConfig& config);
 void DescribeNomicBert(const ConfigReader& in, ModelConfig& config);
+void DescribeModernBert(const ConfigReader& in, ModelConfig& config);
+Pooling PoolingOf(const ConfigReader& in);  // as an encoder's file says, or sentence-transformers beside it
 void RequireExpertsEverywhere(const ConfigReader& in);  // and no layer without them
 void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share
@@ -64,6 +67,6 @@ void DescribeGranite(const ConfigReader& in, ModelConfig& config);
 void DescribeStarCoder2(const ConfigReader& in, ModelConfig& config);
 extern const TensorNames kPhi3Gguf, kPhi3Hf, kStarCoder2Hf, kMixtralHf, kQwen2MoeHf, kGlm4MoeGguf, kGptOssGguf, kGptOssHf,
     kLfm2Gguf, kLfm2Hf, kQwen35Gguf, kQwen35Hf, kGemma4Gguf, kGemma4Hf, kRwkv7Gguf, kRwkv7Hf,
-    kBertGguf, kBertHf, kNomicBertGguf, kNomicBertHf;
+    kBertGguf, kBertHf, kNomicBertGguf, kNomicBertHf, kModernBertGguf, kModernBertHf;
 
 }  // namespace bakestone

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <functional>
 #include <optional>
@@ -110,6 +111,9 @@ struct Axis {
   std::function<bool(const ModelConfig&)> declared;
   std::function<void(ModelConfig&, Weights&)> flip;
 };
+
+// Biases of norms, where decoders have layer norms.
+bool HasNormBiases(const ModelConfig& config) { return config.norm_kind == NormKind::kLayer && !config.encoder.both_ways; }
 
 void ForNorms(Weights& weights, const std::function<void(std::vector<float>&)>& change) {
   change(weights.final_norm);
@@ -217,15 +221,15 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig& c, Weights&) { c.rope.magnitude = 1; }},
       {"norm kind", [](C c) { return c.norm_kind == NormKind::kLayer; },
        [](ModelConfig& c, Weights&) { c.norm_kind = NormKind::kRms; }},
-      {"norm bias", [](C c) { return c.norm_kind == NormKind::kLayer; },
+      {"norm bias", HasNormBiases,
        [](ModelConfig&, Weights& w) {
          for (LayerWeights& layer : w.layers) layer.attention_norm_bias.clear();
        }},
-      {"MLP norm bias", [](C c) { return c.norm_kind == NormKind::kLayer; },
+      {"MLP norm bias", HasNormBiases,
        [](ModelConfig&, Weights& w) {
          for (LayerWeights& layer : w.layers) layer.mlp_norm_bias.clear();
        }},
-      {"final norm bias", [](C c) { return c.norm_kind == NormKind::kLayer; },
+      {"final norm bias", HasNormBiases,
        [](ModelConfig&, Weights& w) { w.final_norm_bias.clear(); }},
       {"norms after attention", [](C c) { return c.has_post_norms(); },
        [](ModelConfig&, Weights& w) {
@@ -550,18 +554,20 @@ std::vector<std::string> AllTypes(bool encoders = false) {
   return types;
 }
 
+std::string TestName(std::string type) {
+  for (char& c : type) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return type;
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, FamilyProof, ::testing::ValuesIn(AllTypes()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& info) { return TestName(info.param); });
 
 class EncoderProof : public FamilyProof {};
 
 // The hidden states of the text and of its first seven tokens, in one step.
-std::vector<std::vector<float>> StatesOf(const ModelFile& file, const KernelTable& kernels, std::span<const int32_t> tokens,
-                                         Precision precision, const std::function<void(ModelConfig&, Weights&)>& change = {}) {
-  ModelConfig config = file.Config();
-  const auto weights = LoadFrom(file, config);
-  if (change) change(config, *weights);
-  const Decoder decoder(config, *weights);
+std::vector<std::vector<float>> StatesOf(const ModelConfig& config, const Weights& weights, const KernelTable& kernels,
+                                         std::span<const int32_t> tokens, Precision precision) {
+  const Decoder decoder(config, weights);
   Exec exec(kernels, Pool(), precision);
   std::vector<int32_t> both(tokens.begin(), tokens.end()), positions, rows;
   both.insert(both.end(), tokens.begin(), tokens.begin() + 7);
@@ -576,6 +582,14 @@ std::vector<std::vector<float>> StatesOf(const ModelFile& file, const KernelTabl
                   DenseView(hidden.data(), static_cast<int64_t>(both.size()), config.hidden_dim));
   const auto split = hidden.begin() + static_cast<int64_t>(whole) * config.hidden_dim;
   return {{hidden.begin(), split}, {split, hidden.end()}};
+}
+
+std::vector<std::vector<float>> StatesOf(const ModelFile& file, const KernelTable& kernels, std::span<const int32_t> tokens,
+                                         Precision precision, const std::function<void(ModelConfig&, Weights&)>& change = {}) {
+  ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  if (change) change(config, *weights);
+  return StatesOf(config, *weights, kernels, tokens, precision);
 }
 
 // Texts without a state have temporary pages of their own.
@@ -593,6 +607,30 @@ TEST_P(EncoderProof, HiddenStatesAreThoseOfTransformers) {
       EXPECT_LT(MaxDifference(StatesOf(file, *table, golden.tokens, Precision::kExact)[0], golden.logits), kTolerance)
           << path << " " << IsaName(table->isa);
     }
+    for (const int64_t window : file.Config().windows) {
+      EXPECT_LT(2 * window, static_cast<int64_t>(golden.tokens.size())) << "no row sees a whole window and no end of the text";
+    }
+  }
+}
+
+TEST_P(EncoderProof, SomeRowsAloneAreTheSameBits) {
+  const Golden golden = ReadGolden(type());
+  const ModelFile file = ModelFile::Open(FolderOf(type()));
+  const ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  const auto whole = StatesOf(config, *weights, ChooseKernels(nullptr), golden.tokens, Precision::kServe)[0];
+  Exec exec(ChooseKernels(nullptr), Pool(), Precision::kServe);
+  const auto length = static_cast<int32_t>(golden.tokens.size());
+  std::vector<int32_t> positions(golden.tokens.size());
+  for (int32_t i = 0; i < length; ++i) positions[static_cast<size_t>(i)] = i;
+  const SequenceRun run = {0, length, nullptr};
+  const std::vector<int32_t> rows = {0, 1, 9, length - 2, length - 1};
+  std::vector<float> some(rows.size() * static_cast<size_t>(config.hidden_dim));
+  Decoder(config, *weights).Forward(exec, {.tokens = golden.tokens, .positions = positions, .sequences = {&run, 1}, .output_rows = rows},
+                                    DenseView(some.data(), std::ssize(rows), config.hidden_dim));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto width = static_cast<size_t>(config.hidden_dim);
+    EXPECT_EQ(MaxDifference(std::span(some).subspan(i * width, width), std::span(whole).subspan(static_cast<size_t>(rows[i]) * width, width)), 0);
   }
 }
 
@@ -614,24 +652,55 @@ TEST_P(EncoderProof, WhatAnEncoderHasMatters) {
     const auto states = StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact, change);
     EXPECT_GT(MaxDifference(states[0], golden.logits), 100 * kTolerance) << what;
   };
-  moves("both ways", [](ModelConfig& config, Weights&) { config.encoder.both_ways = false; });
-  moves("token types", [](ModelConfig& config, Weights&) { config.encoder.token_types = false; });
-  moves("bias of a norm", [](ModelConfig&, Weights& weights) { weights.layers[0].mlp_norm_bias.clear(); });
-  moves("bias of the embedding's norm", [](ModelConfig&, Weights& weights) { weights.embedding_norm_bias.clear(); });
-  if (file.Config().encoder.positions > 0) {
-    moves("positions", [](ModelConfig& config, Weights&) { config.encoder.positions = 0; });
-  } else {
-    moves("rope", [](ModelConfig& config, Weights&) { config.rope.theta = 10; });
+  const ModelConfig config = file.Config();
+  const auto weights = LoadFrom(file, config);
+  moves("both ways", [](ModelConfig& changed, Weights&) { changed.encoder.both_ways = false; });
+  if (config.encoder.token_types) {
+    moves("token types", [](ModelConfig& changed, Weights&) { changed.encoder.token_types = false; });
   }
-  if (file.Config().mlp == MlpKind::kErfGelu) {  // its tanh form is within 5e-4
-    EXPECT_GT(MaxDifference(StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact,
-                                     [](ModelConfig& config, Weights&) { config.mlp = MlpKind::kGelu; })[0], golden.logits),
-              kTolerance);
+  if (!weights->layers[0].mlp_norm_bias.empty()) {
+    moves("bias of a norm", [](ModelConfig&, Weights& w) { w.layers[0].mlp_norm_bias.clear(); });
+  }
+  if (config.encoder.embedding_norm) {
+    moves("norm of the embedding", [](ModelConfig& changed, Weights&) { changed.encoder.embedding_norm = false; });
+  }
+  if (!weights->embedding_norm_bias.empty()) {
+    moves("bias of the embedding's norm", [](ModelConfig&, Weights& w) { w.embedding_norm_bias.clear(); });
+  }
+  if (config.encoder.bare_first) {
+    moves("no norm before the first attention", [](ModelConfig&, Weights& w) { w.layers[0].attention_norm = w.layers[1].attention_norm; });
+  }
+  if (config.encoder.positions > 0) {
+    moves("positions", [](ModelConfig& changed, Weights&) { changed.encoder.positions = 0; });
+  } else {
+    moves("rope", [](ModelConfig& changed, Weights&) { changed.rope.theta = 10; });
+  }
+  if (config.encoder.first_position > 0) {
+    ModelConfig from_zero = config;
+    from_zero.encoder.first_position = 0;
+    from_zero.encoder.positions += config.encoder.first_position;
+    const auto states = StatesOf(from_zero, *LoadFrom(file, from_zero), ChooseKernels(nullptr), golden.tokens, Precision::kExact);
+    EXPECT_GT(MaxDifference(states[0], golden.logits), 100 * kTolerance) << "first position";
+  }
+  if (!config.windows.empty()) {
+    moves("width of the window", [](ModelConfig& changed, Weights&) {
+      for (int64_t& window : changed.windows) window = window > 0 ? window + 2 : 0;
+    });
+  }
+  if (config.mlp == MlpKind::kErfGelu || config.mlp == MlpKind::kErfGeGlu) {  // the tanh form is within 5e-4
+    const auto tanh = [](ModelConfig& changed, Weights&) {
+      changed.mlp = changed.mlp == MlpKind::kErfGelu ? MlpKind::kGelu : MlpKind::kGeGlu;
+    };
+    EXPECT_GT(MaxDifference(StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact, tanh)[0], golden.logits), kTolerance);
+  }
+  if (config.norm_placement == NormPlacement::kSum) return;
+  for (const Axis& axis : Axes()) {
+    if (axis.declared(config)) moves(axis.name, axis.flip);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, EncoderProof, ::testing::ValuesIn(AllTypes(true)),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& info) { return TestName(info.param); });
 
 // A family without a folder of proofs fails here, and a folder without a family.
 TEST(Families, HaveTheirProofs) {

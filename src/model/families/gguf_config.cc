@@ -81,7 +81,7 @@ std::vector<float> GgufConfig::Factors(const char* name, int64_t rope_dim) const
 
 void GgufConfig::ReadRope(ModelConfig& config) const {
   RopeConfig& rope = config.rope;
-  rope.theta = Positive({"rope.freq_base", nullptr}, 10000.0);
+  rope.theta = Positive({"rope.freq_base", nullptr}, rope.theta);
   rope.dim = Size({"rope.dimension_count", nullptr}, config.rotated_dim(), config.rotated_dim());
   if (rope.dim % 2 != 0) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected an even number, found {}", file(),

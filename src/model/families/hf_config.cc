@@ -163,7 +163,7 @@ void HfConfig::ReadRope(ModelConfig& config) const {
     }
     Scale(parameters, config, rope);
   };
-  const double theta = Positive({nullptr, "rope_theta"}, 10000.0);
+  const double theta = Positive({nullptr, "rope_theta"}, Positive({nullptr, "global_rope_theta"}, config.rope.theta));
   const Json* full = v5 != nullptr ? Member(*v5, "full_attention") : nullptr;
   const Json* local = v5 != nullptr ? Member(*v5, "sliding_attention") : nullptr;
   const Json* scaling = folder_.Config("rope_scaling");
@@ -171,8 +171,8 @@ void HfConfig::ReadRope(ModelConfig& config) const {
   const Json* main = full != nullptr ? full : v5 != nullptr ? v5 : scaling;
   read(main != nullptr ? *main : empty, theta, config.rotated_dim(), config.rope);
   const double fallback = config.local_rope.theta > 0 ? config.local_rope.theta : config.rope.theta;
-  read(local != nullptr ? *local : empty, Positive({nullptr, "rope_local_base_freq"}, fallback), config.local_head_dim(),
-       config.local_rope);
+  const double local_theta = Positive({nullptr, "rope_local_base_freq"}, Positive({nullptr, "local_rope_theta"}, fallback));
+  read(local != nullptr ? *local : empty, local_theta, config.local_head_dim(), config.local_rope);
 }
 
 void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope) const {

@@ -20,10 +20,10 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // Of a config with an embedding of 10 rows and nothing else.
-ModelConfig Read(const Json& json) {
+ModelConfig Read(const Json& json, const std::string& embedding = "model.embed_tokens") {
   static const std::vector<uint8_t> zeros(10 * 64 * 4);
   SafetensorsWriter writer;
-  writer.AddTensor("model.embed_tokens.weight", DType::kF32, std::vector<int64_t>{10, 64}, zeros);
+  writer.AddTensor(embedding + ".weight", DType::kF32, std::vector<int64_t>{10, 64}, zeros);
   const std::string bytes = writer.Serialize();
   return ReadConfig(HfFolder::Parse(json.dump(), {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m"));
 }
@@ -39,9 +39,10 @@ Json With(Json json, const Json& more) {
   return json;
 }
 
-void ExpectError(const Json& json, ErrorCode code, const ::testing::Matcher<const std::string&>& message) {
+void ExpectError(const Json& json, ErrorCode code, const ::testing::Matcher<const std::string&>& message,
+                 const std::string& embedding = "model.embed_tokens") {
   try {
-    Read(json);
+    Read(json, embedding);
     ADD_FAILURE() << "no error: " << json.dump();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), code);
@@ -59,6 +60,35 @@ TEST(HfConfig, RopeOfTransformers4And5IsTheSame) {
   }
   EXPECT_EQ(Read(Plain("llama")).rope.theta, 10000);
   EXPECT_EQ(Read(With(Plain("llama"), {{"rope_scaling", nullptr}, {"rope_theta", 5e5}})).rope.theta, 5e5);
+}
+
+TEST(HfConfig, ModernBertOfTransformers4HasTwoBasesAndAPeriod) {
+  const Json plain = With(Plain("modernbert"), {{"num_key_value_heads", 4}, {"hidden_activation", "gelu"}});
+  const std::string embedding = "model.embeddings.tok_embeddings";
+  const ModelConfig usual = Read(plain, embedding);
+  EXPECT_EQ(usual.rope.theta, 160000);
+  EXPECT_EQ(usual.local_rope.theta, 10000);
+  EXPECT_EQ(usual.windows, (std::vector<int64_t>{0, 129, 129, 0}));
+  const ModelConfig other = Read(With(plain, {{"global_rope_theta", 5e4}, {"local_rope_theta", 2e4}, {"local_attention", 9},
+                                              {"global_attn_every_n_layers", 2}}), embedding);
+  EXPECT_EQ(other.rope.theta, 5e4);
+  EXPECT_EQ(other.local_rope.theta, 2e4);
+  EXPECT_EQ(other.windows, (std::vector<int64_t>{0, 9, 0, 9}));
+  EXPECT_EQ(other.layer_rope(2), LayerRope::kMain);
+  EXPECT_EQ(other.layer_rope(3), LayerRope::kLocal);
+}
+
+TEST(HfConfig, PositionsOfXlmRobertaBeginBehindThePadding) {
+  const Json plain = With(Plain("xlm-roberta"), {{"num_key_value_heads", 4}, {"hidden_act", "gelu"}});
+  const std::string embedding = "roberta.embeddings.word_embeddings";
+  const ModelConfig config = Read(With(plain, {{"pad_token_id", 4}}), embedding);
+  EXPECT_EQ(config.encoder.first_position, 5);
+  EXPECT_EQ(config.encoder.positions, 251);
+  EXPECT_EQ(config.context_length, 251);
+  EXPECT_EQ(Read(plain, embedding).encoder.first_position, 2);
+  for (const double lie : {-1.0, 1.5, 255.0}) {
+    ExpectError(With(plain, {{"pad_token_id", lie}}), ErrorCode::kCorrupt, HasSubstr("pad_token_id"), embedding);
+  }
 }
 
 TEST(HfConfig, Gemma3OfTransformers4HasTwoRopesAndAPattern) {
