@@ -5,13 +5,15 @@
   NAME.json   the tokenizer (xlmr and bge_m3: XLM-R's two forms, the latter with a small map of characters)
   NAME.model  or SentencePiece's own file, with that package's ids alone
   fairseq.model, fairseq.gguf   the same of XLM-R, and as its GGUF files have it, with fairseq's ids between <s> and </s>
-  CASES.txt   texts for xlmr and bge_m3 beside those, a JSON string a line; NAME.cases: their ids with special tokens
+  CASES.txt   texts for xlmr and bge_m3 beside those, a JSON string a line; NAME.cases: their ids with special tokens,
+              NAME.pairs: ids | types of the 5th to 19th beside the 10th to 24th
   NAME.ids    a line a text: ids as plain text | ids with special tokens parsed and put around | FNV-1a 64 of the
               latter's decoding, specials rendered. Ids are as in make_tokenizer_goldens.py.
 
 Run: python3 tools/make_hf_tokenizer_goldens.py. Versions: Python 3.11, tokenizers 0.23.3,
 sentencepiece 0.2.3, gguf 0.19.0.
 """
+import contextlib
 import io
 import json
 import pathlib
@@ -140,7 +142,7 @@ def field(message, number):
         at += 0 if key & 7 == 0 else size
 
 
-def unigram(name, lines, normalizer, pre, **options):
+def unigram(name, lines, normalizer, pre, pair, **options):
     """XLM-R's kind: a Unigram model of SentencePiece whose ids are fairseq's."""
     model = trained_model(lines, model_type="unigram", character_coverage=0.99, **options).getvalue()
     sp = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -152,9 +154,12 @@ def unigram(name, lines, normalizer, pre, **options):
     tok.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<s>", "<pad>", "</s>")])
     tok.add_special_tokens([AddedToken("<mask>", special=True, normalized=False, lstrip=True)])
     tok.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+        single="<s> $A </s>", pair=pair, special_tokens=[("<s>", 0), ("</s>", 2)])
     write(name, tok, lines)
     (OUT / f"{name}.cases").write_text("".join(" ".join(map(str, tok.encode(text).ids)) + "\n" for text in CASES))
+    tok.encode_special_tokens = True
+    pairs = [tok.encode(first, second) for first, second in zip(CASES[4:19], CASES[9:24])]
+    (OUT / f"{name}.pairs").write_text("".join(f"{' '.join(map(str, p.ids))} | {' '.join(map(str, p.type_ids))}\n" for p in pairs))
 
 
 # Clusters of characters that a rule takes whole, or not; white space at the ends and in between; marks; special tokens.
@@ -227,15 +232,16 @@ def main():
     sentencepiece_model("sp_unigram", lines, model_type="unigram", vocab_size=700, character_coverage=0.99, bos_id=-1,
                         normalization_rule_name="identity")
     unigram("xlmr", lines, lambda precompiled: precompiled, sequence(
-        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")), vocab_size=700,
+        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")), "<s> $A </s> </s> $B </s>", vocab_size=700,
         normalization_rule_name="nmt_nfkc")
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
-        for characters, to in RULES.items():
-            print(*(" ".join(f"{ord(c):X}" for c in part) for part in (characters, to)), sep="\t", file=rules, flush=True)
-        tsv = rules.name
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # the model holds the path of the rules
+        tsv = "rules.tsv"
+        pathlib.Path(tsv).write_text("".join("\t".join(" ".join(f"{ord(c):X}" for c in part) for part in rule) + "\n"
+                                             for rule in RULES.items()))
         unigram("bge_m3", lines, lambda precompiled: normalizers.Sequence([
             precompiled, normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), MARK)]),
-            pre_tokenizers.Metaspace(prepend_scheme="always"), vocab_size=700, normalization_rule_tsv=tsv)
+            pre_tokenizers.Metaspace(prepend_scheme="always"), "<s>:0 $A:0 </s>:0 $B:1 </s>:1", vocab_size=700,
+            normalization_rule_tsv=tsv)
         fairseq(lines, vocab_size=700, normalization_rule_tsv=tsv)
     (OUT / "CASES.txt").write_text("".join(json.dumps(text) + "\n" for text in CASES))
 

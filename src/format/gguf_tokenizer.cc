@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "format/rwkv_vocabulary.h"
+#include "text/pair_forms.h"
 
 namespace bakestone {
 namespace {
@@ -165,6 +166,11 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   spec.eom = OptionalId(file, "eom_token_id", -1);
   spec.add_bos = file.GetBool(Key("add_bos_token"), spec.add_bos && spec.bos >= 0);
   spec.add_eos = file.GetBool(Key("add_eos_token"), spec.add_eos && spec.eos >= 0);
+  const std::string_view architecture = file.GetString("general.architecture", "");
+  if (architecture.ends_with("bert") && spec.add_bos && spec.add_eos) {
+    const bool one = spec.kind == TokenizerKind::kWordPiece || architecture == "modern-bert";
+    spec.pair = one ? PairOfBert(spec.bos, spec.eos) : PairOfRoberta(spec.bos, spec.eos);
+  }
   return spec;
 }
 

@@ -13,6 +13,7 @@
 #include "format/rwkv_vocabulary.h"
 #include "format/sentencepiece_model.h"
 #include "format/tokenizer_json.h"
+#include "text/pair_forms.h"
 
 namespace bakestone {
 namespace {
@@ -109,6 +110,7 @@ void UseFairseqIds(TokenizerSpec& spec) {
   spec.eos = 2;
   spec.unk = 3;
   spec.add_bos = spec.add_eos = true;
+  spec.pair = PairOfRoberta(spec.bos, spec.eos);
 }
 
 TokenizerSpec ReadModel(const HfFolder& folder) {

@@ -24,6 +24,7 @@
 #include "base/quote.h"
 #include "format/json_node.h"
 #include "format/unigram_json.h"
+#include "text/pair_forms.h"
 
 namespace bakestone {
 namespace {
@@ -400,10 +401,12 @@ class TokenizerJsonReader {
       const std::string type = step.type();
       if (type == "TemplateProcessing") {
         ReadTemplate(step);
+        ReadPair(step);
       } else if (type == "BertProcessing" || type == "RobertaProcessing") {
         spec_.bos = PairId(step, "cls");
         spec_.eos = PairId(step, "sep");
         spec_.add_bos = spec_.add_eos = true;
+        spec_.pair = type == "BertProcessing" ? PairOfBert(spec_.bos, spec_.eos) : PairOfRoberta(spec_.bos, spec_.eos);
       } else if (type != "ByteLevel") {
         step.Refuse("type", "TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel", type);
       }
@@ -439,6 +442,33 @@ class TokenizerJsonReader {
       if (adds) part.Refuse("", "one token on each side of the text", text);
       adds = true;
       (after ? spec_.eos : spec_.bos) = static_cast<int32_t>(found - spec_.tokens.begin());
+    }
+  }
+
+  // {"pair": [..., {"Sequence": {"id": "B", "type_id": 1}}, ...]}
+  void ReadPair(const Node& step) {
+    const Json* pair = step.Find("pair");
+    if (pair == nullptr) return;
+    if (!pair->is_array()) step.Fail("pair", "a list", *pair);
+    for (size_t i = 0; i < pair->size(); ++i) {
+      const Node part(source_, fmt::format("{}.pair[{}]", step.where(), i), (*pair)[i]);
+      const bool is_text = part.Find("Sequence") != nullptr;
+      const Json* what = part.Find(is_text ? "Sequence" : "SpecialToken");
+      if (what == nullptr) part.Fail("", "SpecialToken or Sequence", (*pair)[i]);
+      const Node piece(source_, part.where(), *what);
+      const std::string id = piece.Text("id", "");
+      const int64_t type = piece.Find("type_id") != nullptr ? piece.Id("type_id") : 0;
+      if (type > 1) piece.Refuse("type_id", "0 or 1", std::to_string(type));
+      PairPart read{.type = static_cast<uint8_t>(type)};
+      if (is_text) {
+        if (id != "A" && id != "B") piece.Fail("id", "A or B", id);
+        read.kind = id == "A" ? PairPart::Kind::kFirst : PairPart::Kind::kSecond;
+      } else {
+        const auto found = std::find(spec_.tokens.begin(), spec_.tokens.end(), id);
+        if (id.empty() || found == spec_.tokens.end()) part.Fail("SpecialToken.id", "a token", *what);
+        read.token = static_cast<int32_t>(found - spec_.tokens.begin());
+      }
+      spec_.pair.push_back(read);
     }
   }
 

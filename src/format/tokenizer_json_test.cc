@@ -88,6 +88,18 @@ TEST_P(UnigramJsonTest, ClustersWhiteSpaceAndMarksAreThoseOfTokenizers) {
   }
 }
 
+TEST_P(UnigramJsonTest, PairsAreThoseOfTokenizers) {
+  const std::string name = GetParam();
+  const Tokenizer tokenizer(FromTokenizerJson(ReadFile(kFolder / (name + ".json")), name));
+  const std::vector<std::string> texts = goldens::Lines(kFolder / "CASES.txt"), lines = goldens::Lines(kFolder / (name + ".pairs"));
+  ASSERT_EQ(lines.size(), 15u);
+  const auto text = [&](size_t i) { return nlohmann::json::parse(texts[i]).get<std::string>(); };
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const Tokenizer::Pair pair = tokenizer.EncodePair(text(i + 4), text(i + 9));
+    EXPECT_EQ(fmt::format("{} | {}", fmt::join(pair.ids, " "), fmt::join(pair.types, " ")), lines[i]);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Names, UnigramJsonTest, ::testing::Values("xlmr", "bge_m3"), [](const auto& info) { return std::string(info.param); });
 
 // What text cannot do: a user's text makes no control tokens, though the vocabulary has their spellings.

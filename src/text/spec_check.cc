@@ -100,6 +100,9 @@ void CheckIds(const TokenizerSpec& spec) {
   CheckId(spec, "padding token", spec.pad, -1);
   for (const int32_t id : spec.extra_eog) CheckId(spec, "end-of-generation token", id, 0);
   for (const AddedTokenFlags& added : spec.added) CheckId(spec, "added token", added.id, 0);
+  for (const PairPart& part : spec.pair) {
+    if (part.kind == PairPart::Kind::kToken) CheckId(spec, "token of a pair", part.token, 0);
+  }
   if (spec.add_bos && spec.bos < 0) {
     Throw(ErrorCode::kCorrupt, "{}: add_bos is set but there is no bos token", spec.source);
   }

@@ -126,6 +126,23 @@ std::vector<int32_t> Tokenizer::Encode(std::span<const TextSegment> segments, bo
   return ids;
 }
 
+Tokenizer::Pair Tokenizer::EncodePair(std::string_view first, std::string_view second) const {
+  if (spec_.pair.empty()) {
+    Throw(ErrorCode::kUnsupported, "{}: expected a form for two texts (post_processor's pair), found none", spec_.source);
+  }
+  Pair pair;
+  for (const PairPart& part : spec_.pair) {
+    if (part.kind == PairPart::Kind::kToken) {
+      pair.ids.push_back(part.token);
+    } else {
+      const auto ids = Encode(part.kind == PairPart::Kind::kFirst ? first : second, {.add_special = false});
+      pair.ids.insert(pair.ids.end(), ids.begin(), ids.end());
+    }
+    pair.types.resize(pair.ids.size(), part.type);
+  }
+  return pair;
+}
+
 void Tokenizer::CheckId(int32_t id) const {
   if (id < 0 || id >= vocab_size()) {
     Throw(ErrorCode::kInvalidArgument, "token id: expected 0 to {}, found {}", vocab_size() - 1, id);

@@ -54,6 +54,15 @@ class Tokenizer {
   // equal those of the joined text with parse_special.
   std::vector<int32_t> Encode(std::span<const TextSegment> segments, bool add_special) const;
 
+  // Two texts as the model takes them together (a question and what may answer it), with what stands around and between
+  // them; neither can hold control tokens. kUnsupported where the vocabulary's file has no form for it.
+  struct Pair {
+    std::vector<int32_t> ids;
+    std::vector<uint8_t> types;  // [ids]: 0 or 1
+  };
+  Pair EncodePair(std::string_view first, std::string_view second) const;
+  bool has_pairs() const { return !spec_.pair.empty(); }
+
   // Decode gives valid UTF-8 (U+FFFD for each maximal invalid part, as `tokenizers` does);
   // DecodeBytes gives the very bytes. Both throw kInvalidArgument for an id outside the vocabulary.
   std::string Decode(std::span<const int32_t> ids, const DecodeOptions& options = {}) const;

@@ -59,6 +59,14 @@ struct NormalizerStep {
   std::string from, to;
 };
 
+// A part of how two texts are put together: one of them, or a token; its rows have the type.
+struct PairPart {
+  enum class Kind : uint8_t { kFirst, kSecond, kToken };
+  Kind kind = Kind::kToken;
+  int32_t token = -1;  // kToken's
+  uint8_t type = 0;    // 0 or 1
+};
+
 struct TokenizerSpec {
   std::string source = "tokenizer";  // opens every error message: the file's name
   TokenizerKind kind = TokenizerKind::kByteBpe;
@@ -81,6 +89,7 @@ struct TokenizerSpec {
   std::vector<int32_t> extra_eog;  // further ids that end a generation
   bool add_bos = false;            // with add_special: BOS first, unless the text begins with it
   bool add_eos = false;
+  std::vector<PairPart> pair;  // empty: no two texts are put together
 
   bool ignore_merges = false;  // kByteBpe: a word that is a token is that token, whatever the merges say
   bool nfc = false;            // kByteBpe: NFC before splitting (Qwen)
