@@ -94,6 +94,7 @@ HfFolder HfFolder::Open(const std::filesystem::path& path) {
     folder.documents_->others.emplace(file, ParseObject(ReadFile(path / file, kMaxSmallFile), path / file));
   }
   folder.OpenShards();
+  folder.OpenModules();
   folder.NameTensors();
   return folder;
 }
@@ -161,6 +162,9 @@ std::optional<std::string> HfFolder::Licence() const {
 }
 
 const SafetensorsTensor* HfFolder::Find(std::string_view tensor_name) const {
+  for (const HfTensor& tensor : module_tensors_) {
+    if (tensor.name == tensor_name) return tensor.tensor;
+  }
   const auto found = std::lower_bound(
       tensors_.begin(), tensors_.end(), tensor_name,
       [](const HfTensor& tensor, std::string_view name) { return tensor.name < name; });
@@ -224,11 +228,43 @@ void HfFolder::OpenShards() {
   }
 }
 
+void HfFolder::OpenModules() {
+  const std::string file = (path_ / "modules.json").string();
+  const std::optional<std::string> text = Text("modules.json", kMaxSmallFile);
+  if (!text) return;
+  const Json list = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!list.is_array()) Throw(ErrorCode::kCorrupt, "{}: expected a list of modules", file);
+  for (const Json& one : list) {
+    const Json type = one.is_object() ? one.value("type", Json()) : Json(), path = one.is_object() ? one.value("path", Json()) : Json();
+    if (!type.is_string() || !path.is_string()) {
+      Throw(ErrorCode::kCorrupt, "{}: expected modules with a type and a path, found {}", file, Quote(one.dump(-1, ' ', true, Json::error_handler_t::replace)));
+    }
+    const std::string whole = type.get<std::string>(), name = path.get<std::string>();
+    if (name.find_first_of("/\\") != std::string::npos || name == "..") {
+      Throw(ErrorCode::kCorrupt, "{}: expected paths of folders beside it, found {}", file, Quote(name));
+    }
+    modules_.push_back({whole.substr(whole.rfind('.') + 1), name});
+  }
+  num_model_shards_ = shards_.size();
+  std::vector<std::string> of_shards;
+  for (const HfModule& module : modules_) {
+    const std::filesystem::path tensors = path_ / module.path / kTensorsName;
+    if (module.type != "Dense" || !std::filesystem::exists(tensors)) continue;
+    shards_.push_back(SafetensorsFile::Open(tensors));
+    of_shards.push_back(module.path);
+  }
+  for (size_t i = 0; i < of_shards.size(); ++i) {
+    for (const SafetensorsTensor& tensor : shards_[*num_model_shards_ + i].tensors()) {
+      module_tensors_.push_back({.name = "module:" + of_shards[i] + "." + tensor.name, .tensor = &tensor});
+    }
+  }
+}
+
 // Brings the decoder's tensors to the names that a text-only model has.
 void HfFolder::NameTensors() {
   std::string_view prefix;
   bool has_head_beside = false;
-  for (const SafetensorsFile& shard : shards_) {
+  for (const SafetensorsFile& shard : ModelShards()) {
     for (const SafetensorsTensor& tensor : shard.tensors()) {
       for (const std::string_view candidate : kDecoderPrefixes) {
         if (!tensor.name.starts_with(candidate) || candidate.size() <= prefix.size()) continue;
@@ -241,7 +277,7 @@ void HfFolder::NameTensors() {
       has_head_beside = has_head_beside || tensor.name.starts_with("language_model.lm_head.");
     }
   }
-  for (const SafetensorsFile& shard : shards_) {
+  for (const SafetensorsFile& shard : ModelShards()) {
     for (const SafetensorsTensor& tensor : shard.tensors()) {
       HfTensor named{.name = tensor.name, .tensor = &tensor};
       if (!prefix.empty() && tensor.name.starts_with(prefix)) {

@@ -25,6 +25,11 @@
 
 namespace bakestone {
 
+// A step that sentence-transformers puts behind a model (modules.json): the last part of its type ("Pooling"), its folder.
+struct HfModule {
+  std::string type, path;
+};
+
 struct HfTensor {
   std::string name;  // as other models spell it: "model.layers.0...", whatever nests the decoder here
   const SafetensorsTensor* tensor = nullptr;
@@ -56,7 +61,10 @@ class HfFolder {
   std::optional<std::string> Text(const char* file, int64_t max_bytes = int64_t{256} << 20) const;
 
   std::span<const HfTensor> tensors() const { return tensors_; }  // sorted by name
-  const SafetensorsTensor* Find(std::string_view tensor_name) const;  // null if absent
+  const SafetensorsTensor* Find(std::string_view tensor_name) const;  // null if absent; of a module, too
+  // What is behind the model, in order, and the tensors of its dense layers: "module:2_Dense.linear.weight".
+  std::span<const HfModule> modules() const { return modules_; }
+  std::span<const HfTensor> module_tensors() const { return module_tensors_; }
   // The shards, for hashing and for letting pages go.
   std::span<const SafetensorsFile> shards() const;
 
@@ -66,12 +74,17 @@ class HfFolder {
   void ReadConfig(std::string_view text);
   void OpenShards();
   void NameTensors();
+  void OpenModules();
+  std::span<const SafetensorsFile> ModelShards() const { return std::span(shards_).first(num_model_shards_.value_or(shards_.size())); }
 
   std::string name_;
   std::filesystem::path path_;
   std::unique_ptr<Documents> documents_;
-  std::vector<SafetensorsFile> shards_;
+  std::vector<SafetensorsFile> shards_;     // those of modules behind the model's
+  std::optional<size_t> num_model_shards_;  // none: all
   std::vector<HfTensor> tensors_;
+  std::vector<HfModule> modules_;
+  std::vector<HfTensor> module_tensors_;
 };
 
 }  // namespace bakestone

@@ -64,6 +64,19 @@ TEST_F(HfFolderTest, FindsTensorsUnderTheNamesOfTextModels) {
   }
 }
 
+TEST_F(HfFolderTest, FindsEncodersBelowAHead) {
+  for (const char* prefix : {"roberta.", "bert.", "model."}) {
+    const std::string inner = std::string(prefix) + "embeddings.word_embeddings.weight";
+    WriteTensor("a.safetensors", inner);
+    WriteTensor("b.safetensors", "classifier.out_proj.weight");
+    Write("model.safetensors.index.json",
+          nlohmann::json({{"weight_map", {{inner, "a.safetensors"}, {"classifier.out_proj.weight", "b.safetensors"}}}}).dump());
+    const HfFolder folder = HfFolder::Open(folder_);
+    EXPECT_NE(folder.Find("model.embeddings.word_embeddings.weight"), nullptr) << prefix;
+    EXPECT_NE(folder.Find("classifier.out_proj.weight"), nullptr) << prefix;
+  }
+}
+
 TEST_F(HfFolderTest, ANestedConfigWinsOverTheWhole) {
   WriteTensor("model.safetensors", "model.norm.weight");
   Write("config.json", R"({"model_type": "mistral3", "tie_word_embeddings": true, "sliding_window": 3,

@@ -15,7 +15,7 @@ namespace {
 // Whatever else multimodal models hold.
 constexpr std::string_view kOtherParts[] = {"vision_tower.", "vision_model.", "visual.", "audio_tower.",
                                             "multi_modal_projector.", "embed_vision.", "embed_audio.", "pooler.",
-                                            "embeddings.position_ids"};
+                                            "embeddings.position_ids", "module:"};
 
 }  // namespace
 
@@ -52,14 +52,16 @@ TensorSource::TensorSource(const HfFolder& folder)
           }
         }
       }) {
-  for (const HfTensor& named : folder.tensors()) {
-    const SafetensorsTensor& tensor = *named.tensor;
-    tensors_.push_back({.name = named.name,
-                        .type_name = tensor.dtype,
-                        .has_type = tensor.type.has_value(),
-                        .type = tensor.type.value_or(DType::kF32),
-                        .shape = tensor.shape,
-                        .data = tensor.data});
+  for (const std::span<const HfTensor> tensors : {folder.tensors(), folder.module_tensors()}) {
+    for (const HfTensor& named : tensors) {
+      const SafetensorsTensor& tensor = *named.tensor;
+      tensors_.push_back({.name = named.name,
+                          .type_name = tensor.dtype,
+                          .has_type = tensor.type.has_value(),
+                          .type = tensor.type.value_or(DType::kF32),
+                          .shape = tensor.shape,
+                          .data = tensor.data});
+    }
   }
   Index();
 }
