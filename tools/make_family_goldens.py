@@ -6,6 +6,8 @@ those are what rwkv7_reference.py computes, which is written from the paper's fo
   TYPE/config.json, model.safetensors   the folder; tensors are bf16
   TYPE/model.gguf                       the same, written here with PyPI's `gguf`, as converters write the family
   TYPE/golden.safetensors               tokens i32 [T], logits f32 [T, vocabulary]
+  TYPE/modules.json, 1_Pooling, 2_Dense, 3_Dense   of EmbeddingGemma, as sentence-transformers has them; the golden has
+                                        `embedding`, too: the text's vector
   TYPE/train.safetensors                of TRAINED: random LoRA pairs a.LAYER.SITE, b.LAYER.SITE on every matrix, the
                                         loss of random targets over two documents, and autograd's gradients
                                         (in float64) d.a.LAYER.SITE, d.b.LAYER.SITE; the
@@ -109,6 +111,10 @@ FAMILIES = {
     "gemma4": ("gemma4", RMS | GEMMA4 | dict(attention_k_eq_v=True, num_global_key_value_heads=1, enable_moe_block=True,
                num_experts=5, top_k_experts=2, moe_intermediate_size=16, hidden_size_per_layer_input=0,
                layer_types=["sliding_attention", "full_attention"] * 2), dict(fused_experts=True)),
+    "gemma3_text+use_bidirectional_attention": ("gemma-embedding", RMS | dict(
+        head_dim=16, sliding_window=8, query_pre_attn_scalar=5, layer_types=PATTERN, use_bidirectional_attention=True,
+        rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=700.0),
+                             sliding_attention=dict(rope_type="default", rope_theta=50.0))), dict(plus_one=True, pattern=3)),
     "phi3": ("phi3", RMS | dict(hidden_size=64, original_max_position_embeddings=64, sliding_window=9,
              rope_parameters=dict(rope_type="longrope", rope_theta=700.0, partial_rotary_factor=0.75,
                                   original_max_position_embeddings=64,
@@ -134,7 +140,7 @@ FAMILIES = {
     "starcoder2": ("starcoder2", dict(norm_epsilon=0.05, sliding_window=9, use_bias=True) | rope(700.0), {}),
 }
 
-ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert"]
+ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert", "gemma3_text+use_bidirectional_attention"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
 TRAINED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
@@ -167,11 +173,12 @@ GGUF_NAMES = {
 }
 
 
-def make_model(kind, settings):
-    config = transformers.AutoConfig.for_model("gemma4_text" if kind == "gemma4" else kind, **(BASE | settings))
+def make_model(kind, settings, auto=None):
+    name = "gemma4_text" if kind == "gemma4" else kind.split("+")[0]
+    config = transformers.AutoConfig.for_model(name, **(BASE | settings))
     config.architectures = None
     torch.manual_seed(7)
-    auto = transformers.AutoModel if kind in ENCODERS else transformers.AutoModelForCausalLM
+    auto = auto or (transformers.AutoModel if kind in ENCODERS else transformers.AutoModelForCausalLM)
     model = auto.from_config(config, attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
@@ -179,6 +186,9 @@ def make_model(kind, settings):
             norm = "norm" in name.lower() and name.endswith("weight") and not less_one
             centre = 1.0 if norm or name.endswith("scale") else 0.0
             random = torch.randn(tensor.shape)
+            if tensor.numel() == 1:  # the bias of a single label
+                tensor.fill_(0.53125)
+                continue
             tensor.copy_((centre + 0.32 * (random - random.mean()) / random.std()).to(torch.bfloat16))
             assert tensor.std() > 0.3, name
         for name, tensor in model.named_buffers():
@@ -221,17 +231,43 @@ def write_mxfp4(model, folder):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def write_golden(model, folder):
+def write_golden(model, folder, kind):
     generator = torch.Generator().manual_seed(11)
     tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, LENGTH), generator=generator)
     with torch.no_grad():
-        if model.config.model_type in ENCODERS:  # hidden states in place of logits
+        if kind in ENCODERS:  # hidden states in place of logits
             logits = model(input_ids=tokens).last_hidden_state[0]
         else:
             logits = model(input_ids=tokens, use_cache=False).logits[0]
-    safetensors.torch.save_file({"tokens": tokens[0].to(torch.int32), "logits": logits.float().contiguous()},
-                                folder / "golden.safetensors")
+    golden = {"tokens": tokens[0].to(torch.int32), "logits": logits.float().contiguous()}
+    if kind.startswith("gemma3_text+"):
+        vector = logits.mean(0)
+        for weight in write_modules(model, folder):
+            vector = weight @ vector
+        golden["embedding"] = vector / vector.norm()
+    safetensors.torch.save_file(golden, folder / "golden.safetensors")
     return logits
+
+
+def write_modules(model, folder):
+    """What sentence-transformers has behind the model: mean pooling and two dense layers; their weights."""
+    types = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Dense": "Dense", "4_Normalize": "Normalize"}
+    (folder / "modules.json").write_text(json.dumps([dict(idx=i, name=str(i), path=path, type=f"sentence_transformers.models.{kind}")
+                                                     for i, (path, kind) in enumerate(types.items())], indent=2) + "\n")
+    for path in ("1_Pooling", "2_Dense", "3_Dense"):
+        (folder / path).mkdir(exist_ok=True)
+    width = model.config.hidden_size
+    (folder / "1_Pooling/config.json").write_text(json.dumps(dict(word_embedding_dimension=width, pooling_mode_cls_token=False,
+                                                                  pooling_mode_mean_tokens=True), indent=2) + "\n")
+    model.dense = []
+    for path, out in {"2_Dense": 48, "3_Dense": 24}.items():
+        weight = (0.32 * torch.randn(out, width)).to(torch.bfloat16)
+        safetensors.torch.save_file({"linear.weight": weight}, folder / path / "model.safetensors")
+        (folder / path / "config.json").write_text(json.dumps(dict(
+            in_features=width, out_features=out, bias=False, activation_function="torch.nn.modules.linear.Identity"), indent=2) + "\n")
+        model.dense.append(weight.float())
+        width = out
+    return model.dense
 
 
 def sites(config, state, layer):
@@ -376,8 +412,9 @@ def add_settings(writer, arch, config, traits):
             writer.add_bool(f"{arch}.expert_weights_norm", bool(config.norm_topk_prob))
             if config.model_type != "deepseek_v2":  # older files do not say
                 number("expert_gating_func", 2)
-    if getattr(config, "sliding_window", None):
-        number("attention.sliding_window", config.sliding_window)
+    if getattr(config, "sliding_window", None):  # of encoders both sides together, as in their config.json
+        both_ways = getattr(config, "use_bidirectional_attention", False)
+        number("attention.sliding_window", (config.sliding_window - 1) * 2 if both_ways else config.sliding_window)
     if "pattern" in traits:
         number("attention.sliding_window_pattern", traits["pattern"])
     for key, field in {"attn_logit_softcapping": "attn_logit_softcapping",
@@ -483,7 +520,7 @@ def write_encoder_gguf(model, arch, path):
     first = config.pad_token_id + 1 if config.model_type in ("xlm-roberta", "roberta") else 0  # rows of no position
     for key, value in dict(block_count=config.num_hidden_layers, context_length=config.max_position_embeddings - first,
                            embedding_length=config.hidden_size, feed_forward_length=config.intermediate_size,
-                           pooling_type=1) .items():
+                           pooling_type=4 if hasattr(model, "classifier") else 1).items():
         writer.add_uint32(f"{arch}.{key}", value)
     writer.add_uint32(f"{arch}.attention.head_count", config.num_attention_heads)
     writer.add_float32(f"{arch}.attention.layer_norm_epsilon", getattr(config, "layer_norm_eps", None) or config.norm_eps)
@@ -497,7 +534,12 @@ def write_encoder_gguf(model, arch, path):
         parameters = parameters["full_attention"]
     if parameters:
         writer.add_float32(f"{arch}.rope.freq_base", float(parameters["rope_theta"]))
-    state = {name: tensor.float() for name, tensor in model.state_dict().items() if not name.startswith("pooler.")}
+    prefix = model.base_model_prefix + "."  # of a model with a head, whose pooler is part of it
+    headed = any(name.startswith(prefix) for name in model.state_dict())
+    state = {name.removeprefix(prefix): tensor.float() for name, tensor in model.state_dict().items()
+             if headed or not name.startswith("pooler.")}
+    if headed:
+        writer.add_array(f"{arch}.classifier.output_labels", list(model.config.id2label.values()))
     for layer in range(config.num_hidden_layers):  # NomicBERT's lie together
         parts = [state.pop(f"layers.{layer}.self_attn.{part}_proj.weight", None) for part in "qkv"]
         if parts[0] is not None:
@@ -525,6 +567,10 @@ def write_gguf(model, arch, traits, path):
         add_gemma4_settings(writer, arch, config, traits["settings"])
     else:
         add_settings(writer, arch, config, traits)
+    if arch == "gemma-embedding":
+        writer.add_uint32(f"{arch}.pooling_type", 1)
+        for i, weight in enumerate(model.dense):
+            writer.add_tensor(f"dense_{i + 2}.weight", weight.numpy())
     state = model.state_dict()
     after_branch = arch in ("glm4moe", "gpt-oss", "qwen35", "qwen35moe") or any("post_feedforward_layernorm" in name for name in state)
     if "mtp" in traits:  # a layer that is not run
@@ -758,10 +804,10 @@ def main():
             continue
         traits = traits | dict(settings=settings)
         model = make_model(kind, settings)
-        logits = write_golden(model, folder)
+        logits = write_golden(model, folder, kind)
         if kind in TRAINED:
             write_training(model, kind, settings, folder)
-        if kind in ENCODERS:
+        if kind in ENCODERS and "+" not in kind:
             write_encoder_gguf(model, arch, folder / "model.gguf")
         else:
             write_gguf(model, arch, traits, folder / "model.gguf")

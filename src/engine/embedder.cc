@@ -4,9 +4,22 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "model/decoder.h"
+#include "engine/pooled_states.h"
+#include "model/pooled_heads.h"
 
 namespace bakestone {
+namespace {
+
+std::vector<float> OfLengthOne(const std::vector<double>& numbers) {
+  double length = 0;
+  for (const double value : numbers) length += value * value;
+  const double scale = length > 0 ? 1 / std::sqrt(length) : 0;
+  std::vector<float> vector;
+  for (const double value : numbers) vector.push_back(static_cast<float>(value * scale));
+  return vector;
+}
+
+}  // namespace
 
 Embedder::Embedder(std::shared_ptr<const Model> model, const KernelTable& kernels, ThreadPool& pool,
                    std::optional<Pooling> pooling)
@@ -42,36 +55,20 @@ std::vector<std::vector<float>> Embedder::Embed(std::span<const std::string> tex
 }
 
 std::vector<std::vector<float>> Embedder::EmbedTokens(std::span<const std::span<const int32_t>> texts) {
+  std::vector<TokenizedText> tokenized;
+  for (const std::span<const int32_t> text : texts) tokenized.push_back({.tokens = text});
+  const std::vector<PooledState> states = PooledStates(*model_, exec_, tokenized, pooling_);
   std::vector<std::vector<float>> vectors;
-  if (texts.empty()) return vectors;
-  std::vector<int32_t> tokens, positions, rows;
-  std::vector<SequenceRun> runs;
-  for (const std::span<const int32_t> text : texts) {
-    const auto begin = static_cast<int32_t>(tokens.size());
-    for (const int32_t token : text) {
-      positions.push_back(static_cast<int32_t>(tokens.size()) - begin);
-      rows.push_back(static_cast<int32_t>(tokens.size()));
-      tokens.push_back(token);
-    }
-    runs.push_back({begin, static_cast<int32_t>(tokens.size()), nullptr});
+  if (model_->config.encoder.dense.empty() || states.empty()) {
+    for (const PooledState& state : states) vectors.push_back(OfLengthOne(state.sum));
+    return vectors;
   }
-  const int64_t width = model_->config.hidden_dim;
-  std::vector<float> hidden(tokens.size() * static_cast<size_t>(width));
-  const auto view = DenseView(hidden.data(), static_cast<int64_t>(tokens.size()), width);
-  model_->decoder->Forward(exec_, {.tokens = tokens, .positions = positions, .sequences = runs, .output_rows = rows}, view);
-  for (const SequenceRun& run : runs) {
-    std::vector<double> sum(static_cast<size_t>(width));
-    const int32_t first = pooling_ == Pooling::kLast ? run.end - 1 : run.begin;
-    const int32_t end = pooling_ == Pooling::kFirst ? run.begin + 1 : run.end;
-    for (int32_t row = first; row < end; ++row) {
-      for (int64_t i = 0; i < width; ++i) sum[static_cast<size_t>(i)] += static_cast<double>(view(row, i));
-    }
-    double length = 0;
-    for (const double value : sum) length += value * value;
-    const double scale = length > 0 ? 1 / std::sqrt(length) : 0;
-    std::vector<float>& vector = vectors.emplace_back();
-    for (const double value : sum) vector.push_back(static_cast<float>(value * scale));
-  }
+  const std::vector<float> means = MeansOf(states);
+  const auto count = static_cast<int64_t>(states.size()), width = model_->config.embedding_width();
+  std::vector<float> out(static_cast<size_t>(count * width));
+  const auto view = DenseView(out.data(), count, width);
+  ApplyDense(exec_, model_->config, *model_->weights, DenseView(means.data(), count, model_->config.hidden_dim), view);
+  for (int64_t i = 0; i < count; ++i) vectors.push_back(OfLengthOne({view.Row(i), view.Row(i) + width}));
   return vectors;
 }
 

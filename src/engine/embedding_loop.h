@@ -24,7 +24,7 @@ namespace bakestone {
 
 // The vectors of a request's next texts, in their order. Exactly one event of a request is the last.
 struct EmbeddingEvent {
-  std::vector<std::vector<float>> vectors;  // each of hidden_dim numbers and length 1
+  std::vector<std::vector<float>> vectors;  // each of embedding_width() numbers and length 1
   bool last = false;
   bool cancelled = false;      // only with last: some vectors are missing
   std::optional<Error> error;  // the same

@@ -180,10 +180,19 @@ ModelConfig ReadConfig(const GgufFile& file) {
 ModelConfig ReadConfig(const HfFolder& folder) {
   const HfConfig in(folder);
   const std::string type = in.Text({nullptr, "model_type"}).value_or("");
+  // Whether the name of a family's type, and what may stand behind a plus, are this config's; the best counts.
+  const auto fits = [&](std::string_view name) {
+    const size_t plus = name.find('+');
+    if (type.empty() || name.substr(0, plus) != type) return 0;
+    if (plus == std::string_view::npos) return 1;
+    return in.Flag({nullptr, std::string(name.substr(plus + 1)).c_str()}).value_or(false) ? 2 : 0;
+  };
+  int best = 0;
   for (const Family& family : Families()) {
-    if (type.empty() || std::find(family.hf_types.begin(), family.hf_types.end(), type) == family.hf_types.end()) {
-      continue;
-    }
+    for (const std::string_view name : family.hf_types) best = std::max(best, fits(name));
+  }
+  for (const Family& family : Families()) {
+    if (best == 0 || std::none_of(family.hf_types.begin(), family.hf_types.end(), [&](auto name) { return fits(name) == best; })) continue;
     ModelConfig config = ReadWith(in, family);
     config.name = folder.path().filename().string();
     return config;

@@ -96,6 +96,13 @@ struct LatentConfig {
 // How the rows of a text become one vector.
 enum class Pooling : uint8_t { kMean, kFirst, kLast };
 
+// A layer over pooled rows: y = W x (+ bias), through tanh or not.
+struct DenseConfig {
+  std::string tensor;  // without ".weight" and ".bias"
+  int64_t width = 0;   // of y
+  bool tanh = false;
+};
+
 // Of models that read and do not write.
 struct EncoderConfig {
   bool both_ways = false;     // a row sees the whole text, or a window to both sides of it; else it is a decoder
@@ -106,6 +113,17 @@ struct EncoderConfig {
   bool changes_embedding() const { return positions > 0 || token_types || embedding_norm; }
   bool bare_first = false;    // the first layer's attention takes its rows as they are
   Pooling pooling = Pooling::kMean;
+  std::vector<DenseConfig> dense;  // over what is pooled, one after the other
+};
+
+// A head that scores texts: of what is pooled, out(norm(activation(dense x))). Tensors without ".weight" and ".bias".
+struct ClassifierConfig {
+  enum class Activation : uint8_t { kTanh, kGelu /* by erf */ };
+  int64_t labels = 0;  // 0: no head
+  std::string dense, norm, out;  // norm empty: none
+  Activation activation = Activation::kTanh;
+  Pooling pooling = Pooling::kFirst;
+  std::vector<std::string> names;  // of the labels, or empty
 };
 
 // What mixes the tokens of a sequence in a layer. All but attention keep a state of fixed size by sequence, not pages.
@@ -179,6 +197,7 @@ struct ModelConfig {
   RwkvConfig rwkv;
   bool embedding_norm = false;    // the embedding's rows are normalized before the first layer
   EncoderConfig encoder;
+  ClassifierConfig classifier;
   bool output_gate = false;       // what heads give counts by the sigmoid of a projection of its own
   LatentConfig latent;            // head_dim is then what a head takes in the cache
   bool sinks = false;             // a score by head beside those of the tokens, which brings no value
@@ -230,6 +249,8 @@ struct ModelConfig {
   bool has_norm_before_attention(int64_t layer) const { return has_pre_norms() && !(encoder.bare_first && layer == 0); }
   bool has_pre_norms() const { return norm_placement == NormPlacement::kPre || norm_placement == NormPlacement::kSandwich; }
   bool has_post_norms() const { return norm_placement != NormPlacement::kPre; }
+  // Of the vectors that texts are embedded as.
+  int64_t embedding_width() const { return encoder.dense.empty() ? hidden_dim : encoder.dense.back().width; }
   // Of a layer, and of a model whose layers are alike.
   int64_t q_dim(int64_t layer) const { return num_heads * layer_head_dim(layer); }
   int64_t kv_dim(int64_t layer) const { return layer_kv_heads(layer) * layer_head_dim(layer); }

@@ -39,6 +39,7 @@ struct Step {
   std::span<const SequenceRun> sequences;    // covers [0, T)
   std::span<const AdapterRun> adapters;      // covers [0, T); empty: the base for all
   std::span<const int32_t> output_rows;      // ascending: last rows | every draft row | all
+  std::span<const uint8_t> token_types = {};  // [T] of encoders, 0 or 1; empty: 0 for all
 };
 
 class Decoder {

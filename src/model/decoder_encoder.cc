@@ -1,22 +1,11 @@
 // What encoders have of their own: positions, types and a norm in the embedding, norms of sums, attention to both sides. Their
 // texts are runs without a state, whole in one step.
 #include "base/error.h"
-#include "kernels/math.h"
 #include "model/decoder_pass.h"
+#include "model/erf_gelu.h"
 #include "ops/rows.h"
 
 namespace bakestone {
-namespace {
-
-// Abramowitz and Stegun 7.1.26, in binary64: within 1.5e-7.
-double Erf(double x) {
-  const double z = std::min(x < 0 ? -x : x, 6.0), t = 1 / (1 + 0.3275911 * z);
-  const double p = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-  const double y = 1 - p * math::Exp64(-z * z);
-  return x < 0 ? -y : y;
-}
-
-}  // namespace
 
 void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
   Arena::Scope scope(arena_);
@@ -31,9 +20,16 @@ void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
     ops::Add(exec_.context, rows, x);
   }
   if (config_.encoder.token_types) {
-    const MatrixView<float> row = arena_.TakeMatrix<float>(1, x.cols);
-    weights_.token_types.DequantizeRows(exec_.kernels, {0, 1}, row);
-    for (int64_t i = 0; i < x.rows; ++i) ops::Add(exec_.context, row, x.Rows(i, 1));
+    const int64_t types = std::min<int64_t>(weights_.token_types.n(), 2);
+    const MatrixView<float> rows = arena_.TakeMatrix<float>(types, x.cols);
+    weights_.token_types.DequantizeRows(exec_.kernels, {0, types}, rows);
+    for (int64_t i = 0; i < x.rows; ++i) {
+      const int64_t type = step_.token_types.empty() ? 0 : step_.token_types[static_cast<size_t>(i)];
+      if (type >= types) {
+        Throw(ErrorCode::kInvalidArgument, "token {}: expected a type below the {} that the model has, found {}", i, types, type);
+      }
+      ops::Add(exec_.context, rows.Rows(type, 1), x.Rows(i, 1));
+    }
   }
   if (config_.encoder.embedding_norm) {
     ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);
@@ -74,8 +70,7 @@ void DecoderPass::ErfGelu(MatrixView<float> x, MatrixView<const float> up) {
   exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t i = 0; i < x.cols; ++i) {
-        const auto value = static_cast<double>(x(row, i));
-        const auto gelu = static_cast<float>(0.5 * value * (1 + Erf(value * 0.70710678118654752)));
+        const auto gelu = static_cast<float>(ErfGeluOf(static_cast<double>(x(row, i))));
         x(row, i) = up.data != nullptr ? gelu * up(row, i) : gelu;
       }
     }

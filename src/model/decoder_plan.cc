@@ -7,6 +7,7 @@ namespace bakestone {
 void DecoderPass::CheckStep() const {
   const auto rows = static_cast<int32_t>(step_.tokens.size());
   BAKESTONE_CHECK(rows > 0 && step_.positions.size() == step_.tokens.size());
+  BAKESTONE_CHECK(step_.token_types.empty() || step_.token_types.size() == step_.tokens.size());
   for (size_t i = 0; i < step_.tokens.size(); ++i) {
     if (step_.tokens[i] < 0 || step_.tokens[i] >= config_.vocab_size) {
       Throw(ErrorCode::kInvalidArgument, "token {}: expected an id from 0 to {}, found {}", i,

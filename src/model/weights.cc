@@ -162,6 +162,7 @@ std::unique_ptr<Weights> WeightsLoader::All() {
     weights_->layers.push_back(Layer(layer));
   }
   AddEmbeddingParts();
+  AddPooledParts();
   if (config_.norm_placement != NormPlacement::kSum) {
     weights_->final_norm = Norm(names_.final_norm, config_.hidden_dim);
     weights_->final_norm_bias = NormBias(names_.final_norm);
@@ -198,22 +199,6 @@ void WeightsLoader::CheckAllTaken() {
         "{}: tensor {}: expected only tensors of a plain {} model of {} layers, found one that "
         "would be ignored",
         source_.name(), Quote(tensor.name), config_.architecture, config_.num_layers);
-  }
-}
-
-// What an encoder adds to the rows of its embedding, and their norm.
-void WeightsLoader::AddEmbeddingParts() {
-  const int64_t hidden = config_.hidden_dim, positions = config_.encoder.positions;
-  const auto table = [&](const std::string& name, int64_t first, int64_t rows) {
-    return Matrix({name, name + ".weight", first, first + rows}, {.n = rows, .k = hidden});
-  };
-  if (positions > 0) weights_->positions = table(names_.positions, config_.encoder.first_position, positions);
-  if (config_.encoder.token_types) {
-    weights_->token_types = table(names_.token_types, 0, source_.Tensor(std::string(names_.token_types) + ".weight").rows());
-  }
-  if (config_.encoder.embedding_norm) {
-    weights_->embedding_norm = Norm(names_.embedding_norm, hidden);
-    weights_->embedding_norm_bias = NormBias(names_.embedding_norm);
   }
 }
 
@@ -312,7 +297,11 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
   const auto see_expert = [&](const ExpertWeights& expert) {
     for (const Weight* matrix : {&expert.gate, &expert.up, &expert.down}) see(*matrix);
   };
-  for (const Weight* table : {&embedding, &positions, &token_types, &per_layer_embedding, &per_layer_projection}) see(*table);
+  for (const Weight* table : {&embedding, &positions, &token_types, &per_layer_embedding, &per_layer_projection, &classifier.dense,
+                              &classifier.out}) {
+    see(*table);
+  }
+  for (const Weight& layer : dense) see(layer);
   if (untied_head) see(*untied_head);
   for (const LayerWeights& layer : layers) {
     for (int site = 0; site < kNumSites; ++site) see(layer.at(static_cast<Site>(site)));

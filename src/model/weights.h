@@ -102,6 +102,12 @@ struct PerLayerWeights {
   std::vector<float> norm;  // [hidden_dim]
 };
 
+// Of a head that scores (ClassifierConfig).
+struct ClassifierWeights {
+  Weight dense, out;                   // [hidden_dim, hidden_dim], [labels, hidden_dim]
+  std::vector<float> norm, norm_bias;  // [hidden_dim]
+};
+
 // What the config does not have is empty.
 struct LayerWeights {
   std::vector<float> attention_norm, mlp_norm;            // [hidden_dim], of what the branches take
@@ -145,6 +151,8 @@ class Weights {
   Weight per_layer_projection;       // [num_layers * per_layer_dim, hidden_dim]
   std::vector<float> per_layer_norm;  // [per_layer_dim]
   std::vector<float> embedding_norm, embedding_norm_bias;  // [hidden_dim], of their sum, or of the embedding's rows
+  std::vector<Weight> dense;         // over what is pooled
+  ClassifierWeights classifier;
   std::vector<float> final_norm;     // [hidden_dim]
   std::vector<float> final_norm_bias;
   const Weight& head() const noexcept { return untied_head ? *untied_head : embedding; }

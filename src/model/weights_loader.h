@@ -1,6 +1,6 @@
 // Makes Weights from the tensors of one file, each taken once: what is left over belongs to a mechanism that the
-// decoder does not have. Internal to weights.cc and its parts: weights_experts.cc, weights_latent.cc, weights_beside.cc
-// and others hold what belongs to one mechanism.
+// decoder does not have. Internal to weights.cc and its parts: weights_encoder.cc, weights_experts.cc, weights_latent.cc,
+// weights_beside.cc and others hold what belongs to one mechanism.
 #pragma once
 
 #include <memory>
@@ -37,7 +37,6 @@ class WeightsLoader {
   std::vector<float> NormBias(const std::string& name);
   std::vector<float> Bias(const RowsOf& rows, int64_t n, const std::vector<int32_t>& row_map);
   LayerWeights Layer(int64_t layer);
-  void AddEmbeddingParts();
   RowsOf RowsAt(int64_t layer, Site site) const;  // where the rows of a site lie
   const StoredTensor& Take(const std::string& name);
   bool Has(const std::string& name) const { return source_.Find(name) != nullptr; }
@@ -48,6 +47,10 @@ class WeightsLoader {
   // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
   void CheckAllTaken();
   bool InIgnoredLayer(std::string_view name) const;
+
+  // ---- weights_encoder.cc ----
+  void AddEmbeddingParts();  // positions and the like, and their norm
+  void AddPooledParts();     // what takes pooled rows
 
   // ---- weights_experts.cc ----
   void AddExperts(int64_t layer, LayerWeights& weights);

@@ -3,8 +3,6 @@
 // begin behind the padding's (their GGUF files are BERT's); NomicBERT rotates queries and keys and has SwiGLU.
 #include <cmath>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "model/families/families.h"
 
@@ -50,28 +48,13 @@ constexpr TensorNames kNomicBertHf = [] {
   return names;
 }();
 
-// GGUF: 1 mean, 2 first, 3 last. Folders of sentence-transformers have a file of their own.
-Pooling PoolingOf(const ConfigReader& in) {
-  const Field field = {"pooling_type", nullptr};
-  const double type = in.Number(field).value_or(1);
-  if (type < 1 || type > 3) {
-    Throw(ErrorCode::kUnsupported, "{}: {}: expected 1 (mean), 2 (first) or 3 (last), found {}", in.file(),
-          in.Spelled(field), type);
-  }
-  const auto json = nlohmann::json::parse(in.File("1_Pooling/config.json"), nullptr, false);
-  const auto is = [&](const char* name) {
-    return json.is_object() && json.contains(name) && json[name].is_boolean() && json[name].get<bool>();
-  };
-  if (type == 2 || is("pooling_mode_cls_token")) return Pooling::kFirst;
-  return type == 3 || is("pooling_mode_lasttoken") ? Pooling::kLast : Pooling::kMean;
-}
-
 namespace {
 
 void DescribeEncoder(const ConfigReader& in, ModelConfig& config) {
   config.norm_kind = NormKind::kLayer;
   config.norm_placement = NormPlacement::kSum;
-  config.encoder = {.both_ways = true, .token_types = true, .embedding_norm = true, .pooling = PoolingOf(in)};
+  config.encoder = {.both_ways = true, .token_types = true, .embedding_norm = true, .pooling = PoolingOf(in), .dense = DenseOf(in)};
+  ReadClassifier(in, config);
   for (const char* name : {"is_decoder", "add_cross_attention"}) in.Refuse({nullptr, name}, "a decoder of this kind");
 }
 

@@ -48,8 +48,15 @@ class ConfigReader {
   virtual void ReadRope(ModelConfig&) const {}
   // The text of another of a folder's files; empty where there is none.
   virtual std::string File(const char*) const { return {}; }
+  // What sentence-transformers puts behind the model, in order: "Pooling", "Dense", and the folder of each.
+  struct Module {
+    std::string type, path;
+  };
+  virtual std::vector<Module> Modules() const { return {}; }
+  // The names of a classifier's labels; empty where they have none.
+  virtual std::vector<std::string> Labels() const { return {}; }
   // Tensors.
-  virtual int64_t VocabularyRows(const char*) const { return 1; }  // by the embedding's name
+  virtual int64_t VocabularyRows(const char*) const { return 1; }  // of a matrix by its name, that of the embedding
   virtual bool HasHead() const { return true; }
   virtual bool HasTensor(const std::string&) const { return false; }  // by its whole name in the format
   // True for config.json.

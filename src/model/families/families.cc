@@ -5,7 +5,7 @@
 namespace bakestone {
 
 std::span<const Family> Families() {
-  static constexpr std::array<Family, 27> kFamilies = {{
+  static constexpr std::array<Family, 28> kFamilies = {{
       {"llama", {"llama", "mistral"}, "Llama 2 to 3.3, Mistral, SmolLM2, TinyLlama, Yi, Falcon 3", DescribeLlama},
       {"llama", {"mixtral"}, "Mixtral", DescribeMixtral, &kGgufNames, &kMixtralHf, true},
       {"qwen2", {"qwen2"}, "Qwen2, Qwen2.5", DescribeQwen2},
@@ -27,6 +27,8 @@ std::span<const Family> Families() {
       {"gemma3", {"gemma3_text", "gemma3"}, "Gemma 3 (text)", DescribeGemma3, &kGgufNames, &kHfSandwichNames},
       {"gemma4", {"gemma4_text", "gemma4"}, "Gemma 4, its mixtures of experts too (text)", DescribeGemma4, &kGemma4Gguf,
        &kGemma4Hf},
+      {"gemma-embedding", {"gemma3_text+use_bidirectional_attention"}, "EmbeddingGemma (embeddings)", DescribeGemmaEmbedding,
+       &kGgufNames, &kHfSandwichNames, false, true},
       {"phi3", {"phi3"}, "Phi-3, Phi-4, Phi-4-mini", DescribePhi3, &kPhi3Gguf, &kPhi3Hf},
       {"olmo2", {"olmo2", "olmo3"}, "OLMo 2, OLMo 3", DescribeOlmo2},
       {"smollm3", {"smollm3"}, "SmolLM3", DescribeSmolLm3},

@@ -16,7 +16,8 @@ namespace bakestone {
 
 struct Family {
   std::string_view architecture;               // general.architecture in GGUF
-  std::array<std::string_view, 3> hf_types;    // model_type in config.json
+  // model_type in config.json; behind a plus, a flag that must be set beside it.
+  std::array<std::string_view, 3> hf_types;
   std::string_view models;                     // for people
   // Says what is not Llama's; sizes, heads, rope and norm_eps are read already. Throws as ReadConfig does.
   void (*describe)(const ConfigReader& in, ModelConfig& config);
@@ -52,7 +53,12 @@ void DescribeBert(const ConfigReader& in, ModelConfig& config);
 void DescribeXlmRoberta(const ConfigReader& in, ModelConfig& config);
 void DescribeNomicBert(const ConfigReader& in, ModelConfig& config);
 void DescribeModernBert(const ConfigReader& in, ModelConfig& config);
-Pooling PoolingOf(const ConfigReader& in);  // as an encoder's file says, or sentence-transformers beside it
+void DescribeGemmaEmbedding(const ConfigReader& in, ModelConfig& config);
+// What follows an encoder, as its file says, or sentence-transformers beside it.
+Pooling PoolingOf(const ConfigReader& in);
+std::vector<DenseConfig> DenseOf(const ConfigReader& in);
+// The head that scores, where there is one.
+void ReadClassifier(const ConfigReader& in, ModelConfig& config);
 void RequireExpertsEverywhere(const ConfigReader& in);  // and no layer without them
 void DescribeQwen3(const ConfigReader& in, ModelConfig& config);
 void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& config);  // what all share

@@ -21,6 +21,7 @@
 #include "kernels/isa.h"
 #include "model/decoder.h"
 #include "model/model_file.h"
+#include "model/pooled_heads.h"
 #include "model/test_golden.h"
 #include "model/train_engine.h"
 
@@ -610,6 +611,32 @@ TEST_P(EncoderProof, HiddenStatesAreThoseOfTransformers) {
     for (const int64_t window : file.Config().windows) {
       EXPECT_LT(2 * window, static_cast<int64_t>(golden.tokens.size())) << "no row sees a whole window and no end of the text";
     }
+  }
+}
+
+// Where the golden has it: mean, dense layers, length 1.
+TEST_P(EncoderProof, VectorsAreThoseOfSentenceTransformers) {
+  const SafetensorsFile golden_file = SafetensorsFile::Open(FolderOf(type()) / "golden.safetensors");
+  EXPECT_EQ(golden_file.Find("embedding") != nullptr, !ModelFile::Open(FolderOf(type())).Config().encoder.dense.empty());
+  if (golden_file.Find("embedding") == nullptr) return;
+  const Golden golden = ReadGolden(type());
+  const auto expected = testing::ValuesOf<float>(golden_file, "embedding");
+  for (const auto& path : {FolderOf(type()), FolderOf(type()) / "model.gguf"}) {
+    const ModelFile file = ModelFile::Open(path);
+    const ModelConfig config = file.Config();
+    EXPECT_EQ(config.encoder.pooling, Pooling::kMean);
+    ASSERT_EQ(config.embedding_width(), std::ssize(expected));
+    const auto weights = LoadFrom(file, config);
+    const auto states = StatesOf(config, *weights, ChooseKernels(nullptr), golden.tokens, Precision::kExact)[0];
+    const auto width = static_cast<size_t>(config.hidden_dim);
+    std::vector<float> mean(width), vector(expected.size());
+    for (size_t i = 0; i < states.size(); ++i) mean[i % width] += states[i] / static_cast<float>(golden.tokens.size());
+    Exec exec(ChooseKernels(nullptr), Pool(), Precision::kExact);
+    ApplyDense(exec, config, *weights, DenseView<const float>(mean.data(), 1, config.hidden_dim), DenseView(vector.data(), 1, std::ssize(vector)));
+    double length = 0;
+    for (const float value : vector) length += static_cast<double>(value) * static_cast<double>(value);
+    for (float& value : vector) value /= static_cast<float>(std::sqrt(length));
+    EXPECT_LT(MaxDifference(vector, expected), kTolerance) << path;
   }
 }
 

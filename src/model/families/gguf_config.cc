@@ -52,6 +52,14 @@ std::vector<double> GgufConfig::Numbers(const Field& field) const {
   return numbers;
 }
 
+std::vector<std::string> GgufConfig::Labels() const {
+  const Field field = {"classifier.output_labels", nullptr};
+  std::vector<std::string> labels;
+  if (!Has(field)) return labels;
+  for (const std::string_view label : file_.GetStrings(Spelled(field))) labels.emplace_back(label);
+  return labels;
+}
+
 int64_t GgufConfig::VocabularyRows(const char* embedding) const {
   return file_.Tensor(std::string(embedding) + ".weight").rows();
 }

@@ -19,6 +19,7 @@ class GgufConfig : public ConfigReader {
   std::optional<bool> Flag(const Field& field) const override;
   std::optional<std::string> Text(const Field& field) const override;
   std::vector<double> Numbers(const Field& field) const override;
+  std::vector<std::string> Labels() const override;
   void ReadRope(ModelConfig& config) const override;
   int64_t VocabularyRows(const char* embedding) const override;
   bool HasHead() const override;

@@ -127,6 +127,25 @@ std::string HfConfig::File(const char* name) const {
   return folder_.Text(name, int64_t{1} << 20).value_or("");
 }
 
+std::vector<ConfigReader::Module> HfConfig::Modules() const {
+  std::vector<Module> modules;
+  for (const HfModule& module : folder_.modules()) modules.push_back({module.type, module.path});
+  return modules;
+}
+
+std::vector<std::string> HfConfig::Labels() const {
+  const Json* names = folder_.Config("id2label");
+  if (names == nullptr) return {};
+  if (!names->is_object()) Fail("id2label", "an object of names", *names);
+  std::vector<std::string> labels;
+  for (size_t i = 0; i < names->size(); ++i) {
+    const auto name = names->find(std::to_string(i));
+    if (name == names->end() || !name->is_string()) Fail("id2label", "a name for each number from 0 on", *names);
+    labels.push_back(name->get<std::string>());
+  }
+  return labels;
+}
+
 bool HfConfig::HasHead() const { return folder_.Find("lm_head.weight") != nullptr; }
 
 bool HfConfig::HasTensor(const std::string& name) const { return folder_.Find(name) != nullptr; }

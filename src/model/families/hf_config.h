@@ -25,6 +25,8 @@ class HfConfig : public ConfigReader {
   int64_t VocabularyRows(const char* embedding) const override;
   bool HasHead() const override;
   std::string File(const char* name) const override;
+  std::vector<Module> Modules() const override;
+  std::vector<std::string> Labels() const override;
   bool HasTensor(const std::string& name) const override;
   std::vector<std::pair<std::string, double>> OfLayer(int64_t layer) const override;
   bool HasLayerConfig() const override;

@@ -2,13 +2,17 @@
 #include "model/families/hf_config.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
 #include <functional>
+#include <string>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "format/hf_folder.h"
 #include "format/safetensors.h"
 
@@ -180,6 +184,54 @@ TEST(HfConfig, WindowsAreUsedWhereTheModelSaysSo) {
   EXPECT_TRUE(Read(With(Plain("mistral"), {{"sliding_window", nullptr}})).windows.empty());
 }
 
+TEST(HfConfig, AFlagBesideTheTypeChoosesTheFamily) {
+  const Json plain = With(Plain("gemma3_text"), {{"sliding_window", 64}});
+  const ModelConfig decoder = Read(With(plain, {{"use_bidirectional_attention", false}}));
+  EXPECT_EQ(decoder.architecture, "gemma3");
+  EXPECT_EQ(decoder.windows[0], 64);
+  const ModelConfig encoder = Read(With(plain, {{"use_bidirectional_attention", true}}));
+  EXPECT_EQ(encoder.architecture, "gemma-embedding");
+  EXPECT_TRUE(encoder.encoder.both_ways);
+  EXPECT_EQ(encoder.windows[0], 65);
+}
+
+// What sentence-transformers puts behind a model: a copy of EmbeddingGemma's folder with one file changed.
+TEST(HfConfig, ModulesBehindAnEncoderAreReadOrRefused) {
+  const auto folder = std::filesystem::path(::testing::TempDir()) / ("modules_" + std::to_string(::getpid()));
+  std::filesystem::remove_all(folder);
+  std::filesystem::copy(std::filesystem::path(BAKESTONE_TEST_DATA) / "families" / "gemma3_text+use_bidirectional_attention", folder,
+                        std::filesystem::copy_options::recursive);
+  const auto with = [&](const char* file, const Json& text) {
+    WriteFileAtomically(folder / file, text.dump());
+    return ReadConfig(HfFolder::Open(folder));
+  };
+  const auto refused = [&](const char* file, const Json& text, const char* what) {
+    try {
+      with(file, text);
+      ADD_FAILURE() << "no error: " << text.dump();
+    } catch (const Error& error) {
+      EXPECT_THAT(std::string(error.what()), HasSubstr(what));
+    }
+  };
+  EXPECT_EQ(with("1_Pooling/config.json", {{"pooling_mode", "cls"}}).encoder.pooling, Pooling::kFirst);
+  EXPECT_EQ(with("1_Pooling/config.json", {{"pooling_mode_lasttoken", true}}).encoder.pooling, Pooling::kLast);
+  refused("1_Pooling/config.json", {{"pooling_mode", "weightedmean"}}, "weightedmean");
+  refused("1_Pooling/config.json", {{"pooling_mode_max_tokens", true}}, "pooling_mode_max_tokens");
+  with("1_Pooling/config.json", {{"pooling_mode_mean_tokens", true}});
+  const auto dense = [](const Json& width, const char* activation) { return Json{{"out_features", width}, {"activation_function", activation}}; };
+  EXPECT_TRUE(with("2_Dense/config.json", dense(48, "torch.nn.modules.activation.Tanh")).encoder.dense[0].tanh);
+  refused("2_Dense/config.json", dense(48, "torch.nn.modules.activation.ReLU"), "ReLU");
+  for (const Json& width : {Json(0), Json(-1), Json(1e9), Json("48"), Json()}) refused("2_Dense/config.json", dense(width, "x.Identity"), "out_features");
+  with("2_Dense/config.json", dense(48, "x.Identity"));
+  const auto module = [](const char* type, const char* path) { return Json::array({Json{{"type", type}, {"path", path}}}); };
+  refused("modules.json", module("sentence_transformers.models.CNN", "2_CNN"), "CNN");
+  refused("modules.json", module("sentence_transformers.models.Dense", "5_Dense"), "5_Dense");
+  refused("modules.json", module("sentence_transformers.models.Dense", "../2_Dense"), "../2_Dense");
+  refused("modules.json", Json::array({Json{{"type", 3}}}), "modules.json");
+  refused("modules.json", Json::object(), "modules.json");
+  std::filesystem::remove_all(folder);
+}
+
 TEST(HfConfig, NamesTheFieldThatLies) {
   const auto spoilt = [](const char* field, const Json& value) { return With(Plain("llama"), {{field, value}}); };
   for (const Json& value : {Json(0), Json(-1), Json(1e300), Json(2.5), Json(nullptr)}) {
@@ -199,7 +251,7 @@ TEST(HfConfig, NamesTheFieldThatLies) {
   ExpectError(With(Plain("gemma2"), {{"layer_types", {"full_attention"}}}), ErrorCode::kCorrupt,
               HasSubstr("one name for each of 4 layers"));
   ExpectError(With(Plain("gemma2"), {{"layer_types", {"a", "b", "c", "d"}}}), ErrorCode::kUnsupported, HasSubstr("'a'"));
-  ExpectError(With(Plain("gemma3_text"), {{"use_bidirectional_attention", true}}), ErrorCode::kUnsupported,
+  ExpectError(With(Plain("gemma3"), {{"use_bidirectional_attention", true}}), ErrorCode::kUnsupported,
               HasSubstr("attention to later tokens"));
   ExpectError(With(Plain("phi3"), {{"rope_scaling", {{"type", "longrope"}, {"short_factor", {1, 2}}}}}),
               ErrorCode::kCorrupt, HasSubstr("short_factor"));

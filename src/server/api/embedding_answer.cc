@@ -43,7 +43,7 @@ void EmbeddingAnswer::Receive(EmbeddingEvent&& event) {
 }
 
 void CheckDimensions(Fields& fields, const ModelEntry& model) {
-  const int64_t own = model.model().config.hidden_dim;
+  const int64_t own = model.model().config.embedding_width();
   fields.Only("dimensions", own, fmt::format("this model's vectors have {} dimensions, and it does not say that it was trained so that the first of them stand for all", own));
 }
 
