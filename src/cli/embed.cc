@@ -34,7 +34,7 @@ int Embed(const Arguments& arguments) {
   bool no_pack_cache = false;
   Flags flags("embed",
               "Texts as vectors of length 1: a line of JSON for each line of standard input, or for TEXT. Encoders (BERT, "
-              "MiniLM, BGE, XLM-R, ModernBERT, NomicBERT) are pooled as their files say, decoders by their last token.",
+              "MiniLM, BGE, XLM-R, ModernBERT, EmbeddingGemma) are pooled as their files say, decoders by their last token.",
               "bakestone embed ./all-MiniLM-L6-v2 <questions.txt >vectors.jsonl");
   flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("TEXT", &text, "The text");

@@ -26,6 +26,7 @@ constexpr Verb kVerbs[] = {
     {"data", "what a data file holds, and what of it is learned", Data},
     {"eval", "measure a model on texts and questions", Eval},
     {"embed", "texts as vectors", Embed},
+    {"score", "texts by a reranker or a classifier", Score},
     {"export", "models and adapters in the format that the next tool wants", Export},
     {"merge", "adapters into their base, or models into one", Merge},
     {"quantize", "a model in fewer bits, and what that cost", Quantize},

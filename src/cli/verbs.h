@@ -20,6 +20,7 @@ int Bench(const Arguments& arguments);
 int Data(const Arguments& arguments);
 int Doctor(const Arguments& arguments);
 int Embed(const Arguments& arguments);
+int Score(const Arguments& arguments);
 int Eval(const Arguments& arguments);
 int Export(const Arguments& arguments);
 int Merge(const Arguments& arguments);

@@ -118,6 +118,43 @@ PY
   expect "$work/out" "embedding"
 done
 
+# EmbeddingGemma: two dense layers behind the mean.
+gemma=$work/embeddinggemma
+cp -r "$repository/tests/data/families/gemma3_text+use_bidirectional_attention" "$gemma"
+cp "$work/modernbert/tokenizer.json" "$gemma/"
+"$bakestone" embed "$gemma" abc | python3 -c 'import json, sys; v = json.load(sys.stdin)["embedding"]; assert len(v) == 24, v'
+
+# A classifier scores texts, and texts beside a question; a model without a head does not.
+scorer=$work/classifier
+mkdir "$scorer"
+cp "$repository/tests/data/classifiers/bert/"{config.json,model.safetensors} "$scorer/"
+python3 - "$encoder/tokenizer.json" "$scorer/tokenizer.json" <<'PY'
+import json, sys
+tokenizer = json.load(open(sys.argv[1]))
+token = lambda name, kind: dict(SpecialToken=dict(id=name, type_id=kind))
+text = lambda name, kind: dict(Sequence=dict(id=name, type_id=kind))
+tokenizer["post_processor"]["pair"] = [token("[CLS]", 0), text("A", 0), token("[SEP]", 0), text("B", 1), token("[SEP]", 1)]
+json.dump(tokenizer, open(sys.argv[2], "w"))
+PY
+printf 'abc d\nab\n' | "$bakestone" score "$scorer" "d ab" >"$work/pairs" 2>"$work/log" || { cat "$work/log" >&2; fail "score"; }
+expect "$work/log" "tokens: 14"
+echo ab | "$bakestone" score "$scorer" "d ab" >"$work/pair" 2>/dev/null
+echo ab | "$bakestone" score "$scorer" >"$work/alone" 2>/dev/null
+python3 - "$work/pairs" "$work/pair" "$work/alone" <<'PY'
+import json, sys
+pairs, pair, alone = ([json.loads(line) for line in open(path)] for path in sys.argv[1:])
+assert len(pairs) == 2 and all(len(p["logits"]) == 3 for p in pairs), pairs
+assert pairs[1]["logits"] == pair[0]["logits"] != alone[0]["logits"], (pairs, pair, alone)
+assert all(p["label"] == f"LABEL_{p['logits'].index(max(p['logits']))}" for p in pairs + alone)
+PY
+status=0
+echo ab | "$bakestone" score "$encoder" >/dev/null 2>"$work/log" || status=$?
+[ $status -eq 1 ] || fail "expected a model without a head not to score"
+expect "$work/log" "expected a model with a head that scores texts"
+status=0
+echo ab | "$bakestone" score "$work/xlm-roberta" ab >/dev/null 2>"$work/log" || status=$?
+[ $status -eq 1 ] || fail "expected no scores of xlm-roberta"
+
 status=0
 "$bakestone" run "$encoder" ab >/dev/null 2>"$work/log" || status=$?
 [ $status -eq 1 ] || fail "expected an encoder not to write"
