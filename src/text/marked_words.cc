@@ -9,15 +9,15 @@
 namespace bakestone {
 namespace {
 
-// A character of valid text and its length.
+// A character and its length; a byte of a rule's replacement that is no character's counts as one.
 struct Decoded {
-  uint32_t codepoint = 0;
+  uint32_t codepoint = kReplacementCodepoint;
   size_t length = 1;
 };
 Decoded At(std::string_view text, size_t at) {
   Decoded decoded;
-  decoded.length = static_cast<size_t>(DecodeUtf8(text.data() + at, text.data() + text.size(), &decoded.codepoint));
-  return decoded;
+  const int length = DecodeUtf8(text.data() + at, text.data() + text.size(), &decoded.codepoint);
+  return length > 0 ? Decoded{decoded.codepoint, static_cast<size_t>(length)} : Decoded();
 }
 
 bool IsSpace(uint32_t codepoint) { return (CharClasses::Get()[codepoint] & kSpace) != 0; }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <thread>
@@ -281,6 +282,27 @@ TEST(Tokenizer, RefusesDamagedCharsmaps) {
     const Tokenizer tokenizer(with(map));
     for (const char* text : {"Ａbc ﬁ １２３", "é\xFF ｶ\xCC\x81", "plain text"}) {
       EXPECT_THAT(ErrorOf([&] { tokenizer.Encode(text); }), "no error");
+    }
+  }
+}
+
+// Rules whose replacements are no UTF-8, with every step behind them.
+TEST(Tokenizer, MarkedWordsEndWhateverTheCharsmapMakes) {
+  using Kind = NormalizerStep::Kind;
+  TokenizerSpec spec = goldens::Spec(kRoot, "unigram_nfkc");
+  spec.marked_words = spec.split_marks = true;
+  for (const Kind kind : {Kind::kCharsmap, Kind::kStripLeft, Kind::kStripRight, Kind::kReplaceSpaces, Kind::kNfc, Kind::kCharsmap}) {
+    spec.normalizer.push_back({.kind = kind, .from = {}, .to = " "});
+  }
+  spec.normalizer.push_back({.kind = Kind::kReplace, .from = "a", .to = "aa"});
+  std::vector<uint8_t>& map = spec.precompiled_charsmap;
+  const size_t trie = size_t{map[0]} | size_t{map[1]} << 8 | size_t{map[2]} << 16;
+  std::replace_if(map.begin() + static_cast<ptrdiff_t>(4 + trie), map.end(), [](uint8_t byte) { return byte != 0; }, uint8_t{0xFF});
+  for (const bool split : {false, true}) {
+    spec.split_white_space = split;
+    const Tokenizer tokenizer(spec);
+    for (const char* text : {"", " ", "\xEF\xAC\x81", " \xEF\xAC\x81 \xEF\xAC\x81", "\xC2\xBD\xCC\x81\xFF", "\t \r\n", "plain  text "}) {
+      EXPECT_THAT(ErrorOf([&] { tokenizer.Encode(text); }), "no error") << text;
     }
   }
 }
