@@ -23,8 +23,8 @@ int Score(const Arguments& arguments) {
   std::optional<int64_t> threads;
   bool no_pack_cache = false;
   Flags flags("score",
-              "Texts by the head of a classifier or a reranker (BERT, XLM-R, ModernBERT): a line of JSON for each line of standard "
-              "input, with a logit for each label. With QUESTION each text is read beside it.",
+              "Texts by the head of a classifier or a reranker (BERT, XLM-R, ModernBERT): a line of JSON for each line of "
+              "standard input, with a logit for each label. With QUESTION each text is read beside it.",
               "bakestone score ./bge-reranker-v2-m3 \"when does the ferry leave?\" <passages.txt");
   flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("QUESTION", &question, "What the texts may answer");

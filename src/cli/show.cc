@@ -154,10 +154,10 @@ void PrintFamilies(bool json) {
     fmt::print("{}\n", families.dump(2));
     return;
   }
-  fmt::print("{:<12} {:<4} {:<6} {:<9} {:<10} {}\n", "family", "run", "train", "quantize", "to folder", "models");
+  fmt::print("{:<16} {:<4} {:<6} {:<9} {:<10} {}\n", "family", "run", "train", "quantize", "to folder", "models");
   for (const Json& family : families) {
     const auto yes = [&](const char* what) { return family[what].get<bool>() ? "yes" : "no"; };
-    fmt::print("{:<12} {:<4} {:<6} {:<9} {:<10} {}\n", family["architecture"].get<std::string>(), yes("run"),
+    fmt::print("{:<16} {:<4} {:<6} {:<9} {:<10} {}\n", family["architecture"].get<std::string>(), yes("run"),
                yes("train"), family["quantize"].size() > 1 ? "yes" : "from GGUF", yes("to_folder"),
                family["models"].get<std::string>());
   }

@@ -1,5 +1,6 @@
 // Texts as vectors: a model's hidden states after the last layer, pooled, through the dense layers that the model may have
-// behind that, and scaled to length 1. Encoders are pooled as their files say; a decoder's text by its last token. A text's vector does not depend on the others.
+// behind that, and scaled to length 1. Encoders are pooled as their files say; a decoder's text by its last token. A text's
+// vector does not depend on the others.
 // One thread at a time.
 #pragma once
 

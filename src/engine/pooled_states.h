@@ -1,5 +1,5 @@
-// Texts through a model in one step, each one's hidden states after the last layer pooled. What a text gives does not depend on
-// the others. One thread at a time.
+// Texts through a model in one step, each one's hidden states after the last layer pooled. What a text gives does not
+// depend on the others. One thread at a time.
 #pragma once
 
 #include <cstdint>

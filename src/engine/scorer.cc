@@ -9,11 +9,13 @@ namespace bakestone {
 Scorer::Scorer(std::shared_ptr<const Model> model, const KernelTable& kernels, ThreadPool& pool)
     : model_(std::move(model)), exec_(kernels, pool) {
   if (model_->config.classifier.labels > 0) return;
-  Throw(ErrorCode::kUnsupported, "{}: expected a model with a head that scores texts (a reranker, or another with a classifier), found {} without one",
+  Throw(ErrorCode::kUnsupported,
+        "{}: expected a model with a head that scores texts (a reranker, or another with a classifier), found {} without one",
         model_->path.string(), model_->config.architecture);
 }
 
-std::vector<std::vector<float>> Scorer::Score(const std::optional<std::string>& question, std::span<const std::string> texts) {
+std::vector<std::vector<float>> Scorer::Score(const std::optional<std::string>& question,
+                                              std::span<const std::string> texts) {
   const ModelConfig& config = model_->config;
   std::vector<std::vector<float>> scores;
   std::vector<Tokenizer::Pair> batch;

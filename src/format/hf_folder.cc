@@ -235,9 +235,11 @@ void HfFolder::OpenModules() {
   const Json list = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!list.is_array()) Throw(ErrorCode::kCorrupt, "{}: expected a list of modules", file);
   for (const Json& one : list) {
-    const Json type = one.is_object() ? one.value("type", Json()) : Json(), path = one.is_object() ? one.value("path", Json()) : Json();
+    const Json type = one.is_object() ? one.value("type", Json()) : Json();
+    const Json path = one.is_object() ? one.value("path", Json()) : Json();
     if (!type.is_string() || !path.is_string()) {
-      Throw(ErrorCode::kCorrupt, "{}: expected modules with a type and a path, found {}", file, Quote(one.dump(-1, ' ', true, Json::error_handler_t::replace)));
+      Throw(ErrorCode::kCorrupt, "{}: expected modules with a type and a path, found {}", file,
+            Quote(one.dump(-1, ' ', true, Json::error_handler_t::replace)));
     }
     const std::string whole = type.get<std::string>(), name = path.get<std::string>();
     if (name.find_first_of("/\\") != std::string::npos || name == "..") {
@@ -272,7 +274,8 @@ void HfFolder::NameTensors() {
         if (rest.starts_with("embed_tokens.") || rest == "embeddings.weight") prefix = candidate;
       }
       for (const std::string_view candidate : kEncoderPrefixes) {
-        if (tensor.name.starts_with(candidate) && tensor.name.compare(candidate.size(), 11, "embeddings.") == 0) prefix = candidate;
+        if (!tensor.name.starts_with(candidate)) continue;
+        if (tensor.name.compare(candidate.size(), 11, "embeddings.") == 0) prefix = candidate;
       }
       has_head_beside = has_head_beside || tensor.name.starts_with("language_model.lm_head.");
     }

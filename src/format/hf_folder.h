@@ -75,7 +75,9 @@ class HfFolder {
   void OpenShards();
   void NameTensors();
   void OpenModules();
-  std::span<const SafetensorsFile> ModelShards() const { return std::span(shards_).first(num_model_shards_.value_or(shards_.size())); }
+  std::span<const SafetensorsFile> ModelShards() const {
+    return std::span(shards_).first(num_model_shards_.value_or(shards_.size()));
+  }
 
   std::string name_;
   std::filesystem::path path_;

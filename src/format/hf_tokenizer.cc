@@ -93,7 +93,8 @@ void AddDecoderTokens(const HfFolder& folder, TokenizerSpec& spec) {
 void UseFairseqIds(TokenizerSpec& spec) {
   const auto has = [&](size_t id, const char* text) { return id < spec.tokens.size() && spec.tokens[id] == text; };
   if (spec.kind != TokenizerKind::kUnigram || !has(0, "<unk>") || !has(1, "<s>") || !has(2, "</s>")) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a unigram model whose first pieces are <unk>, <s> and </s>, as XLM-R's are", spec.source);
+    Throw(ErrorCode::kUnsupported, "{}: expected a unigram model whose first pieces are <unk>, <s> and </s>, as XLM-R's are",
+          spec.source);
   }
   const auto shift = [](auto& list, auto first, auto last) {
     list.erase(list.begin(), list.begin() + 3);

@@ -80,7 +80,8 @@ class UnigramJsonTest : public ::testing::TestWithParam<const char*> {};
 TEST_P(UnigramJsonTest, ClustersWhiteSpaceAndMarksAreThoseOfTokenizers) {
   const std::string name = GetParam();
   const Tokenizer tokenizer(FromTokenizerJson(ReadFile(kFolder / (name + ".json")), name));
-  const std::vector<std::string> texts = goldens::Lines(kFolder / "CASES.txt"), lines = goldens::Lines(kFolder / (name + ".cases"));
+  const std::vector<std::string> texts = goldens::Lines(kFolder / "CASES.txt");
+  const std::vector<std::string> lines = goldens::Lines(kFolder / (name + ".cases"));
   ASSERT_EQ(lines.size(), texts.size());
   for (size_t i = 0; i < lines.size(); ++i) {
     const auto text = nlohmann::json::parse(texts[i]).get<std::string>();
@@ -91,7 +92,8 @@ TEST_P(UnigramJsonTest, ClustersWhiteSpaceAndMarksAreThoseOfTokenizers) {
 TEST_P(UnigramJsonTest, PairsAreThoseOfTokenizers) {
   const std::string name = GetParam();
   const Tokenizer tokenizer(FromTokenizerJson(ReadFile(kFolder / (name + ".json")), name));
-  const std::vector<std::string> texts = goldens::Lines(kFolder / "CASES.txt"), lines = goldens::Lines(kFolder / (name + ".pairs"));
+  const std::vector<std::string> texts = goldens::Lines(kFolder / "CASES.txt");
+  const std::vector<std::string> lines = goldens::Lines(kFolder / (name + ".pairs"));
   ASSERT_EQ(lines.size(), 15u);
   const auto text = [&](size_t i) { return nlohmann::json::parse(texts[i]).get<std::string>(); };
   for (size_t i = 0; i < lines.size(); ++i) {
@@ -100,7 +102,8 @@ TEST_P(UnigramJsonTest, PairsAreThoseOfTokenizers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Names, UnigramJsonTest, ::testing::Values("xlmr", "bge_m3"), [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Names, UnigramJsonTest, ::testing::Values("xlmr", "bge_m3"),
+                         [](const auto& info) { return std::string(info.param); });
 
 // What text cannot do: a user's text makes no control tokens, though the vocabulary has their spellings.
 TEST(UnigramJson, ControlTokensComeFromTemplatesOnly) {

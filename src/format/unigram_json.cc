@@ -99,7 +99,8 @@ void ReadUnigramModel(const JsonNode& model, TokenizerSpec& spec) {
   spec.unk = static_cast<int32_t>(model.Id("unk_id"));
 }
 
-void ReadUnigramText(const std::vector<JsonNode>& normalizers, const std::vector<JsonNode>& pre_tokenizers, TokenizerSpec& spec) {
+void ReadUnigramText(const std::vector<JsonNode>& normalizers, const std::vector<JsonNode>& pre_tokenizers,
+                     TokenizerSpec& spec) {
   spec.space_prefix = SpacePrefix::kNever;
   spec.split_user_defined = true;
   for (const JsonNode& step : normalizers) {

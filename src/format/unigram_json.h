@@ -11,6 +11,7 @@ namespace bakestone {
 // Pieces, their scores, the unknown one.
 void ReadUnigramModel(const JsonNode& model, TokenizerSpec& spec);
 // What is done to a text before the model sees it.
-void ReadUnigramText(const std::vector<JsonNode>& normalizers, const std::vector<JsonNode>& pre_tokenizers, TokenizerSpec& spec);
+void ReadUnigramText(const std::vector<JsonNode>& normalizers, const std::vector<JsonNode>& pre_tokenizers,
+                     TokenizerSpec& spec);
 
 }  // namespace bakestone

@@ -192,7 +192,8 @@ ModelConfig ReadConfig(const HfFolder& folder) {
     for (const std::string_view name : family.hf_types) best = std::max(best, fits(name));
   }
   for (const Family& family : Families()) {
-    if (best == 0 || std::none_of(family.hf_types.begin(), family.hf_types.end(), [&](auto name) { return fits(name) == best; })) continue;
+    const auto is_best = [&](std::string_view name) { return best > 0 && fits(name) == best; };
+    if (std::none_of(family.hf_types.begin(), family.hf_types.end(), is_best)) continue;
     ModelConfig config = ReadWith(in, family);
     config.name = folder.path().filename().string();
     return config;

@@ -1,5 +1,5 @@
-// What encoders have of their own: positions, types and a norm in the embedding, norms of sums, attention to both sides. Their
-// texts are runs without a state, whole in one step.
+// What encoders have of their own: positions, types and a norm in the embedding, norms of sums, attention to both sides.
+// Their texts are runs without a state, whole in one step.
 #include "base/error.h"
 #include "model/decoder_pass.h"
 #include "model/erf_gelu.h"
@@ -26,7 +26,8 @@ void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
     for (int64_t i = 0; i < x.rows; ++i) {
       const int64_t type = step_.token_types.empty() ? 0 : step_.token_types[static_cast<size_t>(i)];
       if (type >= types) {
-        Throw(ErrorCode::kInvalidArgument, "token {}: expected a type below the {} that the model has, found {}", i, types, type);
+        Throw(ErrorCode::kInvalidArgument, "token {}: expected a type below the {} that the model has, found {}", i, types,
+              type);
       }
       ops::Add(exec_.context, rows.Rows(type, 1), x.Rows(i, 1));
     }

@@ -32,7 +32,8 @@ void ForEach(MatrixView<float> x, const Function& function) {
 
 }  // namespace
 
-void ApplyDense(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled, MatrixView<float> out) {
+void ApplyDense(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled,
+                MatrixView<float> out) {
   const std::vector<DenseConfig>& layers = config.encoder.dense;
   BAKESTONE_CHECK(!layers.empty() && out.rows == pooled.rows && out.cols == config.embedding_width());
   Arena::Scope scope(exec.scratch.arena);
@@ -45,7 +46,8 @@ void ApplyDense(Exec& exec, const ModelConfig& config, const Weights& weights, M
   }
 }
 
-void Classify(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled, MatrixView<float> logits) {
+void Classify(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled,
+              MatrixView<float> logits) {
   const ClassifierConfig& head = config.classifier;
   BAKESTONE_CHECK(head.labels > 0 && logits.rows == pooled.rows && logits.cols == head.labels);
   Arena::Scope scope(exec.scratch.arena);

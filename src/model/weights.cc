@@ -19,7 +19,8 @@ namespace {
 // Of the head by which an encoder was trained to guess words: nothing that it gives depends on it.
 bool IsWordHead(std::string_view tensor) {
   constexpr std::string_view kPrefixes[] = {"lm_head.", "cls.predictions.", "cls.seq_relationship.", "decoder.", "head."};
-  return std::any_of(std::begin(kPrefixes), std::end(kPrefixes), [&](std::string_view prefix) { return tensor.starts_with(prefix); });
+  return std::any_of(std::begin(kPrefixes), std::end(kPrefixes),
+                     [&](std::string_view prefix) { return tensor.starts_with(prefix); });
 }
 
 bool IsPlain(DType type) {

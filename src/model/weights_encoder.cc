@@ -19,7 +19,9 @@ void WeightsLoader::AddEmbeddingParts() {
 }
 
 void WeightsLoader::AddPooledParts() {
-  const auto matrix = [&](const std::string& name, LinearShape shape) { return Matrix({name, name + ".weight", 0, shape.n}, shape); };
+  const auto matrix = [&](const std::string& name, LinearShape shape) {
+    return Matrix({name, name + ".weight", 0, shape.n}, shape);
+  };
   int64_t width = config_.hidden_dim;
   for (const DenseConfig& layer : config_.encoder.dense) {
     weights_->dense.push_back(matrix(layer.tensor, {.n = layer.width, .k = width}));

@@ -53,7 +53,8 @@ namespace {
 void DescribeEncoder(const ConfigReader& in, ModelConfig& config) {
   config.norm_kind = NormKind::kLayer;
   config.norm_placement = NormPlacement::kSum;
-  config.encoder = {.both_ways = true, .token_types = true, .embedding_norm = true, .pooling = PoolingOf(in), .dense = DenseOf(in)};
+  config.encoder = {.both_ways = true, .token_types = true, .embedding_norm = true};
+  ReadPooling(in, config);
   ReadClassifier(in, config);
   for (const char* name : {"is_decoder", "add_cross_attention"}) in.Refuse({nullptr, name}, "a decoder of this kind");
 }
@@ -75,8 +76,8 @@ void DescribeXlmRoberta(const ConfigReader& in, ModelConfig& config) {
   const Field field = {nullptr, "pad_token_id"};
   const double padding = in.Number(field).value_or(1);
   if (!(padding >= 0 && padding + 1 < static_cast<double>(config.context_length)) || padding != std::floor(padding)) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected a token id below the {} positions less 1, found {}", in.file(), in.Spelled(field),
-          config.context_length, padding);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a token id below the {} positions less 1, found {}", in.file(),
+          in.Spelled(field), config.context_length, padding);
   }
   const int64_t first = static_cast<int64_t>(padding) + 1;
   config.context_length -= first;

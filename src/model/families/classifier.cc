@@ -28,13 +28,14 @@ void ReadClassifier(const ConfigReader& in, ModelConfig& config) {
   for (const std::string* name : {&head.dense, &head.out, &head.norm}) {
     if (name->empty() || in.HasTensor(*name + ".weight")) continue;
     Throw(ErrorCode::kUnsupported,
-          "{}: tensor '{}.weight': expected it beside the others of a head that scores, found none: without it the scores would not "
-          "be the model's; take the model's folder",
+          "{}: tensor '{}.weight': expected it beside the others of a head that scores, found none: without it the scores would "
+          "not be the model's; take the model's folder",
           in.file(), *name);
   }
   head.labels = in.VocabularyRows(head.out.c_str());
   if (head.labels < 1 || head.labels > kMaxWidth) {
-    Throw(ErrorCode::kCorrupt, "{}: tensor '{}.weight': expected 1 to {} rows, found {}", in.file(), head.out, kMaxWidth, head.labels);
+    Throw(ErrorCode::kCorrupt, "{}: tensor '{}.weight': expected 1 to {} rows, found {}", in.file(), head.out, kMaxWidth,
+          head.labels);
   }
   head.activation = modern ? ClassifierConfig::Activation::kGelu : ClassifierConfig::Activation::kTanh;
   // GGUF has no key for it: llama.cpp takes ModernBERT's mean.

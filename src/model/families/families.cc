@@ -34,10 +34,11 @@ std::span<const Family> Families() {
       {"smollm3", {"smollm3"}, "SmolLM3", DescribeSmolLm3},
       {"granite", {"granite"}, "Granite 3", DescribeGranite},
       {"starcoder2", {"starcoder2"}, "StarCoder2", DescribeStarCoder2, &kGgufNames, &kStarCoder2Hf},
-      {"bert", {"bert"}, "BERT, MiniLM, BGE, E5, GTE (embeddings)", DescribeBert, &kBertGguf, &kBertHf, false, true},
-      {"bert", {"xlm-roberta", "roberta"}, "XLM-R, RoBERTa: BGE-M3, multilingual E5 (embeddings)", DescribeXlmRoberta, &kBertGguf,
-       &kBertHf, false, true},
-      {"modern-bert", {"modernbert"}, "ModernBERT (embeddings)", DescribeModernBert, &kModernBertGguf, &kModernBertHf, false, true},
+      {"bert", {"bert"}, "BERT, MiniLM, BGE, E5, GTE (embeddings, scores)", DescribeBert, &kBertGguf, &kBertHf, false, true},
+      {"bert", {"xlm-roberta", "roberta"}, "XLM-R, RoBERTa: BGE-M3, multilingual E5 (embeddings, scores)", DescribeXlmRoberta,
+       &kBertGguf, &kBertHf, false, true},
+      {"modern-bert", {"modernbert"}, "ModernBERT (embeddings, scores)", DescribeModernBert, &kModernBertGguf, &kModernBertHf,
+       false, true},
       {"nomic-bert", {"nomic_bert"}, "NomicBERT (embeddings)", DescribeNomicBert, &kNomicBertGguf, &kNomicBertHf, false, true},
   }};
   return kFamilies;

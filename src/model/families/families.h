@@ -54,9 +54,8 @@ void DescribeXlmRoberta(const ConfigReader& in, ModelConfig& config);
 void DescribeNomicBert(const ConfigReader& in, ModelConfig& config);
 void DescribeModernBert(const ConfigReader& in, ModelConfig& config);
 void DescribeGemmaEmbedding(const ConfigReader& in, ModelConfig& config);
-// What follows an encoder, as its file says, or sentence-transformers beside it.
-Pooling PoolingOf(const ConfigReader& in);
-std::vector<DenseConfig> DenseOf(const ConfigReader& in);
+// What follows an encoder, as its file says, or sentence-transformers beside it: how rows are pooled, and dense layers.
+void ReadPooling(const ConfigReader& in, ModelConfig& config);
 // The head that scores, where there is one.
 void ReadClassifier(const ConfigReader& in, ModelConfig& config);
 void RequireExpertsEverywhere(const ConfigReader& in);  // and no layer without them

@@ -35,7 +35,8 @@ void DescribeGemma3(const ConfigReader& in, ModelConfig& config) {
 
 void DescribeGemmaEmbedding(const ConfigReader& in, ModelConfig& config) {
   DescribeCommon(in, /*layers_of_27b=*/0, config);
-  config.encoder = {.both_ways = true, .pooling = PoolingOf(in), .dense = DenseOf(in)};
+  config.encoder.both_ways = true;
+  ReadPooling(in, config);
   config.rope.theta = 1e6;
   DescribeLayers(in, in.Size(kWindow, kMaxContext, 512) / 2 * 2 + 1, config);
 }

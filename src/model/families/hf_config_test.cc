@@ -199,8 +199,8 @@ TEST(HfConfig, AFlagBesideTheTypeChoosesTheFamily) {
 TEST(HfConfig, ModulesBehindAnEncoderAreReadOrRefused) {
   const auto folder = std::filesystem::path(::testing::TempDir()) / ("modules_" + std::to_string(::getpid()));
   std::filesystem::remove_all(folder);
-  std::filesystem::copy(std::filesystem::path(BAKESTONE_TEST_DATA) / "families" / "gemma3_text+use_bidirectional_attention", folder,
-                        std::filesystem::copy_options::recursive);
+  const auto source = std::filesystem::path(BAKESTONE_TEST_DATA) / "families" / "gemma3_text+use_bidirectional_attention";
+  std::filesystem::copy(source, folder, std::filesystem::copy_options::recursive);
   const auto with = [&](const char* file, const Json& text) {
     WriteFileAtomically(folder / file, text.dump());
     return ReadConfig(HfFolder::Open(folder));
@@ -218,10 +218,14 @@ TEST(HfConfig, ModulesBehindAnEncoderAreReadOrRefused) {
   refused("1_Pooling/config.json", {{"pooling_mode", "weightedmean"}}, "weightedmean");
   refused("1_Pooling/config.json", {{"pooling_mode_max_tokens", true}}, "pooling_mode_max_tokens");
   with("1_Pooling/config.json", {{"pooling_mode_mean_tokens", true}});
-  const auto dense = [](const Json& width, const char* activation) { return Json{{"out_features", width}, {"activation_function", activation}}; };
+  const auto dense = [](const Json& width, const char* activation) {
+    return Json{{"out_features", width}, {"activation_function", activation}};
+  };
   EXPECT_TRUE(with("2_Dense/config.json", dense(48, "torch.nn.modules.activation.Tanh")).encoder.dense[0].tanh);
   refused("2_Dense/config.json", dense(48, "torch.nn.modules.activation.ReLU"), "ReLU");
-  for (const Json& width : {Json(0), Json(-1), Json(1e9), Json("48"), Json()}) refused("2_Dense/config.json", dense(width, "x.Identity"), "out_features");
+  for (const Json& width : {Json(0), Json(-1), Json(1e9), Json("48"), Json()}) {
+    refused("2_Dense/config.json", dense(width, "x.Identity"), "out_features");
+  }
   with("2_Dense/config.json", dense(48, "x.Identity"));
   const auto module = [](const char* type, const char* path) { return Json::array({Json{{"type", type}, {"path", path}}}); };
   refused("modules.json", module("sentence_transformers.models.CNN", "2_CNN"), "CNN");

@@ -27,7 +27,8 @@ constexpr TensorNames kModernBertHf = [] {
 void DescribeModernBert(const ConfigReader& in, ModelConfig& config) {
   config.norm_kind = NormKind::kLayer;
   config.mlp = MlpKind::kErfGeGlu;
-  config.encoder = {.both_ways = true, .embedding_norm = true, .bare_first = true, .pooling = PoolingOf(in), .dense = DenseOf(in)};
+  config.encoder = {.both_ways = true, .embedding_norm = true, .bare_first = true};
+  ReadPooling(in, config);
   ReadClassifier(in, config);
   config.rope.theta = 160000;
   const Field period = {"attention.sliding_window_pattern", "global_attn_every_n_layers"};
