@@ -55,7 +55,7 @@ Usage ExpectGolden(Engine& engine, const std::vector<int>& numbers, const std::s
 }
 
 TEST(Contract, GoldensAreThereAndDiffer) {
-  EXPECT_EQ(Goldens().size(), static_cast<size_t>(kNumTranscripts + 1 + 4 * 6));
+  EXPECT_EQ(Goldens().size(), static_cast<size_t>(3 * (kNumTranscripts + 1) + 4 * 6));
   std::map<std::string, std::string> by_hash;
   for (const auto& [name, hash] : Goldens()) EXPECT_TRUE(by_hash.emplace(hash, name).second) << name;
 }

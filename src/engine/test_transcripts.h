@@ -120,6 +120,19 @@ inline std::shared_ptr<const Model> TranscriptModel(bool k_quants) {
   return model;
 }
 
+// Layers that keep a state: the delta rule's, whose states take more than one page, or convolutions'.
+inline std::shared_ptr<const Model> StateModel(bool delta) {
+  static const auto load = [](const char* architecture, uint64_t seed) {
+    TestModelOptions options;
+    options.architecture = architecture;
+    options.num_layers = 4;
+    options.seed = seed;
+    return LoadTestModel(options);
+  };
+  static const std::shared_ptr<const Model> models[] = {load("lfm2", 4), load("qwen35", 5)};
+  return models[delta ? 1 : 0];
+}
+
 // The answers to requests that are submitted at once, in their order.
 inline std::vector<Event> RunRequests(Engine& engine, std::vector<GenerationRequest> requests) {
   struct Shared {
@@ -177,6 +190,10 @@ inline std::vector<TranscriptGolden> ComputeTranscripts(const KernelTable& kerne
   add("serve", serve, all);
   Engine k_quants(TranscriptModel(true), kernels, pool, options);
   add("k-quants", k_quants, {0, 1, 2, 3, 4, 5});
+  for (const bool delta : {false, true}) {
+    Engine states(StateModel(delta), kernels, pool, options);
+    add(delta ? "delta" : "convolution", states, all);
+  }
   options.kv_type = KvType::kF16;
   Engine f16(TranscriptModel(false), kernels, pool, options);
   add("kv-f16", f16, {0, 1, 2, 3, 4, 5});

@@ -1,6 +1,6 @@
-// For tests: tiny random models of the llama architecture (and qwen2) as GGUF bytes, of any mix of
-// tensor types, with a byte-level tokenizer and a ChatML template, and random adapters for them. A
-// model is a function of its options: the same bytes on every machine.
+// For tests: tiny random models of the llama architecture (and qwen2; lfm2 and qwen35, every second layer of which
+// attends) as GGUF bytes, of any mix of tensor types, with a byte-level tokenizer and a ChatML template, and random
+// adapters for them. A model is a function of its options: the same bytes on every machine.
 #pragma once
 
 #include <fmt/format.h>
@@ -41,6 +41,9 @@ struct TestModelOptions {
   std::vector<float> rope_factors = {};  // [head_dim / 2], or empty
   uint64_t seed = 1;
 };
+
+// Of qwen35's delta rule, and of lfm2's and its convolutions.
+inline constexpr int64_t kTestKeyHeads = 2, kTestValueHeads = 4, kTestDeltaDim = 16, kTestTaps = 4;
 
 inline constexpr int32_t kTestEndOfText = 0, kTestImStart = 1, kTestImEnd = 2;
 inline constexpr int32_t kTestFirstByte = 3;  // the token of byte b is kTestFirstByte + b
@@ -155,19 +158,24 @@ class TestModelWriter {
     for (int64_t layer = 0; layer < options_.num_layers; ++layer) {
       const std::string prefix = fmt::format("blk.{}.", layer);
       Vector(prefix + "attn_norm.weight", hidden, 1.0);
-      Vector(prefix + "ffn_norm.weight", hidden, 1.0);
+      Vector(prefix + (delta() ? "post_attention_norm.weight" : "ffn_norm.weight"), hidden, 1.0);
+      if (!Attends(layer)) State(prefix);
+      for (const char* norm : {"attn_q_norm.weight", "attn_k_norm.weight"}) {
+        if ((delta() || convolution()) && Attends(layer)) Vector(prefix + norm, options_.head_dim, 1.0);
+      }
       const char* names[] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
                              "ffn_gate", "ffn_up", "ffn_down"};
-      const int64_t rows[] = {q, kv, kv, hidden, ffn, ffn, hidden};
+      const int64_t rows[] = {delta() ? 2 * q : q, kv, kv, hidden, ffn, ffn, hidden};
       const int64_t cols[] = {hidden, hidden, hidden, q, hidden, hidden, ffn};
       for (size_t site = 0; site < kNumSites; ++site) {
+        if (site < 4 && !Attends(layer)) continue;
         const std::string name = prefix + names[site];
         Matrix(name + ".weight", options_.types[site], rows[site], cols[site],
                1.5 / std::sqrt(static_cast<double>(cols[site])));
         if (options_.bias && site < 3) Vector(name + ".bias", rows[site], 0.0);
       }
     }
-    Vector("output_norm.weight", hidden, 1.0);
+    Vector(convolution() ? "token_embd_norm.weight" : "output_norm.weight", hidden, 1.0);
     if (!options_.tied)
       Matrix("output.weight", options_.embedding_type, kTestVocabSize, hidden, 0.3);
     if (!options_.rope_factors.empty())
@@ -177,6 +185,33 @@ class TestModelWriter {
   }
 
  private:
+  bool delta() const { return options_.architecture == "qwen35"; }
+  bool convolution() const { return options_.architecture == "lfm2"; }
+  bool Attends(int64_t layer) const { return layer % 2 == 1 || !(delta() || convolution()); }
+
+  // What mixes tokens in a layer that does not attend.
+  void State(const std::string& prefix) {
+    const int64_t hidden = options_.hidden_dim, values = kTestValueHeads * kTestDeltaDim;
+    const int64_t channels = convolution() ? hidden : 2 * kTestKeyHeads * kTestDeltaDim + values;
+    const auto matrix = [&](const char* name, int64_t rows, int64_t cols) {
+      Matrix(prefix + name + ".weight", options_.types[0], rows, cols, 1.5 / std::sqrt(static_cast<double>(cols)));
+    };
+    Matrix(prefix + (convolution() ? "shortconv.conv.weight" : "ssm_conv1d.weight"), DType::kF32, channels, kTestTaps, 0.5);
+    if (convolution()) {
+      matrix("shortconv.in_proj", 3 * hidden, hidden);
+      matrix("shortconv.out_proj", hidden, hidden);
+      return;
+    }
+    matrix("attn_qkv", channels, hidden);
+    matrix("attn_gate", values, hidden);
+    matrix("ssm_alpha", kTestValueHeads, hidden);
+    matrix("ssm_beta", kTestValueHeads, hidden);
+    matrix("ssm_out", hidden, values);
+    Vector(prefix + "ssm_dt.bias", kTestValueHeads, 0.0);
+    Vector(prefix + "ssm_norm.weight", kTestDeltaDim, 1.0);
+    Vector(prefix + "ssm_a", kTestValueHeads, -0.5);
+  }
+
   void Metadata() {
     const std::string& arch = options_.architecture;
     const auto u32 = [&](const char* key, int64_t value) {
@@ -190,7 +225,24 @@ class TestModelWriter {
     u32(".embedding_length", options_.hidden_dim);
     u32(".feed_forward_length", options_.ffn_dim);
     u32(".attention.head_count", options_.num_heads);
-    u32(".attention.head_count_kv", options_.num_kv_heads);
+    if (convolution()) {
+      std::vector<int32_t> heads;
+      for (int64_t layer = 0; layer < options_.num_layers; ++layer) {
+        heads.push_back(Attends(layer) ? static_cast<int32_t>(options_.num_kv_heads) : 0);
+      }
+      writer_.AddI32s(arch + ".attention.head_count_kv", heads);
+      u32(".shortconv.l_cache", kTestTaps);
+    } else {
+      u32(".attention.head_count_kv", options_.num_kv_heads);
+    }
+    if (delta()) {
+      u32(".full_attention_interval", 2);
+      u32(".ssm.conv_kernel", kTestTaps);
+      u32(".ssm.group_count", kTestKeyHeads);
+      u32(".ssm.time_step_rank", kTestValueHeads);
+      u32(".ssm.state_size", kTestDeltaDim);
+      u32(".ssm.inner_size", kTestValueHeads * kTestDeltaDim);
+    }
     u32(".attention.key_length", options_.head_dim);
     u32(".attention.value_length", options_.head_dim);
     writer_.AddF32(arch + ".attention.layer_norm_rms_epsilon", 1e-5f);
@@ -268,7 +320,7 @@ inline void WriteTestModel(const std::filesystem::path& path,
   BAKESTONE_CHECK(std::fclose(file) == 0 && written == bytes.size());
 }
 
-// Pairs at the sites given, both A and B random (so that it changes every answer), published.
+// Pairs at the sites given, as far as layers have them, both A and B random (so that it changes every answer), published.
 inline std::shared_ptr<Adapter> MakeTestAdapter(const ModelConfig& config,
                                                 const std::vector<Site>& sites, int64_t rank,
                                                 uint64_t seed) {
@@ -276,6 +328,7 @@ inline std::shared_ptr<Adapter> MakeTestAdapter(const ModelConfig& config,
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     for (const Site site : sites) {
       const LinearId id = {static_cast<int32_t>(layer), site};
+      if (!HasSite(config, id)) continue;
       const LinearShape shape = ShapeOf(config, id);
       Rng rng(seed, static_cast<uint64_t>(id.index()));
       std::vector<float> a(static_cast<size_t>(rank * shape.k));
