@@ -52,7 +52,7 @@ Json Describe(const ModelFile& file) {
   const auto [tokenizer, pre_tokenizer] = TokenizerNames(file);
   const std::string untrained = TrainingLacks(config);
   const auto kv_bytes = [&](KvType type) { return KvPageBytes(config, type) / kPageTokens; };
-  const int64_t kv_token = kv_bytes(KvType::kBf16);
+  const int64_t kv_token = kv_bytes(KvType::kBf16), states = 2 * LayerStateBytes(config);
   return {{"file", file.name()},
           {"name", config.name},
           {"architecture", config.architecture},
@@ -81,8 +81,9 @@ Json Describe(const ModelFile& file) {
           {"kv_bytes_per_token", kv_token},
           {"kv_bytes_per_token_by_type",
            {{"bf16", kv_token}, {"f16", kv_bytes(KvType::kF16)}, {"q8_0", kv_bytes(KvType::kQ8_0)}}},
-          {"memory_bytes_4096", weights + weights / 20 + 4096 * kv_token},
-          {"memory_bytes_full_context", weights + weights / 20 + config.context_length * kv_token}};
+          {"state_bytes_per_sequence", states},
+          {"memory_bytes_4096", weights + weights / 20 + 4096 * kv_token + states},
+          {"memory_bytes_full_context", weights + weights / 20 + config.context_length * kv_token + states}};
 }
 
 void Print(const Json& model) {
@@ -122,6 +123,9 @@ void Print(const Json& model) {
   const Json& by_type = model["kv_bytes_per_token_by_type"];
   fmt::print("keys, values   {} bytes a token in bf16 or f16, {} in q8_0 (--kv-type)\n",
              by_type["bf16"].get<int64_t>(), by_type["q8_0"].get<int64_t>());
+  if (number("state_bytes_per_sequence") > 0) {
+    fmt::print("states         {} bytes a sequence, of layers without keys and values\n", number("state_bytes_per_sequence"));
+  }
 }
 
 Json DescribeFamilies() {

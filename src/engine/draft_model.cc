@@ -54,7 +54,7 @@ void DraftModel::Align(Sequence& sequence) {
   if (!drafts.state) {
     drafts.state = pool_.Create();
     const auto usable = static_cast<size_t>((size - 1) / kPageTokens);
-    auto pages = pool_.Lookup(std::span(sequence.keys()).first(std::min(usable, sequence.keys().size())));
+    auto pages = pool_.Lookup(std::span(sequence.keys()).first(std::min(usable, sequence.keys().size()))).pages;
     drafts.offered_pages = static_cast<int64_t>(pages.size());
     if (!pages.empty()) drafts.state->AdoptPrefix(std::move(pages));
   }

@@ -81,10 +81,11 @@ struct Engine::Impl {
         pool(model->config, options.kv_type, TargetKvBytes(*model, options)),
         runner(*model->decoder, vocab_size, kernels, threads, options.precision),
         speculator(SpeculationFor(options.speculation, *model), *model, kernels, threads, options.kv_type, pool.capacity_pages()) {
-    max_context = std::min(model->config.context_length, pool.capacity_pages() * kPageTokens);
+    const int64_t most_pages = pool.capacity_pages() - pool.sequence_state_pages();
+    max_context = std::min(model->config.context_length, most_pages * kPageTokens);
     if (options.max_context > 0) max_context = std::min(max_context, options.max_context);
     if (options.probe) {
-      probed = cost = ProbeStepCost(*model, kernels, threads, options.precision, options.kv_type, pool, pool.capacity_pages());
+      probed = cost = ProbeStepCost(*model, kernels, threads, options.precision, options.kv_type, pool, most_pages);
     }
     last_progress = Clock::now();
     thread = std::thread([this] { Loop(); });
@@ -171,7 +172,8 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   for (GenerationRequest& request : requests) {  // hashes and copies prompts: not under the lock
     const Hash adapter = request.adapter ? request.adapter->hash() : Hash{};
     const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.tenant});
-    const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache && !model->config.has_state(), .vocab_size = vocab_size};
+    const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache, .vocab_size = vocab_size,
+                                       .state_pages = pool.sequence_state_pages(), .state_blocks = pool.state_blocks()};
     sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, setting));
   }
   std::vector<RequestId> ids;
@@ -363,7 +365,7 @@ void Engine::Impl::PlanPrompts(const StepSize& answers, std::vector<Work>& works
     const int64_t position = sequence->state().length();
     const bool ends = sequence->pending() <= cost.RowsWithin(ending, position);
     const int64_t fit = options.fixed_chunk > 0 ? rows : std::max(cost.RowsWithin(ends ? ending : seconds, position), least);
-    const int64_t count = std::min({fit, rows, sequence->pending()});
+    const int64_t count = std::min({fit, rows, sequence->pending(), sequence->until_states()});
     if (count <= 0) break;
     works.push_back({.sequence = sequence, .count = count});
     StepSize chunk;

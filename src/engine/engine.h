@@ -27,7 +27,7 @@
 namespace bakestone {
 
 struct EngineOptions {
-  int64_t kv_bytes = int64_t{512} << 20;  // limit of keys and values, prefix cache included
+  int64_t kv_bytes = int64_t{512} << 20;  // limit of keys and values, layers' states and the prefix cache included
   KvType kv_type = KvType::kBf16;
   Precision precision = Precision::kServe;
   bool prefix_cache = true;

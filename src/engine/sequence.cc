@@ -74,7 +74,7 @@ Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& toke
     : id_(id), request_(std::move(request)), tokenizer_(tokenizer), tokens_(request_.prompt),
       max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens),
       prefill_end_(static_cast<int64_t>(tokens_.size())), root_(setting.root),
-      use_cache_(setting.use_cache), sampler_(request_.sampling, setting.vocab_size, request_.prompt),
+      use_cache_(setting.use_cache), state_pages_(setting.state_pages), state_tokens_(setting.state_blocks * kPageTokens), sampler_(request_.sampling, setting.vocab_size, request_.prompt),
       detokenizer_(tokenizer, {.render_special = true, .strip_space_prefix = false}),
       stop_(request_.stop), mask_(request_.constraint ? request_.constraint->Begin() : nullptr),
       mask_words_(static_cast<size_t>(tokenizer.vocab_size() + 31) / 32) {
@@ -92,10 +92,33 @@ void Sequence::Start(StatePool& pool) {
   // At least one token is computed anew: its row gives the first token of the answer.
   const auto usable = (tokens_.size() - 1) / kPageTokens;
   const std::span<const BlockKey> keys = std::span(keys_).first(std::min(usable, keys_.size()));
-  auto pages = pool.Lookup(keys);
-  offered_ = static_cast<int64_t>(pages.size());
+  CachedPrefix cached = pool.Lookup(keys);
+  offered_ = static_cast<int64_t>(cached.pages.size());
+  branch_ = cached.known_pages * kPageTokens;
   if (!resumed()) usage_.cached_tokens = offered_ * kPageTokens;
-  if (!pages.empty()) state_->AdoptPrefix(std::move(pages));
+  if (!cached.pages.empty()) state_->AdoptPrefix(std::move(cached.pages), std::move(cached.states));
+}
+
+// In what is read first: every state_tokens_, where others went on differently, and at the last border before the end.
+int64_t Sequence::until_states() const {
+  const int64_t length = state_->length(), last = (prefill_end_ - 1) / kPageTokens * kPageTokens;
+  if (!use_cache_ || state_tokens_ == 0 || length >= last) return pending();
+  int64_t end = std::min((length / state_tokens_ + 1) * state_tokens_, last);
+  if (branch_ > length) end = std::min(end, branch_);
+  return end - length;
+}
+
+// Those after the last token, where the next request may begin. Of an answer one is enough, the newest.
+void Sequence::OfferStates(StatePool& pool) {
+  const int64_t length = state_->length(), last = (prefill_end_ - 1) / kPageTokens * kPageTokens;
+  if (state_tokens_ == 0 || length % kPageTokens != 0 || length == 0) return;
+  const bool lasting = length % state_tokens_ == 0 || length == branch_ || length == last;
+  if (length < last && !lasting) return;
+  const BlockKey& key = keys_[static_cast<size_t>(length / kPageTokens) - 1];
+  const bool kept = pool.InsertStates(key, state_->layer_states());
+  if (lasting || !kept) return;
+  if (answer_states_) pool.DropStates(*answer_states_);
+  answer_states_ = key;
 }
 
 void Sequence::Commit(int64_t n, StatePool& pool) {
@@ -108,6 +131,7 @@ void Sequence::Commit(int64_t n, StatePool& pool) {
     }
     pool.Insert(keys_[offered_], state_->pages()[offered_]);
   }
+  OfferStates(pool);
 }
 
 void Sequence::Release(StatePool& pool) {

@@ -31,6 +31,8 @@ class Sequence {
     BlockKey root;       // where its block keys begin
     bool use_cache;
     int32_t vocab_size;  // ids from it on are never drawn: of the tokenizer, or of the embedding if it has fewer rows
+    int64_t state_pages = 0;   // that layers' states take, beside those of its tokens (StatePool)
+    int64_t state_blocks = 0;  // where the cache keeps them at the least (StatePool)
   };
   // The request has passed CheckRequest and names max_tokens.
   Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, const Setting& setting);
@@ -39,13 +41,15 @@ class Sequence {
   const GenerationRequest& request() const { return request_; }
   const std::vector<int32_t>& tokens() const { return tokens_; }  // prompt, then answer
   int64_t prompt_size() const { return usage_.prompt_tokens; }
-  int64_t pages() const { return (max_total_ + kPageTokens - 1) / kPageTokens; }
+  int64_t pages() const { return (max_total_ + kPageTokens - 1) / kPageTokens + state_pages_; }  // of the pool, at most
   const Usage& usage() const { return usage_; }
   const std::vector<BlockKey>& keys() const { return keys_; }
   // Its prompt is being read, or, after it was suspended, all that it knew.
   bool prefilling() const { return !state_ || state_->length() < prefill_end_; }
   int64_t unread() const { return prefilling() ? pending() : 0; }
   int64_t pending() const { return static_cast<int64_t>(tokens_.size()) - state_->length(); }
+  // How many of its next tokens a step may compute: where the cache keeps layers' states, a step ends.
+  int64_t until_states() const;
   SequenceState& state() { return *state_; }
   bool started() const { return state_ != nullptr; }
   bool finished() const { return finished_; }
@@ -84,6 +88,7 @@ class Sequence {
   void Fail(FinishReason reason, std::optional<Error> error);
 
  private:
+  void OfferStates(StatePool& pool);
   std::string PieceOf(int32_t token);
   std::string TextOf(int32_t token, Event& event);
   void Emit(Event&& event);
@@ -96,8 +101,11 @@ class Sequence {
   int64_t prefill_end_;
   BlockKey root_;
   bool use_cache_;
+  int64_t state_pages_, state_tokens_;  // Setting's, the blocks as tokens
   std::vector<BlockKey> keys_;  // of full blocks of tokens_, as far as they are needed
   int64_t offered_ = 0;         // blocks that the pool was told of
+  int64_t branch_ = 0;          // tokens that others began with too, though no states were kept after them
+  std::optional<BlockKey> answer_states_;  // the block of the answer whose states the pool keeps for it
   std::unique_ptr<SequenceState> state_;
   Sampler sampler_;
   StreamDetokenizer detokenizer_;

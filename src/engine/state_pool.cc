@@ -9,15 +9,35 @@
 
 namespace bakestone {
 
-// Pages that nobody holds, and how many exist. A page's deleter may run on any thread that drops the
+// Pages and states that nobody holds, and how many exist. A deleter may run on any thread that drops the
 // last reference, and after the pool is gone.
 struct StatePool::FreeList {
   std::mutex mutex;
   std::vector<std::unique_ptr<KvPage>> pages;
-  std::atomic<int64_t> allocated{0};  // in use or free
+  std::vector<std::unique_ptr<LayerStates>> states;
+  std::atomic<int64_t> allocated{0}, allocated_states{0};  // in use or free
+
+  // One that nobody holds, or null.
+  template <class T>
+  std::unique_ptr<T> Take(std::vector<std::unique_ptr<T>>& list) {
+    std::lock_guard lock(mutex);
+    if (list.empty()) return nullptr;
+    std::unique_ptr<T> one = std::move(list.back());
+    list.pop_back();
+    return one;
+  }
+  template <class T>
+  void Return(std::vector<std::unique_ptr<T>>& list, T* done) {
+    std::unique_ptr<T> owned(done);
+    std::lock_guard lock(mutex);
+    list.push_back(std::move(owned));
+  }
 };
 
 namespace {
+
+// States in a prompt are kept no closer than this, a segment of attention: each ends a step.
+constexpr int64_t kLeastStateBlocks = 512 / kPageTokens;
 
 void UpdateInt(Sha256& hash, uint64_t value, int bytes) {
   std::array<uint8_t, 8> little_endian;
@@ -60,41 +80,58 @@ size_t StatePool::KeyHash::operator()(const BlockKey& key) const noexcept {
 }
 
 StatePool::StatePool(const ModelConfig& config, KvType type, int64_t max_bytes)
-    : config_(config), type_(type), page_bytes_(KvPageBytes(config, type)),
+    : config_(config), type_(type), page_bytes_(KvPageBytes(config, type)), state_bytes_(LayerStateBytes(config)),
+      pages_per_state_((state_bytes_ + page_bytes_ - 1) / page_bytes_),
+      state_blocks_(pages_per_state_ == 0 ? 0 : std::max(kLeastStateBlocks, pages_per_state_)),
       capacity_(max_bytes / page_bytes_), free_(std::make_shared<FreeList>()) {
-  if (capacity_ < 1) {
-    Throw(ErrorCode::kInvalidArgument,
-          "memory for keys and values: expected at least {} bytes (32 tokens of this model), found {}",
-          page_bytes_, max_bytes);
+  const int64_t least = 1 + sequence_state_pages();
+  if (capacity_ < least) {
+    Throw(ErrorCode::kInvalidArgument, "memory for keys and values: expected at least {} bytes (32 tokens of this model{}), found {}",
+          least * page_bytes_, least > 1 ? " and what its layers remember" : "", max_bytes);
   }
 }
 
 StatePool::~StatePool() = default;
 
+bool StatePool::Fits(int64_t pages) const {
+  return free_->allocated + free_->allocated_states * pages_per_state_ + pages <= capacity_;
+}
+
 std::shared_ptr<KvPage> StatePool::Allocate() {
   std::unique_ptr<KvPage> page;
-  while (!page) {
-    {
-      std::lock_guard lock(free_->mutex);
-      if (!free_->pages.empty()) {
-        page = std::move(free_->pages.back());
-        free_->pages.pop_back();
-        break;
-      }
-    }
-    if (free_->allocated < capacity_) {
+  while (!(page = free_->Take(free_->pages))) {
+    if (Fits(1)) {
       page = std::make_unique<KvPage>();
       page->bytes = Buffer<uint8_t>(page_bytes_, Fill::kZero);
       ++free_->allocated;
+      break;
+    }
+    if (free_->Take(free_->states)) {
+      --free_->allocated_states;
     } else if (!EvictOne()) {
       Throw(ErrorCode::kOutOfMemory, "keys and values: all {} pages of 32 tokens are in use", capacity_);
     }
   }
-  return std::shared_ptr<KvPage>(page.release(), [free = free_](KvPage* done) {
-    std::unique_ptr<KvPage> owned(done);
-    std::lock_guard lock(free->mutex);
-    free->pages.push_back(std::move(owned));
-  });
+  return std::shared_ptr<KvPage>(page.release(), [free = free_](KvPage* done) { free->Return(free->pages, done); });
+}
+
+std::shared_ptr<LayerStates> StatePool::AllocateStates() {
+  std::unique_ptr<LayerStates> states;
+  while (!(states = free_->Take(free_->states))) {
+    if (Fits(pages_per_state_)) {
+      states = std::make_unique<LayerStates>();
+      states->values = Buffer<float>(state_bytes_ / static_cast<int64_t>(sizeof(float)), Fill::kZero);
+      ++free_->allocated_states;
+      break;
+    }
+    if (free_->Take(free_->pages)) {
+      --free_->allocated;
+    } else if (!EvictOne()) {
+      Throw(ErrorCode::kOutOfMemory, "keys and values: all {} pages of 32 tokens are in use; {} more are needed for what layers remember",
+            capacity_, pages_per_state_);
+    }
+  }
+  return std::shared_ptr<LayerStates>(states.release(), [free = free_](LayerStates* done) { free->Return(free->states, done); });
 }
 
 std::unique_ptr<SequenceState> StatePool::Create() {
@@ -103,32 +140,57 @@ std::unique_ptr<SequenceState> StatePool::Create() {
 
 bool StatePool::EvictOne() {
   for (auto it = lru_.begin(); it != lru_.end(); ++it) {
-    if (it->page.use_count() > 1) continue;  // a running request reads it
+    const bool read = it->page.use_count() > 1;  // by a running request
+    if (read && (!it->states || it->states.use_count() > 1)) continue;
+    if (it->states) --cached_states_;
+    it->states.reset();  // what is evicted goes to the free lists
+    if (read) return true;
     index_.erase(it->key);
-    lru_.erase(it);  // the page goes to the free list
+    lru_.erase(it);
     --cached_;
     return true;
   }
   return false;
 }
 
-std::vector<std::shared_ptr<KvPage>> StatePool::Lookup(std::span<const BlockKey> keys) {
-  std::vector<std::shared_ptr<KvPage>> pages;
+CachedPrefix StatePool::Lookup(std::span<const BlockKey> keys) {
+  CachedPrefix found;
+  size_t usable = 0;
   for (const BlockKey& key : keys) {
-    const auto found = index_.find(key);
-    if (found == index_.end()) break;
-    pages.push_back(found->second->page);
+    const auto at = index_.find(key);
+    if (at == index_.end()) break;
+    found.pages.push_back(at->second->page);
+    if (state_bytes_ > 0 && !at->second->states) continue;
+    found.states = at->second->states;
+    usable = found.pages.size();
   }
-  hit_tokens_ += static_cast<int64_t>(pages.size()) * kPageTokens;
-  missed_tokens_ += static_cast<int64_t>(keys.size() - pages.size()) * kPageTokens;
-  return pages;
+  found.known_pages = static_cast<int64_t>(found.pages.size());
+  found.pages.resize(usable);
+  hit_tokens_ += static_cast<int64_t>(usable) * kPageTokens;
+  missed_tokens_ += static_cast<int64_t>(keys.size() - usable) * kPageTokens;
+  return found;
 }
 
 void StatePool::Insert(const BlockKey& key, const std::shared_ptr<KvPage>& page) {
   if (index_.contains(key)) return;
-  lru_.push_back({key, page});
+  lru_.push_back({key, page, nullptr});
   index_.emplace(key, std::prev(lru_.end()));
   ++cached_;
+}
+
+bool StatePool::InsertStates(const BlockKey& key, const std::shared_ptr<LayerStates>& states) {
+  const auto found = index_.find(key);
+  if (found == index_.end() || found->second->states) return false;
+  found->second->states = states;
+  ++cached_states_;
+  return true;
+}
+
+void StatePool::DropStates(const BlockKey& key) {
+  const auto found = index_.find(key);
+  if (found == index_.end() || !found->second->states) return;
+  found->second->states.reset();
+  --cached_states_;
 }
 
 void StatePool::Touch(std::span<const BlockKey> keys) {
@@ -139,7 +201,14 @@ void StatePool::Touch(std::span<const BlockKey> keys) {
 }
 
 StatePoolStats StatePool::stats() const {
-  return {capacity_, free_->allocated, cached_, hit_tokens_, missed_tokens_};
+  return {.capacity_pages = capacity_,
+          .allocated_pages = free_->allocated,
+          .cached_pages = cached_,
+          .pages_per_state = pages_per_state_,
+          .allocated_states = free_->allocated_states,
+          .cached_states = cached_states_,
+          .hit_tokens = hit_tokens_,
+          .missed_tokens = missed_tokens_};
 }
 
 }  // namespace bakestone

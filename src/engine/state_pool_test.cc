@@ -55,10 +55,10 @@ TEST_F(StatePoolTest, FindsTheLongestCachedPrefix) {
   const auto keys = BlockKeys(root, Tokens(100));
   ASSERT_EQ(keys.size(), 3u);
   for (const auto& key : keys) pool.Insert(key, pool.Allocate());
-  EXPECT_EQ(pool.Lookup(keys).size(), 3u);
+  EXPECT_EQ(pool.Lookup(keys).pages.size(), 3u);
   auto other = Tokens(100);
   other[40] = 7;  // in the second block: the third must not match either
-  EXPECT_EQ(pool.Lookup(BlockKeys(root, other)).size(), 1u);
+  EXPECT_EQ(pool.Lookup(BlockKeys(root, other)).pages.size(), 1u);
 }
 
 TEST_F(StatePoolTest, EvictsTheEndOfTheOldestChainFirstAndNeverWhatIsRead) {
@@ -71,11 +71,11 @@ TEST_F(StatePoolTest, EvictsTheEndOfTheOldestChainFirstAndNeverWhatIsRead) {
   pool.Touch(new_keys);
   auto reading = pool.Lookup(std::span(old_keys).first(1));
   auto first = pool.Allocate();
-  EXPECT_EQ(pool.Lookup(old_keys).size(), 1u);
-  EXPECT_EQ(pool.Lookup(new_keys).size(), 2u);
+  EXPECT_EQ(pool.Lookup(old_keys).pages.size(), 1u);
+  EXPECT_EQ(pool.Lookup(new_keys).pages.size(), 2u);
   auto second = pool.Allocate();  // the old first block is being read: the new chain's end goes
-  EXPECT_EQ(pool.Lookup(old_keys).size(), 1u);
-  EXPECT_EQ(pool.Lookup(new_keys).size(), 1u);
+  EXPECT_EQ(pool.Lookup(old_keys).pages.size(), 1u);
+  EXPECT_EQ(pool.Lookup(new_keys).pages.size(), 1u);
   EXPECT_EQ(pool.stats().cached_pages, 2);
 }
 
@@ -86,6 +86,76 @@ TEST_F(StatePoolTest, PagesMayOutliveThePool) {
     page = pool.Allocate();
   }
   page->bytes[0] = 1;
+}
+
+// Four layers, two of which keep a state of 3 pages together.
+class StatesInThePool : public ::testing::Test {
+ protected:
+  StatesInThePool() {
+    config_.num_layers = 4;
+    config_.taps = 3;
+    config_.hidden_dim = page_ * 5 / 2 / 16;
+    config_.mixers = {Mixer::kConvolution, Mixer::kAttention, Mixer::kConvolution, Mixer::kAttention};
+  }
+  ModelConfig config_ = TinyConfig();
+  int64_t page_ = KvPageBytes(config_, KvType::kBf16);
+};
+
+TEST_F(StatesInThePool, CountAsPagesAndTakeTheirPlaceInTurn) {
+  EXPECT_EQ(LayerStateBytes(config_), page_ * 5 / 2);
+  EXPECT_THROW(StatePool(config_, KvType::kBf16, 7 * page_ - 1), Error);  // a page and two states
+  StatePool pool(config_, KvType::kBf16, 7 * page_);
+  EXPECT_EQ(pool.sequence_state_pages(), 6);
+  {
+    auto a = pool.AllocateStates(), b = pool.AllocateStates();
+    auto page = pool.Allocate();
+    EXPECT_THROW(pool.AllocateStates(), Error);
+    EXPECT_THROW(pool.Allocate(), Error);
+  }
+  std::vector<std::shared_ptr<KvPage>> pages;
+  for (int i = 0; i < 7; ++i) pages.push_back(pool.Allocate());  // what states had is pages' now
+  EXPECT_EQ(pool.stats().allocated_states, 0);
+  EXPECT_THROW(pool.Allocate(), Error);
+  pages.resize(4);
+  EXPECT_EQ(pool.AllocateStates()->values.bytes(), page_ * 5 / 2);
+  EXPECT_EQ(pool.stats().allocated_pages, 4);
+}
+
+TEST_F(StatesInThePool, ALookupEndsWithTheLastBlockThatHasThem) {
+  StatePool pool(config_, KvType::kBf16, 40 * page_);
+  EXPECT_EQ(pool.state_blocks(), 16);
+  const auto keys = BlockKeys(RootKey({}), Tokens(160));
+  for (const auto& key : keys) pool.Insert(key, pool.Allocate());
+  EXPECT_EQ(pool.Lookup(keys).pages.size(), 0u);
+  EXPECT_EQ(pool.Lookup(keys).known_pages, 5);
+  const auto states = pool.AllocateStates();
+  EXPECT_TRUE(pool.InsertStates(keys[1], states));
+  EXPECT_FALSE(pool.InsertStates(keys[1], pool.AllocateStates()));
+  EXPECT_FALSE(pool.InsertStates(RootKey({}), states));
+  EXPECT_EQ(pool.Lookup(keys).pages.size(), 2u);
+  EXPECT_EQ(pool.Lookup(keys).states, states);
+  EXPECT_EQ(pool.Lookup(std::span(keys).first(1)).states, nullptr);
+  EXPECT_TRUE(pool.InsertStates(keys[3], states));
+  EXPECT_EQ(pool.Lookup(keys).pages.size(), 4u);
+  EXPECT_EQ(pool.stats().cached_states, 2);
+  pool.DropStates(keys[3]);
+  EXPECT_EQ(pool.Lookup(keys).pages.size(), 2u);
+  EXPECT_EQ(pool.stats().cached_states, 1);
+}
+
+TEST_F(StatesInThePool, AreEvictedThoughTheirPageIsRead) {
+  StatePool pool(config_, KvType::kBf16, 8 * page_);
+  const auto keys = BlockKeys(RootKey({}), Tokens(64));
+  for (const auto& key : keys) {
+    pool.Insert(key, pool.Allocate());
+    EXPECT_TRUE(pool.InsertStates(key, pool.AllocateStates()));
+  }
+  const CachedPrefix first = pool.Lookup(std::span(keys).first(1));
+  const std::vector<std::shared_ptr<KvPage>> both = pool.Lookup(keys).pages;
+  const auto more = pool.AllocateStates();  // the second's, which nobody begins with
+  EXPECT_EQ(pool.Lookup(keys).pages.size(), 1u);
+  EXPECT_EQ(pool.stats().cached_pages, 2);
+  EXPECT_THROW(pool.AllocateStates(), Error);
 }
 
 TEST(BlockKey, EverythingThatTheContentsDependOnChangesIt) {

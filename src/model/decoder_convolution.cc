@@ -6,8 +6,9 @@
 namespace bakestone {
 
 const float* DecoderPass::StateOf(int64_t layer, size_t run) const {
-  const SequenceState* state = step_.sequences[run].state;
-  return state != nullptr ? state->State(layer) : zero_state_;
+  const SequenceState* sequence = step_.sequences[run].state;
+  const float* state = sequence != nullptr ? sequence->State(layer) : nullptr;
+  return state != nullptr ? state : zero_state_;
 }
 
 float* DecoderPass::NextStateOf(int64_t layer, size_t run) const {

@@ -209,8 +209,8 @@ class DecoderPass {
   RunPages* pages_ = nullptr;     // [sequences]
   MatrixView<float> per_layer_;   // PlanPerLayer's
   MatrixView<float> first_value_;  // RWKV's values of the first layer
-  float* zero_state_ = nullptr;    // what runs without a state begin from ...
-  float** lost_states_ = nullptr;  // ... and, by run, what they leave
+  float* zero_state_ = nullptr;    // what runs without a state, or without a token before, begin from ...
+  float** lost_states_ = nullptr;  // ... and, by run, what those without a state leave
   RowSet all_, out_;
 };
 

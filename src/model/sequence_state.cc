@@ -21,28 +21,38 @@ int64_t PagesFor(int64_t tokens) {
 
 class HeapAllocator : public KvPageAllocator {
  public:
-  HeapAllocator(int64_t page_bytes, int64_t max_bytes)
-      : page_bytes_(page_bytes), max_bytes_(max_bytes) {}
+  HeapAllocator(int64_t page_bytes, int64_t state_bytes, int64_t max_bytes)
+      : page_bytes_(page_bytes), state_bytes_(state_bytes), max_bytes_(max_bytes) {}
 
   std::shared_ptr<KvPage> Allocate() override {
-    if (held_->fetch_add(page_bytes_) + page_bytes_ > max_bytes_) {
-      const int64_t held = held_->fetch_sub(page_bytes_) - page_bytes_;
-      Throw(ErrorCode::kOutOfMemory,
-            "KV cache: expected {} more bytes below the limit of {}, found {} in use", page_bytes_,
-            max_bytes_, held);
-    }
-    // The count lives as long as the last page, whatever becomes of the allocator.
-    auto release = [held = held_, bytes = page_bytes_](KvPage* page) {
-      delete page;
-      held->fetch_sub(bytes);
-    };
-    std::shared_ptr<KvPage> page(new KvPage, release);
+    auto page = Hold<KvPage>(page_bytes_);
     page->bytes = Buffer<uint8_t>(page_bytes_, Fill::kZero);
     return page;
   }
 
+  std::shared_ptr<LayerStates> AllocateStates() override {
+    auto states = Hold<LayerStates>(state_bytes_);
+    states->values = Buffer<float>(state_bytes_ / static_cast<int64_t>(sizeof(float)), Fill::kZero);
+    return states;
+  }
+
  private:
-  const int64_t page_bytes_, max_bytes_;
+  template <class T>
+  std::shared_ptr<T> Hold(int64_t bytes) {
+    if (held_->fetch_add(bytes) + bytes > max_bytes_) {
+      const int64_t held = held_->fetch_sub(bytes) - bytes;
+      Throw(ErrorCode::kOutOfMemory,
+            "KV cache: expected {} more bytes below the limit of {}, found {} in use", bytes,
+            max_bytes_, held);
+    }
+    // The count lives as long as the last of them, whatever becomes of the allocator.
+    return std::shared_ptr<T>(new T, [held = held_, bytes](T* done) {
+      delete done;
+      held->fetch_sub(bytes);
+    });
+  }
+
+  const int64_t page_bytes_, state_bytes_, max_bytes_;
   std::shared_ptr<std::atomic<int64_t>> held_ = std::make_shared<std::atomic<int64_t>>(0);
 };
 
@@ -74,13 +84,19 @@ int64_t KvPageBytes(const ModelConfig& config, KvType type) {
   return std::max<int64_t>(bytes, 64);  // pages count tokens where no layer has keys and values
 }
 
+int64_t LayerStateBytes(const ModelConfig& config) {
+  int64_t floats = 0;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) floats += config.state_size(layer);
+  return floats * static_cast<int64_t>(sizeof(float));
+}
+
 std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, KvType type,
                                                    int64_t max_bytes) {
-  return std::make_unique<HeapAllocator>(KvPageBytes(config, type), max_bytes);
+  return std::make_unique<HeapAllocator>(KvPageBytes(config, type), LayerStateBytes(config), max_bytes);
 }
 
 SequenceState::SequenceState(const ModelConfig& config, KvType type, KvPageAllocator& allocator)
-    : config_(config), type_(type), allocator_(allocator) {
+    : config_(config), type_(type), allocator_(allocator), state_bytes_(LayerStateBytes(config)) {
   int64_t page = 0, state = 0;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const int64_t owner = config.kv_layer(layer);
@@ -90,8 +106,6 @@ SequenceState::SequenceState(const ModelConfig& config, KvType type, KvPageAlloc
     if (config.owns_kv(layer)) page += 2 * part_bytes_.back();
     state += config.state_size(layer);
   }
-  state_ = Buffer<float>(state, Fill::kZero);
-  next_state_ = Buffer<float>(state, Fill::kZero);
 }
 
 uint8_t* SequenceState::Keys(int64_t layer, int64_t page) const noexcept {
@@ -121,6 +135,7 @@ void SequenceState::Reserve(int64_t n) {
   while (static_cast<int64_t>(pages.size()) < PagesFor(length_ + n)) {
     pages.push_back(allocator_.Allocate());
   }
+  if (n > 0 && state_bytes_ > 0 && next_states_ == nullptr) next_states_ = allocator_.AllocateStates();
   if (copy != nullptr) pages[static_cast<size_t>(open)] = std::move(copy);
   pages_ = std::move(pages);
   reserved_ = n;
@@ -128,9 +143,10 @@ void SequenceState::Reserve(int64_t n) {
 
 void SequenceState::Commit(int64_t n) {
   BAKESTONE_CHECK(n >= 0 && n <= reserved_);
-  if (n > 0 && state_.size() > 0) {
+  if (n > 0 && state_bytes_ > 0) {
     BAKESTONE_CHECK(n == reserved_);
-    std::swap(state_, next_state_);
+    std::swap(states_, next_states_);
+    if (next_states_.use_count() > 1) next_states_.reset();  // others begin with it
   }
   length_ += n;
   reserved_ = 0;
@@ -138,20 +154,22 @@ void SequenceState::Commit(int64_t n) {
 }
 
 void SequenceState::Truncate(int64_t n) {
-  BAKESTONE_CHECK(n >= 0 && n <= length_ && (n == 0 || n == length_ || state_.size() == 0));
-  if (n == 0) std::fill_n(state_.data(), state_.size(), 0.0f);
+  BAKESTONE_CHECK(n >= 0 && n <= length_ && (n == 0 || n == length_ || state_bytes_ == 0));
+  if (n == 0) states_.reset();
   length_ = n;
   reserved_ = 0;
   pages_.resize(static_cast<size_t>(PagesFor(length_)));
 }
 
-void SequenceState::AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages) {
-  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0 && (full_pages.empty() || state_.size() == 0));
+void SequenceState::AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages, std::shared_ptr<LayerStates> states) {
+  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0 && (states != nullptr) == (!full_pages.empty() && state_bytes_ > 0));
+  BAKESTONE_CHECK(states == nullptr || states->values.bytes() == state_bytes_);
   BAKESTONE_CHECK(static_cast<int64_t>(full_pages.size()) * kPageTokens <= config_.context_length);
   for (const std::shared_ptr<KvPage>& page : full_pages) {
     BAKESTONE_CHECK(page != nullptr && page->bytes.size() == KvPageBytes(config_, type_));
   }
   pages_ = std::move(full_pages);
+  states_ = std::move(states);
   length_ = static_cast<int64_t>(pages_.size()) * kPageTokens;
 }
 

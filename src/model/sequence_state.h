@@ -4,11 +4,12 @@
 //
 // Layers that are not attention (ModelConfig::mixers) have no part of the pages; they keep a state of fixed size beside
 // them, which a step writes anew: what was before stays until Commit, so that a step that fails can be done again. Such a
-// state cannot go back to an earlier token, and pages of a prefix are of no use without it: a sequence that has one
-// adopts none, and Commit keeps all tokens of a step or none.
+// state cannot go back to an earlier token: Commit keeps all tokens of a step or none, and pages of a prefix are of no use
+// without the states after its last token.
 //
-// A SequenceState belongs to one thread at a time. Pages may be shared between states (a common
-// prefix); a shared page is never written: Reserve first copies the one that would be.
+// A SequenceState belongs to one thread at a time. Pages and layers' states may be shared between sequences (a common
+// prefix). What is shared is never written: Reserve first copies the page that would be, and a step writes its states
+// elsewhere anyway.
 #pragma once
 
 #include <cstdint>
@@ -40,19 +41,25 @@ inline constexpr int64_t kPageTokens = 32;
 // Bytes of one page (32 tokens) of all layers that have keys and values of their own: what admission multiplies.
 int64_t KvPageBytes(const ModelConfig& config, KvType type);
 
-// One page: K and V of all layers for 32 consecutive absolute positions.
-struct KvPage;
+// Bytes of what the layers that are not attention remember after a token; a sequence holds two of them. 0: there are none.
+int64_t LayerStateBytes(const ModelConfig& config);
 
+// One page: K and V of all layers for 32 consecutive absolute positions.
+struct KvPage {
+  Buffer<uint8_t> bytes;  // KvPageBytes: layer by layer, keys then values
+};
+
+// The states of all layers after one token.
+struct LayerStates {
+  Buffer<float> values;  // LayerStateBytes: layer by layer, ModelConfig::state_size floats each
+};
+
+// Both hold finite numbers at first (zeros, or what an earlier one held), and throw kOutOfMemory when the pool is full.
 class KvPageAllocator {
  public:
   virtual ~KvPageAllocator() = default;
-  // Of KvPageBytes, holding finite numbers (zeros, or what an earlier page held); throws kOutOfMemory
-  // when the pool is full.
   virtual std::shared_ptr<KvPage> Allocate() = 0;
-};
-
-struct KvPage {
-  Buffer<uint8_t> bytes;  // KvPageBytes: layer by layer, keys then values
+  virtual std::shared_ptr<LayerStates> AllocateStates() = 0;
 };
 
 // A plain allocator with a limit, for tests, eval and single sequences.
@@ -82,15 +89,20 @@ class SequenceState {
   uint8_t* Keys(int64_t layer, int64_t page) const noexcept;
   uint8_t* Values(int64_t layer, int64_t page) const noexcept;
 
-  // A layer's state (ModelConfig::state_size floats): after the committed tokens, zeros at first; and where a step puts it
-  // after the reserved ones.
-  const float* State(int64_t layer) const noexcept { return state_.data() + state_offsets_[static_cast<size_t>(layer)]; }
-  float* NextState(int64_t layer) noexcept { return next_state_.data() + state_offsets_[static_cast<size_t>(layer)]; }
+  // A layer's state (ModelConfig::state_size floats): after the committed tokens, null for zeros while there are none; and
+  // where a step puts it after the reserved ones.
+  const float* State(int64_t layer) const noexcept {
+    return states_ ? states_->values.data() + state_offsets_[static_cast<size_t>(layer)] : nullptr;
+  }
+  float* NextState(int64_t layer) noexcept { return next_states_->values.data() + state_offsets_[static_cast<size_t>(layer)]; }
 
-  // Prefix sharing: the pages held so far (the first length() / 32 are full), and a state that starts
-  // with full pages of another.
+  // Prefix sharing: the pages held so far (the first length() / 32 are full) and the layers' states after the committed
+  // tokens (null where no layer keeps one), and a sequence that starts with full pages of another and, where layers keep
+  // a state, theirs after the last of those.
   const std::vector<std::shared_ptr<KvPage>>& pages() const noexcept { return pages_; }
-  void AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages);  // only while length() == 0
+  const std::shared_ptr<LayerStates>& layer_states() const noexcept { return states_; }
+  void AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages,
+                   std::shared_ptr<LayerStates> states = nullptr);  // only while length() == 0
 
  private:
   const ModelConfig& config_;
@@ -99,7 +111,8 @@ class SequenceState {
   std::vector<int64_t> part_bytes_;  // keys, or values, of each layer in one page
   // Of each layer, in a page and in a state; a layer that reads another's keys and values has that one's.
   std::vector<int64_t> page_offsets_, state_offsets_;
-  Buffer<float> state_, next_state_;
+  int64_t state_bytes_;
+  std::shared_ptr<LayerStates> states_, next_states_;  // the next are nobody else's
   int64_t length_ = 0, reserved_ = 0;
   std::vector<std::shared_ptr<KvPage>> pages_;
 };

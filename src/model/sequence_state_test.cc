@@ -139,11 +139,11 @@ TEST(LayersWithoutPages, KeepAStateThatACommitMakesTheNext) {
   EXPECT_EQ(KvPageBytes(config, KvType::kBf16) * 2, KvPageBytes(Config(), KvType::kBf16));
   const auto allocator = MakeHeapAllocator(config, KvType::kBf16, 1 << 20);
   SequenceState state(config, KvType::kBf16, *allocator);
-  EXPECT_EQ(state.State(0)[5], 0);
+  EXPECT_EQ(state.State(0), nullptr);
   for (const float value : {1.0f, 2.0f}) {  // a step that failed is done again
     state.Reserve(2);
     state.NextState(0)[5] = value;
-    EXPECT_EQ(state.State(0)[5], 0);
+    EXPECT_EQ(state.State(0), nullptr);
   }
   state.Commit(2);
   EXPECT_EQ(state.State(0)[5], 2);
@@ -153,7 +153,39 @@ TEST(LayersWithoutPages, KeepAStateThatACommitMakesTheNext) {
   state.Truncate(2);
   EXPECT_EQ(state.State(0)[5], 2);
   state.Truncate(0);
-  EXPECT_EQ(state.State(0)[5], 0);
+  EXPECT_EQ(state.State(0), nullptr);
+}
+
+TEST(LayersWithoutPages, StatesAreSharedCountedAndNeverWrittenWhileSomebodyElseHoldsThem) {
+  ModelConfig config = Config();
+  config.hidden_dim = 3;
+  config.taps = 3;
+  config.mixers = {Mixer::kConvolution, Mixer::kAttention};
+  EXPECT_EQ(LayerStateBytes(Config()), 0);
+  EXPECT_EQ(LayerStateBytes(config), 24);
+  const int64_t page = KvPageBytes(config, KvType::kBf16);
+  const auto allocator = MakeHeapAllocator(config, KvType::kBf16, 2 * page + 3 * 24);
+  const auto step = [](SequenceState& state, int64_t tokens, float value) {
+    state.Reserve(tokens);
+    state.NextState(0)[5] = value;
+    state.Commit(tokens);
+  };
+  SequenceState first(config, KvType::kBf16, *allocator);
+  step(first, 32, 1);
+  std::shared_ptr<LayerStates> after_32 = first.layer_states();
+  SequenceState second(config, KvType::kBf16, *allocator);
+  second.AdoptPrefix({first.pages()[0]}, after_32);
+  EXPECT_EQ(second.State(0)[5], 1);
+  after_32.reset();
+  step(first, 1, 2);
+  step(first, 1, 3);
+  EXPECT_EQ(first.State(0)[5], 3);
+  EXPECT_EQ(second.State(0)[5], 1);
+  EXPECT_THROW(second.Reserve(1), Error);  // both pages and all three states are in use
+  EXPECT_EQ(second.State(0)[5], 1);
+  first.Truncate(0);
+  step(second, 1, 4);
+  EXPECT_EQ(second.State(0)[5], 4);
 }
 
 }  // namespace

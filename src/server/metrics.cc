@@ -84,6 +84,9 @@ std::string Metrics::Text(const api::ModelRegistry& models) const {
   of_engines("kv_pages", "gauge", "Pages that keys and values may take.", [](M m) { return m.pool.capacity_pages; });
   of_engines("kv_pages_allocated", "gauge", "Pages that they take, the prefix cache's too.", [](M m) { return m.pool.allocated_pages; });
   of_engines("kv_pages_cached", "gauge", "Pages of the prefix cache.", [](M m) { return m.pool.cached_pages; });
+  of_engines("kv_pages_per_state", "gauge", "Pages that the states of layers without keys and values take after a token; 0: there are none.", [](M m) { return m.pool.pages_per_state; });
+  of_engines("kv_states_allocated", "gauge", "Such states in memory, the prefix cache's too.", [](M m) { return m.pool.allocated_states; });
+  of_engines("kv_states_cached", "gauge", "Such states of the prefix cache.", [](M m) { return m.pool.cached_states; });
   of_engines("prefix_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache.", [](M m) { return m.pool.hit_tokens; });
   of_engines("prefix_missed_tokens_total", "counter", "Prompt tokens that had to be computed.", [](M m) { return m.pool.missed_tokens; });
   of_loops("steps_total", "counter", "Steps of the engine.", [](L m) { return m.steps; });
