@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -105,8 +106,34 @@ class EntryChange {
 
 std::string TensorOf(const AdapterEntry& entry) {
   const std::string stem(AdapterSiteGgufName(entry.site));
-  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}.weight", entry.layer, stem) : stem + ".weight";
+  const char* stacked = entry.expert < 0 ? "" : "_exps";
+  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}{}.weight", entry.layer, stem, stacked) : stem + ".weight";
 }
+
+// What one adapter changes of a layer's stacked experts: nothing of those that it has no pair for.
+class ExpertsChange {
+ public:
+  void Add(const AdapterEntry& entry, double scale) {
+    out_ = entry.out;
+    cols_ = entry.in;
+    experts_.emplace(entry.expert, EntryChange(entry, scale, 0));
+  }
+  void Rows(int64_t row, int64_t count, const float* base, float* delta) const {
+    for (int64_t i = 0; i < count; ++i) {
+      const auto found = experts_.find((row + i) / out_);
+      float* to = delta + i * cols_;
+      if (found == experts_.end()) {
+        std::fill_n(to, cols_, 0.0f);
+      } else {
+        found->second.Rows((row + i) % out_, 1, base + i * cols_, to);
+      }
+    }
+  }
+
+ private:
+  int64_t out_ = 1, cols_ = 0;
+  std::map<int64_t, EntryChange> experts_;
+};
 
 void CheckEntry(const std::string& adapter, const AdapterEntry& entry, const ModelSource& base) {
   const SourceTensor* tensor = base.Find(TensorOf(entry));
@@ -116,7 +143,8 @@ void CheckEntry(const std::string& adapter, const AdapterEntry& entry, const Mod
   }
   const bool embedding = entry.site == AdapterSite::kEmbedTokens;
   const int64_t rows = embedding ? entry.in : entry.out, cols = embedding ? entry.out : entry.in;
-  if (tensor->num_rows() == rows && tensor->cols() == cols) return;
+  const bool stacked = entry.expert >= 0 && tensor->num_rows() % rows == 0 && entry.expert < tensor->num_rows() / rows;
+  if ((tensor->num_rows() == rows || stacked) && tensor->cols() == cols) return;
   Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on "
         "another base?", Quote(adapter), AdapterEntryName(entry), tensor->num_rows(), tensor->cols(), rows, cols);
 }
@@ -200,12 +228,25 @@ Merged MergeAdapters(const ModelSource& base, std::vector<MergeAdapter> adapters
   }
   std::map<std::string, std::vector<Change>> changes;
   for (const MergeAdapter& adapter : *owner) {
+    std::map<std::string, std::shared_ptr<ExpertsChange>> stacked;
     for (const AdapterEntry& entry : adapter.file.entries) {
+      if (entry.expert >= 0) {
+        std::shared_ptr<ExpertsChange>& change = stacked[TensorOf(entry)];
+        if (!change) change = std::make_shared<ExpertsChange>();
+        change->Add(entry, AdapterScale(adapter.file, entry));
+        continue;
+      }
       const bool permuted = entry.site == AdapterSite::kQProj || entry.site == AdapterSite::kKProj;
       const EntryChange change(entry, AdapterScale(adapter.file, entry), permuted ? head_dim : 0);
       changes[TensorOf(entry)].push_back(
           {.weight = adapter.weight, .rows = [change](int64_t row, int64_t count, const float* w, float* delta) {
              change.Rows(row, count, w, delta);
+           }});
+    }
+    for (const auto& [tensor, change] : stacked) {
+      changes[tensor].push_back(
+          {.weight = adapter.weight, .rows = [change = change](int64_t row, int64_t count, const float* w, float* delta) {
+             change->Rows(row, count, w, delta);
            }});
     }
   }
@@ -264,13 +305,13 @@ AdapterFile SumOfAdapters(const std::vector<MergeAdapter>& adapters) {
   AdapterFile sum = adapters.front().file;
   sum.entries.clear();
   sum.use_rslora = false;
-  std::map<std::pair<int32_t, AdapterSite>, AdapterEntry> entries;
+  std::map<std::tuple<int32_t, int32_t, AdapterSite>, AdapterEntry> entries;
   for (const MergeAdapter& adapter : adapters) {
     if (adapter.file.use_dora) {
       Throw(ErrorCode::kUnsupported, "adapter {}: DoRA changes cannot be added as pairs", Quote(adapter.file.name));
     }
     for (const AdapterEntry& entry : adapter.file.entries) {
-      AdapterEntry& to = entries[{entry.layer, entry.site}];
+      AdapterEntry& to = entries[{entry.layer, entry.expert, entry.site}];
       const AdapterEntry before = std::exchange(to, entry);
       to.rank = before.rank + entry.rank;
       to.alpha = static_cast<float>(to.rank);  // a scale of 1: it is in B

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/source_dir.h"
 #include "convert/compare.h"
 #include "convert/quantize.h"
 #include "convert/test_source.h"
@@ -68,6 +69,42 @@ TEST_F(MergeTest, MergedAdapterAnswersAsTheSeparateOne) {
   EXPECT_LT(KlToUnmerged(path, adapter, out), 2e-4);
   EXPECT_GT(KlToUnmerged(path, adapter, path), 1e-2);
   EXPECT_EQ(GgufFile::Open(out).Tensor("blk.0.ffn_up.weight").type, DType::kF32);
+}
+
+TEST_F(MergeTest, ExpertsGetTheirOwnPairsAndTheOthersStay) {
+  const ModelSource base = OpenGgufSource(std::filesystem::path(SourceDir()) / "tests/data/families/mixtral/model.gguf");
+  AdapterFile adapter{.name = "experts", .rank = 2, .alpha = 4};
+  for (const int32_t expert : {1, 4}) {
+    AdapterEntry entry{.layer = 1, .site = AdapterSite::kUpProj, .expert = expert, .rank = 2, .in = 32, .out = 48, .alpha = 4};
+    Fill(entry, static_cast<uint64_t>(expert), 0.3f);
+    adapter.entries.push_back(std::move(entry));
+  }
+  const char* name = "blk.1.ffn_up_exps.weight";
+  const Merged merged = MergeAdapters(base, {{adapter, 0.5}}, {});
+  EXPECT_EQ(merged.num_merged, 1);
+  const std::vector<float> w = Values(*base.Find(name)), found = Prepared(merged, name);
+  ASSERT_EQ(found.size(), static_cast<size_t>(5 * 48 * 32));
+  for (size_t i = 0; i < found.size(); ++i) {
+    const size_t expert = i / (48 * 32), row = i / 32 % 48, k = i % 32;
+    double expected = static_cast<double>(w[i]);
+    for (const AdapterEntry& entry : adapter.entries) {
+      for (size_t r = 0; static_cast<size_t>(entry.expert) == expert && r < 2; ++r) {
+        expected += 0.5 * 2 * static_cast<double>(entry.b[row * 2 + r]) * static_cast<double>(entry.a[r * 32 + k]);
+      }
+    }
+    ASSERT_NEAR(found[i], expected, 1e-5) << i;
+  }
+  adapter.entries[1].expert = 5;
+  try {
+    MergeAdapters(base, {{adapter, 1}}, {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("layers.1.mlp.experts.5.up_proj"));
+  }
+  AdapterEntry twice = adapter.entries[0];
+  twice.expert = 4;
+  const AdapterFile sum = SumOfAdapters({{adapter, 1}, {{.name = "more", .rank = 2, .alpha = 4, .entries = {twice}}, 1}});
+  EXPECT_EQ(sum.entries.size(), 3u);
 }
 
 TEST_F(MergeTest, SumOfAdaptersIsOneAdapter) {

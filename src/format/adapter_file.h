@@ -33,14 +33,19 @@ inline constexpr int kNumAdapterSites = 9;
 std::string_view AdapterSiteName(AdapterSite site);
 // "attn_q", ..., "ffn_down", "token_embd", "output": the stem of the tensor in GGUF files.
 std::string_view AdapterSiteGgufName(AdapterSite site);
-// True for the sites that exist once in every layer.
+// True for the sites that exist once in every layer, or once in each of its experts.
 inline bool IsLayerSite(AdapterSite site) {
   return site < AdapterSite::kEmbedTokens;
+}
+// True for those of an MLP.
+inline bool IsMlpSite(AdapterSite site) {
+  return site >= AdapterSite::kGateProj && site <= AdapterSite::kDownProj;
 }
 
 struct AdapterEntry {
   int32_t layer = -1;  // -1 for embed_tokens and lm_head
   AdapterSite site = AdapterSite::kQProj;
+  int32_t expert = -1;  // of a mixture, which expert's gate_proj, up_proj or down_proj; -1: the layer's own matrix
   int64_t rank = 0, in = 0, out = 0;
   float alpha = 0;               // of this entry: alpha_pattern is resolved
   std::vector<float> a;          // [rank, in]
@@ -59,13 +64,14 @@ struct AdapterFile {
   float dropout = 0;  // of training; says nothing about inference
   bool use_rslora = false;
   bool use_dora = false;
-  std::vector<AdapterEntry> entries;  // sorted by (layer, site), each once
+  int64_t num_experts = 0;  // of each layer of the base; 0: none, or unknown
+  std::vector<AdapterEntry> entries;  // sorted by (layer, expert, site), each once
 };
 
 // What multiplies B (A x) of this entry.
 double AdapterScale(const AdapterFile& file, const AdapterEntry& entry);
 
-// "layers.3.self_attn.q_proj", "embed_tokens": for messages.
+// "layers.3.self_attn.q_proj", "layers.3.mlp.experts.5.up_proj", "embed_tokens": for messages.
 std::string AdapterEntryName(const AdapterEntry& entry);
 
 // Sorts the entries and checks everything that can be checked without the base: at least one entry,

@@ -156,6 +156,27 @@ AdapterFile RandomAdapter(bool embeddings = true) {
   return adapter;
 }
 
+// With pairs at the experts of one layer, but for one matrix, and of another rank at one.
+void AddExperts(AdapterFile& adapter) {
+  Rng rng(5, 1);
+  for (int32_t expert = 0; expert < 3; ++expert) {
+    for (const AdapterSite site : {AdapterSite::kGateProj, AdapterSite::kUpProj, AdapterSite::kDownProj}) {
+      if (expert == 1 && site == AdapterSite::kUpProj) continue;
+      AdapterEntry entry;
+      entry.layer = 2;
+      entry.site = site;
+      entry.expert = expert;
+      entry.rank = expert == 2 ? 3 : 4;
+      entry.alpha = 6;
+      entry.in = site == AdapterSite::kDownProj ? 8 : 16;
+      entry.out = site == AdapterSite::kDownProj ? 16 : 8;
+      for (int64_t i = 0; i < entry.rank * entry.in; ++i) entry.a.push_back(rng.Normal());
+      for (int64_t i = 0; i < entry.rank * entry.out; ++i) entry.b.push_back(rng.Normal());
+      adapter.entries.push_back(std::move(entry));
+    }
+  }
+}
+
 // Gives one entry another rank and another one another alpha.
 void Vary(AdapterFile& adapter) {
   AdapterEntry& narrow = adapter.entries[3];
@@ -206,6 +227,48 @@ TEST_P(RoundTrip, ThroughGgufKeepsEveryScale) {
   EXPECT_EQ(found.base_name, "tiny/llama");
   EXPECT_EQ(found.base_hash, std::string(64, 'a'));
   EXPECT_EQ(found.base_norms, std::string(64, 'b'));
+}
+
+TEST_P(RoundTrip, ExpertsThroughPeftAreExactUnderEitherName) {
+  for (const char* architecture : {"llama", "qwen3moe"}) {
+    AdapterFile adapter = RandomAdapter();
+    adapter.architecture = architecture;
+    adapter.use_rslora = GetParam();
+    AddExperts(adapter);
+    const auto folder = Scratch("peft_experts");
+    WritePeftAdapter(adapter, folder);
+    ExpectSameDeltas(ReadPeftAdapter(folder), adapter, 0);
+    const SafetensorsFile file = SafetensorsFile::Open(folder / "adapter_model.safetensors");
+    const bool mixtral = std::string(architecture) == "llama";
+    EXPECT_NE(file.Find(mixtral ? "base_model.model.model.layers.2.block_sparse_moe.experts.2.w3.lora_A.weight"
+                                : "base_model.model.model.layers.2.mlp.experts.2.up_proj.lora_A.weight"), nullptr);
+    const std::string config = ReadFile(folder / "adapter_config.json", 1 << 20);
+    EXPECT_EQ(config.find("\"w1\"") != std::string::npos, mixtral);
+  }
+}
+
+TEST_P(RoundTrip, ExpertsThroughGgufAreStackedAndKeepEveryScale) {
+  AdapterFile adapter = RandomAdapter();
+  adapter.use_rslora = GetParam();
+  adapter.num_experts = 4;
+  AddExperts(adapter);
+  const auto path = Scratch("experts.gguf");
+  WriteGgufAdapter(adapter, kHeads, path);
+  const GgufFile file = GgufFile::Open(path);
+  const GgufTensor* b = file.FindTensor("blk.2.ffn_up_exps.weight.lora_b");
+  ASSERT_NE(b, nullptr);
+  EXPECT_EQ(std::vector<int64_t>(b->ne.begin(), b->ne.begin() + b->num_dims), (std::vector<int64_t>{4, 8, 4}));
+  const AdapterFile found = ReadGgufAdapter(path, kHeads);
+  EXPECT_EQ(found.entries.size(), adapter.entries.size() + 4);  // those without pairs have zeros
+  for (const AdapterEntry& entry : found.entries) {
+    const auto same = [&](const AdapterEntry& other) {
+      return other.layer == entry.layer && other.site == entry.site && other.expert == entry.expert;
+    };
+    const auto expected = std::find_if(adapter.entries.begin(), adapter.entries.end(), same);
+    const std::vector<double> delta = Delta(found, entry);
+    ExpectNear(delta, expected != adapter.entries.end() ? Delta(adapter, *expected) : std::vector<double>(delta.size()), 1e-5,
+               AdapterEntryName(entry));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Scaling, RoundTrip, testing::Bool(), [](const auto& test) {

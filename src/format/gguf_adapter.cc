@@ -5,21 +5,25 @@
 //   blk.N.STEM.weight.lora_a [in, r]      blk.N.STEM.weight.lora_b [r, out]
 //   output.weight.lora_a     [in, r]      output.weight.lora_b     [r, out]
 //   token_embd.weight.lora_a [r, vocab]   token_embd.weight.lora_b [r, hidden]   (A is transposed)
+//   blk.N.STEM_exps.weight.lora_a [in, r, experts]    .lora_b [r, out, experts]  (ffn_gate, ffn_up, ffn_down)
 #include "format/gguf_adapter.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
 #include <optional>
 #include <span>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
 #include "base/quote.h"
 #include "format/gguf.h"
 #include "format/gguf_writer.h"
+#include "format/peft_experts.h"
 #include "format/q_k_permute.h"
 #include "tensor/dequantize.h"
 
@@ -49,8 +53,10 @@ void CheckHeads(const std::string& file, const AdapterEntry& entry, const HeadSh
 struct TensorName {
   int32_t layer = -1;
   AdapterSite site = AdapterSite::kQProj;
+  bool stacked = false;  // of all experts of a layer
   bool is_a = false;
 };
+constexpr std::string_view kStackedSuffix = "_exps";
 
 std::optional<TensorName> ParseTensorName(std::string_view name) {
   TensorName parsed;
@@ -66,9 +72,11 @@ std::optional<TensorName> ParseTensorName(std::string_view name) {
     }
     name.remove_prefix(static_cast<size_t>(end - name.data()) + 1);
   }
+  parsed.stacked = name.ends_with(kStackedSuffix);
+  if (parsed.stacked) name.remove_suffix(kStackedSuffix.size());
   for (int i = 0; i < kNumAdapterSites; ++i) {
     parsed.site = static_cast<AdapterSite>(i);
-    if (name == AdapterSiteGgufName(parsed.site) &&
+    if (name == AdapterSiteGgufName(parsed.site) && (!parsed.stacked || IsMlpSite(parsed.site)) &&
         IsLayerSite(parsed.site) == (parsed.layer >= 0)) {
       return parsed;
     }
@@ -78,7 +86,8 @@ std::optional<TensorName> ParseTensorName(std::string_view name) {
 
 std::string TensorNameOf(const AdapterEntry& entry, const char* part) {
   const std::string_view stem = AdapterSiteGgufName(entry.site);
-  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}.weight.{}", entry.layer, stem, part)
+  const std::string_view stacked = entry.expert < 0 ? "" : kStackedSuffix;
+  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}{}.weight.{}", entry.layer, stem, stacked, part)
                                  : fmt::format("{}.weight.{}", stem, part);
 }
 
@@ -126,6 +135,32 @@ AdapterEntry ReadEntry(const GgufFile& file, const TensorName& name, const GgufT
   return entry;
 }
 
+// One entry for each expert of a layer.
+void AddStacked(const GgufFile& file, const TensorName& name, const GgufTensor* a, const GgufTensor* b, float alpha,
+                std::vector<AdapterEntry>& entries) {
+  AdapterEntry entry;
+  entry.layer = name.layer;
+  entry.site = name.site;
+  entry.expert = 0;
+  const bool fits = a != nullptr && b != nullptr && a->num_dims == 3 && b->num_dims == 3 && b->ne[0] == a->ne[1] && b->ne[2] == a->ne[2];
+  if (!fits || a->ne[2] > kMaxStackedExperts) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected lora_a [in, r, experts] and lora_b [r, out, experts] of at most {} experts", file.name(),
+          TensorNameOf(entry, "lora_a"), kMaxStackedExperts);
+  }
+  entry.in = a->ne[0];
+  entry.rank = a->ne[1];
+  entry.out = b->ne[1];
+  entry.alpha = alpha == 0 ? static_cast<float>(entry.rank) : alpha;
+  const std::vector<float> all_a = ReadValues(*a), all_b = ReadValues(*b);
+  for (int64_t expert = 0; expert < a->ne[2]; ++expert) {
+    const auto first_a = all_a.begin() + expert * entry.rank * entry.in, first_b = all_b.begin() + expert * entry.rank * entry.out;
+    entry.expert = static_cast<int32_t>(expert);
+    entry.a.assign(first_a, first_a + entry.rank * entry.in);
+    entry.b.assign(first_b, first_b + entry.rank * entry.out);
+    entries.push_back(entry);
+  }
+}
+
 void ExpectString(const GgufFile& file, const char* key, std::string_view expected) {
   const std::string_view found = file.GetString(key);
   if (found != expected) {
@@ -151,23 +186,27 @@ AdapterFile ReadGgufAdapter(const GgufFile& file, const HeadShape& heads) {
   adapter.base_norms = file.GetString(kNormsKey, "");
   adapter.alpha = file.GetF32("adapter.lora.alpha");
 
-  std::map<std::pair<int32_t, AdapterSite>, std::pair<const GgufTensor*, const GgufTensor*>> pairs;
+  std::map<std::tuple<int32_t, AdapterSite, bool>, std::pair<const GgufTensor*, const GgufTensor*>> pairs;
   for (const GgufTensor& tensor : file.tensors()) {
     const auto name = ParseTensorName(tensor.name);
     if (!name) {
       Throw(ErrorCode::kUnsupported,
-            "{}: tensor {}: expected '.weight.lora_a' or '.weight.lora_b' of a linear layer of "
-            "attention "
-            "or MLP, token_embd or output",
+            "{}: tensor {}: expected '.weight.lora_a' or '.weight.lora_b' of a linear layer of attention, MLP or stacked "
+            "experts, token_embd or output",
             file.name(), Quote(tensor.name));
     }
-    auto& [a, b] = pairs[{name->layer, name->site}];
+    auto& [a, b] = pairs[{name->layer, name->site, name->stacked}];
     (name->is_a ? a : b) = &tensor;
   }
   const bool permuted = GgufPermutesQueryKey(adapter.architecture);
   for (const auto& [where, tensors] : pairs) {
-    AdapterEntry entry = ReadEntry(file, {.layer = where.first, .site = where.second},
-                                   tensors.first, tensors.second);
+    const auto& [layer, site, stacked] = where;
+    const TensorName name = {.layer = layer, .site = site, .stacked = stacked};
+    if (stacked) {
+      AddStacked(file, name, tensors.first, tensors.second, adapter.alpha, adapter.entries);
+      continue;
+    }
+    AdapterEntry entry = ReadEntry(file, name, tensors.first, tensors.second);
     // An alpha of 0 stands for "no scaling" in this format.
     entry.alpha = adapter.alpha == 0 ? static_cast<float>(entry.rank) : adapter.alpha;
     if (permuted && IsQueryOrKey(entry.site)) {
@@ -212,6 +251,53 @@ std::vector<float> FileB(const AdapterFile& adapter, const AdapterEntry& entry, 
   return b;
 }
 
+// The pairs of one matrix of a layer's experts as one tensor: ranks up to the largest are filled with zeros, and so are
+// experts that have none.
+struct StackedPairs {
+  std::vector<const AdapterEntry*> experts;  // null: none
+  const AdapterEntry* first = nullptr;
+  int64_t rank = 0;
+
+  std::vector<float> A() const {
+    std::vector<float> a(experts.size() * static_cast<size_t>(rank * first->in));
+    for (size_t i = 0; i < experts.size(); ++i) {
+      if (experts[i]) std::copy(experts[i]->a.begin(), experts[i]->a.end(), a.begin() + static_cast<int64_t>(i) * rank * first->in);
+    }
+    return a;
+  }
+  template <class Scaled>
+  std::vector<float> B(const Scaled& scaled) const {
+    std::vector<float> b(experts.size() * static_cast<size_t>(rank * first->out));
+    for (size_t i = 0; i < experts.size(); ++i) {
+      if (!experts[i]) continue;
+      std::vector<float> own = scaled(*experts[i]);
+      const double factor = static_cast<double>(rank) / static_cast<double>(experts[i]->rank);  // readers divide by `rank`
+      if (factor != 1) {
+        for (float& value : own) value = static_cast<float>(value * factor);
+      }
+      for (int64_t o = 0; o < first->out; ++o) {
+        std::copy_n(own.begin() + o * experts[i]->rank, experts[i]->rank, b.begin() + (static_cast<int64_t>(i) * first->out + o) * rank);
+      }
+    }
+    return b;
+  }
+};
+
+std::map<std::pair<int32_t, AdapterSite>, StackedPairs> StackExperts(const AdapterFile& adapter) {
+  int64_t count = adapter.num_experts;
+  for (const AdapterEntry& entry : adapter.entries) count = std::max<int64_t>(count, entry.expert + 1);
+  std::map<std::pair<int32_t, AdapterSite>, StackedPairs> stacked;
+  for (const AdapterEntry& entry : adapter.entries) {
+    if (entry.expert < 0) continue;
+    StackedPairs& pairs = stacked[{entry.layer, entry.site}];
+    pairs.experts.resize(static_cast<size_t>(count));
+    pairs.experts[static_cast<size_t>(entry.expert)] = &entry;
+    if (pairs.first == nullptr) pairs.first = &entry;
+    pairs.rank = std::max(pairs.rank, entry.rank);
+  }
+  return stacked;
+}
+
 void AddKeys(GgufWriter& writer, const AdapterFile& adapter, double alpha) {
   writer.AddString("general.type", "adapter");
   writer.AddString("general.architecture", adapter.architecture);
@@ -251,7 +337,17 @@ void WriteGgufAdapter(AdapterFile adapter, const HeadShape& heads,
                        current.size() * sizeof(float));
     };
   };
+  const auto stacked = StackExperts(adapter);
+  for (const auto& [where, pairs] : stacked) {
+    const auto count = static_cast<int64_t>(pairs.experts.size());
+    const int64_t a[] = {pairs.first->in, pairs.rank, count}, b[] = {pairs.rank, pairs.first->out, count};
+    writer.AddTensor(TensorNameOf(*pairs.first, "lora_a"), DType::kF32, a, source([&pairs = pairs] { return pairs.A(); }));
+    writer.AddTensor(TensorNameOf(*pairs.first, "lora_b"), DType::kF32, b, source([&, &pairs = pairs] {
+                       return pairs.B([&](const AdapterEntry& entry) { return FileB(adapter, entry, alpha, heads); });
+                     }));
+  }
   for (const AdapterEntry& entry : adapter.entries) {
+    if (entry.expert >= 0) continue;
     const bool embedding = entry.site == AdapterSite::kEmbedTokens;
     const int64_t a[] = {embedding ? entry.rank : entry.in, embedding ? entry.in : entry.rank};
     const int64_t b[] = {entry.rank, entry.out};

@@ -7,7 +7,13 @@
 //                               .lora_embedding_A [r, vocabulary], .lora_embedding_B [hidden, r]
 //
 // MODULE is the path in the Hugging Face model: model.layers.3.self_attn.q_proj,
-// model.embed_tokens, lm_head. A pattern of rank_pattern or alpha_pattern belongs to a module if it
+// model.embed_tokens, lm_head. Experts of a mixture (peft_experts.h) are modules of their own,
+// model.layers.3.mlp.experts.5.gate_proj (Mixtral: block_sparse_moe.experts.5.w1), or stacked in two:
+//
+//   model.layers.3.mlp.experts.base_layer   gate_up_proj, where target_parameters has both
+//   model.layers.3.mlp.experts              down_proj, or the one that is adapted
+//
+// A pattern of rank_pattern or alpha_pattern belongs to a module if it
 // is the path or its end after a dot; the first that fits wins.
 #include "format/peft.h"
 
@@ -27,6 +33,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/quote.h"
+#include "format/peft_experts.h"
 #include "format/safetensors.h"
 #include "tensor/dequantize.h"
 
@@ -117,7 +124,7 @@ void RefuseUnsupported(const Config& config) {
   const OrderedJson* bias = config.Find("bias");
   if (bias != nullptr && *bias != "none") config.Refuse("bias", "\"none\"", *bias);
   for (const char* field :
-       {"modules_to_save", "fan_in_fan_out", "layer_replication", "lora_bias", "target_parameters",
+       {"modules_to_save", "fan_in_fan_out", "layer_replication", "lora_bias",
         "trainable_token_indices", "use_qalora", "use_bdlora", "alora_invocation_tokens",
         "arrow_config", "kasa_config", "monteclora_config"}) {
     const OrderedJson* value = config.Find(field);
@@ -135,6 +142,22 @@ void RefuseUnsupported(const Config& config) {
   }
 }
 
+constexpr std::string_view kAnyPath = ".*\\.";
+
+// What target_parameters adapts of stacked experts.
+StackedTargets ReadStackedTargets(const Config& config) {
+  StackedTargets targets;
+  const OrderedJson* list = config.Find("target_parameters");
+  if (list == nullptr) return targets;
+  if (!list->is_array()) config.Fail("target_parameters", "a list of names", *list);
+  for (const OrderedJson& item : *list) {
+    if (!item.is_string() || !targets.Add(item.get<std::string>())) {
+      config.Refuse("target_parameters", "mlp.experts.gate_up_proj and mlp.experts.down_proj", item);
+    }
+  }
+  return targets;
+}
+
 // {pattern: value} of rank_pattern or alpha_pattern, in the file's order.
 template <class Value>
 using Patterns = std::vector<std::pair<std::string, Value>>;
@@ -145,9 +168,11 @@ Patterns<Value> ReadPatterns(const Config& config, const char* field, Convert co
   const OrderedJson* object = config.Find(field);
   if (object == nullptr) return patterns;
   if (!object->is_object()) config.Fail(field, "an object", *object);
-  for (const auto& [pattern, value] : object->items()) {
+  for (const auto& [written, value] : object->items()) {
+    // How PEFT itself writes a name that may follow any other.
+    const std::string pattern = written.starts_with(kAnyPath) ? written.substr(kAnyPath.size()) : written;
     if (pattern.find_first_of("\\()[]{}|*+?$^") != std::string::npos) {
-      config.Refuse(field, "names of modules", OrderedJson(pattern));
+      config.Refuse(field, "names of modules", OrderedJson(written));
     }
     patterns.emplace_back(pattern, convert(fmt::format("{}.{}", field, pattern), value));
   }
@@ -214,6 +239,7 @@ bool ParseModule(std::string_view module, AdapterEntry& entry) {
     if (error != std::errc() || end == module.data() + module.size() || *end != '.') return false;
     module.remove_prefix(static_cast<size_t>(end - module.data()) + 1);
   }
+  if (ParseExpertModule(module, entry)) return entry.layer >= 0;
   for (int i = 0; i < kNumAdapterSites; ++i) {
     entry.site = static_cast<AdapterSite>(i);
     if (module == AdapterSiteName(entry.site)) return IsLayerSite(entry.site) == (entry.layer >= 0);
@@ -274,7 +300,7 @@ AdapterEntry ReadEntry(const std::string& file, const std::string& module, const
   AdapterEntry entry;
   if (!ParseModule(module, entry)) {
     Throw(ErrorCode::kUnsupported,
-          "{}: module {}: expected a linear layer of attention or MLP, embed_tokens or lm_head",
+          "{}: module {}: expected a linear layer of attention, MLP or an expert, embed_tokens or lm_head",
           file, Quote(module));
   }
   if (group.a == nullptr || group.b == nullptr) {
@@ -301,9 +327,32 @@ AdapterEntry ReadEntry(const std::string& file, const std::string& module, const
   return entry;
 }
 
-std::string ModuleOf(const AdapterEntry& entry) {
+std::string ModuleOf(const AdapterFile& adapter, const AdapterEntry& entry) {
+  if (entry.expert >= 0) return ExpertModuleOf(adapter, entry);
   const std::string name = AdapterEntryName(entry);
   return entry.site == AdapterSite::kLmHead ? name : "model." + name;
+}
+
+// The entries of stacked experts: A [experts * rank, in] expert by expert, B [out, rank * experts] with an expert's
+// columns `experts` apart.
+void AddStacked(const std::string& file, const std::string& module, const Group& group, const StackedModule& stacked,
+                int64_t rank, float alpha, std::vector<AdapterEntry>& entries) {
+  AdapterEntry where;
+  const std::string first = module.substr(0, module.find(".experts")) + ".experts.0.gate_proj";
+  const bool known = ParseModule(first, where);
+  if (!known || group.a == nullptr || group.b == nullptr || group.magnitude != nullptr || group.embedding) {
+    Throw(ErrorCode::kCorrupt, "{}: module {}: expected lora_A and lora_B of a layer's stacked experts alone", file, Quote(module));
+  }
+  const auto &a = group.a->shape, &b = group.b->shape;
+  const bool halves = stacked.gate_up;
+  const bool fits = a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[0] % rank == 0 && a[0] / rank <= kMaxStackedExperts &&
+                    (!halves || b[0] % 2 == 0);
+  if (!fits) {
+    Throw(ErrorCode::kCorrupt, "{}: module {}: expected A [experts * {}, in] and B [out, {} * experts], found [{}] and [{}]", file,
+          Quote(module), rank, rank, fmt::join(a, ", "), fmt::join(b, ", "));
+  }
+  SplitStacked({.layer = where.layer, .gate_up = halves, .rank = rank, .experts = a[0] / rank, .in = a[1], .out = b[0], .alpha = alpha},
+               ReadValues(file, *group.a), ReadValues(file, *group.b), entries);
 }
 
 OrderedJson NumberOf(float value) {
@@ -316,9 +365,11 @@ OrderedJson MakeConfig(const AdapterFile& adapter) {
   OrderedJson ranks = OrderedJson::object(), alphas = OrderedJson::object();
   for (const AdapterEntry& entry : adapter.entries) {
     const std::string_view site = AdapterSiteName(entry.site);
-    targets.emplace(site.substr(site.find('.') + 1));  // npos + 1 is 0: names without a dot
-    if (entry.rank != adapter.rank) ranks[ModuleOf(entry)] = entry.rank;
-    if (entry.alpha != adapter.alpha) alphas[ModuleOf(entry)] = NumberOf(entry.alpha);
+    const std::string module = ModuleOf(adapter, entry);
+    targets.emplace(entry.expert < 0 ? std::string(site.substr(site.find('.') + 1))  // npos + 1 is 0: names without a dot
+                                     : module.substr(module.rfind('.') + 1));
+    if (entry.rank != adapter.rank) ranks[module] = entry.rank;
+    if (entry.alpha != adapter.alpha) alphas[module] = NumberOf(entry.alpha);
   }
   return OrderedJson{{"peft_type", "LORA"},
               {"task_type", "CAUSAL_LM"},
@@ -366,7 +417,14 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
   const SafetensorsFile file = SafetensorsFile::Open(folder / kTensorsName);
   adapter.base_hash = file.Metadata(kHashKey);
   adapter.base_norms = file.Metadata(kNormsKey);
+  const StackedTargets stacked_targets = ReadStackedTargets(config);
   for (const auto& [module, group] : GroupTensors(file)) {
+    if (const auto stacked = stacked_targets.Find(module)) {
+      AddStacked(file.name(), module, group, *stacked, Resolve(ranks, stacked->parameter, adapter.rank),
+                 Resolve(alphas, stacked->parameter, adapter.alpha), adapter.entries);
+      continue;
+    }
+    if (IsMixtralModule(module)) adapter.architecture = kMixtralArchitecture;
     AdapterEntry entry = ReadEntry(file.name(), module, group);
     entry.alpha = Resolve(alphas, module, adapter.alpha);
     const int64_t expected = Resolve(ranks, module, adapter.rank);
@@ -389,7 +447,7 @@ void WritePeftAdapter(AdapterFile adapter, const std::filesystem::path& folder) 
   if (!adapter.base_hash.empty()) writer.AddMetadata(kHashKey, adapter.base_hash);
   if (!adapter.base_norms.empty()) writer.AddMetadata(kNormsKey, adapter.base_norms);
   for (const AdapterEntry& entry : adapter.entries) {
-    const std::string module = std::string(kTensorPrefix) + ModuleOf(entry);
+    const std::string module = std::string(kTensorPrefix) + ModuleOf(adapter, entry);
     const bool embedding = entry.site == AdapterSite::kEmbedTokens;
     const int64_t a[] = {entry.rank, entry.in}, b[] = {entry.out, entry.rank}, m[] = {entry.out};
     writer.AddTensor(module + (embedding ? ".lora_embedding_A" : ".lora_A.weight"), DType::kF32, a,
