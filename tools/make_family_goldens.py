@@ -8,10 +8,11 @@ those are what rwkv7_reference.py computes, which is written from the paper's fo
   TYPE/golden.safetensors               tokens i32 [T], logits f32 [T, vocabulary]
   TYPE/modules.json, 1_Pooling, 2_Dense, 3_Dense   of EmbeddingGemma, as sentence-transformers has them; the golden has
                                         `embedding`, too: the text's vector
-  TYPE/train.safetensors                of TRAINED: random LoRA pairs a.LAYER.SITE, b.LAYER.SITE on every matrix, the
+  TYPE/train.safetensors                of TRAINED: random LoRA pairs a.LAYER.SITE, b.LAYER.SITE on every matrix (of a
+                                        mixture a.LAYER.experts.EXPERT.SITE too, none on the router), the
                                         loss of random targets over two documents, and autograd's gradients
                                         (in float64) d.a.LAYER.SITE, d.b.LAYER.SITE; the
-                                        layers' matrices are halved
+                                        layers' matrices are halved, but for routers
 
 Every tensor is random with a spread of at least 0.3, so that none could be left out or taken for another, and
 the prompt is longer than any window. A family's line in FAMILIES states its axes; values are chosen so that each
@@ -142,7 +143,7 @@ FAMILIES = {
 
 ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert", "gemma3_text+use_bidirectional_attention"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
-TRAINED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
+TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 
 GGUF_NAMES = {
@@ -271,41 +272,53 @@ def write_modules(model, folder):
 
 
 def sites(config, state, layer):
-    """(site, tensor's name, first row, rows) of every matrix of a layer; some lie together."""
+    """(site, tensor's name, first row, rows, expert) of every matrix of a layer; some lie together."""
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     q, kv, ffn = config.num_attention_heads * dim, config.num_key_value_heads * dim, config.intermediate_size
-    for part, names in {"self_attn": dict(q_proj=q, k_proj=kv, v_proj=kv), "mlp": dict(gate_proj=ffn, up_proj=ffn)}.items():
+    stacked = f"model.layers.{layer}.mlp.experts."
+    experts = len(state[stacked + "down_proj"]) if stacked + "down_proj" in state else 0
+    parts = {"self_attn": dict(q_proj=q, k_proj=kv, v_proj=kv)} | ({} if experts else {"mlp": dict(gate_proj=ffn, up_proj=ffn)})
+    for part, names in parts.items():
         fused, first = f"model.layers.{layer}.{part}.{'qkv_proj' if part == 'self_attn' else 'gate_up_proj'}.weight", 0
         for site, rows in names.items():
             own = f"model.layers.{layer}.{part}.{site}.weight"
-            yield (site, own, 0, rows) if own in state else (site, fused, first, rows)
+            yield (site, own, 0, rows, None) if own in state else (site, fused, first, rows, None)
             first += rows
-    yield "o_proj", f"model.layers.{layer}.self_attn.o_proj.weight", 0, config.hidden_size
-    yield "down_proj", f"model.layers.{layer}.mlp.down_proj.weight", 0, config.hidden_size
+    yield "o_proj", f"model.layers.{layer}.self_attn.o_proj.weight", 0, config.hidden_size, None
+    for expert in range(experts):
+        width = state[stacked + "down_proj"].shape[2]
+        yield f"experts.{expert}.gate_proj", stacked + "gate_up_proj", 0, width, expert
+        yield f"experts.{expert}.up_proj", stacked + "gate_up_proj", width, width, expert
+        yield f"experts.{expert}.down_proj", stacked + "down_proj", 0, config.hidden_size, expert
+    if not experts:
+        yield "down_proj", f"model.layers.{layer}.mlp.down_proj.weight", 0, config.hidden_size, None
 
 
 def write_training(model, kind, settings, folder):
     config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
+    config._experts_implementation = "eager"  # the others have no float64
     plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float64)
     state = {name: tensor.double() for name, tensor in model.state_dict().items()
              if not (name == "lm_head.weight" and config.tie_word_embeddings)}
     for name, tensor in state.items():  # halved, which is exact: sharper models pass on more of bf16's rounding
-        if tensor.dim() == 2 and name.startswith("model.layers."):
+        if tensor.dim() >= 2 and name.startswith("model.layers.") and not name.endswith("mlp.gate.weight"):
             tensor *= 0.5
     tokens = safetensors.torch.load_file(folder / "golden.safetensors")["tokens"].long()
     torch.manual_seed(13)
     targets = torch.randint(3, config.vocab_size, tokens.shape)
     out, pairs, merged = {"targets": targets.int(), "begins": torch.tensor(BEGINS).int()}, {}, dict(state)
     for layer in range(config.num_hidden_layers):
-        for site, name, first, rows in sites(config, state, layer):
-            a = (0.2 * torch.randn(RANK, state[name].shape[1])).bfloat16()
+        for site, name, first, rows, expert in sites(config, state, layer):
+            a = (0.2 * torch.randn(RANK, state[name].shape[-1])).bfloat16()
             b = (0.2 * torch.randn(rows, RANK)).bfloat16()
             key = f"{layer}.{site}"
             out[f"a.{key}"], out[f"b.{key}"] = a, b
             pairs[f"a.{key}"], pairs[f"b.{key}"] = a.double().requires_grad_(), b.double().requires_grad_()
             change = LORA_SCALE * pairs[f"b.{key}"] @ pairs[f"a.{key}"]
-            merged[name] = merged[name] + torch.nn.functional.pad(
-                change, (0, 0, first, state[name].shape[0] - first - rows))
+            around = (0, 0, first, state[name].shape[-2] - first - rows)
+            if expert is not None:
+                change, around = change[None], (*around, expert, len(state[name]) - 1 - expert)
+            merged[name] = merged[name] + torch.nn.functional.pad(change, around)
     loss = 0
     for begin, end in zip(BEGINS, BEGINS[1:] + [len(tokens)]):
         logits = torch.func.functional_call(plain, merged, kwargs=dict(input_ids=tokens[None, begin:end], use_cache=False)).logits[0]

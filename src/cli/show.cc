@@ -147,6 +147,7 @@ Json DescribeFamilies() {
                         {"to_folder", in_folder.empty()},
                         {"lost_in_folder", in_folder},
                         {"train", lacks.empty()},
+                        {"train_whole", lacks.empty() && typical.router.experts == 0 && typical.has_pre_norms()},
                         {"training_lacks", lacks}});
   }
   return families;
@@ -161,12 +162,14 @@ void PrintFamilies(bool json) {
   fmt::print("{:<16} {:<4} {:<6} {:<9} {:<10} {}\n", "family", "run", "train", "quantize", "to folder", "models");
   for (const Json& family : families) {
     const auto yes = [&](const char* what) { return family[what].get<bool>() ? "yes" : "no"; };
+    const char* train = family["train"].get<bool>() && !family["train_whole"].get<bool>() ? "pairs" : yes("train");
     fmt::print("{:<16} {:<4} {:<6} {:<9} {:<10} {}\n", family["architecture"].get<std::string>(), yes("run"),
-               yes("train"), family["quantize"].size() > 1 ? "yes" : "from GGUF", yes("to_folder"),
+               train, family["quantize"].size() > 1 ? "yes" : "from GGUF", yes("to_folder"),
                family["models"].get<std::string>());
   }
   fmt::print("\nEach runs as GGUF and as a Hugging Face folder; \"from GGUF\": a folder of it cannot be quantized or\n"
-             "written as GGUF yet. \"to folder\": a GGUF file of it can be written as a folder. Why not: --json.\n");
+             "written as GGUF yet. \"to folder\": a GGUF file of it can be written as a folder. \"pairs\": LoRA and rsLoRA,\n"
+             "not the whole model. Why not: --json.\n");
 }
 
 }  // namespace

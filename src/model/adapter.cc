@@ -1,5 +1,6 @@
 #include "model/adapter.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -10,8 +11,11 @@
 namespace bakestone {
 namespace {
 
+// Of an expert: gate, up, down.
+constexpr int64_t kNumExpertSites = kNumSites - static_cast<int64_t>(Site::kGate);
+
 size_t NumPairs(const ModelConfig& config) {
-  return static_cast<size_t>(config.num_layers * kNumSites);
+  return static_cast<size_t>(config.num_layers * (kNumSites + kNumExpertSites * config.router.experts));
 }
 
 Site SiteOf(const std::string& file, const AdapterEntry& entry) {
@@ -59,6 +63,8 @@ int64_t BytesOf(MatrixView<const uint16_t> matrix) { return PanelBytes(PanelType
 
 Adapter::Adapter(const ModelConfig& config, std::string name)
     : name_(std::move(name)),
+      layers_(config.num_layers),
+      experts_(config.router.experts),
       pairs_(NumPairs(config)),
       panels_(NumPairs(config)),
       storage_(NumPairs(config)) {}
@@ -80,12 +86,17 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
             "adapter {}: {}: expected a layer below {}, found {}: was it trained on another base?",
             file.name, AdapterEntryName(entry), config.num_layers, entry.layer);
     }
-    if (!HasSite(config, {entry.layer, site})) {
-      Throw(ErrorCode::kUnsupported,
-            "adapter {}: {}: expected a matrix that every row of this {} model goes through, found one that it "
-            "has not", file.name, AdapterEntryName(entry), config.architecture);
+    const LinearId id = {entry.layer, site, entry.expert};
+    if (entry.expert >= 0 && (config.mlp == MlpKind::kClampedSwiGlu || config.router.beside_mlp)) {
+      Throw(ErrorCode::kUnsupported, "adapter {}: {}: expected no pairs at the experts of {} models: they are not adapted "
+            "by this program", file.name, AdapterEntryName(entry), config.architecture);
     }
-    const LinearShape shape = ShapeOf(config, {entry.layer, site});
+    if (!HasSite(config, id)) {
+      Throw(ErrorCode::kUnsupported,
+            "adapter {}: {}: expected a matrix that this {} model has, found one that it has not", file.name,
+            AdapterEntryName(entry), config.architecture);
+    }
+    const LinearShape shape = ShapeOf(config, id);
     if (entry.in != shape.k || entry.out != shape.n) {
       Throw(
           ErrorCode::kInvalidArgument,
@@ -93,11 +104,11 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
           "base?",
           file.name, AdapterEntryName(entry), shape.n, shape.k, entry.out, entry.in);
     }
-    if (adapter->Find({entry.layer, site}) != nullptr) {
+    if (adapter->Find(id) != nullptr) {
       Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected once, found twice", file.name,
             AdapterEntryName(entry));
     }
-    adapter->Set({entry.layer, site}, DenseView(entry.a.data(), entry.rank, entry.in),
+    adapter->Set(id, DenseView(entry.a.data(), entry.rank, entry.in),
                  DenseView(entry.b.data(), entry.out, entry.rank),
                  static_cast<float>(AdapterScale(file, entry)));
   }
@@ -106,17 +117,31 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
   return adapter;
 }
 
+std::optional<size_t> Adapter::IndexOf(LinearId id) const noexcept {
+  if (id.layer < 0 || id.layer >= layers_) return std::nullopt;
+  if (id.expert < 0) return static_cast<size_t>(id.index());
+  if (id.expert >= experts_ || id.site < Site::kGate) return std::nullopt;
+  const int64_t site = static_cast<int64_t>(id.site) - static_cast<int64_t>(Site::kGate);
+  return static_cast<size_t>(layers_ * kNumSites + (id.layer * experts_ + id.expert) * kNumExpertSites + site);
+}
+
+bool Adapter::AdaptsExperts(int64_t layer) const noexcept {
+  const auto first = panels_.begin() + layers_ * kNumSites + layer * experts_ * kNumExpertSites;
+  return std::any_of(first, first + experts_ * kNumExpertSites, [](const ops::LoraPanels& pair) { return pair.a.data != nullptr; });
+}
+
 void Adapter::Set(LinearId id, MatrixView<const float> a, MatrixView<const float> b, float scale) {
-  BAKESTONE_CHECK(id.index() >= 0 && id.index() < static_cast<int64_t>(pairs_.size()));
+  const std::optional<size_t> index = IndexOf(id);
+  BAKESTONE_CHECK(index.has_value());
   BAKESTONE_CHECK(a.rows >= 1 && a.rows == b.cols && std::isfinite(scale));
-  Buffer<uint16_t>& storage = storage_[static_cast<size_t>(id.index())];
+  Buffer<uint16_t>& storage = storage_[*index];
   const int64_t size = a.rows * a.cols + b.rows * b.cols;
   if (storage.size() != size) storage = Buffer<uint16_t>(size);
   uint16_t* to_a = storage.data();
   uint16_t* to_b = to_a + a.rows * a.cols;
   for (int64_t r = 0; r < a.rows; ++r) RoundRow(a.Row(r), to_a + r * a.cols, a.cols);
   for (int64_t r = 0; r < b.rows; ++r) RoundRow(b.Row(r), to_b + r * b.cols, b.cols);
-  pairs_[static_cast<size_t>(id.index())] = {
+  pairs_[*index] = {
       .a = DenseView<const uint16_t>(to_a, a.rows, a.cols),
       .b = DenseView<const uint16_t>(to_b, b.rows, b.cols),
       .scale = scale,
@@ -125,16 +150,16 @@ void Adapter::Set(LinearId id, MatrixView<const float> a, MatrixView<const float
 }
 
 const LoraPair* Adapter::Find(LinearId id) const noexcept {
-  const int64_t index = id.index();
-  if (index < 0 || index >= static_cast<int64_t>(pairs_.size())) return nullptr;
-  const LoraPair& pair = pairs_[static_cast<size_t>(index)];
+  const std::optional<size_t> index = IndexOf(id);
+  if (!index) return nullptr;
+  const LoraPair& pair = pairs_[*index];
   return pair.a.data == nullptr ? nullptr : &pair;
 }
 
 const ops::LoraPanels* Adapter::FindPanels(LinearId id) const noexcept {
-  const int64_t index = id.index();
-  if (index < 0 || index >= static_cast<int64_t>(panels_.size())) return nullptr;
-  const ops::LoraPanels& panels = panels_[static_cast<size_t>(index)];
+  const std::optional<size_t> index = IndexOf(id);
+  if (!index) return nullptr;
+  const ops::LoraPanels& panels = panels_[*index];
   return panels.a.data == nullptr ? nullptr : &panels;
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,9 @@ class Adapter {
   // The pair as Decoder::Forward reads it; null: this linear is not adapted. Only after Publish().
   const ops::LoraPanels* FindPanels(LinearId id) const noexcept;
 
+  // Whether there is a pair at any expert of a layer. Only after Publish().
+  bool AdaptsExperts(int64_t layer) const noexcept;
+
   // A trainer calls it after Set and before serving: packs the pairs and hashes them.
   void Publish();
   bool published() const noexcept { return published_; }  // no Set since
@@ -55,11 +59,13 @@ class Adapter {
 
  private:
   void ForgetRows();
+  std::optional<size_t> IndexOf(LinearId id) const noexcept;  // none: no such matrix
 
   std::string name_;
+  int64_t layers_, experts_;
   Hash hash_{};
   bool published_ = false;
-  std::vector<LoraPair> pairs_;                 // [num_layers * kNumSites]
+  std::vector<LoraPair> pairs_;                 // [num_layers * kNumSites], then three of each expert of each layer
   std::vector<ops::LoraPanels> panels_;         // the same; a.data null: none
   std::vector<Buffer<uint16_t>> storage_;       // a then b, one buffer a pair
   Buffer<uint8_t> panel_storage_;               // of panels_, one after the other

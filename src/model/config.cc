@@ -124,6 +124,7 @@ const char* ModelConfig::layers_own() const {
 }
 
 bool HasSite(const ModelConfig& config, LinearId id) {
+  if (id.expert >= 0) return id.site >= Site::kGate && config.has_experts(id.layer) && id.expert < config.router.experts;
   if (id.site <= Site::kO && config.mixer(id.layer) != Mixer::kAttention) return false;
   if ((id.site == Site::kK || id.site == Site::kV) && !config.owns_kv(id.layer)) return false;
   if (id.site == Site::kV && config.has_keys_as_values(id.layer)) return false;
@@ -138,7 +139,13 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.final_soft_cap > 0, "a soft cap of logits"},
       {config.norm_kind != NormKind::kRms, "layer norms"},
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
-      {config.router.experts > 0, "a mixture of experts"},
+      {config.router.experts > 0 && config.router.score != RouterScore::kSoftmax, "a router of sigmoids"},
+      {config.router.bias || config.router.groups > 1, "experts chosen by more than their scores"},
+      {config.router.shared_dim > 0, "an expert that all rows share"},
+      {config.router.dense_layers > 0, "layers with experts beside others without"},
+      {config.router.expert_biases || config.mlp == MlpKind::kClampedSwiGlu, "experts with biases or clamped SwiGLU"},
+      {config.router.experts > 0 && (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),
+       "experts without the norm before them alone"},
       {config.latent.kv_rank > 0, "latent attention"},
       {config.sinks, "attention sinks"},
       {config.has_state(), "layers that keep a state instead of keys and values"},

@@ -268,8 +268,8 @@ struct LinearShape {
   int64_t n = 0, k = 0;
 };
 LinearShape ShapeOf(const ModelConfig& config, LinearId id);
-// False where a layer has no such matrix: a gate of an MLP without one, an MLP in place of which there are experts,
-// queries, keys and values that come from a latent.
+// False where a layer has no such matrix: a gate of an MLP without one, an MLP in place of which there are experts and
+// experts where there are none, queries, keys and values that come from a latent.
 bool HasSite(const ModelConfig& config, LinearId id);
 
 // What the training pass lacks for the model, in words ("norms after attention and MLP"); empty: nothing.

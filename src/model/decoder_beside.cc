@@ -28,7 +28,7 @@ void DecoderPass::MlpBesideExperts(int64_t layer, MatrixView<float> x, const Row
   for (size_t expert = 0; expert < chosen.size(); ++expert) {
     if (chosen[expert].rows.empty()) continue;
     for (float& share : chosen[expert].shares) share *= beside.expert_scales[expert];
-    Expert(weights.experts[expert], chosen[expert], h, mixed);
+    Expert({static_cast<int32_t>(layer), Site::kGate, static_cast<int32_t>(expert)}, {}, chosen[expert], h, mixed);
   }
   ops::RmsNorm(exec_.context, mixed, beside.experts_post_norm, eps, mixed);
   ops::Add(exec_.context, mixed, y);

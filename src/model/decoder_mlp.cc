@@ -19,6 +19,8 @@ void ClampedSwiGlu(ThreadPool& pool, MatrixView<const float> up, MatrixView<floa
   });
 }
 
+constexpr std::array kExpertSites = {Site::kGate, Site::kUp, Site::kDown};
+
 }  // namespace
 
 void DecoderPass::MlpOrExperts(int64_t layer, MatrixView<float> x, const RowSet& set) {
@@ -81,14 +83,43 @@ void DecoderPass::Experts(int64_t layer, MatrixView<float> x, const RowSet& set)
   ops::RmsNorm(exec_.context, x, weights.mlp_norm, config_.norm_eps, h);
   ProductsOf(h, {{weights.router, logits}}, "router input");
   const std::vector<ExpertRows> chosen = ChooseExperts(config_.router, weights.router_bias, logits);
+  const std::span<const AdapterRun> adapters = ExpertAdapters(layer, set);
   for (size_t expert = 0; expert < chosen.size(); ++expert) {
-    if (!chosen[expert].rows.empty()) Expert(weights.experts[expert], chosen[expert], h, x);
+    const LinearId id = {static_cast<int32_t>(layer), Site::kGate, static_cast<int32_t>(expert)};
+    if (!chosen[expert].rows.empty()) Expert(id, adapters, chosen[expert], h, x);
   }
   if (config_.router.shared_dim > 0) SharedExpert(weights, h, x);
 }
 
-void DecoderPass::Expert(const ExpertWeights& expert, const ExpertRows& chosen, MatrixView<const float> h,
-                         MatrixView<float> x) {
+std::span<const AdapterRun> DecoderPass::ExpertAdapters(int64_t layer, const RowSet& set) {
+  auto* runs = arena_.Take<AdapterRun>(static_cast<int64_t>(set.adapters.size()));
+  size_t count = 0;
+  for (const AdapterRun& run : set.adapters) {
+    if (run.adapter != nullptr && run.adapter->AdaptsExperts(layer)) runs[count++] = run;
+  }
+  return {runs, count};
+}
+
+std::span<const AdapterRun> DecoderPass::AdaptersOfExpert(LinearId id, std::span<const AdapterRun> adapters,
+                                                          const ExpertRows& chosen) {
+  if (adapters.empty()) return {};
+  auto* runs = arena_.Take<AdapterRun>(static_cast<int64_t>(adapters.size()));
+  size_t count = 0;
+  for (const AdapterRun& run : adapters) {
+    const auto at = [&](int32_t row) {
+      return static_cast<int32_t>(std::lower_bound(chosen.rows.begin(), chosen.rows.end(), row) - chosen.rows.begin());
+    };
+    const AdapterRun part = {at(run.begin), at(run.end), run.adapter};
+    const bool adapted = std::any_of(kExpertSites.begin(), kExpertSites.end(), [&](Site site) {
+      return run.adapter->FindPanels({id.layer, site, id.expert}) != nullptr;
+    });
+    if (adapted && part.end > part.begin) runs[count++] = part;
+  }
+  return {runs, count};
+}
+
+void DecoderPass::Expert(LinearId id, std::span<const AdapterRun> adapters, const ExpertRows& chosen,
+                         MatrixView<const float> h, MatrixView<float> x) {
   Arena::Scope scope(arena_);
   const auto count = static_cast<int64_t>(chosen.rows.size());
   const MatrixView<float> in = arena_.TakeMatrix<float>(count, h.cols);
@@ -97,7 +128,12 @@ void DecoderPass::Expert(const ExpertWeights& expert, const ExpertRows& chosen, 
       std::copy_n(h.Row(chosen.rows[static_cast<size_t>(i)]), h.cols, in.Row(i));
     }
   });
-  ExpertMlp(expert, in, in);
+  const std::span<const AdapterRun> own = AdaptersOfExpert(id, adapters, chosen);
+  if (own.empty()) {
+    ExpertMlp(Layer(id.layer).experts[static_cast<size_t>(id.expert)], in, in);
+  } else {
+    AdaptedExpertMlp(id, own, in, in);
+  }
   exec_.pool.ParallelFor(count, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const float share = chosen.shares[static_cast<size_t>(i)], *from = in.Row(i);
@@ -105,6 +141,42 @@ void DecoderPass::Expert(const ExpertWeights& expert, const ExpertRows& chosen, 
       for (int64_t c = 0; c < x.cols; ++c) to[c] += share * from[c];
     }
   });
+}
+
+// y += s B A x of the rows' own adapters, x in scratch.rows.
+void DecoderPass::AddPairs(LinearId id, std::span<const AdapterRun> adapters, MatrixView<float> y) {
+  Arena::Scope scope(arena_);
+  auto* runs = arena_.Take<ops::LoraRun>(std::ssize(adapters));
+  size_t count = 0;
+  for (const AdapterRun& run : adapters) {
+    const ops::LoraPanels* lora = run.adapter->FindPanels(id);
+    if (lora != nullptr) runs[count++] = {*lora, run.begin, y.Rows(run.begin, run.end - run.begin)};
+  }
+  if (count > 0) ops::Lora(exec_.context, exec_.scratch.rows, {runs, count}, exec_.precision);
+}
+
+void DecoderPass::AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters, MatrixView<const float> in,
+                                   MatrixView<float> out) {
+  Arena::Scope scope(arena_);
+  const ExpertWeights& expert = Layer(id.layer).experts[static_cast<size_t>(id.expert)];
+  const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
+  const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
+  Forms in_forms, act_forms;
+  for (const Weight* weight : {&expert.gate, &expert.up}) in_forms.Add(ops::ActTypeFor(weight->panel().type, exec_.precision));
+  in_forms.Add(ops::LoraActType(exec_.precision));
+  act_forms.Add(ops::ActTypeFor(expert.down.panel().type, exec_.precision));
+  act_forms.Add(ops::LoraActType(exec_.precision));
+  ops::Quantize(exec_.context, in, in_forms.span(), exec_.scratch.rows, "expert input");
+  const std::array<ops::Product, 2> inner = {{{.panel = expert.gate.panel(), .bias = expert.gate.bias(), .y = gate},
+                                              {.panel = expert.up.panel(), .bias = expert.up.bias(), .y = up}}};
+  ops::MatMul(exec_.context, exec_.scratch.rows, inner, exec_.precision);
+  AddPairs({id.layer, Site::kGate, id.expert}, adapters, gate);
+  AddPairs({id.layer, Site::kUp, id.expert}, adapters, up);
+  ops::SwiGlu(exec_.context, gate, up, gate);
+  ops::Quantize(exec_.context, gate, act_forms.span(), exec_.scratch.rows, "expert activation");
+  const ops::Product outer = {.panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
+  ops::MatMul(exec_.context, exec_.scratch.rows, {&outer, 1}, exec_.precision);
+  AddPairs({id.layer, Site::kDown, id.expert}, adapters, out);
 }
 
 void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x) {

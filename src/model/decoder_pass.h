@@ -185,7 +185,15 @@ class DecoderPass {
   // x += the sum of what its experts make of each row, by ascending expert, then what all rows share. Only the
   // chosen experts' weights are read.
   void Experts(int64_t layer, MatrixView<float> x, const RowSet& set);
-  void Expert(const ExpertWeights& expert, const ExpertRows& chosen, MatrixView<const float> h, MatrixView<float> x);
+  void Expert(LinearId id, std::span<const AdapterRun> adapters, const ExpertRows& chosen, MatrixView<const float> h,
+              MatrixView<float> x);
+  // Of adapters that have pairs at experts of the layer, by rows of the set.
+  std::span<const AdapterRun> ExpertAdapters(int64_t layer, const RowSet& set);
+  // The same runs by the rows of one expert, where they have pairs at it.
+  std::span<const AdapterRun> AdaptersOfExpert(LinearId id, std::span<const AdapterRun> adapters, const ExpertRows& chosen);
+  // ExpertMlp with pairs; rows without come out the same bits.
+  void AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters, MatrixView<const float> in, MatrixView<float> out);
+  void AddPairs(LinearId id, std::span<const AdapterRun> adapters, MatrixView<float> y);
   void SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x);
   // out [rows, hidden] = down(activation(gate in, up in)); out may be in.
   void ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 
 namespace bakestone {
 
@@ -15,10 +16,19 @@ inline constexpr int kNumSites = 7;
 struct LinearId {
   int32_t layer = 0;
   Site site = Site::kQ;
+  int32_t expert = -1;  // which of a mixture's; -1: the layer's own matrix
 
-  int64_t index() const { return int64_t{layer} * kNumSites + static_cast<int64_t>(site); }
+  // Of the layer's own matrices [0, layers * kNumSites); those of experts have others.
+  int64_t index() const { return ((int64_t{expert} + 1) << 32) + int64_t{layer} * kNumSites + static_cast<int64_t>(site); }
   friend bool operator==(const LinearId&, const LinearId&) = default;
+  // By layer, a layer's own matrices before those of its experts, expert by expert.
+  friend bool operator<(const LinearId& a, const LinearId& b) {
+    return std::tie(a.layer, a.expert, a.site) < std::tie(b.layer, b.expert, b.site);
+  }
 };
+
+// "layers.3.self_attn.q_proj", "layers.3.mlp.experts.5.gate_proj".
+std::string LinearName(LinearId id);
 
 // Hugging Face's module names, which PEFT uses: "self_attn.q_proj" ... "mlp.down_proj".
 std::string_view SiteName(Site site);

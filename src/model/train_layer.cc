@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/phase_timer.h"
+#include "ops/train_products.h"
 #include "ops/train_rows.h"
 
 namespace bakestone {
@@ -27,6 +28,8 @@ LayerStep LowestStep(const TrainLayout& layout, int64_t layer) {
     for (const Site site : sites) {
       const LinearId id{static_cast<int32_t>(layer), site};
       if (layout.Find(id) != nullptr || layout.FindMatrix(id) != nullptr) return true;
+      const auto of_expert = [&](const LoraSlot& slot) { return slot.id.layer == layer && slot.id.site == site && slot.id.expert >= 0; };
+      if (std::any_of(layout.slots.begin(), layout.slots.end(), of_expert)) return true;
     }
     return false;
   };
@@ -48,8 +51,12 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
   ReserveRows(k, rows, config.kv_dim());
   ReserveRows(v, rows, config.kv_dim());
   ReserveRows(attention, rows, config.q_dim());
-  ReserveRows(gate_up, rows, 2 * config.ffn_dim);
-  for (auto& buffer : xa) ReserveRows(buffer, rows, pairs.widest());
+  const int64_t mlp_rows = rows * std::max<int64_t>(config.router.used, 1);
+  ReserveRows(gate_up, mlp_rows, 2 * config.ffn_dim);
+  for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
+    ReserveRows(xa[Index(group)], group >= TrainGroup::kGateUp ? mlp_rows : rows, pairs.widest());
+  }
+  ReserveFloats(router_logits, rows * config.router.experts);
   if (pairs.dora()) {
     for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kDown}) {
       ReserveRows(y[Index(group)], rows, ShapeOf(config, group).out);
@@ -74,7 +81,7 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
 int64_t LayerSaved::bytes() const noexcept {
   int64_t total = y_attention.bytes() + y_mlp.bytes() + q.bytes() + k.bytes() + v.bytes() +
                   attention.bytes() + gate_up.bytes() + inverse_attention.bytes() +
-                  inverse_mlp.bytes() + log_sum.bytes() + input.bytes() + y_q.bytes() + y_k.bytes() +
+                  inverse_mlp.bytes() + log_sum.bytes() + router_logits.bytes() + input.bytes() + y_q.bytes() + y_k.bytes() +
                   inverse_q.bytes() + inverse_k.bytes() + y_attention_post.bytes() + y_mlp_post.bytes() +
                   inverse_attention_post.bytes() + inverse_mlp_post.bytes();
   for (const auto& buffer : xa) total += buffer.bytes();
@@ -96,6 +103,15 @@ void TrainLayer::Reserve(int64_t rows) {
   ReserveRows(d_qkv_bf16_, rows, qkv);
   ReserveFloats(qkv_, rows * qkv);
   ReserveFloats(dh_, rows * hidden);
+  if (const int64_t experts = config_.router.experts; experts > 0) {
+    ReserveRows(expert_in_, rows, hidden);
+    ReserveRows(d_expert_, rows, hidden);
+    ReserveRows(d_logits_, rows, ops::PadRank(experts));
+    ReserveFloats(expert_out_, rows * hidden);
+    ReserveFloats(shares_, rows * experts);
+    ReserveFloats(d_shares_, rows * experts);
+    ReserveFloats(d_share_rows_, rows * config_.router.used);
+  }
   if (!config_.has_post_norms()) return;
   ReserveFloats(branch_, rows * hidden);
   ReserveRows(d_branch_, rows, hidden);
@@ -104,7 +120,8 @@ void TrainLayer::Reserve(int64_t rows) {
 int64_t TrainLayer::bytes() const noexcept {
   return attention_.bytes() + linear_.bytes() + h_.bytes() + act_.bytes() + dx_bf16_.bytes() +
          d_act_.bytes() + d_gate_up_.bytes() + d_attention_.bytes() + d_qkv_bf16_.bytes() +
-         qkv_.bytes() + dh_.bytes() + branch_.bytes() + d_branch_.bytes();
+         expert_in_.bytes() + d_expert_.bytes() + d_logits_.bytes() + router_transposed_.bytes() + expert_out_.bytes() +
+         shares_.bytes() + d_shares_.bytes() + d_share_rows_.bytes() + qkv_.bytes() + dh_.bytes() + branch_.bytes() + d_branch_.bytes();
 }
 
 ops::TrainAttentionShape TrainLayer::AttentionOf(int64_t layer, const LayerBatch& batch) const {
@@ -303,6 +320,7 @@ void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16
 void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, LayerSaved& saved) {
   const uint16_t* panels = Panels(layer, batch);
   AttentionForward(layer, batch, panels, x, saved);
+  if (config_.has_experts(layer)) return ExpertsForward(layer, batch, panels, x, saved);
   MlpForward(layer, batch, panels, x, saved);
 }
 
@@ -390,7 +408,11 @@ void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch, const
 void TrainLayer::Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,
                           const Gradients& gradients) {
   const uint16_t* panels = Panels(layer, batch);
-  MlpBackward(layer, batch, panels, saved, gradients);
+  if (config_.has_experts(layer)) {
+    ExpertsBackward(layer, batch, panels, saved, gradients);
+  } else {
+    MlpBackward(layer, batch, panels, saved, gradients);
+  }
   if (!gradients.below && gradients.lowest >= LayerStep::kMlpNorm) return;
   AttentionBackward(layer, batch, panels, saved, gradients);
 }

@@ -2,7 +2,7 @@
 //
 // Kept per row, in bf16: both normalized inputs (before their weights), q, k, v after rotation, the
 // attention's output, gate and up, and s x A^T of every pair; in f32 the norms' scales and the
-// attention's log-sum-exp. Norm weights, rotation and SwiGLU are redone. 346 kB a row for SmolLM2-135M;
+// attention's log-sum-exp, the router's logits. Norm weights, rotation and SwiGLU are redone. 346 kB a row for SmolLM2-135M;
 // with DoRA also the outputs of q|k|v, o and down. One thread at a time; the work is spread over the pool.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "kernels/train_kernels.h"
 #include "model/config.h"
+#include "model/experts.h"
 #include "model/train_layout.h"
 #include "model/train_linear.h"
 #include "model/train_lora.h"
@@ -29,7 +30,8 @@ struct LayerSaved {
   Buffer<float> inverse_attention_post, inverse_mlp_post;  // [T]
   Buffer<uint16_t> q, k, v;             // [T, heads * head_dim]
   Buffer<uint16_t> attention;           // [T, q_dim]
-  Buffer<uint16_t> gate_up;             // [T, 2 * ffn_dim]
+  Buffer<uint16_t> gate_up;             // [T, 2 * ffn_dim]; of a mixture [T * used, ...], expert by expert
+  Buffer<float> router_logits;          // [T, experts], of a mixture
   std::array<Buffer<uint16_t>, kNumTrainGroups> xa;
   std::array<Buffer<uint16_t>, kNumTrainGroups> y;  // [T, out of the group], with DoRA; not of gate|up
   Buffer<float> inverse_attention, inverse_mlp;  // [T]
@@ -86,6 +88,13 @@ class TrainLayer {
   TrainPhases phases;
 
  private:
+  // The rows that one expert computes.
+  struct ExpertPart {
+    int64_t layer, expert, begin;  // begin: where its rows lie in LayerSaved
+    const ExpertRows* chosen;
+    const uint16_t* panels;        // TrainWeights::Expert
+    int64_t rows() const { return static_cast<int64_t>(chosen->rows.size()); }
+  };
   // A norm as its backward needs it.
   struct NormInput {
     const uint16_t* y;
@@ -96,6 +105,20 @@ class TrainLayer {
                         LayerSaved& saved);
   void MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
                   LayerSaved& saved);
+  // ---- train_experts.cc ----
+  void ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x, LayerSaved& saved);
+  void ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
+                       const Gradients& gradients);
+  void ExpertBackward(const ExpertPart& part, const LayerBatch& batch, const LayerSaved& saved,
+                      const Gradients& gradients, float* d_shares);
+  bakestone::LinearBackward ExpertLinear(const ExpertPart& part, TrainGroup group, const LayerBatch& batch,
+                                         const LayerSaved& saved, const Gradients& gradients) const;
+  // dh_ += what the shares' gradients say of the router's input.
+  void RouterBackward(const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
+                      std::span<const ExpertRows> chosen, const float* d_shares);
+  const uint16_t* ExpertPanels(int64_t layer, int64_t expert, const LayerBatch& batch);
+  void ActivateExpert(int64_t rows, const uint16_t* gate_up, uint16_t* act);
+
   void MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
                    const LayerSaved& saved, const Gradients& gradients);
   void AttentionBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
@@ -151,6 +174,8 @@ class TrainLayer {
   Buffer<uint16_t> d_branch_;
   Buffer<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
   Buffer<float> qkv_, dh_;
+  Buffer<uint16_t> expert_in_, d_expert_, d_logits_, router_transposed_;  // of a mixture
+  Buffer<float> expert_out_, shares_, d_shares_, d_share_rows_;
 };
 
 }  // namespace bakestone

@@ -33,8 +33,6 @@ bool FitsWhole(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
-std::string LinearName(LinearId id) { return fmt::format("layers.{}.{}", id.layer, SiteName(id.site)); }
-
 }  // namespace
 
 bool FitsPattern(std::string_view pattern, std::string_view name) {
@@ -57,9 +55,12 @@ class LayoutBuilder {
 
   TrainLayout Pairs() {
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-      for (int site = 0; site < kNumSites; ++site) {
-        const LinearId id{static_cast<int32_t>(layer), static_cast<Site>(site)};
-        if (Wanted(LinearName(id))) Pair(id);
+      const int64_t experts = config_.has_experts(layer) ? config_.router.experts : 0;
+      for (int64_t expert = -1; expert < experts; ++expert) {
+        for (int site = 0; site < kNumSites; ++site) {
+          const LinearId id{static_cast<int32_t>(layer), static_cast<Site>(site), static_cast<int32_t>(expert)};
+          if (HasSite(config_, id) && Wanted(LinearName(id))) Pair(id);
+        }
       }
     }
     if (shape_.rows != TrainedRows::kNone) {
@@ -118,6 +119,10 @@ class LayoutBuilder {
   }
 
   void Pair(LinearId id) {
+    if (shape_.dora && id.expert >= 0) {
+      Throw(ErrorCode::kUnsupported, "{}: expected a matrix that every row goes through to be trained with DoRA, found an "
+            "expert's; use kind \"lora\" or \"rslora\", or targets of attention alone", LinearName(id));
+    }
     const LinearShape shape = ShapeOf(config_, id);
     const std::string name = LinearName(id);
     LoraSlot slot{.id = id, .rank = shape_.rank, .in = shape.k, .out = shape.n};
@@ -176,6 +181,10 @@ TrainLayout TrainLayout::Make(const ModelConfig& config, const TrainShape& shape
   if (shape.rank < 0 || shape.rank > kMaxRank) {
     Throw(ErrorCode::kInvalidArgument, "LoRA rank: expected 1 to {}, found {}", kMaxRank, shape.rank);
   }
+  if (shape.rank == 0 && config.router.experts > 0) {
+    Throw(ErrorCode::kUnsupported, "training: expected pairs (kind \"lora\" or \"rslora\") on a mixture of experts, found the "
+          "whole model; its router and its experts' own matrices stay as they are");
+  }
   LayoutBuilder builder(config, shape, biases);
   return shape.rank > 0 ? builder.Pairs() : builder.Whole();
 }
@@ -186,7 +195,7 @@ template <class Slot>
 const Slot* FindById(const std::vector<Slot>& slots, LinearId id) noexcept {
   const auto at = std::lower_bound(
       slots.begin(), slots.end(), id,
-      [](const Slot& slot, LinearId wanted) { return slot.id.index() < wanted.index(); });
+      [](const Slot& slot, LinearId wanted) { return slot.id < wanted; });
   return at != slots.end() && at->id == id ? &*at : nullptr;
 }
 

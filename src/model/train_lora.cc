@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "ops/train_products.h"
@@ -16,10 +17,6 @@ int64_t OutOf(const GroupShape& shape, size_t site) {
   return shape.out_begin[site + 1] - shape.out_begin[site];
 }
 
-TrainGroup GroupAt(size_t index) { return static_cast<TrainGroup>(index % kNumTrainGroups); }
-LinearId IdAt(size_t index, Site site) {
-  return {static_cast<int32_t>(index / kNumTrainGroups), site};
-}
 
 // ||w||^2 of 16 rows that lie in one panel.
 void PanelSquares(const uint16_t* panel, int64_t in, float* squares) {
@@ -34,7 +31,19 @@ void PanelSquares(const uint16_t* panel, int64_t in, float* squares) {
 }  // namespace
 
 PackedPairs::PackedPairs(const ModelConfig& config)
-    : config_(config), groups_(static_cast<size_t>(config.num_layers * kNumTrainGroups)) {}
+    : config_(config), groups_of_layer_(2 + 2 * std::max<int64_t>(config.router.experts, 1)),
+      groups_(static_cast<size_t>(config.num_layers * groups_of_layer_)) {}
+
+TrainGroup PackedPairs::GroupAt(size_t index) const {
+  const int64_t at = static_cast<int64_t>(index) % groups_of_layer_;
+  return static_cast<TrainGroup>(at < kNumTrainGroups ? at : 2 + at % 2);
+}
+
+LinearId PackedPairs::IdAt(size_t index, Site site) const {
+  const auto [layer, at] = std::div(static_cast<int64_t>(index), groups_of_layer_);
+  const bool expert = config_.router.experts > 0 && at >= 2;
+  return {static_cast<int32_t>(layer), site, expert ? static_cast<int32_t>(at / 2 - 1) : -1};
+}
 
 int64_t PackedPairs::bytes() const noexcept {
   return rounded_.bytes() + panels_.bytes() + scales_.bytes() + base_squares_.bytes() +
@@ -174,7 +183,7 @@ void PackedPairs::ScaleSite(const LoraSlot& slot, const uint16_t* panels, const 
 
 void PackedPairs::ScaleOutputs(int64_t layer, TrainGroup group, const uint16_t* panels,
                                const TrainKernels& kernels, ThreadPool& pool) {
-  const size_t index = IndexOf(layer, group);
+  const size_t index = IndexOf(layer, group, 0);
   LoraGroup& lora = groups_[index];
   if (!dora_ || lora.r == 0 || scales_known_[index] != 0) return;
   const GroupShape shape = ShapeOf(config_, group);

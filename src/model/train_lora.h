@@ -50,17 +50,21 @@ class PackedPairs {
   void ScaleOutputs(int64_t layer, TrainGroup group, const uint16_t* panels,
                     const TrainKernels& kernels, ThreadPool& pool);
 
-  const LoraGroup& group(int64_t layer, TrainGroup group) const {
-    return groups_[IndexOf(layer, group)];
+  // expert: of a mixture, for gate|up and down.
+  const LoraGroup& group(int64_t layer, TrainGroup group, int64_t expert = 0) const {
+    return groups_[IndexOf(layer, group, expert)];
   }
   bool dora() const noexcept { return dora_; }
   int64_t widest() const noexcept { return widest_; }  // largest stacked rank
   int64_t bytes() const noexcept;
 
  private:
-  static size_t IndexOf(int64_t layer, TrainGroup group) {
-    return static_cast<size_t>(layer * kNumTrainGroups + static_cast<int64_t>(group));
+  // A layer has q|k|v and o, then gate|up and down, of each expert where it has them.
+  size_t IndexOf(int64_t layer, TrainGroup group, int64_t expert) const {
+    return static_cast<size_t>(layer * groups_of_layer_ + 2 * expert + static_cast<int64_t>(group));
   }
+  TrainGroup GroupAt(size_t index) const;
+  LinearId IdAt(size_t index, Site site) const;
   void Plan(const TrainLayout& layout);
   void PackGroup(size_t index, float scale, const TrainKernels& kernels);
   void ScaleSite(const LoraSlot& slot, const uint16_t* panels, const uint16_t* a_lanes,
@@ -68,6 +72,7 @@ class PackedPairs {
                  ThreadPool& pool);
 
   const ModelConfig& config_;
+  const int64_t groups_of_layer_;
   const TrainLayout* layout_ = nullptr;  // that groups_ was planned for
   std::vector<LoraGroup> groups_;
   std::vector<int64_t> panel_begin_, scale_begin_, output_begin_;

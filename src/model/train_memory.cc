@@ -12,13 +12,20 @@ constexpr int64_t kBf16 = 2, kF32 = 4, kTile = 16;
 
 int64_t PaddedTo16(int64_t n) { return (n + kTile - 1) / kTile * kTile; }
 
+// Of one group; of a mixture one expert's.
+int64_t GroupParameters(const ModelConfig& config, TrainGroup group) {
+  const GroupShape shape = ShapeOf(config, group);
+  return shape.in * shape.out;
+}
+
+int64_t ExpertParameters(const ModelConfig& config) {
+  return GroupParameters(config, TrainGroup::kGateUp) + GroupParameters(config, TrainGroup::kDown);
+}
+
 int64_t LayerParameters(const ModelConfig& config) {
-  int64_t parameters = 0;
-  for (int group = 0; group < kNumTrainGroups; ++group) {
-    const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(group));
-    parameters += shape.in * shape.out;
-  }
-  return parameters;
+  const int64_t attention = GroupParameters(config, TrainGroup::kQkv) + GroupParameters(config, TrainGroup::kO);
+  return attention + std::max<int64_t>(config.router.experts, 1) * ExpertParameters(config) +
+         PaddedTo16(config.router.experts) * config.hidden_dim;
 }
 
 int64_t LargestGroup(const ModelConfig& config) {
@@ -36,12 +43,14 @@ int64_t WidestRank(const ModelConfig& config, const TrainLayout& layout) {
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (int group = 0; group < kNumTrainGroups; ++group) {
       const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(group));
-      int64_t rank = 0;
-      for (int i = 0; i < shape.num_sites; ++i) {
-        const LoraSlot* slot = layout.Find({layer, shape.sites[static_cast<size_t>(i)]});
-        if (slot != nullptr) rank += PaddedTo16(slot->rank);
+      for (int32_t expert = -1; expert < config.router.experts; ++expert) {
+        int64_t rank = 0;
+        for (int i = 0; i < shape.num_sites; ++i) {
+          const LoraSlot* slot = layout.Find({layer, shape.sites[static_cast<size_t>(i)], expert});
+          if (slot != nullptr) rank += PaddedTo16(slot->rank);
+        }
+        widest = std::max(widest, rank);
       }
-      widest = std::max(widest, rank);
     }
   }
   return widest;
@@ -60,7 +69,8 @@ int64_t WeightBytes(const ModelConfig& config, const TrainLayout& layout, bool k
   const bool keep_head = head <= options.weight_cache_bytes;
   const int64_t left = options.weight_cache_bytes - (keep_head ? head : 0);
   const int64_t kept = std::clamp<int64_t>(left / layer, 0, config.num_layers);
-  int64_t bytes = head + kept * layer + (kept < config.num_layers ? layer : 0) + LargestGroup(config) * kBf16;
+  const int64_t current = config.router.experts > 0 ? layer - (config.router.experts - 1) * ExpertParameters(config) * kBf16 : layer;
+  int64_t bytes = head + kept * layer + (kept < config.num_layers ? current : 0) + LargestGroup(config) * kBf16;
   if (kl && layout.full()) bytes += head + layer;  // the base's own, made at each use
   return bytes;
 }
@@ -69,8 +79,9 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
                         const PassOptions& options) {
   const int64_t padded = rows + 16, hidden = config.hidden_dim, q = config.q_dim(), kv = config.kv_dim();
   const int64_t qkv = q + 2 * kv, rank = WidestRank(config, layout);
-  int64_t saved = padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + 2 * config.ffn_dim + kNumTrainGroups * rank) +
-                  rows * kF32 * (2 + config.num_heads);
+  const int64_t used = std::max<int64_t>(config.router.used, 1), experts = config.router.experts;  // rows of an MLP
+  int64_t saved = padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + used * (2 * config.ffn_dim + 2 * rank) + 2 * rank) +
+                  rows * kF32 * (2 + config.num_heads + experts);
   if (config.has_post_norms()) saved += padded * kBf16 * 2 * hidden;
   if (config.qk_norm != QkNorm::kNone) saved += padded * kBf16 * (q + kv) + rows * kF32 * (config.num_heads + config.num_kv_heads);
   if (layout.dora()) saved += padded * kBf16 * (qkv + 2 * hidden);
@@ -81,7 +92,9 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
   const bool recompute = options.activation == ActivationPolicy::kRecompute;
   const int64_t layers = config.num_layers - layout.lowest_layer(config.num_layers);
   const int64_t kept = recompute ? layers * rows * hidden * kF32 + saved : layers * saved;
-  const int64_t branch = config.has_post_norms() ? padded * hidden * (kF32 + kBf16) : 0;
+  const int64_t mixture = experts == 0 ? 0 : padded * kBf16 * (2 * hidden + PaddedTo16(experts)) +
+                                                 rows * kF32 * (hidden + 2 * experts + used) + PaddedTo16(experts) * hidden * kBf16;
+  const int64_t branch = mixture + (config.has_post_norms() ? padded * hidden * (kF32 + kBf16) : 0);
   const int64_t scratch = branch + padded * kBf16 * (2 * hidden + 4 * config.ffn_dim + q + qkv) +
                           rows * kF32 * (qkv + hidden) + 2 * rows * hidden * kF32 +
                           3 * padded * kBf16 * rank;

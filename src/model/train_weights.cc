@@ -39,11 +39,17 @@ GroupShape ShapeOf(const ModelConfig& config, TrainGroup group) {
 
 TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   const auto linear = [&weights](LinearId id) -> const Weight& {
-    return weights.layers[static_cast<size_t>(id.layer)].at(id.site);
+    const LayerWeights& layer = weights.layers[static_cast<size_t>(id.layer)];
+    if (id.expert < 0) return layer.at(id.site);
+    const ExpertWeights& expert = layer.experts[static_cast<size_t>(id.expert)];
+    return id.site == Site::kGate ? expert.gate : id.site == Site::kUp ? expert.up : expert.down;
   };
   TrainSource source;
   source.linear = [linear, &kernels](LinearId id, Range rows, MatrixView<float> out) {
     linear(id).DequantizeRows(kernels, rows, out);
+  };
+  source.router = [&weights, &kernels](int64_t layer, Range rows, MatrixView<float> out) {
+    weights.layers[static_cast<size_t>(layer)].router.DequantizeRows(kernels, rows, out);
   };
   source.bias = [linear](LinearId id) { return linear(id).bias(); };
   source.embedding = [&weights, &kernels](Range rows, MatrixView<float> out) {
@@ -169,13 +175,14 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
   const int64_t head_bytes = 2 * padded_vocab_ * config.hidden_dim * kBytes;
   keep_head_ = head_bytes <= cache_bytes;
   const int64_t left = cache_bytes - (keep_head_ ? head_bytes : 0);
-  cached_layers_ = std::clamp<int64_t>(left / (offsets_.back() * kBytes), 0, config.num_layers);
+  padded_experts_ = ops::PanelsOf(experts()) * kTrainLanes;
+  cached_layers_ = std::clamp<int64_t>(left / (whole_size() * kBytes), 0, config.num_layers);
   layers_.resize(static_cast<size_t>(cached_layers_));
   stale_.resize(layers_.size());
 }
 
 int64_t TrainWeights::bytes() const noexcept {
-  int64_t total = current_.bytes() + transposed_.bytes() + head_.bytes() + head_transposed_.bytes();
+  int64_t total = current_.bytes() + expert_.bytes() + transposed_.bytes() + head_.bytes() + head_transposed_.bytes();
   for (const auto& layer : layers_) total += layer.bytes();
   for (const RowScratch& scratch : row_scratch_) {
     total += scratch.wide.bytes() + scratch.rounded.bytes();
@@ -198,17 +205,39 @@ void TrainWeights::Build(int64_t rows, int64_t k, const Read& read, uint16_t* pa
   });
 }
 
-void TrainWeights::BuildLayer(int64_t layer, uint16_t* panels) {
-  for (int g = 0; g < kNumTrainGroups; ++g) {
-    const GroupShape shape = ShapeOf(config_, static_cast<TrainGroup>(g));
-    for (int i = 0; i < shape.num_sites; ++i) {
-      const auto at = static_cast<size_t>(i);
-      const LinearId id{static_cast<int32_t>(layer), shape.sites[at]};
-      Build(shape.out_begin[at + 1] - shape.out_begin[at], shape.in,
-            [&](Range rows, MatrixView<float> out) { source_.linear(id, rows, out); },
-            panels + offsets_[static_cast<size_t>(g)] + shape.out_begin[at] * shape.in);
-    }
+void TrainWeights::BuildGroup(int64_t layer, int64_t expert, TrainGroup group, uint16_t* panels) {
+  const GroupShape shape = ShapeOf(config_, group);
+  for (int i = 0; i < shape.num_sites; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const LinearId id{static_cast<int32_t>(layer), shape.sites[at], static_cast<int32_t>(expert)};
+    Build(shape.out_begin[at + 1] - shape.out_begin[at], shape.in,
+          [&](Range rows, MatrixView<float> out) { source_.linear(id, rows, out); },
+          panels + shape.out_begin[at] * shape.in);
   }
+}
+
+void TrainWeights::BuildLayer(int64_t layer, uint16_t* panels) {
+  for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
+    if (experts() == 0 || group <= TrainGroup::kO) BuildGroup(layer, -1, group, panels + group_offset(group));
+  }
+  if (experts() == 0) return;
+  Build(experts(), config_.hidden_dim, [&](Range rows, MatrixView<float> out) { source_.router(layer, rows, out); },
+        panels + router_offset());
+}
+
+void TrainWeights::BuildExpert(int64_t layer, int64_t expert, uint16_t* panels) {
+  BuildGroup(layer, expert, TrainGroup::kGateUp, panels);
+  BuildGroup(layer, expert, TrainGroup::kDown, panels + expert_down_offset());
+}
+
+const uint16_t* TrainWeights::Expert(int64_t layer, int64_t expert) {
+  if (layer < cached_layers_) {
+    Layer(layer);
+    return layers_[static_cast<size_t>(layer)].data() + layer_size() + expert * expert_size();
+  }
+  if (expert_.empty()) expert_ = Buffer<uint16_t>(expert_size());
+  BuildExpert(layer, expert, expert_.data());
+  return expert_.data();
 }
 
 const uint16_t* TrainWeights::Layer(int64_t layer) {
@@ -216,13 +245,16 @@ const uint16_t* TrainWeights::Layer(int64_t layer) {
     Buffer<uint16_t>& kept = layers_[static_cast<size_t>(layer)];
     uint8_t& stale = stale_[static_cast<size_t>(layer)];
     if (kept.empty() || stale != 0) {
-      if (kept.empty()) kept = Buffer<uint16_t>(offsets_.back());
+      if (kept.empty()) kept = Buffer<uint16_t>(whole_size());
       BuildLayer(layer, kept.data());
+      for (int64_t expert = 0; expert < experts(); ++expert) {
+        BuildExpert(layer, expert, kept.data() + layer_size() + expert * expert_size());
+      }
       stale = 0;
     }
     return kept.data();
   }
-  if (current_.empty()) current_ = Buffer<uint16_t>(offsets_.back());
+  if (current_.empty()) current_ = Buffer<uint16_t>(layer_size());
   BuildLayer(layer, current_.data());
   return current_.data();
 }

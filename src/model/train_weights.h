@@ -1,5 +1,5 @@
 // Weights in the form training multiplies with: bf16 panels of a layer's four groups of matrices that share
-// an input (q|k|v, o, gate|up, down), rounded from the exact values of the quantized blocks, or from the
+// an input (q|k|v, o, gate|up, down; of a mixture the last two of each expert, and the router), rounded from the exact values of the quantized blocks, or from the
 // f32 masters of what is itself trained. Panels are kept between layers as far as a budget allows; the
 // others are rebuilt when asked for, some percent of the time of a micro-batch of 512 rows. The transposed panels that the input
 // gradient needs are always made on the spot: a transpose of bf16 costs 1 % of the product it serves.
@@ -37,6 +37,7 @@ GroupShape ShapeOf(const ModelConfig& config, TrainGroup group);
 // Where the values come from: rows of f32, called from any thread of the pool.
 struct TrainSource {
   std::function<void(LinearId id, Range rows, MatrixView<float> out)> linear;
+  std::function<void(int64_t layer, Range rows, MatrixView<float> out)> router;  // [experts, hidden_dim], of a mixture
   std::function<void(Range rows, MatrixView<float> out)> embedding;  // [vocab_size, hidden_dim]
   std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
   std::function<const float*(LinearId id)> bias;                     // [out] or null
@@ -59,8 +60,13 @@ class TrainWeights {
                ThreadPool& pool, int64_t cache_bytes);
 
   // Panels [out / 16][in / 2][16][2] of all groups of a layer; valid until the next call. Group g
-  // begins at group_offset(g).
+  // begins at group_offset(g). Of a mixture q|k|v and o alone, then the router's (rows up to a multiple of 16 are zero).
   const uint16_t* Layer(int64_t layer);
+  int64_t router_offset() const { return offsets_[2]; }
+  int64_t padded_experts() const { return padded_experts_; }
+  // Of one expert of a layer: gate|up, then down at expert_down_offset(); valid until the next call of it.
+  const uint16_t* Expert(int64_t layer, int64_t expert);
+  int64_t expert_down_offset() const { return offsets_[3] - offsets_[2]; }
   int64_t group_offset(TrainGroup group) const { return offsets_[static_cast<size_t>(group)]; }
   // Transposed panels [in / 16][out / 2][16][2] of the panels of one group; valid until the next call.
   const uint16_t* Transposed(TrainGroup group, const uint16_t* panels);
@@ -80,20 +86,27 @@ class TrainWeights {
  private:
   template <class Read>
   void Build(int64_t rows, int64_t k, const Read& read, uint16_t* panels);
+  void BuildGroup(int64_t layer, int64_t expert, TrainGroup group, uint16_t* panels);
   void BuildLayer(int64_t layer, uint16_t* panels);
+  void BuildExpert(int64_t layer, int64_t expert, uint16_t* panels);
+  int64_t experts() const { return config_.router.experts; }
+  // Panels of what Layer gives, of an expert, and of all that a layer has.
+  int64_t layer_size() const { return experts() == 0 ? offsets_.back() : offsets_[2] + padded_experts_ * config_.hidden_dim; }
+  int64_t expert_size() const { return offsets_.back() - offsets_[2]; }
+  int64_t whole_size() const { return layer_size() + experts() * expert_size(); }
 
   const ModelConfig& config_;
   TrainSource source_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   std::array<int64_t, kNumTrainGroups + 1> offsets_{};
-  int64_t padded_vocab_ = 0;
+  int64_t padded_vocab_ = 0, padded_experts_ = 0;
   int64_t cached_layers_ = 0;
   bool keep_head_ = false;
   std::vector<Buffer<uint16_t>> layers_;  // empty until first asked for
   std::vector<uint8_t> stale_;            // of layers_: 1, made from old values
   bool head_stale_ = false, head_transposed_stale_ = false;
-  Buffer<uint16_t> current_, transposed_, head_, head_transposed_;
+  Buffer<uint16_t> current_, expert_, transposed_, head_, head_transposed_;
   struct RowScratch {
     Buffer<float> wide;
     Buffer<uint16_t> rounded;

@@ -33,10 +33,12 @@ AdapterFile MakeAdapterFile(const Model& model, const TrainLayout& layout,
   file.alpha = static_cast<float>(lora.alpha);
   file.use_rslora = lora.rslora();
   file.use_dora = lora.kind == AdapterKind::kDora;
+  file.num_experts = model.config.router.experts;
   for (const LoraSlot& slot : layout.slots) {
     AdapterEntry entry;
     entry.layer = slot.id.layer;
     entry.site = ToAdapterSite(slot.id.site);
+    entry.expert = slot.id.expert;
     entry.rank = slot.rank;
     entry.in = slot.in;
     entry.out = slot.out;

@@ -68,8 +68,17 @@ double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeed
       const Weight& weight = layer.at(static_cast<Site>(site));
       each += 2 * static_cast<double>(weight.n() * weight.k());  // the output, and the input's gradient
     }
+    if (layer.experts.empty()) continue;
+    const ExpertWeights& expert = layer.experts.front();
+    for (const Weight* weight : {&expert.gate, &expert.up, &expert.down}) {
+      each += 2 * static_cast<double>(config.router.used * weight->n() * weight->k());
+    }
+    each += 2 * static_cast<double>(layer.router.n() * layer.router.k());
   }
-  for (const LoraSlot& slot : layout.slots) each += 3 * static_cast<double>(slot.rank * (slot.in + slot.out));
+  for (const LoraSlot& slot : layout.slots) {
+    const double share = slot.id.expert < 0 ? 1 : static_cast<double>(config.router.used) / static_cast<double>(config.router.experts);
+    each += 3 * share * static_cast<double>(slot.rank * (slot.in + slot.out));
+  }
   for (const MatrixSlot& slot : layout.matrices) each += static_cast<double>(slot.in * slot.out);
   const Weight& head = model.weights->head();
   const double loss_rows = rows - static_cast<double>((options.rows + options.document - 1) / options.document);

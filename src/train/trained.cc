@@ -137,7 +137,8 @@ void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& 
   }
   for (const AdapterEntry& entry : file.entries) {
     const auto slot = std::find_if(layout.slots.begin(), layout.slots.end(), [&](const LoraSlot& known) {
-      return known.id.layer == entry.layer && static_cast<int>(known.id.site) == static_cast<int>(entry.site);
+      return known.id.layer == entry.layer && static_cast<int>(known.id.site) == static_cast<int>(entry.site) &&
+             known.id.expert == entry.expert;
     });
     const bool fits = slot != layout.slots.end() && slot->rank == entry.rank && slot->in == entry.in &&
                       slot->out == entry.out && (slot->magnitude_offset >= 0) == !entry.magnitude.empty() &&

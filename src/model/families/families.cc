@@ -49,7 +49,8 @@ namespace {
 // The sizes of a small model, and nothing else.
 class TypicalReader : public ConfigReader {
  public:
-  explicit TypicalReader(const Family& family) : experts_(family.experts), latent_(family.architecture == "deepseek2") {}
+  explicit TypicalReader(const Family& family)
+      : experts_(family.experts), shared_(family.architecture == "qwen2moe"), latent_(family.architecture == "deepseek2") {}
   bool is_hf() const override { return true; }
   std::optional<double> Number(const Field& field) const override {
     const std::string_view name = field.hf != nullptr ? field.hf : "";
@@ -59,6 +60,7 @@ class TypicalReader : public ConfigReader {
     if (name == "max_position_embeddings") return 8192;
     if (experts_ && name == "num_local_experts") return 8;
     if (experts_ && name == "num_experts_per_tok") return 2;
+    if (shared_ && name == "shared_expert_intermediate_size") return 1024;
     if (latent_ && (name == "kv_lora_rank" || name == "qk_nope_head_dim" || name == "v_head_dim")) return 64;
     if (latent_ && name == "qk_rope_head_dim") return 32;
     return std::nullopt;
@@ -70,7 +72,7 @@ class TypicalReader : public ConfigReader {
   }
 
  private:
-  bool experts_, latent_;
+  bool experts_, shared_, latent_;
 };
 
 }  // namespace

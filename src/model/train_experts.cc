@@ -1,0 +1,229 @@
+// A mixture of experts in the training pass. With h the branch's input, s the shares of the experts that a row chooses
+// (model/experts.h):
+//
+//   forward    x += sum over a row's experts of down(s silu(gate h) * up h)
+//   backward   as an MLP's by expert, of the rows that chose it; ds = <d down's input, the input without s>;
+//              dh += dlogits W_router. The router is frozen.
+//
+// The choice is a constant of the step. Experts follow each other in order, so that a row adds them up the same way
+// whatever the number of threads.
+#include <algorithm>
+
+#include "kernels/math.h"
+#include "model/phase_timer.h"
+#include "model/train_layer.h"
+#include "ops/train_products.h"
+#include "ops/train_rows.h"
+#include "tensor/half.h"
+
+namespace bakestone {
+namespace {
+
+constexpr int64_t kRowsOfAThread = 8;
+
+// Rows of `from` one after another.
+void GatherRows(ThreadPool& pool, const uint16_t* from, std::span<const int32_t> rows, int64_t width, uint16_t* to) {
+  pool.ParallelFor(static_cast<int64_t>(rows.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) std::copy_n(from + rows[static_cast<size_t>(i)] * width, width, to + i * width);
+  });
+}
+
+// The other way, added.
+void ScatterAdd(ThreadPool& pool, const float* from, std::span<const int32_t> rows, int64_t width, float* to) {
+  pool.ParallelFor(static_cast<int64_t>(rows.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* sum = to + rows[static_cast<size_t>(i)] * width;
+      for (int64_t c = 0; c < width; ++c) sum[c] += from[i * width + c];
+    }
+  });
+}
+
+void ScaleByShare(ThreadPool& pool, std::span<const float> shares, int64_t width, uint16_t* x) {
+  pool.ParallelFor(static_cast<int64_t>(shares.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      uint16_t* row = x + i * width;
+      for (int64_t c = 0; c < width; ++c) row[c] = FloatToBF16(shares[static_cast<size_t>(i)] * BF16ToFloat(row[c]));
+    }
+  });
+}
+
+std::vector<ExpertRows> ChoiceOf(const ModelConfig& config, const LayerSaved& saved, int64_t rows) {
+  return ChooseExperts(config.router, {}, DenseView<const float>(saved.router_logits.data(), rows, config.router.experts));
+}
+
+}  // namespace
+
+const uint16_t* TrainLayer::ExpertPanels(int64_t layer, int64_t expert, const LayerBatch& batch) {
+  const PhaseTimer timer(phases.weights);
+  return batch.weights->Expert(layer, expert);
+}
+
+void TrainLayer::ActivateExpert(int64_t rows, const uint16_t* gate_up, uint16_t* act) {
+  const PhaseTimer timer(phases.rows);
+  ops::TrainSwiGlu(kernels_, pool_,
+                   {.gate_up = gate_up, .d_act = nullptr, .rows = rows, .dim = config_.ffn_dim, .act = act, .d_gate_up = nullptr});
+}
+
+void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x, LayerSaved& saved) {
+  const int64_t rows = batch.rows, hidden = config_.hidden_dim, ffn = config_.ffn_dim, experts = config_.router.experts;
+  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(), saved.inverse_mlp.data());
+  TrainGemmArgs router{};
+  router.segments[0] = {input, hidden, panels + batch.weights->router_offset(), hidden * kTrainLanes, hidden};
+  router.num_segments = 1;
+  router.store = TrainStore::kF32;
+  router.rows = rows;
+  router.cols = router.out_stride = experts;
+  router.out = saved.router_logits.data();
+  ops::TrainGemm(kernels_, pool_, router);
+  const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, rows);
+  int64_t begin = 0;
+  for (int64_t expert = 0; expert < experts; ++expert) {
+    const ExpertRows& own = chosen[static_cast<size_t>(expert)];
+    const auto count = static_cast<int64_t>(own.rows.size());
+    if (count == 0) continue;
+    const uint16_t* weights = ExpertPanels(layer, expert, batch);
+    GatherRows(pool_, input, own.rows, hidden, expert_in_.data());
+    uint16_t* gate_up = saved.gate_up.data() + begin * 2 * ffn;
+    const auto product = [&](TrainGroup group, const uint16_t* own_panels, const uint16_t* in, void* out, TrainStore store) {
+      const PhaseTimer timer(phases.products);
+      bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group, expert), own_panels,
+                         {.x = in,
+                          .rows = count,
+                          .xa = saved.xa[static_cast<size_t>(group)].data() + begin * batch.pairs->widest(),
+                          .out = out,
+                          .store = store});
+    };
+    product(TrainGroup::kGateUp, weights, expert_in_.data(), gate_up, TrainStore::kBF16);
+    ActivateExpert(count, gate_up, act_.data());
+    ScaleByShare(pool_, own.shares, ffn, act_.data());
+    product(TrainGroup::kDown, weights + batch.weights->expert_down_offset(), act_.data(), expert_out_.data(), TrainStore::kF32);
+    ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, x);
+    begin += count;
+  }
+}
+
+bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, TrainGroup group, const LayerBatch& batch,
+                                                   const LayerSaved& saved, const Gradients& gradients) const {
+  const GroupShape shape = ShapeOf(config_, group);
+  bakestone::LinearBackward args = {.dy = nullptr,
+                                    .x = nullptr,
+                                    .xa = saved.xa[static_cast<size_t>(group)].data() + part.begin * batch.pairs->widest(),
+                                    .y = nullptr,
+                                    .rows = part.rows(),
+                                    .dx = nullptr,
+                                    .store = TrainStore::kF32,
+                                    .slots = {},
+                                    .matrices = {},
+                                    .gradients = gradients.out};
+  for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
+    args.slots[i] = gradients.layout->Find({static_cast<int32_t>(part.layer), shape.sites[i], static_cast<int32_t>(part.expert)});
+  }
+  return args;
+}
+
+// d_shares [rows] of its rows; what its input asks for is added to dh_.
+void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch, const LayerSaved& saved,
+                                const Gradients& gradients, float* d_shares) {
+  const int64_t rows = part.rows(), hidden = config_.hidden_dim, ffn = config_.ffn_dim;
+  const uint16_t* gate_up = saved.gate_up.data() + part.begin * 2 * ffn;
+  const std::vector<float>& shares = part.chosen->shares;
+  const auto backward = [&](TrainGroup group, const uint16_t* panels, const bakestone::LinearBackward& args) {
+    const uint16_t* transposed = args.dx == nullptr ? nullptr : batch.weights->Transposed(group, panels);
+    const PhaseTimer timer(phases.products);
+    bakestone::Backward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(part.layer, group, part.expert),
+                        transposed, args, linear_);
+  };
+  GatherRows(pool_, dx_bf16_.data(), part.chosen->rows, hidden, d_expert_.data());
+  ActivateExpert(rows, gate_up, act_.data());
+  ScaleByShare(pool_, shares, ffn, act_.data());
+  bakestone::LinearBackward down = ExpertLinear(part, TrainGroup::kDown, batch, saved, gradients);
+  const bool down_ends = Ends(LayerStep::kDown, gradients), gate_up_ends = Ends(LayerStep::kGateUp, gradients);
+  down.dy = d_expert_.data();
+  down.x = act_.data();
+  down.dx = down_ends ? nullptr : d_act_.data();
+  down.store = TrainStore::kBF16;
+  backward(TrainGroup::kDown, part.panels + batch.weights->expert_down_offset(), down);
+  if (down_ends) return;
+  ActivateExpert(rows, gate_up, act_.data());
+  pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float sum = 0;
+      for (int64_t c = 0; c < ffn; ++c) sum += BF16ToFloat(d_act_[i * ffn + c]) * BF16ToFloat(act_[i * ffn + c]);
+      d_shares[i] = sum;
+    }
+  });
+  ScaleByShare(pool_, shares, ffn, d_act_.data());
+  ops::TrainSwiGluBackward(kernels_, pool_,
+                           {.gate_up = gate_up, .d_act = d_act_.data(), .rows = rows, .dim = ffn, .act = nullptr, .d_gate_up = d_gate_up_.data()});
+  GatherRows(pool_, h_.data(), part.chosen->rows, hidden, expert_in_.data());
+  bakestone::LinearBackward in = ExpertLinear(part, TrainGroup::kGateUp, batch, saved, gradients);
+  in.dy = d_gate_up_.data();
+  in.x = expert_in_.data();
+  in.dx = gate_up_ends ? nullptr : expert_out_.data();
+  backward(TrainGroup::kGateUp, part.panels, in);
+  if (!gate_up_ends) ScatterAdd(pool_, expert_out_.data(), part.chosen->rows, hidden, dh_.data());
+}
+
+void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
+                                std::span<const ExpertRows> chosen, const float* d_shares) {
+  const RouterConfig& config = config_.router;
+  const int64_t rows = batch.rows, experts = config.experts, padded = batch.weights->padded_experts(), hidden = config_.hidden_dim;
+  std::fill_n(shares_.data(), rows * experts, 0.0f);
+  std::fill_n(d_shares_.data(), rows * experts, 0.0f);
+  for (int64_t expert = 0; expert < experts; ++expert) {
+    const ExpertRows& own = chosen[static_cast<size_t>(expert)];
+    for (size_t i = 0; i < own.rows.size(); ++i) {
+      shares_[own.rows[i] * experts + expert] = own.shares[i] / config.scale;
+      d_shares_[own.rows[i] * experts + expert] = *d_shares++ * config.scale;
+    }
+  }
+  // Shares are a softmax over the chosen experts, or those of a softmax over all.
+  pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float *d = d_shares_.data() + row * experts, *logits = saved.router_logits.data() + row * experts;
+      float* p = shares_.data() + row * experts;
+      uint16_t* out = d_logits_.data() + row * padded;
+      if (!config.renormalize) {
+        const float greatest = *std::max_element(logits, logits + experts);
+        float sum = 0;
+        for (int64_t i = 0; i < experts; ++i) sum += p[i] = math::Exp(logits[i] - greatest);
+        for (int64_t i = 0; i < experts; ++i) p[i] /= sum;
+      }
+      float mean = 0;
+      for (int64_t i = 0; i < experts; ++i) mean += p[i] * d[i];
+      for (int64_t i = 0; i < padded; ++i) out[i] = i < experts ? FloatToBF16(p[i] * (d[i] - mean)) : uint16_t{0};
+    }
+  });
+  if (router_transposed_.empty()) router_transposed_ = Buffer<uint16_t>(padded * hidden);
+  ops::TransposePanels(kernels_, pool_, panels + batch.weights->router_offset(), hidden, padded, router_transposed_.data());
+  TrainGemmArgs product{};
+  product.segments[0] = {d_logits_.data(), padded, router_transposed_.data(), padded * kTrainLanes, padded};
+  product.num_segments = 1;
+  product.store = TrainStore::kAddF32;
+  product.rows = rows;
+  product.cols = product.out_stride = hidden;
+  product.out = dh_.data();
+  ops::TrainGemm(kernels_, pool_, product);
+}
+
+void TrainLayer::ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
+                                 const Gradients& gradients) {
+  const float* weight = batch.weights->source().mlp_norm(layer);
+  const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, batch.rows);
+  BranchInputAgain(saved.y_mlp.data(), weight, batch.rows);  // h_
+  std::fill_n(dh_.data(), batch.rows * config_.hidden_dim, 0.0f);
+  int64_t begin = 0;
+  for (int64_t expert = 0; expert < config_.router.experts; ++expert) {
+    const ExpertRows& own = chosen[static_cast<size_t>(expert)];
+    if (own.rows.empty()) continue;
+    const uint16_t* weights = ExpertPanels(layer, expert, batch);
+    ExpertBackward({layer, expert, begin, &own, weights}, batch, saved, gradients, d_share_rows_.data() + begin);
+    begin += static_cast<int64_t>(own.rows.size());
+  }
+  if (Ends(LayerStep::kDown, gradients) || Ends(LayerStep::kGateUp, gradients)) return;
+  RouterBackward(batch, panels, saved, chosen, d_share_rows_.data());
+  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight, -1}, batch.rows, gradients,
+                      !Ends(LayerStep::kMlpNorm, gradients));
+}
+
+}  // namespace bakestone
