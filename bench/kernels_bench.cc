@@ -137,6 +137,22 @@ void RowsBench(benchmark::State& state, const KernelTable& table, bool swiglu, i
   state.SetBytesProcessed(state.iterations() * k * 12);
 }
 
+// One head of the gated delta rule; bytes of its state, read and written once a call.
+void DeltaBench(benchmark::State& state, const KernelTable& table, int64_t rows) {
+  constexpr int64_t kDim = 128;
+  const auto qkv = testing::RandomFloats(rows * 3 * kDim, 1, 0.3f);
+  const std::vector<float> gates(static_cast<size_t>(rows), 0.5f);
+  std::vector<float> s(kDim * kDim), y(static_cast<size_t>(rows * kDim));
+  const float* q = qkv.data();
+  for (auto _ : state) {
+    table.serve.rows.delta_rule({q, q + kDim, q + 2 * kDim, 3 * kDim, gates.data(), gates.data(), 1, s.data(), s.data(), y.data(), kDim,
+                                 kDim, kDim}, {0, rows});
+    benchmark::DoNotOptimize(y.data());
+  }
+  state.SetBytesProcessed(state.iterations() * kDim * kDim * 8);
+  state.counters["flop/s"] = benchmark::Counter(static_cast<double>(rows * kDim * kDim * 7), benchmark::Counter::kIsIterationInvariantRate);
+}
+
 // An empty call: what one parallel loop costs.
 void PoolBench(benchmark::State& state) {
   ThreadPool pool(static_cast<int>(state.range(0)));
@@ -170,6 +186,10 @@ void Register(const KernelTable& table) {
           Name("Attention", testing::KvElementName(element), table, {rows, slots, 64}).c_str(),
           [&table, c](auto& st) { AttentionBench(st, table, c); });
     }
+  }
+  for (const int64_t rows : {1, 64}) {
+    benchmark::RegisterBenchmark(Name("DeltaRule", "f32", table, {rows, 128, 128}).c_str(),
+                                 [&table, rows](auto& st) { DeltaBench(st, table, rows); });
   }
   for (const bool swiglu : {false, true}) {
     benchmark::RegisterBenchmark(

@@ -155,6 +155,21 @@ struct SoftmaxStats {
   float sum;  // of exp(x - max): virtual width 16
 };
 
+// One head of the gated delta rule over rows that follow each other, S [key_dim, value_dim]:
+//   S = decay S;  c = rate (v - S^T k);  S = S + k c^T;  y = S^T q
+// S^T k and S^T q are sums over key_dim in order, from +0; every product and every sum is rounded (docs/numerics.md).
+struct DeltaRuleArgs {
+  const float *q, *k, *v;      // [T, stride]: key_dim, key_dim and value_dim channels of the head
+  int64_t stride;
+  const float *decay, *rate;   // [T, gate_stride]
+  int64_t gate_stride;
+  const float* before;         // S before the first row
+  float* after;                // S after the last; may be `before`
+  float* y;                    // [T, y_stride]
+  int64_t y_stride;
+  int64_t key_dim, value_dim;
+};
+
 struct RowKernels {
   void (*quantize[kNumActTypes])(const QuantizeArgs&, Range rows) noexcept;
   void (*rms_norm)(const RmsNormArgs&, Range rows) noexcept;
@@ -170,6 +185,7 @@ struct RowKernels {
   void (*geglu)(const BinaryArgs&, Range rows) noexcept;     // y = gelu(a) * b
   void (*gelu)(const UnaryArgs&, Range rows) noexcept;       // the tanh form: docs/numerics.md
   void (*soft_cap)(const UnaryArgs&, Range rows) noexcept;   // y = cap * tanh(x / cap)
+  void (*delta_rule)(const DeltaRuleArgs&, Range rows) noexcept;  // at least one row
 };
 
 // ---- Attention ----

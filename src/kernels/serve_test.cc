@@ -226,6 +226,17 @@ TEST_P(ServeTest, RopeEqualsReference) {
   }
 }
 
+TEST_P(ServeTest, DeltaRuleEqualsReferenceInOneCallOrMany) {
+  for (const int64_t value_dim : {1, 12, 16, 17, 31, 32, 33, 48, 49, 64, 76, 128}) {
+    for (const int64_t key_dim : {1, 8, 128}) {
+      const std::vector<float> expected = testing::RunDelta(Reference(), {key_dim, value_dim, 7});
+      for (const int64_t step : {1, 3, 7}) {
+        EXPECT_TRUE(SameBits(testing::RunDelta(table(), {key_dim, value_dim, 7, step}), expected)) << key_dim << 'x' << value_dim;
+      }
+    }
+  }
+}
+
 TEST_P(ServeTest, GoldensHold) {
   std::ifstream file(std::string(SourceDir()) + "/src/kernels/goldens.txt");
   ASSERT_TRUE(file) << "make it with the target kernel_goldens";
@@ -267,6 +278,21 @@ TEST(Reference, MatMulIsCloseToDoubleArithmetic) {
       EXPECT_LT(std::sqrt(error / power), exact ? 1e-5 : 0.03) << testing::PanelTypeName(type);
     }
   }
+}
+
+// With rate 1 and no decay, a state that holds one value under a key gives another one once it is told.
+TEST(Reference, DeltaRuleReplacesWhatAKeyStandsFor) {
+  const float q[2] = {0, 1}, k[2] = {0, 1}, v[3] = {5, 6, 7}, one = 1, half = 0.5f;
+  const std::vector<float> before = {1, 2, 3, 10, 20, 30};
+  std::vector<float> after(6), y(3);
+  DeltaRuleArgs args{q, k, v, 3, &one, &one, 1, before.data(), after.data(), y.data(), 3, 2, 3};
+  Reference().serve.rows.delta_rule(args, {0, 1});
+  EXPECT_EQ(y, (std::vector<float>{5, 6, 7}));
+  EXPECT_EQ(after, (std::vector<float>{1, 2, 3, 5, 6, 7}));
+  args.decay = args.rate = &half;
+  Reference().serve.rows.delta_rule(args, {0, 1});
+  EXPECT_EQ(y, (std::vector<float>{5, 8, 11}));  // half of 10, 20, 30, and half the way from there
+  EXPECT_EQ(after, (std::vector<float>{0.5f, 1, 1.5f, 5, 8, 11}));
 }
 
 TEST(Reference, ActivationsAndLayerNormAreWhatTheirFormulasMean) {

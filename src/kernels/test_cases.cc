@@ -1,5 +1,7 @@
 #include "kernels/test_cases.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <span>
 
@@ -199,6 +201,25 @@ std::vector<float> RunAttention(const KernelTable& table, const AttentionCase& c
   return AttentionRunner(table, c).Run();
 }
 
+std::vector<float> RunDelta(const KernelTable& table, const DeltaCase& c) {
+  const int64_t stride = 2 * c.key_dim + c.value_dim + 3, size = c.key_dim * c.value_dim;
+  const auto qkv = RandomFloats(c.rows * stride, 51, 0.3f);
+  std::vector<float> decay = RandomFloats(2 * c.rows, 52), rate = RandomFloats(2 * c.rows, 53);
+  for (float& value : decay) value = 1 / (1 + std::fabs(value));
+  for (float& value : rate) value = 1 / (1 + std::fabs(value));
+  std::vector<float> out(static_cast<size_t>(c.rows * c.value_dim)), after(static_cast<size_t>(size));
+  const std::vector<float> first = RandomFloats(size, 54);
+  const float* q = qkv.data();
+  for (int64_t begin = 0; begin < c.rows; begin += c.step) {
+    const float* before = begin == 0 ? first.data() : after.data();
+    table.serve.rows.delta_rule({q, q + c.key_dim, q + 2 * c.key_dim, stride, decay.data(), rate.data(), 2, before, after.data(),
+                                 out.data(), c.value_dim, c.key_dim, c.value_dim},
+                                {begin, std::min(begin + c.step, c.rows)});
+  }
+  out.insert(out.end(), after.begin(), after.end());
+  return out;
+}
+
 const char* PanelTypeName(PanelType type) { return DTypeName(DiskTypeOf(type)); }
 
 int64_t SmallK(PanelType type) {
@@ -303,6 +324,7 @@ std::vector<Golden> ComputeGoldens(const KernelTable& table) {
   out.push_back({"attention/bf16", HashFloats(RunAttention(table, {KvElement::kBF16, 6, 2, 64, 1100, 37}))});
   out.push_back({"attention/f32", HashFloats(RunAttention(table, {KvElement::kF32, 4, 4, 44, 530, 21}))});
   AddAttentionGoldens(table, out);
+  out.push_back({"delta_rule", HashFloats(RunDelta(table, {40, 76, 9}))});
   return out;
 }
 

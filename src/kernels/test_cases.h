@@ -86,6 +86,14 @@ class AttentionRunner {
 };
 std::vector<float> RunAttention(const KernelTable& table, const AttentionCase& c);
 
+// One head over rows that follow each other, some steps of it.
+struct DeltaCase {
+  int64_t key_dim, value_dim, rows;
+  int64_t step = 1000;  // rows of a call: must not matter
+};
+// y [rows, value_dim], then the state after them.
+std::vector<float> RunDelta(const KernelTable& table, const DeltaCase& c);
+
 const char* PanelTypeName(PanelType type);
 // k of one block, or an odd number for plain types.
 int64_t SmallK(PanelType type);

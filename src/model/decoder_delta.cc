@@ -3,6 +3,7 @@
 
 #include "kernels/math.h"
 #include "model/decoder_pass.h"
+#include "ops/delta_rule.h"
 #include "ops/rows.h"
 
 namespace bakestone {
@@ -26,7 +27,7 @@ void Normalize(float* x, int64_t size, float factor) {
 void DecoderPass::RunDelta(int64_t layer, MatrixView<float> qkv, MatrixView<const float> decay,
                            MatrixView<const float> rate, MatrixView<float> out) {
   const DeltaConfig& config = config_.delta;
-  const int64_t heads = config.value_heads, dk = config.key_dim, dv = config.value_dim, keys = config.key_heads * dk;
+  const int64_t dk = config.key_dim, keys = config.key_heads * dk;
   exec_.pool.ParallelFor(qkv.rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t head = 0; head < config.key_heads; ++head) {
@@ -35,39 +36,18 @@ void DecoderPass::RunDelta(int64_t layer, MatrixView<float> qkv, MatrixView<cons
       }
     }
   });
-  const auto units = static_cast<int64_t>(all_.runs.size()) * heads;
-  exec_.pool.ParallelFor(units, 1, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> change(static_cast<size_t>(dv));
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const auto run = static_cast<size_t>(unit / heads);
-      const int64_t head = unit % heads, offset = (config_.taps - 1) * config.channels() + head * dk * dv;
-      const int64_t key_head = config.tiled ? head % config.key_heads : head / (heads / config.key_heads);
-      float* state = NextStateOf(layer, run) + offset;
-      std::copy_n(StateOf(layer, run) + offset, dk * dv, state);
-      for (int64_t row = all_.runs[run].row_begin; row < all_.runs[run].row_end; ++row) {
-        const float *q = qkv.Row(row) + key_head * dk, *k = q + keys, *v = qkv.Row(row) + 2 * keys + head * dv;
-        const float d = decay(row, head), r = rate(row, head);
-        float* y = out.Row(row) + head * dv;
-        std::fill(change.begin(), change.end(), 0.0f);
-        for (int64_t i = 0; i < dk; ++i) {
-          float* s = state + i * dv;
-          for (int64_t j = 0; j < dv; ++j) {
-            s[j] *= d;
-            change[static_cast<size_t>(j)] += k[i] * s[j];
-          }
-        }
-        for (int64_t j = 0; j < dv; ++j) change[static_cast<size_t>(j)] = r * (v[j] - change[static_cast<size_t>(j)]);
-        std::fill_n(y, dv, 0.0f);
-        for (int64_t i = 0; i < dk; ++i) {
-          float* s = state + i * dv;
-          for (int64_t j = 0; j < dv; ++j) {
-            s[j] += k[i] * change[static_cast<size_t>(j)];
-            y[j] += q[i] * s[j];
-          }
-        }
-      }
-    }
-  });
+  const int64_t offset = (config_.taps - 1) * config.channels();
+  auto* runs = arena_.Take<ops::DeltaRun>(static_cast<int64_t>(all_.runs.size()));
+  for (size_t i = 0; i < all_.runs.size(); ++i) {
+    runs[i] = {{all_.runs[i].row_begin, all_.runs[i].row_end}, StateOf(layer, i) + offset, NextStateOf(layer, i) + offset};
+  }
+  ops::DeltaRule(exec_.context,
+                 {.key_heads = config.key_heads,
+                  .value_heads = config.value_heads,
+                  .key_dim = dk,
+                  .value_dim = config.value_dim,
+                  .tiled = config.tiled},
+                 {runs, all_.runs.size()}, qkv, decay, rate, out);
 }
 
 MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, bool only_outputs) {

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/attention_float.inl.h"
 #include "kernels/cpu/attention_q8.inl.h"
+#include "kernels/cpu/delta.inl.h"
 #include "kernels/cpu/matmul_wide.inl.h"
 #include "kernels/cpu/rows.inl.h"
 #include "kernels/cpu/write_kv.inl.h"
@@ -53,7 +54,8 @@ constexpr ServeKernels MakeTable() {
             LayerNorm<V>,
             Binary<V, GeGluOp<V>>,
             GeluRows<V>,
-            SoftCapRows<V>};
+            SoftCapRows<V>,
+            DeltaRule<V>};
   FillAttention<V, WriterBF16, PagesBF16>(t);
   FillAttention<V, WriterF32, PagesF32>(t);
   FillAttention<V, WriterF16, PagesF16>(t);

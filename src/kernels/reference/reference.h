@@ -40,6 +40,8 @@ void GeGluRows(const BinaryArgs& args, Range rows) noexcept;
 void GeluRows(const UnaryArgs& args, Range rows) noexcept;
 void SoftCapRows(const UnaryArgs& args, Range rows) noexcept;
 void Softmax(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
+// delta.cc
+void DeltaRule(const DeltaRuleArgs& args, Range rows) noexcept;
 // attention.cc
 template <KvElement kElement>
 struct AttentionOf {

@@ -25,7 +25,8 @@ constexpr ServeKernels MakeTable() {
             LayerNorm,
             GeGluRows,
             GeluRows,
-            SoftCapRows};
+            SoftCapRows,
+            DeltaRule};
   FillAttention<KvElement::kBF16>(t);
   FillAttention<KvElement::kF32>(t);
   FillAttention<KvElement::kF16>(t);
