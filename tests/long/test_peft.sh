@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # An adapter trained here, run by PEFT over a float32 copy of the base and here at kExact: no logit may
-# differ by 1e-3, in either exported form, with and without rsLoRA. Needs torch, transformers, peft, gguf and
+# differ by 1e-3, in either exported form, with and without rsLoRA; and pairs on a mixture's experts there and back. Needs torch, transformers, peft, gguf and
 # tokenizers in the Python that PYTHON names (tools/check_peft_logits.py says which versions were used).
 source "$(dirname "$0")/../e2e/lib.sh"
 python=${PYTHON:-python3}
@@ -21,3 +21,4 @@ for kind in lora rslora; do
   "$check_logits" "$model" "$work/$kind/out/adapter" "$work/$kind.logits"
   "$check_logits" "$model" "$work/$kind/out/adapter.gguf" "$work/$kind.logits"
 done
+"$python" "$repository/tools/check_expert_adapters.py" "$bakestone"
