@@ -8,6 +8,8 @@ those are what rwkv7_reference.py computes, which is written from the paper's fo
   TYPE/golden.safetensors               tokens i32 [T], logits f32 [T, vocabulary]
   TYPE/modules.json, 1_Pooling, 2_Dense, 3_Dense   of EmbeddingGemma, as sentence-transformers has them; the golden has
                                         `embedding`, too: the text's vector
+  TYPE/golden_far.safetensors, train_far.safetensors   of phi3: the same beyond the original context (a document
+                                        beyond it, then one within), where its other factors are used
   TYPE/train.safetensors                of TRAINED: random LoRA pairs a.LAYER.SITE, b.LAYER.SITE on every matrix (of a
                                         mixture a.LAYER.experts.EXPERT.SITE too, none on the router), the
                                         loss of random targets over two documents, and autograd's gradients
@@ -35,7 +37,7 @@ import transformers
 import rwkv7_reference
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "families"
-LENGTH = 44
+LENGTH, FAR_LENGTH = 44, 100
 BASE = dict(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 RMS = dict(rms_norm_eps=0.05)
@@ -232,9 +234,9 @@ def write_mxfp4(model, folder):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def write_golden(model, folder, kind):
+def write_golden(model, folder, kind, name="golden", length=LENGTH):
     generator = torch.Generator().manual_seed(11)
-    tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, LENGTH), generator=generator)
+    tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, length), generator=generator)
     with torch.no_grad():
         if kind in ENCODERS:  # hidden states in place of logits
             logits = model(input_ids=tokens).last_hidden_state[0]
@@ -246,7 +248,7 @@ def write_golden(model, folder, kind):
         for weight in write_modules(model, folder):
             vector = weight @ vector
         golden["embedding"] = vector / vector.norm()
-    safetensors.torch.save_file(golden, folder / "golden.safetensors")
+    safetensors.torch.save_file(golden, folder / f"{name}.safetensors")
     return logits
 
 
@@ -294,7 +296,7 @@ def sites(config, state, layer):
         yield "down_proj", f"model.layers.{layer}.mlp.down_proj.weight", 0, config.hidden_size, None
 
 
-def write_training(model, kind, settings, folder):
+def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
     config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
     config._experts_implementation = "eager"  # the others have no float64
     plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float64)
@@ -303,10 +305,10 @@ def write_training(model, kind, settings, folder):
     for name, tensor in state.items():  # halved, which is exact: sharper models pass on more of bf16's rounding
         if tensor.dim() >= 2 and name.startswith("model.layers.") and not name.endswith("mlp.gate.weight"):
             tensor *= 0.5
-    tokens = safetensors.torch.load_file(folder / "golden.safetensors")["tokens"].long()
+    tokens = safetensors.torch.load_file(folder / f"golden{suffix}.safetensors")["tokens"].long()
     torch.manual_seed(13)
     targets = torch.randint(3, config.vocab_size, tokens.shape)
-    out, pairs, merged = {"targets": targets.int(), "begins": torch.tensor(BEGINS).int()}, {}, dict(state)
+    out, pairs, merged = {"targets": targets.int(), "begins": torch.tensor(begins).int()}, {}, dict(state)
     for layer in range(config.num_hidden_layers):
         for site, name, first, rows, expert in sites(config, state, layer):
             a = (0.2 * torch.randn(RANK, state[name].shape[-1])).bfloat16()
@@ -320,13 +322,13 @@ def write_training(model, kind, settings, folder):
                 change, around = change[None], (*around, expert, len(state[name]) - 1 - expert)
             merged[name] = merged[name] + torch.nn.functional.pad(change, around)
     loss = 0
-    for begin, end in zip(BEGINS, BEGINS[1:] + [len(tokens)]):
+    for begin, end in zip(begins, begins[1:] + [len(tokens)]):
         logits = torch.func.functional_call(plain, merged, kwargs=dict(input_ids=tokens[None, begin:end], use_cache=False)).logits[0]
         loss = loss + torch.nn.functional.cross_entropy(logits, targets[begin:end], reduction="sum")
     gradients = torch.autograd.grad(loss, list(pairs.values()))
     out |= {f"d.{key}": gradient.float().contiguous() for key, gradient in zip(pairs, gradients)}
     out["loss"] = loss.detach()[None]
-    safetensors.torch.save_file(out, folder / "train.safetensors", metadata={"scale": repr(LORA_SCALE)})
+    safetensors.torch.save_file(out, folder / f"train{suffix}.safetensors", metadata={"scale": repr(LORA_SCALE)})
 
 
 def gguf_name(name, after_branch):
@@ -820,6 +822,9 @@ def main():
         logits = write_golden(model, folder, kind)
         if kind in TRAINED:
             write_training(model, kind, settings, folder)
+        if kind == "phi3":
+            write_golden(model, folder, kind, "golden_far", FAR_LENGTH)
+            write_training(model, kind, settings, folder, "_far", [0, 72])
         if kind in ENCODERS and "+" not in kind:
             write_encoder_gguf(model, arch, folder / "model.gguf")
         else:

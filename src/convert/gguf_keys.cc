@@ -20,6 +20,7 @@ bool Near(double a, double b) { return std::fabs(a - b) <= 1e-6 * std::max(std::
 bool SameRope(const RopeConfig& a, const RopeConfig& b) {
   return Near(a.theta, b.theta) && a.dim == b.dim && Near(a.linear_scale, b.linear_scale) &&
          Near(a.magnitude, b.magnitude) &&
+         a.near_context == b.near_context && a.far_factors == b.far_factors &&
          std::equal(a.frequency_factors.begin(), a.frequency_factors.end(), b.frequency_factors.begin(),
                     b.frequency_factors.end(), [](float x, float y) { return Near(x, y); });
 }

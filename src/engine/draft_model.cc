@@ -53,6 +53,7 @@ void DraftModel::Align(Sequence& sequence) {
   const auto size = static_cast<int64_t>(tokens.size());
   if (!drafts.state) {
     drafts.state = pool_.Create();
+    drafts.state->Expect(std::min(sequence.most_tokens(), model_->config.context_length));
     const auto usable = static_cast<size_t>((size - 1) / kPageTokens);
     auto pages = pool_.Lookup(std::span(sequence.keys()).first(std::min(usable, sequence.keys().size()))).pages;
     drafts.offered_pages = static_cast<int64_t>(pages.size());

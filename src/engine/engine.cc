@@ -171,7 +171,8 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   lock.unlock();
   for (GenerationRequest& request : requests) {  // hashes and copies prompts: not under the lock
     const Hash adapter = request.adapter ? request.adapter->hash() : Hash{};
-    const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.tenant});
+    const bool far = model->config.far(static_cast<int64_t>(request.prompt.size()) + *request.max_tokens);
+    const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.tenant, far});
     const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache, .vocab_size = vocab_size,
                                        .state_pages = pool.sequence_state_pages(), .state_blocks = pool.state_blocks()};
     sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, setting));

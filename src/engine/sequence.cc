@@ -88,6 +88,7 @@ Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& toke
 
 void Sequence::Start(StatePool& pool) {
   state_ = pool.Create();
+  state_->Expect(max_total_);
   if (!use_cache_ || request_.prompt_logprobs) return;
   // At least one token is computed anew: its row gives the first token of the answer.
   const auto usable = (tokens_.size() - 1) / kPageTokens;

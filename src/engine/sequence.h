@@ -51,6 +51,7 @@ class Sequence {
   // How many of its next tokens a step may compute: where the cache keeps layers' states, a step ends.
   int64_t until_states() const;
   SequenceState& state() { return *state_; }
+  int64_t most_tokens() const { return max_total_; }  // prompt and answer
   bool started() const { return state_ != nullptr; }
   bool finished() const { return finished_; }
   int64_t remaining() const { return max_total_ - static_cast<int64_t>(tokens_.size()); }

@@ -183,6 +183,7 @@ SpeedFigure SpeedBench::Prefill(int64_t tokens) {
   const std::vector<int32_t> prompt = SyntheticTokens(tokens, model_.config.vocab_size);
   States states;
   states.push_back(std::make_unique<SequenceState>(model_.config, KvType::kBf16, *allocator_));
+  states.back()->Expect(tokens);
   const auto run = [&](int64_t count) {
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t end = std::min(begin + chunk, count);
@@ -213,6 +214,7 @@ SpeedFigure SpeedBench::DecodeTogether(std::string name, int64_t sequences, int6
   States states;
   for (int64_t i = 0; i < sequences; ++i) {
     states.push_back(std::make_unique<SequenceState>(config, KvType::kBf16, *allocator_));
+    states.back()->Expect(context + count);
     FillContext(*states.back(), context);
   }
   const std::vector<int32_t> tokens = SyntheticTokens(sequences * count, config.vocab_size);

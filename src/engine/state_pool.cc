@@ -51,6 +51,7 @@ BlockKey RootKey(const PrefixScope& scope) {
   Sha256 hash;
   hash.Update("bakestone block 1").Update(scope.model).Update(scope.adapter);
   UpdateInt(hash, static_cast<uint64_t>(scope.kv_type), 1);
+  UpdateInt(hash, scope.far ? 1 : 0, 1);
   hash.Update(scope.salt);
   return hash.Finish();
 }

@@ -37,6 +37,7 @@ struct PrefixScope {
   Hash adapter{};          // zeros: the base
   KvType kv_type = KvType::kBf16;
   std::string_view salt = {};  // tenants with different salts never see each other's timing
+  bool far = false;            // rotated by the far factors (ModelConfig::far)
 };
 BlockKey RootKey(const PrefixScope& scope);
 BlockKey ChildKey(const BlockKey& parent, std::span<const int32_t> tokens);  // tokens [kPageTokens]

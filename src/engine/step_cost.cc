@@ -23,7 +23,9 @@ constexpr double kLongStep = 0.2;          // seconds; such a step is not repeat
 class Probe {
  public:
   Probe(const Model& model, const KernelTable& kernels, ThreadPool& pool, Precision precision, KvType kv_type, KvPageAllocator& pages)
-      : model_(model), exec_(kernels, pool, precision), state_(model.config, kv_type, pages) {}
+      : model_(model), exec_(kernels, pool, precision), state_(model.config, kv_type, pages) {
+    state_.Expect(model.config.context_length);
+  }
 
   double Seconds(int64_t rows, int64_t outputs, int64_t context) {
     if (context > state_.length()) Fill(context - state_.length());

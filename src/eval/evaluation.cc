@@ -211,6 +211,7 @@ std::string AnswerGreedily(const Model& model, const Adapter* adapter, Exec& exe
   const auto allocator =
       MakeHeapAllocator(model.config, KvType::kBf16, int64_t{64} << 20);
   SequenceState state(model.config, KvType::kBf16, *allocator);
+  state.Expect(static_cast<int64_t>(prompt.size()) + max_tokens);
   std::vector<float> hidden(static_cast<size_t>(model.config.hidden_dim));
   std::vector<float> logits(static_cast<size_t>(model.config.vocab_size));
   const auto vocabulary = std::min<int64_t>(model.config.vocab_size, model.tokenizer.vocab_size());

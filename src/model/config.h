@@ -20,6 +20,8 @@ struct RopeConfig {
   int64_t dim = 0;                      // rotated channels of a head, the first of them
   double linear_scale = 1;              // positions are divided by this
   std::vector<float> frequency_factors; // [dim / 2] divisors of the inverse frequencies; empty: none
+  std::vector<float> far_factors;       // the same of sequences of more than near_context tokens; empty: of none
+  int64_t near_context = 0;
   double magnitude = 1;                 // of cosines and sines: "attention factor"
   bool truncate = true;                 // YaRN's ramp begins and ends at whole channels
 };
@@ -222,6 +224,8 @@ struct ModelConfig {
   // then S [heads, head_dim, head_dim].
   int64_t state_size(int64_t layer) const;
   bool has_state() const;
+  // Whether a sequence that may come to so many tokens is rotated by far_factors, from its first token on.
+  bool far(int64_t tokens) const { return !rope.far_factors.empty() && tokens > rope.near_context; }
   bool has_experts(int64_t layer) const { return router.experts > 0 && layer >= router.dense_layers; }
   bool has_mlp(int64_t layer) const { return !has_experts(layer) || router.beside_mlp; }
   int64_t ffn_width(int64_t layer) const {  // of the MLP; of a layer that has none, of an expert

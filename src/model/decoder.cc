@@ -13,7 +13,8 @@ DecoderPass::DecoderPass(const ModelConfig& config, const Weights& weights, cons
     : config_(config), weights_(weights), exec_(exec), step_(step), arena_(exec.scratch.arena) {
   CheckStep();
   exec.scratch.rope = rope;
-  exec.scratch.rope.Set(step.positions);
+  far_ = PlanFar();
+  exec.scratch.rope.Set(step.positions, far_);
   PlanPages();
   all_ = {.rows = static_cast<int64_t>(step.tokens.size()),
           .adapters = step.adapters,

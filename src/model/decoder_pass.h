@@ -86,6 +86,8 @@ class DecoderPass {
 
   // ---- decoder_plan.cc ----
   void CheckStep() const;
+  // By row, whether its sequence is rotated by the far factors; empty where the model has none.
+  std::span<const uint8_t> PlanFar();
   // The type of keys and values, and room for those of runs without a state.
   void PlanPages();
   void PlanLayers();
@@ -212,6 +214,7 @@ class DecoderPass {
   const Step& step_;
   Arena& arena_;
   ops::AttentionShape attention_;
+  std::span<const uint8_t> far_;
   LayerShape* layers_ = nullptr;  // [num_layers]
   size_t num_temporary_ = 1;      // of a run
   RunPages* pages_ = nullptr;     // [sequences]

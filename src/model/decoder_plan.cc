@@ -36,6 +36,16 @@ void DecoderPass::CheckStep() const {
   }
 }
 
+std::span<const uint8_t> DecoderPass::PlanFar() {
+  if (config_.rope.far_factors.empty()) return {};
+  uint8_t* far = arena_.Take<uint8_t>(static_cast<int64_t>(step_.tokens.size()));
+  for (const SequenceRun& run : step_.sequences) {
+    const bool own = run.state != nullptr ? run.state->far() : config_.far(run.end - run.begin);
+    std::fill(far + run.begin, far + run.end, own ? uint8_t{1} : uint8_t{0});
+  }
+  return {far, step_.tokens.size()};
+}
+
 void DecoderPass::PlanPages() {
   attention_ = {
       .heads = config_.num_heads,
@@ -160,7 +170,13 @@ void DecoderPass::PlanOutputs(const RopeTables& rope) {
     if (part.end > part.begin) adapters[num_adapters++] = part;
   }
   exec_.scratch.out_rope = rope;
-  exec_.scratch.out_rope.Set({positions, rows.size()});
+  std::span<const uint8_t> far;
+  if (!far_.empty()) {
+    uint8_t* own = arena_.Take<uint8_t>(num_outputs());
+    for (size_t i = 0; i < rows.size(); ++i) own[i] = far_[static_cast<size_t>(rows[i])];
+    far = {own, rows.size()};
+  }
+  exec_.scratch.out_rope.Set({positions, rows.size()}, far);
   out_ = {.rows = num_outputs(),
           .adapters = {adapters, num_adapters},
           .runs = {runs, num_runs},

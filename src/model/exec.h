@@ -21,8 +21,9 @@ namespace bakestone {
 // A step's angles: of layers with the main rope, and of those with the local one where there are any.
 struct RopeTables {
   std::optional<ops::RopeTable> main, local;
-  void Set(std::span<const int32_t> positions) {
-    main->Set(positions);
+  // far: of the main ones, as RopeTable::Set has it.
+  void Set(std::span<const int32_t> positions, std::span<const uint8_t> far) {
+    main->Set(positions, far);
     if (local) local->Set(positions);
   }
 };

@@ -13,7 +13,8 @@ inline ops::RopeParameters TableOf(const RopeConfig& rope) {
           .dim = rope.dim,
           .linear_scale = rope.linear_scale,
           .frequency_factors = rope.frequency_factors,
-          .magnitude = rope.magnitude};
+          .magnitude = rope.magnitude,
+          .far_factors = rope.far_factors};
 }
 
 inline bool HasLocalRope(const ModelConfig& config) {

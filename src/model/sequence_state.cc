@@ -116,12 +116,21 @@ uint8_t* SequenceState::Values(int64_t layer, int64_t page) const noexcept {
   return Keys(layer, page) + part_bytes_[static_cast<size_t>(layer)];
 }
 
+void SequenceState::Expect(int64_t tokens) {
+  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0);
+  far_ = config_.far(tokens);
+}
+
 void SequenceState::Reserve(int64_t n) {
   BAKESTONE_CHECK(n >= 0);
   if (n > config_.context_length - length_) {
     Throw(ErrorCode::kInvalidArgument,
           "sequence: expected at most the context length of {} tokens, found {} + {}",
           config_.context_length, length_, n);
+  }
+  if (!far_ && config_.far(length_ + n)) {
+    Throw(ErrorCode::kInvalidArgument, "sequence: expected at most {} tokens, as it was begun, found {} + {}",
+          config_.rope.near_context, length_, n);
   }
   // Everything that can fail comes first, into locals: an error leaves the state as it was.
   const int64_t open = length_ / kPageTokens;  // the page that position length() lies in

@@ -72,8 +72,12 @@ class SequenceState {
 
   KvType kv_type() const noexcept { return type_; }
   int64_t length() const noexcept { return length_; }  // committed tokens
+  // Before the first token: the most tokens that the sequence will have. It decides how positions are rotated where the
+  // model has far factors (ModelConfig::far); whoever says nothing stays within near_context.
+  void Expect(int64_t tokens);
+  bool far() const noexcept { return far_; }
   // Room for n uncommitted tokens after length(). Throws kOutOfMemory (state unchanged), or
-  // kInvalidArgument beyond the context length.
+  // kInvalidArgument beyond the context length, or beyond what was expected.
   void Reserve(int64_t n);
   // Keeps the first n uncommitted tokens (n may be less than was reserved: rejected drafts; with layers that keep a
   // state, 0 or all).
@@ -114,6 +118,7 @@ class SequenceState {
   int64_t state_bytes_;
   std::shared_ptr<LayerStates> states_, next_states_;  // the next are nobody else's
   int64_t length_ = 0, reserved_ = 0;
+  bool far_ = false;
   std::vector<std::shared_ptr<KvPage>> pages_;
 };
 

@@ -154,7 +154,13 @@ void TrainEngine::Start(const TrainBatch& batch) {
   BAKESTONE_CHECK(values_ != nullptr);
   const auto rows = static_cast<int64_t>(batch.tokens.size());
   if (x_.size() < rows * config_.hidden_dim) x_ = Buffer<float>(rows * config_.hidden_dim);
-  rope_.Set(batch.positions);
+  far_.clear();
+  for (size_t i = 0; i < batch.document_begins.size() && !config_.rope.far_factors.empty(); ++i) {
+    const int64_t begin = batch.document_begins[i];
+    const int64_t end = i + 1 < batch.document_begins.size() ? batch.document_begins[i + 1] : rows;
+    far_.insert(far_.end(), static_cast<size_t>(end - begin), config_.far(end - begin) ? 1 : 0);
+  }
+  rope_.Set(batch.positions, far_);
   if (local_rope_) local_rope_->Set(batch.positions);
   batch_ = {.rows = rows,
             .document_begins = batch.document_begins,

@@ -82,6 +82,7 @@ class TrainEngine {
   std::span<const int32_t> tokens_;
   TrainHead::Rows rows_;             // of the last loss that asked for them
   std::vector<float> row_weights_;   // of preference pairs
+  std::vector<uint8_t> far_;         // [T] whether the row's document is rotated by the far factors
   double head_seconds_ = 0;
   int64_t peak_bytes_ = 0;
 };

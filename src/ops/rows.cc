@@ -82,25 +82,32 @@ RopeTable::RopeTable(const RopeParameters& parameters)
     : dim_(parameters.dim), magnitude_(parameters.magnitude) {
   BAKESTONE_CHECK(dim_ > 0 && dim_ % 2 == 0 && parameters.theta > 0 && parameters.linear_scale > 0);
   const int64_t half = dim_ / 2;
-  const auto& factors = parameters.frequency_factors;
-  BAKESTONE_CHECK(factors.empty() || static_cast<int64_t>(factors.size()) == half);
-  for (int64_t i = 0; i < half; ++i) {
-    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(dim_);
-    double frequency = math::Pow(parameters.theta, exponent) / parameters.linear_scale;
-    if (!factors.empty()) frequency /= static_cast<double>(factors[static_cast<size_t>(i)]);
-    frequency_.push_back(frequency);
-  }
+  const auto frequencies = [&](std::span<const float> factors) {
+    BAKESTONE_CHECK(factors.empty() || static_cast<int64_t>(factors.size()) == half);
+    std::vector<double> all;
+    for (int64_t i = 0; i < half; ++i) {
+      const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(dim_);
+      double frequency = math::Pow(parameters.theta, exponent) / parameters.linear_scale;
+      if (!factors.empty()) frequency /= static_cast<double>(factors[static_cast<size_t>(i)]);
+      all.push_back(frequency);
+    }
+    return all;
+  };
+  frequency_ = frequencies(parameters.frequency_factors);
+  if (!parameters.far_factors.empty()) far_frequency_ = frequencies(parameters.far_factors);
 }
 
-void RopeTable::Set(std::span<const int32_t> positions) {
+void RopeTable::Set(std::span<const int32_t> positions, std::span<const uint8_t> far) {
+  BAKESTONE_CHECK(far.empty() || (far.size() == positions.size() && !far_frequency_.empty()));
   const size_t half = frequency_.size();
   rows_ = static_cast<int64_t>(positions.size());
   cos_.resize(positions.size() * half);
   sin_.resize(positions.size() * half);
   for (size_t row = 0; row < positions.size(); ++row) {
     BAKESTONE_CHECK(positions[row] >= 0);
+    const std::vector<double>& frequency = !far.empty() && far[row] != 0 ? far_frequency_ : frequency_;
     for (size_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(positions[row]) * frequency_[i];
+      const double angle = static_cast<double>(positions[row]) * frequency[i];
       cos_[row * half + i] = static_cast<float>(math::Cos(angle) * magnitude_);
       sin_[row * half + i] = static_cast<float>(math::Sin(angle) * magnitude_);
     }

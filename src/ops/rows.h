@@ -40,6 +40,7 @@ struct RopeParameters {
   double linear_scale = 1;                   // positions are divided by this
   std::span<const float> frequency_factors;  // [dim / 2] divisors, or empty
   double magnitude = 1;                      // cosines and sines are multiplied by this
+  std::span<const float> far_factors;        // [dim / 2] divisors of rows that are far, or empty
 };
 
 // Cosines and sines of a step's positions: angles in double with our own pow, sin and cos, rounded once
@@ -47,7 +48,8 @@ struct RopeParameters {
 class RopeTable {
  public:
   explicit RopeTable(const RopeParameters& parameters);
-  void Set(std::span<const int32_t> positions);  // each >= 0; once a step, shared by all layers
+  // Each >= 0; once a step, shared by all layers. far: 1 where far_factors are to be used; empty: nowhere.
+  void Set(std::span<const int32_t> positions, std::span<const uint8_t> far = {});
   int64_t rows() const noexcept { return rows_; }
   int64_t dim() const noexcept { return dim_; }
   const float* cos() const noexcept { return cos_.data(); }  // [rows, dim / 2]
@@ -56,7 +58,7 @@ class RopeTable {
  private:
   int64_t rows_ = 0, dim_;
   double magnitude_;
-  std::vector<double> frequency_;  // [dim / 2]
+  std::vector<double> frequency_, far_frequency_;  // [dim / 2]
   std::vector<float> cos_, sin_;
 };
 

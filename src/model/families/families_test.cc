@@ -39,8 +39,8 @@ struct Golden {
   std::vector<float> logits;  // [tokens, vocabulary]
 };
 
-Golden ReadGolden(std::string_view type) {
-  const SafetensorsFile file = SafetensorsFile::Open(FolderOf(type) / "golden.safetensors");
+Golden ReadGolden(std::string_view type, const char* name = "golden.safetensors") {
+  const SafetensorsFile file = SafetensorsFile::Open(FolderOf(type) / name);
   return {testing::ValuesOf<int32_t>(file, "tokens"), testing::ValuesOf<float>(file, "logits")};
 }
 
@@ -65,6 +65,7 @@ std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights, s
   const KvType type = options.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
   const auto allocator = MakeHeapAllocator(config, type, int64_t{1} << 30);
   SequenceState state(config, type, *allocator);
+  state.Expect(static_cast<int64_t>(tokens.size()));
   const size_t outputs = options.last_only ? 1 : tokens.size();
   std::vector<float> logits(outputs * static_cast<size_t>(config.vocab_size));
   const auto length = static_cast<int64_t>(tokens.size());
@@ -151,6 +152,7 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig& c, Weights&) {
          c.rope.dim = c.head_dim;
          c.rope.frequency_factors.resize(static_cast<size_t>(c.head_dim / 2), 1.0f);
+         c.rope.far_factors.clear();
        }},
       {"same rope in all layers", [](C c) { return !c.layer_ropes.empty() && c.local_rope.theta == c.rope.theta; },
        [](ModelConfig& c, Weights&) { c.local_rope = c.rope; }},
@@ -440,16 +442,8 @@ TEST_P(FamilyProof, EveryDeclaredAxisMatters) {
 
 // Where a family can be trained: loss and gradients of random pairs on every matrix against autograd's, with the
 // layers' matrices halved. The products are bf16's: some percent of the norm.
-TEST_P(FamilyProof, TrainingStepIsThatOfAutograd) {
-  const std::filesystem::path path = FolderOf(type()) / "train.safetensors";
-  const ModelFile model = ModelFile::Open(FolderOf(type()));
+void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden, const std::filesystem::path& path) {
   const ModelConfig config = model.Config();
-  if (!TrainingLacks(config).empty()) {
-    EXPECT_FALSE(std::filesystem::exists(path));
-    return;
-  }
-  if (type() == "gemma3") return;  // the same model as gemma3_text's
-  ASSERT_TRUE(std::filesystem::exists(path)) << "this family can be trained, but has no proof of it";
   const SafetensorsFile file = SafetensorsFile::Open(path);
   const auto weights = LoadFrom(model, config);
   const TrainLayout layout = TrainLayout::Make(config, {.rank = 4});
@@ -466,7 +460,6 @@ TEST_P(FamilyProof, TrainingStepIsThatOfAutograd) {
     copy(testing::ValuesOf<float>(file, "d.a." + key), expected, slot.a_offset);
     copy(testing::ValuesOf<float>(file, "d.b." + key), expected, slot.b_offset);
   }
-  const Golden golden = ReadGolden(type());
   const auto targets = testing::ValuesOf<int32_t>(file, "targets"), begins = testing::ValuesOf<int32_t>(file, "begins");
   std::vector<int32_t> positions, rows;
   for (size_t i = 0; i < golden.tokens.size(); ++i) {
@@ -488,7 +481,67 @@ TEST_P(FamilyProof, TrainingStepIsThatOfAutograd) {
   const double loss = testing::ValuesOf<double>(file, "loss").at(0);
   EXPECT_NEAR(sums.nll, loss, 0.01 * loss);
   EXPECT_LT(testing::RelativeError(found, expected), 0.05);
-  RecordProperty("relative_error", std::to_string(testing::RelativeError(found, expected)));
+  ::testing::Test::RecordProperty("relative_error", std::to_string(testing::RelativeError(found, expected)));
+}
+
+TEST_P(FamilyProof, TrainingStepIsThatOfAutograd) {
+  const std::filesystem::path path = FolderOf(type()) / "train.safetensors";
+  const ModelFile model = ModelFile::Open(FolderOf(type()));
+  if (!TrainingLacks(model.Config()).empty()) {
+    EXPECT_FALSE(std::filesystem::exists(path));
+    return;
+  }
+  if (type() == "gemma3") return;  // the same model as gemma3_text's
+  ASSERT_TRUE(std::filesystem::exists(path)) << "this family can be trained, but has no proof of it";
+  ExpectTrainingStepOfAutograd(model, ReadGolden(type()), path);
+}
+
+// Beyond its original context Phi-3 has other factors, for all of a sequence; a document that is shorter keeps its own.
+TEST(Families, Phi3ChoosesItsFactorsByTheSequence) {
+  const Golden far = ReadGolden("phi3", "golden_far.safetensors"), near = ReadGolden("phi3");
+  for (const char* name : {".", "model.gguf"}) {
+    const ModelFile file = ModelFile::Open(FolderOf("phi3") / name);
+    const ModelConfig config = file.Config();
+    EXPECT_EQ(config.rope.near_context, 64);
+    ASSERT_GT(far.tokens.size(), 64u);
+    const auto weights = LoadFrom(file, config);
+    const auto whole = LogitsOf(config, *weights, far.tokens);
+    EXPECT_LT(MaxDifference(whole, far.logits), kTolerance) << name;
+    for (const int64_t chunk : {1, 7}) EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, far.tokens, {.chunk = chunk}), whole), 0);
+    ModelConfig flipped = config;
+    flipped.rope.far_factors = flipped.rope.frequency_factors;
+    EXPECT_GT(MaxDifference(LogitsOf(flipped, *weights, far.tokens), far.logits), 100 * kTolerance);
+    // Both kinds in one step, without states.
+    const Decoder decoder(config, *weights);
+    Exec exec(ChooseKernels(nullptr), Pool(), Precision::kExact);
+    std::vector<int32_t> tokens = near.tokens, positions, rows;
+    tokens.insert(tokens.end(), far.tokens.begin(), far.tokens.end());
+    const auto border = static_cast<int32_t>(near.tokens.size()), end = static_cast<int32_t>(tokens.size());
+    for (int32_t i = 0; i < end; ++i) positions.push_back(i < border ? i : i - border);
+    rows = {border - 1, end - 1};
+    const std::array<SequenceRun, 2> runs = {{{0, border, nullptr}, {border, end, nullptr}}};
+    std::vector<float> hidden(static_cast<size_t>(2 * config.hidden_dim)), logits(static_cast<size_t>(2 * config.vocab_size));
+    const auto h = DenseView(hidden.data(), 2, config.hidden_dim);
+    decoder.Forward(exec, {tokens, positions, runs, {}, rows}, h);
+    decoder.Logits(exec, h, DenseView(logits.data(), 2, config.vocab_size));
+    const auto last = [&](const Golden& golden) { return std::span(golden.logits).last(static_cast<size_t>(config.vocab_size)); };
+    EXPECT_LT(MaxDifference(std::span(logits).first(last(near).size()), last(near)), kTolerance);
+    EXPECT_LT(MaxDifference(std::span(logits).last(last(far).size()), last(far)), kTolerance);
+  }
+  ExpectTrainingStepOfAutograd(ModelFile::Open(FolderOf("phi3")), far, FolderOf("phi3") / "train_far.safetensors");
+}
+
+TEST(Families, ASequenceThatWasBegunNearDoesNotGoFar) {
+  const ModelConfig config = ModelFile::Open(FolderOf("phi3")).Config();
+  const auto allocator = MakeHeapAllocator(config, KvType::kBf16, 1 << 20);
+  SequenceState near(config, KvType::kBf16, *allocator), far(config, KvType::kBf16, *allocator);
+  far.Expect(65);
+  EXPECT_TRUE(far.far());
+  far.Reserve(65);
+  near.Expect(64);
+  near.Reserve(64);
+  near.Commit(64);
+  EXPECT_THROW(near.Reserve(1), Error);
 }
 
 // What a row computes does not depend on which rows are asked for.

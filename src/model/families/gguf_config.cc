@@ -138,10 +138,12 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
 void GgufConfig::ReadLongRope(ModelConfig& config) const {
   RopeConfig& rope = config.rope;
   rope.frequency_factors = Factors("rope_factors_short.weight", rope.dim);
-  Factors("rope_factors_long.weight", rope.dim);  // checked like the other; see phi3.cc
+  rope.far_factors = Factors("rope_factors_long.weight", rope.dim);
   rope.magnitude = Positive({"rope.scaling.attn_factor", nullptr}, 1.0);
-  config.context_length = Size({"rope.scaling.original_context_length", nullptr}, config.context_length,
-                               config.context_length);
+  rope.near_context = Size({"rope.scaling.original_context_length", nullptr}, config.context_length,
+                           config.context_length);
+  if (rope.far_factors.empty()) config.context_length = rope.near_context;
+  if (rope.near_context == config.context_length) rope.far_factors.clear();
 }
 
 }  // namespace bakestone

@@ -251,7 +251,7 @@ void HfConfig::ReadLongRope(const Json& scaling, ModelConfig& config, RopeConfig
       if (!(factor > 0 && factor < 1e15)) Fail(std::string("rope scaling: ") + name, "positive numbers", one);
       factors.push_back(static_cast<float>(factor));
     }
-    if (name[0] == 's') rope.frequency_factors = std::move(factors);  // see phi3.cc
+    (name[0] == 's' ? rope.frequency_factors : rope.far_factors) = std::move(factors);
   }
   const double context = static_cast<double>(config.context_length);
   const Json* own = Member(scaling, "original_max_position_embeddings");
@@ -261,7 +261,8 @@ void HfConfig::ReadLongRope(const Json& scaling, ModelConfig& config, RopeConfig
   const double stretch = Part(scaling, "factor", context / original);
   rope.magnitude = Part(scaling, "attention_factor",
                         stretch > 1 ? std::sqrt(1 + std::log(stretch) / std::log(original)) : 1.0);
-  config.context_length = std::min(config.context_length, static_cast<int64_t>(original));
+  rope.near_context = static_cast<int64_t>(original);
+  if (rope.near_context >= config.context_length) rope.far_factors.clear();
 }
 
 }  // namespace bakestone

@@ -119,11 +119,15 @@ TEST(HfConfig, Llama3ScalingKeepsWhatTurnsOftenAndStretchesWhatDoesNot) {
   EXPECT_EQ(config.rope.frequency_factors.back(), 8);
 }
 
-TEST(HfConfig, LongRopeIsServedUpToItsOriginalContext) {
-  const Json factors = std::vector<double>(8, 2.0);
+TEST(HfConfig, LongRopeHasFactorsForBothSidesOfItsOriginalContext) {
+  const Json factors = std::vector<double>(8, 2.0), more = std::vector<double>(8, 3.0);
   const ModelConfig config = Read(With(Plain("phi3"), {{"original_max_position_embeddings", 64},
-      {"rope_scaling", {{"type", "su"}, {"short_factor", factors}, {"long_factor", factors}}}}));
-  EXPECT_EQ(config.context_length, 64);
+      {"rope_scaling", {{"type", "su"}, {"short_factor", factors}, {"long_factor", more}}}}));
+  EXPECT_EQ(config.context_length, 256);
+  EXPECT_EQ(config.rope.near_context, 64);
+  EXPECT_EQ(config.rope.far_factors, std::vector<float>(8, 3.0f));
+  EXPECT_FALSE(config.far(64));
+  EXPECT_TRUE(config.far(65));
   EXPECT_EQ(config.rope.frequency_factors, std::vector<float>(8, 2.0f));
   EXPECT_NEAR(config.rope.magnitude, std::sqrt(1 + std::log(4.0) / std::log(64.0)), 1e-12);
 }

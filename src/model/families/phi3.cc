@@ -1,6 +1,6 @@
 // Phi-3 and Phi-4: one matrix for q, k and v, one for gate and up; part of a head may stay unrotated
-// (Phi-4-mini). Models for long contexts have two lists of rotary factors and choose by the length of the
-// sequence; here sequences are served up to the original context, with its list.
+// (Phi-4-mini). Models for long contexts have two lists of rotary factors; which is used is decided once for a
+// sequence, by the tokens that it may come to (ModelConfig::far).
 #include "model/families/families.h"
 
 namespace bakestone {
