@@ -150,7 +150,12 @@ struct TrainingStep {
   std::vector<int32_t> tokens, positions, rows, targets_of_rows, begins = {0, 21};
 };
 
-TEST_P(ExpertPairs, AreTrainedWithTheSameBitsForAnyThreadsRecomputationAndCache) {
+class ExpertTraining : public ::testing::TestWithParam<std::string> {
+ protected:
+  Mixture mixture_{GetParam()};
+};
+
+TEST_P(ExpertTraining, AreTrainedWithTheSameBitsForAnyThreadsRecomputationAndCache) {
   const TrainingStep step(mixture_);
   const std::vector<float> one = step.Gradients(mixture_, 1);
   for (const int threads : {2, 3, 5}) EXPECT_EQ(step.Gradients(mixture_, threads), one) << threads;
@@ -158,7 +163,7 @@ TEST_P(ExpertPairs, AreTrainedWithTheSameBitsForAnyThreadsRecomputationAndCache)
   EXPECT_EQ(step.Gradients(mixture_, 2, {.weight_cache_bytes = 0}), one);
 }
 
-TEST_P(ExpertPairs, TakeNoMoreMemoryThanWasEstimated) {
+TEST_P(ExpertTraining, TakeNoMoreMemoryThanWasEstimated) {
   const TrainingStep step(mixture_);
   for (const PassOptions options : {PassOptions{}, PassOptions{.activation = ActivationPolicy::kRecompute, .weight_cache_bytes = 0}}) {
     int64_t peak = 0;
@@ -170,7 +175,7 @@ TEST_P(ExpertPairs, TakeNoMoreMemoryThanWasEstimated) {
   }
 }
 
-TEST_P(ExpertPairs, AFewOfThemGetTheGradientsThatTheyGetAmongAll) {
+TEST_P(ExpertTraining, AFewOfThemGetTheGradientsThatTheyGetAmongAll) {
   for (const std::string target : {"layers.2.mlp.experts.*.down_proj", "experts.3.up_proj", "mlp.experts.*", "self_attn.*"}) {
     SCOPED_TRACE(target);
     const TrainingStep few(mixture_, {target});
@@ -195,6 +200,8 @@ TEST_P(ExpertPairs, AFewOfThemGetTheGradientsThatTheyGetAmongAll) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, ExpertPairs, ::testing::Values("mixtral", "qwen3_moe"), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Types, ExpertTraining, ::testing::Values("mixtral", "qwen3_moe", "qwen2_moe"),
+                         [](const auto& info) { return info.param; });
 
 TEST(ExpertPairs, WhatCannotBeTrainedOrServedIsNamed) {
   const Mixture mixture("mixtral");

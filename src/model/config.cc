@@ -141,7 +141,6 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
       {config.router.experts > 0 && config.router.score != RouterScore::kSoftmax, "a router of sigmoids"},
       {config.router.bias || config.router.groups > 1, "experts chosen by more than their scores"},
-      {config.router.shared_dim > 0, "an expert that all rows share"},
       {config.router.dense_layers > 0, "layers with experts beside others without"},
       {config.router.expert_biases || config.mlp == MlpKind::kClampedSwiGlu, "experts with biases or clamped SwiGLU"},
       {config.router.experts > 0 && (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),

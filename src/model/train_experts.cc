@@ -5,6 +5,8 @@
 //   backward   as an MLP's by expert, of the rows that chose it; ds = <d down's input, the input without s>;
 //              dh += dlogits W_router. The router is frozen.
 //
+// An expert that all rows share is frozen too; its s is 1, or the sigmoid of a row's product with one vector.
+//
 // The choice is a constant of the step. Experts follow each other in order, so that a row adds them up the same way
 // whatever the number of threads.
 #include <algorithm>
@@ -47,6 +49,17 @@ void ScaleByShare(ThreadPool& pool, std::span<const float> shares, int64_t width
   });
 }
 
+// sums [rows] of a * b over the channels.
+void RowProducts(ThreadPool& pool, const uint16_t* a, const uint16_t* b, int64_t rows, int64_t width, float* sums) {
+  pool.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float sum = 0;
+      for (int64_t c = 0; c < width; ++c) sum += BF16ToFloat(a[i * width + c]) * BF16ToFloat(b[i * width + c]);
+      sums[i] = sum;
+    }
+  });
+}
+
 std::vector<ExpertRows> ChoiceOf(const ModelConfig& config, const LayerSaved& saved, int64_t rows) {
   return ChooseExperts(config.router, {}, DenseView<const float>(saved.router_logits.data(), rows, config.router.experts));
 }
@@ -58,10 +71,78 @@ const uint16_t* TrainLayer::ExpertPanels(int64_t layer, int64_t expert, const La
   return batch.weights->Expert(layer, expert);
 }
 
-void TrainLayer::ActivateExpert(int64_t rows, const uint16_t* gate_up, uint16_t* act) {
+void TrainLayer::ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act) {
   const PhaseTimer timer(phases.rows);
   ops::TrainSwiGlu(kernels_, pool_,
-                   {.gate_up = gate_up, .d_act = nullptr, .rows = rows, .dim = config_.ffn_dim, .act = act, .d_gate_up = nullptr});
+                   {.gate_up = gate_up, .d_act = nullptr, .rows = rows, .dim = dim, .act = act, .d_gate_up = nullptr});
+}
+
+void TrainLayer::FrozenProduct(const uint16_t* x, const uint16_t* panels, const TrainGemmArgs& shape) {
+  const PhaseTimer timer(phases.products);
+  TrainGemmArgs args = shape;
+  args.segments[0].x = x;
+  args.segments[0].panels = panels;
+  args.segments[0].panel_stride = args.segments[0].k * kTrainLanes;
+  args.num_segments = 1;
+  ops::TrainGemm(kernels_, pool_, args);
+}
+
+void TrainLayer::SharedForward(const LayerBatch& batch, const uint16_t* panels, const uint16_t* input, float* x,
+                               LayerSaved& saved) {
+  const int64_t rows = batch.rows, hidden = config_.hidden_dim, dim = config_.router.shared_dim;
+  const auto product = [&](const uint16_t* in, int64_t k, int64_t offset, int64_t cols, void* out, TrainStore store) {
+    TrainGemmArgs shape{};
+    shape.segments[0].x_stride = shape.segments[0].k = k;
+    shape.store = store;
+    shape.rows = rows;
+    shape.cols = shape.out_stride = cols;
+    shape.out = out;
+    FrozenProduct(in, panels + offset, shape);
+  };
+  float* shares = saved.shared_shares.data();
+  std::fill_n(shares, rows, 1.0f);
+  if (config_.router.shared_gate) {
+    product(input, hidden, batch.weights->shared_gate_offset(), 1, shares, TrainStore::kF32);
+    for (int64_t row = 0; row < rows; ++row) shares[row] = math::Sigmoid(shares[row]);
+  }
+  product(input, hidden, batch.weights->shared_offset(), 2 * dim, saved.shared_gate_up.data(), TrainStore::kBF16);
+  ActivateExpert(rows, dim, saved.shared_gate_up.data(), act_.data());
+  ScaleByShare(pool_, {shares, static_cast<size_t>(rows)}, dim, act_.data());
+  product(act_.data(), dim, batch.weights->shared_down_offset(), hidden, x, TrainStore::kAddF32);
+}
+
+// What the shared expert's input asks for is added to dh_.
+void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved) {
+  const int64_t rows = batch.rows, hidden = config_.hidden_dim, dim = config_.router.shared_dim;
+  // dx [rows, k] of a product with w [k -> n].
+  const auto backward = [&](const uint16_t* dy, int64_t n, int64_t offset, int64_t k, void* dx, TrainStore store) {
+    ops::TransposePanels(kernels_, pool_, panels + offset, k, n, shared_transposed_.data());
+    TrainGemmArgs shape{};
+    shape.segments[0].x_stride = shape.segments[0].k = n;
+    shape.store = store;
+    shape.rows = rows;
+    shape.cols = shape.out_stride = k;
+    shape.out = dx;
+    FrozenProduct(dy, shared_transposed_.data(), shape);
+  };
+  const uint16_t* gate_up = saved.shared_gate_up.data();
+  const std::span<const float> shares(saved.shared_shares.data(), static_cast<size_t>(rows));
+  backward(dx_bf16_.data(), hidden, batch.weights->shared_down_offset(), dim, d_act_.data(), TrainStore::kBF16);
+  ActivateExpert(rows, dim, gate_up, act_.data());
+  RowProducts(pool_, d_act_.data(), act_.data(), rows, dim, d_shares_.data());
+  ScaleByShare(pool_, shares, dim, d_act_.data());
+  ops::TrainSwiGluBackward(kernels_, pool_,
+                           {.gate_up = gate_up, .d_act = d_act_.data(), .rows = rows, .dim = dim, .act = nullptr, .d_gate_up = d_gate_up_.data()});
+  backward(d_gate_up_.data(), 2 * dim, batch.weights->shared_offset(), hidden, dh_.data(), TrainStore::kAddF32);
+  if (!config_.router.shared_gate) return;
+  std::vector<float> gate(static_cast<size_t>(hidden));
+  batch.weights->source().shared_gate(layer, {0, 1}, DenseView(gate.data(), 1, hidden));
+  pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float share = shares[static_cast<size_t>(row)], d = d_shares_[row] * share * (1 - share);
+      for (int64_t i = 0; i < hidden; ++i) dh_[row * hidden + i] += d * gate[static_cast<size_t>(i)];
+    }
+  });
 }
 
 void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x, LayerSaved& saved) {
@@ -94,12 +175,13 @@ void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const ui
                           .store = store});
     };
     product(TrainGroup::kGateUp, weights, expert_in_.data(), gate_up, TrainStore::kBF16);
-    ActivateExpert(count, gate_up, act_.data());
+    ActivateExpert(count, ffn, gate_up, act_.data());
     ScaleByShare(pool_, own.shares, ffn, act_.data());
     product(TrainGroup::kDown, weights + batch.weights->expert_down_offset(), act_.data(), expert_out_.data(), TrainStore::kF32);
     ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, x);
     begin += count;
   }
+  if (config_.router.shared_dim > 0) SharedForward(batch, panels, input, x, saved);
 }
 
 bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, TrainGroup group, const LayerBatch& batch,
@@ -134,7 +216,7 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
                         transposed, args, linear_);
   };
   GatherRows(pool_, dx_bf16_.data(), part.chosen->rows, hidden, d_expert_.data());
-  ActivateExpert(rows, gate_up, act_.data());
+  ActivateExpert(rows, ffn, gate_up, act_.data());
   ScaleByShare(pool_, shares, ffn, act_.data());
   bakestone::LinearBackward down = ExpertLinear(part, TrainGroup::kDown, batch, saved, gradients);
   const bool down_ends = Ends(LayerStep::kDown, gradients), gate_up_ends = Ends(LayerStep::kGateUp, gradients);
@@ -144,14 +226,8 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
   down.store = TrainStore::kBF16;
   backward(TrainGroup::kDown, part.panels + batch.weights->expert_down_offset(), down);
   if (down_ends) return;
-  ActivateExpert(rows, gate_up, act_.data());
-  pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      float sum = 0;
-      for (int64_t c = 0; c < ffn; ++c) sum += BF16ToFloat(d_act_[i * ffn + c]) * BF16ToFloat(act_[i * ffn + c]);
-      d_shares[i] = sum;
-    }
-  });
+  ActivateExpert(rows, ffn, gate_up, act_.data());
+  RowProducts(pool_, d_act_.data(), act_.data(), rows, ffn, d_shares);
   ScaleByShare(pool_, shares, ffn, d_act_.data());
   ops::TrainSwiGluBackward(kernels_, pool_,
                            {.gate_up = gate_up, .d_act = d_act_.data(), .rows = rows, .dim = ffn, .act = nullptr, .d_gate_up = d_gate_up_.data()});
@@ -221,6 +297,7 @@ void TrainLayer::ExpertsBackward(int64_t layer, const LayerBatch& batch, const u
     begin += static_cast<int64_t>(own.rows.size());
   }
   if (Ends(LayerStep::kDown, gradients) || Ends(LayerStep::kGateUp, gradients)) return;
+  if (config_.router.shared_dim > 0) SharedBackward(layer, batch, panels, saved);
   RouterBackward(batch, panels, saved, chosen, d_share_rows_.data());
   BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight, -1}, batch.rows, gradients,
                       !Ends(LayerStep::kMlpNorm, gradients));

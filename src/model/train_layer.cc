@@ -57,6 +57,8 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
     ReserveRows(xa[Index(group)], group >= TrainGroup::kGateUp ? mlp_rows : rows, pairs.widest());
   }
   ReserveFloats(router_logits, rows * config.router.experts);
+  ReserveRows(shared_gate_up, rows, 2 * config.router.shared_dim);
+  ReserveFloats(shared_shares, config.router.shared_dim > 0 ? rows : 0);
   if (pairs.dora()) {
     for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kDown}) {
       ReserveRows(y[Index(group)], rows, ShapeOf(config, group).out);
@@ -81,7 +83,7 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
 int64_t LayerSaved::bytes() const noexcept {
   int64_t total = y_attention.bytes() + y_mlp.bytes() + q.bytes() + k.bytes() + v.bytes() +
                   attention.bytes() + gate_up.bytes() + inverse_attention.bytes() +
-                  inverse_mlp.bytes() + log_sum.bytes() + router_logits.bytes() + input.bytes() + y_q.bytes() + y_k.bytes() +
+                  inverse_mlp.bytes() + log_sum.bytes() + router_logits.bytes() + shared_gate_up.bytes() + shared_shares.bytes() + input.bytes() + y_q.bytes() + y_k.bytes() +
                   inverse_q.bytes() + inverse_k.bytes() + y_attention_post.bytes() + y_mlp_post.bytes() +
                   inverse_attention_post.bytes() + inverse_mlp_post.bytes();
   for (const auto& buffer : xa) total += buffer.bytes();
@@ -95,10 +97,11 @@ TrainLayer::TrainLayer(const ModelConfig& config, const TrainKernels& kernels, T
 void TrainLayer::Reserve(int64_t rows) {
   const int64_t hidden = config_.hidden_dim, qkv = config_.q_dim() + 2 * config_.kv_dim();
   ReserveRows(h_, rows, hidden);
-  ReserveRows(act_, rows, config_.ffn_dim);
+  const int64_t mlp = std::max(config_.ffn_dim, config_.router.shared_dim);
+  ReserveRows(act_, rows, mlp);
   ReserveRows(dx_bf16_, rows, hidden);
-  ReserveRows(d_act_, rows, config_.ffn_dim);
-  ReserveRows(d_gate_up_, rows, 2 * config_.ffn_dim);
+  ReserveRows(d_act_, rows, mlp);
+  ReserveRows(d_gate_up_, rows, 2 * mlp);
   ReserveRows(d_attention_, rows, config_.q_dim());
   ReserveRows(d_qkv_bf16_, rows, qkv);
   ReserveFloats(qkv_, rows * qkv);
@@ -111,6 +114,9 @@ void TrainLayer::Reserve(int64_t rows) {
     ReserveFloats(shares_, rows * experts);
     ReserveFloats(d_shares_, rows * experts);
     ReserveFloats(d_share_rows_, rows * config_.router.used);
+    if (const int64_t dim = config_.router.shared_dim; dim > 0 && shared_transposed_.empty()) {
+      shared_transposed_ = Buffer<uint16_t>(2 * dim * hidden);
+    }
   }
   if (!config_.has_post_norms()) return;
   ReserveFloats(branch_, rows * hidden);
@@ -120,7 +126,7 @@ void TrainLayer::Reserve(int64_t rows) {
 int64_t TrainLayer::bytes() const noexcept {
   return attention_.bytes() + linear_.bytes() + h_.bytes() + act_.bytes() + dx_bf16_.bytes() +
          d_act_.bytes() + d_gate_up_.bytes() + d_attention_.bytes() + d_qkv_bf16_.bytes() +
-         expert_in_.bytes() + d_expert_.bytes() + d_logits_.bytes() + router_transposed_.bytes() + expert_out_.bytes() +
+         expert_in_.bytes() + d_expert_.bytes() + d_logits_.bytes() + router_transposed_.bytes() + shared_transposed_.bytes() + expert_out_.bytes() +
          shares_.bytes() + d_shares_.bytes() + d_share_rows_.bytes() + qkv_.bytes() + dh_.bytes() + branch_.bytes() + d_branch_.bytes();
 }
 

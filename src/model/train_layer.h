@@ -32,6 +32,8 @@ struct LayerSaved {
   Buffer<uint16_t> attention;           // [T, q_dim]
   Buffer<uint16_t> gate_up;             // [T, 2 * ffn_dim]; of a mixture [T * used, ...], expert by expert
   Buffer<float> router_logits;          // [T, experts], of a mixture
+  Buffer<uint16_t> shared_gate_up;      // [T, 2 * shared_dim], of the expert that all rows share
+  Buffer<float> shared_shares;          // [T], what its output counts by
   std::array<Buffer<uint16_t>, kNumTrainGroups> xa;
   std::array<Buffer<uint16_t>, kNumTrainGroups> y;  // [T, out of the group], with DoRA; not of gate|up
   Buffer<float> inverse_attention, inverse_mlp;  // [T]
@@ -113,11 +115,15 @@ class TrainLayer {
                       const Gradients& gradients, float* d_shares);
   bakestone::LinearBackward ExpertLinear(const ExpertPart& part, TrainGroup group, const LayerBatch& batch,
                                          const LayerSaved& saved, const Gradients& gradients) const;
+  void SharedForward(const LayerBatch& batch, const uint16_t* panels, const uint16_t* input, float* x, LayerSaved& saved);
+  void SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved);
+  // One frozen product of all rows; store as TrainGemmArgs has it.
+  void FrozenProduct(const uint16_t* x, const uint16_t* panels, const TrainGemmArgs& shape);
   // dh_ += what the shares' gradients say of the router's input.
   void RouterBackward(const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
                       std::span<const ExpertRows> chosen, const float* d_shares);
   const uint16_t* ExpertPanels(int64_t layer, int64_t expert, const LayerBatch& batch);
-  void ActivateExpert(int64_t rows, const uint16_t* gate_up, uint16_t* act);
+  void ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act);
 
   void MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
                    const LayerSaved& saved, const Gradients& gradients);
@@ -174,7 +180,7 @@ class TrainLayer {
   Buffer<uint16_t> d_branch_;
   Buffer<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
   Buffer<float> qkv_, dh_;
-  Buffer<uint16_t> expert_in_, d_expert_, d_logits_, router_transposed_;  // of a mixture
+  Buffer<uint16_t> expert_in_, d_expert_, d_logits_, router_transposed_, shared_transposed_;  // of a mixture
   Buffer<float> expert_out_, shares_, d_shares_, d_share_rows_;
 };
 

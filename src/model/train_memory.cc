@@ -25,7 +25,7 @@ int64_t ExpertParameters(const ModelConfig& config) {
 int64_t LayerParameters(const ModelConfig& config) {
   const int64_t attention = GroupParameters(config, TrainGroup::kQkv) + GroupParameters(config, TrainGroup::kO);
   return attention + std::max<int64_t>(config.router.experts, 1) * ExpertParameters(config) +
-         PaddedTo16(config.router.experts) * config.hidden_dim;
+         (PaddedTo16(config.router.experts) + 3 * config.router.shared_dim + (config.router.shared_gate ? kTile : 0)) * config.hidden_dim;
 }
 
 int64_t LargestGroup(const ModelConfig& config) {
@@ -81,7 +81,7 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
   const int64_t qkv = q + 2 * kv, rank = WidestRank(config, layout);
   const int64_t used = std::max<int64_t>(config.router.used, 1), experts = config.router.experts;  // rows of an MLP
   int64_t saved = padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + used * (2 * config.ffn_dim + 2 * rank) + 2 * rank) +
-                  rows * kF32 * (2 + config.num_heads + experts);
+                  rows * kF32 * (2 + config.num_heads + experts) + 2 * config.router.shared_dim * padded * kBf16;
   if (config.has_post_norms()) saved += padded * kBf16 * 2 * hidden;
   if (config.qk_norm != QkNorm::kNone) saved += padded * kBf16 * (q + kv) + rows * kF32 * (config.num_heads + config.num_kv_heads);
   if (layout.dora()) saved += padded * kBf16 * (qkv + 2 * hidden);
@@ -93,9 +93,9 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
   const int64_t layers = config.num_layers - layout.lowest_layer(config.num_layers);
   const int64_t kept = recompute ? layers * rows * hidden * kF32 + saved : layers * saved;
   const int64_t mixture = experts == 0 ? 0 : padded * kBf16 * (2 * hidden + PaddedTo16(experts)) +
-                                                 rows * kF32 * (hidden + 2 * experts + used) + PaddedTo16(experts) * hidden * kBf16;
+                                                 rows * kF32 * (hidden + 2 * experts + used) + (PaddedTo16(experts) + 2 * config.router.shared_dim) * hidden * kBf16;
   const int64_t branch = mixture + (config.has_post_norms() ? padded * hidden * (kF32 + kBf16) : 0);
-  const int64_t scratch = branch + padded * kBf16 * (2 * hidden + 4 * config.ffn_dim + q + qkv) +
+  const int64_t scratch = branch + padded * kBf16 * (2 * hidden + 4 * std::max(config.ffn_dim, config.router.shared_dim) + q + qkv) +
                           rows * kF32 * (qkv + hidden) + 2 * rows * hidden * kF32 +
                           3 * padded * kBf16 * rank;
   const int64_t outer = layout.full() ? padded * kBf16 * (2 * config.ffn_dim + std::max(config.ffn_dim, hidden)) : 0;

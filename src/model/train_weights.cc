@@ -51,6 +51,13 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.router = [&weights, &kernels](int64_t layer, Range rows, MatrixView<float> out) {
     weights.layers[static_cast<size_t>(layer)].router.DequantizeRows(kernels, rows, out);
   };
+  source.shared = [&weights, &kernels](int64_t layer, Site site, Range rows, MatrixView<float> out) {
+    const ExpertWeights& shared = weights.layers[static_cast<size_t>(layer)].shared;
+    (site == Site::kGate ? shared.gate : site == Site::kUp ? shared.up : shared.down).DequantizeRows(kernels, rows, out);
+  };
+  source.shared_gate = [&weights, &kernels](int64_t layer, Range rows, MatrixView<float> out) {
+    weights.layers[static_cast<size_t>(layer)].shared_gate.DequantizeRows(kernels, rows, out);
+  };
   source.bias = [linear](LinearId id) { return linear(id).bias(); };
   source.embedding = [&weights, &kernels](Range rows, MatrixView<float> out) {
     weights.embedding.DequantizeRows(kernels, rows, out);
@@ -151,6 +158,7 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
   CheckDimension("ffn_dim", config.ffn_dim);
   CheckDimension("num_heads * head_dim", config.q_dim());
   CheckDimension("num_kv_heads * head_dim", config.kv_dim());
+  if (config.router.shared_dim > 0) CheckDimension("width of the shared expert", config.router.shared_dim);
   for (int64_t i = 0; i < config.num_layers * kNumSites; ++i) {
     const LinearId id{static_cast<int32_t>(i / kNumSites), static_cast<Site>(i % kNumSites)};
     if (id.site > Site::kV && source_.bias(id) != nullptr) {
@@ -160,7 +168,7 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
             id.layer, SiteName(id.site));
     }
   }
-  int64_t widest = config.hidden_dim;
+  int64_t widest = std::max(config.hidden_dim, config.router.shared_dim);
   for (int g = 0; g < kNumTrainGroups; ++g) {
     const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(g));
     offsets_[static_cast<size_t>(g) + 1] = offsets_[static_cast<size_t>(g)] + shape.in * shape.out;
@@ -223,6 +231,19 @@ void TrainWeights::BuildLayer(int64_t layer, uint16_t* panels) {
   if (experts() == 0) return;
   Build(experts(), config_.hidden_dim, [&](Range rows, MatrixView<float> out) { source_.router(layer, rows, out); },
         panels + router_offset());
+  if (config_.router.shared_dim > 0) BuildShared(layer, panels);
+}
+
+void TrainWeights::BuildShared(int64_t layer, uint16_t* panels) {
+  const int64_t hidden = config_.hidden_dim, dim = config_.router.shared_dim;
+  const auto matrix = [&](Site site, int64_t rows, int64_t k, uint16_t* to) {
+    Build(rows, k, [&](Range range, MatrixView<float> out) { source_.shared(layer, site, range, out); }, to);
+  };
+  matrix(Site::kGate, dim, hidden, panels + shared_offset());
+  matrix(Site::kUp, dim, hidden, panels + shared_offset() + dim * hidden);
+  matrix(Site::kDown, hidden, dim, panels + shared_down_offset());
+  if (!config_.router.shared_gate) return;
+  Build(1, hidden, [&](Range rows, MatrixView<float> out) { source_.shared_gate(layer, rows, out); }, panels + shared_gate_offset());
 }
 
 void TrainWeights::BuildExpert(int64_t layer, int64_t expert, uint16_t* panels) {

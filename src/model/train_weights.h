@@ -38,6 +38,9 @@ GroupShape ShapeOf(const ModelConfig& config, TrainGroup group);
 struct TrainSource {
   std::function<void(LinearId id, Range rows, MatrixView<float> out)> linear;
   std::function<void(int64_t layer, Range rows, MatrixView<float> out)> router;  // [experts, hidden_dim], of a mixture
+  // Of the expert that all rows share: gate, up and down, and the row [1, hidden_dim] that its output counts by.
+  std::function<void(int64_t layer, Site site, Range rows, MatrixView<float> out)> shared;
+  std::function<void(int64_t layer, Range rows, MatrixView<float> out)> shared_gate;
   std::function<void(Range rows, MatrixView<float> out)> embedding;  // [vocab_size, hidden_dim]
   std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
   std::function<const float*(LinearId id)> bias;                     // [out] or null
@@ -60,10 +63,14 @@ class TrainWeights {
                ThreadPool& pool, int64_t cache_bytes);
 
   // Panels [out / 16][in / 2][16][2] of all groups of a layer; valid until the next call. Group g
-  // begins at group_offset(g). Of a mixture q|k|v and o alone, then the router's (rows up to a multiple of 16 are zero).
+  // begins at group_offset(g). Of a mixture q|k|v and o alone, then the router's and of the shared expert gate|up, down
+  // and its gate (rows up to a multiple of 16 are zero).
   const uint16_t* Layer(int64_t layer);
   int64_t router_offset() const { return offsets_[2]; }
   int64_t padded_experts() const { return padded_experts_; }
+  int64_t shared_offset() const { return router_offset() + padded_experts_ * config_.hidden_dim; }
+  int64_t shared_down_offset() const { return shared_offset() + 2 * config_.router.shared_dim * config_.hidden_dim; }
+  int64_t shared_gate_offset() const { return shared_down_offset() + config_.router.shared_dim * config_.hidden_dim; }
   // Of one expert of a layer: gate|up, then down at expert_down_offset(); valid until the next call of it.
   const uint16_t* Expert(int64_t layer, int64_t expert);
   int64_t expert_down_offset() const { return offsets_[3] - offsets_[2]; }
@@ -89,9 +96,13 @@ class TrainWeights {
   void BuildGroup(int64_t layer, int64_t expert, TrainGroup group, uint16_t* panels);
   void BuildLayer(int64_t layer, uint16_t* panels);
   void BuildExpert(int64_t layer, int64_t expert, uint16_t* panels);
+  void BuildShared(int64_t layer, uint16_t* panels);
   int64_t experts() const { return config_.router.experts; }
   // Panels of what Layer gives, of an expert, and of all that a layer has.
-  int64_t layer_size() const { return experts() == 0 ? offsets_.back() : offsets_[2] + padded_experts_ * config_.hidden_dim; }
+  int64_t layer_size() const {
+    if (experts() == 0) return offsets_.back();
+    return shared_gate_offset() + (config_.router.shared_gate ? kTrainLanes * config_.hidden_dim : 0);
+  }
   int64_t expert_size() const { return offsets_.back() - offsets_[2]; }
   int64_t whole_size() const { return layer_size() + experts() * expert_size(); }
 

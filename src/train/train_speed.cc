@@ -73,7 +73,9 @@ double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeed
     for (const Weight* weight : {&expert.gate, &expert.up, &expert.down}) {
       each += 2 * static_cast<double>(config.router.used * weight->n() * weight->k());
     }
-    each += 2 * static_cast<double>(layer.router.n() * layer.router.k());
+    for (const Weight* weight : {&layer.router, &layer.shared.gate, &layer.shared.up, &layer.shared.down, &layer.shared_gate}) {
+      each += 2 * static_cast<double>(weight->n() * weight->k());
+    }
   }
   for (const LoraSlot& slot : layout.slots) {
     const double share = slot.id.expert < 0 ? 1 : static_cast<double>(config.router.used) / static_cast<double>(config.router.experts);
