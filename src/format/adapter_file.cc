@@ -28,7 +28,7 @@ constexpr std::array<SiteNames, kNumAdapterSites> kSites = {{
     {"lm_head", "output"},
 }};
 
-constexpr int32_t kMaxLayers = 65536, kMaxExperts = 65536;
+constexpr int32_t kMaxLayers = 65536, kMaxExperts = 4096;
 
 // What every message of this file begins with.
 struct Subject {

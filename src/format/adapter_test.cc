@@ -385,18 +385,32 @@ TEST(GgufAdapter, FilesThatAreNoneAreRefused) {
       HasSubstr("layers.1.self_attn.q_proj: expected 8 inputs and 8 outputs as in layers.0"));
   EXPECT_EQ(lora({{"blk.0.attn_q.weight.lora_a", 8, 4}, {"blk.0.attn_q.weight.lora_b", 4, 8}}),
             "no error");
+  EXPECT_THAT(lora({{"blk.0.ffn_up_exps.weight.lora_a", 8, 4}, {"blk.0.ffn_up_exps.weight.lora_b", 4, 8}}),
+              HasSubstr("blk.0.ffn_up_exps.weight.lora_a: expected lora_a [in, r, experts]"));
+  EXPECT_THAT(lora({{"blk.0.attn_q_exps.weight.lora_a", 8, 4}}), HasSubstr("tensor 'blk.0.attn_q_exps"));
 }
 
 // Reads the plain golden with its configuration changed.
-std::string PeftMessage(const std::string& from, const std::string& to) {
+std::string PeftMessage(const std::string& from, const std::string& to, const char* golden = "peft/plain") {
   const auto folder = Scratch("changed");
-  std::filesystem::copy(TestData("peft/plain"), folder);
+  std::filesystem::copy(TestData(golden), folder);
   std::string config = ReadFile(folder / "adapter_config.json");
   const size_t at = config.find(from);
   EXPECT_NE(at, std::string::npos) << from;
   config.replace(at, from.size(), to);
   WriteFileAtomically(folder / "adapter_config.json", config);
   return MessageOf([&] { ReadPeftAdapter(folder); });
+}
+
+TEST(Peft, StackedExpertsMustBeWhatTheConfigurationSays) {
+  const auto message = [](const char* from, const char* to) { return PeftMessage(from, to, "peft/experts_mixtral"); };
+  EXPECT_EQ(message("\"bias\": \"none\"", "\"bias\":  \"none\""), "no error");
+  EXPECT_THAT(message("\"r\": 4", "\"r\": 3"), HasSubstr("mlp.experts': expected A [experts * 3, in]"));
+  EXPECT_THAT(message("\"mlp.experts.down_proj\"", "\"mlp.gate.weight\""),
+              HasSubstr("field 'target_parameters': expected mlp.experts.gate_up_proj and mlp.experts.down_proj"));
+  EXPECT_THAT(message("\"target_parameters\": [", "\"others\": ["), HasSubstr("expected a linear layer"));
+  EXPECT_THAT(message("\"mlp.experts.down_proj\",", ""), HasSubstr("module 'model.layers.0.mlp.experts'"));
+  EXPECT_THAT(message(".*\\\\.gate_up_proj", ".*[a]"), HasSubstr("_pattern': expected names of modules"));
 }
 
 TEST(Peft, ConfigurationsThatChangeTheResultAreRefusedByName) {

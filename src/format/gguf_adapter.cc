@@ -142,10 +142,10 @@ void AddStacked(const GgufFile& file, const TensorName& name, const GgufTensor* 
   entry.layer = name.layer;
   entry.site = name.site;
   entry.expert = 0;
-  const bool fits = a != nullptr && b != nullptr && a->num_dims == 3 && b->num_dims == 3 && b->ne[0] == a->ne[1] && b->ne[2] == a->ne[2];
-  if (!fits || a->ne[2] > kMaxStackedExperts) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected lora_a [in, r, experts] and lora_b [r, out, experts] of at most {} experts", file.name(),
-          TensorNameOf(entry, "lora_a"), kMaxStackedExperts);
+  const bool there = a != nullptr && b != nullptr && a->num_dims == 3 && b->num_dims == 3;
+  if (!there || b->ne[0] != a->ne[1] || b->ne[2] != a->ne[2] || a->ne[2] > kMaxStackedExperts) {
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected lora_a [in, r, experts] and lora_b [r, out, experts] of at most {} experts",
+          file.name(), TensorNameOf(entry, "lora_a"), kMaxStackedExperts);
   }
   entry.in = a->ne[0];
   entry.rank = a->ne[1];
@@ -153,7 +153,8 @@ void AddStacked(const GgufFile& file, const TensorName& name, const GgufTensor* 
   entry.alpha = alpha == 0 ? static_cast<float>(entry.rank) : alpha;
   const std::vector<float> all_a = ReadValues(*a), all_b = ReadValues(*b);
   for (int64_t expert = 0; expert < a->ne[2]; ++expert) {
-    const auto first_a = all_a.begin() + expert * entry.rank * entry.in, first_b = all_b.begin() + expert * entry.rank * entry.out;
+    const auto first_a = all_a.begin() + expert * entry.rank * entry.in;
+    const auto first_b = all_b.begin() + expert * entry.rank * entry.out;
     entry.expert = static_cast<int32_t>(expert);
     entry.a.assign(first_a, first_a + entry.rank * entry.in);
     entry.b.assign(first_b, first_b + entry.rank * entry.out);
@@ -261,7 +262,8 @@ struct StackedPairs {
   std::vector<float> A() const {
     std::vector<float> a(experts.size() * static_cast<size_t>(rank * first->in));
     for (size_t i = 0; i < experts.size(); ++i) {
-      if (experts[i]) std::copy(experts[i]->a.begin(), experts[i]->a.end(), a.begin() + static_cast<int64_t>(i) * rank * first->in);
+      if (!experts[i]) continue;
+      std::copy(experts[i]->a.begin(), experts[i]->a.end(), a.begin() + static_cast<int64_t>(i) * rank * first->in);
     }
     return a;
   }
@@ -271,12 +273,14 @@ struct StackedPairs {
     for (size_t i = 0; i < experts.size(); ++i) {
       if (!experts[i]) continue;
       std::vector<float> own = scaled(*experts[i]);
-      const double factor = static_cast<double>(rank) / static_cast<double>(experts[i]->rank);  // readers divide by `rank`
+      const int64_t own_rank = experts[i]->rank;
+      const double factor = static_cast<double>(rank) / static_cast<double>(own_rank);  // readers divide by `rank`
       if (factor != 1) {
         for (float& value : own) value = static_cast<float>(value * factor);
       }
       for (int64_t o = 0; o < first->out; ++o) {
-        std::copy_n(own.begin() + o * experts[i]->rank, experts[i]->rank, b.begin() + (static_cast<int64_t>(i) * first->out + o) * rank);
+        const int64_t row = static_cast<int64_t>(i) * first->out + o;
+        std::copy_n(own.begin() + o * own_rank, own_rank, b.begin() + row * rank);
       }
     }
     return b;

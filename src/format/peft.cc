@@ -341,17 +341,24 @@ void AddStacked(const std::string& file, const std::string& module, const Group&
   const std::string first = module.substr(0, module.find(".experts")) + ".experts.0.gate_proj";
   const bool known = ParseModule(first, where);
   if (!known || group.a == nullptr || group.b == nullptr || group.magnitude != nullptr || group.embedding) {
-    Throw(ErrorCode::kCorrupt, "{}: module {}: expected lora_A and lora_B of a layer's stacked experts alone", file, Quote(module));
+    Throw(ErrorCode::kCorrupt, "{}: module {}: expected lora_A and lora_B of a layer's stacked experts alone", file,
+          Quote(module));
   }
   const auto &a = group.a->shape, &b = group.b->shape;
   const bool halves = stacked.gate_up;
-  const bool fits = a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[0] % rank == 0 && a[0] / rank <= kMaxStackedExperts &&
-                    (!halves || b[0] % 2 == 0);
+  const bool fits = a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[0] % rank == 0 &&
+                    a[0] / rank <= kMaxStackedExperts && (!halves || b[0] % 2 == 0);
   if (!fits) {
-    Throw(ErrorCode::kCorrupt, "{}: module {}: expected A [experts * {}, in] and B [out, {} * experts], found [{}] and [{}]", file,
-          Quote(module), rank, rank, fmt::join(a, ", "), fmt::join(b, ", "));
+    Throw(ErrorCode::kCorrupt, "{}: module {}: expected A [experts * {}, in] and B [out, {} * experts], found [{}] and [{}]",
+          file, Quote(module), rank, rank, fmt::join(a, ", "), fmt::join(b, ", "));
   }
-  SplitStacked({.layer = where.layer, .gate_up = halves, .rank = rank, .experts = a[0] / rank, .in = a[1], .out = b[0], .alpha = alpha},
+  SplitStacked({.layer = where.layer,
+                .gate_up = halves,
+                .rank = rank,
+                .experts = a[0] / rank,
+                .in = a[1],
+                .out = b[0],
+                .alpha = alpha},
                ReadValues(file, *group.a), ReadValues(file, *group.b), entries);
 }
 

@@ -28,7 +28,8 @@ bool EndsWithName(std::string_view text, std::string_view name) {
 bool ParseExpertModule(std::string_view module, AdapterEntry& entry) {
   const bool mixtral = module.starts_with(kMixtralExperts);
   const std::string_view container = mixtral ? kMixtralExperts : kExperts;
-  if (!module.starts_with(container) || module.size() <= container.size() + 1 || module[container.size()] != '.') return false;
+  if (!module.starts_with(container) || module.size() <= container.size() + 1) return false;
+  if (module[container.size()] != '.') return false;
   module.remove_prefix(container.size() + 1);
   const char* last = module.data() + module.size();
   int32_t expert = -1;
@@ -68,7 +69,8 @@ bool StackedTargets::Add(std::string_view parameter) {
 std::optional<StackedModule> StackedTargets::Find(std::string_view module) const {
   const bool inner = module.ends_with(kInner);
   if (inner) module.remove_suffix(kInner.size());
-  if (!(gate_up_ || down_) || !(EndsWithName(module, kExperts) || EndsWithName(module, kMixtralExperts))) return std::nullopt;
+  const bool experts = EndsWithName(module, kExperts) || EndsWithName(module, kMixtralExperts);
+  if (!experts || !(gate_up_ || down_)) return std::nullopt;
   if (inner && !(gate_up_ && down_)) return std::nullopt;
   const bool gate_up = inner || !down_;
   return StackedModule{gate_up, fmt::format("{}.{}", module, gate_up ? kGateUp : kDown)};

@@ -13,7 +13,7 @@
 
 namespace bakestone {
 
-inline constexpr int64_t kMaxStackedExperts = 65536;
+inline constexpr int64_t kMaxStackedExperts = 4096;
 // GGUF's word for Mixtral, whose experts have names of their own.
 inline constexpr const char* kMixtralArchitecture = "llama";
 

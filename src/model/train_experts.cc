@@ -26,7 +26,9 @@ constexpr int64_t kRowsOfAThread = 8;
 // Rows of `from` one after another.
 void GatherRows(ThreadPool& pool, const uint16_t* from, std::span<const int32_t> rows, int64_t width, uint16_t* to) {
   pool.ParallelFor(static_cast<int64_t>(rows.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) std::copy_n(from + rows[static_cast<size_t>(i)] * width, width, to + i * width);
+    for (int64_t i = begin; i < end; ++i) {
+      std::copy_n(from + rows[static_cast<size_t>(i)] * width, width, to + i * width);
+    }
   });
 }
 
@@ -61,7 +63,8 @@ void RowProducts(ThreadPool& pool, const uint16_t* a, const uint16_t* b, int64_t
 }
 
 std::vector<ExpertRows> ChoiceOf(const ModelConfig& config, const LayerSaved& saved, int64_t rows) {
-  return ChooseExperts(config.router, {}, DenseView<const float>(saved.router_logits.data(), rows, config.router.experts));
+  const auto logits = DenseView<const float>(saved.router_logits.data(), rows, config.router.experts);
+  return ChooseExperts(config.router, {}, logits);
 }
 
 }  // namespace
@@ -112,7 +115,8 @@ void TrainLayer::SharedForward(const LayerBatch& batch, const uint16_t* panels, 
 }
 
 // What the shared expert's input asks for is added to dh_.
-void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved) {
+void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                                const LayerSaved& saved) {
   const int64_t rows = batch.rows, hidden = config_.hidden_dim, dim = config_.router.shared_dim;
   // dx [rows, k] of a product with w [k -> n].
   const auto backward = [&](const uint16_t* dy, int64_t n, int64_t offset, int64_t k, void* dx, TrainStore store) {
@@ -132,7 +136,12 @@ void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const ui
   RowProducts(pool_, d_act_.data(), act_.data(), rows, dim, d_shares_.data());
   ScaleByShare(pool_, shares, dim, d_act_.data());
   ops::TrainSwiGluBackward(kernels_, pool_,
-                           {.gate_up = gate_up, .d_act = d_act_.data(), .rows = rows, .dim = dim, .act = nullptr, .d_gate_up = d_gate_up_.data()});
+                           {.gate_up = gate_up,
+                            .d_act = d_act_.data(),
+                            .rows = rows,
+                            .dim = dim,
+                            .act = nullptr,
+                            .d_gate_up = d_gate_up_.data()});
   backward(d_gate_up_.data(), 2 * dim, batch.weights->shared_offset(), hidden, dh_.data(), TrainStore::kAddF32);
   if (!config_.router.shared_gate) return;
   std::vector<float> gate(static_cast<size_t>(hidden));
@@ -145,9 +154,11 @@ void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const ui
   });
 }
 
-void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x, LayerSaved& saved) {
+void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
+                                LayerSaved& saved) {
   const int64_t rows = batch.rows, hidden = config_.hidden_dim, ffn = config_.ffn_dim, experts = config_.router.experts;
-  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(), saved.inverse_mlp.data());
+  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(),
+                                      saved.inverse_mlp.data());
   TrainGemmArgs router{};
   router.segments[0] = {input, hidden, panels + batch.weights->router_offset(), hidden * kTrainLanes, hidden};
   router.num_segments = 1;
@@ -165,7 +176,8 @@ void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const ui
     const uint16_t* weights = ExpertPanels(layer, expert, batch);
     GatherRows(pool_, input, own.rows, hidden, expert_in_.data());
     uint16_t* gate_up = saved.gate_up.data() + begin * 2 * ffn;
-    const auto product = [&](TrainGroup group, const uint16_t* own_panels, const uint16_t* in, void* out, TrainStore store) {
+    const auto product = [&](TrainGroup group, const uint16_t* own_panels, const uint16_t* in, void* out,
+                             TrainStore store) {
       const PhaseTimer timer(phases.products);
       bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group, expert), own_panels,
                          {.x = in,
@@ -177,7 +189,8 @@ void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const ui
     product(TrainGroup::kGateUp, weights, expert_in_.data(), gate_up, TrainStore::kBF16);
     ActivateExpert(count, ffn, gate_up, act_.data());
     ScaleByShare(pool_, own.shares, ffn, act_.data());
-    product(TrainGroup::kDown, weights + batch.weights->expert_down_offset(), act_.data(), expert_out_.data(), TrainStore::kF32);
+    product(TrainGroup::kDown, weights + batch.weights->expert_down_offset(), act_.data(), expert_out_.data(),
+            TrainStore::kF32);
     ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, x);
     begin += count;
   }
@@ -187,9 +200,10 @@ void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const ui
 bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, TrainGroup group, const LayerBatch& batch,
                                                    const LayerSaved& saved, const Gradients& gradients) const {
   const GroupShape shape = ShapeOf(config_, group);
+  const uint16_t* xa = saved.xa[static_cast<size_t>(group)].data() + part.begin * batch.pairs->widest();
   bakestone::LinearBackward args = {.dy = nullptr,
                                     .x = nullptr,
-                                    .xa = saved.xa[static_cast<size_t>(group)].data() + part.begin * batch.pairs->widest(),
+                                    .xa = xa,
                                     .y = nullptr,
                                     .rows = part.rows(),
                                     .dx = nullptr,
@@ -198,7 +212,8 @@ bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, Train
                                     .matrices = {},
                                     .gradients = gradients.out};
   for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
-    args.slots[i] = gradients.layout->Find({static_cast<int32_t>(part.layer), shape.sites[i], static_cast<int32_t>(part.expert)});
+    const LinearId id = {static_cast<int32_t>(part.layer), shape.sites[i], static_cast<int32_t>(part.expert)};
+    args.slots[i] = gradients.layout->Find(id);
   }
   return args;
 }
@@ -230,7 +245,12 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
   RowProducts(pool_, d_act_.data(), act_.data(), rows, ffn, d_shares);
   ScaleByShare(pool_, shares, ffn, d_act_.data());
   ops::TrainSwiGluBackward(kernels_, pool_,
-                           {.gate_up = gate_up, .d_act = d_act_.data(), .rows = rows, .dim = ffn, .act = nullptr, .d_gate_up = d_gate_up_.data()});
+                           {.gate_up = gate_up,
+                            .d_act = d_act_.data(),
+                            .rows = rows,
+                            .dim = ffn,
+                            .act = nullptr,
+                            .d_gate_up = d_gate_up_.data()});
   GatherRows(pool_, h_.data(), part.chosen->rows, hidden, expert_in_.data());
   bakestone::LinearBackward in = ExpertLinear(part, TrainGroup::kGateUp, batch, saved, gradients);
   in.dy = d_gate_up_.data();
@@ -243,7 +263,8 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
 void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
                                 std::span<const ExpertRows> chosen, const float* d_shares) {
   const RouterConfig& config = config_.router;
-  const int64_t rows = batch.rows, experts = config.experts, padded = batch.weights->padded_experts(), hidden = config_.hidden_dim;
+  const int64_t rows = batch.rows, hidden = config_.hidden_dim;
+  const int64_t experts = config.experts, padded = batch.weights->padded_experts();
   std::fill_n(shares_.data(), rows * experts, 0.0f);
   std::fill_n(d_shares_.data(), rows * experts, 0.0f);
   for (int64_t expert = 0; expert < experts; ++expert) {
@@ -271,7 +292,8 @@ void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels,
     }
   });
   if (router_transposed_.empty()) router_transposed_ = Buffer<uint16_t>(padded * hidden);
-  ops::TransposePanels(kernels_, pool_, panels + batch.weights->router_offset(), hidden, padded, router_transposed_.data());
+  ops::TransposePanels(kernels_, pool_, panels + batch.weights->router_offset(), hidden, padded,
+                       router_transposed_.data());
   TrainGemmArgs product{};
   product.segments[0] = {d_logits_.data(), padded, router_transposed_.data(), padded * kTrainLanes, padded};
   product.num_segments = 1;
@@ -282,8 +304,8 @@ void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels,
   ops::TrainGemm(kernels_, pool_, product);
 }
 
-void TrainLayer::ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
-                                 const Gradients& gradients) {
+void TrainLayer::ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                                 const LayerSaved& saved, const Gradients& gradients) {
   const float* weight = batch.weights->source().mlp_norm(layer);
   const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, batch.rows);
   BranchInputAgain(saved.y_mlp.data(), weight, batch.rows);  // h_
