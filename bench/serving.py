@@ -11,6 +11,8 @@ adapters      64 rows: 64 different of rank 16, of rank 8, 8 different of rank 1
 many          500 adapters and memory for 30, drawn by Zipf's law: first token of cold ones and of warm ones, and
               the longest pause of 8 streams meanwhile
 idle          memory of an idle connection, plain and TLS
+same          one prompt 1,000 times, greedy and seeded, among other load, with adapters and the cache: how many answers,
+              their log-probabilities to the last digit
 overhead      64 streams: a step's time outside of computing, and what the threads that do not compute took
 
 Load is sent by `bakestone bench --serve`, or by this script where every request has to be chosen. Only the standard
@@ -37,7 +39,7 @@ import time
 import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-TESTS = ("streams", "first-token", "beside", "prefix", "adapters", "many", "idle", "overhead")
+TESTS = ("streams", "first-token", "beside", "prefix", "adapters", "many", "idle", "same", "overhead")
 
 
 class Server:
@@ -100,8 +102,9 @@ class Bench:
         self.peers = [(name, shlex.split(command)) for name, command in (peer.split("=", 1) for peer in args.llama_server)]
 
     def ours(self, *extra):
-        return Server([self.args.bakestone, "serve", self.args.model, "--port", "PORT", "--max-running", "128", "--kv-memory", "2048",
-                       "--threads", self.args.threads, *extra], "/ready", "bakestone")
+        usual = {"--max-running": 128, "--kv-memory": 2048, "--threads": self.args.threads}
+        flags = [word for flag, value in usual.items() if flag not in extra for word in (flag, value)]
+        return Server([self.args.bakestone, "serve", self.args.model, "--port", "PORT", *flags, *extra], "/ready", "bakestone")
 
     def peer(self, name, command, streams, context=1024):
         return Server([*command, "-m", self.args.model, "--port", "PORT", "-t", self.args.threads, "-np", streams, "-c", streams * context],
@@ -260,6 +263,42 @@ class Bench:
                             connection.close()
             return values
         return self.rounds(measure)
+
+    def same(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            for i in range(4):
+                write_adapter(folder / f"a{i}", self.shape(), 8, seed=i)
+            with self.ours("--adapter-folder", folder, "--kv-memory", "64", "--max-running", "24") as server:
+                base = models(server)[0]
+                kinds = {"greedy": {"temperature": 0}, "seeded": {"temperature": 1, "seed": 7}}
+                answers = {kind: set() for kind in kinds}
+
+                def ask(i):
+                    kind = list(kinds)[i % 2]
+                    answer = post(server, {"model": base, "prompt": "The harbour is busy in the morning, because", "max_tokens": 24, "logprobs": 2,
+                                           "n": 1 + i % 3, "speculate": i % 5 != 0, **kinds[kind]})
+                    if answer.status != 200:
+                        sys.exit(f"{answer.status}: {answer.read()}")
+                    choice = json.loads(answer.read())["choices"][0]
+                    answers[kind].add(json.dumps([choice["text"], choice["logprobs"]["token_logprobs"]]))
+
+                with concurrent.futures.ThreadPoolExecutor(9) as pool:
+                    done = threading.Event()
+
+                    def others():
+                        seed = 0
+                        while not done.is_set():
+                            seed += 1
+                            self.load(server, "--streams", 8, "--requests", 24, "--prompt-tokens", "16,200,700", "--answer-tokens", "8,60", "--seed", seed,
+                                      "--models", f"{base}=2,a0,a1,a2,a3", "--prefixes", 2, "--prefix-tokens", 100)
+                    load = pool.submit(others)
+                    list(pool.map(ask, range(1000)))
+                    done.set()
+                    load.result()
+                suspended = server.metric("bakestone_suspended_requests_total")
+            values = {f"{kind} answers of 500": len(each) for kind, each in answers.items()} | {"requests suspended meanwhile": suspended}
+            return {key: (value, value, value) for key, value in values.items()}
 
     def overhead(self):
         def measure():
