@@ -14,7 +14,7 @@ constexpr int64_t kMinChunk = 16, kMinChunkBeside = 8;
 constexpr double kIdleStepSeconds = 0.5;
 // A step that reads prompts takes as many times what the answers in it take alone. Where it ends a prompt it may take
 // this long: it comes once, and somebody gets a first token.
-constexpr double kStretch = 2, kEndingStepSeconds = 0.02;
+constexpr double kStretch = 2, kEndingStepSeconds = 0.03;
 
 }  // namespace
 
