@@ -12,9 +12,10 @@ namespace {
 constexpr int64_t kMinChunk = 16, kMinChunkBeside = 8;
 // With nobody waiting for a next token a step may be this long: it only delays a cancellation.
 constexpr double kIdleStepSeconds = 0.5;
-// A step that reads prompts takes as many times what the answers in it take alone. Where it ends a prompt it may take
-// this long: it comes once, and somebody gets a first token.
-constexpr double kStretch = 2, kEndingStepSeconds = 0.03;
+// A step that reads prompts takes as many times what the answers in it take alone. Where the prompt has few tokens left it
+// may take this long: that comes a few times, and somebody gets a first token.
+constexpr double kStretch = 2, kBriefStepSeconds = 0.02;
+constexpr int64_t kBriefTokens = 512;
 
 }  // namespace
 
@@ -41,15 +42,14 @@ void Engine::Impl::PlanPrompts(const StepSize& answers, std::vector<Work>& works
   const double alone = cost.Predict(answers);
   double seconds = kIdleStepSeconds;
   if (answers.rows > 0) seconds = options.target_step_seconds > 0 ? options.target_step_seconds : kStretch * alone;
-  double ending = (options.target_step_seconds > 0 ? seconds : std::max(seconds, kEndingStepSeconds)) - alone;
+  double brief = (options.target_step_seconds > 0 ? seconds : std::max(seconds, kBriefStepSeconds)) - alone;
   seconds -= alone;
   const int64_t smallest = answers.rows > 0 ? kMinChunkBeside : kMinChunk;
   int64_t rows = options.max_step_tokens - answers.rows, least = cost.Known() ? smallest : 2 * kMinChunk;
   if (options.fixed_chunk > 0) rows = std::min(rows, options.fixed_chunk);
   for (Sequence* sequence : prompts) {
     const int64_t position = sequence->state().length();
-    const bool ends = sequence->pending() <= cost.RowsWithin(ending, position);
-    const int64_t fit = options.fixed_chunk > 0 ? rows : std::max(cost.RowsWithin(ends ? ending : seconds, position), least);
+    const int64_t fit = options.fixed_chunk > 0 ? rows : std::max(cost.RowsWithin(sequence->pending() <= kBriefTokens ? brief : seconds, position), least);
     const int64_t count = std::min({fit, rows, sequence->pending(), sequence->until_states()});
     if (count <= 0) break;
     works.push_back({.sequence = sequence, .count = count});
@@ -57,7 +57,7 @@ void Engine::Impl::PlanPrompts(const StepSize& answers, std::vector<Work>& works
     chunk.Add(position, count, 0);
     const double taken = cost.Predict(chunk) - cost.Predict({});
     seconds -= taken;
-    ending -= taken;
+    brief -= taken;
     rows -= count;
     least = std::max<int64_t>(least - count, 0);
   }
