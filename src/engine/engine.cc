@@ -48,8 +48,7 @@ int64_t TargetKvBytes(const Model& model, const EngineOptions& options) {
 
 }  // namespace
 
-Engine::Impl::Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& threads,
-     EngineOptions options_in)
+Engine::Impl::Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& threads, EngineOptions options_in)
     : model(Writes(std::move(model_in))), options(Checked(options_in)),
       vocab_size(static_cast<int32_t>(std::min<int64_t>(model->tokenizer.vocab_size(),
                                                         model->config.vocab_size))),

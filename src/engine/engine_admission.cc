@@ -91,7 +91,8 @@ void Engine::Impl::Start(std::unique_ptr<Sequence> sequence) {
 // have ended: the youngest of those that have most make room, as long as it asks for no more than its share. What they
 // computed stays in the prefix cache if it can.
 void Engine::Impl::MakeRoom() {
-  const Sequence* first = waiting.First();
+  const bool any_background = std::any_of(running.begin(), running.end(), [](const auto& one) { return one->request().background; });
+  const Sequence* first = any_background ? waiting.First() : nullptr;
   if (first && !first->request().background && MakeRoomFor(*first, true)) return;
   const Sequence* next = waiting.FirstOfIdleTenant();
   if (next && next->pages() <= pool.capacity_pages() / waiting.ActiveTenantsLike(*next)) MakeRoomFor(*next, false);

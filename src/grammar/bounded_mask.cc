@@ -21,8 +21,6 @@ constexpr int kFarProbe = 160;  // characters
 constexpr char kProbe = '\x7F';
 constexpr std::string_view kCounted = "character{";
 
-bool Has(const TokenLengths::Bits& bits, int32_t id) { return (bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) != 0; }
-
 class BoundedMask : public TokenMask {
  public:
   BoundedMask(std::unique_ptr<AskedMask> exact, std::unique_ptr<AskedMask> relaxed, std::shared_ptr<const TokenLengths> lengths)
@@ -61,7 +59,7 @@ class BoundedMask : public TokenMask {
       exact_->Rollback(1);
       return false;
     }
-    room_ = Has(lengths_->plain(), token) ? room_ - lengths_->CharactersOf(token) : 0;
+    room_ = HasBit(lengths_->plain(), token) ? room_ - lengths_->CharactersOf(token) : 0;
     return true;
   }
 
@@ -103,7 +101,7 @@ class BoundedMask : public TokenMask {
     for (const int32_t id : lengths_->shortest_first()) {
       uint32_t& word = bits[static_cast<size_t>(id) / 32];
       const uint32_t bit = uint32_t{1} << (id % 32);
-      if ((word & bit) == 0 || (!known.empty() && Has(known, id))) continue;
+      if ((word & bit) == 0 || (!known.empty() && HasBit(known, id))) continue;
       if (asked++ >= kMostAsked || !Takes(id)) word &= ~bit;
     }
   }

@@ -3,7 +3,8 @@
 // vocabulary of 150,000 takes seconds. So two grammars are followed: one without the counts, whose masks are known
 // beforehand, and the exact one, which is only asked: how many characters have room, whether the text may end, and
 // about the few tokens for which that does not say it. Of tokens for which it would have to be asked one by one
-// only the shortest are taken, so that a mask may lack tokens that the grammar allows, but never has one that it does not.
+// only the shortest are taken, so that a mask may lack tokens that the grammar allows. It has none that the grammar does not
+// allow, but for a schema with the character DEL in a text of its own (by which room is found out): that answer may end in an error.
 // Internal to grammar/.
 #pragma once
 
@@ -18,6 +19,8 @@
 #include "grammar/wire.h"
 
 namespace bakestone::grammar {
+
+inline bool HasBit(const std::vector<uint32_t>& bits, int32_t id) { return (bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) != 0; }
 
 // A mask that can be asked about text, too.
 class AskedMask : public TokenMask {
@@ -50,7 +53,7 @@ class TokenLengths {
 // exact is relaxed with counts.
 std::unique_ptr<TokenMask> MakeBoundedMask(std::unique_ptr<AskedMask> exact, std::unique_ptr<AskedMask> relaxed, std::shared_ptr<const TokenLengths> lengths);
 
-// The grammar without its counts of characters: what is counted becomes the rule "string", or "text" where it is written
+// A grammar of FromJsonSchema or FromCalls without its counts of characters: what is counted becomes the rule "string", or "text" where it is written
 // without quotes. As it was: it has none.
 std::string WithoutCounts(std::string_view ebnf);
 

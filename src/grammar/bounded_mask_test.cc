@@ -84,6 +84,16 @@ TEST(BoundedMask, HasWhatTheGrammarTakes) {
   EXPECT_GT(legal, 500);
 }
 
+// A user's rule may be called as ours, and repeated: it is nobody's but the user's.
+TEST(BoundedMask, AUsersRulesAreLeftAlone) {
+  if (!GrammarsAreBuilt()) GTEST_SKIP() << "built without xgrammar";
+  Grammars grammars(testing::SharedTestModel()->tokenizer, testing::TestGrammarOptions());
+  const auto constraint = testing::CompileNow(grammars, {Kind::kEbnf, "root ::= \"<\" character{2,3} \">\"\ncharacter ::= [a-c]\n"});
+  EXPECT_TRUE(testing::Takes(*constraint, "<ab>"));
+  EXPECT_FALSE(testing::Takes(*constraint, "<a>"));
+  EXPECT_FALSE(testing::Takes(*constraint, "<abca>"));
+}
+
 TEST(BoundedMask, CountsAreLeftOutWhereTheyAre) {
   EXPECT_EQ(grammar::WithoutCounts("root ::= string | x{2,3}\n"), "root ::= string | x{2,3}\n");
   EXPECT_EQ(grammar::WithoutCounts("root ::= \"\\\"\" character{0,5} \"\\\"\" | f0m1character{2,} end"), "root ::= string | text end");

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "grammar/bounded_mask.h"
 #include "grammar/calls.h"
 #include "grammar/grammar.h"
 #include "grammar/json_schema.h"
@@ -89,7 +90,10 @@ std::string Reply(const std::string& request, LibraryCompiler& compiler, Standar
   try {
     if (request.empty()) Throw(ErrorCode::kInternal, "an empty request");
     warnings.Take();
-    const std::string compiled = compiler.Compile(EbnfOf(static_cast<GrammarSource::Kind>(request[0]), request.substr(1)));
+    const auto kind = static_cast<GrammarSource::Kind>(request[0]);
+    const std::string ebnf = EbnfOf(kind, request.substr(1));
+    const bool ours = kind == GrammarSource::Kind::kJsonSchema || kind == GrammarSource::Kind::kCalls;  // a user's rules may have any name
+    const std::string compiled = compiler.Compile(ebnf, ours ? WithoutCounts(ebnf) : ebnf);
     const std::string warning = warnings.Take();
     if (!warning.empty()) return "ethe grammar library would leave something out: " + warning;
     return "k" + compiled;

@@ -17,8 +17,9 @@ bool LibraryIsBuilt();
 class LibraryCompiler {
  public:
   virtual ~LibraryCompiler() = default;
-  // Throws kInvalidArgument with the library's words.
-  virtual std::string Compile(const std::string& ebnf) = 0;
+  // relaxed: the same without its counts of characters (grammar/bounded_mask.h), or equal to it. Throws kInvalidArgument
+  // with the library's words.
+  virtual std::string Compile(const std::string& ebnf, const std::string& relaxed) = 0;
 };
 std::unique_ptr<LibraryCompiler> MakeLibraryCompiler(const Vocabulary& vocabulary);
 

@@ -40,8 +40,7 @@ class Compiler : public LibraryCompiler {
   explicit Compiler(const Vocabulary& vocabulary)
       : compiler_(MakeTokenizerInfo(vocabulary), /*max_threads=*/1, /*cache_enabled=*/true, /*max_memory_bytes=*/int64_t{256} << 20) {}
 
-  std::string Compile(const std::string& ebnf) override {
-    const std::string relaxed = WithoutCounts(ebnf);
+  std::string Compile(const std::string& ebnf, const std::string& relaxed) override {
     return relaxed == ebnf ? One(ebnf) : One(ebnf) + kBetweenGrammars + One(relaxed);
   }
 
@@ -65,7 +64,6 @@ struct Never {
   std::vector<uint32_t> always, with_markers;
 };
 
-bool IsSet(const std::vector<uint32_t>& bits, int32_t id) { return (bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) != 0; }
 void Set(int32_t id, std::span<uint32_t> bits) { bits[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32); }
 
 class Mask : public AskedMask {
@@ -97,7 +95,7 @@ class Mask : public AskedMask {
   bool Accept(int32_t token) override {
     const auto marker = std::find(markers_.begin(), markers_.end(), token);
     if (marker != markers_.end()) return matcher_.AcceptString(MarkerSpelling(static_cast<size_t>(marker - markers_.begin())));
-    return !IsSet(never_, token) && matcher_.AcceptToken(token);
+    return !HasBit(never_, token) && matcher_.AcceptToken(token);
   }
   bool Could(const std::string& text) override {
     if (!matcher_.AcceptString(text)) return false;
