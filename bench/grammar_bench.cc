@@ -1,8 +1,8 @@
-// What a grammar costs beside a step: microseconds to compute the mask of one token, p50, p99 and the most, and
-// milliseconds to compile, over a real vocabulary of 151,643 tokens.
+// What a grammar costs beside a step: microseconds to compute the mask of one token, p50, p99 and
+// the most, and milliseconds to compile, over a real vocabulary of 151,643 tokens.
 // usage: grammar_bench VOCABULARY.tiktoken GRAMMAR_HELPER
-// The vocabulary is Qwen's, in the PyPI package dashscope 2.0.2 (dashscope/resources/qwen.tiktoken); the helper is
-// build/release/src/grammar/grammar_helper.
+// The vocabulary is Qwen's, in the PyPI package dashscope 2.0.2
+// (dashscope/resources/qwen.tiktoken); the helper is build/release/src/grammar/grammar_helper.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -29,7 +29,8 @@ struct Vocabulary {
 };
 
 std::string DecodeBase64(const std::string& text) {
-  static const std::string kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  static const std::string kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string bytes;
   uint32_t bits = 0;
   int count = 0;
@@ -55,7 +56,9 @@ Vocabulary ReadTiktoken(const char* path) {
   int32_t rank = 0;
   while (file >> piece >> rank) {
     const std::string bytes = DecodeBase64(piece);
-    if (rank != static_cast<int32_t>(spec.tokens.size()) || bytes.empty()) Throw(ErrorCode::kCorrupt, "{}: expected ranks from 0 on", path);
+    if (rank != static_cast<int32_t>(spec.tokens.size()) || bytes.empty()) {
+      Throw(ErrorCode::kCorrupt, "{}: expected ranks from 0 on", path);
+    }
     std::string spelled;
     for (const char c : bytes) spelled += testing::ByteSymbol(static_cast<uint8_t>(c));
     spec.tokens.push_back(spelled);
@@ -93,28 +96,36 @@ std::vector<Case> Cases() {
   using Kind = GrammarSource::Kind;
   return {
       {"call: city, unit, days",
-       {Kind::kJsonSchema, R"({"type":"object","properties":{"city":{"type":"string"},"unit":{"enum":["celsius","fahrenheit"]},"days":{"type":"integer","minimum":1,"maximum":14}},"required":["city","unit","days"],"additionalProperties":false})"},
-       {R"({"city": "Rio de Janeiro", "unit": "celsius", "days": 7})", R"({"city":"S\u00e3o Paulo, near the \"old\" harbour","unit":"fahrenheit","days":14})"}},
+       {Kind::kJsonSchema,
+        R"({"type":"object","properties":{"city":{"type":"string"},"unit":{"enum":["celsius","fahrenheit"]},"days":{"type":"integer","minimum":1,"maximum":14}},"required":["city","unit","days"],"additionalProperties":false})"},
+       {R"({"city": "Rio de Janeiro", "unit": "celsius", "days": 7})",
+        R"({"city":"S\u00e3o Paulo, near the \"old\" harbour","unit":"fahrenheit","days":14})"}},
       {"list of orders",
-       {Kind::kJsonSchema, R"({"type":"object","properties":{"orders":{"type":"array","minItems":1,"items":{"type":"object","properties":{"id":{"type":"string","pattern":"^[A-Z]{2}-[0-9]{4}$"},"items":{"type":"array","items":{"type":"object","properties":{"name":{"type":"string"},"price":{"type":"number"},"gift":{"type":"boolean"}},"required":["name","price","gift"],"additionalProperties":false}},"note":{"anyOf":[{"type":"string"},{"type":"null"}]}},"required":["id","items","note"],"additionalProperties":false}}},"required":["orders"],"additionalProperties":false})"},
+       {Kind::kJsonSchema,
+        R"({"type":"object","properties":{"orders":{"type":"array","minItems":1,"items":{"type":"object","properties":{"id":{"type":"string","pattern":"^[A-Z]{2}-[0-9]{4}$"},"items":{"type":"array","items":{"type":"object","properties":{"name":{"type":"string"},"price":{"type":"number"},"gift":{"type":"boolean"}},"required":["name","price","gift"],"additionalProperties":false}},"note":{"anyOf":[{"type":"string"},{"type":"null"}]}},"required":["id","items","note"],"additionalProperties":false}}},"required":["orders"],"additionalProperties":false})"},
        {R"({"orders": [{"id": "AB-1234", "items": [{"name": "kettle, 2 litres", "price": 39.90, "gift": false}, {"name": "tea", "price": 4.5, "gift": true}], "note": null}, {"id": "ZX-0001", "items": [], "note": "Leave it at the door, please."}]})"}},
       {"any JSON object",
        {Kind::kJsonObject},
        {R"({"title": "A walk along the coast", "tags": ["sea", "wind", "stone"], "length_km": 12.5, "steps": {"first": {"then": null}, "last": [1, 2, 3, true]}})"}},
       {"string of at most 200",
-       {Kind::kJsonSchema, R"({"type":"object","properties":{"summary":{"type":"string","maxLength":200}},"required":["summary"],"additionalProperties":false})"},
+       {Kind::kJsonSchema,
+        R"({"type":"object","properties":{"summary":{"type":"string","maxLength":200}},"required":["summary"],"additionalProperties":false})"},
        {R"({"summary": "The tide came in before noon and the boats were lifted from the mud one after the other, the blue one last, as it always is."})"}},
       {"regex: date and time",
-       {Kind::kRegex, R"([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)"},
+       {Kind::kRegex,
+        R"([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)"},
        {"2026-11-27T19:04:59Z"}},
       {"EBNF: sums",
-       {Kind::kEbnf, "root ::= term (\" \" [+*/-] \" \" term)*\nterm ::= [0-9]+ | \"(\" root \")\"\n"},
+       {Kind::kEbnf,
+        "root ::= term (\" \" [+*/-] \" \" term)*\nterm ::= [0-9]+ | \"(\" root \")\"\n"},
        {"12 + (3 * 45) - 6 / (7 + (8 - 9) * 1000)"}},
   };
 }
 
 double Quantile(const std::vector<double>& sorted, double share) {
-  return sorted[std::min(sorted.size() - 1, static_cast<size_t>(std::ceil(share * static_cast<double>(sorted.size()))) - 1)];
+  return sorted[std::min(
+      sorted.size() - 1,
+      static_cast<size_t>(std::ceil(share * static_cast<double>(sorted.size()))) - 1)];
 }
 
 int Run(const char* path, const char* helper) {
@@ -122,9 +133,13 @@ int Run(const char* path, const char* helper) {
   const Vocabulary vocabulary = ReadTiktoken(path);
   const Tokenizer tokenizer(vocabulary.spec);
   Grammars grammars(tokenizer, {.helper = {helper}});
-  const auto seconds = [](Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); };
-  testing::CompileNow(grammars, {GrammarSource::Kind::kChoice, "[\"x\"]"});  // starts the helper, which learns the vocabulary
-  fmt::print("{} tokens\n{:<26} {:>10} {:>8} {:>8} {:>8} {:>8}\n", tokenizer.vocab_size(), "", "compile ms", "masks", "p50 us", "p99 us", "most us");
+  const auto seconds = [](Clock::time_point since) {
+    return std::chrono::duration<double>(Clock::now() - since).count();
+  };
+  testing::CompileNow(grammars, {GrammarSource::Kind::kChoice,
+                                 "[\"x\"]"});  // starts the helper, which learns the vocabulary
+  fmt::print("{} tokens\n{:<26} {:>10} {:>8} {:>8} {:>8} {:>8}\n", tokenizer.vocab_size(), "",
+             "compile ms", "masks", "p50 us", "p99 us", "most us");
   std::vector<double> all;
   for (const Case& one : Cases()) {
     const auto begin = Clock::now();
@@ -140,16 +155,21 @@ int Run(const char* path, const char* helper) {
           mask->Fill(bits);
           const bool legal = testing::HasBit(bits, id) && mask->Accept(id);
           times.push_back(seconds(start) * 1e6);
-          if (!legal) Throw(ErrorCode::kInternal, "{}: {} is not legal where the answer has it", one.name, vocabulary.spec.tokens[static_cast<size_t>(id)]);
+          if (!legal) {
+            Throw(ErrorCode::kInternal, "{}: {} is not legal where the answer has it", one.name,
+                  vocabulary.spec.tokens[static_cast<size_t>(id)]);
+          }
         }
       }
     }
     all.insert(all.end(), times.begin(), times.end());
     std::sort(times.begin(), times.end());
-    fmt::print("{:<26} {:>10.1f} {:>8} {:>8.1f} {:>8.1f} {:>8.1f}\n", one.name, compile * 1e3, times.size(), Quantile(times, 0.5), Quantile(times, 0.99), times.back());
+    fmt::print("{:<26} {:>10.1f} {:>8} {:>8.1f} {:>8.1f} {:>8.1f}\n", one.name, compile * 1e3,
+               times.size(), Quantile(times, 0.5), Quantile(times, 0.99), times.back());
   }
   std::sort(all.begin(), all.end());
-  fmt::print("{:<26} {:>10} {:>8} {:>8.1f} {:>8.1f} {:>8.1f}\n", "all", "", all.size(), Quantile(all, 0.5), Quantile(all, 0.99), all.back());
+  fmt::print("{:<26} {:>10} {:>8} {:>8.1f} {:>8.1f} {:>8.1f}\n", "all", "", all.size(),
+             Quantile(all, 0.5), Quantile(all, 0.99), all.back());
   return 0;
 }
 

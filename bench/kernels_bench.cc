@@ -1,9 +1,9 @@
-// Kernels on one core: BM_<Op>/<dtype>/<isa>/<M>x<N>x<K>. Products report multiply-adds per second and,
-// in `share`, the part of this core's limit, which is measured first: integer dot products (or f32
-// multiply-adds) for many rows, bytes read for one row over panels larger than the caches.
+// Kernels on one core: BM_<Op>/<dtype>/<isa>/<M>x<N>x<K>. Products report multiply-adds per second
+// and, in `share`, the part of this core's limit, which is measured first: integer dot products (or
+// f32 multiply-adds) for many rows, bytes read for one row over panels larger than the caches.
 //
-//   cmake --preset release -DBAKESTONE_BENCH=ON && cmake --build --preset release --target kernels_bench
-//   build/release/bench/kernels_bench --benchmark_filter=Q4_1/avx512
+//   cmake --preset release -DBAKESTONE_BENCH=ON && cmake --build --preset release --target
+//   kernels_bench build/release/bench/kernels_bench --benchmark_filter=Q4_1/avx512
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -49,7 +49,8 @@ double ReadBandwidth() {
 double PeakProducts(const KernelTable& table, PanelType type) {
   const int64_t k = 512;
   const auto panel = testing::RandomPanel(type, 16, k, 1);
-  const auto a = testing::MakeActivations(table, ActTypeOf(type), testing::RandomFloats(8 * k, 2), 8, k);
+  const auto a =
+      testing::MakeActivations(table, ActTypeOf(type), testing::RandomFloats(8 * k, 2), 8, k);
   std::vector<float> y(8 * 16);
   Buffer<uint8_t> scratch(MatMulScratchBytes(k));
   const MatMulArgs args{a.view, panel.panel, {}, nullptr, y.data(), 16, Epilogue::kStore, 1};
@@ -67,7 +68,8 @@ struct Shape {
   int64_t m, n, k;
 };
 
-// A panel of n rows that repeats 64 random ones: drawing them all would take longer than the benchmark.
+// A panel of n rows that repeats 64 random ones: drawing them all would take longer than the
+// benchmark.
 Buffer<uint8_t> RepeatedPanel(PanelType type, int64_t n, int64_t k) {
   const auto rows = testing::RandomPanel(type, 64, k, 1);
   Buffer<uint8_t> out(PanelBytes(type, n, k));
@@ -81,8 +83,8 @@ Buffer<uint8_t> RepeatedPanel(PanelType type, int64_t n, int64_t k) {
 void MatMulBench(benchmark::State& state, const KernelTable& table, PanelType type, Shape s) {
   const Buffer<uint8_t> storage = RepeatedPanel(type, s.n, s.k);
   const Panel panel{storage.data(), s.n, s.k, type};
-  const auto a =
-      testing::MakeActivations(table, ActTypeOf(type), testing::RandomFloats(s.m * s.k, 2), s.m, s.k);
+  const auto a = testing::MakeActivations(table, ActTypeOf(type),
+                                          testing::RandomFloats(s.m * s.k, 2), s.m, s.k);
   std::vector<float> y(static_cast<size_t>(s.m * s.n));
   Buffer<uint8_t> scratch(MatMulScratchBytes(s.k));
   const MatMulArgs args{a.view, panel, {}, nullptr, y.data(), s.n, Epilogue::kStore, 1};
@@ -98,7 +100,8 @@ void MatMulBench(benchmark::State& state, const KernelTable& table, PanelType ty
       Counter((s.m == 1 ? bytes : products) / limit, Counter::kIsIterationInvariantRate);
 }
 
-// Multiply-adds per second that one core can do with the table's registers: of bf16 pages, or of f32.
+// Multiply-adds per second that one core can do with the table's registers: of bf16 pages, or of
+// f32.
 double PeakOfPages(const KernelTable& table, KvElement element) {
   const PeakKernels& peak = PeakKernelsOf(table.isa);
   const bool tiles = element == KvElement::kBF16 && peak.bf16_dot != nullptr;
@@ -107,20 +110,24 @@ double PeakOfPages(const KernelTable& table, KvElement element) {
   double best = 0;
   for (int round = 0; round < 10; ++round) {
     const double start = Seconds();
-    const int64_t products = (tiles ? peak.bf16_dot : peak.float_fma)(100000, operands.data(), result);
+    const int64_t products =
+        (tiles ? peak.bf16_dot : peak.float_fma)(100000, operands.data(), result);
     best = std::max(best, static_cast<double>(products) / (Seconds() - start));
   }
   return best;
 }
 
 // Multiply-adds of what the rows see, and their share of this core's limit.
-void AttentionBench(benchmark::State& state, const KernelTable& table, const testing::AttentionCase& c) {
+void AttentionBench(benchmark::State& state, const KernelTable& table,
+                    const testing::AttentionCase& c) {
   testing::AttentionRunner runner(table, c);
   for (auto _ : state) runner.Run();
-  const double products = static_cast<double>(2 * c.heads * c.head_dim * c.rows * (c.slots - c.rows / 2));
+  const double products =
+      static_cast<double>(2 * c.heads * c.head_dim * c.rows * (c.slots - c.rows / 2));
   using benchmark::Counter;
   state.counters["flop/s"] = Counter(2 * products, Counter::kIsIterationInvariantRate);
-  state.counters["share"] = Counter(products / PeakOfPages(table, c.element), Counter::kIsIterationInvariantRate);
+  state.counters["share"] =
+      Counter(products / PeakOfPages(table, c.element), Counter::kIsIterationInvariantRate);
 }
 
 void RowsBench(benchmark::State& state, const KernelTable& table, bool swiglu, int64_t k) {
@@ -145,12 +152,14 @@ void DeltaBench(benchmark::State& state, const KernelTable& table, int64_t rows)
   std::vector<float> s(kDim * kDim), y(static_cast<size_t>(rows * kDim));
   const float* q = qkv.data();
   for (auto _ : state) {
-    table.serve.rows.delta_rule({q, q + kDim, q + 2 * kDim, 3 * kDim, gates.data(), gates.data(), 1, s.data(), s.data(), y.data(), kDim,
-                                 kDim, kDim}, {0, rows});
+    table.serve.rows.delta_rule({q, q + kDim, q + 2 * kDim, 3 * kDim, gates.data(), gates.data(), 1,
+                                 s.data(), s.data(), y.data(), kDim, kDim, kDim},
+                                {0, rows});
     benchmark::DoNotOptimize(y.data());
   }
   state.SetBytesProcessed(state.iterations() * kDim * kDim * 8);
-  state.counters["flop/s"] = benchmark::Counter(static_cast<double>(rows * kDim * kDim * 7), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["flop/s"] = benchmark::Counter(static_cast<double>(rows * kDim * kDim * 7),
+                                                benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // An empty call: what one parallel loop costs.
@@ -162,8 +171,8 @@ void PoolBench(benchmark::State& state) {
 }
 
 std::string Name(const char* op, const char* dtype, const KernelTable& table, Shape s) {
-  return std::string("BM_") + op + "/" + dtype + "/" + IsaName(table.isa) + "/" + std::to_string(s.m) +
-         "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
+  return std::string("BM_") + op + "/" + dtype + "/" + IsaName(table.isa) + "/" +
+         std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
 }
 
 void Register(const KernelTable& table) {
@@ -171,10 +180,11 @@ void Register(const KernelTable& table) {
     const auto type = static_cast<PanelType>(i);
     const bool super = PanelShapeOf(type).block == 256;
     const int64_t k = super ? 2048 : 576, n = super ? 2048 : 1536;
-    for (const Shape s : {Shape{1, n, k}, Shape{1, 131072, k}, Shape{4, 131072, k}, Shape{8, 131072, k},
-                          Shape{8, n, k}, Shape{32, n, k}, Shape{512, n, k}}) {
-      benchmark::RegisterBenchmark(Name("MatMul", testing::PanelTypeName(type), table, s).c_str(),
-                                   [&table, type, s](auto& st) { MatMulBench(st, table, type, s); });
+    for (const Shape s : {Shape{1, n, k}, Shape{1, 131072, k}, Shape{4, 131072, k},
+                          Shape{8, 131072, k}, Shape{8, n, k}, Shape{32, n, k}, Shape{512, n, k}}) {
+      benchmark::RegisterBenchmark(
+          Name("MatMul", testing::PanelTypeName(type), table, s).c_str(),
+          [&table, type, s](auto& st) { MatMulBench(st, table, type, s); });
     }
   }
   for (const KvElement element : {KvElement::kBF16, KvElement::kF16, KvElement::kQ8_0}) {
@@ -205,7 +215,10 @@ int main(int argc, char** argv) {
   for (const bakestone::KernelTable* table : bakestone::AvailableKernels()) {
     if (table->isa != bakestone::Isa::kReference) bakestone::Register(*table);
   }
-  benchmark::RegisterBenchmark("BM_ParallelFor", bakestone::PoolBench)->Arg(1)->Arg(2)->UseRealTime();
+  benchmark::RegisterBenchmark("BM_ParallelFor", bakestone::PoolBench)
+      ->Arg(1)
+      ->Arg(2)
+      ->UseRealTime();
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -1,6 +1,7 @@
-// Tokenizer speed on one core: BM_Encode and BM_Decode/<vocabulary>/<text> in bytes/s of text, BM_Load.
-// usage: tokenizer_bench [MODEL.gguf] [--benchmark_...]. With a model its vocabulary is measured too.
-// tools/bench_tokenizers.py measures PyPI's tokenizers on the same texts and the same vocabulary.
+// Tokenizer speed on one core: BM_Encode and BM_Decode/<vocabulary>/<text> in bytes/s of text,
+// BM_Load. usage: tokenizer_bench [MODEL.gguf] [--benchmark_...]. With a model its vocabulary is
+// measured too. tools/bench_tokenizers.py measures PyPI's tokenizers on the same texts and the same
+// vocabulary.
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
@@ -15,7 +16,8 @@ namespace {
 
 const std::filesystem::path kRoot = SourceDir();
 
-// The test corpus is the worst case: thirty scripts, hardly a word twice. The handbook is plain prose.
+// The test corpus is the worst case: thirty scripts, hardly a word twice. The handbook is plain
+// prose.
 std::string CorpusText() {
   std::string text;
   for (const auto& line : goldens::Corpus(kRoot)) {
@@ -44,10 +46,12 @@ void Register(const std::string& name, std::shared_ptr<const Tokenizer> tokenize
       {"handbook", ReadFile(kRoot / "examples" / "handbook" / "handbook.md")}};
   for (const auto& [text_name, text] : texts) {
     const std::string suffix = name + "/" + text_name;
-    benchmark::RegisterBenchmark(("BM_Encode/" + suffix).c_str(),
-                                 [=, text = text](auto& state) { Encode(state, *tokenizer, text); });
-    benchmark::RegisterBenchmark(("BM_Decode/" + suffix).c_str(),
-                                 [=, text = text](auto& state) { Decode(state, *tokenizer, text); });
+    benchmark::RegisterBenchmark(("BM_Encode/" + suffix).c_str(), [=, text = text](auto& state) {
+      Encode(state, *tokenizer, text);
+    });
+    benchmark::RegisterBenchmark(("BM_Decode/" + suffix).c_str(), [=, text = text](auto& state) {
+      Decode(state, *tokenizer, text);
+    });
   }
 }
 

@@ -1,5 +1,5 @@
-// The products of training, in the shapes of SmolLM2-135M, against what they can do on operands in L1.
-// Whole steps: bakestone bench MODEL --train.
+// The products of training, in the shapes of SmolLM2-135M, against what they can do on operands in
+// L1. Whole steps: bakestone bench MODEL --train.
 //
 //   train_bench [--threads N] [--rows T] [--isa NAME]
 #include <algorithm>
@@ -58,8 +58,10 @@ double ProductRate(const KernelTable& kernels, ThreadPool& pool, int64_t m, int6
   double best = 1e30;
   for (int trial = 0; trial < 5; ++trial) {
     best = std::min(best, Seconds([&] {
-      for (int64_t i = 0; i < repeats; ++i) ops::TrainGemm(kernels.train, pool, args);
-    }));
+                      for (int64_t i = 0; i < repeats; ++i) {
+                        ops::TrainGemm(kernels.train, pool, args);
+                      }
+                    }));
   }
   return flop * static_cast<double>(repeats) / best / 1e9;
 }
@@ -69,10 +71,15 @@ Options Parse(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
     const auto value = [&] { return i + 1 < argc ? argv[++i] : "0"; };
-    if (name == "--threads") options.threads = std::atoi(value());
-    else if (name == "--rows") options.rows = std::atoll(value());
-    else if (name == "--isa") options.isa = value();
-    else Throw(ErrorCode::kInvalidArgument, "expected --threads, --rows or --isa, found '{}'", name);
+    if (name == "--threads") {
+      options.threads = std::atoi(value());
+    } else if (name == "--rows") {
+      options.rows = std::atoll(value());
+    } else if (name == "--isa") {
+      options.isa = value();
+    } else {
+      Throw(ErrorCode::kInvalidArgument, "expected --threads, --rows or --isa, found '{}'", name);
+    }
   }
   return options;
 }
@@ -83,8 +90,8 @@ void Run(const Options& options) {
   const double limit = TrainProductLimit(kernels.train, pool) * 1e-9;
   fmt::print("BM_TrainGemm/bf16/{}/limit: {:.0f} GFLOP/s on {} threads ({})\n",
              IsaName(kernels.isa), limit, options.threads, kernels.train.product);
-  const int64_t shapes[][2] = {{960, 576}, {576, 576}, {3072, 576}, {576, 1536}, {1536, 576},
-                               {576, 3072}, {49152, 576}};
+  const int64_t shapes[][2] = {{960, 576},  {576, 576},  {3072, 576}, {576, 1536},
+                               {1536, 576}, {576, 3072}, {49152, 576}};
   for (const auto& shape : shapes) {
     const int64_t rows = shape[0] > 40000 ? 252 : options.rows;
     const double rate = ProductRate(kernels, pool, rows, shape[0], shape[1]);

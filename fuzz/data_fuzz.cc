@@ -1,6 +1,7 @@
-// Data files of people: the first byte says what the file is called, the rest is the file. A reader may refuse with
-// bakestone::Error and nothing else. Whatever row it hands out must say what it says in valid UTF-8, have a flag a
-// message, and survive being looked through for personal data, quality and likeness.
+// Data files of people: the first byte says what the file is called, the rest is the file. A reader
+// may refuse with bakestone::Error and nothing else. Whatever row it hands out must say what it
+// says in valid UTF-8, have a flag a message, and survive being looked through for personal data,
+// quality and likeness.
 #include <unistd.h>
 
 #include <cstdint>
@@ -41,7 +42,9 @@ void Look(const Row& row) {
   Require(Jaccard(shingles, shingles) == 1);
   if (row.kind == RowKind::kText) return;
   Require(row.chat.messages->size() == row.chat.train.size());
-  if (row.kind == RowKind::kPreference) Require(row.rejected.messages->size() == row.rejected.train.size());
+  if (row.kind == RowKind::kPreference) {
+    Require(row.rejected.messages->size() == row.rejected.train.size());
+  }
 }
 
 // One file a process and kind, in memory where the machine has /dev/shm.
@@ -53,7 +56,8 @@ std::string PathOf(const char* ending) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static constexpr const char* kEndings[] = {".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".jsonl.gz", ".unknown"};
+  static constexpr const char* kEndings[] = {".jsonl", ".json", ".csv",      ".tsv",
+                                             ".txt",   ".md",   ".jsonl.gz", ".unknown"};
   if (size == 0) return 0;
   const std::string path = PathOf(kEndings[data[0] % std::size(kEndings)]);
   std::FILE* file = std::fopen(path.c_str(), "wb");

@@ -45,8 +45,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view source = input.substr(0, input.find('\0'));
   static const Json fixed = Json::parse(kContext);
   Json given;
-  if (source.size() < input.size())
+  if (source.size() < input.size()) {
     given = Json::parse(input.substr(source.size() + 1), nullptr, false);
+  }
   const bool use_given = given.is_object();
   try {
     const auto parsed = ChatTemplate::Parse(source);

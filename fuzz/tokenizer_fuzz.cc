@@ -1,6 +1,7 @@
 // Tokenizers from hostile vocabularies, on hostile text. A constructor may refuse with
-// bakestone::Error and nothing else. What it accepts must keep its promises on any text: ids in range,
-// no control token from untrusted text, streaming equal to decoding, and bytes that come back.
+// bakestone::Error and nothing else. What it accepts must keep its promises on any text: ids in
+// range, no control token from untrusted text, streaming equal to decoding, and bytes that come
+// back.
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <algorithm>
@@ -61,7 +62,9 @@ TokenizerSpec MakeSpec(FuzzedDataProvider* in) {
   for (int count = in->ConsumeIntegralInRange<int>(0, 12); count > 0; --count) {
     spec.merges.emplace_back(in->ConsumeRandomLengthString(6), in->ConsumeRandomLengthString(6));
   }
-  for (int32_t* id : {&spec.bos, &spec.eos, &spec.unk}) *id = in->ConsumeIntegralInRange<int>(-2, 300);
+  for (int32_t* id : {&spec.bos, &spec.eos, &spec.unk}) {
+    *id = in->ConsumeIntegralInRange<int>(-2, 300);
+  }
   spec.add_bos = in->ConsumeBool();
   spec.add_eos = in->ConsumeBool();
   spec.ignore_merges = in->ConsumeBool();

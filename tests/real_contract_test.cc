@@ -1,8 +1,10 @@
-// The numerics contract (docs/numerics.md) on a real model: transcripts of chats and texts, token by token
-// with their log-probabilities' bits, against the hashes that the `reference` kernels gave
-// (tests/data/model/transcripts.txt). Usage: real_contract_test [MODEL.gguf] [--print-goldens | gtest flags];
-// the model is BAKESTONE_TEST_MODEL's where none is given, and without one the test is skipped (exit 77).
-// --print-goldens makes the file anew, on the reference table alone: when the contract changes, never else.
+// The numerics contract (docs/numerics.md) on a real model: transcripts of chats and texts, token
+// by token with their log-probabilities' bits, against the hashes that the `reference` kernels gave
+// (tests/data/model/transcripts.txt). Usage: real_contract_test [MODEL.gguf] [--print-goldens |
+// gtest flags]; the model is BAKESTONE_TEST_MODEL's where none is given, and without one the test
+// is skipped (exit 77).
+// --print-goldens makes the file anew, on the reference table alone: when the contract changes,
+// never else.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -21,7 +23,8 @@ namespace {
 
 const std::string kGoldens = std::string(SourceDir()) + "/tests/data/model/transcripts.txt";
 constexpr const char* kPassage =
-    "The mill stands where the river bends twice, below the old orchard. Its wheel was cut from oak in the spring "
+    "The mill stands where the river bends twice, below the old orchard. Its wheel was cut from "
+    "oak in the spring "
     "after the flood, and the stones came by barge from the quarry at Senn.";
 
 std::string g_model;
@@ -112,7 +115,8 @@ TEST_F(RealContract, BatchChunksThreadsCacheAndSpeculation) {
     Engine engine(model_, ChooseKernels(nullptr), pool, options);
     const Usage usage = ExpectGolden(engine, all);
     EXPECT_GT(ExpectGolden(engine, all).cached_tokens, 0);
-    EXPECT_TRUE(threads == 1 || (usage.accepted_tokens > 0 && usage.proposed_tokens > usage.accepted_tokens));
+    EXPECT_TRUE(threads == 1 ||
+                (usage.accepted_tokens > 0 && usage.proposed_tokens > usage.accepted_tokens));
   }
 }
 
@@ -126,7 +130,8 @@ int PrintGoldens() {
   for (GenerationRequest& request : Requests(*model)) {
     std::vector<GenerationRequest> one;
     one.push_back(std::move(request));
-    std::printf("transcript/%zu %s\n", i++, testing::TranscriptHash(testing::RunRequests(engine, std::move(one))[0]).c_str());
+    std::printf("transcript/%zu %s\n", i++,
+                testing::TranscriptHash(testing::RunRequests(engine, std::move(one))[0]).c_str());
     std::fflush(stdout);
   }
   return 0;

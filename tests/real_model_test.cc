@@ -48,8 +48,9 @@ TEST_F(RealModel, IsTheOneThatTheGoldensAreOf) {
 TEST_F(RealModel, TokenizerGivesTheIdsOfTheGoldens) {
   const std::filesystem::path texts = g_goldens.parent_path() / "texts";
   std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(texts))
+  for (const auto& entry : std::filesystem::directory_iterator(texts)) {
     paths.push_back(entry.path());
+  }
   std::sort(paths.begin(), paths.end());
   ASSERT_EQ(paths.size(), goldens_.texts.size());
   for (size_t i = 0; i < paths.size(); ++i) {
@@ -84,8 +85,11 @@ TEST_F(RealModel, OtherTypesOfKeysAndValuesAreAboutAsClose) {
   const double bf16 = Measure(Precision::kServe).mean_kl();
   for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
     const testing::LogitDistance distance = Measure(Precision::kServe, type);
-    std::printf("serve, keys and values in %s: mean KL %.5f nats (bf16 %.5f), largest %.4f, top-1 agreement %.2f %%\n",
-                KvTypeName(type), distance.mean_kl(), bf16, distance.max_kl, 100 * distance.top1_agreement());
+    std::printf(
+        "serve, keys and values in %s: mean KL %.5f nats (bf16 %.5f), largest %.4f, top-1 "
+        "agreement %.2f %%\n",
+        KvTypeName(type), distance.mean_kl(), bf16, distance.max_kl,
+        100 * distance.top1_agreement());
     EXPECT_LT(distance.mean_kl(), bf16 + (type == KvType::kF16 ? 2e-4 : 1e-3));
   }
 }

@@ -1,6 +1,7 @@
-// What is learned of the templates in a folder, one line each, and whether what each template shows as a tool
-// call, and what is written of one by that syntax, is read back as that call, however it is cut into pieces. Exit status 1 where one is not, unless it is
-// known to be unreadable ("unread": tools are refused for such a model).
+// What is learned of the templates in a folder, one line each, and whether what each template shows
+// as a tool call, and what is written of one by that syntax, is read back as that call, however it
+// is cut into pieces. Exit status 1 where one is not, unless it is known to be unreadable
+// ("unread": tools are refused for such a model).
 //
 //   reply_formats FOLDER
 #include <algorithm>
@@ -23,11 +24,14 @@ namespace bakestone::dialog {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr const char* kShapes[] = {"none", "object", "named object", "name, json", "name, parameters", "braces", "python", "harmony"};
+constexpr const char* kShapes[] = {"none",       "object",           "named object",
+                                   "name, json", "name, parameters", "braces",
+                                   "python",     "harmony"};
 
 std::string ReadBack(const ReplyFormat& format, const std::string& reply, size_t piece) {
   ReplyParserOptions options{.reads_calls = true};
-  options.tools = {{"needle_one", {{"properties", {{"kkey", {{"type", "string"}}}}}}}, {"needle_two", {{"properties", {{"kkey", {{"type", "string"}}}}}}}};
+  options.tools = {{"needle_one", {{"properties", {{"kkey", {{"type", "string"}}}}}}},
+                   {"needle_two", {{"properties", {{"kkey", {{"type", "string"}}}}}}}};
   const auto parser = MakeReplyParser(format, std::move(options));
   std::string text;
   std::vector<std::pair<std::string, std::string>> calls;
@@ -38,7 +42,9 @@ std::string ReadBack(const ReplyFormat& format, const std::string& reply, size_t
       calls.back().second += call.arguments;
     }
   };
-  for (size_t at = 0; at < reply.size(); at += piece) take(parser->Append(std::string_view(reply).substr(at, piece)));
+  for (size_t at = 0; at < reply.size(); at += piece) {
+    take(parser->Append(std::string_view(reply).substr(at, piece)));
+  }
   take(parser->Finish());
   std::string result = text;
   for (const auto& [name, arguments] : calls) {
@@ -53,11 +59,16 @@ std::string WrittenReply(const CallSyntax& syntax, int count) {
   const WrittenCalls calls = WriteCalls(syntax, count == 2);
   std::string arguments = R"({"kkey": "vvalue", "nkey": 57391})";
   if (calls.arguments == WrittenCalls::Arguments::kNamed) {
-    const std::string text = calls.plain_strings ? calls.quote + "vvalue" + calls.quote : "\"vvalue\"";
-    arguments = calls.key_begin + "kkey" + calls.key_end + text + calls.value_end + calls.comma + calls.key_begin + "nkey" + calls.key_end + "57391" + calls.value_end;
+    const std::string text =
+        calls.plain_strings ? calls.quote + "vvalue" + calls.quote : "\"vvalue\"";
+    arguments = calls.key_begin + "kkey" + calls.key_end + text + calls.value_end + calls.comma +
+                calls.key_begin + "nkey" + calls.key_end + "57391" + calls.value_end;
   }
-  std::string reply = calls.first + calls.begin + "needle_one" + calls.after_name + arguments + calls.end;
-  if (count == 2) reply += calls.between + calls.begin + "needle_two" + calls.after_name + arguments + calls.end;
+  std::string reply =
+      calls.first + calls.begin + "needle_one" + calls.after_name + arguments + calls.end;
+  if (count == 2) {
+    reply += calls.between + calls.begin + "needle_two" + calls.after_name + arguments + calls.end;
+  }
   reply += calls.last;
   for (char& c : reply) c = c == '\x01' || c == '\x02' ? '0' : c;
   return reply;
@@ -73,8 +84,9 @@ bool Check(const std::filesystem::path& path) {
     const chat::ChatTemplate chat_template = chat::ChatTemplate::Parse(source);
     const TemplateTraits traits = LearnTraits(chat_template, tokens);
     const CallSyntax& calls = traits.format.calls;
-    std::string line = fmt::format("{}: {}{}, reasoning {}", name, kShapes[static_cast<int>(calls.shape)],
-                                   calls.from_template ? "" : " (ours)", Json(traits.format.reasoning.begin).dump());
+    std::string line = fmt::format(
+        "{}: {}{}, reasoning {}", name, kShapes[static_cast<int>(calls.shape)],
+        calls.from_template ? "" : " (ours)", Json(traits.format.reasoning.begin).dump());
     bool same = true;
     const auto check = [&](const std::string& reply, int count) {
       std::string expected = R"( needle_one({"kkey":"vvalue","nkey":57391}))";
@@ -95,12 +107,19 @@ bool Check(const std::filesystem::path& path) {
       context["add_generation_prompt"] = true;
       const std::string prompt = chat_template.Render(context, {}).text;
       context["add_generation_prompt"] = false;
-      context["messages"].push_back({{"role", "assistant"}, {"content", ""}, {"tool_calls", ProbeCalls(count, traits.object_arguments)}});
+      context["messages"].push_back({{"role", "assistant"},
+                                     {"content", ""},
+                                     {"tool_calls", ProbeCalls(count, traits.object_arguments)}});
       std::string reply = chat_template.Render(context, {}).text;
       // Past turns open reasoning otherwise than a new one: the reply begins where the two part.
-      auto parting = static_cast<size_t>(std::mismatch(reply.begin(), reply.end(), prompt.begin(), prompt.end()).first - reply.begin());
+      auto parting = static_cast<size_t>(
+          std::mismatch(reply.begin(), reply.end(), prompt.begin(), prompt.end()).first -
+          reply.begin());
       const size_t open = reply.rfind('<', parting), close = reply.find_first_of("> \n", open);
-      if (parting < prompt.size() && open < parting && close != std::string::npos && close >= parting) parting = open;
+      if (parting < prompt.size() && open < parting && close != std::string::npos &&
+          close >= parting) {
+        parting = open;
+      }
       reply.erase(0, parting);
       check(reply, count);
     } else if (!unread) {

@@ -1,6 +1,6 @@
-// Sixteen greedy tokens of a real model, and the hash of every bit of their logits, against what the
-// reference table made: machines that never meet give one answer. The Arm build runs it under an emulator.
-//   transcript --write MODEL > GOLDEN        the reference table's
+// Sixteen greedy tokens of a real model, and the hash of every bit of their logits, against what
+// the reference table made: machines that never meet give one answer. The Arm build runs it under
+//   an emulator. transcript --write MODEL > GOLDEN        the reference table's
 //   transcript MODEL GOLDEN [TABLE ...]      tables named, or all that run here but the reference
 // MODEL "-": BAKESTONE_TEST_MODEL's; without one, exit 77 (skipped).
 #include <algorithm>
@@ -65,7 +65,8 @@ std::string Transcript(const Model& model, const KernelTable& kernels, ThreadPoo
 
 int Check(const char* path, const char* golden, std::vector<const KernelTable*> tables) {
   const MappedFile file = MappedFile::Open(golden);
-  const std::string expected(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const std::string expected(reinterpret_cast<const char*>(file.bytes().data()),
+                             file.bytes().size());
   ThreadPool pool(UsableCores());
   const auto model = Model::Load(path, ChooseKernels(nullptr), pool);
   int wrong = 0;

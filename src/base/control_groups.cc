@@ -25,7 +25,8 @@ int64_t ReadField(const std::filesystem::path& path, const std::string& name) {
   return 0;
 }
 
-// cpu.max: "quota period" in microseconds, or "max period"; v1 has a file for each, -1 for no limit.
+// cpu.max: "quota period" in microseconds, or "max period"; v1 has a file for each, -1 for no
+// limit.
 std::optional<double> QuotaOf(const std::filesystem::path& folder) {
   int64_t quota = 0, period = 0;
   std::ifstream file(folder / "cpu.max");
@@ -65,7 +66,8 @@ ControlGroups::ControlGroups(std::filesystem::path mount, std::filesystem::path 
     const auto named = [&](const char* name) {
       return ("," + controllers + ",").find("," + std::string(name) + ",") != std::string::npos;
     };
-    for (const std::string& hierarchy : {std::string(), std::string("cpu"), std::string("memory")}) {
+    for (const std::string& hierarchy :
+         {std::string(), std::string("cpu"), std::string("memory")}) {
       if (hierarchy.empty() ? !controllers.empty() : !named(hierarchy.c_str())) continue;
       for (std::filesystem::path at = group;; at = at.parent_path()) {
         ReadFolder(mount / hierarchy / at);

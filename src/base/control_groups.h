@@ -1,6 +1,6 @@
-// What the control groups of a process allow it: Linux's cgroup v1 and v2, the process's own group and
-// every one above it. A container usually sees its own group as the root of the hierarchy, whatever path
-// /proc/self/cgroup names.
+// What the control groups of a process allow it: Linux's cgroup v1 and v2, the process's own group
+// and every one above it. A container usually sees its own group as the root of the hierarchy,
+// whatever path /proc/self/cgroup names.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,14 @@
 
 namespace bakestone {
 
-// The number that one of the system's small files begins with; nullopt: no such file, or a word ("max").
+// The number that one of the system's small files begins with; nullopt: no such file, or a word
+// ("max").
 std::optional<int64_t> ReadNumber(const std::filesystem::path& path);
 
 class ControlGroups {
  public:
-  // `mount`: where the hierarchies are mounted; `membership`: the groups of the process, a line each.
+  // `mount`: where the hierarchies are mounted; `membership`: the groups of the process, a line
+  // each.
   explicit ControlGroups(std::filesystem::path mount = "/sys/fs/cgroup",
                          std::filesystem::path membership = "/proc/self/cgroup");
 

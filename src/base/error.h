@@ -18,20 +18,21 @@ namespace bakestone {
 enum class ErrorCode {
   kInvalidArgument,  // the caller's input (a flag, a recipe, a request) is wrong
   kNotFound,
-  kCorrupt,          // bytes that do not follow their format
-  kUnsupported,      // well-formed, but not something this program does
-  kOutOfMemory,      // would not fit: memory, KV cache, context
-  kIo,               // the system refused: open, read, write, bind
-  kUnavailable,      // try again later: the queue is full, shutting down
-  kCancelled,        // the user or the client went away
-  kInternal,         // a broken invariant: a defect in this program
+  kCorrupt,      // bytes that do not follow their format
+  kUnsupported,  // well-formed, but not something this program does
+  kOutOfMemory,  // would not fit: memory, KV cache, context
+  kIo,           // the system refused: open, read, write, bind
+  kUnavailable,  // try again later: the queue is full, shutting down
+  kCancelled,    // the user or the client went away
+  kInternal,     // a broken invariant: a defect in this program
 };
 
 const char* ErrorCodeName(ErrorCode code);
 
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, std::string message) : std::runtime_error(std::move(message)), code_(code) {}
+  Error(ErrorCode code, std::string message)
+      : std::runtime_error(std::move(message)), code_(code) {}
   ErrorCode code() const noexcept { return code_; }
 
  private:

@@ -1,6 +1,6 @@
 // Files that survive a crash: the one way in which this program writes something that matters.
-// Temporary name in the same folder, write, fsync, rename, fsync of the folder. After a kill -9 or a
-// full disk the old file is there, whole; a reader never sees half of a new one.
+// Temporary name in the same folder, write, fsync, rename, fsync of the folder. After a kill -9 or
+// a full disk the old file is there, whole; a reader never sees half of a new one.
 #pragma once
 
 #include <cstdint>

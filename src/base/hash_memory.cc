@@ -74,7 +74,8 @@ HashMemory::HashMemory(std::filesystem::path folder) : folder_(std::move(folder)
 
 Hash HashMemory::HashOf(const std::filesystem::path& file, int64_t without_last) const {
   const std::filesystem::path path = std::filesystem::absolute(file);
-  const std::string name = ToHex(bakestone::HashOf(fmt::format("{} {}", without_last, path.string())));
+  const std::string name =
+      ToHex(bakestone::HashOf(fmt::format("{} {}", without_last, path.string())));
   const std::filesystem::path note = folder_ / (name.substr(0, 32) + ".hash");
   const struct stat before = StatusOf(path);
   const std::string identity = Identity(before);

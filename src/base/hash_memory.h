@@ -1,7 +1,8 @@
-// SHA-256 of large files, computed once: the hash is kept in a folder beside what stat() said of the file
-// (size, times of change to the nanosecond, inode, device), and holds as long as stat() says the same. A
-// file that changed within the last moments is hashed again each time, since a second change could bear the
-// same time. A folder that cannot be written only means that nothing is remembered.
+// SHA-256 of large files, computed once: the hash is kept in a folder beside what stat() said of
+// the file (size, times of change to the nanosecond, inode, device), and holds as long as stat()
+// says the same. A file that changed within the last moments is hashed again each time, since a
+// second change could bear the same time. A folder that cannot be written only means that nothing
+// is remembered.
 //
 // Any number of processes may share the folder.
 #pragma once

@@ -11,10 +11,10 @@ namespace bakestone {
 class ThreadPool;
 
 struct MachineInfo {
-  std::string cpu;               // "AMD EPYC 9R14", or "unknown"
-  int cores = 1;                 // usable by this process (affinity, cgroup quota)
-  int64_t memory_bytes = 0;      // the smaller of physical memory and the cgroup's limit
-  int64_t available_bytes = 0;   // without swapping, now
+  std::string cpu;              // "AMD EPYC 9R14", or "unknown"
+  int cores = 1;                // usable by this process (affinity, cgroup quota)
+  int64_t memory_bytes = 0;     // the smaller of physical memory and the cgroup's limit
+  int64_t available_bytes = 0;  // without swapping, now
 };
 
 MachineInfo ReadMachine();

@@ -1,6 +1,7 @@
-// Philox 4x32-10, a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2,
-// 3", 2011). A draw is a pure function of (seed, stream, counter): nothing to save, nothing to lock,
-// the same on every machine. Sampling uses stream = choice index, counter = position in the sequence.
+// Philox 4x32-10, a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1,
+// 2, 3", 2011). A draw is a pure function of (seed, stream, counter): nothing to save, nothing to
+// lock, the same on every machine. Sampling uses stream = choice index, counter = position in the
+// sequence.
 #pragma once
 
 #include <array>
@@ -20,8 +21,8 @@ class Rng {
   Rng(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}
   uint64_t Next() noexcept;
   double Uniform() noexcept { return UniformDouble(seed_, stream_, counter_++); }
-  float Normal() noexcept;                       // mean 0, variance 1, within +-6
-  uint64_t Below(uint64_t bound) noexcept;       // unbiased, in [0, bound); bound > 0
+  float Normal() noexcept;                  // mean 0, variance 1, within +-6
+  uint64_t Below(uint64_t bound) noexcept;  // unbiased, in [0, bound); bound > 0
   uint64_t counter() const noexcept { return counter_; }
   void set_counter(uint64_t counter) noexcept { counter_ = counter; }
 

@@ -32,6 +32,6 @@ Hash HashOf(std::span<const uint8_t> bytes);
 Hash HashOf(std::string_view text);
 // Of the file without its last bytes, read piece by piece. Throws kNotFound, kIo.
 Hash HashOfFile(const std::filesystem::path& path, int64_t without_last = 0);
-std::string ToHex(const Hash& hash);                 // 64 lower-case digits
+std::string ToHex(const Hash& hash);  // 64 lower-case digits
 
 }  // namespace bakestone

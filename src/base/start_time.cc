@@ -45,7 +45,8 @@ void DropFromPageCache(const std::filesystem::path& path) {
   const int error = ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   ::close(fd);
   if (error != 0) {
-    Throw(ErrorCode::kIo, "{}: cannot drop it from the page cache: {}", path.string(), std::strerror(error));
+    Throw(ErrorCode::kIo, "{}: cannot drop it from the page cache: {}", path.string(),
+          std::strerror(error));
   }
 }
 
@@ -66,10 +67,12 @@ StartTime MeasureStart(const std::filesystem::path& program,
   ::posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
   const Clock::time_point start = Clock::now();
   pid_t child = 0;
-  // Asked first, because under an emulator a failed exec is no error of posix_spawn, only exit code 127.
-  const int error = ::access(name.c_str(), X_OK) != 0
-                        ? errno
-                        : ::posix_spawn(&child, name.c_str(), &actions, nullptr, argv.data(), environ);
+  // Asked first, because under an emulator a failed exec is no error of posix_spawn, only exit code
+  // 127.
+  const int error =
+      ::access(name.c_str(), X_OK) != 0
+          ? errno
+          : ::posix_spawn(&child, name.c_str(), &actions, nullptr, argv.data(), environ);
   ::posix_spawn_file_actions_destroy(&actions);
   ::close(ends[1]);
   const std::optional<Clock::time_point> first = error == 0 ? FirstByte(ends[0]) : std::nullopt;

@@ -21,8 +21,9 @@
 namespace bakestone {
 namespace {
 
-// A worker that finds no work spins (a decode step makes over a hundred calls a few microseconds apart, and
-// waking from a futex costs about 50 us), then offers its core to others a few times, then sleeps.
+// A worker that finds no work spins (a decode step makes over a hundred calls a few microseconds
+// apart, and waking from a futex costs about 50 us), then offers its core to others a few times,
+// then sleeps.
 constexpr int kSpins = 2000;
 constexpr int kYields = 32;
 
@@ -50,19 +51,21 @@ void SetFloatEnvironment() {
 
 }  // namespace
 
-// A call is open while there may be work to take. A worker enters an open call, and the caller waits for
-// those that entered: one that the system has not scheduled yet holds nobody up. Every thread begins with
-// a share of its own, which lies together in memory (the prefetchers' streams go on from chunk to chunk),
-// and then helps the others with theirs.
+// A call is open while there may be work to take. A worker enters an open call, and the caller
+// waits for those that entered: one that the system has not scheduled yet holds nobody up. Every
+// thread begins with a share of its own, which lies together in memory (the prefetchers' streams go
+// on from chunk to chunk), and then helps the others with theirs.
 struct ThreadPool::State {
   explicit State(int num_threads)
       : num_threads(num_threads), taken(static_cast<size_t>(num_threads)) {}
 
-  static constexpr uint64_t kOpen = uint64_t{1} << 31;  // bits below: workers inside; above: call number
+  static constexpr uint64_t kOpen = uint64_t{1}
+                                    << 31;  // bits below: workers inside; above: call number
 
   uint64_t Call() const { return gate.load(std::memory_order_acquire) >> 32; }
 
-  // The next chunk of a thread's share, or -1. A count from an earlier call is one of nothing taken.
+  // The next chunk of a thread's share, or -1. A count from an earlier call is one of nothing
+  // taken.
   int64_t Take(int owner, uint64_t call) {
     const int64_t first = owner * share;
     const int64_t chunks = (std::min(share, units - first) + grain - 1) / grain;
@@ -121,7 +124,8 @@ struct ThreadPool::State {
 
   void Open() {
     {
-      // The lock orders this with a worker that is about to sleep; without sleepers it is uncontended.
+      // The lock orders this with a worker that is about to sleep; without sleepers it is
+      // uncontended.
       std::lock_guard lock(mutex);
       gate.store((Call() + 1) << 32 | kOpen, std::memory_order_release);
     }

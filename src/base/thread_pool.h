@@ -23,9 +23,12 @@ class ThreadPool {
   // equal share each). Returns when all is done. The body must not throw.
   template <class Body>
   void ParallelFor(int64_t units, int64_t grain, const Body& body) {
-    Run(units, grain, [](const void* context, int64_t begin, int64_t end, int thread) {
-      (*static_cast<const Body*>(context))(begin, end, thread);
-    }, &body);
+    Run(
+        units, grain,
+        [](const void* context, int64_t begin, int64_t end, int thread) {
+          (*static_cast<const Body*>(context))(begin, end, thread);
+        },
+        &body);
   }
 
  private:

@@ -1,4 +1,5 @@
-// bakestone bake RECIPE: the whole road. bakestone train RECIPE: its training stages and the export.
+// bakestone bake RECIPE: the whole road. bakestone train RECIPE: its training stages and the
+// export.
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -81,7 +82,8 @@ Activation ParseActivation(const std::string& verb, const std::string& word) {
   if (word == "auto") return Activation::kAuto;
   if (word == "stash") return Activation::kStash;
   if (word == "recompute") return Activation::kRecompute;
-  throw UsageError(fmt::format("{}: --activation: expected auto, stash or recompute, found '{}'", verb, word));
+  throw UsageError(
+      fmt::format("{}: --activation: expected auto, stash or recompute, found '{}'", verb, word));
 }
 
 void PrintRate(const RateFinding& rate, bool json) {
@@ -90,13 +92,16 @@ void PrintRate(const RateFinding& rate, bool json) {
                                               {"fastest", rate.fastest},
                                               {"lowest", rate.lowest},
                                               {"rates", rate.rates},
-                                              {"losses", rate.losses}}.dump(2));
+                                              {"losses", rate.losses}}
+                           .dump(2));
     return;
   }
   fmt::print("{:>12} {:>10}\n", "rate", "loss");
-  for (size_t i = 0; i < rate.rates.size(); i += 4) fmt::print("{:>12.2e} {:>10.4f}\n", rate.rates[i], rate.losses[i]);
-  fmt::print("\nthe loss fell fastest at {:.1e} and was lowest at {:.1e}\nlearning_rate = {:.1e}\n", rate.fastest,
-             rate.lowest, rate.suggested);
+  for (size_t i = 0; i < rate.rates.size(); i += 4) {
+    fmt::print("{:>12.2e} {:>10.4f}\n", rate.rates[i], rate.losses[i]);
+  }
+  fmt::print("\nthe loss fell fastest at {:.1e} and was lowest at {:.1e}\nlearning_rate = {:.1e}\n",
+             rate.fastest, rate.lowest, rate.suggested);
 }
 
 int RunRecipe(const Arguments& arguments, bool train_only) {
@@ -108,9 +113,10 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   BakeOptions options;
   const char* verb = train_only ? "train" : "bake";
   Flags flags(verb,
-              train_only ? "Run the training stages of a recipe and export the adapter."
-                         : "Adapt a model to your documents: licence check, data check, evaluation, "
-                           "training, evaluation, export, and an answer through the server.",
+              train_only
+                  ? "Run the training stages of a recipe and export the adapter."
+                  : "Adapt a model to your documents: licence check, data check, evaluation, "
+                    "training, evaluation, export, and an answer through the server.",
               fmt::format("bakestone {} examples/handbook/bake.toml", verb));
   flags.Positional("RECIPE", &recipe_path, "A TOML file; docs/recipes.md lists its keys");
   flags.Add("--output", &output, "Work folder (default: bakes/NAME in the home folder)");
@@ -121,16 +127,20 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   flags.Add("--batch-tokens", &options.train.batch_tokens, 16, 1 << 20,
             "Tokens computed together while training: fewer take less memory");
   flags.Add("--activation", &activation,
-            "What the backward pass needs of the layers: stash keeps it, recompute makes it again (less memory, slower); "
+            "What the backward pass needs of the layers: stash keeps it, recompute makes it again "
+            "(less memory, slower); "
             "auto (default): as memory allows");
   flags.Add("--checkpoint-seconds", &options.train.checkpoint_seconds, 0, 1e6,
             "Seconds between checkpoints");
-  flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  flags.Add("--no-pack-cache", &no_pack_cache,
+            "Pack the weights in memory, instead of mapping them from the home folder");
   if (train_only) {
     flags.Add("--find-lr", &options.find_rate,
-              "Only look for a learning rate for this stage: up to 80 steps from the base, each with a higher one");
+              "Only look for a learning rate for this stage: up to 80 steps from the base, each "
+              "with a higher one");
   }
-  flags.Add("--dry-run", &options.dry_run, "Only say what would be done: data, settings, memory, steps");
+  flags.Add("--dry-run", &options.dry_run,
+            "Only say what would be done: data, settings, memory, steps");
   flags.Add("--json", &json, "Print the report as one JSON object");
   flags.Parse(arguments);
 

@@ -54,10 +54,10 @@ std::string TextRows(const Evaluation& before, const Evaluation& after) {
   for (size_t i = 0; i < after.texts.size() && i < before.texts.size(); ++i) {
     const ScoredText& a = after.texts[i];
     const ScoredText& b = before.texts[i];
-    rows += Row(fmt::format("{} '{}', bits/byte", a.general ? "general" : "domain", a.name),
-                fmt::format("{:.3f}", b.score.BitsPerByte()),
-                fmt::format("{:.3f}", a.score.BitsPerByte()),
-                fmt::format("{:+.1f} %", (a.score.BitsPerByte() / b.score.BitsPerByte() - 1) * 100));
+    rows += Row(
+        fmt::format("{} '{}', bits/byte", a.general ? "general" : "domain", a.name),
+        fmt::format("{:.3f}", b.score.BitsPerByte()), fmt::format("{:.3f}", a.score.BitsPerByte()),
+        fmt::format("{:+.1f} %", (a.score.BitsPerByte() / b.score.BitsPerByte() - 1) * 100));
     rows += Row("  perplexity by token", fmt::format("{:.2f}", b.score.Perplexity()),
                 fmt::format("{:.2f}", a.score.Perplexity()),
                 fmt::format("{:+.1f} %", (a.score.Perplexity() / b.score.Perplexity() - 1) * 100));
@@ -71,7 +71,8 @@ std::string SideBySide(const BakeReport& report) {
     const AnsweredQuestion* before = FindAnswer(*report.before, id);
     const AnsweredQuestion* after = FindAnswer(*report.after, id);
     if (before == nullptr || after == nullptr) continue;
-    text += fmt::format("\n  [{}] {}\n", QuestionKindName(after->kind), Wrap(after->question, "    "));
+    text +=
+        fmt::format("\n  [{}] {}\n", QuestionKindName(after->kind), Wrap(after->question, "    "));
     text += fmt::format("    base : {}\n", Wrap(before->answer, "           "));
     text += fmt::format("    tuned: {}  ({})\n", Wrap(after->answer, "           "),
                         after->right ? "right" : "wrong: " + after->why);
@@ -82,23 +83,25 @@ std::string SideBySide(const BakeReport& report) {
 std::string Costs(const BakeReport& report) {
   std::string text;
   const double rate = report.train_seconds > 0
-                          ? static_cast<double>(report.train_tokens) / report.train_seconds : 0;
-  text += Fact("training", fmt::format("{} tokens in {:.0f} s, {:.0f} tokens/s", report.train_tokens,
-                                       report.train_seconds, rate));
+                          ? static_cast<double>(report.train_tokens) / report.train_seconds
+                          : 0;
+  text += Fact("training", fmt::format("{} tokens in {:.0f} s, {:.0f} tokens/s",
+                                       report.train_tokens, report.train_seconds, rate));
   text += Fact("wall time", fmt::format("{:.0f} s for all stages ({} of {} reused)", report.seconds,
                                         report.reused_stages, report.stages));
-  text += Fact("peak memory",
-               fmt::format("{:.2f} GB", static_cast<double>(report.peak_bytes) * 1e-9));
+  text +=
+      Fact("peak memory", fmt::format("{:.2f} GB", static_cast<double>(report.peak_bytes) * 1e-9));
   text += Fact("energy", fmt::format("{:.1f} Wh ({})", report.joules / 3600,
                                      report.joules_measured
                                          ? "measured by the processor"
                                          : "estimated from processor time, 8 W a busy core"));
-  text += Fact("sizes", fmt::format("base {:.1f} MB, {} {:.1f} MB", static_cast<double>(report.base_bytes) * 1e-6,
+  text += Fact("sizes", fmt::format("base {:.1f} MB, {} {:.1f} MB",
+                                    static_cast<double>(report.base_bytes) * 1e-6,
                                     report.result_is_adapter ? "adapter" : "model",
                                     static_cast<double>(report.result_bytes) * 1e-6));
   for (const LicensedPart& part : report.parts) {
-    text += Fact("licence of " + part.name, fmt::format("{} ({})", part.licence.id,
-                                                        LicenceKindName(part.licence.kind)));
+    text += Fact("licence of " + part.name,
+                 fmt::format("{} ({})", part.licence.id, LicenceKindName(part.licence.kind)));
   }
   text += Fact("licence of the result", fmt::format("{} ({})", report.licence.licence.id,
                                                     LicenceKindName(report.licence.licence.kind)));
@@ -125,13 +128,17 @@ std::string Commands(const BakeReport& report, const std::string& model_path) {
   std::filesystem::path book = std::filesystem::path(report.recipe).parent_path();
   if (book.empty()) book = std::filesystem::current_path();
   std::string text;
-  const std::string run = report.result_is_adapter ? model + " --adapter " + ShellWord(result) : ShellWord(result);
-  const std::string serve =
-      report.result_is_adapter ? model + " --adapter " + ShellWord(report.name + "=" + result) : ShellWord(result);
+  const std::string run =
+      report.result_is_adapter ? model + " --adapter " + ShellWord(result) : ShellWord(result);
+  const std::string serve = report.result_is_adapter
+                                ? model + " --adapter " + ShellWord(report.name + "=" + result)
+                                : ShellWord(result);
   text += fmt::format("\nchat with it       {} run {}\n", program, run);
   text += fmt::format("serve it           {} serve {}\n", program, serve);
   text += fmt::format("bake your own      cp -r {} ~/my-handbook\n", ShellWord(book.string()));
-  text += "                   (its README.md says what to write into it; give it a name in the recipe)\n";
+  text +=
+      "                   (its README.md says what to write into it; give it a name in the "
+      "recipe)\n";
   text += fmt::format("                   {} bake ~/my-handbook/{}\n", program,
                       ShellWord(std::filesystem::path(report.recipe).filename().string()));
   return text;
@@ -150,8 +157,8 @@ std::string BakeTable(const BakeReport& report, const std::string& model_path) {
   }
   text += Costs(report);
   if (!report.served_answer.empty()) {
-    text += fmt::format("\nasked through the server: {}\n  {}\n", Wrap(report.served_question, "  "),
-                        Wrap(report.served_answer, "  "));
+    text += fmt::format("\nasked through the server: {}\n  {}\n",
+                        Wrap(report.served_question, "  "), Wrap(report.served_answer, "  "));
   }
   return text + Commands(report, model_path);
 }

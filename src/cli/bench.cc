@@ -54,7 +54,9 @@ std::optional<Measure> ParseMeasure(const std::string& name) {
   if (error != std::errc{} || at != end) return std::nullopt;
   const bool decode = measure.kind == "decode", batch = measure.kind == "batch";
   if (!decode && !batch && measure.kind != "prefill") return std::nullopt;
-  if (measure.number < (decode ? 0 : 1) || measure.number > (batch ? 1024 : 1 << 24)) return std::nullopt;
+  if (measure.number < (decode ? 0 : 1) || measure.number > (batch ? 1024 : 1 << 24)) {
+    return std::nullopt;
+  }
   return measure;
 }
 
@@ -64,8 +66,8 @@ std::vector<std::string> ParseNames(const std::string& list) {
     const size_t end = std::min(list.find(',', begin), list.size());
     names.push_back(list.substr(begin, end - begin));
     if (!IsStart(names.back()) && !ParseMeasure(names.back())) {
-      throw UsageError(fmt::format(
-          "bench: --only: expected names such as {}, found '{}'", kDefaultNames, names.back()));
+      throw UsageError(fmt::format("bench: --only: expected names such as {}, found '{}'",
+                                   kDefaultNames, names.back()));
     }
     begin = end + 1;
   }
@@ -77,20 +79,28 @@ Options Parse(const Arguments& arguments) {
   std::string model, only = kDefaultNames;
   std::optional<std::string> compare;
   std::optional<int64_t> threads;
-  Flags flags("bench",
-              "How fast a model reads prompts, decodes and starts: medians, and their share of what the "
-              "machine's memory and arithmetic allow. With --serve URL: load on a server; with --train: steps of "
-              "training; 'bakestone bench --serve URL --help' and 'bakestone bench MODEL --train --help' show their flags.",
-              "bakestone bench smollm2-135m-instruct --only prefill-512,decode-0,batch-8");
-  flags.Positional("MODEL", &model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
-  flags.Add("--only", &only, "What to measure: prefill-TOKENS, decode-CONTEXT, batch-SEQUENCES, start-warm, start-cold, memory");
+  Flags flags(
+      "bench",
+      "How fast a model reads prompts, decodes and starts: medians, and their share of what the "
+      "machine's memory and arithmetic allow. With --serve URL: load on a server; with --train: "
+      "steps of "
+      "training; 'bakestone bench --serve URL --help' and 'bakestone bench MODEL --train --help' "
+      "show their flags.",
+      "bakestone bench smollm2-135m-instruct --only prefill-512,decode-0,batch-8");
+  flags.Positional("MODEL", &model,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  flags.Add("--only", &only,
+            "What to measure: prefill-TOKENS, decode-CONTEXT, batch-SEQUENCES, start-warm, "
+            "start-cold, memory");
   flags.Add("--repetitions", &options.speed.repetitions, 0, 1000,
             "Of each figure; 0: up to 5 in about 4 seconds");
   flags.Add("--decode-tokens", &options.speed.decode_tokens, 1, 1 << 20, "Tokens of one decode");
   flags.Add("--threads", &threads, 1, 1024, "Threads to compute with");
-  flags.Add("--roofline", &options.roofline, "Also the limits of every kernel table, and each matrix against its limit");
+  flags.Add("--roofline", &options.roofline,
+            "Also the limits of every kernel table, and each matrix against its limit");
   flags.Add("--compare", &compare, "An earlier --json: adds ratios to it");
-  flags.Add("--no-pack-cache", &options.no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  flags.Add("--no-pack-cache", &options.no_pack_cache,
+            "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &options.json, "Print one JSON object");
   flags.Parse(arguments);
   options.model = ResolveModel(model);
@@ -106,21 +116,31 @@ void Cool(const Options& options) {
   const ModelFile file = ModelFile::Open(options.model);
   if (loading.pack_cache) {
     const PackCache cache(*loading.pack_cache);
-    const std::filesystem::path packed = cache.PathOf(
-        file.ContentHash([&](const std::filesystem::path& path) { return cache.SourceHash(path); }));
+    const std::filesystem::path packed = cache.PathOf(file.ContentHash(
+        [&](const std::filesystem::path& path) { return cache.SourceHash(path); }));
     if (std::filesystem::exists(packed)) DropFromPageCache(packed);
   }
   for (const std::filesystem::path& path : file.Files()) DropFromPageCache(path);
 }
 
-// Starts of this very program: to the first token of a one-word prompt. Before this process maps the model.
+// Starts of this very program: to the first token of a one-word prompt. Before this process maps
+// the model.
 std::vector<BenchRow> MeasureStarts(const Options& options) {
   const auto wanted = [&](const char* name) {
     return std::find(options.names.begin(), options.names.end(), name) != options.names.end();
   };
-  std::vector<std::string> arguments = {
-      "run", options.model.string(), "--raw", "--max-tokens", "1", "--temperature", "0", "--seed", "1",
-      "--threads", std::to_string(options.threads), "Hello"};
+  std::vector<std::string> arguments = {"run",
+                                        options.model.string(),
+                                        "--raw",
+                                        "--max-tokens",
+                                        "1",
+                                        "--temperature",
+                                        "0",
+                                        "--seed",
+                                        "1",
+                                        "--threads",
+                                        std::to_string(options.threads),
+                                        "Hello"};
   if (options.no_pack_cache) arguments.emplace_back("--no-pack-cache");
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe");
   const int64_t count = options.speed.repetitions > 0 ? options.speed.repetitions : 5;
@@ -146,8 +166,10 @@ std::vector<BenchRow> MeasureStarts(const Options& options) {
 
 Json MeasureTables(ThreadPool& pool, bool print) {
   Json tables = Json::array();
-  if (print) fmt::print("\n{:<12} {:>22} {:>22} {:>22}\n", "kernels", "int8 mult.-adds/s", "bf16 mult.-adds/s",
-                        "f32 mult.-adds/s");
+  if (print) {
+    fmt::print("\n{:<12} {:>22} {:>22} {:>22}\n", "kernels", "int8 mult.-adds/s",
+               "bf16 mult.-adds/s", "f32 mult.-adds/s");
+  }
   for (const KernelTable* table : AvailableKernels()) {
     const ops::Peaks peaks = ops::MeasurePeaks(*table, pool);
     tables.push_back({{"isa", IsaName(table->isa)},
@@ -155,8 +177,9 @@ Json MeasureTables(ThreadPool& pool, bool print) {
                       {"bf16_multiply_adds_per_second", peaks.bf16_per_second},
                       {"f32_multiply_adds_per_second", peaks.float_per_second}});
     if (print) {
-      fmt::print("{:<12} {:>20.1f} G {:>20.1f} G {:>20.1f} G\n", IsaName(table->isa), peaks.int8_per_second * 1e-9,
-                 peaks.bf16_per_second * 1e-9, peaks.float_per_second * 1e-9);
+      fmt::print("{:<12} {:>20.1f} G {:>20.1f} G {:>20.1f} G\n", IsaName(table->isa),
+                 peaks.int8_per_second * 1e-9, peaks.bf16_per_second * 1e-9,
+                 peaks.float_per_second * 1e-9);
     }
   }
   return tables;
@@ -166,18 +189,21 @@ void PrintSetting(const Options& options, const Json& result, const MachineLimit
   fmt::print("{} ({:.0f} MB), {} threads, {} kernels, {}\n", options.model.string(),
              result["file_bytes"].get<double>() * 1e-6, options.threads,
              result["isa"].get<std::string>(), result["cpu"].get<std::string>());
-  fmt::print("limits: memory read at {:.1f} GB/s ({:.1f} with one thread), {:.0f} G int8, {:.0f} G bf16 and "
-             "{:.0f} G f32 multiply-adds/s\n\n", limits.read_bandwidth * 1e-9, limits.read_bandwidth_one * 1e-9,
-             limits.peaks.int8_per_second * 1e-9, limits.peaks.bf16_per_second * 1e-9,
-             limits.peaks.float_per_second * 1e-9);
+  fmt::print(
+      "limits: memory read at {:.1f} GB/s ({:.1f} with one thread), {:.0f} G int8, {:.0f} G bf16 "
+      "and "
+      "{:.0f} G f32 multiply-adds/s\n\n",
+      limits.read_bandwidth * 1e-9, limits.read_bandwidth_one * 1e-9,
+      limits.peaks.int8_per_second * 1e-9, limits.peaks.bf16_per_second * 1e-9,
+      limits.peaks.float_per_second * 1e-9);
 }
 
 // Ratios of different things mean something else: say so.
 void WarnOfDifferences(const EarlierBench& earlier, const Json& result) {
   for (const auto& [key, value] : earlier.setting.items()) {
     if (value == result[key]) continue;
-    fmt::print(stderr, "bakestone: bench: --compare: its {} was {}, now it is {}\n", key, value.dump(),
-               result[key].dump());
+    fmt::print(stderr, "bakestone: bench: --compare: its {} was {}, now it is {}\n", key,
+               value.dump(), result[key].dump());
   }
 }
 
@@ -209,7 +235,7 @@ void MeasureSpeeds(const Options& options, const Model& model, SpeedBench& bench
                  model.config.context_length);
       continue;
     }
-    report.Add(RowOf(measure->kind == "prefill" ? bench.Prefill(measure->number)
+    report.Add(RowOf(measure->kind == "prefill"  ? bench.Prefill(measure->number)
                      : measure->kind == "decode" ? bench.Decode(measure->number)
                                                  : bench.Batch(measure->number)));
   }

@@ -42,8 +42,12 @@ std::string RatioText(const BenchRow& row, const EarlierBench& earlier) {
 }  // namespace
 
 BenchRow RowOf(const SpeedFigure& figure) {
-  return {figure.name,  "tokens/s",         figure.tokens_per_second, figure.limit,
-          figure.bandwidth_share, figure.integer_share};
+  return {figure.name,
+          "tokens/s",
+          figure.tokens_per_second,
+          figure.limit,
+          figure.bandwidth_share,
+          figure.integer_share};
 }
 
 EarlierBench ReadEarlier(const std::filesystem::path& path) {
@@ -62,12 +66,9 @@ EarlierBench ReadEarlier(const std::filesystem::path& path) {
 }
 
 Json ToJson(const BenchRow& row) {
-  Json json = {{"name", row.name},
-               {"unit", row.unit},
-               {"median", row.value.median},
-               {"least", row.value.least},
-               {"most", row.value.most},
-               {"repetitions", row.value.count}};
+  Json json = {{"name", row.name},           {"unit", row.unit},
+               {"median", row.value.median}, {"least", row.value.least},
+               {"most", row.value.most},     {"repetitions", row.value.count}};
   if (row.limit > 0) {
     json["limit"] = row.limit;
     json["limit_share"] = row.value.median / row.limit;

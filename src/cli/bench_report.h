@@ -22,7 +22,7 @@ BenchRow RowOf(const SpeedFigure& figure);
 
 // Medians of an earlier --json by name. Throws kCorrupt naming the file and the field.
 struct EarlierBench {
-  nlohmann::ordered_json setting;        // model, threads, isa: to say what differs
+  nlohmann::ordered_json setting;  // model, threads, isa: to say what differs
   std::map<std::string, double> medians;
 };
 EarlierBench ReadEarlier(const std::filesystem::path& path);

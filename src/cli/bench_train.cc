@@ -34,16 +34,20 @@ TrainBenchOptions ParseTrainBench(const Arguments& arguments) {
   std::optional<int64_t> threads;
   bool train = false, recompute = false;
   Flags flags("bench --train",
-              "Training steps on random tokens: LoRA pairs on every linear, or the whole model. Tokens a second, the "
+              "Training steps on random tokens: LoRA pairs on every linear, or the whole model. "
+              "Tokens a second, the "
               "share of what the machine's arithmetic allows, and where the time of a step goes.",
               "bakestone bench smollm2-135m-instruct --train --rows 4096 --document 512");
-  flags.Positional("MODEL", &model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  flags.Positional("MODEL", &model,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Add("--train", &train, "This");
   flags.Add("--rows", &options.speed.rows, 2, 1 << 20, "Tokens of a step");
   flags.Add("--document", &options.speed.document, 2, 1 << 20, "Tokens of each document in it");
   flags.Add("--rank", &options.speed.rank, 0, 1024, "Of the pairs; 0: the whole model is trained");
-  flags.Add("--steps", &options.speed.steps, 1, 10'000, "How many are measured, after one to warm up");
-  flags.Add("--recompute", &recompute, "Compute layers again in backward instead of keeping what it needs");
+  flags.Add("--steps", &options.speed.steps, 1, 10'000,
+            "How many are measured, after one to warm up");
+  flags.Add("--recompute", &recompute,
+            "Compute layers again in backward instead of keeping what it needs");
   flags.Add("--threads", &threads, 1, 1024, "Threads to compute with");
   flags.Add("--json", &options.json, "Print one JSON object");
   flags.Parse(arguments);
@@ -61,8 +65,8 @@ struct KindOfWork {
 // Of all steps; what no phase counts is the last.
 std::array<KindOfWork, 7> KindsOf(const TrainSpeed& speed, double total) {
   const TrainPhases& phases = speed.phases;
-  const double known =
-      phases.products + phases.attention + phases.rows + phases.head + phases.weights + speed.optimizer;
+  const double known = phases.products + phases.attention + phases.rows + phases.head +
+                       phases.weights + speed.optimizer;
   return {{{"products", phases.products},
            {"attention", phases.attention},
            {"rows", phases.rows},
@@ -83,7 +87,8 @@ int BenchTrain(const Arguments& arguments) {
   ThreadPool pool(options.threads);
   const auto model = Model::Load(options.model, Kernels(), pool, Loading(false));
   const double product_limit = TrainProductLimit(Kernels().train, pool);
-  const double peak = std::max(product_limit, 2 * ops::MeasurePeaks(Kernels(), pool).bf16_per_second);
+  const double peak =
+      std::max(product_limit, 2 * ops::MeasurePeaks(Kernels(), pool).bf16_per_second);
   const TrainSpeed speed = MeasureTraining(*model, Kernels(), pool, options.speed);
   const Spread seconds = SpreadOf(speed.step_seconds);
   const auto rows = static_cast<double>(options.speed.rows);
@@ -101,8 +106,10 @@ int BenchTrain(const Arguments& arguments) {
                  {"rank", options.speed.rank},
                  {"recompute", options.speed.activation == ActivationPolicy::kRecompute},
                  {"steps", options.speed.steps},
-                 {"tokens_per_second", {{"median", rows / seconds.median}, {"least", rows / seconds.most},
-                                        {"most", rows / seconds.least}}},
+                 {"tokens_per_second",
+                  {{"median", rows / seconds.median},
+                   {"least", rows / seconds.most},
+                   {"most", rows / seconds.least}}},
                  {"flop_of_a_step", speed.flop},
                  {"flop_per_second", rate},
                  {"peak_flop_per_second", peak},
@@ -113,18 +120,23 @@ int BenchTrain(const Arguments& arguments) {
     fmt::print("{}\n", json.dump(2));
     return 0;
   }
-  fmt::print("{}, {} threads, {} kernels ({}), {}\n", options.model.string(), options.threads, IsaName(Kernels().isa),
-             Kernels().train.product, ReadMachine().cpu);
-  fmt::print("{}; steps of {} tokens in documents of {}, {}\n\n",
-             options.speed.rank > 0 ? fmt::format("LoRA, r = {} on every linear", options.speed.rank) : "the whole model",
-             options.speed.rows, std::min(options.speed.rows, options.speed.document),
-             options.speed.activation == ActivationPolicy::kRecompute ? "layers computed again in backward"
-                                                                      : "activations kept");
-  fmt::print("tokens/s        {:10.1f}    {:.1f} .. {:.1f} of {}\n", rows / seconds.median, rows / seconds.most,
-             rows / seconds.least, seconds.count);
-  fmt::print("GFLOP/s         {:10.1f}    {:.0f} % of the machine's {:.0f} (products on operands in L1: {:.0f})\n",
-             rate * 1e-9, 100 * rate / peak, peak * 1e-9, product_limit * 1e-9);
-  fmt::print("memory of a pass {:9.1f} MB  scratch and activations\n\n", static_cast<double>(speed.pass_bytes) * 1e-6);
+  fmt::print("{}, {} threads, {} kernels ({}), {}\n", options.model.string(), options.threads,
+             IsaName(Kernels().isa), Kernels().train.product, ReadMachine().cpu);
+  fmt::print(
+      "{}; steps of {} tokens in documents of {}, {}\n\n",
+      options.speed.rank > 0 ? fmt::format("LoRA, r = {} on every linear", options.speed.rank)
+                             : "the whole model",
+      options.speed.rows, std::min(options.speed.rows, options.speed.document),
+      options.speed.activation == ActivationPolicy::kRecompute ? "layers computed again in backward"
+                                                               : "activations kept");
+  fmt::print("tokens/s        {:10.1f}    {:.1f} .. {:.1f} of {}\n", rows / seconds.median,
+             rows / seconds.most, rows / seconds.least, seconds.count);
+  fmt::print(
+      "GFLOP/s         {:10.1f}    {:.0f} % of the machine's {:.0f} (products on operands in L1: "
+      "{:.0f})\n",
+      rate * 1e-9, 100 * rate / peak, peak * 1e-9, product_limit * 1e-9);
+  fmt::print("memory of a pass {:9.1f} MB  scratch and activations\n\n",
+             static_cast<double>(speed.pass_bytes) * 1e-6);
   const double tokens = rows * static_cast<double>(speed.step_seconds.size());
   for (const KindOfWork& kind : kinds) {
     fmt::print("{:<16}{:10.1f} us a token {:5.0f} %\n", kind.name, kind.seconds / tokens * 1e6,

@@ -34,7 +34,9 @@ InputKind ChatInput::ReadLine(std::string* line) {
       return InputKind::kMessage;
     }
     if (ended_) return InputKind::kEnd;
-    if (buffer_.size() > kMaxMessage) Throw(ErrorCode::kInvalidArgument, "a message is limited to {} bytes", kMaxMessage);
+    if (buffer_.size() > kMaxMessage) {
+      Throw(ErrorCode::kInvalidArgument, "a message is limited to {} bytes", kMaxMessage);
+    }
     char bytes[4096];
     const ssize_t n = ::read(fd_, bytes, sizeof bytes);
     if (n < 0 && errno == EINTR) return InputKind::kInterrupted;
@@ -64,7 +66,9 @@ Input ChatInput::Read() {
       more = true;
     }
     text += line;
-    if (text.size() > kMaxMessage) Throw(ErrorCode::kInvalidArgument, "a message is limited to {} bytes", kMaxMessage);
+    if (text.size() > kMaxMessage) {
+      Throw(ErrorCode::kInvalidArgument, "a message is limited to {} bytes", kMaxMessage);
+    }
     if (!more) return {InputKind::kMessage, text};
     text += '\n';
     Prompt("... ");

@@ -17,7 +17,8 @@ constexpr int64_t kMostBytes = 1 << 20;
 std::string ValueOf(TomlTable& table, const toml::table& parsed, const std::string& key) {
   const toml::node& node = *parsed.get(key);
   if (!node.is_string() && !node.is_number()) {
-    Throw(ErrorCode::kInvalidArgument, "{}, line {}: '{}': expected a text or a number", table.where(), node.source().begin.line, key);
+    Throw(ErrorCode::kInvalidArgument, "{}, line {}: '{}': expected a text or a number",
+          table.where(), node.source().begin.line, key);
   }
   if (const auto integer = node.value_exact<int64_t>()) return fmt::format("{}", *integer);
   if (const auto number = node.value_exact<double>()) return fmt::format("{}", *number);
@@ -26,14 +27,16 @@ std::string ValueOf(TomlTable& table, const toml::table& parsed, const std::stri
 
 }  // namespace
 
-std::vector<std::string> ReadConfig(const std::filesystem::path& path, std::span<const ConfigKey> keys) {
+std::vector<std::string> ReadConfig(const std::filesystem::path& path,
+                                    std::span<const ConfigKey> keys) {
   toml::table parsed;
   try {
     parsed = toml::parse(ReadFile(path, kMostBytes), path.string());
   } catch (const toml::parse_error& error) {
     std::ostringstream where;
     where << error.source().begin;
-    Throw(ErrorCode::kInvalidArgument, "{}, {}: expected TOML: {}", path.string(), where.str(), error.description());
+    Throw(ErrorCode::kInvalidArgument, "{}, {}: expected TOML: {}", path.string(), where.str(),
+          error.description());
   }
   TomlTable table(parsed, path.string());
   std::vector<std::string> arguments;
@@ -52,7 +55,8 @@ std::vector<std::string> ReadConfig(const std::filesystem::path& path, std::span
     if (key.given) continue;
     for (std::string& value : values) {
       // One word with '=': a value that begins with a dash stays a value.
-      arguments.push_back(key.positional ? std::move(value) : fmt::format("--{}={}", key.name, value));
+      arguments.push_back(key.positional ? std::move(value)
+                                         : fmt::format("--{}={}", key.name, value));
     }
   }
   table.Finish();

@@ -27,7 +27,8 @@ std::string Stem(const std::string& name) {
 std::string WhyNot(const PlannedTensor& planned) {
   switch (planned.reason) {
     case PlanReason::kRowLength:
-      return fmt::format("rows of {} weights are no multiple of {}", planned.tensor->cols(), BlockSize(planned.wanted));
+      return fmt::format("rows of {} weights are no multiple of {}", planned.tensor->cols(),
+                         BlockSize(planned.wanted));
     case PlanReason::kAlreadySmall:
       return "stored so already: encoding it again could only lose";
     case PlanReason::kAsMixed:
@@ -41,7 +42,9 @@ void PrintTypes(const QuantizePlan& plan) {
   std::map<std::string, int64_t> counts;
   for (const PlannedTensor& planned : plan.tensors) ++counts[DTypeName(planned.type)];
   std::string types;
-  for (const auto& [type, count] : counts) types += fmt::format("{}{} x {}", types.empty() ? "" : ", ", type, count);
+  for (const auto& [type, count] : counts) {
+    types += fmt::format("{}{} x {}", types.empty() ? "" : ", ", type, count);
+  }
   fmt::print(stderr, "tensors: {}: {:.3f} bits a weight\n", types, plan.BitsPerWeight());
 }
 
@@ -53,10 +56,12 @@ void RefuseToReplace(const ModelSource& source, const std::filesystem::path& out
   std::error_code ignored;
   for (const auto& file : source.files) {
     if (!std::filesystem::equivalent(file, out, ignored)) continue;
-    Throw(ErrorCode::kInvalidArgument, "{}: expected another file to write than the model itself", out.string());
+    Throw(ErrorCode::kInvalidArgument, "{}: expected another file to write than the model itself",
+          out.string());
   }
   if (std::filesystem::is_directory(out)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected a file to write, found a folder", out.string());
+    Throw(ErrorCode::kInvalidArgument, "{}: expected a file to write, found a folder",
+          out.string());
   }
 }
 
@@ -66,23 +71,26 @@ void ThrowIfStopped() {
 
 void PrintPlan(const QuantizePlan& plan, std::string_view mix) {
   PrintTypes(plan);
-  std::map<std::tuple<std::string, DType, DType, PlanReason>, std::pair<int64_t, std::string>> lines;
+  std::map<std::tuple<std::string, DType, DType, PlanReason>, std::pair<int64_t, std::string>>
+      lines;
   int64_t again = 0;
   for (const PlannedTensor& planned : plan.tensors) {
     again += planned.requantized() && IsQuantized(planned.type) ? 1 : 0;
     if (planned.reason == PlanReason::kAsMixed || planned.reason == PlanReason::kOverride) continue;
-    auto& [count, why] = lines[{Stem(planned.tensor->name), planned.wanted, planned.type, planned.reason}];
+    auto& [count, why] =
+        lines[{Stem(planned.tensor->name), planned.wanted, planned.type, planned.reason}];
     ++count;
     why = WhyNot(planned);
   }
   for (const auto& [key, line] : lines) {
     const auto& [stem, wanted, type, reason] = key;
-    fmt::print(stderr, "  {:<28} x {:<4} {} instead of {}: {}\n", stem, line.first, DTypeName(type), DTypeName(wanted),
-               line.second);
+    fmt::print(stderr, "  {:<28} x {:<4} {} instead of {}: {}\n", stem, line.first, DTypeName(type),
+               DTypeName(wanted), line.second);
   }
   if (again > 0) {
     fmt::print(stderr,
-               "warning: {} tensors are quantized already, and become {} with the errors of both; start from an "
+               "warning: {} tensors are quantized already, and become {} with the errors of both; "
+               "start from an "
                "F16, BF16 or F32 file where there is one\n",
                again, mix);
   }
@@ -99,12 +107,15 @@ void WriteWithBar(const std::string& label, const ModelSource& source, const Qua
 }
 
 std::vector<Compared> Compare(const Contender& original, const std::vector<Contender>& others,
-                              const std::vector<std::string>& texts, int64_t max_tokens, ThreadPool& pool) {
+                              const std::vector<std::string>& texts, int64_t max_tokens,
+                              ThreadPool& pool) {
   std::unique_ptr<Progress> progress;
   KlOptions options;
   options.max_tokens = max_tokens;
   options.progress = [&](int64_t done, int64_t total) {
-    if (StopRequested()) Throw(ErrorCode::kCancelled, "stopped while measuring; the model is written");
+    if (StopRequested()) {
+      Throw(ErrorCode::kCancelled, "stopped while measuring; the model is written");
+    }
     if (!progress) progress = std::make_unique<Progress>("measuring", total, "tokens");
     progress->Update(done);
     if (done == total) progress.reset();
@@ -126,7 +137,8 @@ void PrintOutcome(const Outcome& outcome) {
     return;
   }
   fmt::print("{}: {:.1f} MB, {:.3f} bits a weight ({}: {:.1f} MB)\n", outcome.out.string(),
-             static_cast<double>(after) / 1e6, outcome.plan->BitsPerWeight(), name, static_cast<double>(before) / 1e6);
+             static_cast<double>(after) / 1e6, outcome.plan->BitsPerWeight(), name,
+             static_cast<double>(before) / 1e6);
   if (outcome.compared.empty()) {
     fmt::print("not measured: --measure FILE compares both on a text of yours\n");
     return;

@@ -26,11 +26,12 @@ void WriteWithBar(const std::string& label, const ModelSource& source, const Qua
 
 // CompareModels with a bar.
 std::vector<Compared> Compare(const Contender& original, const std::vector<Contender>& others,
-                              const std::vector<std::string>& texts, int64_t max_tokens, ThreadPool& pool);
+                              const std::vector<std::string>& texts, int64_t max_tokens,
+                              ThreadPool& pool);
 
 struct Outcome {
   std::filesystem::path source, out;
-  std::string original;          // what was compared with; empty: the source
+  std::string original;  // what was compared with; empty: the source
   const QuantizePlan* plan = nullptr;
   std::vector<Compared> compared;  // empty: nothing was measured, and that is said
   bool json = false;

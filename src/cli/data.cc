@@ -20,11 +20,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string Fact(std::string_view label, const std::string& text) { return fmt::format("  {:<18} {}\n", label, text); }
+std::string Fact(std::string_view label, const std::string& text) {
+  return fmt::format("  {:<18} {}\n", label, text);
+}
 
 std::string LengthLine(const Lengths& lengths) {
-  return fmt::format("{} in all; shortest {}, 5 % {}, median {}, 95 % {}, longest {}", lengths.sum, lengths.least,
-                     lengths.p5, lengths.median, lengths.p95, lengths.most);
+  return fmt::format("{} in all; shortest {}, 5 % {}, median {}, 95 % {}, longest {}", lengths.sum,
+                     lengths.least, lengths.p5, lengths.median, lengths.p95, lengths.most);
 }
 
 std::string ExampleLines(const std::vector<Example>& examples, const std::string& unit) {
@@ -37,30 +39,37 @@ std::string ExampleLines(const std::vector<Example>& examples, const std::string
 
 std::string Report(const std::string& name, const SourceReport& report) {
   std::vector<std::string> formats;
-  for (const auto& [format, rows] : report.formats) formats.push_back(fmt::format("{} ({})", format, rows));
+  for (const auto& [format, rows] : report.formats) {
+    formats.push_back(fmt::format("{} ({})", format, rows));
+  }
   std::string text = fmt::format("{}\n", name);
   text += Fact("format", fmt::format("{}: {}", report.container, fmt::join(formats, ", ")));
   text += Fact("rows", fmt::format("{}, {} of them cannot be read", report.rows, report.rejected));
   text += ExampleLines(report.rejects, report.unit);
   text += Fact("characters", LengthLine(report.characters));
   if (report.tokens.sum > 0) text += Fact("tokens", LengthLine(report.tokens));
-  text += Fact("duplicates", fmt::format("{} exact, {} near (dedupe = \"exact\" or \"near\" leaves them out)",
-                                         report.exact_duplicates, report.near_duplicates));
+  text += Fact("duplicates",
+               fmt::format("{} exact, {} near (dedupe = \"exact\" or \"near\" leaves them out)",
+                           report.exact_duplicates, report.near_duplicates));
   text += ExampleLines(report.duplicate_examples, report.unit + " like " + report.unit);
   if (report.heldout_rows > 0) {
-    text += Fact("held out", fmt::format("{} rows of {} groups; largest group {} rows", report.heldout_rows,
-                                         report.groups, report.largest_group));
+    text += Fact("held out", fmt::format("{} rows of {} groups; largest group {} rows",
+                                         report.heldout_rows, report.groups, report.largest_group));
   }
-  text += Fact("personal data", fmt::format("in {} rows (pii = \"mask\" hides it)", report.personal_rows));
+  text += Fact("personal data",
+               fmt::format("in {} rows (pii = \"mask\" hides it)", report.personal_rows));
   for (size_t kind = 0; kind < report.personal.size(); ++kind) {
     if (report.personal[kind] == 0) continue;
-    text += Fact("", fmt::format("{} {}", report.personal[kind], PersonalKindName(static_cast<PersonalKind>(kind))));
+    text += Fact("", fmt::format("{} {}", report.personal[kind],
+                                 PersonalKindName(static_cast<PersonalKind>(kind))));
   }
   text += ExampleLines(report.personal_examples, report.unit);
   for (size_t sign = 0; sign < report.signs.size(); ++sign) {
     if (report.signs[sign] == 0) continue;
-    text += Fact("quality", fmt::format("{}: {} rows, first in {} {}", QualitySignName(static_cast<QualitySign>(sign)),
-                                        report.signs[sign], report.unit, fmt::join(report.sign_lines[sign], ", ")));
+    text += Fact(
+        "quality",
+        fmt::format("{}: {} rows, first in {} {}", QualitySignName(static_cast<QualitySign>(sign)),
+                    report.signs[sign], report.unit, fmt::join(report.sign_lines[sign], ", ")));
   }
   return text;
 }
@@ -71,7 +80,8 @@ int64_t CountTokens(const Model& model, const Row& row) {
     if (row.kind == RowKind::kText) {
       return static_cast<int64_t>(model.tokenizer.Encode(row.text, {.add_special = false}).size());
     }
-    return static_cast<int64_t>(RenderChat(model, *row.chat.messages, false, row.tools.get()).tokens.size());
+    return static_cast<int64_t>(
+        RenderChat(model, *row.chat.messages, false, row.tools.get()).tokens.size());
   } catch (const std::exception&) {
     return 0;  // a row that the template refuses: `data show` and training say so
   }
@@ -81,7 +91,9 @@ int Check(const Arguments& arguments) {
   DataArguments what;
   std::optional<int64_t> threads;
   bool json = false;
-  Flags flags("data check", "What is in a data file: format, lengths, duplicates, personal data, quality, rows that cannot be read.",
+  Flags flags("data check",
+              "What is in a data file: format, lengths, duplicates, personal data, quality, rows "
+              "that cannot be read.",
               "bakestone data check my-handbook/bake.toml");
   what.AddTo(flags);
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
@@ -90,7 +102,9 @@ int Check(const Arguments& arguments) {
   const ChosenSources chosen = Choose(what);
   ThreadPool pool(NumThreads(threads));
   std::shared_ptr<const Model> model;
-  if (!chosen.model.empty()) model = Model::Load(ResolveModel(chosen.model), Kernels(), pool, Loading(false));
+  if (!chosen.model.empty()) {
+    model = Model::Load(ResolveModel(chosen.model), Kernels(), pool, Loading(false));
+  }
   Json reports = Json::object();
   for (const ChosenSource& one : chosen.sources) {
     std::unique_ptr<Progress> bar;
@@ -98,7 +112,10 @@ int Check(const Arguments& arguments) {
     options.progress = [&](const ReadProgress& progress) {
       constexpr int64_t kShown = int64_t{4} << 20;  // what is smaller is soon done
       if (progress.file_bytes < kShown) return;
-      if (!bar) bar = std::make_unique<Progress>("checking " + one.source.name, progress.file_bytes >> 10, "KiB");
+      if (!bar) {
+        bar = std::make_unique<Progress>("checking " + one.source.name, progress.file_bytes >> 10,
+                                         "KiB");
+      }
       bar->Update(progress.bytes >> 10, fmt::format("{} rows", progress.rows));
     };
     if (model) options.count_tokens = [&](const Row& row) { return CountTokens(*model, row); };
@@ -132,7 +149,8 @@ int Data(const Arguments& arguments) {
   if (arguments[0] == "check") return Check(rest);
   if (arguments[0] == "show") return DataShow(rest);
   if (arguments[0] == "make") return DataMake(rest);
-  throw UsageError(fmt::format("data: expected an action, check, show or make; found '{}'", arguments[0]));
+  throw UsageError(
+      fmt::format("data: expected an action, check, show or make; found '{}'", arguments[0]));
 }
 
 }  // namespace bakestone::cli

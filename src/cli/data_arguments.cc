@@ -42,7 +42,8 @@ ChosenSources OfRecipe(const DataArguments& arguments) {
     add(stage.replay->data, replay);
   }
   if (chosen.sources.empty()) {
-    Throw(ErrorCode::kInvalidArgument, "{}: no stage trains on '{}'", arguments.what, *arguments.source);
+    Throw(ErrorCode::kInvalidArgument, "{}: no stage trains on '{}'", arguments.what,
+          *arguments.source);
   }
   return chosen;
 }
@@ -50,10 +51,14 @@ ChosenSources OfRecipe(const DataArguments& arguments) {
 }  // namespace
 
 void DataArguments::AddTo(Flags& flags) {
-  flags.Positional("SOURCE", &what, "A recipe (.toml): the sources that it trains on; or a data file");
+  flags.Positional("SOURCE", &what,
+                   "A recipe (.toml): the sources that it trains on; or a data file");
   flags.Add("--source", &source, "Only this source of the recipe");
-  flags.Add("--model", &model, "A GGUF file or a name in the home folder, instead of the recipe's base");
-  flags.Add("--format", &format, "How rows of the file are shaped (default: told from their fields): " + RowFormatNames());
+  flags.Add("--model", &model,
+            "A GGUF file or a name in the home folder, instead of the recipe's base");
+  flags.Add(
+      "--format", &format,
+      "How rows of the file are shaped (default: told from their fields): " + RowFormatNames());
 }
 
 ChosenSources Choose(const DataArguments& arguments) {
@@ -68,7 +73,8 @@ ChosenSources Choose(const DataArguments& arguments) {
     file.source.personal_data = PersonalDataPolicy::kWarn;
     file.source.max_rejected = 1;
     if (!ParseRowFormat(file.source.format)) {
-      throw UsageError("--format: expected one of " + RowFormatNames() + ", found '" + file.source.format + "'");
+      throw UsageError("--format: expected one of " + RowFormatNames() + ", found '" +
+                       file.source.format + "'");
     }
     file.stage.method = MethodFor(file.source);
     chosen.sources.push_back(std::move(file));

@@ -13,7 +13,7 @@ namespace bakestone::cli {
 class Flags;
 
 struct DataArguments {
-  std::string what;                    // a recipe, or a data file
+  std::string what;  // a recipe, or a data file
   std::optional<std::string> model, format, source;
 
   void AddTo(Flags& flags);
@@ -21,12 +21,12 @@ struct DataArguments {
 
 struct ChosenSource {
   DataSource source;
-  StageRecipe stage;                   // that trains on it; of a file: one for its kind of rows
+  StageRecipe stage;  // that trains on it; of a file: one for its kind of rows
 };
 
 struct ChosenSources {
   std::vector<ChosenSource> sources;
-  std::string model;                   // empty: none was named
+  std::string model;  // empty: none was named
 };
 
 // Throws kInvalidArgument for a source that the recipe does not have.

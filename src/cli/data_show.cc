@@ -55,7 +55,8 @@ std::string Printable(const std::string& text) {
 
 class Shower {
  public:
-  Shower(const Model& model, bool json) : model_(model), json_(json), colours_(::isatty(STDOUT_FILENO) == 1) {}
+  Shower(const Model& model, bool json)
+      : model_(model), json_(json), colours_(::isatty(STDOUT_FILENO) == 1) {}
 
   void Show(const Dataset& data, const SourceSummary& summary, int64_t first, int64_t rows) {
     int64_t row = 0, shown = 0;
@@ -86,8 +87,8 @@ class Shower {
                          {"parts", parts}});
       return;
     }
-    fmt::print("== {}, {} {}{}: {} tokens, {} learned\n", summary.name, summary.unit, sample.row, side,
-               sample.tokens.size(), sample.num_trained);
+    fmt::print("== {}, {} {}{}: {} tokens, {} learned\n", summary.name, summary.unit, sample.row,
+               side, sample.tokens.size(), sample.num_trained);
     for (const Run& run : runs) {
       const std::string text = Printable(run.text);
       if (colours_) {
@@ -111,7 +112,8 @@ int DataShow(const Arguments& arguments) {
   std::optional<int64_t> threads;
   bool json = false;
   Flags flags("data show",
-              "Rows as the model's template writes them. What is learned is green, or between ⟦ and ⟧ where the output is no terminal.",
+              "Rows as the model's template writes them. What is learned is green, or between ⟦ "
+              "and ⟧ where the output is no terminal.",
               "bakestone data show my-handbook/bake.toml --rows 2");
   what.AddTo(flags);
   flags.Add("--rows", &rows, 1, INT64_MAX, "Rows of each source to show (default 3)");
@@ -120,7 +122,9 @@ int DataShow(const Arguments& arguments) {
   flags.Add("--json", &json, "Print one JSON object");
   flags.Parse(arguments);
   const ChosenSources chosen = Choose(what);
-  if (chosen.model.empty()) throw UsageError("data show: --model is needed to show a file: it has the template");
+  if (chosen.model.empty()) {
+    throw UsageError("data show: --model is needed to show a file: it has the template");
+  }
   ThreadPool pool(NumThreads(threads));
   const auto model = Model::Load(ResolveModel(chosen.model), Kernels(), pool, Loading(false));
   const ChatEncoder encode = [&](const Json& messages, bool prompt, const Json* tools) {
@@ -135,12 +139,15 @@ int DataShow(const Arguments& arguments) {
     shower.Show(samples.train, samples.summary, first, rows);
     sources.push_back(ToJson(samples.summary));
     if (json) continue;
-    fmt::print(stderr, "{}; {} tokens, {} of them learned\n", samples.summary.Line(), samples.train.counts().tokens,
-               samples.train.counts().trained);
-    for (const std::string& warning : samples.summary.Warnings()) fmt::print(stderr, "warning: {}\n", warning);
+    fmt::print(stderr, "{}; {} tokens, {} of them learned\n", samples.summary.Line(),
+               samples.train.counts().tokens, samples.train.counts().trained);
+    for (const std::string& warning : samples.summary.Warnings()) {
+      fmt::print(stderr, "warning: {}\n", warning);
+    }
   }
   if (json) {
-    fmt::print("{}\n", Json{{"sources", sources}, {"samples", shower.samples}}.dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", Json{{"sources", sources}, {"samples", shower.samples}}.dump(
+                           2, ' ', false, Json::error_handler_t::replace));
   }
   return 0;
 }

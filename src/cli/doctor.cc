@@ -16,8 +16,8 @@ namespace {
 
 struct Shape {
   const char* name;
-  double parameters;       // in 1e9
-  double kv_bytes_token;   // bf16 keys and values of one token
+  double parameters;      // in 1e9
+  double kv_bytes_token;  // bf16 keys and values of one token
 };
 
 // Common sizes: what a person would ask about. KV from layers x kv heads x head_dim x 2 x 2 bytes.
@@ -30,8 +30,8 @@ constexpr Shape kShapes[] = {
 
 constexpr double kBytesPerParameter = 4.85 / 8;  // Q4_K_M, file size over parameters
 constexpr double kContext = 4096;
-// Optimizer state of a rank-16 adapter, bf16 tiles and saved activations: what QLoRA adds, as a share
-// of the model plus a floor.
+// Optimizer state of a rank-16 adapter, bf16 tiles and saved activations: what QLoRA adds, as a
+// share of the model plus a floor.
 constexpr double kTrainShare = 0.6, kTrainFloor = 0.6e9;
 
 }  // namespace
@@ -105,8 +105,9 @@ int Doctor(const Arguments& arguments) {
                model["trains"].get<bool>() ? "yes" : "no",
                model["decode_tokens_per_second_limit"].get<double>());
   }
-  fmt::print("\nserve: weights and a context of 4,096 tokens. QLoRA: rank 16, steps of 1,024 tokens.\n"
-             "decode limit: read bandwidth over the bytes of the weights.\n");
+  fmt::print(
+      "\nserve: weights and a context of 4,096 tokens. QLoRA: rank 16, steps of 1,024 tokens.\n"
+      "decode limit: read bandwidth over the bytes of the weights.\n");
   return 0;
 }
 

@@ -33,14 +33,18 @@ int Embed(const Arguments& arguments) {
   std::optional<int64_t> threads;
   bool no_pack_cache = false;
   Flags flags("embed",
-              "Texts as vectors of length 1: a line of JSON for each line of standard input, or for TEXT. Encoders (BERT, "
-              "MiniLM, BGE, XLM-R, ModernBERT, EmbeddingGemma) are pooled as their files say, decoders by their last token.",
+              "Texts as vectors of length 1: a line of JSON for each line of standard input, or "
+              "for TEXT. Encoders (BERT, "
+              "MiniLM, BGE, XLM-R, ModernBERT, EmbeddingGemma) are pooled as their files say, "
+              "decoders by their last token.",
               "bakestone embed ./all-MiniLM-L6-v2 <questions.txt >vectors.jsonl");
-  flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  flags.Positional("MODEL", &model_name,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("TEXT", &text, "The text");
   flags.Add("--pooling", &pooling, "mean, first or last: other than the model's own");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
-  flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  flags.Add("--no-pack-cache", &no_pack_cache,
+            "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Parse(arguments);
   const std::optional<Pooling> chosen = ParsePooling(pooling);
   std::vector<std::string> texts;

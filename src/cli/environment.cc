@@ -45,8 +45,9 @@ std::filesystem::path HomeFolder() {
   if (const auto home = Environment("HOME")) {
     return std::filesystem::path(*home) / ".local" / "share" / "bakestone";
   }
-  Throw(ErrorCode::kInvalidArgument, "neither BAKESTONE_HOME nor HOME is set: set BAKESTONE_HOME to "
-                                     "the folder that shall hold models and caches");
+  Throw(ErrorCode::kInvalidArgument,
+        "neither BAKESTONE_HOME nor HOME is set: set BAKESTONE_HOME to "
+        "the folder that shall hold models and caches");
 }
 
 int NumThreads(std::optional<int64_t> flag) {
@@ -112,8 +113,9 @@ std::filesystem::path ResolveModel(const std::string& argument) {
   if (std::filesystem::is_directory(folder / argument)) return folder / argument;
   const std::vector<std::string> names = StoredModels(folder);
   Throw(ErrorCode::kNotFound,
-        "model '{}': expected a GGUF file, a Hugging Face folder, or the name of one in {}; found none ({})", argument,
-        folder.string(),
+        "model '{}': expected a GGUF file, a Hugging Face folder, or the name of one in {}; found "
+        "none ({})",
+        argument, folder.string(),
         names.empty() ? "no model is there: tools/get_base_model.sh fetches a small one"
                       : fmt::format("there: {}", fmt::join(names, ", ")));
 }

@@ -1,5 +1,5 @@
-// What a verb takes from outside its command line: the environment (read here and nowhere below), and
-// what follows from it.
+// What a verb takes from outside its command line: the environment (read here and nowhere below),
+// and what follows from it.
 #pragma once
 
 #include <filesystem>
@@ -18,14 +18,16 @@ std::filesystem::path HomeFolder();
 // --threads if given, else $BAKESTONE_THREADS, else the cores this process may use.
 int NumThreads(std::optional<int64_t> flag);
 
-// Of --kv-type; a name that serving does not know is a wrong command line (UsageError) of that verb.
+// Of --kv-type; a name that serving does not know is a wrong command line (UsageError) of that
+// verb.
 KvType KvTypeOf(const std::string& verb, const std::string& name);
 
 // The fastest kernel table of this machine, lowered by $BAKESTONE_ISA.
 const KernelTable& Kernels();
 
-// How a model is loaded: its packed weights are kept in the home folder, where those of all models take up to
-// $BAKESTONE_PACK_CACHE gigabytes (default 32; 0: none are kept). no_pack_cache: pack in memory.
+// How a model is loaded: its packed weights are kept in the home folder, where those of all models
+// take up to $BAKESTONE_PACK_CACHE gigabytes (default 32; 0: none are kept). no_pack_cache: pack in
+// memory.
 LoadOptions Loading(bool no_pack_cache);
 
 // A model argument: a path, or the name of a model in the home folder ("smollm2-135m-instruct").

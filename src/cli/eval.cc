@@ -42,9 +42,11 @@ int Eval(const Arguments& arguments) {
   std::optional<int64_t> threads;
   bool json = false, no_pack_cache = false;
   EvaluateOptions options;
-  Flags flags("eval", "Measure a model: how well it predicts texts, and which questions it answers.",
+  Flags flags("eval",
+              "Measure a model: how well it predicts texts, and which questions it answers.",
               "bakestone eval smollm2-135m-instruct --text notes.txt --adapter adapter.gguf");
-  flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  flags.Positional("MODEL", &model_name,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Add("--adapter", &adapter_path, "A GGUF adapter or a PEFT folder");
   flags.Add("--text", &text_paths, "Score this text file");
   flags.Add("--text-tokens", &options.text_tokens, 2, int64_t{1} << 40,
@@ -54,7 +56,8 @@ int Eval(const Arguments& arguments) {
   flags.Add("--system", &options.system, "System prompt of the questions");
   flags.Add("--max-tokens", &options.max_tokens, 1, 4096, "Longest answer");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
-  flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  flags.Add("--no-pack-cache", &no_pack_cache,
+            "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &json, "Print one JSON object, with every answer");
   flags.Parse(arguments);
   if (text_paths.empty() && !questions_path) {
@@ -68,15 +71,16 @@ int Eval(const Arguments& arguments) {
   std::optional<QuestionSet> questions;
   if (questions_path) {
     const std::filesystem::path path(*questions_path);
-    questions = ReadQuestions(path, facts_path ? std::filesystem::path(*facts_path)
-                                               : path.parent_path() / "facts.jsonl");
+    questions = ReadQuestions(
+        path, facts_path ? std::filesystem::path(*facts_path) : path.parent_path() / "facts.jsonl");
   }
   std::unique_ptr<Progress> progress;
   std::string label;
   options.cancelled = StopRequested;
   options.progress = [&](const std::string& what, int64_t done, int64_t total) {
     if (!progress || what != label) {
-      progress = std::make_unique<Progress>(what, total, what == "questions" ? "answers" : "tokens");
+      progress =
+          std::make_unique<Progress>(what, total, what == "questions" ? "answers" : "tokens");
       label = what;
     }
     progress->Update(done);

@@ -19,7 +19,8 @@
 namespace bakestone::cli {
 namespace {
 
-void ExportModel(const std::filesystem::path& path, const std::filesystem::path& out, ThreadPool& pool) {
+void ExportModel(const std::filesystem::path& path, const std::filesystem::path& out,
+                 ThreadPool& pool) {
   const ModelSource source = OpenSource(path);
   RefuseToReplace(source, out);
   const QuantizePlan plan = PlanLike(source, source);
@@ -33,16 +34,20 @@ void ExportFolder(const std::filesystem::path& path, const std::filesystem::path
   if (type) {
     to = FindWeightType(*type);
     if (!to || IsQuantized(*to)) {
-      throw UsageError(fmt::format("export: --type: expected f32, f16 or bf16, found {}", Quote(*type)));
+      throw UsageError(
+          fmt::format("export: --type: expected f32, f16 or bf16, found {}", Quote(*type)));
     }
   }
   ThreadPool pool(NumThreads(threads));
   std::unique_ptr<Progress> progress;
-  WriteHfFolder(path, out, to, Kernels(), pool, [&](int64_t done, int64_t total, const std::string& tensor) {
-    ThrowIfStopped();
-    if (!progress) progress = std::make_unique<Progress>("exporting", total >> 20, "MB");
-    progress->Update(done >> 20, tensor);
-  });
+  WriteHfFolder(path, out, to, Kernels(), pool,
+                [&](int64_t done, int64_t total, const std::string& tensor) {
+                  ThrowIfStopped();
+                  if (!progress) {
+                    progress = std::make_unique<Progress>("exporting", total >> 20, "MB");
+                  }
+                  progress->Update(done >> 20, tensor);
+                });
 }
 
 }  // namespace
@@ -52,14 +57,17 @@ int Export(const Arguments& arguments) {
   std::optional<std::string> base, type;
   std::optional<int64_t> threads;
   Flags flags("export",
-              "Write a Hugging Face folder as a GGUF file and the other way, a PEFT adapter as a GGUF adapter and the "
+              "Write a Hugging Face folder as a GGUF file and the other way, a PEFT adapter as a "
+              "GGUF adapter and the "
               "other way; nothing but the format changes.",
               "bakestone export my-peft-folder adapter.gguf --base smollm2-135m-instruct");
-  flags.Positional("WHAT", &what, "A Hugging Face folder, a GGUF file, a PEFT folder or a GGUF adapter");
+  flags.Positional("WHAT", &what,
+                   "A Hugging Face folder, a GGUF file, a PEFT folder or a GGUF adapter");
   flags.Positional("OUT", &out, "The file or folder to write");
   flags.Add("--base", &base, "The adapter's base model: its heads say how rows are ordered");
-  flags.Add("--type", &type,
-            "Of a folder's tensors: f32, f16 or bf16; default: the model's own, f32 of a quantized one");
+  flags.Add(
+      "--type", &type,
+      "Of a folder's tensors: f32, f16 or bf16; default: the model's own, f32 of a quantized one");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
   flags.Parse(arguments);
   CatchSignals();

@@ -16,7 +16,8 @@ constexpr size_t kWidth = 96;   // of a line of help
 constexpr size_t kColumn = 34;  // where the explanations of flags begin
 
 std::string RangeName(int64_t least, int64_t most) {
-  return most == INT64_MAX ? fmt::format("{} or more", least) : fmt::format("{} to {}", least, most);
+  return most == INT64_MAX ? fmt::format("{} or more", least)
+                           : fmt::format("{} to {}", least, most);
 }
 
 // CLI11 indents the lines of an explanation itself.
@@ -73,7 +74,8 @@ Flags& Flags::Add(const std::string& name, std::optional<std::string>* value,
 
 Flags& Flags::Add(const std::string& name, std::vector<std::string>* values,
                   const std::string& help) {
-  state_->app.add_option(name, *values, Explanation(help + "; may be repeated"))->allow_extra_args(false);
+  state_->app.add_option(name, *values, Explanation(help + "; may be repeated"))
+      ->allow_extra_args(false);
   return *this;
 }
 
@@ -119,7 +121,9 @@ std::vector<std::string> Flags::FromConfig() const {
     ConfigKey key{.positional = option->get_positional(), .given = option->count() > 0};
     key.name = key.positional ? CLI::detail::to_lower(name) : name.substr(2);
     const bool list = option->get_items_expected_max() > 1 || option->get_expected_max() > 1;
-    key.kind = option->get_expected_max() == 0 ? ConfigKey::kSwitch : list ? ConfigKey::kList : ConfigKey::kValue;
+    key.kind = option->get_expected_max() == 0 ? ConfigKey::kSwitch
+               : list                          ? ConfigKey::kList
+                                               : ConfigKey::kValue;
     keys.push_back(std::move(key));
   }
   return ReadConfig(state_->config, keys);
@@ -135,7 +139,8 @@ void Flags::Parse(const std::vector<std::string>& arguments) {
     } catch (const CLI::CallForHelp&) {
       throw HelpRequested(state_->app.help());
     } catch (const CLI::ParseError& error) {
-      throw UsageError(fmt::format("{}{}; see 'bakestone {} --help'", where, error.what(), state_->verb));
+      throw UsageError(
+          fmt::format("{}{}; see 'bakestone {} --help'", where, error.what(), state_->verb));
     }
   };
   parse(arguments);

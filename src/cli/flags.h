@@ -49,7 +49,8 @@ class Flags {
              const std::string& help);
   Flags& Add(const std::string& name, bool* value, const std::string& help);
 
-  // A flag that names a TOML file with the others (config_file.h). What the command line says counts.
+  // A flag that names a TOML file with the others (config_file.h). What the command line says
+  // counts.
   Flags& AddConfig(const std::string& name, const std::string& help);
 
   // Throws UsageError naming the argument, or HelpRequested.

@@ -16,7 +16,8 @@ constexpr int kPatienceMs = 1000;  // at the end, for a file that takes nothing
 
 }  // namespace
 
-LineWriter::LineWriter(int file_descriptor, size_t most_bytes) : file_(file_descriptor), most_bytes_(most_bytes), thread_([this] { Loop(); }) {}
+LineWriter::LineWriter(int file_descriptor, size_t most_bytes)
+    : file_(file_descriptor), most_bytes_(most_bytes), thread_([this] { Loop(); }) {}
 
 LineWriter::~LineWriter() {
   {
@@ -46,7 +47,9 @@ void LineWriter::Loop() {
     wake_.wait(lock, [&] { return stopping_ || !queued_.empty(); });
     if (queued_.empty()) return;
     std::string text = std::exchange(queued_, {});
-    if (const int64_t count = std::exchange(left_out_, 0); count > 0) text += fmt::format("{{\"left_out_lines\":{}}}\n", count);
+    if (const int64_t count = std::exchange(left_out_, 0); count > 0) {
+      text += fmt::format("{{\"left_out_lines\":{}}}\n", count);
+    }
     lock.unlock();
     for (size_t sent = 0; sent < text.size();) {
       pollfd ready{file_, POLLOUT, 0};
@@ -57,7 +60,8 @@ void LineWriter::Loop() {
       if (give_up) break;
       if (polled <= 0) continue;
       // PIPE_BUF bytes never block a pipe that poll calls ready.
-      const ssize_t n = ::write(file_, text.data() + sent, std::min<size_t>(text.size() - sent, 4096));
+      const ssize_t n =
+          ::write(file_, text.data() + sent, std::min<size_t>(text.size() - sent, 4096));
       if (n < 0 && errno != EINTR && errno != EAGAIN) break;  // closed: nobody reads it
       if (n > 0) sent += static_cast<size_t>(n);
     }

@@ -1,5 +1,6 @@
-// Lines for stderr from threads that must not wait for it: a terminal that stands still, or a full pipe, would else
-// stop the engine. A thread of its own writes them; what does not fit into its queue is left out and counted.
+// Lines for stderr from threads that must not wait for it: a terminal that stands still, or a full
+// pipe, would else stop the engine. A thread of its own writes them; what does not fit into its
+// queue is left out and counted.
 #pragma once
 
 #include <condition_variable>

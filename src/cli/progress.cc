@@ -57,9 +57,9 @@ void Progress::Draw(bool last) {
   const std::string time = last || rate <= 0
                                ? Duration(elapsed)
                                : Duration(static_cast<double>(total_ - done_) / rate) + " left";
-  const std::string text = fmt::format("{} {:3.0f} %  {}/{} {}  {:.0f}/s  {}{}{}", label_,
-                                       share * 100, done_, total_, unit_, rate, time,
-                                       note_.empty() ? "" : "  ", note_);
+  const std::string text =
+      fmt::format("{} {:3.0f} %  {}/{} {}  {:.0f}/s  {}{}{}", label_, share * 100, done_, total_,
+                  unit_, rate, time, note_.empty() ? "" : "  ", note_);
   if (!terminal_) {
     fmt::print(stderr, "{}\n", text);
     return;

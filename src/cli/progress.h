@@ -14,8 +14,8 @@ class Progress {
   Progress(std::string label, int64_t total, std::string unit);
   ~Progress();  // Finish()
 
-  // done: units so far. note: a short word beside the bar ("loss 2.31"). Draws at most 5 times a second
-  // (a terminal), or every 10 seconds (a file).
+  // done: units so far. note: a short word beside the bar ("loss 2.31"). Draws at most 5 times a
+  // second (a terminal), or every 10 seconds (a file).
   void Update(int64_t done, const std::string& note = {});
   void Print(const std::string& line);  // a line above the bar
   void Finish();

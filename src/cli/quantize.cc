@@ -42,30 +42,40 @@ Wanted Parse(const Arguments& arguments) {
   for (const QuantMix& mix : QuantMixes()) names.push_back(mix.name);
   Flags flags("quantize", "Write a model in fewer bits, and measure what that costs.",
               "bakestone quantize model-f16.gguf model-q4.gguf --type q4_k_m --measure notes.txt");
-  flags.Positional("MODEL", &wanted.model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  flags.Positional("MODEL", &wanted.model,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.Positional("OUT", &wanted.out, "The GGUF file to write");
   flags.Add("--type", &wanted.type, fmt::format("One of {}", fmt::join(names, ", ")));
   flags.Add("--target-size", &wanted.target_size,
-            "Instead of --type: the file's size at most (900MB, 4.5GB, 700MiB); types by the divergence that "
+            "Instead of --type: the file's size at most (900MB, 4.5GB, 700MiB); types by the "
+            "divergence that "
             "--calibrate's texts show");
   flags.Add("--tensor", &wanted.overrides,
-            "PATTERN=TYPE: another type for the tensors that fit, such as ffn_down.weight=q6_k or blk.0.*=q8_0");
-  flags.Add("--calibrate", &wanted.calibrate,
-            "A text of yours: errors count by how much it makes of each column (an importance matrix)");
-  flags.Add("--calibrate-tokens", &wanted.calibrate_tokens, 1, int64_t{1} << 40, "Tokens of all such texts together");
-  flags.Add("--imatrix", &wanted.matrix, "An importance matrix made before, in llama.cpp's GGUF form");
+            "PATTERN=TYPE: another type for the tensors that fit, such as ffn_down.weight=q6_k or "
+            "blk.0.*=q8_0");
+  flags.Add(
+      "--calibrate", &wanted.calibrate,
+      "A text of yours: errors count by how much it makes of each column (an importance matrix)");
+  flags.Add("--calibrate-tokens", &wanted.calibrate_tokens, 1, int64_t{1} << 40,
+            "Tokens of all such texts together");
+  flags.Add("--imatrix", &wanted.matrix,
+            "An importance matrix made before, in llama.cpp's GGUF form");
   flags.Add("--save-imatrix", &wanted.save_matrix, "Keep the matrix of --calibrate in this file");
   flags.Add("--measure", &wanted.measure, "A text to compare both models on");
-  flags.Add("--measure-tokens", &wanted.measure_tokens, 2, int64_t{1} << 40, "Tokens of each such text, from its start");
+  flags.Add("--measure-tokens", &wanted.measure_tokens, 2, int64_t{1} << 40,
+            "Tokens of each such text, from its start");
   flags.Add("--threads", &wanted.threads, 1, 1024, "Threads to use");
   flags.Add("--json", &wanted.json, "Print one JSON object");
   flags.Parse(arguments);
   if (wanted.target_size) {
     if (!wanted.type.empty() || !wanted.overrides.empty() || wanted.calibrate.empty()) {
-      throw UsageError("quantize: --target-size: expected --calibrate beside it, and neither --type nor --tensor");
+      throw UsageError(
+          "quantize: --target-size: expected --calibrate beside it, and neither --type nor "
+          "--tensor");
     }
   } else if (FindQuantMix(wanted.type) == nullptr) {
-    throw UsageError(fmt::format("quantize: --type: expected one of {}, found {}", fmt::join(names, ", "),
+    throw UsageError(fmt::format("quantize: --type: expected one of {}, found {}",
+                                 fmt::join(names, ", "),
                                  wanted.type.empty() ? "none" : Quote(wanted.type)));
   }
   for (const std::string& text : wanted.overrides) ParseTypeOverride(text);  // before hours of work
@@ -79,7 +89,8 @@ Wanted Parse(const Arguments& arguments) {
   return wanted;
 }
 
-ImportanceMatrix CalibrateOn(const Wanted& wanted, const std::filesystem::path& path, ThreadPool& pool) {
+ImportanceMatrix CalibrateOn(const Wanted& wanted, const std::filesystem::path& path,
+                             ThreadPool& pool) {
   std::vector<CalibrationText> texts;
   for (const std::string& file : wanted.calibrate) {
     texts.push_back({std::filesystem::path(file).filename().string(), ReadFile(file)});
@@ -105,33 +116,40 @@ struct Importance {
   std::string file;
 };
 
-Importance ReadyImportance(const Wanted& wanted, const ModelSource& source, const std::filesystem::path& path,
-                           ThreadPool& pool) {
+Importance ReadyImportance(const Wanted& wanted, const ModelSource& source,
+                           const std::filesystem::path& path, ThreadPool& pool) {
   Importance importance;
   if (wanted.matrix) {
     importance.matrix = ImportanceMatrix::Read(*wanted.matrix);
     importance.file = std::filesystem::path(*wanted.matrix).filename().string();
   } else if (!wanted.calibrate.empty()) {
     importance.matrix = CalibrateOn(wanted, path, pool);
-    importance.file = wanted.save_matrix ? std::filesystem::path(*wanted.save_matrix).filename().string() : "";
+    importance.file =
+        wanted.save_matrix ? std::filesystem::path(*wanted.save_matrix).filename().string() : "";
   } else {
     return importance;
   }
   importance.weights.emplace(*importance.matrix, source);
   fmt::print(stderr, "importance: {} matrices", importance.weights->num_matrices());
   if (importance.weights->num_unreached() > 0) {
-    fmt::print(stderr, "; {} of them no token reached, their columns count alike: a longer or more varied text helps",
+    fmt::print(stderr,
+               "; {} of them no token reached, their columns count alike: a longer or more varied "
+               "text helps",
                importance.weights->num_unreached());
   }
   fmt::print(stderr, "\n");
   return importance;
 }
 
-QuantizePlan PlanFor(const Wanted& wanted, const ModelSource& source, const std::filesystem::path& path,
-                     const Importance& importance, ThreadPool& pool) {
+QuantizePlan PlanFor(const Wanted& wanted, const ModelSource& source,
+                     const std::filesystem::path& path, const Importance& importance,
+                     ThreadPool& pool) {
   if (!wanted.target_size) {
-    PlanOptions options{.mix = FindQuantMix(wanted.type), .has_importance = importance.weights.has_value()};
-    for (const std::string& text : wanted.overrides) options.overrides.push_back(ParseTypeOverride(text));
+    PlanOptions options{.mix = FindQuantMix(wanted.type),
+                        .has_importance = importance.weights.has_value()};
+    for (const std::string& text : wanted.overrides) {
+      options.overrides.push_back(ParseTypeOverride(text));
+    }
     return PlanQuantize(source, options);
   }
   TargetOptions options{.max_bytes = ParseSize(*wanted.target_size)};
@@ -174,9 +192,11 @@ int Quantize(const Arguments& arguments) {
   WriteWithBar("quantizing", source, plan, out, pool, std::move(write));
   std::vector<Compared> compared;
   if (!texts.empty()) {
-    compared = Compare({.path = path}, {{out.filename().string(), out}}, texts, wanted.measure_tokens, pool);
+    compared = Compare({.path = path}, {{out.filename().string(), out}}, texts,
+                       wanted.measure_tokens, pool);
   }
-  PrintOutcome({.source = path, .out = out, .plan = &plan, .compared = compared, .json = wanted.json});
+  PrintOutcome(
+      {.source = path, .out = out, .plan = &plan, .compared = compared, .json = wanted.json});
   return 0;
 }
 

@@ -26,7 +26,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kChatHelp =
-    "a line that ends with \\ goes on, \"\"\" opens and closes a block of lines, Ctrl-C stops the answer, "
+    "a line that ends with \\ goes on, \"\"\" opens and closes a block of lines, Ctrl-C stops the "
+    "answer, "
     "/clear forgets the conversation, /bye or Ctrl-D leaves.";
 
 struct Options {
@@ -45,10 +46,13 @@ Options Parse(const Arguments& arguments) {
   Options options;
   SamplingParams& sampling = options.sampling;
   std::string kv_type = KvTypeName(options.kv_type);
-  Flags flags("run",
-              fmt::format("Ask a model one thing, or chat with it (without a prompt). In a chat: {}", kChatHelp),
-              "bakestone run smollm2-135m-instruct \"Why is the sky blue?\" --max-tokens 100");
-  flags.Positional("MODEL", &options.model, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  Flags flags(
+      "run",
+      fmt::format("Ask a model one thing, or chat with it (without a prompt). In a chat: {}",
+                  kChatHelp),
+      "bakestone run smollm2-135m-instruct \"Why is the sky blue?\" --max-tokens 100");
+  flags.Positional("MODEL", &options.model,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("PROMPT", &options.prompt, "What to ask; without it a chat begins");
   flags.Add("--adapter", &options.adapter, "A GGUF adapter or a PEFT folder");
   flags.Add("--system", &options.system, "System prompt");
@@ -56,23 +60,33 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--temperature", &sampling.temperature, 0, 100, "0: always the likeliest token");
   flags.Add("--top-k", &options.top_k, 0, INT32_MAX, "Draw among the k likeliest; 0: all");
   flags.Add("--top-p", &sampling.top_p, 0.001, 1, "Draw among the likeliest that reach p together");
-  flags.Add("--min-p", &sampling.min_p, 0, 1, "Draw among those with p times the likeliest one's probability");
-  flags.Add("--repetition-penalty", &sampling.repetition_penalty, 0.01, 10, "Above 1: avoid what was said");
-  flags.Add("--presence-penalty", &sampling.presence_penalty, -10, 10, "Subtracted once for a token of the answer");
-  flags.Add("--frequency-penalty", &sampling.frequency_penalty, -10, 10, "Subtracted each time it was used");
+  flags.Add("--min-p", &sampling.min_p, 0, 1,
+            "Draw among those with p times the likeliest one's probability");
+  flags.Add("--repetition-penalty", &sampling.repetition_penalty, 0.01, 10,
+            "Above 1: avoid what was said");
+  flags.Add("--presence-penalty", &sampling.presence_penalty, -10, 10,
+            "Subtracted once for a token of the answer");
+  flags.Add("--frequency-penalty", &sampling.frequency_penalty, -10, 10,
+            "Subtracted each time it was used");
   flags.Add("--seed", &options.seed, 0, INT64_MAX, "The same seed gives the same answer");
   flags.Add("--stop", &options.stop, "End the answer before this text");
   flags.Add("--raw", &options.raw, "Continue the prompt as plain text, without the chat template");
   flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
-  flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24, "Megabytes for keys and values");
-  flags.Add("--kv-type", &kv_type, "Keep keys and values as bf16, f16 or q8_0 (9/16 of the memory)");
-  flags.Add("--max-context", &options.max_context, 1, int64_t{1} << 24, "Tokens of conversation and answer");
+  flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24,
+            "Megabytes for keys and values");
+  flags.Add("--kv-type", &kv_type,
+            "Keep keys and values as bf16, f16 or q8_0 (9/16 of the memory)");
+  flags.Add("--max-context", &options.max_context, 1, int64_t{1} << 24,
+            "Tokens of conversation and answer");
   AddSpeculationFlags(flags, &options.speculation);
-  flags.Add("--no-pack-cache", &options.no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  flags.Add("--no-pack-cache", &options.no_pack_cache,
+            "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Add("--json", &options.json, "Print one JSON object an answer");
   flags.Parse(arguments);
   options.kv_type = KvTypeOf("run", kv_type);
-  if (options.raw && options.system) throw UsageError("run: --system needs the chat template, --raw leaves it out");
+  if (options.raw && options.system) {
+    throw UsageError("run: --system needs the chat template, --raw leaves it out");
+  }
   sampling.top_k = static_cast<int32_t>(options.top_k);
   return options;
 }
@@ -80,11 +94,17 @@ Options Parse(const Arguments& arguments) {
 class Talk {
  public:
   Talk(const Options& options, ThreadPool& pool)
-      : options_(options), model_(Model::Load(ResolveModel(options.model), Kernels(), pool, Loading(options.no_pack_cache))),
+      : options_(options),
+        model_(Model::Load(ResolveModel(options.model), Kernels(), pool,
+                           Loading(options.no_pack_cache))),
         adapter_(options.adapter ? LoadAdapter(*options.adapter, *model_) : nullptr),
-        engine_(model_, Kernels(), pool, EngineOptions{.kv_bytes = options.kv_megabytes << 20, .kv_type = options.kv_type, .max_context = options.max_context,
+        engine_(model_, Kernels(), pool,
+                EngineOptions{.kv_bytes = options.kv_megabytes << 20,
+                              .kv_type = options.kv_type,
+                              .max_context = options.max_context,
                               .default_max_tokens = options.max_context,
-                              .speculation = MakeSpeculation(options.speculation, pool, Loading(options.no_pack_cache))}) {
+                              .speculation = MakeSpeculation(options.speculation, pool,
+                                                             Loading(options.no_pack_cache))}) {
     Clear();
   }
 
@@ -105,7 +125,8 @@ class Talk {
       messages_.erase(messages_.size() - 1);
       throw;
     }
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     messages_.push_back({{"role", "assistant"}, {"content", event.text}});
     if (options_.json) {
       PrintJson(event, seconds);
@@ -123,7 +144,8 @@ class Talk {
  private:
   GenerationRequest MakeRequest(const std::string& text) const {
     GenerationRequest request;
-    request.prompt = options_.raw ? model_->tokenizer.Encode(text) : RenderChat(*model_, messages_).tokens;
+    request.prompt =
+        options_.raw ? model_->tokenizer.Encode(text) : RenderChat(*model_, messages_).tokens;
     request.adapter = adapter_;
     request.sampling = options_.sampling;
     request.sampling.seed = options_.seed ? static_cast<uint64_t>(*options_.seed) : RandomSeed();

@@ -22,14 +22,18 @@ int Score(const Arguments& arguments) {
   std::optional<std::string> question;
   std::optional<int64_t> threads;
   bool no_pack_cache = false;
-  Flags flags("score",
-              "Texts by the head of a classifier or a reranker (BERT, XLM-R, ModernBERT): a line of JSON for each line of "
-              "standard input, with a logit for each label. With QUESTION each text is read beside it.",
-              "bakestone score ./bge-reranker-v2-m3 \"when does the ferry leave?\" <passages.txt");
-  flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  Flags flags(
+      "score",
+      "Texts by the head of a classifier or a reranker (BERT, XLM-R, ModernBERT): a line of JSON "
+      "for each line of "
+      "standard input, with a logit for each label. With QUESTION each text is read beside it.",
+      "bakestone score ./bge-reranker-v2-m3 \"when does the ferry leave?\" <passages.txt");
+  flags.Positional("MODEL", &model_name,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("QUESTION", &question, "What the texts may answer");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
-  flags.Add("--no-pack-cache", &no_pack_cache, "Pack the weights in memory, instead of mapping them from the home folder");
+  flags.Add("--no-pack-cache", &no_pack_cache,
+            "Pack the weights in memory, instead of mapping them from the home folder");
   flags.Parse(arguments);
   std::vector<std::string> texts;
   for (std::string line; std::getline(std::cin, line);) texts.push_back(line);
@@ -41,7 +45,8 @@ int Score(const Arguments& arguments) {
   for (size_t i = 0; i < scores.size(); ++i) {
     nlohmann::ordered_json line = {{"index", i}, {"logits", scores[i]}};
     if (!names.empty() && names.size() > 1) {
-      line["label"] = names[static_cast<size_t>(std::max_element(scores[i].begin(), scores[i].end()) - scores[i].begin())];
+      line["label"] = names[static_cast<size_t>(
+          std::max_element(scores[i].begin(), scores[i].end()) - scores[i].begin())];
     }
     fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   }

@@ -22,7 +22,7 @@ void OnSignal(int signal) {
 }  // namespace
 
 void CatchSignals() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = OnSignal;
   ::sigemptyset(&action.sa_mask);
   ::sigaction(SIGINT, &action, nullptr);

@@ -18,7 +18,9 @@ struct SpeculationFlags {
 
 void AddSpeculationFlags(Flags& flags, SpeculationFlags* values);
 
-// Loads the draft model, if there is one. Throws UsageError naming the flag; what Model::Load throws.
-SpeculationOptions MakeSpeculation(const SpeculationFlags& values, ThreadPool& pool, const LoadOptions& loading);
+// Loads the draft model, if there is one. Throws UsageError naming the flag; what Model::Load
+// throws.
+SpeculationOptions MakeSpeculation(const SpeculationFlags& values, ThreadPool& pool,
+                                   const LoadOptions& loading);
 
 }  // namespace bakestone::cli

@@ -39,7 +39,8 @@ int Template(const Arguments& arguments) {
   flags.Parse(arguments);
   if (context_path.empty()) throw UsageError("template: expected --context FILE.json");
 
-  const auto context = nlohmann::ordered_json::parse(ReadFile(context_path, 256 << 20), nullptr, false);
+  const auto context =
+      nlohmann::ordered_json::parse(ReadFile(context_path, 256 << 20), nullptr, false);
   if (!context.is_object()) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected a JSON object, found {}", context_path,
           context.is_discarded() ? "what is not JSON" : context.type_name());

@@ -27,8 +27,9 @@ bool Flag(const Json& object, const char* key, bool fallback, int64_t line) {
   const auto found = object.find(key);
   if (found == object.end()) return fallback;
   if (!found->is_boolean()) {
-    Throw(ErrorCode::kInvalidArgument, "standard input, line {}: '{}': expected true or false, found {}",
-          line, key, found->dump());
+    Throw(ErrorCode::kInvalidArgument,
+          "standard input, line {}: '{}': expected true or false, found {}", line, key,
+          found->dump());
   }
   return found->get<bool>();
 }
@@ -39,13 +40,15 @@ int EncodeLines(const Tokenizer& tokenizer) {
     const Json object = Json::parse(line, nullptr, false);
     if (!object.is_object() || !object.contains("text") || !object["text"].is_string()) {
       Throw(ErrorCode::kInvalidArgument,
-            "standard input, line {}: expected {{\"text\": \"...\"}} with optional \"add_special\" and "
-            "\"parse_special\"", number);
+            "standard input, line {}: expected {{\"text\": \"...\"}} with optional \"add_special\" "
+            "and "
+            "\"parse_special\"",
+            number);
     }
-    const auto ids = tokenizer.Encode(
-        object["text"].get_ref<const std::string&>(),
-        {.add_special = Flag(object, "add_special", true, number),
-         .parse_special = Flag(object, "parse_special", false, number)});
+    const auto ids =
+        tokenizer.Encode(object["text"].get_ref<const std::string&>(),
+                         {.add_special = Flag(object, "add_special", true, number),
+                          .parse_special = Flag(object, "parse_special", false, number)});
     fmt::print("{}\n", Json(ids).dump());
   }
   return 0;
@@ -57,15 +60,19 @@ int Tokenize(const Arguments& arguments) {
   std::string model_name;
   std::optional<std::string> text;
   bool jsonl = false, decode = false, json = false, no_special = false, parse_special = false;
-  Flags flags("tokenize", "Text to token ids and back. Reads standard input where no text is given.",
+  Flags flags("tokenize",
+              "Text to token ids and back. Reads standard input where no text is given.",
               "bakestone tokenize smollm2-135m-instruct \"Hello, world\"");
-  flags.Positional("MODEL", &model_name, "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
+  flags.Positional("MODEL", &model_name,
+                   "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("TEXT", &text, "The text; with --decode a JSON array of ids");
-  flags.Add("--jsonl", &jsonl,
-            "Read lines of {\"text\", \"add_special\", \"parse_special\"}, write an array of ids a line");
+  flags.Add(
+      "--jsonl", &jsonl,
+      "Read lines of {\"text\", \"add_special\", \"parse_special\"}, write an array of ids a line");
   flags.Add("--decode", &decode, "Ids to text");
   flags.Add("--no-special", &no_special, "Do not add the tokens that open or close a sequence");
-  flags.Add("--parse-special", &parse_special, "Read control tokens such as <|im_start|> in the text");
+  flags.Add("--parse-special", &parse_special,
+            "Read control tokens such as <|im_start|> in the text");
   flags.Add("--json", &json, "Print the ids as one JSON array");
   flags.Parse(arguments);
 
@@ -89,7 +96,8 @@ int Tokenize(const Arguments& arguments) {
     fmt::print("{}\n", tokenizer.Decode(tokens, {.render_special = true}));
     return 0;
   }
-  const auto ids = tokenizer.Encode(input, {.add_special = !no_special, .parse_special = parse_special});
+  const auto ids =
+      tokenizer.Encode(input, {.add_special = !no_special, .parse_special = parse_special});
   if (json) {
     fmt::print("{}\n", Json(ids).dump());
     return 0;

@@ -25,17 +25,22 @@ void CheckGiven(const std::vector<std::string>& given, const Tokenizer& tokenize
       problem = "expected 1 to 1,024 bytes";
     } else if (ToValidUtf8(text) != text) {
       problem = "expected UTF-8";
-    } else if (std::find(given.begin(), given.begin() + static_cast<ptrdiff_t>(i), text) != given.begin() + static_cast<ptrdiff_t>(i)) {
+    } else if (std::find(given.begin(), given.begin() + static_cast<ptrdiff_t>(i), text) !=
+               given.begin() + static_cast<ptrdiff_t>(i)) {
       problem = "given twice";
-    } else if (tokenizer.Find(text) || tokenizer.Encode(text, {.add_special = false, .parse_special = true}).size() == 1) {
+    } else if (tokenizer.Find(text) ||
+               tokenizer.Encode(text, {.add_special = false, .parse_special = true}).size() == 1) {
       problem = "a token of this model already";
     }
-    if (problem != nullptr) Throw(ErrorCode::kInvalidArgument, "new token {}: {}", Quote(text), problem);
+    if (problem != nullptr) {
+      Throw(ErrorCode::kInvalidArgument, "new token {}: {}", Quote(text), problem);
+    }
   }
 }
 
 // One row of f32 for each new token: the mean of the table's rows of its pieces.
-std::vector<float> NewRows(const SourceTensor& table, const std::vector<std::vector<int32_t>>& pieces) {
+std::vector<float> NewRows(const SourceTensor& table,
+                           const std::vector<std::vector<int32_t>>& pieces) {
   const int64_t cols = table.cols();
   std::vector<float> rows(pieces.size() * static_cast<size_t>(cols));
   std::vector<float> row(static_cast<size_t>(cols));
@@ -47,19 +52,24 @@ std::vector<float> NewRows(const SourceTensor& table, const std::vector<std::vec
       for (size_t i = 0; i < row.size(); ++i) sum[i] += static_cast<double>(row[i]);
     }
     float* to = rows.data() + token * row.size();
-    for (size_t i = 0; i < row.size(); ++i) to[i] = static_cast<float>(sum[i] / static_cast<double>(pieces[token].size()));
+    for (size_t i = 0; i < row.size(); ++i) {
+      to[i] = static_cast<float>(sum[i] / static_cast<double>(pieces[token].size()));
+    }
   }
   return rows;
 }
 
 // The table as it is stored, with the new rows from `first` on, in its own type.
-void Grow(SourceTensor* table, int64_t first, const std::vector<std::vector<int32_t>>& pieces, const std::string& where,
-          const KernelTable& kernels, ThreadPool& pool, ModelSource* source) {
-  const int64_t old_rows = table->num_rows(), cols = table->cols(), row_bytes = RowBytes(table->type, cols);
+void Grow(SourceTensor* table, int64_t first, const std::vector<std::vector<int32_t>>& pieces,
+          const std::string& where, const KernelTable& kernels, ThreadPool& pool,
+          ModelSource* source) {
+  const int64_t old_rows = table->num_rows(), cols = table->cols(),
+                row_bytes = RowBytes(table->type, cols);
   const auto count = static_cast<int64_t>(pieces.size());
   const int64_t rows = std::max(old_rows, first + count);
   if (table->ne.size() != 2 || first > old_rows || table->bytes.empty()) {
-    Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected a table with a row for each of {} tokens, found {} rows", where,
+    Throw(ErrorCode::kUnsupported,
+          "{}: tensor {}: expected a table with a row for each of {} tokens, found {} rows", where,
           Quote(table->name), first, old_rows);
   }
   const std::vector<float> added = NewRows(*table, pieces);
@@ -72,7 +82,9 @@ void Grow(SourceTensor* table, int64_t first, const std::vector<std::vector<int3
                .k = cols,
                .importance = {},
                .out = bytes->data() + first * row_bytes},
-              [&](int64_t row, int64_t n, float* x) { std::copy_n(added.data() + row * cols, n * cols, x); });
+              [&](int64_t row, int64_t n, float* x) {
+                std::copy_n(added.data() + row * cols, n * cols, x);
+              });
   table->ne[1] = rows;
   table->bytes = *bytes;
   table->rows = ops::RowsOf(table->type, bytes->data(), cols);
@@ -101,7 +113,9 @@ std::vector<MetadataNote> TokenizerNotes(TokenizerSpec spec, const GgufFile& hea
 
 TokenizerSpec WithTokens(TokenizerSpec spec, const NewTokens& tokens) {
   if (spec.kind != TokenizerKind::kByteBpe) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a byte-level BPE tokenizer to add tokens to, found another kind", spec.source);
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a byte-level BPE tokenizer to add tokens to, found another kind",
+          spec.source);
   }
   CheckGiven(tokens.given, Tokenizer(spec));
   spec.types.resize(spec.tokens.size(), TokenType::kNormal);
@@ -117,24 +131,34 @@ TokenizerSpec WithTokens(TokenizerSpec spec, const NewTokens& tokens) {
   return spec;
 }
 
-GrownModel AddTokens(const ModelSource& base, const NewTokens& tokens, const KernelTable& kernels, ThreadPool& pool) {
+GrownModel AddTokens(const ModelSource& base, const NewTokens& tokens, const KernelTable& kernels,
+                     ThreadPool& pool) {
   const TokenizerSpec spec = FromGguf(*base.header);
   TokenizerSpec grown_spec = WithTokens(spec, tokens);
   const Tokenizer tokenizer(spec);
   std::vector<std::vector<int32_t>> pieces;
-  for (const std::string& text : tokens.given) pieces.push_back(tokenizer.Encode(text, {.add_special = false}));
+  for (const std::string& text : tokens.given) {
+    pieces.push_back(tokenizer.Encode(text, {.add_special = false}));
+  }
   for (const LearnedMerge& merge : tokens.learned) pieces.push_back(merge.pieces);
-  GrownModel grown{.source = base, .notes = TokenizerNotes(std::move(grown_spec), *base.header), .first_new = tokenizer.vocab_size()};
+  GrownModel grown{.source = base,
+                   .notes = TokenizerNotes(std::move(grown_spec), *base.header),
+                   .first_new = tokenizer.vocab_size()};
   bool found = false;
   for (SourceTensor& tensor : grown.source.tensors) {
     if (tensor.name != "token_embd.weight" && tensor.name != "output.weight") continue;
     found = found || tensor.name == "token_embd.weight";
     Grow(&tensor, grown.first_new, pieces, base.name, kernels, pool, &grown.source);
   }
-  if (!found) Throw(ErrorCode::kUnsupported, "{}: expected a tensor 'token_embd.weight', found none", base.name);
-  const std::string key = std::string(base.header->GetString("general.architecture")) + ".vocab_size";
+  if (!found) {
+    Throw(ErrorCode::kUnsupported, "{}: expected a tensor 'token_embd.weight', found none",
+          base.name);
+  }
+  const std::string key =
+      std::string(base.header->GetString("general.architecture")) + ".vocab_size";
   if (base.header->Has(key)) {
-    grown.notes.emplace_back(key, static_cast<int32_t>(grown.source.Find("token_embd.weight")->num_rows()));
+    grown.notes.emplace_back(
+        key, static_cast<int32_t>(grown.source.Find("token_embd.weight")->num_rows()));
   }
   return grown;
 }

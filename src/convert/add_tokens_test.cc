@@ -31,9 +31,11 @@ TEST_F(AddTokensTest, TextTakesFewerTokensAndRowsStartAtTheMeanOfTheirPieces) {
     const NewTokens tokens = Tokens(base);
     ASSERT_EQ(tokens.learned.size(), 6u);
     const GrownModel grown = AddTokens(base, tokens, kernels_, pool_);
-    WriteQuantized(grown.source, PlanLike(grown.source, base), grown_path, kernels_, pool_, {.notes = grown.notes});
+    WriteQuantized(grown.source, PlanLike(grown.source, base), grown_path, kernels_, pool_,
+                   {.notes = grown.notes});
 
-    const auto before = Model::Load(path, kernels_, pool_), after = Model::Load(grown_path, kernels_, pool_);
+    const auto before = Model::Load(path, kernels_, pool_),
+               after = Model::Load(grown_path, kernels_, pool_);
     EXPECT_EQ(grown.first_new, testing::kTestVocabSize);
     EXPECT_EQ(after->tokenizer.vocab_size(), testing::kTestVocabSize + 7);
     EXPECT_EQ(after->config.vocab_size, testing::kTestVocabSize + 7);
@@ -49,14 +51,16 @@ TEST_F(AddTokensTest, TextTakesFewerTokensAndRowsStartAtTheMeanOfTheirPieces) {
       ASSERT_EQ(table == nullptr, old_table == nullptr);
       if (table == nullptr) continue;
       EXPECT_EQ(table->type, DType::kQ8_0);
-      EXPECT_TRUE(std::equal(old_table->bytes.begin(), old_table->bytes.end(), table->bytes.begin()));
+      EXPECT_TRUE(
+          std::equal(old_table->bytes.begin(), old_table->bytes.end(), table->bytes.begin()));
       const std::vector<float> rows = Values(*table), old_rows = Values(*old_table);
       const auto cols = static_cast<size_t>(table->cols());
       const LearnedMerge& merge = tokens.learned.back();
       for (size_t i = 0; i < cols; ++i) {
         double mean = 0;
         for (const int32_t piece : merge.pieces) {
-          mean += static_cast<double>(old_rows[static_cast<size_t>(piece) * cols + i]) / static_cast<double>(merge.pieces.size());
+          mean += static_cast<double>(old_rows[static_cast<size_t>(piece) * cols + i]) /
+                  static_cast<double>(merge.pieces.size());
         }
         EXPECT_NEAR(rows[(table->num_rows() - 1) * cols + i], mean, 5e-3);  // half a step of Q8_0
       }
@@ -68,9 +72,11 @@ TEST_F(AddTokensTest, AHuggingFaceFolderOfItCutsTextAlike) {
   const ModelSource base = OpenGgufSource(Write("base.gguf", testing::WideModel(DType::kQ8_0)));
   const GrownModel grown = AddTokens(base, Tokens(base), kernels_, pool_);
   const auto path = folder_ / "grown.gguf";
-  WriteQuantized(grown.source, PlanLike(grown.source, base), path, kernels_, pool_, {.notes = grown.notes});
+  WriteQuantized(grown.source, PlanLike(grown.source, base), path, kernels_, pool_,
+                 {.notes = grown.notes});
   WriteHfFolder(path, folder_ / "hf", DType::kF32, kernels_, pool_);
-  const auto file = Model::Load(path, kernels_, pool_), folder = Model::Load(folder_ / "hf", kernels_, pool_);
+  const auto file = Model::Load(path, kernels_, pool_),
+             folder = Model::Load(folder_ / "hf", kernels_, pool_);
   const std::string text = "o moinho da Ostrel abre; o moinho fecha, amoinho";
   EXPECT_EQ(folder->tokenizer.Encode(text), file->tokenizer.Encode(text));
   EXPECT_EQ(folder->config.vocab_size, file->config.vocab_size);

@@ -14,7 +14,8 @@
 namespace bakestone {
 namespace {
 
-// Sums the squares of each column, rows in order: first in f32 over the rows of one call, then in f64.
+// Sums the squares of each column, rows in order: first in f32 over the rows of one call, then in
+// f64.
 class SumWatcher final : public ops::ProductWatcher {
  public:
   SumWatcher(const Model& model, ImportanceMatrix& matrix) {
@@ -54,7 +55,9 @@ class SumWatcher final : public ops::ProductWatcher {
 // For as long as it lives.
 class Watching {
  public:
-  Watching(Exec& exec, ops::ProductWatcher& watcher) : context_(exec.context) { context_.Watch(&watcher); }
+  Watching(Exec& exec, ops::ProductWatcher& watcher) : context_(exec.context) {
+    context_.Watch(&watcher);
+  }
   ~Watching() { context_.Watch(nullptr); }
 
  private:
@@ -73,7 +76,8 @@ void ReadWindow(const Model& model, Exec& exec, std::span<const int32_t> tokens)
 
 }  // namespace
 
-ImportanceMatrix Calibrate(const Model& model, Exec& exec, const std::vector<CalibrationText>& texts,
+ImportanceMatrix Calibrate(const Model& model, Exec& exec,
+                           const std::vector<CalibrationText>& texts,
                            const CalibrateOptions& options) {
   BAKESTONE_CHECK(exec.precision == Precision::kExact);
   std::vector<std::vector<int32_t>> tokens;
@@ -87,7 +91,9 @@ ImportanceMatrix Calibrate(const Model& model, Exec& exec, const std::vector<Cal
     tokens.push_back(std::move(ids));
     matrix.datasets.push_back(text.name);
   }
-  if (total == 0) Throw(ErrorCode::kInvalidArgument, "texts to calibrate with: expected tokens, found none");
+  if (total == 0) {
+    Throw(ErrorCode::kInvalidArgument, "texts to calibrate with: expected tokens, found none");
+  }
   SumWatcher watcher(model, matrix);
   const Watching watching(exec, watcher);
   const int64_t window = std::min(options.window, model.config.context_length);

@@ -1,4 +1,5 @@
-// An importance matrix from texts: the model reads them, and what enters each matrix product is squared and summed.
+// An importance matrix from texts: the model reads them, and what enters each matrix product is
+// squared and summed.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +23,11 @@ struct CalibrateOptions {
   std::function<void(int64_t done, int64_t total)> progress;  // tokens; may throw to stop
 };
 
-// For every matrix of the layers; embedding and head are left out, as elsewhere. The sums do not depend on the
-// number of threads. exec.precision is kExact. Throws kInvalidArgument where the texts hold no token.
-ImportanceMatrix Calibrate(const Model& model, Exec& exec, const std::vector<CalibrationText>& texts,
+// For every matrix of the layers; embedding and head are left out, as elsewhere. The sums do not
+// depend on the number of threads. exec.precision is kExact. Throws kInvalidArgument where the
+// texts hold no token.
+ImportanceMatrix Calibrate(const Model& model, Exec& exec,
+                           const std::vector<CalibrationText>& texts,
                            const CalibrateOptions& options = {});
 
 }  // namespace bakestone

@@ -13,11 +13,14 @@ namespace {
 
 constexpr int64_t kValuesAtOnce = 1 << 15;
 
-// Magnitudes are counted by the upper bits of their floats: 2^20 buckets, each 1/4096 of its values wide.
+// Magnitudes are counted by the upper bits of their floats: 2^20 buckets, each 1/4096 of its values
+// wide.
 constexpr int kBucketShift = 11;
 constexpr size_t kBuckets = size_t{1} << (31 - kBucketShift);
 
-size_t BucketOf(float value) { return (std::bit_cast<uint32_t>(value) & 0x7fffffffu) >> kBucketShift; }
+size_t BucketOf(float value) {
+  return (std::bit_cast<uint32_t>(value) & 0x7fffffffu) >> kBucketShift;
+}
 
 // Scratch of the thread that asks: grown once.
 std::vector<float>& ThreadSpace(size_t which, size_t size) {
@@ -28,15 +31,16 @@ std::vector<float>& ThreadSpace(size_t which, size_t size) {
 
 }  // namespace
 
-Combination::Combination(ops::RowSource base, int64_t rows, int64_t cols, std::vector<Change> changes,
-                         MergeOptions options, uint64_t stream)
+Combination::Combination(ops::RowSource base, int64_t rows, int64_t cols,
+                         std::vector<Change> changes, MergeOptions options, uint64_t stream)
     : base_(std::move(base)),
       rows_(rows),
       cols_(cols),
       changes_(std::move(changes)),
       options_(options),
       stream_(stream) {
-  BAKESTONE_CHECK(!changes_.empty() && changes_.size() < 256 && options_.density > 0 && options_.density <= 1);
+  BAKESTONE_CHECK(!changes_.empty() && changes_.size() < 256 && options_.density > 0 &&
+                  options_.density <= 1);
   BAKESTONE_CHECK(options_.method != MergeMethod::kSlerp || changes_.size() == 1);
 }
 
@@ -59,7 +63,8 @@ void Combination::FindThresholds(ThreadPool& pool) {
       change.rows(begin, end - begin, base.data(), delta.data());
       for (size_t i = 0; i < size; ++i) ++count[BucketOf(delta[i])];
     });
-    auto left = static_cast<int64_t>(std::ceil(options_.density * static_cast<double>(rows_ * cols_)));
+    auto left =
+        static_cast<int64_t>(std::ceil(options_.density * static_cast<double>(rows_ * cols_)));
     size_t bucket = kBuckets;
     while (bucket > 0 && left > 0) {
       --bucket;
@@ -71,7 +76,8 @@ void Combination::FindThresholds(ThreadPool& pool) {
 
 void Combination::FindArc(ThreadPool& pool) {
   // Sums of one piece at a time, then over the pieces in order: no number of threads changes them.
-  const int64_t at_once = std::max<int64_t>(1, kValuesAtOnce / cols_), pieces = (rows_ + at_once - 1) / at_once;
+  const int64_t at_once = std::max<int64_t>(1, kValuesAtOnce / cols_),
+                pieces = (rows_ + at_once - 1) / at_once;
   struct Sums {
     double aa = 0, bb = 0, ab = 0;
   };
@@ -118,7 +124,9 @@ void Combination::Thin(size_t change, int64_t row, int64_t count, float* delta) 
     const auto first = static_cast<uint64_t>(row * cols_);
     const auto scale = static_cast<float>(1 / options_.density);
     for (size_t i = 0; i < values; ++i) {
-      delta[i] = UniformDouble(options_.seed, stream, first + i) < options_.density ? delta[i] * scale : 0.0f;
+      delta[i] = UniformDouble(options_.seed, stream, first + i) < options_.density
+                     ? delta[i] * scale
+                     : 0.0f;
     }
   }
 }
@@ -127,10 +135,12 @@ void Combination::AddAgreeing(int64_t values, const float* deltas, float* x) con
   for (int64_t i = 0; i < values; ++i) {
     double elected = 0, sum = 0, weights = 0;
     for (size_t c = 0; c < changes_.size(); ++c) {
-      elected += changes_[c].weight * static_cast<double>(deltas[static_cast<int64_t>(c) * values + i]);
+      elected +=
+          changes_[c].weight * static_cast<double>(deltas[static_cast<int64_t>(c) * values + i]);
     }
     for (size_t c = 0; c < changes_.size(); ++c) {
-      const double part = changes_[c].weight * static_cast<double>(deltas[static_cast<int64_t>(c) * values + i]);
+      const double part =
+          changes_[c].weight * static_cast<double>(deltas[static_cast<int64_t>(c) * values + i]);
       if (part == 0 || (part > 0) != (elected > 0)) continue;
       sum += part;
       weights += std::fabs(changes_[c].weight);

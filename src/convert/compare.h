@@ -1,5 +1,6 @@
-// What a model lost on the way into another file: Kullback-Leibler divergence to the original, how often the
-// likeliest token stayed, perplexity, size. Both at Precision::kExact, so that only the weights differ.
+// What a model lost on the way into another file: Kullback-Leibler divergence to the original, how
+// often the likeliest token stayed, perplexity, size. Both at Precision::kExact, so that only the
+// weights differ.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ struct Compared {
 };
 
 // The table that people read. The first row is the original.
-std::string CompareTable(const std::string& original_name, int64_t original_bytes, const std::vector<Compared>& others);
+std::string CompareTable(const std::string& original_name, int64_t original_bytes,
+                         const std::vector<Compared>& others);
 nlohmann::ordered_json CompareToJson(const std::string& original_name, int64_t original_bytes,
                                      const std::vector<Compared>& others);
 
@@ -33,10 +35,11 @@ struct Contender {
   const AdapterFile* adapter = nullptr;  // served beside it; null for none
 };
 
-// Loads each model beside the original, one after the other, and scores it on `texts`. A path that is the
-// original's is not loaded twice.
+// Loads each model beside the original, one after the other, and scores it on `texts`. A path that
+// is the original's is not loaded twice.
 std::vector<Compared> CompareModels(const Contender& original, const std::vector<Contender>& others,
-                                    const std::vector<std::string>& texts, const KernelTable& kernels,
-                                    ThreadPool& pool, const KlOptions& options);
+                                    const std::vector<std::string>& texts,
+                                    const KernelTable& kernels, ThreadPool& pool,
+                                    const KlOptions& options);
 
 }  // namespace bakestone

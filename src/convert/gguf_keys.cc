@@ -15,20 +15,26 @@
 namespace bakestone {
 namespace {
 
-bool Near(double a, double b) { return std::fabs(a - b) <= 1e-6 * std::max(std::fabs(a), std::fabs(b)); }
+bool Near(double a, double b) {
+  return std::fabs(a - b) <= 1e-6 * std::max(std::fabs(a), std::fabs(b));
+}
 
 bool SameRope(const RopeConfig& a, const RopeConfig& b) {
   return Near(a.theta, b.theta) && a.dim == b.dim && Near(a.linear_scale, b.linear_scale) &&
-         Near(a.magnitude, b.magnitude) &&
-         a.near_context == b.near_context && a.far_factors == b.far_factors &&
-         std::equal(a.frequency_factors.begin(), a.frequency_factors.end(), b.frequency_factors.begin(),
-                    b.frequency_factors.end(), [](float x, float y) { return Near(x, y); });
+         Near(a.magnitude, b.magnitude) && a.near_context == b.near_context &&
+         a.far_factors == b.far_factors &&
+         std::equal(a.frequency_factors.begin(), a.frequency_factors.end(),
+                    b.frequency_factors.begin(), b.frequency_factors.end(),
+                    [](float x, float y) { return Near(x, y); });
 }
 
 bool SameLayers(const ModelConfig& a, const ModelConfig& b) {
   for (int64_t layer = 0; layer < a.num_layers; ++layer) {
-    if (a.layer_rope(layer) != b.layer_rope(layer) || a.window(layer) != b.window(layer)) return false;
-    if (a.layer_head_dim(layer) != b.layer_head_dim(layer) || a.layer_kv_heads(layer) != b.layer_kv_heads(layer) ||
+    if (a.layer_rope(layer) != b.layer_rope(layer) || a.window(layer) != b.window(layer)) {
+      return false;
+    }
+    if (a.layer_head_dim(layer) != b.layer_head_dim(layer) ||
+        a.layer_kv_heads(layer) != b.layer_kv_heads(layer) ||
         a.ffn_width(layer) != b.ffn_width(layer) || a.kv_layer(layer) != b.kv_layer(layer) ||
         a.has_keys_as_values(layer) != b.has_keys_as_values(layer)) {
       return false;
@@ -38,11 +44,12 @@ bool SameLayers(const ModelConfig& a, const ModelConfig& b) {
 }
 
 bool SameRouter(const RouterConfig& a, const RouterConfig& b) {
-  return a.experts == b.experts && a.used == b.used && a.score == b.score && a.bias == b.bias && a.groups == b.groups &&
-         a.used_groups == b.used_groups && a.groups_by_two == b.groups_by_two && a.renormalize == b.renormalize &&
+  return a.experts == b.experts && a.used == b.used && a.score == b.score && a.bias == b.bias &&
+         a.groups == b.groups && a.used_groups == b.used_groups &&
+         a.groups_by_two == b.groups_by_two && a.renormalize == b.renormalize &&
          a.scale == b.scale && a.expert_biases == b.expert_biases && a.shared_dim == b.shared_dim &&
-         a.shared_gate == b.shared_gate && a.dense_layers == b.dense_layers && a.dense_dim == b.dense_dim &&
-         a.beside_mlp == b.beside_mlp;
+         a.shared_gate == b.shared_gate && a.dense_layers == b.dense_layers &&
+         a.dense_dim == b.dense_dim && a.beside_mlp == b.beside_mlp;
 }
 
 bool HasLocalRope(const ModelConfig& config) {
@@ -58,14 +65,16 @@ class KeyWriter {
     U32("block_count", config_.num_layers);
     U32("context_length", config_.context_length);
     U32("embedding_length", config_.hidden_dim);
-    U32OrList("feed_forward_length", config_.router.experts > 0 ? config_.router.dense_dim : config_.ffn_dim,
+    U32OrList("feed_forward_length",
+              config_.router.experts > 0 ? config_.router.dense_dim : config_.ffn_dim,
               config_.ffn_dims);
     U32("vocab_size", config_.vocab_size);
     U32("attention.head_count", config_.num_heads);
     U32OrList("attention.head_count_kv", config_.num_kv_heads, config_.kv_head_counts);
     U32("attention.key_length", config_.head_dim);
     U32("attention.value_length", config_.head_dim);
-    F32(config_.norm_kind == NormKind::kRms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
+    F32(config_.norm_kind == NormKind::kRms ? "attention.layer_norm_rms_epsilon"
+                                            : "attention.layer_norm_epsilon",
         static_cast<double>(config_.norm_eps));
     F32("rope.freq_base", config_.rope.theta);
     U32("rope.dimension_count", config_.rope.dim);
@@ -120,7 +129,9 @@ class KeyWriter {
     U32("attention.value_length_swa", config_.local_head_dim());
     U32("rope.dimension_count_swa", config_.local_rope.dim);
     U32("embedding_length_per_layer_input", config_.per_layer_dim);
-    if (config_.final_soft_cap == 0) F32("final_logit_softcapping", 0);  // where it is not said, it is 30
+    if (config_.final_soft_cap == 0) {
+      F32("final_logit_softcapping", 0);  // where it is not said, it is 30
+    }
   }
 
   void U32OrList(const char* key, int64_t value, const std::vector<int64_t>& by_layer) const {
@@ -129,8 +140,12 @@ class KeyWriter {
   }
 
   std::string Key(const char* key) const { return config_.architecture + "." + key; }
-  void U32(const char* key, int64_t value) const { writer_.AddU32(Key(key), static_cast<uint32_t>(value)); }
-  void F32(const char* key, double value) const { writer_.AddF32(Key(key), static_cast<float>(value)); }
+  void U32(const char* key, int64_t value) const {
+    writer_.AddU32(Key(key), static_cast<uint32_t>(value));
+  }
+  void F32(const char* key, double value) const {
+    writer_.AddF32(Key(key), static_cast<float>(value));
+  }
   void Optional(const char* key, float value, float absent) const {
     if (value != absent) F32(key, static_cast<double>(value));
   }
@@ -139,25 +154,30 @@ class KeyWriter {
   GgufWriter& writer_;
 };
 
-// What GGUF's reader makes of the keys, beside tensors that have nothing but the shapes it asks for.
+// What GGUF's reader makes of the keys, beside tensors that have nothing but the shapes it asks
+// for.
 ModelConfig ReadBack(const ModelConfig& config) {
   GgufWriter writer;
   writer.AddString("general.architecture", config.architecture);
   KeyWriter(config, writer).Add();
   const std::vector<float> zeros(static_cast<size_t>(config.vocab_size));
   const auto bytes = [](const std::vector<float>& values) {
-    return std::span(reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float));
+    return std::span(reinterpret_cast<const uint8_t*>(values.data()),
+                     values.size() * sizeof(float));
   };
   const int64_t table[] = {1, config.vocab_size}, one[] = {1};
   writer.AddTensor("token_embd.weight", DType::kF32, table, bytes(zeros));
-  if (!config.tied_embedding) writer.AddTensor("output.weight", DType::kF32, one, bytes(zeros).first(4));
+  if (!config.tied_embedding) {
+    writer.AddTensor("output.weight", DType::kF32, one, bytes(zeros).first(4));
+  }
   if (config.architecture == "glm4moe" && config.qk_norm != QkNorm::kNone) {  // known by the tensor
     writer.AddTensor("blk.0.attn_q_norm.weight", DType::kF32, one, bytes(zeros).first(4));
   }
   if (config.architecture == "gemma4") {  // layers without values of their own are known by that
     for (int64_t layer = 0; layer < config.num_layers; ++layer) {
       if (HasSite(config, {static_cast<int32_t>(layer), Site::kV})) {
-        writer.AddTensor(fmt::format("blk.{}.attn_v.weight", layer), DType::kF32, one, bytes(zeros).first(4));
+        writer.AddTensor(fmt::format("blk.{}.attn_v.weight", layer), DType::kF32, one,
+                         bytes(zeros).first(4));
       }
     }
   }
@@ -167,7 +187,8 @@ ModelConfig ReadBack(const ModelConfig& config) {
     writer.AddTensor("rope_freqs.weight", DType::kF32, count, bytes(factors));
   }
   const std::string file = writer.Serialize();
-  return ReadConfig(GgufFile::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "the GGUF file"));
+  return ReadConfig(GgufFile::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()},
+                                    "the GGUF file"));
 }
 
 }  // namespace
@@ -178,17 +199,20 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
       {"the architecture", a.architecture == b.architecture},
       {"the number of layers", a.num_layers == b.num_layers},
       {"the width", a.hidden_dim == b.hidden_dim && a.ffn_dim == b.ffn_dim},
-      {"the heads", a.num_heads == b.num_heads && a.num_kv_heads == b.num_kv_heads && a.head_dim == b.head_dim},
+      {"the heads",
+       a.num_heads == b.num_heads && a.num_kv_heads == b.num_kv_heads && a.head_dim == b.head_dim},
       {"the vocabulary", a.vocab_size == b.vocab_size},
       {"the context length", a.context_length == b.context_length},
       {"the norm", a.norm_kind == b.norm_kind && Near(f(a.norm_eps), f(b.norm_eps))},
       {"where norms stand", a.norm_placement == b.norm_placement},
       {"norms of queries, keys and values", a.qk_norm == b.qk_norm && a.value_norm == b.value_norm},
-      {"what layers are told of a token", a.per_layer_dim == b.per_layer_dim && a.layer_scales == b.layer_scales},
+      {"what layers are told of a token",
+       a.per_layer_dim == b.per_layer_dim && a.layer_scales == b.layer_scales},
       {"the tied embedding", a.tied_embedding == b.tied_embedding},
       {"windows, rotation or sizes by layer", a.num_layers == b.num_layers && SameLayers(a, b)},
       {"the rotary embedding", SameRope(a.rope, b.rope)},
-      {"the local layers' rotary embedding", !HasLocalRope(a) || SameRope(a.local_rope, b.local_rope)},
+      {"the local layers' rotary embedding",
+       !HasLocalRope(a) || SameRope(a.local_rope, b.local_rope)},
       {"the MLP", a.mlp == b.mlp},
       {"the router", SameRouter(a.router, b.router)},
       {"the scale of scores", Near(f(a.attention_scale), f(b.attention_scale))},
@@ -215,24 +239,28 @@ std::optional<std::string> LostInGguf(const ModelConfig& config) {
 
 void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWriter& writer) {
   if (const auto lost = LostInGguf(config)) {
-    Throw(ErrorCode::kUnsupported, "{}: {} cannot be said in GGUF's keys of {} yet: the file would compute something "
-          "else; use the folder as it is", source, *lost, Quote(config.architecture));
+    Throw(ErrorCode::kUnsupported,
+          "{}: {} cannot be said in GGUF's keys of {} yet: the file would compute something "
+          "else; use the folder as it is",
+          source, *lost, Quote(config.architecture));
   }
   KeyWriter(config, writer).Add();
 }
 
-void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
-                      GgufWriter& writer) {
+void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
+                      const std::string& source, GgufWriter& writer) {
   const int64_t rows = config.vocab_size;
-  const bool by_merges =
-      config.architecture == "gemma4" && !spec.merges.empty() && spec.space_prefix == SpacePrefix::kNever;
+  const bool by_merges = config.architecture == "gemma4" && !spec.merges.empty() &&
+                         spec.space_prefix == SpacePrefix::kNever;
   const bool bytes = spec.kind == TokenizerKind::kByteBpe;
   if (bytes && !spec.pre_patterns.empty()) {
-    Throw(ErrorCode::kUnsupported, "{}: the tokenizer cuts text by patterns that GGUF has no name for: {}", source,
+    Throw(ErrorCode::kUnsupported,
+          "{}: the tokenizer cuts text by patterns that GGUF has no name for: {}", source,
           Quote(spec.pre_patterns.front()));
   }
   if (spec.kind != TokenizerKind::kByteBpe && spec.kind != TokenizerKind::kSentencePieceBpe) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a BPE tokenizer to write, found another kind", source);
+    Throw(ErrorCode::kUnsupported, "{}: expected a BPE tokenizer to write, found another kind",
+          source);
   }
   std::vector<std::string> tokens = spec.tokens;
   std::vector<int32_t> types(spec.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
@@ -265,14 +293,17 @@ void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config, cons
     }
   }
   const auto id = [&](const char* key, int32_t value) {
-    if (value >= 0) writer.AddU32(std::string("tokenizer.ggml.") + key, static_cast<uint32_t>(value));
+    if (value >= 0) {
+      writer.AddU32(std::string("tokenizer.ggml.") + key, static_cast<uint32_t>(value));
+    }
   };
   id("bos_token_id", spec.bos);
   id("eos_token_id", spec.eos);
   id("unknown_token_id", spec.unk);
   id("padding_token_id", spec.pad);
   int32_t eot = spec.eot;
-  for (const int32_t end : spec.extra_eog) {  // GGUF has one more name for a token that ends an answer
+  for (const int32_t end :
+       spec.extra_eog) {  // GGUF has one more name for a token that ends an answer
     if (eot < 0 && end != spec.eos) eot = end;
   }
   id("eot_token_id", eot);

@@ -19,11 +19,21 @@ using Json = nlohmann::ordered_json;
 
 // Classes of transformers, by model_type: those that can be written.
 const std::map<std::string, const char*, std::less<>> kClasses = {
-    {"llama", "LlamaForCausalLM"},       {"mistral", "MistralForCausalLM"},      {"mixtral", "MixtralForCausalLM"},
-    {"qwen2", "Qwen2ForCausalLM"},       {"qwen3", "Qwen3ForCausalLM"},          {"qwen2_moe", "Qwen2MoeForCausalLM"},
-    {"qwen3_moe", "Qwen3MoeForCausalLM"}, {"gemma", "GemmaForCausalLM"},         {"gemma2", "Gemma2ForCausalLM"},
-    {"gemma3_text", "Gemma3ForCausalLM"}, {"phi3", "Phi3ForCausalLM"},           {"olmo2", "Olmo2ForCausalLM"},
-    {"granite", "GraniteForCausalLM"},   {"smollm3", "SmolLM3ForCausalLM"},      {"starcoder2", "Starcoder2ForCausalLM"}};
+    {"llama", "LlamaForCausalLM"},
+    {"mistral", "MistralForCausalLM"},
+    {"mixtral", "MixtralForCausalLM"},
+    {"qwen2", "Qwen2ForCausalLM"},
+    {"qwen3", "Qwen3ForCausalLM"},
+    {"qwen2_moe", "Qwen2MoeForCausalLM"},
+    {"qwen3_moe", "Qwen3MoeForCausalLM"},
+    {"gemma", "GemmaForCausalLM"},
+    {"gemma2", "Gemma2ForCausalLM"},
+    {"gemma3_text", "Gemma3ForCausalLM"},
+    {"phi3", "Phi3ForCausalLM"},
+    {"olmo2", "Olmo2ForCausalLM"},
+    {"granite", "GraniteForCausalLM"},
+    {"smollm3", "SmolLM3ForCausalLM"},
+    {"starcoder2", "Starcoder2ForCausalLM"}};
 
 const char* TorchType(DType type) {
   return type == DType::kF16 ? "float16" : type == DType::kBF16 ? "bfloat16" : "float32";
@@ -32,35 +42,43 @@ const char* TorchType(DType type) {
 bool IsGemma(const ModelConfig& config) { return config.architecture.starts_with("gemma"); }
 
 std::string TypeOf(const ModelConfig& config) {
-  const bool mistral = config.architecture == "llama" && config.router.experts == 0 && !config.windows.empty();
+  const bool mistral =
+      config.architecture == "llama" && config.router.experts == 0 && !config.windows.empty();
   return mistral ? "mistral" : std::string(FamilyOf(config).hf_types[0]);
 }
 
 void AddWindows(const ModelConfig& config, Json& json) {
   if (config.windows.empty()) return;
   json["sliding_window"] = *std::max_element(config.windows.begin(), config.windows.end());
-  const bool mixed = std::find(config.windows.begin(), config.windows.end(), 0) != config.windows.end();
+  const bool mixed =
+      std::find(config.windows.begin(), config.windows.end(), 0) != config.windows.end();
   if (!mixed) return;
   Json types = Json::array();
-  for (const int64_t window : config.windows) types.push_back(window > 0 ? "sliding_attention" : "full_attention");
+  for (const int64_t window : config.windows) {
+    types.push_back(window > 0 ? "sliding_attention" : "full_attention");
+  }
   json["layer_types"] = types;
 }
 
 void AddRope(const ModelConfig& config, Json& json) {
   json["rope_theta"] = config.rope.theta;
   if (config.rope.dim != config.head_dim) {
-    json["partial_rotary_factor"] = static_cast<double>(config.rope.dim) / static_cast<double>(config.head_dim);
+    json["partial_rotary_factor"] =
+        static_cast<double>(config.rope.dim) / static_cast<double>(config.head_dim);
   }
   if (config.rope.linear_scale != 1) {
     json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", config.rope.linear_scale}};
   }
   const auto has = [&](LayerRope rope) {
-    return std::find(config.layer_ropes.begin(), config.layer_ropes.end(), rope) != config.layer_ropes.end();
+    return std::find(config.layer_ropes.begin(), config.layer_ropes.end(), rope) !=
+           config.layer_ropes.end();
   };
   if (has(LayerRope::kLocal)) json["rope_local_base_freq"] = config.local_rope.theta;
   if (!has(LayerRope::kNone)) return;
   Json rotated = Json::array();
-  for (const LayerRope rope : config.layer_ropes) rotated.push_back(rope != LayerRope::kNone ? 1 : 0);
+  for (const LayerRope rope : config.layer_ropes) {
+    rotated.push_back(rope != LayerRope::kNone ? 1 : 0);
+  }
   json["no_rope_layers"] = rotated;
 }
 
@@ -90,27 +108,36 @@ void AddScales(const ModelConfig& config, Json& json) {
   } else if (IsGemma(config) && config.attention_scale > 0) {
     json["query_pre_attn_scalar"] = 1 / std::pow(static_cast<double>(config.attention_scale), 2);
   }
-  if (config.attention_soft_cap > 0) json["attn_logit_softcapping"] = Short(config.attention_soft_cap);
+  if (config.attention_soft_cap > 0) {
+    json["attn_logit_softcapping"] = Short(config.attention_soft_cap);
+  }
   if (config.final_soft_cap > 0) json["final_logit_softcapping"] = Short(config.final_soft_cap);
 }
 
-// What the folder's reader makes of the config, beside tensors that have nothing but the shapes it asks for.
+// What the folder's reader makes of the config, beside tensors that have nothing but the shapes it
+// asks for.
 ModelConfig ReadBack(const ModelConfig& config, const Json& json) {
   SafetensorsWriter writer;
   const std::vector<uint8_t> zeros(static_cast<size_t>(config.vocab_size) * 4);
   const int64_t table[] = {config.vocab_size, 1};
-  writer.AddTensor("model.embed_tokens.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
-  if (!config.tied_embedding) writer.AddTensor("lm_head.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
+  writer.AddTensor("model.embed_tokens.weight", DType::kF32, table,
+                   std::span<const uint8_t>(zeros));
+  if (!config.tied_embedding) {
+    writer.AddTensor("lm_head.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
+  }
   const std::string file = writer.Serialize();
-  return ReadConfig(HfFolder::Parse(json.dump(), {reinterpret_cast<const uint8_t*>(file.data()), file.size()},
-                                    "the folder"));
+  return ReadConfig(HfFolder::Parse(
+      json.dump(), {reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "the folder"));
 }
 
 }  // namespace
 
 const Family& FamilyOf(const ModelConfig& config) {
   for (const Family& family : Families()) {
-    if (family.architecture == config.architecture && family.experts == (config.router.experts > 0)) return family;
+    if (family.architecture == config.architecture &&
+        family.experts == (config.router.experts > 0)) {
+      return family;
+    }
   }
   for (const Family& family : Families()) {  // whose models have experts or not
     if (family.architecture == config.architecture) return family;
@@ -119,7 +146,8 @@ const Family& FamilyOf(const ModelConfig& config) {
   return Families()[0];
 }
 
-nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSpec& tokenizer, DType type) {
+nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSpec& tokenizer,
+                                    DType type) {
   const std::string model_type = TypeOf(config);
   const bool layer_norm = config.norm_kind == NormKind::kLayer;
   Json json = {{"architectures", Json::array({kClasses.at(model_type)})},

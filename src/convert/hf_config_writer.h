@@ -1,5 +1,6 @@
-// A model's settings as config.json of a Hugging Face folder, in the spelling of transformers 4, which 5 reads too. What is
-// written is read back with the folder's reader and held against the model's: what cannot be said is an error, never lost.
+// A model's settings as config.json of a Hugging Face folder, in the spelling of transformers 4,
+// which 5 reads too. What is written is read back with the folder's reader and held against the
+// model's: what cannot be said is an error, never lost.
 #pragma once
 
 #include <optional>
@@ -19,7 +20,8 @@ struct Family;
 std::optional<std::string> LostInFolder(const ModelConfig& config);
 
 // Of a model that loses nothing. Tensors are of `type`.
-nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSpec& tokenizer, DType type);
+nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSpec& tokenizer,
+                                    DType type);
 
 // The family whose names and settings the model has.
 const Family& FamilyOf(const ModelConfig& config);

@@ -21,7 +21,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Where a tensor of the GGUF file goes: the folder's name for it, or, of experts' stacks, one for each expert.
+// Where a tensor of the GGUF file goes: the folder's name for it, or, of experts' stacks, one for
+// each expert.
 struct Target {
   std::string name;  // with its suffix, but for a stack's
   bool norm = false;
@@ -30,7 +31,8 @@ struct Target {
 
 class Targets {
  public:
-  explicit Targets(const ModelConfig& config) : config_(config), gguf_(*FamilyOf(config).gguf), hf_(*FamilyOf(config).hf) {
+  explicit Targets(const ModelConfig& config)
+      : config_(config), gguf_(*FamilyOf(config).gguf), hf_(*FamilyOf(config).hf) {
     const auto own = [](const char* name) { return std::string(name); };
     Add(own(gguf_.embedding), own(hf_.embedding));
     Add(own(gguf_.final_norm), own(hf_.final_norm), true);
@@ -41,8 +43,10 @@ class Targets {
   const Target& Of(const std::string& tensor, const std::string& source) const {
     const auto found = targets_.find(tensor);
     if (found != targets_.end()) return found->second;
-    Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected only tensors of a plain {} model, found one that would be "
-          "lost", source, Quote(tensor), config_.architecture);
+    Throw(ErrorCode::kUnsupported,
+          "{}: tensor {}: expected only tensors of a plain {} model, found one that would be "
+          "lost",
+          source, Quote(tensor), config_.architecture);
   }
   std::string OfExpert(const Target& stack, int64_t expert) const {
     return hf_.Layer(stack.layer, hf_.experts) + std::to_string(expert) + "." +
@@ -51,12 +55,16 @@ class Targets {
 
  private:
   void Add(const std::string& gguf, const std::string& hf, bool norm = false) {
-    for (const char* suffix : {".weight", ".bias"}) targets_[gguf + suffix] = {.name = hf + suffix, .norm = norm};
+    for (const char* suffix : {".weight", ".bias"}) {
+      targets_[gguf + suffix] = {.name = hf + suffix, .norm = norm};
+    }
   }
 
   void AddLayer(int64_t layer) {
     const auto add = [&](const char* gguf, const char* hf, bool norm = false) {
-      if (gguf != nullptr && hf != nullptr) Add(gguf_.Layer(layer, gguf), hf_.Layer(layer, hf), norm);
+      if (gguf != nullptr && hf != nullptr) {
+        Add(gguf_.Layer(layer, gguf), hf_.Layer(layer, hf), norm);
+      }
     };
     if (config_.has_pre_norms()) {
       add(gguf_.attention_norm, hf_.attention_norm, true);
@@ -76,7 +84,8 @@ class Targets {
     add(gguf_.shared_gate, hf_.shared_gate);
     for (size_t which = 0; which < 3; ++which) {
       add(gguf_.shared[which], hf_.shared[which]);
-      targets_[gguf_.Layer(layer, gguf_.stacked[which])] = {.layer = layer, .which = static_cast<int64_t>(which)};
+      targets_[gguf_.Layer(layer, gguf_.stacked[which])] = {.layer = layer,
+                                                            .which = static_cast<int64_t>(which)};
     }
   }
 
@@ -94,14 +103,17 @@ int64_t GgufRowOfHfRow(int64_t row, int64_t head_dim) {
 void Unpermute(SourceTensor& tensor, int64_t head_dim) {
   const bool vector = tensor.ne.size() == 1;
   tensor.bytes = {};
-  tensor.rows = [rows = tensor.rows, head_dim, vector, cols = tensor.cols()](int64_t row, int64_t n, float* x) {
+  tensor.rows = [rows = tensor.rows, head_dim, vector, cols = tensor.cols()](int64_t row, int64_t n,
+                                                                             float* x) {
     if (!vector) {
       for (int64_t i = 0; i < n; ++i) rows(GgufRowOfHfRow(row + i, head_dim), 1, x + i * cols);
       return;
     }
     std::vector<float> in_order(static_cast<size_t>(cols));
     rows(0, 1, in_order.data());
-    for (int64_t i = 0; i < cols; ++i) x[i] = in_order[static_cast<size_t>(GgufRowOfHfRow(i, head_dim))];
+    for (int64_t i = 0; i < cols; ++i) {
+      x[i] = in_order[static_cast<size_t>(GgufRowOfHfRow(i, head_dim))];
+    }
   };
 }
 
@@ -122,7 +134,9 @@ SourceTensor PartOf(const SourceTensor& stack, int64_t expert, std::string name)
   part.ne = {stack.ne[0], n};
   part.bytes = {};
   part.forget = {};
-  part.rows = [rows = stack.rows, first = expert * n](int64_t row, int64_t count, float* x) { rows(first + row, count, x); };
+  part.rows = [rows = stack.rows, first = expert * n](int64_t row, int64_t count, float* x) {
+    rows(first + row, count, x);
+  };
   return part;
 }
 
@@ -138,8 +152,9 @@ DType CommonType(const ModelSource& source) {
 
 }  // namespace
 
-void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType type, const std::filesystem::path& out,
-                    const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress) {
+void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType type,
+                    const std::filesystem::path& out, const KernelTable& kernels, ThreadPool& pool,
+                    const ConvertProgress& progress) {
   const bool less_one = config.architecture.starts_with("gemma");
   const Targets targets(config);
   std::vector<SourceTensor> tensors;
@@ -155,7 +170,9 @@ void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType 
     tensors.push_back(tensor);
     const bool query_key = tensor.name.find(".attn_q.") != std::string::npos ||
                            tensor.name.find(".attn_k.") != std::string::npos;
-    if (query_key && GgufPermutesQueryKey(config.architecture)) Unpermute(tensors.back(), config.head_dim);
+    if (query_key && GgufPermutesQueryKey(config.architecture)) {
+      Unpermute(tensors.back(), config.head_dim);
+    }
     if (target.norm && less_one) LessOne(tensors.back());
     if (target.name.ends_with("shared_expert_gate.weight")) tensors.back().ne = {tensor.cols(), 1};
     tensors.back().name = target.name;
@@ -173,7 +190,8 @@ void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType 
         if (current != nullptr && current->forget) current->forget();
         current = &tensor;
         pieces = std::make_unique<TensorPieces>(tensor, type, std::span<const float>(),
-                                                source.name + ": tensor " + Quote(tensor.name), kernels, pool);
+                                                source.name + ": tensor " + Quote(tensor.name),
+                                                kernels, pool);
       }
       if (progress) progress(done, total, tensor.name);
       const auto piece = pieces->Next();
@@ -192,7 +210,9 @@ Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const Mo
                {"clean_up_tokenization_spaces", false},
                {"add_bos_token", spec.add_bos}};
   const auto token = [&](const char* name, int32_t id) {
-    if (id >= 0 && id < static_cast<int32_t>(spec.tokens.size())) json[name] = spec.tokens[static_cast<size_t>(id)];
+    if (id >= 0 && id < static_cast<int32_t>(spec.tokens.size())) {
+      json[name] = spec.tokens[static_cast<size_t>(id)];
+    }
   };
   token("bos_token", spec.bos);
   token("eos_token", spec.eos);
@@ -206,24 +226,29 @@ Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const Mo
 
 }  // namespace
 
-void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::path& out, std::optional<DType> type,
-                   const KernelTable& kernels, ThreadPool& pool, const ConvertProgress& progress) {
+void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::path& out,
+                   std::optional<DType> type, const KernelTable& kernels, ThreadPool& pool,
+                   const ConvertProgress& progress) {
   const ModelSource source = OpenGgufSource(model);
   const ModelConfig config = ReadConfig(*source.header);
   const TokenizerSpec spec = FromGguf(*source.header);
   const DType written = type.value_or(CommonType(source));
   if (const auto lost = LostInFolder(config)) {
-    Throw(ErrorCode::kUnsupported, "{}: {} cannot be said in a config.json yet: the folder of this {} model would compute "
-          "something else", source.name, *lost, Quote(config.architecture));
+    Throw(ErrorCode::kUnsupported,
+          "{}: {} cannot be said in a config.json yet: the folder of this {} model would compute "
+          "something else",
+          source.name, *lost, Quote(config.architecture));
   }
   const Json json = MakeHfConfig(config, spec, written);
   const std::string tokenizer = ToTokenizerJson(spec);
   if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected a new or an empty folder to write", out.string());
+    Throw(ErrorCode::kInvalidArgument, "{}: expected a new or an empty folder to write",
+          out.string());
   }
   WriteHfTensors(source, config, written, out, kernels, pool, progress);
   WriteFileAtomically(out / "tokenizer.json", tokenizer);
-  WriteFileAtomically(out / "tokenizer_config.json", TokenizerConfig(spec, *source.header, config).dump(2));
+  WriteFileAtomically(out / "tokenizer_config.json",
+                      TokenizerConfig(spec, *source.header, config).dump(2));
   Json generation = Json::object(), ends = Json::array();
   for (const int32_t id : {spec.eos, spec.eot}) {
     if (id >= 0) ends.push_back(id);
@@ -232,8 +257,9 @@ void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::pa
   if (!ends.empty()) generation["eos_token_id"] = ends;
   WriteFileAtomically(out / "generation_config.json", generation.dump(2));
   if (source.header->Has("general.license")) {
-    WriteFileAtomically(out / "README.md",
-                        "---\nlicense: " + std::string(source.header->GetString("general.license")) + "\n---\n");
+    WriteFileAtomically(
+        out / "README.md",
+        "---\nlicense: " + std::string(source.header->GetString("general.license")) + "\n---\n");
   }
   WriteFileAtomically(out / "config.json", json.dump(2));
 }

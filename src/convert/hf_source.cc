@@ -21,7 +21,8 @@ namespace {
 
 // Everything that a source of a folder points into.
 struct Owner {
-  explicit Owner(const std::filesystem::path& path) : file(ModelFile::Open(path)), tensors(file.Tensors()) {}
+  explicit Owner(const std::filesystem::path& path)
+      : file(ModelFile::Open(path)), tensors(file.Tensors()) {}
   ModelFile file;
   TensorSource tensors;
   std::vector<float> rope_factors;
@@ -54,7 +55,8 @@ class Builder {
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) Layer(layer);
     Take(hf_.final_norm, gguf_.final_norm, Kind::kNorm);
     if (!config_.tied_embedding) Take(hf_.head, gguf_.head);
-    taken_.insert(fmt::format("{}.weight", hf_.head));  // one with the embedding, where the config says so
+    taken_.insert(
+        fmt::format("{}.weight", hf_.head));  // one with the embedding, where the config says so
     CheckAllTaken();
     if (!config_.rope.frequency_factors.empty()) AddRopeFactors();
     return std::move(tensors_);
@@ -81,7 +83,9 @@ class Builder {
       take(hf_.q_norm, gguf_.q_norm, Kind::kNorm);
       take(hf_.k_norm, gguf_.k_norm, Kind::kNorm);
     }
-    if (config_.has_post_norms()) take(hf_.attention_post_norm, gguf_.attention_post_norm, Kind::kNorm);
+    if (config_.has_post_norms()) {
+      take(hf_.attention_post_norm, gguf_.attention_post_norm, Kind::kNorm);
+    }
     if (config_.has_pre_norms()) take(hf_.mlp_norm, gguf_.mlp_norm, Kind::kNorm);
     if (config_.has_post_norms()) take(hf_.mlp_post_norm, gguf_.mlp_post_norm, Kind::kNorm);
     if (config_.has_experts(layer)) Experts(layer);
@@ -98,16 +102,20 @@ class Builder {
 
   // Of a layer that reads another's: nothing uses them.
   void DropKeysAndValues(int64_t layer) {
-    for (const char* name : {hf_.sites[static_cast<size_t>(Site::kK)], hf_.sites[static_cast<size_t>(Site::kV)],
-                             hf_.k_norm}) {
+    for (const char* name : {hf_.sites[static_cast<size_t>(Site::kK)],
+                             hf_.sites[static_cast<size_t>(Site::kV)], hf_.k_norm}) {
       taken_.insert(hf_.Layer(layer, name) + ".weight");
     }
   }
 
   void Experts(int64_t layer) {
-    const auto take = [&](const char* hf, const char* gguf) { Take(hf_.Layer(layer, hf), gguf_.Layer(layer, gguf)); };
+    const auto take = [&](const char* hf, const char* gguf) {
+      Take(hf_.Layer(layer, hf), gguf_.Layer(layer, gguf));
+    };
     take(hf_.router, gguf_.router);
-    if (config_.router.bias) TakeVector(hf_.Layer(layer, hf_.router_bias), gguf_.Layer(layer, gguf_.router_bias));
+    if (config_.router.bias) {
+      TakeVector(hf_.Layer(layer, hf_.router_bias), gguf_.Layer(layer, gguf_.router_bias));
+    }
     if (config_.router.beside_mlp) Beside(layer);
     const bool fused = gguf_.stacked_gate_up != nullptr && hf_.stacked_gate_up != nullptr &&
                        owner_.tensors.Find(hf_.Layer(layer, hf_.stacked_gate_up)) != nullptr;
@@ -117,7 +125,8 @@ class Builder {
       if (config_.router.shared_dim > 0) take(hf_.shared[which], gguf_.shared[which]);
     }
     if (config_.router.shared_gate) {
-      TakeVector(hf_.Layer(layer, hf_.shared_gate) + ".weight", gguf_.Layer(layer, gguf_.shared_gate) + ".weight");
+      TakeVector(hf_.Layer(layer, hf_.shared_gate) + ".weight",
+                 gguf_.Layer(layer, gguf_.shared_gate) + ".weight");
     }
   }
 
@@ -131,17 +140,22 @@ class Builder {
     norm(hf_.beside_experts_post_norm, gguf_.beside_experts_post_norm);
     TakeVector(hf_.Layer(layer, hf_.router_scale), gguf_.Layer(layer, gguf_.router_scale));
     const std::string scales = hf_.Layer(layer, hf_.expert_scales);
-    if (owner_.tensors.Find(scales) != nullptr) TakeVector(scales, gguf_.Layer(layer, gguf_.expert_scales));
+    if (owner_.tensors.Find(scales) != nullptr) {
+      TakeVector(scales, gguf_.Layer(layer, gguf_.expert_scales));
+    }
   }
 
   // Gate and up of all experts, which both formats have in one tensor.
   void FusedStack(int64_t layer) {
     const std::string name = hf_.Layer(layer, hf_.stacked_gate_up);
     const StoredTensor& stored = owner_.tensors.Tensor(name);
-    const int64_t experts = config_.router.experts, rows = 2 * config_.ffn_dim, cols = config_.hidden_dim;
-    if (!stored.has_type || !PanelTypeOf(stored.type) || stored.cols() != cols || stored.rows() != experts * rows) {
-      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected {} rows of {} weights, found {} of {}", owner_.tensors.name(),
-            Quote(name), experts * rows, cols, stored.ShapeText(), stored.type_name);
+    const int64_t experts = config_.router.experts, rows = 2 * config_.ffn_dim,
+                  cols = config_.hidden_dim;
+    if (!stored.has_type || !PanelTypeOf(stored.type) || stored.cols() != cols ||
+        stored.rows() != experts * rows) {
+      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected {} rows of {} weights, found {} of {}",
+            owner_.tensors.name(), Quote(name), experts * rows, cols, stored.ShapeText(),
+            stored.type_name);
     }
     taken_.insert(name);
     tensors_.push_back(Made(stored, gguf_.Layer(layer, gguf_.stacked_gate_up), Kind::kPlain));
@@ -163,7 +177,8 @@ class Builder {
   void Stack(int64_t layer, size_t which) {
     const bool down = which == 2;
     const int64_t experts = config_.router.experts;
-    const int64_t n = down ? config_.hidden_dim : config_.ffn_dim, k = down ? config_.ffn_dim : config_.hidden_dim;
+    const int64_t n = down ? config_.hidden_dim : config_.ffn_dim,
+                  k = down ? config_.ffn_dim : config_.hidden_dim;
     const auto has = [&](const char* name) {
       return name != nullptr && owner_.tensors.Find(hf_.Layer(layer, name)) != nullptr;
     };
@@ -172,13 +187,14 @@ class Builder {
     for (int64_t expert = 0; expert < experts; ++expert) {
       const std::string name = both      ? hf_.Layer(layer, hf_.stacked_gate_up)
                                : stacked ? hf_.Layer(layer, hf_.stacked[which])
-                                         : hf_.Layer(layer, hf_.experts) + std::to_string(expert) + "." +
-                                               hf_.of_expert[which] + ".weight";
+                                         : hf_.Layer(layer, hf_.experts) + std::to_string(expert) +
+                                               "." + hf_.of_expert[which] + ".weight";
       const StoredTensor& part = owner_.tensors.Tensor(name);
       const int64_t rows = stacked ? experts * (both ? 2 : 1) * n : n;
       if (!part.has_type || !PanelTypeOf(part.type) || part.cols() != k || part.rows() != rows ||
           (!parts.empty() && parts[0]->type != part.type)) {
-        Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected {} rows of {} weights of one type, found {} of {}",
+        Throw(ErrorCode::kCorrupt,
+              "{}: tensor {}: expected {} rows of {} weights of one type, found {} of {}",
               owner_.tensors.name(), Quote(name), rows, k, part.ShapeText(), part.type_name);
       }
       taken_.insert(name);
@@ -191,7 +207,8 @@ class Builder {
     const int64_t step = both ? 2 * n : n, first = both && which == 1 ? n : 0;
     tensor.rows = [parts, n, k, stacked, step, first](int64_t row, int64_t count, float* x) {
       for (int64_t i = 0; i < count; ++i) {
-        const int64_t expert = (row + i) / n, at = (stacked ? expert * step : 0) + first + (row + i) % n;
+        const int64_t expert = (row + i) / n,
+                      at = (stacked ? expert * step : 0) + first + (row + i) % n;
         const StoredTensor& part = *parts[static_cast<size_t>(expert)];
         ops::RowsOf(part.type, part.data.data(), k)(at, 1, x + i * k);
       }
@@ -202,13 +219,16 @@ class Builder {
     tensors_.push_back(std::move(tensor));
   }
 
-  // The weight and the bias, where they are: what must be there, the model's own loading has checked.
+  // The weight and the bias, where they are: what must be there, the model's own loading has
+  // checked.
   void Take(const std::string& hf, const std::string& gguf, Kind kind = Kind::kPlain) {
     for (const char* suffix : {".weight", ".bias"}) {
       const StoredTensor* stored = owner_.tensors.Find(hf + suffix);
       if (stored == nullptr || !taken_.insert(std::string(stored->name)).second) continue;
-      if (!stored->has_type || !PanelTypeOf(stored->type) || stored->shape.empty() || stored->shape.size() > 2) {
-        Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected a matrix or a vector of F32, F16 or BF16, found {} {}",
+      if (!stored->has_type || !PanelTypeOf(stored->type) || stored->shape.empty() ||
+          stored->shape.size() > 2) {
+        Throw(ErrorCode::kUnsupported,
+              "{}: tensor {}: expected a matrix or a vector of F32, F16 or BF16, found {} {}",
               owner_.tensors.name(), Quote(stored->name), stored->type_name, stored->ShapeText());
       }
       tensors_.push_back(Made(*stored, gguf + suffix, kind));
@@ -222,23 +242,28 @@ class Builder {
     tensor.ne.assign(stored.shape.rbegin(), stored.shape.rend());
     tensor.rows = ops::RowsOf(stored.type, stored.data.data(), stored.cols());
     tensor.bytes = stored.data;
-    tensor.forget = [this_tensors = &owner_.tensors, data = stored.data] { this_tensors->Forget(data); };
+    tensor.forget = [this_tensors = &owner_.tensors, data = stored.data] {
+      this_tensors->Forget(data);
+    };
     const bool vector = tensor.ne.size() == 1;
     const int64_t head_dim = config_.head_dim;
     if (kind == Kind::kQueryKey) {
       if (stored.shape.front() % head_dim != 0) {
-        Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected rows of whole heads of {}, found {}", owner_.tensors.name(),
-              Quote(stored.name), head_dim, stored.shape.front());
+        Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected rows of whole heads of {}, found {}",
+              owner_.tensors.name(), Quote(stored.name), head_dim, stored.shape.front());
       }
       tensor.bytes = {};
-      tensor.rows = [rows = tensor.rows, head_dim, vector, cols = stored.cols()](int64_t row, int64_t n, float* x) {
+      tensor.rows = [rows = tensor.rows, head_dim, vector, cols = stored.cols()](
+                        int64_t row, int64_t n, float* x) {
         if (!vector) {
           for (int64_t i = 0; i < n; ++i) rows(HfRowOfGgufRow(row + i, head_dim), 1, x + i * cols);
           return;
         }
         std::vector<float> in_order(static_cast<size_t>(cols));
         rows(0, 1, in_order.data());
-        for (int64_t i = 0; i < cols; ++i) x[i] = in_order[static_cast<size_t>(HfRowOfGgufRow(i, head_dim))];
+        for (int64_t i = 0; i < cols; ++i) {
+          x[i] = in_order[static_cast<size_t>(HfRowOfGgufRow(i, head_dim))];
+        }
       };
     }
     if (kind == Kind::kNorm && config_.norms_less_one && tensor.name.ends_with(".weight")) {
@@ -268,12 +293,17 @@ class Builder {
 
   void CheckAllTaken() {
     for (const StoredTensor& stored : owner_.tensors.tensors()) {
-      for (int64_t i = 0; i < config_.ignored_layers; ++i) {  // of further tokens: not run, and not kept
-        if (stored.name.starts_with(hf_.Layer(config_.num_layers + i, ""))) taken_.insert(std::string(stored.name));
+      for (int64_t i = 0; i < config_.ignored_layers;
+           ++i) {  // of further tokens: not run, and not kept
+        if (stored.name.starts_with(hf_.Layer(config_.num_layers + i, ""))) {
+          taken_.insert(std::string(stored.name));
+        }
       }
       if (taken_.contains(std::string(stored.name)) || owner_.tensors.MayIgnore(stored)) continue;
-      Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected only tensors of a plain {} model, found one that would be "
-            "lost", owner_.tensors.name(), Quote(stored.name), config_.architecture);
+      Throw(ErrorCode::kUnsupported,
+            "{}: tensor {}: expected only tensors of a plain {} model, found one that would be "
+            "lost",
+            owner_.tensors.name(), Quote(stored.name), config_.architecture);
     }
   }
 
@@ -300,14 +330,17 @@ ModelSource OpenHfSource(const std::filesystem::path& path, const HfSourceOption
   AddConfigKeys(config, owner->file.name(), writer);
   if (options.tokenizer) {
     AddTokenizerKeys(owner->file.Tokenizer(), config, owner->file.name(), writer);
-    if (const auto chat = owner->file.ChatTemplate()) writer.AddString("tokenizer.chat_template", chat->text);
+    if (const auto chat = owner->file.ChatTemplate()) {
+      writer.AddString("tokenizer.chat_template", chat->text);
+    }
   }
   owner->header = writer.Serialize();
   ModelSource source;
   source.name = owner->file.name();
   source.files = owner->file.Files();
   source.header = std::make_shared<const GgufFile>(GgufFile::Parse(
-      {reinterpret_cast<const uint8_t*>(owner->header.data()), owner->header.size()}, owner->file.name()));
+      {reinterpret_cast<const uint8_t*>(owner->header.data()), owner->header.size()},
+      owner->file.name()));
   source.tensors = Builder(*owner, config).Build();
   source.owners.push_back(owner);
   return source;

@@ -1,5 +1,5 @@
-// A Hugging Face folder as a model to be written: GGUF's names, GGUF's order of rows, GGUF's metadata, and norms as
-// GGUF has them. Nothing is converted until a row is asked for.
+// A Hugging Face folder as a model to be written: GGUF's names, GGUF's order of rows, GGUF's
+// metadata, and norms as GGUF has them. Nothing is converted until a row is asked for.
 #pragma once
 
 #include <filesystem>

@@ -1,4 +1,5 @@
-// Folders that `transformers` saved, beside the GGUF files that were made of them (tools/make_family_goldens.py).
+// Folders that `transformers` saved, beside the GGUF files that were made of them
+// (tools/make_family_goldens.py).
 #include "convert/hf_source.h"
 
 #include <gmock/gmock.h>
@@ -22,7 +23,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class HfSourceTest : public testing::ConvertTest, public ::testing::WithParamInterface<const char*> {
+class HfSourceTest : public testing::ConvertTest,
+                     public ::testing::WithParamInterface<const char*> {
  protected:
   static std::filesystem::path Family(const std::string& name) {
     return std::filesystem::path(SourceDir()) / "tests/data/families" / name;
@@ -46,25 +48,28 @@ TEST_P(HfSourceTest, FolderBecomesTheGgufFileOfTheSameModel) {
       EXPECT_EQ(Values(*mine), Values(tensor)) << tensor.name;
     }
   }
-  EXPECT_EQ(written.tensors.size() + (GetParam() == std::string("glm4_moe")), golden.tensors.size());  // a layer not run
+  EXPECT_EQ(written.tensors.size() + (GetParam() == std::string("glm4_moe")),
+            golden.tensors.size());  // a layer not run
   EXPECT_EQ(DifferenceOf(ReadConfig(*written.header), ReadConfig(*golden.header)), std::nullopt);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, HfSourceTest,
-                         ::testing::Values("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3", "olmo2",
-                                           "starcoder2", "mixtral", "qwen2_moe", "qwen3_moe", "glm4_moe", "gemma4_text",
-                                           "gemma4"));
+                         ::testing::Values("llama", "mistral", "qwen2", "qwen3", "granite",
+                                           "smollm3", "olmo2", "starcoder2", "mixtral", "qwen2_moe",
+                                           "qwen3_moe", "glm4_moe", "gemma4_text", "gemma4"));
 
 TEST(AddTokenizerKeys, GemmasMergesStayMergesInFilesOfItsFourth) {
   const std::filesystem::path root = SourceDir();
-  const TokenizerSpec spec = FromTokenizerJson(ReadFile(root / "tests/data/hf_tokenizer/gemma.json"), "gemma.json");
+  const TokenizerSpec spec =
+      FromTokenizerJson(ReadFile(root / "tests/data/hf_tokenizer/gemma.json"), "gemma.json");
   ModelConfig config;
   config.architecture = "gemma4";
   config.vocab_size = static_cast<int64_t>(spec.tokens.size()) + 2;
   GgufWriter writer;
   AddTokenizerKeys(spec, config, "m", writer);
   const std::string file = writer.Serialize();
-  const TokenizerSpec again = FromGguf(GgufFile::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "m"));
+  const TokenizerSpec again =
+      FromGguf(GgufFile::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "m"));
   EXPECT_EQ(again.merges, spec.merges);
   const Tokenizer before(spec), after(again);
   const std::string text = "A baker's  oven,\n\n hot \xE2\x98\x95\xF0\x9F\x8D\x9E enough?";
@@ -90,23 +95,28 @@ TEST_P(FolderTest, GgufFileBecomesTheFolderOfTheSameModel) {
     ASSERT_NE(again, nullptr) << tensor.name;
     const std::vector<float> a = Values(*again), b = Values(tensor);
     ASSERT_EQ(a.size(), b.size()) << tensor.name;
-    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-6) << tensor.name;  // norms less 1 are rounded
+    for (size_t i = 0; i < a.size(); ++i) {
+      ASSERT_NEAR(a[i], b[i], 1e-6) << tensor.name;  // norms less 1 are rounded
+    }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FolderTest,
-                         ::testing::Values("mistral", "qwen2", "qwen3", "gemma", "granite", "smollm3", "olmo2", "starcoder2",
-                                           "mixtral", "qwen2_moe", "qwen3_moe"));
+                         ::testing::Values("mistral", "qwen2", "qwen3", "gemma", "granite",
+                                           "smollm3", "olmo2", "starcoder2", "mixtral", "qwen2_moe",
+                                           "qwen3_moe"));
 
 class RefusedFamily : public HfSourceTest {};
 
-// A scale of scores, a pattern of windows and two lists of rotary factors that these keys do not say.
+// A scale of scores, a pattern of windows and two lists of rotary factors that these keys do not
+// say.
 TEST_P(RefusedFamily, WhatTheKeysCannotSayIsNoFile) {
   EXPECT_THAT(MessageOf([&] { OpenHfSource(Family(GetParam()), {.tokenizer = false}); }),
               HasSubstr("cannot be said in GGUF's keys"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, RefusedFamily, ::testing::Values("gemma2", "gemma3_text", "phi3"));
+INSTANTIATE_TEST_SUITE_P(Families, RefusedFamily,
+                         ::testing::Values("gemma2", "gemma3_text", "phi3"));
 
 class ExportTest : public testing::ConvertTest {};
 
@@ -134,13 +144,16 @@ TEST_F(ExportTest, AFolderAndTheGgufFileOfItHoldTheSameModel) {
     EXPECT_EQ(a.pre_tokenizer, b.pre_tokenizer);
     EXPECT_EQ(a.eos, b.eos);
     EXPECT_EQ(after.header->GetString("general.license"), "apache-2.0");
-    EXPECT_EQ(after.header->GetString("tokenizer.chat_template"), before.header->GetString("tokenizer.chat_template"));
-    EXPECT_THAT(MessageOf([&] { WriteHfFolder(path, folder, std::nullopt, kernels_, pool_); }), HasSubstr("empty folder"));
+    EXPECT_EQ(after.header->GetString("tokenizer.chat_template"),
+              before.header->GetString("tokenizer.chat_template"));
+    EXPECT_THAT(MessageOf([&] { WriteHfFolder(path, folder, std::nullopt, kernels_, pool_); }),
+                HasSubstr("empty folder"));
   }
   auto scaled = testing::WideModel(DType::kF32);
   scaled.rope_factors.assign(32, 2.0f);
   EXPECT_THAT(MessageOf([&] {
-                WriteHfFolder(Write("s.gguf", scaled), folder_ / "s", std::nullopt, kernels_, pool_);
+                WriteHfFolder(Write("s.gguf", scaled), folder_ / "s", std::nullopt, kernels_,
+                              pool_);
               }),
               HasSubstr("the rotary embedding cannot be said"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "s"));

@@ -16,15 +16,15 @@ constexpr std::string_view kSums = ".in_sum2", kCounts = ".counts";
 
 std::vector<double> Values(const GgufFile& file, const GgufTensor& tensor) {
   if (tensor.type != DType::kF32) {
-    Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected F32, found {}", file.name(), Quote(tensor.name),
-          DTypeName(tensor.type));
+    Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected F32, found {}", file.name(),
+          Quote(tensor.name), DTypeName(tensor.type));
   }
   std::vector<float> values(static_cast<size_t>(tensor.elements()));
   DequantizeRow(tensor.type, tensor.data.data(), values.data(), tensor.elements());
   for (const float value : values) {
     if (std::isfinite(value) && value >= 0) continue;
-    Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected numbers of 0 or more, found {}", file.name(),
-          Quote(tensor.name), value);
+    Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected numbers of 0 or more, found {}",
+          file.name(), Quote(tensor.name), value);
   }
   return {values.begin(), values.end()};
 }
@@ -32,7 +32,8 @@ std::vector<double> Values(const GgufFile& file, const GgufTensor& tensor) {
 ImportanceEntry ReadEntry(const GgufFile& file, const GgufTensor& sums, std::string_view name) {
   const GgufTensor& counts = file.Tensor(std::string(name) + std::string(kCounts));
   if (counts.elements() != sums.rows()) {
-    Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected {} numbers, one for each row of {}, found {}", file.name(),
+    Throw(ErrorCode::kCorrupt,
+          "{}: tensor {}: expected {} numbers, one for each row of {}, found {}", file.name(),
           Quote(counts.name), sums.rows(), Quote(sums.name), counts.elements());
   }
   return {Values(file, sums), Values(file, counts)};
@@ -47,11 +48,14 @@ ImportanceMatrix ImportanceMatrix::Read(const std::filesystem::path& path) {
   const GgufFile file = GgufFile::Open(path);
   const std::string_view type = file.GetString("general.type", "model");
   if (type != "imatrix") {
-    Throw(ErrorCode::kUnsupported, "{}: general.type: expected 'imatrix', found {}", file.name(), Quote(type));
+    Throw(ErrorCode::kUnsupported, "{}: general.type: expected 'imatrix', found {}", file.name(),
+          Quote(type));
   }
   ImportanceMatrix matrix;
   if (file.Has("imatrix.datasets")) {
-    for (const std::string_view name : file.GetStrings("imatrix.datasets")) matrix.datasets.emplace_back(name);
+    for (const std::string_view name : file.GetStrings("imatrix.datasets")) {
+      matrix.datasets.emplace_back(name);
+    }
   }
   matrix.num_chunks = file.GetU32("imatrix.chunk_count", 0);
   matrix.chunk_size = file.GetU32("imatrix.chunk_size", 0);
@@ -61,7 +65,8 @@ ImportanceMatrix ImportanceMatrix::Read(const std::filesystem::path& path) {
     matrix.entries.emplace(name, ReadEntry(file, tensor, name));
   }
   if (matrix.entries.empty()) {
-    Throw(ErrorCode::kCorrupt, "{}: expected tensors that end in {}, found none", file.name(), kSums);
+    Throw(ErrorCode::kCorrupt, "{}: expected tensors that end in {}, found none", file.name(),
+          kSums);
   }
   return matrix;
 }
@@ -76,12 +81,14 @@ void ImportanceMatrix::Write(const std::filesystem::path& path) const {
   const auto source = [&current](const std::vector<double>& values) {
     return [&current, &values] {
       current.assign(values.begin(), values.end());
-      return std::span(reinterpret_cast<const uint8_t*>(current.data()), current.size() * sizeof(float));
+      return std::span(reinterpret_cast<const uint8_t*>(current.data()),
+                       current.size() * sizeof(float));
     };
   };
   for (const auto& [name, entry] : entries) {
     const auto matrices = static_cast<int64_t>(entry.counts.size());
-    const int64_t sums[] = {static_cast<int64_t>(entry.sums.size()) / matrices, matrices}, counts[] = {1, matrices};
+    const int64_t sums[] = {static_cast<int64_t>(entry.sums.size()) / matrices, matrices},
+                  counts[] = {1, matrices};
     writer.AddTensor(name + std::string(kSums), DType::kF32, sums, source(entry.sums));
     writer.AddTensor(name + std::string(kCounts), DType::kF32, counts, source(entry.counts));
   }
@@ -97,7 +104,8 @@ ImportanceWeights::ImportanceWeights(const ImportanceMatrix& matrix, const Model
     const int64_t stacked = tensor.ne.size() > 2 ? tensor.ne[2] : 1;
     if (entry.sums.size() != matrices * cols || static_cast<int64_t>(matrices) != stacked) {
       Throw(ErrorCode::kInvalidArgument,
-            "importance matrix: {}: expected {} columns of {} matrices, as {} has, found {} numbers of {}: it is of "
+            "importance matrix: {}: expected {} columns of {} matrices, as {} has, found {} "
+            "numbers of {}: it is of "
             "another model",
             Quote(tensor.name), cols, stacked, source.name, entry.sums.size(), matrices);
     }
@@ -118,7 +126,8 @@ ImportanceWeights::ImportanceWeights(const ImportanceMatrix& matrix, const Model
     }
   }
   if (weights_.empty()) {
-    Throw(ErrorCode::kInvalidArgument, "importance matrix: expected matrices of {}, found none: it is of another model",
+    Throw(ErrorCode::kInvalidArgument,
+          "importance matrix: expected matrices of {}, found none: it is of another model",
           source.name);
   }
 }
@@ -128,7 +137,8 @@ std::span<const float> ImportanceWeights::Of(const SourceTensor& tensor) const {
   return found == weights_.end() ? std::span<const float>() : std::span<const float>(found->second);
 }
 
-std::vector<MetadataNote> ImportanceWeights::Notes(const ImportanceMatrix& matrix, const std::string& file) const {
+std::vector<MetadataNote> ImportanceWeights::Notes(const ImportanceMatrix& matrix,
+                                                   const std::string& file) const {
   std::string datasets;
   for (const std::string& name : matrix.datasets) datasets += (datasets.empty() ? "" : ", ") + name;
   return {{"quantize.imatrix.file", file},

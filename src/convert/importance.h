@@ -1,9 +1,11 @@
-// An importance matrix: for each column of each matrix, the mean square of what a text put into it. An error in a
-// column that sees large inputs moves more of the output, so encoding counts it more. As files:
+// An importance matrix: for each column of each matrix, the mean square of what a text put into it.
+// An error in a column that sees large inputs moves more of the output, so encoding counts it more.
+// As files:
 //
-//   GGUF with general.type "imatrix", imatrix.datasets [names], imatrix.chunk_count, imatrix.chunk_size (tokens of
-//   a chunk), and for each matrix two F32 tensors, llama.cpp's form:
-//     NAME.in_sum2   ne [columns, matrices]: sums of squares; several matrices where experts are stacked
+//   GGUF with general.type "imatrix", imatrix.datasets [names], imatrix.chunk_count,
+//   imatrix.chunk_size (tokens of a chunk), and for each matrix two F32 tensors, llama.cpp's form:
+//     NAME.in_sum2   ne [columns, matrices]: sums of squares; several matrices where experts are
+//                    stacked
 //     NAME.counts    ne [1, matrices]: rows that were summed
 //
 // Plain data; one thread writes, any number read.
@@ -21,8 +23,8 @@
 namespace bakestone {
 
 struct ImportanceEntry {
-  std::vector<double> sums;     // [matrices, columns]
-  std::vector<double> counts;   // [matrices]
+  std::vector<double> sums;    // [matrices, columns]
+  std::vector<double> counts;  // [matrices]
 };
 
 class ImportanceMatrix {
@@ -31,7 +33,8 @@ class ImportanceMatrix {
   static ImportanceMatrix Read(const std::filesystem::path& path);
   void Write(const std::filesystem::path& path) const;
 
-  std::map<std::string, ImportanceEntry, std::less<>> entries;  // by the matrix: "blk.0.attn_q.weight"
+  std::map<std::string, ImportanceEntry, std::less<>>
+      entries;  // by the matrix: "blk.0.attn_q.weight"
   std::vector<std::string> datasets;
   uint32_t num_chunks = 0, chunk_size = 0;
 };
@@ -39,7 +42,8 @@ class ImportanceMatrix {
 // An importance matrix made ready for one model.
 class ImportanceWeights {
  public:
-  // Throws kInvalidArgument naming a matrix whose columns are not those of the source, or where none fits at all.
+  // Throws kInvalidArgument naming a matrix whose columns are not those of the source, or where
+  // none fits at all.
   ImportanceWeights(const ImportanceMatrix& matrix, const ModelSource& source);
 
   // [columns] or [matrices, columns], above 0 with a mean of 1; empty where the text says nothing.
@@ -48,8 +52,10 @@ class ImportanceWeights {
   std::vector<MetadataNote> Notes(const ImportanceMatrix& matrix, const std::string& file) const;
   ImportanceSource AsSource() const;  // the object must outlive it
 
-  int64_t num_matrices() const { return num_matrices_; }    // experts counted one by one
-  int64_t num_unreached() const { return num_unreached_; }  // of those: no token came by, all columns count 1
+  int64_t num_matrices() const { return num_matrices_; }  // experts counted one by one
+  int64_t num_unreached() const {
+    return num_unreached_;
+  }  // of those: no token came by, all columns count 1
 
  private:
   std::map<std::string, std::vector<float>, std::less<>> weights_;

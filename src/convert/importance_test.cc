@@ -42,11 +42,15 @@ TEST_F(ImportanceTest, SumsAreThoseOfTheInputsOfTheFirstLayer) {
   for (const char* name : {"blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight"}) {
     const ImportanceEntry& entry = matrix.entries.at(name);
     EXPECT_THAT(entry.counts, ElementsAre(static_cast<double>(tokens.size())));
-    for (size_t k = 0; k < 256; ++k) EXPECT_NEAR(entry.sums[k], expected[k], 1e-4 * expected[k] + 1e-6);
+    for (size_t k = 0; k < 256; ++k) {
+      EXPECT_NEAR(entry.sums[k], expected[k], 1e-4 * expected[k] + 1e-6);
+    }
   }
   EXPECT_EQ(matrix.entries.size(), 4u * kNumSites);
-  EXPECT_EQ(matrix.entries.at("blk.3.ffn_down.weight").counts[0], static_cast<double>(tokens.size()));
-  EXPECT_EQ(matrix.entries.at("blk.1.ffn_up.weight").sums, matrix.entries.at("blk.1.ffn_gate.weight").sums);
+  EXPECT_EQ(matrix.entries.at("blk.3.ffn_down.weight").counts[0],
+            static_cast<double>(tokens.size()));
+  EXPECT_EQ(matrix.entries.at("blk.1.ffn_up.weight").sums,
+            matrix.entries.at("blk.1.ffn_gate.weight").sums);
   EXPECT_EQ(matrix.num_chunks, (tokens.size() + 4) / 5);
 }
 
@@ -62,10 +66,12 @@ TEST_F(ImportanceTest, IsReadAsItWasWritten) {
   EXPECT_EQ(read.datasets, matrix.datasets);
   EXPECT_EQ(read.num_chunks, 7u);
   EXPECT_EQ(read.chunk_size, 512u);
-  EXPECT_EQ(read.entries.at("blk.0.attn_q.weight").sums, matrix.entries.at("blk.0.attn_q.weight").sums);
+  EXPECT_EQ(read.entries.at("blk.0.attn_q.weight").sums,
+            matrix.entries.at("blk.0.attn_q.weight").sums);
   EXPECT_THAT(read.entries.at("blk.0.ffn_up_exps.weight").counts, ElementsAre(3, 0));
-  EXPECT_THAT(MessageOf([&] { ImportanceMatrix::Read(Write("m.gguf", testing::WideModel(DType::kF32))); }),
-              HasSubstr("expected 'imatrix', found 'model'"));
+  EXPECT_THAT(
+      MessageOf([&] { ImportanceMatrix::Read(Write("m.gguf", testing::WideModel(DType::kF32))); }),
+      HasSubstr("expected 'imatrix', found 'model'"));
 }
 
 // Two experts of 2 x 32 weights; the second is never chosen.
@@ -93,7 +99,8 @@ TEST_F(ImportanceTest, AnExpertThatNoTokenReachedCountsAllColumnsAlike) {
   EXPECT_EQ(of[32], 1.0f);
   EXPECT_EQ(of[63], 1.0f);
   entry.sums.resize(32);
-  EXPECT_THAT(MessageOf([&] { ImportanceWeights(matrix, source); }), HasSubstr("it is of another model"));
+  EXPECT_THAT(MessageOf([&] { ImportanceWeights(matrix, source); }),
+              HasSubstr("it is of another model"));
   matrix.entries = {{"blk.9.attn_q.weight", {{1}, {1}}}};
   EXPECT_THAT(MessageOf([&] { ImportanceWeights(matrix, source); }), HasSubstr("found none"));
 }
@@ -108,13 +115,15 @@ TEST_F(ImportanceTest, ColumnsWithLargeInputsAreEncodedMoreExactly) {
     for (int64_t k = 0; k < 256; ++k) entry.sums.push_back(k % 8 == 0 ? 100 : 0.01);
   }
   const ImportanceWeights ready(matrix, source);
-  const QuantizePlan plan = PlanQuantize(source, {.mix = FindQuantMix("Q4_K_S"), .has_importance = true});
+  const QuantizePlan plan =
+      PlanQuantize(source, {.mix = FindQuantMix("Q4_K_S"), .has_importance = true});
   WriteQuantized(source, plan, folder_ / "plain.gguf", kernels_, pool_);
   WriteQuantized(source, plan, folder_ / "weighted.gguf", kernels_, pool_,
                  {.importance = ready.AsSource(), .notes = ready.Notes(matrix, "i.gguf")});
   const auto error = [&](const char* file) {
     const ModelSource out = OpenGgufSource(folder_ / file);
-    const std::vector<float> a = Values(*source.Find("blk.3.attn_q.weight")), b = Values(*out.Find("blk.3.attn_q.weight"));
+    const std::vector<float> a = Values(*source.Find("blk.3.attn_q.weight")),
+                             b = Values(*out.Find("blk.3.attn_q.weight"));
     double sum = 0;
     for (size_t i = 0; i < a.size(); i += 8) sum += std::pow(a[i] - b[i], 2);
     return sum;

@@ -32,13 +32,16 @@ void Untie(ModelSource& source) {
 }
 
 // Puts a combination in the place of a tensor's rows.
-void Replace(SourceTensor& tensor, std::vector<Change> changes, const MergeOptions& options, uint64_t stream) {
-  const auto combination = std::make_shared<Combination>(tensor.rows, tensor.num_rows(), tensor.cols(),
-                                                         std::move(changes), options, stream);
+void Replace(SourceTensor& tensor, std::vector<Change> changes, const MergeOptions& options,
+             uint64_t stream) {
+  const auto combination = std::make_shared<Combination>(
+      tensor.rows, tensor.num_rows(), tensor.cols(), std::move(changes), options, stream);
   tensor.type = DType::kF32;
   tensor.bytes = {};
   tensor.prepare = [combination](ThreadPool& pool) { combination->Prepare(pool); };
-  tensor.rows = [combination](int64_t row, int64_t count, float* x) { combination->Rows(row, count, x); };
+  tensor.rows = [combination](int64_t row, int64_t count, float* x) {
+    combination->Rows(row, count, x);
+  };
 }
 
 // What one entry of an adapter changes. Rows are of the file: those of q and k are permuted.
@@ -78,7 +81,8 @@ class EntryChange {
     for (int64_t c = 0; c < entry_.out; ++c) {
       float sum = 0;
       for (int64_t r = 0; r < entry_.rank; ++r) {
-        sum += entry_.b[static_cast<size_t>(c * entry_.rank + r)] * entry_.a[static_cast<size_t>(r * entry_.in + token)];
+        sum += entry_.b[static_cast<size_t>(c * entry_.rank + r)] *
+               entry_.a[static_cast<size_t>(r * entry_.in + token)];
       }
       to[c] = scale_ * sum;
     }
@@ -92,10 +96,12 @@ class EntryChange {
       square += sum * sum;
     }
     if (square == 0) return;
-    const double factor = static_cast<double>(entry_.magnitude[static_cast<size_t>(row)]) / std::sqrt(square);
+    const double factor =
+        static_cast<double>(entry_.magnitude[static_cast<size_t>(row)]) / std::sqrt(square);
     for (int64_t k = 0; k < cols; ++k) {
-      to[k] = static_cast<float>(factor * (static_cast<double>(base[k]) + static_cast<double>(to[k])) -
-                                 static_cast<double>(base[k]));
+      to[k] =
+          static_cast<float>(factor * (static_cast<double>(base[k]) + static_cast<double>(to[k])) -
+                             static_cast<double>(base[k]));
     }
   }
 
@@ -107,7 +113,8 @@ class EntryChange {
 std::string TensorOf(const AdapterEntry& entry) {
   const std::string stem(AdapterSiteGgufName(entry.site));
   const char* stacked = entry.expert < 0 ? "" : "_exps";
-  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}{}.weight", entry.layer, stem, stacked) : stem + ".weight";
+  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}{}.weight", entry.layer, stem, stacked)
+                                 : stem + ".weight";
 }
 
 // What one adapter changes of a layer's stacked experts: nothing of those that it has no pair for.
@@ -138,26 +145,34 @@ class ExpertsChange {
 void CheckEntry(const std::string& adapter, const AdapterEntry& entry, const ModelSource& base) {
   const SourceTensor* tensor = base.Find(TensorOf(entry));
   if (tensor == nullptr) {
-    Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected a tensor {} in {}, found none: was it trained on "
-          "another base?", Quote(adapter), AdapterEntryName(entry), Quote(TensorOf(entry)), base.name);
+    Throw(ErrorCode::kInvalidArgument,
+          "adapter {}: {}: expected a tensor {} in {}, found none: was it trained on "
+          "another base?",
+          Quote(adapter), AdapterEntryName(entry), Quote(TensorOf(entry)), base.name);
   }
   const bool embedding = entry.site == AdapterSite::kEmbedTokens;
   const int64_t rows = embedding ? entry.in : entry.out, cols = embedding ? entry.out : entry.in;
-  const bool stacked = entry.expert >= 0 && tensor->num_rows() % rows == 0 && entry.expert < tensor->num_rows() / rows;
+  const bool stacked = entry.expert >= 0 && tensor->num_rows() % rows == 0 &&
+                       entry.expert < tensor->num_rows() / rows;
   if ((tensor->num_rows() == rows || stacked) && tensor->cols() == cols) return;
-  Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on "
-        "another base?", Quote(adapter), AdapterEntryName(entry), tensor->num_rows(), tensor->cols(), rows, cols);
+  Throw(ErrorCode::kInvalidArgument,
+        "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on "
+        "another base?",
+        Quote(adapter), AdapterEntryName(entry), tensor->num_rows(), tensor->cols(), rows, cols);
 }
 
 void CheckSame(const ModelSource& base, const ModelSource& other, const char* key) {
   const GgufValue *a = base.header->Find(key), *b = other.header->Find(key);
   if (a == nullptr && b == nullptr) return;
-  if (a != nullptr && b != nullptr && a->type == b->type && a->element == b->element && a->count == b->count &&
+  if (a != nullptr && b != nullptr && a->type == b->type && a->element == b->element &&
+      a->count == b->count &&
       std::equal(a->bytes.begin(), a->bytes.end(), b->bytes.begin(), b->bytes.end())) {
     return;
   }
-  Throw(ErrorCode::kInvalidArgument, "{}: {}: expected the same as in {}, found another: only models with one "
-        "tokenizer and one architecture can be merged", other.name, key, base.name);
+  Throw(ErrorCode::kInvalidArgument,
+        "{}: {}: expected the same as in {}, found another: only models with one "
+        "tokenizer and one architecture can be merged",
+        other.name, key, base.name);
 }
 
 void CheckAlike(const ModelSource& base, const ModelSource& other) {
@@ -170,8 +185,9 @@ void CheckAlike(const ModelSource& base, const ModelSource& other) {
     const SourceTensor* mine = base.Find(tensor.name);
     if (mine == nullptr && tensor.name == kHead) mine = base.Find(kEmbedding);
     if (mine != nullptr && mine->ne == tensor.ne) continue;
-    Throw(ErrorCode::kInvalidArgument, "{}: tensor {}: expected {} in {}, found {}", other.name, Quote(tensor.name),
-          mine == nullptr ? "one" : "its shape", base.name, mine == nullptr ? "none" : "another");
+    Throw(ErrorCode::kInvalidArgument, "{}: tensor {}: expected {} in {}, found {}", other.name,
+          Quote(tensor.name), mine == nullptr ? "one" : "its shape", base.name,
+          mine == nullptr ? "none" : "another");
   }
 }
 
@@ -180,7 +196,8 @@ const SourceTensor& TensorIn(const ModelSource& model, const std::string& tensor
   const SourceTensor* found = model.Find(tensor);
   if (found == nullptr && tensor == kHead) found = model.Find(kEmbedding);
   if (found == nullptr) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected a tensor {}, found none", model.name, Quote(tensor));
+    Throw(ErrorCode::kInvalidArgument, "{}: expected a tensor {}, found none", model.name,
+          Quote(tensor));
   }
   return *found;
 }
@@ -197,16 +214,20 @@ HeadShape HeadsOf(const ModelSource& source) {
   const std::string prefix = ArchitectureOf(source) + ".";
   HeadShape heads;
   heads.num_heads = header.GetU32(prefix + "attention.head_count", 0);
-  heads.num_kv_heads = header.GetU32(prefix + "attention.head_count_kv", static_cast<uint32_t>(heads.num_heads));
+  heads.num_kv_heads =
+      header.GetU32(prefix + "attention.head_count_kv", static_cast<uint32_t>(heads.num_heads));
   const uint32_t width = header.GetU32(prefix + "embedding_length", 0);
-  heads.head_dim = header.GetU32(prefix + "attention.key_length",
-                                 heads.num_heads > 0 ? width / static_cast<uint32_t>(heads.num_heads) : 0);
+  heads.head_dim =
+      header.GetU32(prefix + "attention.key_length",
+                    heads.num_heads > 0 ? width / static_cast<uint32_t>(heads.num_heads) : 0);
   return heads;
 }
 
-Merged MergeAdapters(const ModelSource& base, std::vector<MergeAdapter> adapters, const MergeOptions& options) {
+Merged MergeAdapters(const ModelSource& base, std::vector<MergeAdapter> adapters,
+                     const MergeOptions& options) {
   if (options.method == MergeMethod::kSlerp) {
-    Throw(ErrorCode::kInvalidArgument, "slerp: expected models to go between, found adapters; use sum, ties or dare-ties");
+    Throw(ErrorCode::kInvalidArgument,
+          "slerp: expected models to go between, found adapters; use sum, ties or dare-ties");
   }
   Merged merged{.source = base};
   const auto owner = std::make_shared<const std::vector<MergeAdapter>>(std::move(adapters));
@@ -215,8 +236,9 @@ Merged MergeAdapters(const ModelSource& base, std::vector<MergeAdapter> adapters
   const int64_t head_dim = GgufPermutesQueryKey(architecture) ? HeadsOf(base).head_dim : 0;
   for (const MergeAdapter& adapter : *owner) {
     if (!adapter.file.architecture.empty() && adapter.file.architecture != architecture) {
-      Throw(ErrorCode::kInvalidArgument, "adapter {}: architecture: expected the base's {}, found {}",
-            Quote(adapter.file.name), Quote(architecture), Quote(adapter.file.architecture));
+      Throw(ErrorCode::kInvalidArgument,
+            "adapter {}: architecture: expected the base's {}, found {}", Quote(adapter.file.name),
+            Quote(architecture), Quote(adapter.file.architecture));
     }
     for (const AdapterEntry& entry : adapter.file.entries) {
       if (!IsLayerSite(entry.site) && merged.source.Find(kHead) == nullptr) {
@@ -239,13 +261,15 @@ Merged MergeAdapters(const ModelSource& base, std::vector<MergeAdapter> adapters
       const bool permuted = entry.site == AdapterSite::kQProj || entry.site == AdapterSite::kKProj;
       const EntryChange change(entry, AdapterScale(adapter.file, entry), permuted ? head_dim : 0);
       changes[TensorOf(entry)].push_back(
-          {.weight = adapter.weight, .rows = [change](int64_t row, int64_t count, const float* w, float* delta) {
+          {.weight = adapter.weight,
+           .rows = [change](int64_t row, int64_t count, const float* w, float* delta) {
              change.Rows(row, count, w, delta);
            }});
     }
     for (const auto& [tensor, change] : stacked) {
       changes[tensor].push_back(
-          {.weight = adapter.weight, .rows = [change = change](int64_t row, int64_t count, const float* w, float* delta) {
+          {.weight = adapter.weight,
+           .rows = [change = change](int64_t row, int64_t count, const float* w, float* delta) {
              change->Rows(row, count, w, delta);
            }});
     }
@@ -260,9 +284,11 @@ Merged MergeAdapters(const ModelSource& base, std::vector<MergeAdapter> adapters
   return merged;
 }
 
-Merged MergeModels(const ModelSource& base, std::vector<MergeModel> models, const MergeOptions& options) {
+Merged MergeModels(const ModelSource& base, std::vector<MergeModel> models,
+                   const MergeOptions& options) {
   if (options.method == MergeMethod::kSlerp && models.size() != 1) {
-    Throw(ErrorCode::kInvalidArgument, "slerp: expected one model beside the base, found {}", models.size());
+    Throw(ErrorCode::kInvalidArgument, "slerp: expected one model beside the base, found {}",
+          models.size());
   }
   Merged merged{.source = base};
   const auto owner = std::make_shared<const std::vector<MergeModel>>(std::move(models));
@@ -282,7 +308,8 @@ Merged MergeModels(const ModelSource& base, std::vector<MergeModel> models, cons
       const SourceTensor& other = TensorIn(model.source, tensor.name);
       same = same && SameBytes(tensor, other);
       changes.push_back({.weight = model.weight,
-                         .rows = [&other, cols = tensor.cols()](int64_t row, int64_t count, const float* w, float* d) {
+                         .rows = [&other, cols = tensor.cols()](int64_t row, int64_t count,
+                                                                const float* w, float* d) {
                            other.rows(row, count, d);
                            for (int64_t k = 0; k < count * cols; ++k) d[k] -= w[k];
                          }});
@@ -308,7 +335,8 @@ AdapterFile SumOfAdapters(const std::vector<MergeAdapter>& adapters) {
   std::map<std::tuple<int32_t, int32_t, AdapterSite>, AdapterEntry> entries;
   for (const MergeAdapter& adapter : adapters) {
     if (adapter.file.use_dora) {
-      Throw(ErrorCode::kUnsupported, "adapter {}: DoRA changes cannot be added as pairs", Quote(adapter.file.name));
+      Throw(ErrorCode::kUnsupported, "adapter {}: DoRA changes cannot be added as pairs",
+            Quote(adapter.file.name));
     }
     for (const AdapterEntry& entry : adapter.file.entries) {
       AdapterEntry& to = entries[{entry.layer, entry.expert, entry.site}];
@@ -321,7 +349,9 @@ AdapterFile SumOfAdapters(const std::vector<MergeAdapter>& adapters) {
       const auto scale = static_cast<float>(adapter.weight * AdapterScale(adapter.file, entry));
       for (int64_t row = 0; row < entry.out; ++row) {
         float* b = to.b.data() + row * to.rank;
-        for (int64_t r = 0; r < before.rank; ++r) b[r] = before.b[static_cast<size_t>(row * before.rank + r)];
+        for (int64_t r = 0; r < before.rank; ++r) {
+          b[r] = before.b[static_cast<size_t>(row * before.rank + r)];
+        }
         for (int64_t r = 0; r < entry.rank; ++r) {
           b[before.rank + r] = scale * entry.b[static_cast<size_t>(row * entry.rank + r)];
         }
@@ -336,19 +366,24 @@ AdapterFile SumOfAdapters(const std::vector<MergeAdapter>& adapters) {
   return sum;
 }
 
-MergeLoss MeasureMergeLoss(const ModelSource& base, const ModelSource& merged, const ModelSource& written,
-                           ThreadPool& pool) {
+MergeLoss MeasureMergeLoss(const ModelSource& base, const ModelSource& merged,
+                           const ModelSource& written, ThreadPool& pool) {
   constexpr int64_t kRows = 16, kEvery = 8;  // of 8 pieces of 16 rows, the first
   double change = 0, error = 0, values = 0;
   for (const SourceTensor& tensor : merged.tensors) {
     const SourceTensor *before = base.Find(tensor.name), *after = written.Find(tensor.name);
-    if (!tensor.prepare || !IsQuantized(after != nullptr ? after->type : DType::kF32) || before == nullptr) continue;
-    const int64_t pieces = (tensor.num_rows() + kRows * kEvery - 1) / (kRows * kEvery), cols = tensor.cols();
+    if (!tensor.prepare || !IsQuantized(after != nullptr ? after->type : DType::kF32) ||
+        before == nullptr) {
+      continue;
+    }
+    const int64_t pieces = (tensor.num_rows() + kRows * kEvery - 1) / (kRows * kEvery),
+                  cols = tensor.cols();
     std::vector<std::pair<double, double>> sums(static_cast<size_t>(pieces));
     pool.ParallelFor(pieces, 1, [&](int64_t begin, int64_t end, int) {
       std::vector<float> w(static_cast<size_t>(kRows * cols)), m = w, q = w;
       for (int64_t piece = begin; piece < end; ++piece) {
-        const int64_t row = piece * kRows * kEvery, count = std::min(kRows, tensor.num_rows() - row);
+        const int64_t row = piece * kRows * kEvery,
+                      count = std::min(kRows, tensor.num_rows() - row);
         before->rows(row, count, w.data());
         tensor.rows(row, count, m.data());
         after->rows(row, count, q.data());

@@ -28,7 +28,8 @@ ModelSource OpenGgufSource(const std::filesystem::path& path) {
   const auto file = std::make_shared<const GgufFile>(GgufFile::Open(path));
   const std::string_view type = file->GetString("general.type", "model");
   if (type != "model") {
-    Throw(ErrorCode::kUnsupported, "{}: general.type: expected 'model', found {}", file->name(), Quote(type));
+    Throw(ErrorCode::kUnsupported, "{}: general.type: expected 'model', found {}", file->name(),
+          Quote(type));
   }
   ModelSource source;
   source.name = file->name();

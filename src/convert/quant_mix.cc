@@ -32,7 +32,9 @@ constexpr std::array<QuantMix, 16> kMixes = {{
 
 bool EqualsAnyCase(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+    const auto lower = [](char c) {
+      return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    };
     return lower(x) == lower(y);
   });
 }
@@ -89,9 +91,11 @@ Shape ShapeOf(const ModelSource& source) {
   return shape;
 }
 
-// The first and last eighth, and every third between: where an error has the most layers to grow in, or the
-// fewest to be corrected in.
-bool GetsMoreBits(int64_t i, int64_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
+// The first and last eighth, and every third between: where an error has the most layers to grow
+// in, or the fewest to be corrected in.
+bool GetsMoreBits(int64_t i, int64_t n) {
+  return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+}
 
 class Chooser {
  public:
@@ -102,7 +106,9 @@ class Chooser {
     if (!IsQuantized(mix_.base)) return mix_.base;
     const Place place = PlaceOf(tensor.name);
     const bool head = place.part == Part::kHead || (place.part == Part::kEmbedding && shape_.tied);
-    if (mix_.base == DType::kMXFP4) return head || place.part == Part::kEmbedding ? DType::kQ8_0 : mix_.base;
+    if (mix_.base == DType::kMXFP4) {
+      return head || place.part == Part::kEmbedding ? DType::kQ8_0 : mix_.base;
+    }
     if (head) return mix_.base == DType::kQ8_0 ? mix_.base : DType::kQ6_K;
     switch (place.part) {
       case Part::kValue:
@@ -112,8 +118,9 @@ class Chooser {
       case Part::kFusedQkv:
         return Is("Q4_K_M") ? DType::kQ5_K : Is("Q5_K_M") ? DType::kQ6_K : mix_.base;
       case Part::kOutput:
-        return shape_.experts == 8 && (mix_.base == DType::kQ4_K || mix_.base == DType::kIQ4_XS) ? DType::kQ5_K
-                                                                                                : mix_.base;
+        return shape_.experts == 8 && (mix_.base == DType::kQ4_K || mix_.base == DType::kIQ4_XS)
+                   ? DType::kQ5_K
+                   : mix_.base;
       case Part::kDown:
         return Down(place);
       default:
@@ -178,19 +185,23 @@ std::optional<DType> FindWeightType(std::string_view name) {
 }
 
 bool IsQuantizable(const SourceTensor& tensor) {
-  if (tensor.ne.size() < 2 || !tensor.name.ends_with(".weight") || !PanelTypeOf(tensor.type)) return false;
-  // Norms of several heads, routers, positions, and the small tensors of recurrent mixers: nothing to save in them,
-  // and all to lose.
+  if (tensor.ne.size() < 2 || !tensor.name.ends_with(".weight") || !PanelTypeOf(tensor.type)) {
+    return false;
+  }
+  // Norms of several heads, routers, positions, and the small tensors of recurrent mixers: nothing
+  // to save in them, and all to lose.
   static constexpr std::string_view kKept[] = {
-      "_norm",       "ffn_gate_inp", "position_embd", "token_types", "ssm_conv",    "shortconv.conv",
-      "_rel_b",      "rope_",        "mix_lerp",      "time_mix_ln", "time_mix_w",  "time_mix_a",
-      "time_mix_v0", "time_mix_v1",  "time_mix_v2",   "time_mix_g",  "time_mix_k_", "time_mix_r_k",
-      "time_mix_first", "time_mix_decay"};
-  return std::none_of(std::begin(kKept), std::end(kKept),
-                      [&](std::string_view part) { return tensor.name.find(part) != std::string::npos; });
+      "_norm",          "ffn_gate_inp", "position_embd", "token_types",    "ssm_conv",
+      "shortconv.conv", "_rel_b",       "rope_",         "mix_lerp",       "time_mix_ln",
+      "time_mix_w",     "time_mix_a",   "time_mix_v0",   "time_mix_v1",    "time_mix_v2",
+      "time_mix_g",     "time_mix_k_",  "time_mix_r_k",  "time_mix_first", "time_mix_decay"};
+  return std::none_of(std::begin(kKept), std::end(kKept), [&](std::string_view part) {
+    return tensor.name.find(part) != std::string::npos;
+  });
 }
 
-std::vector<DType> ChooseTypes(const QuantMix& mix, const ModelSource& source, bool has_importance) {
+std::vector<DType> ChooseTypes(const QuantMix& mix, const ModelSource& source,
+                               bool has_importance) {
   const Chooser chooser(mix, source, has_importance);
   std::vector<DType> types;
   for (const SourceTensor& tensor : source.tensors) {

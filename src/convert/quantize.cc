@@ -17,12 +17,15 @@ namespace {
 constexpr int64_t kPieceBytes = 16 << 20;
 constexpr const char* kSourceHashKey = "bakestone.source.sha256";
 
-double Bits(DType type) { return 8.0 * static_cast<double>(BlockBytes(type)) / static_cast<double>(BlockSize(type)); }
+double Bits(DType type) {
+  return 8.0 * static_cast<double>(BlockBytes(type)) / static_cast<double>(BlockSize(type));
+}
 
 // Keys that say how tensors are stored, or belong to one file of several.
 bool IsOfStorage(std::string_view key) {
-  return key == "general.alignment" || key == "general.file_type" || key == "general.quantization_version" ||
-         key == kSourceHashKey || key.starts_with("split.") || key.starts_with("quantize.imatrix.");
+  return key == "general.alignment" || key == "general.file_type" ||
+         key == "general.quantization_version" || key == kSourceHashKey ||
+         key.starts_with("split.") || key.starts_with("quantize.imatrix.");
 }
 
 std::string TypeNames() {
@@ -34,12 +37,14 @@ std::string TypeNames() {
   return names;
 }
 
-void ApplyOverride(const ModelSource& source, const TypeOverride& override, PlannedTensor& planned) {
+void ApplyOverride(const ModelSource& source, const TypeOverride& override,
+                   PlannedTensor& planned) {
   const SourceTensor& tensor = *planned.tensor;
   if (tensor.cols() % BlockSize(override.type) != 0) {
-    Throw(ErrorCode::kInvalidArgument, "{}: tensor {}: {} needs rows of a multiple of {} weights, found {}; {} fits",
-          source.name, Quote(tensor.name), DTypeName(override.type), BlockSize(override.type), tensor.cols(),
-          DTypeName(FittingType(override.type, tensor.cols())));
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: tensor {}: {} needs rows of a multiple of {} weights, found {}; {} fits",
+          source.name, Quote(tensor.name), DTypeName(override.type), BlockSize(override.type),
+          tensor.cols(), DTypeName(FittingType(override.type, tensor.cols())));
   }
   planned.wanted = planned.type = override.type;
   planned.reason = PlanReason::kOverride;
@@ -63,13 +68,13 @@ PlannedTensor Planned(const SourceTensor& tensor, DType wanted) {
 TypeOverride ParseTypeOverride(const std::string& text) {
   const size_t equals = text.rfind('=');
   if (equals == std::string::npos || equals == 0) {
-    Throw(ErrorCode::kInvalidArgument, "--tensor: expected PATTERN=TYPE, such as ffn_down.weight=q6_k, found {}",
-          Quote(text));
+    Throw(ErrorCode::kInvalidArgument,
+          "--tensor: expected PATTERN=TYPE, such as ffn_down.weight=q6_k, found {}", Quote(text));
   }
   const auto type = FindWeightType(std::string_view(text).substr(equals + 1));
   if (!type) {
-    Throw(ErrorCode::kInvalidArgument, "--tensor {}: expected one of {}, found {}", Quote(text.substr(0, equals)),
-          TypeNames(), Quote(text.substr(equals + 1)));
+    Throw(ErrorCode::kInvalidArgument, "--tensor {}: expected one of {}, found {}",
+          Quote(text.substr(0, equals)), TypeNames(), Quote(text.substr(equals + 1)));
   }
   return {text.substr(0, equals), *type};
 }
@@ -111,7 +116,8 @@ QuantizePlan PlanQuantize(const ModelSource& source, const PlanOptions& options)
   for (size_t o = 0; o < used.size(); ++o) {
     if (used[o]) continue;
     Throw(ErrorCode::kInvalidArgument,
-          "--tensor: expected a pattern that fits a matrix of {}, such as attn_v.weight or blk.0.*, found {}",
+          "--tensor: expected a pattern that fits a matrix of {}, such as attn_v.weight or "
+          "blk.0.*, found {}",
           source.name, Quote(options.overrides[o].pattern));
   }
   return plan;
@@ -129,7 +135,8 @@ QuantizePlan PlanLike(const ModelSource& source, const ModelSource& base) {
   return plan;
 }
 
-TensorPieces::TensorPieces(const SourceTensor& tensor, DType type, std::span<const float> importance, std::string name,
+TensorPieces::TensorPieces(const SourceTensor& tensor, DType type,
+                           std::span<const float> importance, std::string name,
                            const KernelTable& kernels, ThreadPool& pool)
     : tensor_(tensor),
       type_(type),
@@ -138,8 +145,9 @@ TensorPieces::TensorPieces(const SourceTensor& tensor, DType type, std::span<con
       kernels_(kernels),
       pool_(pool) {
   const auto matrices = static_cast<int64_t>(importance.size()) / tensor.cols();
-  BAKESTONE_CHECK(importance.empty() || (static_cast<int64_t>(importance.size()) == matrices * tensor.cols() &&
-                                         tensor.num_rows() % matrices == 0));
+  BAKESTONE_CHECK(importance.empty() ||
+                  (static_cast<int64_t>(importance.size()) == matrices * tensor.cols() &&
+                   tensor.num_rows() % matrices == 0));
 }
 
 std::span<const uint8_t> TensorPieces::Next() {
@@ -178,7 +186,9 @@ void AddNote(const std::string& key, const MetadataNote::second_type& value, Ggu
   if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
     return writer.AddStrings(key, std::span<const std::string>(*texts));
   }
-  if (const auto* numbers = std::get_if<std::vector<int32_t>>(&value)) return writer.AddI32s(key, *numbers);
+  if (const auto* numbers = std::get_if<std::vector<int32_t>>(&value)) {
+    return writer.AddI32s(key, *numbers);
+  }
   writer.AddF32s(key, std::get<std::vector<float>>(value));
 }
 
@@ -187,7 +197,8 @@ void AddNote(const std::string& key, const MetadataNote::second_type& value, Ggu
 void CopyMetadata(const ModelSource& source, uint32_t file_type,
                   std::span<const MetadataNote> notes, GgufWriter& writer) {
   const auto is_note = [&](std::string_view key) {
-    return std::any_of(notes.begin(), notes.end(), [&](const auto& note) { return note.first == key; });
+    return std::any_of(notes.begin(), notes.end(),
+                       [&](const auto& note) { return note.first == key; });
   };
   for (const GgufEntry& entry : source.header->metadata()) {
     if (!IsOfStorage(entry.key) && !is_note(entry.key)) writer.AddValue(entry.key, entry.value);
@@ -200,8 +211,9 @@ void CopyMetadata(const ModelSource& source, uint32_t file_type,
   for (const auto& [key, value] : notes) AddNote(key, value, writer);
 }
 
-void WriteQuantized(const ModelSource& source, const QuantizePlan& plan, const std::filesystem::path& out,
-                    const KernelTable& kernels, ThreadPool& pool, const WriteOptions& options) {
+void WriteQuantized(const ModelSource& source, const QuantizePlan& plan,
+                    const std::filesystem::path& out, const KernelTable& kernels, ThreadPool& pool,
+                    const WriteOptions& options) {
   GgufWriter writer;
   CopyMetadata(source, plan.file_type, options.notes, writer);
   int64_t done = 0;
@@ -215,10 +227,11 @@ void WriteQuantized(const ModelSource& source, const QuantizePlan& plan, const s
         if (current != nullptr && current->tensor->forget) current->tensor->forget();
         current = &planned;
         if (tensor.prepare) tensor.prepare(pool);
-        const auto importance = options.importance ? options.importance(tensor) : std::span<const float>();
-        pieces = std::make_unique<TensorPieces>(tensor, planned.type, importance,
-                                                fmt::format("{}: tensor {}", source.name, Quote(tensor.name)), kernels,
-                                                pool);
+        const auto importance =
+            options.importance ? options.importance(tensor) : std::span<const float>();
+        pieces = std::make_unique<TensorPieces>(
+            tensor, planned.type, importance,
+            fmt::format("{}: tensor {}", source.name, Quote(tensor.name)), kernels, pool);
       }
       if (options.progress) options.progress(done, total, tensor.name);
       const std::span<const uint8_t> piece = pieces->Next();

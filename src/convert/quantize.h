@@ -1,6 +1,6 @@
-// A model in other element types: first a plan (which type each tensor gets, and why another than the mix says),
-// then the file. Tensors are encoded and written a few megabytes at a time on all threads; the bytes depend on
-// weights, plan and importance only.
+// A model in other element types: first a plan (which type each tensor gets, and why another than
+// the mix says), then the file. Tensors are encoded and written a few megabytes at a time on all
+// threads; the bytes depend on weights, plan and importance only.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@
 
 namespace bakestone {
 
-// From `--tensor PATTERN=TYPE`. The pattern is that of train_layout.h: '*' is any text, and an end of the name
-// after a dot is enough ("ffn_down.weight", "blk.0.*").
+// From `--tensor PATTERN=TYPE`. The pattern is that of train_layout.h: '*' is any text, and an end
+// of the name after a dot is enough ("ffn_down.weight", "blk.0.*").
 struct TypeOverride {
   std::string pattern;
   DType type = DType::kF32;
@@ -65,39 +65,43 @@ struct PlanOptions {
   bool has_importance = false;
 };
 
-// The source must outlive the plan. Throws kInvalidArgument for an override that fits no tensor, or whose type a
-// tensor cannot have.
+// The source must outlive the plan. Throws kInvalidArgument for an override that fits no tensor, or
+// whose type a tensor cannot have.
 QuantizePlan PlanQuantize(const ModelSource& source, const PlanOptions& options);
 
 // Each tensor in the type that it has in `base`; a head that `base` has not, in its embedding's.
 QuantizePlan PlanLike(const ModelSource& source, const ModelSource& base);
 
-// Called with the bytes written and to be written; may throw to stop, and then nothing is left behind.
+// Called with the bytes written and to be written; may throw to stop, and then nothing is left
+// behind.
 using ConvertProgress = std::function<void(int64_t done, int64_t total, const std::string& tensor)>;
 
-// What encoding counts an error in each column by, above 0. [cols] for a matrix, [ne[2], cols] for a stack of
-// them; empty: all columns alike.
+// What encoding counts an error in each column by, above 0. [cols] for a matrix, [ne[2], cols] for
+// a stack of them; empty: all columns alike.
 using ImportanceSource = std::function<std::span<const float>(const SourceTensor&)>;
 
-using MetadataNote = std::pair<std::string, std::variant<std::string, int32_t, std::vector<std::string>, std::vector<int32_t>,
-                                                          std::vector<float>>>;
+using MetadataNote =
+    std::pair<std::string, std::variant<std::string, int32_t, std::vector<std::string>,
+                                        std::vector<int32_t>, std::vector<float>>>;
 
 struct WriteOptions {
-  ImportanceSource importance;            // may be empty
-  std::vector<MetadataNote> notes;        // keys added to the metadata, or replaced
-  ConvertProgress progress;               // may be empty
+  ImportanceSource importance;      // may be empty
+  std::vector<MetadataNote> notes;  // keys added to the metadata, or replaced
+  ConvertProgress progress;         // may be empty
 };
 
-// Throws kCorrupt for a weight that is no number or does not fit its type, kIo; then `out` is as it was.
-void WriteQuantized(const ModelSource& source, const QuantizePlan& plan, const std::filesystem::path& out,
-                    const KernelTable& kernels, ThreadPool& pool, const WriteOptions& options = {});
+// Throws kCorrupt for a weight that is no number or does not fit its type, kIo; then `out` is as it
+// was.
+void WriteQuantized(const ModelSource& source, const QuantizePlan& plan,
+                    const std::filesystem::path& out, const KernelTable& kernels, ThreadPool& pool,
+                    const WriteOptions& options = {});
 
-// Pieces of a tensor in `type`, for a writer's Source: those of its stored bytes where nothing changes, else encoded.
-// All references must outlive the function.
+// Pieces of a tensor in `type`, for a writer's Source: those of its stored bytes where nothing
+// changes, else encoded. All references must outlive the function.
 class TensorPieces {
  public:
-  TensorPieces(const SourceTensor& tensor, DType type, std::span<const float> importance, std::string name,
-               const KernelTable& kernels, ThreadPool& pool);
+  TensorPieces(const SourceTensor& tensor, DType type, std::span<const float> importance,
+               std::string name, const KernelTable& kernels, ThreadPool& pool);
   std::span<const uint8_t> Next();  // empty after the last
 
  private:
@@ -111,7 +115,8 @@ class TensorPieces {
   Buffer<uint8_t> encoded_;
 };
 
-// The metadata of a source, but for keys that say how its tensors are stored; these are of the new file.
+// The metadata of a source, but for keys that say how its tensors are stored; these are of the new
+// file.
 void CopyMetadata(const ModelSource& source, uint32_t file_type,
                   std::span<const MetadataNote> notes, GgufWriter& writer);
 

@@ -16,7 +16,8 @@ using ::testing::HasSubstr;
 
 class QuantizeTest : public testing::ConvertTest {
  protected:
-  QuantizePlan Plan(const ModelSource& source, const char* mix, const std::vector<std::string>& overrides = {}) {
+  QuantizePlan Plan(const ModelSource& source, const char* mix,
+                    const std::vector<std::string>& overrides = {}) {
     PlanOptions options{.mix = FindQuantMix(mix)};
     for (const std::string& text : overrides) options.overrides.push_back(ParseTypeOverride(text));
     return PlanQuantize(source, options);
@@ -36,8 +37,9 @@ TEST_F(QuantizeTest, MixesGiveMoreBitsToValuesAndDownOfSomeLayersAndToTheHead) {
   EXPECT_EQ(types.at("token_embd.weight"), DType::kQ6_K);  // the head too
   EXPECT_EQ(types.at("output_norm.weight"), DType::kF32);
   EXPECT_EQ(types.at("blk.3.attn_q.weight"), DType::kQ4_K);
-  const std::map<int, DType> expected = {{0, DType::kQ6_K}, {1, DType::kQ6_K},  {2, DType::kQ4_K},  {3, DType::kQ4_K},
-                                         {4, DType::kQ6_K}, {13, DType::kQ6_K}, {12, DType::kQ4_K}, {15, DType::kQ6_K}};
+  const std::map<int, DType> expected = {{0, DType::kQ6_K},  {1, DType::kQ6_K}, {2, DType::kQ4_K},
+                                         {3, DType::kQ4_K},  {4, DType::kQ6_K}, {13, DType::kQ6_K},
+                                         {12, DType::kQ4_K}, {15, DType::kQ6_K}};
   for (const auto& [layer, type] : expected) {
     EXPECT_EQ(types.at(fmt::format("blk.{}.attn_v.weight", layer)), type) << layer;
     EXPECT_EQ(types.at(fmt::format("blk.{}.ffn_down.weight", layer)), type) << layer;
@@ -64,11 +66,13 @@ TEST_F(QuantizeTest, ShortRowsGetATypeThatFitsAndTheReasonIsKept) {
     EXPECT_EQ(planned.reason, PlanReason::kRowLength);
     EXPECT_EQ(planned.wanted, DType::kQ4_K);
   }
-  EXPECT_THAT(MessageOf([&] { Plan(source, "Q4_K_M", {"attn_q.weight=q4_k"}); }), HasSubstr("Q5_0 fits"));
+  EXPECT_THAT(MessageOf([&] { Plan(source, "Q4_K_M", {"attn_q.weight=q4_k"}); }),
+              HasSubstr("Q5_0 fits"));
 }
 
 TEST_F(QuantizeTest, EveryMixWritesAModelThatLoadsAndCarriesItsMetadata) {
-  const std::filesystem::path path = Write("m.gguf", testing::WideModel(DType::kF32)), out = folder_ / "out.gguf";
+  const std::filesystem::path path = Write("m.gguf", testing::WideModel(DType::kF32)),
+                              out = folder_ / "out.gguf";
   const ModelSource source = OpenGgufSource(path);
   for (const QuantMix& mix : QuantMixes()) {
     const QuantizePlan plan = Plan(source, std::string(mix.name).c_str());
@@ -90,7 +94,9 @@ TEST_F(QuantizeTest, BytesAreThoseOfEncodingAWholeTensorOnOneThread) {
   const SourceTensor& tensor = *source.Find("blk.3.ffn_up.weight");
   std::vector<uint8_t> expected(static_cast<size_t>(256 * RowBytes(DType::kQ5_K, 256)));
   ThreadPool one(1);
-  ops::Encode(one, kernels_, {.name = "t", .to = DType::kQ5_K, .n = 256, .k = 256, .out = expected.data()}, tensor.rows);
+  ops::Encode(one, kernels_,
+              {.name = "t", .to = DType::kQ5_K, .n = 256, .k = 256, .out = expected.data()},
+              tensor.rows);
   const auto found = file.Tensor("blk.3.ffn_up.weight").data;
   EXPECT_TRUE(std::equal(found.begin(), found.end(), expected.begin(), expected.end()));
 }
@@ -113,7 +119,8 @@ TEST_F(QuantizeTest, WhatIsStoppedLeavesTheOldFile) {
   const auto stop = [](int64_t done, int64_t, const std::string&) {
     if (done > 0) Throw(ErrorCode::kCancelled, "stopped");
   };
-  EXPECT_THROW(WriteQuantized(source, Plan(source, "Q6_K"), folder_ / "out.gguf", kernels_, pool_, {.progress = stop}),
+  EXPECT_THROW(WriteQuantized(source, Plan(source, "Q6_K"), folder_ / "out.gguf", kernels_, pool_,
+                              {.progress = stop}),
                Error);
   EXPECT_EQ(ReadFile(folder_ / "out.gguf"), "old");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 2);
@@ -123,8 +130,10 @@ TEST_F(QuantizeTest, OverridesSayWhatTheyExpect) {
   const ModelSource source = OpenGgufSource(Write("m.gguf", testing::WideModel(DType::kF32)));
   EXPECT_THAT(MessageOf([] { ParseTypeOverride("q8_0"); }), HasSubstr("PATTERN=TYPE"));
   EXPECT_THAT(MessageOf([] { ParseTypeOverride("attn_q=q9"); }), HasSubstr("found 'q9'"));
-  EXPECT_THAT(MessageOf([&] { Plan(source, "Q8_0", {"blk.77.*=q8_0"}); }), HasSubstr("found 'blk.77.*'"));
-  EXPECT_THAT(MessageOf([&] { Plan(source, "Q8_0", {"attn_norm.weight=q8_0"}); }), HasSubstr("fits a matrix"));
+  EXPECT_THAT(MessageOf([&] { Plan(source, "Q8_0", {"blk.77.*=q8_0"}); }),
+              HasSubstr("found 'blk.77.*'"));
+  EXPECT_THAT(MessageOf([&] { Plan(source, "Q8_0", {"attn_norm.weight=q8_0"}); }),
+              HasSubstr("fits a matrix"));
 }
 
 TEST_F(QuantizeTest, AWeightThatF16CannotHoldIsAnError) {
@@ -137,7 +146,9 @@ TEST_F(QuantizeTest, AWeightThatF16CannotHoldIsAnError) {
                    std::span(reinterpret_cast<const uint8_t*>(values.data()), 128));
   writer.Write(path);
   const ModelSource source = OpenGgufSource(path);
-  EXPECT_THAT(MessageOf([&] { WriteQuantized(source, Plan(source, "F16"), folder_ / "o.gguf", kernels_, pool_); }),
+  EXPECT_THAT(MessageOf([&] {
+                WriteQuantized(source, Plan(source, "F16"), folder_ / "o.gguf", kernels_, pool_);
+              }),
               HasSubstr("write bf16 or f32 instead"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "o.gguf"));
 }

@@ -20,9 +20,9 @@ namespace bakestone {
 namespace {
 
 // What may be chosen, with the types that a tensor's rows fit and its own.
-constexpr std::array<DType, 12> kTypes = {DType::kQ2_K, DType::kQ3_K, DType::kIQ4_XS, DType::kQ4_K,
-                                          DType::kIQ4_NL, DType::kQ4_1, DType::kQ5_K, DType::kQ5_0,
-                                          DType::kQ5_1, DType::kQ6_K, DType::kQ8_0, DType::kF16};
+constexpr std::array<DType, 12> kTypes = {
+    DType::kQ2_K, DType::kQ3_K, DType::kIQ4_XS, DType::kQ4_K, DType::kIQ4_NL, DType::kQ4_1,
+    DType::kQ5_K, DType::kQ5_0, DType::kQ5_1,   DType::kQ6_K, DType::kQ8_0,   DType::kF16};
 constexpr int64_t kSampleRows = 64;
 // Room for keys that are added, beside what the source's metadata takes.
 constexpr int64_t kKeyRoom = 16 << 10;
@@ -41,19 +41,27 @@ struct Candidate {
 };
 
 // Squared error of rows [row, row + count) in `type`.
-double ErrorOf(const SourceTensor& tensor, DType type, int64_t row, int64_t count, std::span<const float> importance,
-               const KernelTable& kernels, ThreadPool& pool) {
+double ErrorOf(const SourceTensor& tensor, DType type, int64_t row, int64_t count,
+               std::span<const float> importance, const KernelTable& kernels, ThreadPool& pool) {
   const int64_t cols = tensor.cols();
   std::vector<float> x(static_cast<size_t>(count * cols)), y = x;
   Buffer<uint8_t> blocks(count * RowBytes(type, cols));
   tensor.rows(row, count, x.data());
   ops::Encode(pool, kernels,
-              {.name = tensor.name, .to = type, .n = count, .k = cols, .importance = importance, .out = blocks.data()},
-              [&](int64_t first, int64_t n, float* to) { std::copy_n(x.data() + first * cols, n * cols, to); });
+              {.name = tensor.name,
+               .to = type,
+               .n = count,
+               .k = cols,
+               .importance = importance,
+               .out = blocks.data()},
+              [&](int64_t first, int64_t n, float* to) {
+                std::copy_n(x.data() + first * cols, n * cols, to);
+              });
   DequantizeRow(type, blocks.data(), y.data(), count * cols);
   double sum = 0;
   for (size_t i = 0; i < x.size(); ++i) {
-    const double weight = importance.empty() ? 1 : static_cast<double>(importance[i % static_cast<size_t>(cols)]);
+    const double weight =
+        importance.empty() ? 1 : static_cast<double>(importance[i % static_cast<size_t>(cols)]);
     sum += weight * std::pow(static_cast<double>(x[i]) - static_cast<double>(y[i]), 2);
   }
   return sum;
@@ -79,29 +87,33 @@ std::vector<Choice> Hull(std::vector<Choice> all) {
   return hull;
 }
 
-std::vector<Choice> ChoicesFor(const SourceTensor& tensor, const TargetOptions& options, const KernelTable& kernels,
-                               ThreadPool& pool) {
+std::vector<Choice> ChoicesFor(const SourceTensor& tensor, const TargetOptions& options,
+                               const KernelTable& kernels, ThreadPool& pool) {
   if (tensor.prepare) tensor.prepare(pool);
-  const std::span<const float> all = options.importance ? options.importance(tensor) : std::span<const float>();
+  const std::span<const float> all =
+      options.importance ? options.importance(tensor) : std::span<const float>();
   const auto cols = static_cast<size_t>(tensor.cols());
   const int64_t matrices = all.empty() ? 1 : static_cast<int64_t>(all.size() / cols);
   const int64_t rows = tensor.num_rows(), per_matrix = rows / matrices;
   std::vector<Choice> choices = {{tensor.type, tensor.stored_bytes(), 0}};
   for (const DType type : kTypes) {
-    const int64_t bytes = tensor.cols() % BlockSize(type) == 0 ? rows * RowBytes(type, tensor.cols()) : 0;
+    const int64_t bytes =
+        tensor.cols() % BlockSize(type) == 0 ? rows * RowBytes(type, tensor.cols()) : 0;
     if (bytes == 0 || bytes >= tensor.stored_bytes()) continue;
     double error = 0;
     int64_t sampled = 0;
     const int64_t pieces = 4, step = std::max<int64_t>(1, rows / pieces);
     for (int64_t row = 0; row < rows && sampled < kSampleRows; row += step) {
       const int64_t matrix = row / per_matrix;
-      const int64_t count = std::min({kSampleRows / pieces, rows - row, (matrix + 1) * per_matrix - row});
+      const int64_t count =
+          std::min({kSampleRows / pieces, rows - row, (matrix + 1) * per_matrix - row});
       const auto importance =
           all.empty() ? all : all.subspan(static_cast<size_t>(matrix) * cols, cols);
       error += ErrorOf(tensor, type, row, count, importance, kernels, pool);
       sampled += count;
     }
-    choices.push_back({type, bytes, error * static_cast<double>(rows) / static_cast<double>(sampled)});
+    choices.push_back(
+        {type, bytes, error * static_cast<double>(rows) / static_cast<double>(sampled)});
   }
   return Hull(std::move(choices));
 }
@@ -117,13 +129,14 @@ std::string GroupOf(const std::string& name, int64_t num_layers) {
   if (layer < 0) return name;
   static constexpr const char* kThirds[] = {"first", "middle", "last"};
   const size_t dot = name.find('.', 4);
-  return fmt::format("{} layers' {}", kThirds[std::min<int64_t>(2, 3 * layer / num_layers)], name.substr(dot + 1));
+  return fmt::format("{} layers' {}", kThirds[std::min<int64_t>(2, 3 * layer / num_layers)],
+                     name.substr(dot + 1));
 }
 
 class Planner {
  public:
-  Planner(const ModelSource& source, const std::filesystem::path& original, const KernelTable& kernels,
-          ThreadPool& pool, const TargetOptions& options)
+  Planner(const ModelSource& source, const std::filesystem::path& original,
+          const KernelTable& kernels, ThreadPool& pool, const TargetOptions& options)
       : source_(source), original_(original), kernels_(kernels), pool_(pool), options_(options) {}
 
   TargetPlan Plan() {
@@ -131,7 +144,8 @@ class Planner {
     CheckFits();
     MeasureGroups();
     Enlarge();
-    TargetPlan result{.plan = PlanOf([](const Candidate& one) { return one.choices[one.chosen].type; })};
+    TargetPlan result{
+        .plan = PlanOf([](const Candidate& one) { return one.choices[one.chosen].type; })};
     for (const Candidate& one : candidates_) {
       result.expected_kl += sensitivity_[one.group] * one.choices[one.chosen].error;
     }
@@ -142,19 +156,25 @@ class Planner {
  private:
   void FindCandidates() {
     int64_t layers = 1;
-    for (const SourceTensor& tensor : source_.tensors) layers = std::max(layers, LayerOf(tensor.name) + 1);
+    for (const SourceTensor& tensor : source_.tensors) {
+      layers = std::max(layers, LayerOf(tensor.name) + 1);
+    }
     for (const SourceTensor& tensor : source_.tensors) {
       if (!IsQuantizable(tensor)) {
         fixed_bytes_ += tensor.stored_bytes() + 32;
         continue;
       }
       Report("sampling " + tensor.name);
-      candidates_.push_back({&tensor, GroupOf(tensor.name, layers), ChoicesFor(tensor, options_, kernels_, pool_)});
+      candidates_.push_back(
+          {&tensor, GroupOf(tensor.name, layers), ChoicesFor(tensor, options_, kernels_, pool_)});
       sensitivity_[candidates_.back().group] = 0;
     }
     // All that is not the tensors' own bytes, at most: the source's keys, names and gaps.
-    for (const auto& file : source_.files) fixed_bytes_ += static_cast<int64_t>(std::filesystem::file_size(file));
-    fixed_bytes_ += kKeyRoom + 32 * static_cast<int64_t>(candidates_.size()) - source_.stored_bytes();
+    for (const auto& file : source_.files) {
+      fixed_bytes_ += static_cast<int64_t>(std::filesystem::file_size(file));
+    }
+    fixed_bytes_ +=
+        kKeyRoom + 32 * static_cast<int64_t>(candidates_.size()) - source_.stored_bytes();
   }
 
   int64_t Bytes() const {
@@ -165,7 +185,8 @@ class Planner {
 
   void CheckFits() const {
     if (Bytes() <= options_.max_bytes) return;
-    Throw(ErrorCode::kInvalidArgument, "--target-size: expected at least {} bytes for {} in the smallest types, found {}",
+    Throw(ErrorCode::kInvalidArgument,
+          "--target-size: expected at least {} bytes for {} in the smallest types, found {}",
           Bytes(), source_.name, options_.max_bytes);
   }
 
@@ -181,7 +202,8 @@ class Planner {
     return plan;
   }
 
-  // Of a group whose tensors all have a choice of about 4 bits: an error that is seen, and does not break the model.
+  // Of a group whose tensors all have a choice of about 4 bits: an error that is seen, and does not
+  // break the model.
   static const Choice& Probe(const Candidate& one) {
     const auto limit = one.tensor->elements() * 5 / 8;  // 5 bits a weight
     size_t i = 0;
@@ -196,13 +218,16 @@ class Planner {
       double error = 0;
       for (const Candidate& one : candidates_) error += one.group == group ? Probe(one).error : 0;
       if (error == 0) continue;  // its only type is the one that it has
-      const QuantizePlan plan =
-          PlanOf([&](const Candidate& one) { return one.group == group ? Probe(one).type : one.tensor->type; });
-      WriteQuantized(source_, plan, options_.scratch, kernels_, pool_, {.importance = options_.importance});
+      const QuantizePlan plan = PlanOf([&](const Candidate& one) {
+        return one.group == group ? Probe(one).type : one.tensor->type;
+      });
+      WriteQuantized(source_, plan, options_.scratch, kernels_, pool_,
+                     {.importance = options_.importance});
       const auto remove = [this] { std::filesystem::remove(options_.scratch); };
       try {
-        const auto scores = CompareModels({.path = original_}, {{group, options_.scratch}}, options_.texts, kernels_,
-                                          pool_, {.max_tokens = options_.tokens});
+        const auto scores =
+            CompareModels({.path = original_}, {{group, options_.scratch}}, options_.texts,
+                          kernels_, pool_, {.max_tokens = options_.tokens});
         sensitivity = scores.front().score.MeanKl() / error;
       } catch (...) {
         remove();
@@ -220,7 +245,9 @@ class Planner {
       const Candidate& one = candidates_[i];
       if (one.chosen + 1 >= one.choices.size()) return;
       const Choice &now = one.choices[one.chosen], &next = one.choices[one.chosen + 1];
-      steps.emplace(sensitivity_[one.group] * (now.error - next.error) / static_cast<double>(next.bytes - now.bytes), i);
+      steps.emplace(sensitivity_[one.group] * (now.error - next.error) /
+                        static_cast<double>(next.bytes - now.bytes),
+                    i);
     };
     for (size_t i = 0; i < candidates_.size(); ++i) push(i);
     int64_t left = options_.max_bytes - Bytes();
@@ -240,8 +267,9 @@ class Planner {
   static uint32_t FileType(const QuantizePlan& plan) {
     std::map<DType, int64_t> weights;
     for (const PlannedTensor& one : plan.tensors) weights[one.type] += one.tensor->elements();
-    const auto most = std::max_element(weights.begin(), weights.end(),
-                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    const auto most =
+        std::max_element(weights.begin(), weights.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
     for (const QuantMix& mix : QuantMixes()) {
       if (most != weights.end() && mix.base == most->first) return mix.file_type;
     }
@@ -257,15 +285,15 @@ class Planner {
   const KernelTable& kernels_;
   ThreadPool& pool_;
   const TargetOptions& options_;
-  std::vector<Candidate> candidates_;        // in the order of the source
+  std::vector<Candidate> candidates_;          // in the order of the source
   std::map<std::string, double> sensitivity_;  // by group: KL for one unit of error
-  int64_t fixed_bytes_ = 0;                  // of all else in the file
+  int64_t fixed_bytes_ = 0;                    // of all else in the file
 };
 
 }  // namespace
 
-TargetPlan PlanForSize(const ModelSource& source, const std::filesystem::path& original, const KernelTable& kernels,
-                       ThreadPool& pool, const TargetOptions& options) {
+TargetPlan PlanForSize(const ModelSource& source, const std::filesystem::path& original,
+                       const KernelTable& kernels, ThreadPool& pool, const TargetOptions& options) {
   return Planner(source, original, kernels, pool, options).Plan();
 }
 
@@ -276,9 +304,10 @@ int64_t ParseSize(const std::string& text) {
   static const std::map<std::string, double, std::less<>> kUnits = {
       {"", 1.0}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
   const auto found = kUnits.find(unit);
-  if (end == text.c_str() || found == kUnits.end() || !(number > 0) || number * found->second > 1e15) {
-    Throw(ErrorCode::kInvalidArgument, "--target-size: expected a size such as 90MB, 4.5GB or 900MiB, found {}",
-          Quote(text));
+  if (end == text.c_str() || found == kUnits.end() || !(number > 0) ||
+      number * found->second > 1e15) {
+    Throw(ErrorCode::kInvalidArgument,
+          "--target-size: expected a size such as 90MB, 4.5GB or 900MiB, found {}", Quote(text));
   }
   return static_cast<int64_t>(number * found->second);
 }

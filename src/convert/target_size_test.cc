@@ -17,18 +17,22 @@ TEST_F(TargetSizeTest, FitsAndBeatsTheMixOfTheSameSize) {
   options.num_layers = 3;
   const auto path = Write("m.gguf", options);
   const ModelSource source = OpenGgufSource(path);
-  WriteQuantized(source, PlanQuantize(source, {.mix = FindQuantMix("Q4_K_M")}), folder_ / "mix.gguf", kernels_, pool_);
+  WriteQuantized(source, PlanQuantize(source, {.mix = FindQuantMix("Q4_K_M")}),
+                 folder_ / "mix.gguf", kernels_, pool_);
   const auto size = static_cast<int64_t>(std::filesystem::file_size(folder_ / "mix.gguf"));
-  const std::vector<std::string> texts = {"the other hen thought of the weather, and then of the corn"};
-  const TargetPlan target = PlanForSize(source, path, kernels_, pool_,
-                                        {.max_bytes = size, .texts = texts, .scratch = folder_ / "trial"});
+  const std::vector<std::string> texts = {
+      "the other hen thought of the weather, and then of the corn"};
+  const TargetPlan target =
+      PlanForSize(source, path, kernels_, pool_,
+                  {.max_bytes = size, .texts = texts, .scratch = folder_ / "trial"});
   EXPECT_FALSE(std::filesystem::exists(folder_ / "trial"));
   WriteQuantized(source, target.plan, folder_ / "out.gguf", kernels_, pool_);
   const auto written = static_cast<int64_t>(std::filesystem::file_size(folder_ / "out.gguf"));
   EXPECT_LE(written, size);
   EXPECT_GT(written, size * 9 / 10);
-  const auto scores = CompareModels({.path = path}, {{"out", folder_ / "out.gguf"}, {"mix", folder_ / "mix.gguf"}},
-                                    {"a longer text that was not measured on: there, the hens"}, kernels_, pool_, {});
+  const auto scores = CompareModels(
+      {.path = path}, {{"out", folder_ / "out.gguf"}, {"mix", folder_ / "mix.gguf"}},
+      {"a longer text that was not measured on: there, the hens"}, kernels_, pool_, {});
   EXPECT_LT(scores[0].score.MeanKl(), scores[1].score.MeanKl());
   EXPECT_GT(target.expected_kl, 0);
 }

@@ -40,8 +40,10 @@ File OpenFile(const std::filesystem::path& path) {
 
 [[noreturn]] void CutShort(const std::filesystem::path& path, const char* kind) {
   Throw(ErrorCode::kCorrupt,
-        "{}: expected whole {} data, found an end in the middle of it; the file is cut short: fetch or "
-        "compress it again", path.string(), kind);
+        "{}: expected whole {} data, found an end in the middle of it; the file is cut short: "
+        "fetch or "
+        "compress it again",
+        path.string(), kind);
 }
 
 class PlainSource : public ByteSource {
@@ -75,8 +77,7 @@ class GzipSource : public ByteSource {
     while (stream_.avail_out == size) {
       if (stream_.avail_in == 0) {
         stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
-        stream_.avail_in =
-            static_cast<uInt>(ReadFile(file_.get(), input_.data(), input_.size()));
+        stream_.avail_in = static_cast<uInt>(ReadFile(file_.get(), input_.data(), input_.size()));
         if (stream_.avail_in == 0) {
           if (!ended_) CutShort(path(), "gzip");
           return 0;
@@ -107,7 +108,9 @@ class GzipSource : public ByteSource {
 class ZstdSource : public ByteSource {
  public:
   ZstdSource(std::filesystem::path path, File file)
-      : ByteSource(std::move(path)), file_(std::move(file)), bytes_(kBufferBytes),
+      : ByteSource(std::move(path)),
+        file_(std::move(file)),
+        bytes_(kBufferBytes),
         stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
     if (stream_ == nullptr) Throw(ErrorCode::kOutOfMemory, "zstd: cannot start");
   }
@@ -151,7 +154,9 @@ class ZstdSource : public ByteSource {
 
 // Text that a person wrote has no zero bytes, but UTF-16 has them at every other place.
 void CheckText(const std::filesystem::path& path, std::string_view head) {
-  if (head.starts_with("\xFF\xFE") || head.starts_with("\xFE\xFF")) NotUtf8(path, "UTF-16", "UTF-16");
+  if (head.starts_with("\xFF\xFE") || head.starts_with("\xFE\xFF")) {
+    NotUtf8(path, "UTF-16", "UTF-16");
+  }
   std::array<size_t, 2> zeros = {0, 0};
   size_t controls = 0;
   for (size_t i = 0; i < head.size(); ++i) {
@@ -160,8 +165,12 @@ void CheckText(const std::filesystem::path& path, std::string_view head) {
     controls += byte < 32 && byte != '\n' && byte != '\r' && byte != '\t' && byte != '\f';
   }
   const size_t half = head.size() / 2;
-  if (zeros[1] * 2 > half && zeros[0] * 10 < half) NotUtf8(path, "UTF-16 without a mark", "UTF-16LE");
-  if (zeros[0] * 2 > half && zeros[1] * 10 < half) NotUtf8(path, "UTF-16 without a mark", "UTF-16BE");
+  if (zeros[1] * 2 > half && zeros[0] * 10 < half) {
+    NotUtf8(path, "UTF-16 without a mark", "UTF-16LE");
+  }
+  if (zeros[0] * 2 > half && zeros[1] * 10 < half) {
+    NotUtf8(path, "UTF-16 without a mark", "UTF-16BE");
+  }
   if (zeros[0] + zeros[1] > 0 || controls * 20 > head.size()) {
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected text, found binary data ({} of the first {} bytes are control characters); "

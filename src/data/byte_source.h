@@ -1,6 +1,7 @@
-// The bytes of a data file, decompressed as they are read: plain, gzip or Zstandard, told by the first bytes.
-// What a person would have to repair is an error at once: an empty file, UTF-16, a binary file, a compressed
-// file that ends too early. A UTF-8 byte order mark is dropped. One thread.
+// The bytes of a data file, decompressed as they are read: plain, gzip or Zstandard, told by the
+// first bytes. What a person would have to repair is an error at once: an empty file, UTF-16, a
+// binary file, a compressed file that ends too early. A UTF-8 byte order mark is dropped. One
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,7 @@ class ByteSource {
 
   std::filesystem::path path_;
   int64_t file_bytes_ = 0, file_bytes_read_ = 0;
-  std::string first_;       // read to judge the file, not yet given
+  std::string first_;  // read to judge the file, not yet given
   std::string_view head_;
 };
 
@@ -52,9 +53,9 @@ class LineReader {
 
   struct Line {
     std::string text;
-    bool complete = true;    // ended by a line break; the last one may not be
+    bool complete = true;  // ended by a line break; the last one may not be
     bool too_long = false;
-    bool carriage = false;   // the break was "\r\n"
+    bool carriage = false;  // the break was "\r\n"
   };
   bool Next(Line* line);
   int64_t number() const { return number_; }  // of the last line, from 1

@@ -37,11 +37,13 @@ struct Judged {
 
 class Checker {
  public:
-  Checker(const DataSource& source, const CheckOptions& options) : source_(source), options_(options) {}
+  Checker(const DataSource& source, const CheckOptions& options)
+      : source_(source), options_(options) {}
 
   SourceReport Check() {
-    ForEachBlock(source_, options_.pool, [this](RowBlock& block) { Take(block); }, &report_.container,
-                 &report_.unit);
+    ForEachBlock(
+        source_, options_.pool, [this](RowBlock& block) { Take(block); }, &report_.container,
+        &report_.unit);
     report_.characters = LengthsOf(&characters_);
     report_.tokens = LengthsOf(&tokens_);
     LookForDuplicates();
@@ -85,7 +87,9 @@ class Checker {
     numbers_.push_back(raw.number);
     if (!parsed.row) {
       ++report_.rejected;
-      if (report_.rejects.size() < kExamples) report_.rejects.push_back({raw.number, parsed.problem});
+      if (report_.rejects.size() < kExamples) {
+        report_.rejects.push_back({raw.number, parsed.problem});
+      }
       return;
     }
     ++report_.formats[std::string(RowFormatName(parsed.row->format))];
@@ -94,7 +98,9 @@ class Checker {
     for (size_t sign = 0; sign < judged.signs.size(); ++sign) {
       if (!judged.signs[sign]) continue;
       ++report_.signs[sign];
-      if (report_.sign_lines[sign].size() < kExamples) report_.sign_lines[sign].push_back(raw.number);
+      if (report_.sign_lines[sign].size() < kExamples) {
+        report_.sign_lines[sign].push_back(raw.number);
+      }
     }
     for (const PersonalFinding& finding : judged.personal) {
       ++report_.personal[static_cast<size_t>(finding.kind)];
@@ -112,15 +118,21 @@ class Checker {
     const SourcePlan near = PlanSource(source, {.pool = options_.pool});
     report_.exact_duplicates = near.Count(RowFate::kExactDuplicate);
     report_.near_duplicates = near.Count(RowFate::kNearDuplicate);
-    for (size_t i = 0; i < near.fates.size() && report_.duplicate_examples.size() < kExamples; ++i) {
-      if (near.fates[i] != RowFate::kNearDuplicate && near.fates[i] != RowFate::kExactDuplicate) continue;
+    for (size_t i = 0; i < near.fates.size() && report_.duplicate_examples.size() < kExamples;
+         ++i) {
+      if (near.fates[i] != RowFate::kNearDuplicate && near.fates[i] != RowFate::kExactDuplicate) {
+        continue;
+      }
       report_.duplicate_examples.push_back(
-          {numbers_[i], fmt::format("{} {}", report_.unit, numbers_[static_cast<size_t>(near.twins[i])])});
+          {numbers_[i],
+           fmt::format("{} {}", report_.unit, numbers_[static_cast<size_t>(near.twins[i])])});
     }
     const SourcePlan plan = source_.duplicates == DuplicatePolicy::kNear || !NeedsPlan(source_)
-                                ? near : PlanSource(source_, {.pool = options_.pool});
+                                ? near
+                                : PlanSource(source_, {.pool = options_.pool});
     report_.heldout_rows = plan.Count(RowFate::kHeldOut);
-    report_.train_rows = NeedsPlan(source_) ? plan.Count(RowFate::kTrain) : report_.rows - report_.rejected;
+    report_.train_rows =
+        NeedsPlan(source_) ? plan.Count(RowFate::kTrain) : report_.rows - report_.rejected;
     report_.groups = plan.groups;
     report_.largest_group = plan.largest_group;
   }
@@ -138,7 +150,9 @@ Json ToJson(const Lengths& lengths) {
 
 Json ToJson(const std::vector<Example>& examples) {
   Json json = Json::array();
-  for (const Example& example : examples) json.push_back({{"line", example.line}, {"text", example.text}});
+  for (const Example& example : examples) {
+    json.push_back({{"line", example.line}, {"text", example.text}});
+  }
   return json;
 }
 
@@ -152,8 +166,8 @@ Json ToJson(const SourceReport& report) {
   Json signs = Json::object(), personal = Json::object();
   for (size_t i = 0; i < report.signs.size(); ++i) {
     if (report.signs[i] == 0) continue;
-    signs[std::string(QualitySignName(static_cast<QualitySign>(i)))] = {{"rows", report.signs[i]},
-                                                                        {"lines", report.sign_lines[i]}};
+    signs[std::string(QualitySignName(static_cast<QualitySign>(i)))] = {
+        {"rows", report.signs[i]}, {"lines", report.sign_lines[i]}};
   }
   for (size_t i = 0; i < report.personal.size(); ++i) {
     if (report.personal[i] > 0) {

@@ -1,5 +1,6 @@
-// What is in a source, before anything is trained on it: its form, lengths, duplicates, personal data, signs of poor
-// quality, rows that cannot be read. One pass, or two where duplicates are looked for.
+// What is in a source, before anything is trained on it: its form, lengths, duplicates, personal
+// data, signs of poor quality, rows that cannot be read. One pass, or two where duplicates are
+// looked for.
 #pragma once
 
 #include <array>
@@ -26,7 +27,7 @@ struct Lengths {
 
 struct Example {
   int64_t line = 0;
-  std::string text;   // a reason, or what was found
+  std::string text;  // a reason, or what was found
 };
 
 struct SourceReport {
@@ -35,8 +36,8 @@ struct SourceReport {
   int64_t rows = 0, rejected = 0;
   int64_t exact_duplicates = 0, near_duplicates = 0;
   int64_t train_rows = 0, heldout_rows = 0, groups = 0, largest_group = 0;
-  Lengths characters;                      // of a row
-  Lengths tokens;                          // all 0 without a measure
+  Lengths characters;  // of a row
+  Lengths tokens;      // all 0 without a measure
   std::array<int64_t, kNumQualitySigns> signs{};
   std::array<int64_t, kNumPersonalKinds> personal{};
   int64_t personal_rows = 0;

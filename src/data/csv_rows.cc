@@ -1,6 +1,6 @@
-// CSV as RFC 4180 has it, and as spreadsheets write it: fields apart by a comma, semicolon or tab; a field in
-// double quotes may hold separators, line breaks and doubled quotes; lines end in "\n" or "\r\n". The first
-// line names the fields. Each row is handed out as a JSON object of texts.
+// CSV as RFC 4180 has it, and as spreadsheets write it: fields apart by a comma, semicolon or tab;
+// a field in double quotes may hold separators, line breaks and doubled quotes; lines end in "\n"
+// or "\r\n". The first line names the fields. Each row is handed out as a JSON object of texts.
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -24,20 +24,24 @@ class CsvRows : public RowSource {
     if (separator_ == 0) separator_ = Guess(bytes_->head());
     RawRow problem;
     if (!Record(&names_, &problem) || !problem.problem.empty()) {
-      Throw(ErrorCode::kInvalidArgument, "{}: expected a first line with the names of the fields, found {}",
+      Throw(ErrorCode::kInvalidArgument,
+            "{}: expected a first line with the names of the fields, found {}",
             bytes_->path().string(), problem.problem.empty() ? "nothing" : problem.problem);
     }
     std::vector<std::string> sorted = names_;
     std::sort(sorted.begin(), sorted.end());
     const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
     if (twice != sorted.end()) {
-      Throw(ErrorCode::kInvalidArgument, "{}, line 1: expected distinct names of fields, found '{}' twice",
+      Throw(ErrorCode::kInvalidArgument,
+            "{}, line 1: expected distinct names of fields, found '{}' twice",
             bytes_->path().string(), *twice);
     }
   }
 
   std::string container() const override {
-    const char* separator = separator_ == ',' ? "" : separator_ == ';' ? " (semicolons)" : " (tabs)";
+    const char* separator = separator_ == ','   ? ""
+                            : separator_ == ';' ? " (semicolons)"
+                                                : " (tabs)";
     const std::string compression(bytes_->compression());
     return fmt::format("CSV{}{}{}", separator, compression.empty() ? "" : ", ", compression);
   }
@@ -48,8 +52,8 @@ class CsvRows : public RowSource {
     std::vector<std::string> fields;
     if (!Record(&fields, row)) return false;
     if (row->problem.empty() && fields.size() != names_.size()) {
-      row->problem = fmt::format("expected {} fields, as the first line has, found {}", names_.size(),
-                                 fields.size());
+      row->problem = fmt::format("expected {} fields, as the first line has, found {}",
+                                 names_.size(), fields.size());
     }
     if (!row->problem.empty()) return true;
     Json object = Json::object();
@@ -57,7 +61,8 @@ class CsvRows : public RowSource {
       const size_t bad = FindInvalidUtf8(fields[i]);
       if (bad != std::string_view::npos) {
         row->problem = fmt::format(
-            "field '{}': expected UTF-8, found byte 0x{:02X} (Latin-1 or Windows-1252? convert it: iconv -f "
+            "field '{}': expected UTF-8, found byte 0x{:02X} (Latin-1 or Windows-1252? convert it: "
+            "iconv -f "
             "WINDOWS-1252 -t UTF-8 FILE > NEW-FILE)",
             names_[i], static_cast<unsigned char>(fields[i][bad]));
         return true;
@@ -92,8 +97,10 @@ class CsvRows : public RowSource {
     size_t total = 0;
     while (true) {
       if (line.too_long || total > kMaxRowBytes) {
-        row->problem = fmt::format("expected a row of at most {} MiB, found a longer one; is a quote not "
-                                   "closed?", kMaxRowBytes >> 20);
+        row->problem = fmt::format(
+            "expected a row of at most {} MiB, found a longer one; is a quote not "
+            "closed?",
+            kMaxRowBytes >> 20);
         return true;
       }
       quoted = Scan(line.text, quoted, &field, fields);

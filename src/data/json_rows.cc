@@ -1,5 +1,5 @@
-// One JSON array of objects, cut into its elements as the bytes come by: only brackets and quotes are looked
-// at here, each element is parsed by itself later.
+// One JSON array of objects, cut into its elements as the bytes come by: only brackets and quotes
+// are looked at here, each element is parsed by itself later.
 #include <array>
 #include <utility>
 

@@ -1,6 +1,6 @@
-// The library that reads Parquet, with Arrow's C++ library. It knows nothing of the program but the interface
-// in parquet_plugin.h: a row comes out as a JSON object. Batches are read one after another, so a file larger
-// than memory is no matter.
+// The library that reads Parquet, with Arrow's C++ library. It knows nothing of the program but the
+// interface in parquet_plugin.h: a row comes out as a JSON object. Batches are read one after
+// another, so a file larger than memory is no matter.
 #include "data/parquet_plugin.h"
 
 #include <cstdio>
@@ -36,7 +36,9 @@ Json ListToJson(const List& list, int64_t index) {
   Json json = Json::array();
   const auto& values = *list.values();
   const int64_t begin = list.value_offset(index);
-  for (int64_t i = begin; i < begin + list.value_length(index); ++i) json.push_back(ToJson(values, i));
+  for (int64_t i = begin; i < begin + list.value_length(index); ++i) {
+    json.push_back(ToJson(values, i));
+  }
   return json;
 }
 
@@ -68,28 +70,46 @@ const Array& As(const arrow::Array& array) {
 Json ToJson(const arrow::Array& array, int64_t index) {
   if (array.IsNull(index)) return nullptr;
   switch (array.type_id()) {
-    case arrow::Type::STRING: return As<arrow::StringArray>(array).GetString(index);
-    case arrow::Type::LARGE_STRING: return As<arrow::LargeStringArray>(array).GetString(index);
-    case arrow::Type::BOOL: return As<arrow::BooleanArray>(array).Value(index);
-    case arrow::Type::INT8: return As<arrow::Int8Array>(array).Value(index);
-    case arrow::Type::INT16: return As<arrow::Int16Array>(array).Value(index);
-    case arrow::Type::INT32: return As<arrow::Int32Array>(array).Value(index);
-    case arrow::Type::INT64: return As<arrow::Int64Array>(array).Value(index);
-    case arrow::Type::UINT8: return As<arrow::UInt8Array>(array).Value(index);
-    case arrow::Type::UINT16: return As<arrow::UInt16Array>(array).Value(index);
-    case arrow::Type::UINT32: return As<arrow::UInt32Array>(array).Value(index);
-    case arrow::Type::UINT64: return As<arrow::UInt64Array>(array).Value(index);
-    case arrow::Type::FLOAT: return As<arrow::FloatArray>(array).Value(index);
-    case arrow::Type::DOUBLE: return As<arrow::DoubleArray>(array).Value(index);
-    case arrow::Type::STRUCT: return StructToJson(As<arrow::StructArray>(array), index);
-    case arrow::Type::MAP: return MapToJson(As<arrow::MapArray>(array), index);
-    case arrow::Type::LIST: return ListToJson(As<arrow::ListArray>(array), index);
-    case arrow::Type::LARGE_LIST: return ListToJson(As<arrow::LargeListArray>(array), index);
+    case arrow::Type::STRING:
+      return As<arrow::StringArray>(array).GetString(index);
+    case arrow::Type::LARGE_STRING:
+      return As<arrow::LargeStringArray>(array).GetString(index);
+    case arrow::Type::BOOL:
+      return As<arrow::BooleanArray>(array).Value(index);
+    case arrow::Type::INT8:
+      return As<arrow::Int8Array>(array).Value(index);
+    case arrow::Type::INT16:
+      return As<arrow::Int16Array>(array).Value(index);
+    case arrow::Type::INT32:
+      return As<arrow::Int32Array>(array).Value(index);
+    case arrow::Type::INT64:
+      return As<arrow::Int64Array>(array).Value(index);
+    case arrow::Type::UINT8:
+      return As<arrow::UInt8Array>(array).Value(index);
+    case arrow::Type::UINT16:
+      return As<arrow::UInt16Array>(array).Value(index);
+    case arrow::Type::UINT32:
+      return As<arrow::UInt32Array>(array).Value(index);
+    case arrow::Type::UINT64:
+      return As<arrow::UInt64Array>(array).Value(index);
+    case arrow::Type::FLOAT:
+      return As<arrow::FloatArray>(array).Value(index);
+    case arrow::Type::DOUBLE:
+      return As<arrow::DoubleArray>(array).Value(index);
+    case arrow::Type::STRUCT:
+      return StructToJson(As<arrow::StructArray>(array), index);
+    case arrow::Type::MAP:
+      return MapToJson(As<arrow::MapArray>(array), index);
+    case arrow::Type::LIST:
+      return ListToJson(As<arrow::ListArray>(array), index);
+    case arrow::Type::LARGE_LIST:
+      return ListToJson(As<arrow::LargeListArray>(array), index);
     case arrow::Type::DICTIONARY: {
       const auto& dictionary = As<arrow::DictionaryArray>(array);
       return ToJson(*dictionary.dictionary(), dictionary.GetValueIndex(index));
     }
-    default: return Take(array.GetScalar(index))->ToString();  // dates and the like: as people write them
+    default:
+      return Take(array.GetScalar(index))->ToString();  // dates and the like: as people write them
   }
 }
 

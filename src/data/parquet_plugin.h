@@ -1,5 +1,5 @@
-// What passes between the program and the library that reads Parquet (parquet_plugin.cc): plain C, so that
-// neither side knows how the other was built.
+// What passes between the program and the library that reads Parquet (parquet_plugin.cc): plain C,
+// so that neither side knows how the other was built.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
-// Rows of a Parquet file, read by a library of its own that is opened here, when the first such file is met:
+// Rows of a Parquet file, read by a library of its own that is opened here, when the first such
+// file is met:
 // who has no Parquet files needs no Arrow.
 #include <dlfcn.h>
 
@@ -31,9 +32,12 @@ const BakestoneParquet& Library(const std::filesystem::path& wanted_by) {
     if (folder == folder.parent_path()) break;
   }
   Throw(ErrorCode::kUnsupported,
-        "{}: reading Parquet needs {} beside the program ({}); run tools/setup.sh parquet and build again, or "
-        "convert the file to JSON lines: python3 -c \"import pandas; pandas.read_parquet('FILE').to_json("
-        "'FILE.jsonl', orient='records', lines=True)\"", wanted_by.string(), kParquetLibrary, reason);
+        "{}: reading Parquet needs {} beside the program ({}); run tools/setup.sh parquet and "
+        "build again, or "
+        "convert the file to JSON lines: python3 -c \"import pandas; "
+        "pandas.read_parquet('FILE').to_json("
+        "'FILE.jsonl', orient='records', lines=True)\"",
+        wanted_by.string(), kParquetLibrary, reason);
 }
 
 class ParquetRows : public RowSource {
@@ -67,8 +71,8 @@ class ParquetRows : public RowSource {
 
  private:
   [[noreturn]] void Fail(const char* reason) const {
-    Throw(ErrorCode::kCorrupt, "{}: expected a Parquet file, found damage after row {}: {}", path_.string(),
-          number_, reason);
+    Throw(ErrorCode::kCorrupt, "{}: expected a Parquet file, found damage after row {}: {}",
+          path_.string(), number_, reason);
   }
 
   const std::filesystem::path path_;

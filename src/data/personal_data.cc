@@ -31,7 +31,9 @@ class Finder {
         continue;
       }
       Piece piece{i, i, true};
-      for (; i < text.size() && IsAlnum(text[i]); ++i) piece.digits = piece.digits && IsDigit(text[i]);
+      for (; i < text.size() && IsAlnum(text[i]); ++i) {
+        piece.digits = piece.digits && IsDigit(text[i]);
+      }
       piece.end = i;
       pieces_.push_back(piece);
     }
@@ -40,7 +42,8 @@ class Finder {
   std::vector<PersonalFinding> Find() {
     for (size_t i = 0; i < pieces_.size(); ++i) {
       if (pieces_[i].begin < done_) continue;
-      for (const auto match : {&Finder::Email, &Finder::Letters, &Finder::Numbers, &Finder::Phone}) {
+      for (const auto match :
+           {&Finder::Email, &Finder::Letters, &Finder::Numbers, &Finder::Phone}) {
         const auto found = (this->*match)(i);
         if (!found) continue;
         findings_.push_back(*found);
@@ -67,15 +70,18 @@ class Finder {
   bool StandsAlone(size_t begin, size_t end) const {
     constexpr std::string_view kJoin = "_/-.,=&%@\\";
     const char before = Before(begin), after = At(end);
-    const bool opens = before == '.' || before == ',' ? !IsAlnum(Before(begin - 1))
-                                                      : kJoin.find(before) == std::string_view::npos;
+    const bool opens = before == '.' || before == ','
+                           ? !IsAlnum(Before(begin - 1))
+                           : kJoin.find(before) == std::string_view::npos;
     const bool closes = after == '.' || after == ',' ? !IsAlnum(At(end + 1))
                                                      : kJoin.find(after) == std::string_view::npos;
     return opens && closes;
   }
 
-  // Sizes of the pieces from i on, all digits, with these separators in turn: the digits, or nothing.
-  std::string Groups(size_t i, std::initializer_list<size_t> sizes, std::string_view separators) const {
+  // Sizes of the pieces from i on, all digits, with these separators in turn: the digits, or
+  // nothing.
+  std::string Groups(size_t i, std::initializer_list<size_t> sizes,
+                     std::string_view separators) const {
     std::string digits;
     size_t number = 0;
     for (const size_t size : sizes) {
@@ -84,7 +90,9 @@ class Finder {
       if (!piece.digits || piece.size() != size) return "";
       if (number > 0) {
         const char wanted = separators[std::min(number - 1, separators.size() - 1)];
-        if (piece.begin != pieces_[i + number - 1].end + 1 || text_[piece.begin - 1] != wanted) return "";
+        if (piece.begin != pieces_[i + number - 1].end + 1 || text_[piece.begin - 1] != wanted) {
+          return "";
+        }
       }
       digits += text_.substr(piece.begin, size);
       ++number;
@@ -104,7 +112,8 @@ class Finder {
     while (kLocal.find(At(at)) != std::string_view::npos && at < text_.size()) ++at;
     if (At(at) != '@') return std::nullopt;
     size_t begin = pieces_[i].begin;
-    while (begin > done_ && (IsAlnum(text_[begin - 1]) || kLocal.find(text_[begin - 1]) != std::string_view::npos)) {
+    while (begin > done_ &&
+           (IsAlnum(text_[begin - 1]) || kLocal.find(text_[begin - 1]) != std::string_view::npos)) {
       --begin;
     }
     while (begin < at && !IsAlnum(text_[begin])) ++begin;
@@ -120,7 +129,9 @@ class Finder {
       --end;
       if (last_dot >= end) last_dot = text_.rfind('.', end - 1);
     }
-    if (last_dot <= at + 1 || last_dot == std::string_view::npos || end - last_dot < 3) return std::nullopt;
+    if (last_dot <= at + 1 || last_dot == std::string_view::npos || end - last_dot < 3) {
+      return std::nullopt;
+    }
     const auto domain = text_.substr(last_dot + 1, end - last_dot - 1);
     if (!std::all_of(domain.begin(), domain.end(), IsLetter)) return std::nullopt;
     return PersonalFinding{PersonalKind::kEmail, begin, end};
@@ -130,7 +141,9 @@ class Finder {
   Found Letters(size_t i) const {
     const Piece& piece = pieces_[i];
     std::string word;
-    for (size_t at = piece.begin; at < piece.end && word.size() < 40; ++at) word += Upper(text_[at]);
+    for (size_t at = piece.begin; at < piece.end && word.size() < 40; ++at) {
+      word += Upper(text_[at]);
+    }
     if (const Found iban = Iban(i, word)) return iban;
     if (!StandsAlone(piece.begin, piece.end) && !Joined(i, "-")) return std::nullopt;
     if (word.size() == 9 && !piece.digits && StandsAlone(piece.begin, piece.end)) {
@@ -157,13 +170,16 @@ class Finder {
 
   // In one piece, or in groups of four.
   Found Iban(size_t i, std::string word) const {
-    if (word.size() < 4 || IsDigit(word[0]) || IsDigit(word[1]) || !IsDigit(word[2]) || !IsDigit(word[3])) {
+    if (word.size() < 4 || IsDigit(word[0]) || IsDigit(word[1]) || !IsDigit(word[2]) ||
+        !IsDigit(word[3])) {
       return std::nullopt;
     }
     size_t last = i;
     while (true) {
       if (IsIban(word)) return Make(PersonalKind::kIban, i, last - i + 1);
-      if (word.size() >= 32 || !Joined(last, " -") || pieces_[last].size() != 4) return std::nullopt;
+      if (word.size() >= 32 || !Joined(last, " -") || pieces_[last].size() != 4) {
+        return std::nullopt;
+      }
       ++last;
       if (pieces_[last].size() > 4) return std::nullopt;
       for (size_t at = pieces_[last].begin; at < pieces_[last].end; ++at) word += Upper(text_[at]);
@@ -207,10 +223,13 @@ class Finder {
     return Bare(i);
   }
 
-  // One run of digits: what its length and check digits say. Where the check is weak, a word must announce it.
+  // One run of digits: what its length and check digits say. Where the check is weak, a word must
+  // announce it.
   Found Bare(size_t i) const {
     const std::string digits = Groups(i, {pieces_[i].size()}, " ");
-    if (digits.size() < 9 || digits.size() > 19 || Before(pieces_[i].begin) == '+') return std::nullopt;
+    if (digits.size() < 9 || digits.size() > 19 || Before(pieces_[i].begin) == '+') {
+      return std::nullopt;
+    }
     const bool nik = IsNik(digits);
     if (nik && Announced(i, {"nik", "ktp", "e-ktp", "nomor induk kependudukan"})) {
       return Make(PersonalKind::kNik, i, 1);
@@ -244,8 +263,11 @@ class Finder {
       if (!piece.digits || piece.size() > 14) break;
       if (run.count > 0) {
         const auto between = text_.substr(pieces_[at - 1].end, piece.begin - pieces_[at - 1].end);
-        static constexpr std::string_view kBetween[] = {" ", "-", ".", ") ", " (", ")", "(", " - ", ")-", "/"};
-        if (std::find(std::begin(kBetween), std::end(kBetween), between) == std::end(kBetween)) break;
+        static constexpr std::string_view kBetween[] = {" ", "-", ".",   ") ", " (",
+                                                        ")", "(", " - ", ")-", "/"};
+        if (std::find(std::begin(kBetween), std::end(kBetween), between) == std::end(kBetween)) {
+          break;
+        }
       }
       if (run.digits + piece.size() > 15) break;
       run.sizes[run.count++] = piece.size();
@@ -264,23 +286,51 @@ class Finder {
     const Run run = PhoneRun(i);
     size_t count = 0;
     const char before = Before(first.begin);
-    const bool plus = before == '+' || (before == '(' && first.begin > 1 && text_[first.begin - 2] == '+');
+    const bool plus =
+        before == '+' || (before == '(' && first.begin > 1 && text_[first.begin - 2] == '+');
     if (plus && first.size() <= 14) {
       if (run.digits >= 8 && run.digits <= 15 && text_[first.begin] != '0') count = run.count;
     } else if (before == '(' && At(first.end) == ')' && first.size() >= 2 && first.size() <= 4) {
       if (run.digits >= 9 && run.digits <= 13 && run.count >= 2) count = run.count;
     } else if (Ends(i, run)) {
       if (Shaped(run, {3, 3, 4}) && Same(i, 3) && text_[first.begin] >= '2') count = 3;
-      if (Shaped(run, {2, 5, 4}) || Shaped(run, {2, 4, 4})) count = text_[pieces_[i + 1].end] == '-' ? 3 : 0;
-      if (Shaped(run, {2, 2, 2, 2, 2}) && run.count == 5 && text_[first.begin] == '0' && Same(i, 5)) count = 5;
-      if (text_[first.begin] == '0' && text_[first.begin + 1] == '8' && first.size() == 4 && Same(i, 3) &&
-          (Shaped(run, {4, 4, 4}) || Shaped(run, {4, 4, 3}))) {
+      if (Shaped(run, {2, 5, 4}) || Shaped(run, {2, 4, 4})) {
+        count = text_[pieces_[i + 1].end] == '-' ? 3 : 0;
+      }
+      if (Shaped(run, {2, 2, 2, 2, 2}) && run.count == 5 && text_[first.begin] == '0' &&
+          Same(i, 5)) {
+        count = 5;
+      }
+      if (text_[first.begin] == '0' && text_[first.begin + 1] == '8' && first.size() == 4 &&
+          Same(i, 3) && (Shaped(run, {4, 4, 4}) || Shaped(run, {4, 4, 3}))) {
         count = 3;
       }
       const bool announced = run.digits >= 7 && run.digits <= 13 &&
-          Announced(i, {"tel", "tel.", "tlf", "telefone", "telefono", "tel\xC3\xA9" "fono", "telepon", "telp", "telefon", "phone",
-                        "fone", "fax", "mobile", "cell", "celular", "m\xC3\xB3vil", "whatsapp", "hp", "call", "ligue",
-                        "hotline", "kom", "kom.", "sms"});
+                             Announced(i, {"tel",
+                                           "tel.",
+                                           "tlf",
+                                           "telefone",
+                                           "telefono",
+                                           "tel\xC3\xA9"
+                                           "fono",
+                                           "telepon",
+                                           "telp",
+                                           "telefon",
+                                           "phone",
+                                           "fone",
+                                           "fax",
+                                           "mobile",
+                                           "cell",
+                                           "celular",
+                                           "m\xC3\xB3vil",
+                                           "whatsapp",
+                                           "hp",
+                                           "call",
+                                           "ligue",
+                                           "hotline",
+                                           "kom",
+                                           "kom.",
+                                           "sms"});
       if (count == 0 && announced) count = run.count;
     }
     if (count == 0) return std::nullopt;
@@ -315,8 +365,9 @@ class Finder {
 }  // namespace
 
 std::string_view PersonalKindName(PersonalKind kind) {
-  static constexpr std::string_view kNames[] = {"e-mail", "phone", "card", "IBAN", "CPF", "CNPJ", "DNI", "PESEL",
-                                                "NIK", "NRIC", "SSN", "Aadhaar", "codice fiscale", "NIR"};
+  static constexpr std::string_view kNames[] = {
+      "e-mail", "phone", "card", "IBAN", "CPF",     "CNPJ",           "DNI",
+      "PESEL",  "NIK",   "NRIC", "SSN",  "Aadhaar", "codice fiscale", "NIR"};
   static_assert(std::size(kNames) == kNumPersonalKinds);
   return kNames[static_cast<size_t>(kind)];
 }

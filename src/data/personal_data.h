@@ -1,10 +1,10 @@
-// Personal data in text: what can be told by its form and its check digits, so that it is warned of or masked
-// before a model learns it. Names and addresses are not found. Every kind is held against a labelled set
-// (tests/data/personal); the rules:
+// Personal data in text: what can be told by its form and its check digits, so that it is warned of
+// or masked before a model learns it. Names and addresses are not found. Every kind is held against
+// a labelled set (tests/data/personal); the rules:
 //
 //   e-mail            local@domain.tld
-//   phone             +country and 7 to 14 digits; (area) with 7 to 10 digits; 3-3-4 and local groups after a
-//                     word that says phone
+//   phone             +country and 7 to 14 digits; (area) with 7 to 10 digits; 3-3-4 and local
+//                     groups after a word that says phone
 //   card              13 to 19 digits of a known range, Luhn
 //   IBAN              country's length, modulo 97
 //   CPF, CNPJ         Brazil: both check digits
@@ -29,7 +29,20 @@
 namespace bakestone {
 
 enum class PersonalKind : uint8_t {
-  kEmail, kPhone, kCard, kIban, kCpf, kCnpj, kDni, kPesel, kNik, kNric, kSsn, kAadhaar, kCodiceFiscale, kNir
+  kEmail,
+  kPhone,
+  kCard,
+  kIban,
+  kCpf,
+  kCnpj,
+  kDni,
+  kPesel,
+  kNik,
+  kNric,
+  kSsn,
+  kAadhaar,
+  kCodiceFiscale,
+  kNir
 };
 inline constexpr int kNumPersonalKinds = 14;
 std::string_view PersonalKindName(PersonalKind kind);  // "e-mail", "phone", ...

@@ -63,10 +63,12 @@ TEST(CheckDigits, KnownExamplesPassAndEveryOtherLastDigitFails) {
 }
 
 TEST(PersonalData, IsMaskedInPlace) {
-  const std::string text = "Ask ana.souza@example.com. or call +55 11 91234-5678, CPF 529.982.247-25.";
+  const std::string text =
+      "Ask ana.souza@example.com. or call +55 11 91234-5678, CPF 529.982.247-25.";
   EXPECT_THAT(Found(text), ElementsAre("e-mail ana.souza@example.com", "phone +55 11 91234-5678",
                                        "CPF 529.982.247-25"));
-  EXPECT_EQ(MaskPersonalData(text, FindPersonalData(text)), "Ask [e-mail]. or call [phone], CPF [CPF].");
+  EXPECT_EQ(MaskPersonalData(text, FindPersonalData(text)),
+            "Ask [e-mail]. or call [phone], CPF [CPF].");
 }
 
 TEST(PersonalData, HostileTextTakesLinearTime) {
@@ -98,7 +100,8 @@ TEST(PersonalData, PrecisionAndRecallOnLabelledSentences) {
     }
     for (const PersonalFinding& finding : FindPersonalData(text)) {
       const std::string kind(PersonalKindName(finding.kind));
-      const auto known = labelled.find(kind + " " + text.substr(finding.begin, finding.end - finding.begin));
+      const auto known =
+          labelled.find(kind + " " + text.substr(finding.begin, finding.end - finding.begin));
       ++tallies[kind].found;
       if (known == labelled.end()) {
         std::printf("  extra  %s in: %s\n", kind.c_str(), text.c_str());
@@ -107,13 +110,16 @@ TEST(PersonalData, PrecisionAndRecallOnLabelledSentences) {
       labelled.erase(known);
       ++tallies[kind].right;
     }
-    for (const std::string& missed : labelled) std::printf("  missed %s in: %s\n", missed.c_str(), text.c_str());
+    for (const std::string& missed : labelled) {
+      std::printf("  missed %s in: %s\n", missed.c_str(), text.c_str());
+    }
   }
   ASSERT_EQ(tallies.size(), static_cast<size_t>(kNumPersonalKinds));
   Tally all;
   for (const auto& [kind, tally] : tallies) {
-    std::printf("%-15s precision %.3f recall %.3f of %d\n", kind.c_str(), double(tally.right) / tally.found,
-                double(tally.right) / tally.labelled, tally.labelled);
+    std::printf("%-15s precision %.3f recall %.3f of %d\n", kind.c_str(),
+                double(tally.right) / tally.found, double(tally.right) / tally.labelled,
+                tally.labelled);
     EXPECT_GE(tally.right, 0.95 * tally.found) << kind;
     EXPECT_GE(tally.right, 0.95 * tally.labelled) << kind;
     all.right += tally.right;

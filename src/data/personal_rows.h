@@ -1,5 +1,5 @@
-// Personal data (personal_data.h) in whole rows: counted, or masked before anything learns it. Pure functions
-// for any thread.
+// Personal data (personal_data.h) in whole rows: counted, or masked before anything learns it. Pure
+// functions for any thread.
 #pragma once
 
 #include <array>
@@ -14,7 +14,8 @@ using PersonalCounts = std::array<int64_t, kNumPersonalKinds>;
 
 // Findings of each kind in all that the row says.
 PersonalCounts CountPersonalData(const Row& row);
-// The same, and each becomes its kind in brackets: in texts, contents of messages and texts within tool calls.
+// The same, and each becomes its kind in brackets: in texts, contents of messages and texts within
+// tool calls.
 PersonalCounts MaskPersonalData(Row* row);
 
 }  // namespace bakestone

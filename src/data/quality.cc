@@ -10,15 +10,17 @@
 namespace bakestone {
 namespace {
 
-// "é" as UTF-8 read as Windows-1252 is "Ã©", an apostrophe "â€™": a lead byte's letter and then a trail byte's sign.
+// "é" as UTF-8 read as Windows-1252 is "Ã©", an apostrophe "â€™": a lead byte's letter and then a
+// trail byte's sign.
 bool IsMojibake(uint32_t first, uint32_t second) {
   if (first == 0xC3 || first == 0xC2) return second >= 0x80 && second <= 0xBF;
   return first == 0xE2 && (second == 0x20AC || (second >= 0x80 && second <= 0x9F));
 }
 
 bool HasMarkup(std::string_view text) {
-  static constexpr std::string_view kSigns[] = {"<div", "</div", "<span", "<br>", "<br/>", "<br />", "<p>", "</p>", "<a href",
-                                                "</a>", "<table", "<td", "<img ", "&nbsp;", "&amp;", "&quot;", "&#39;"};
+  static constexpr std::string_view kSigns[] = {
+      "<div", "</div",  "<span", "<br>",  "<br/>",  "<br />", "<p>",    "</p>", "<a href",
+      "</a>", "<table", "<td",   "<img ", "&nbsp;", "&amp;",  "&quot;", "&#39;"};
   return std::any_of(std::begin(kSigns), std::end(kSigns), [&](std::string_view sign) {
     return text.find(sign) != std::string_view::npos;
   });
@@ -30,7 +32,8 @@ bool Repeats(const std::vector<uint64_t>& words) {
   if (words.size() < kLeast) return false;
   std::vector<uint64_t> triples;
   for (size_t i = 2; i < words.size(); ++i) {
-    triples.push_back((words[i - 2] * 0x9E3779B97F4A7C15u ^ words[i - 1]) * 0xBF58476D1CE4E5B9u ^ words[i]);
+    triples.push_back((words[i - 2] * 0x9E3779B97F4A7C15u ^ words[i - 1]) * 0xBF58476D1CE4E5B9u ^
+                      words[i]);
   }
   const size_t all = triples.size();
   std::sort(triples.begin(), triples.end());
@@ -41,9 +44,13 @@ bool Repeats(const std::vector<uint64_t>& words) {
 }  // namespace
 
 std::string_view QualitySignName(QualitySign sign) {
-  static constexpr std::string_view kNames[] = {
-      "wrongly converted characters", "lost characters (U+FFFD)", "control characters", "HTML",
-      "repetition", "few letters", "fewer than three words"};
+  static constexpr std::string_view kNames[] = {"wrongly converted characters",
+                                                "lost characters (U+FFFD)",
+                                                "control characters",
+                                                "HTML",
+                                                "repetition",
+                                                "few letters",
+                                                "fewer than three words"};
   static_assert(std::size(kNames) == kNumQualitySigns);
   return kNames[static_cast<size_t>(sign)];
 }
@@ -68,7 +75,8 @@ QualitySigns JudgeQuality(std::string_view text) {
     }
     p += length;
     set(QualitySign::kReplacement, c == kReplacementCodepoint);
-    set(QualitySign::kControl, (c < 32 && c != '\n' && c != '\t' && c != '\r') || (c >= 0x7F && c < 0xA0));
+    set(QualitySign::kControl,
+        (c < 32 && c != '\n' && c != '\t' && c != '\r') || (c >= 0x7F && c < 0xA0));
     set(QualitySign::kMojibake, IsMojibake(last, c));
     last = c;
     if ((classes[c] & kSpace) != 0) {

@@ -1,5 +1,5 @@
-// The rows that are not used, one JSON object a line: {"line": 12, "reason": "...", "row": "its beginning"}. The file
-// is there only if there is such a row. One thread.
+// The rows that are not used, one JSON object a line: {"line": 12, "reason": "...", "row": "its
+// beginning"}. The file is there only if there is such a row. One thread.
 #pragma once
 
 #include <filesystem>

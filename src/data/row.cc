@@ -16,9 +16,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::pair<RowFormat, std::string_view> kFormats[] = {
-    {RowFormat::kAuto, "auto"},           {RowFormat::kText, "text"},
-    {RowFormat::kMessages, "messages"},   {RowFormat::kShareGpt, "sharegpt"},
-    {RowFormat::kAlpaca, "alpaca"},       {RowFormat::kPromptCompletion, "prompt_completion"},
+    {RowFormat::kAuto, "auto"},
+    {RowFormat::kText, "text"},
+    {RowFormat::kMessages, "messages"},
+    {RowFormat::kShareGpt, "sharegpt"},
+    {RowFormat::kAlpaca, "alpaca"},
+    {RowFormat::kPromptCompletion, "prompt_completion"},
     {RowFormat::kPreference, "preference"},
 };
 
@@ -37,7 +40,8 @@ void CheckDepth(std::string_view json) {
       in_text = true;
     } else if (c == '{' || c == '[') {
       if (++depth > kMaxDepth) {
-        Throw(ErrorCode::kInvalidArgument, "expected JSON of at most {} levels, found more", kMaxDepth);
+        Throw(ErrorCode::kInvalidArgument, "expected JSON of at most {} levels, found more",
+              kMaxDepth);
       }
     } else if (c == '}' || c == ']') {
       --depth;
@@ -49,15 +53,17 @@ Json ParseJson(std::string_view text) {
   const size_t bad = FindInvalidUtf8(text);
   if (bad != std::string_view::npos) {
     Throw(ErrorCode::kInvalidArgument,
-          "expected UTF-8, found byte 0x{:02X} at column {} (Latin-1 or Windows-1252? convert it: iconv -f "
-          "WINDOWS-1252 -t UTF-8 FILE > NEW-FILE)", static_cast<unsigned char>(text[bad]), bad + 1);
+          "expected UTF-8, found byte 0x{:02X} at column {} (Latin-1 or Windows-1252? convert it: "
+          "iconv -f "
+          "WINDOWS-1252 -t UTF-8 FILE > NEW-FILE)",
+          static_cast<unsigned char>(text[bad]), bad + 1);
   }
   CheckDepth(text);
   try {
     return Json::parse(text);
   } catch (const Json::parse_error& error) {
-    Throw(ErrorCode::kInvalidArgument, "expected one JSON object, found what is not JSON at column {}",
-          error.byte);
+    Throw(ErrorCode::kInvalidArgument,
+          "expected one JSON object, found what is not JSON at column {}", error.byte);
   } catch (const Json::exception&) {  // a number that no double holds
     Throw(ErrorCode::kInvalidArgument, "expected one JSON object, found a number out of range");
   }
@@ -115,8 +121,10 @@ RowFormat Detect(const Json& object, const Fields& fields) {
   std::vector<std::string> names;
   for (const auto& [name, value] : object.items()) names.push_back(name);
   Throw(ErrorCode::kInvalidArgument,
-        "expected 'messages' (OpenAI), 'conversations' (ShareGPT), 'instruction' and 'output' (Alpaca), "
-        "'prompt' and 'completion', 'chosen' and 'rejected', or 'text'; found {}; other names can be given "
+        "expected 'messages' (OpenAI), 'conversations' (ShareGPT), 'instruction' and 'output' "
+        "(Alpaca), "
+        "'prompt' and 'completion', 'chosen' and 'rejected', or 'text'; found {}; other names can "
+        "be given "
         "in the source's 'columns'",
         names.empty() ? "no field" : fmt::format("'{}'", fmt::join(names, "', '")));
 }
@@ -133,7 +141,8 @@ std::string JoinParts(const Json& parts) {
     if (!part.is_object() || type == part.end() || *type != "text" || !part.contains("text") ||
         !part["text"].is_string()) {
       Throw(ErrorCode::kInvalidArgument,
-            "'content': expected parts of type \"text\" (pictures and sound are not learned), found {}",
+            "'content': expected parts of type \"text\" (pictures and sound are not learned), "
+            "found {}",
             part.is_object() && type != part.end() ? type->dump() : part.type_name());
     }
     text += part["text"].get_ref<const std::string&>();
@@ -144,13 +153,14 @@ std::string JoinParts(const Json& parts) {
 // Templates print arguments as JSON themselves: a text that holds an object becomes the object.
 void ReadToolCalls(Json* calls) {
   if (!calls->is_array()) {
-    Throw(ErrorCode::kInvalidArgument, "'tool_calls': expected a list, found {}", calls->type_name());
+    Throw(ErrorCode::kInvalidArgument, "'tool_calls': expected a list, found {}",
+          calls->type_name());
   }
   for (Json& call : *calls) {
     Json& function = call.is_object() && call.contains("function") ? call["function"] : call;
     if (!function.is_object() || !function.contains("name") || !function["name"].is_string()) {
-      Throw(ErrorCode::kInvalidArgument, "'tool_calls': expected a function with a 'name', found {}",
-            function.type_name());
+      Throw(ErrorCode::kInvalidArgument,
+            "'tool_calls': expected a function with a 'name', found {}", function.type_name());
     }
     if (!function.contains("arguments") || !function["arguments"].is_string()) continue;
     Json parsed = Json::parse(function["arguments"].get_ref<const std::string&>(), nullptr, false);
@@ -186,17 +196,26 @@ std::string ReadContent(const Json& message, bool may_be_empty) {
 
 Json FromShareGpt(const Fields& fields) {
   static constexpr std::pair<std::string_view, const char*> kRoles[] = {
-      {"human", "user"},       {"user", "user"},         {"gpt", "assistant"},
-      {"assistant", "assistant"}, {"chatgpt", "assistant"}, {"bot", "assistant"},
-      {"model", "assistant"},  {"system", "system"},     {"tool", "tool"},
-      {"observation", "tool"}, {"function_response", "tool"}, {"function_call", "call"},
+      {"human", "user"},
+      {"user", "user"},
+      {"gpt", "assistant"},
+      {"assistant", "assistant"},
+      {"chatgpt", "assistant"},
+      {"bot", "assistant"},
+      {"model", "assistant"},
+      {"system", "system"},
+      {"tool", "tool"},
+      {"observation", "tool"},
+      {"function_response", "tool"},
+      {"function_call", "call"},
   };
   Json messages = Json::array();
   if (fields.Has("system")) messages.push_back(Message("system", fields.Text("system")));
   for (const Json& turn : fields.List("conversations")) {
     const auto text = [&](const char* key) -> const std::string& {
       if (!turn.is_object() || !turn.contains(key) || !turn[key].is_string()) {
-        Throw(ErrorCode::kInvalidArgument, "'conversations': expected 'from' and 'value' as texts, found {}",
+        Throw(ErrorCode::kInvalidArgument,
+              "'conversations': expected 'from' and 'value' as texts, found {}",
               turn.is_object() ? fmt::format("no '{}'", key) : turn.type_name());
       }
       return turn[key].get_ref<const std::string&>();
@@ -205,7 +224,8 @@ Json FromShareGpt(const Fields& fields) {
                                    [&](const auto& known) { return known.first == text("from"); });
     if (role == std::end(kRoles)) {
       Throw(ErrorCode::kInvalidArgument,
-            "'from': expected human, gpt, system, tool, function_call or their other names, found '{}'",
+            "'from': expected human, gpt, system, tool, function_call or their other names, found "
+            "'{}'",
             text("from"));
     }
     Json message;
@@ -263,9 +283,12 @@ void ReadPreference(const Fields& fields, Row* row) {
   row->rejected = ReadMessages(FromPair(fields, "rejected"));
   const Json &chosen = *row->chat.messages, &rejected = *row->rejected.messages;
   size_t shared = 0;
-  while (shared < std::min(chosen.size(), rejected.size()) && chosen[shared] == rejected[shared]) ++shared;
+  while (shared < std::min(chosen.size(), rejected.size()) && chosen[shared] == rejected[shared]) {
+    ++shared;
+  }
   if (shared == chosen.size() && shared == rejected.size()) {
-    Throw(ErrorCode::kInvalidArgument, "expected 'chosen' and 'rejected' to differ, found the same twice");
+    Throw(ErrorCode::kInvalidArgument,
+          "expected 'chosen' and 'rejected' to differ, found the same twice");
   }
   if (shared == chosen.size() || shared == rejected.size() || shared == 0) {
     Throw(ErrorCode::kInvalidArgument,
@@ -295,7 +318,9 @@ void AppendText(const Json& messages, size_t from, std::string* text) {
   for (size_t i = from; i < messages.size(); ++i) {
     const Json& message = messages[i];
     *text += message["content"].get_ref<const std::string&>();
-    if (message.contains("tool_calls")) *text += message["tool_calls"].dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (message.contains("tool_calls")) {
+      *text += message["tool_calls"].dump(-1, ' ', false, Json::error_handler_t::replace);
+    }
     *text += '\n';
   }
 }
@@ -318,7 +343,9 @@ std::optional<RowFormat> ParseRowFormat(std::string_view name) {
 
 std::string RowFormatNames() {
   std::string names;
-  for (const auto& [format, name] : kFormats) names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name);
+  for (const auto& [format, name] : kFormats) {
+    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name);
+  }
   return names;
 }
 
@@ -343,7 +370,8 @@ Conversation ReadMessages(const Json& messages) {
   Json read = Json::array();
   for (const Json& message : messages) {
     if (!message.is_object()) {
-      Throw(ErrorCode::kInvalidArgument, "'messages': expected objects, found {}", message.type_name());
+      Throw(ErrorCode::kInvalidArgument, "'messages': expected objects, found {}",
+            message.type_name());
     }
     Json copy = message;
     chat.train.push_back(TakeFlag(&copy));

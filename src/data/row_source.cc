@@ -32,7 +32,8 @@ class JsonLines : public RowSource {
       *row = {};
       row->number = lines_.number();
       if (line.too_long) {
-        row->problem = fmt::format("expected a line of at most {} MiB, found a longer one", kMaxRowBytes >> 20);
+        row->problem = fmt::format("expected a line of at most {} MiB, found a longer one",
+                                   kMaxRowBytes >> 20);
       }
       const size_t last = line.text.find_last_not_of(" \t\r");
       if (!line.complete && line.text[last] != '}') {
@@ -56,7 +57,9 @@ class TextRows : public RowSource {
       : bytes_(std::move(bytes)), lines_(*bytes_, kMaxRowBytes), markdown_(markdown), most_(most) {
     more_ = lines_.Next(&line_);
   }
-  std::string container() const override { return Container(markdown_ ? "Markdown" : "text", *bytes_); }
+  std::string container() const override {
+    return Container(markdown_ ? "Markdown" : "text", *bytes_);
+  }
   bool is_text() const override { return true; }
   Progress progress() const override { return ProgressOf(*bytes_); }
 
@@ -92,9 +95,11 @@ class TextRows : public RowSource {
     const size_t bad = FindInvalidUtf8(line_.text);
     if (bad == std::string_view::npos) return;
     Throw(ErrorCode::kInvalidArgument,
-          "{}, line {}: expected text in UTF-8, found byte 0x{:02X} at column {} (Latin-1 or Windows-1252? "
+          "{}, line {}: expected text in UTF-8, found byte 0x{:02X} at column {} (Latin-1 or "
+          "Windows-1252? "
           "convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW-FILE)",
-          bytes_->path().string(), lines_.number(), static_cast<unsigned char>(line_.text[bad]), bad + 1);
+          bytes_->path().string(), lines_.number(), static_cast<unsigned char>(line_.text[bad]),
+          bad + 1);
   }
 
   std::unique_ptr<ByteSource> bytes_;
@@ -140,17 +145,22 @@ std::unique_ptr<RowSource> RowSource::Open(const std::filesystem::path& path, si
   if (ending == ".tsv") return OpenCsv(std::move(bytes), '\t');
   if (ending == ".md" || ending == ".markdown" || ending == ".txt" || ending == ".text") {
     const bool markdown = ending.starts_with(".m");
-    return std::make_unique<TextRows>(std::move(bytes), markdown, markdown ? kMaxTextRow : text_row);
+    return std::make_unique<TextRows>(std::move(bytes), markdown,
+                                      markdown ? kMaxTextRow : text_row);
   }
   if (bytes->head().starts_with("PAR1")) return OpenParquet(path);
   if (first == '{') return lines();
   if (first == '[') return OpenJson(std::move(bytes));
   Throw(ErrorCode::kInvalidArgument,
-        "{}: expected a file that ends in .txt, .md, .jsonl, .json, .csv, .tsv or .parquet (.gz or .zst "
-        "behind it), found '{}'", path.string(), ending);
+        "{}: expected a file that ends in .txt, .md, .jsonl, .json, .csv, .tsv or .parquet (.gz or "
+        ".zst "
+        "behind it), found '{}'",
+        path.string(), ending);
 }
 
-RowSource::Progress ProgressOf(const ByteSource& bytes) { return {bytes.file_bytes_read(), bytes.file_bytes()}; }
+RowSource::Progress ProgressOf(const ByteSource& bytes) {
+  return {bytes.file_bytes_read(), bytes.file_bytes()};
+}
 
 ParsedRow ParseRaw(const RawRow& raw, const RowOptions& options) {
   ParsedRow parsed;

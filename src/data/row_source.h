@@ -1,6 +1,6 @@
-// From a file to its rows as raw bytes, one after another, however long the file: JSON lines, one JSON array,
-// CSV, Parquet, text, Markdown. What cannot be told apart as a row is handed out with the reason. One thread;
-// ParseRaw is pure and may run on any.
+// From a file to its rows as raw bytes, one after another, however long the file: JSON lines, one
+// JSON array, CSV, Parquet, text, Markdown. What cannot be told apart as a row is handed out with
+// the reason. One thread; ParseRaw is pure and may run on any.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@
 namespace bakestone {
 
 struct RawRow {
-  int64_t number = 0;         // line (JSON lines, CSV, text), element (JSON), row (Parquet); from 1
-  std::string bytes;          // JSON of one object, or the text itself
+  int64_t number = 0;  // line (JSON lines, CSV, text), element (JSON), row (Parquet); from 1
+  std::string bytes;   // JSON of one object, or the text itself
   bool is_text = false;
-  bool continues = false;     // text: the next row is the same document
-  std::string problem;        // not empty: it cannot be read, and why
+  bool continues = false;  // text: the next row is the same document
+  std::string problem;     // not empty: it cannot be read, and why
 };
 
 // A document beyond this is handed out in pieces, each ending at a paragraph.
@@ -26,10 +26,11 @@ inline constexpr size_t kMaxTextRow = size_t{4} << 20;
 
 class RowSource {
  public:
-  // Chosen by the path's ending (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .txt, .md; .gz and .zst behind
-  // them), else by the first bytes. text_row: longest piece of a text.
+  // Chosen by the path's ending (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .txt, .md; .gz and
+  // .zst behind them), else by the first bytes. text_row: longest piece of a text.
   // Throws kNotFound, kIo, kInvalidArgument, kUnsupported.
-  static std::unique_ptr<RowSource> Open(const std::filesystem::path& path, size_t text_row = kMaxTextRow);
+  static std::unique_ptr<RowSource> Open(const std::filesystem::path& path,
+                                         size_t text_row = kMaxTextRow);
   virtual ~RowSource() = default;
 
   // False at the end. Throws for what makes the whole file useless.
@@ -50,15 +51,16 @@ class RowSource {
 inline constexpr size_t kMaxRowBytes = size_t{64} << 20;
 
 struct ParsedRow {
-  std::unique_ptr<Row> row;   // null: rejected
+  std::unique_ptr<Row> row;  // null: rejected
   std::string problem;
 };
 ParsedRow ParseRaw(const RawRow& raw, const RowOptions& options);
 
 class ByteSource;
 RowSource::Progress ProgressOf(const ByteSource& bytes);
-std::unique_ptr<RowSource> OpenJson(std::unique_ptr<ByteSource> bytes);        // an array of objects
-std::unique_ptr<RowSource> OpenCsv(std::unique_ptr<ByteSource> bytes, char separator);  // 0: told from the header
+std::unique_ptr<RowSource> OpenJson(std::unique_ptr<ByteSource> bytes);  // an array of objects
+std::unique_ptr<RowSource> OpenCsv(std::unique_ptr<ByteSource> bytes,
+                                   char separator);  // 0: told from the header
 std::unique_ptr<RowSource> OpenParquet(const std::filesystem::path& path);
 
 }  // namespace bakestone

@@ -15,7 +15,8 @@ using ::testing::HasSubstr;
 std::string Said(const Conversation& chat) {
   std::string text;
   for (const auto& message : *chat.messages) {
-    text += message["role"].get<std::string>() + ": " + message["content"].get<std::string>() + "\n";
+    text +=
+        message["role"].get<std::string>() + ": " + message["content"].get<std::string>() + "\n";
   }
   return text;
 }
@@ -24,25 +25,30 @@ TEST(Row, FormatsAreToldFromTheirFields) {
   const auto format = [](const char* json) { return ParseRow(json, {}).format; };
   EXPECT_EQ(format(R"({"text": "a"})"), RowFormat::kText);
   EXPECT_EQ(format(R"({"messages": [{"role": "user", "content": "a"}]})"), RowFormat::kMessages);
-  EXPECT_EQ(format(R"({"conversations": [{"from": "human", "value": "a"}]})"), RowFormat::kShareGpt);
+  EXPECT_EQ(format(R"({"conversations": [{"from": "human", "value": "a"}]})"),
+            RowFormat::kShareGpt);
   EXPECT_EQ(format(R"({"instruction": "a", "input": "", "output": "b"})"), RowFormat::kAlpaca);
   EXPECT_EQ(format(R"({"prompt": "a", "completion": "b"})"), RowFormat::kPromptCompletion);
   EXPECT_EQ(format(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"), RowFormat::kPreference);
-  EXPECT_THAT(MessageOf([&] { format(R"({"question": 1, "answer": 2})"); }),
-              HasSubstr("found 'question', 'answer'; other names can be given in the source's 'columns'"));
+  EXPECT_THAT(
+      MessageOf([&] { format(R"({"question": 1, "answer": 2})"); }),
+      HasSubstr("found 'question', 'answer'; other names can be given in the source's 'columns'"));
 }
 
 TEST(Row, ShareGptAndAlpacaBecomeMessages) {
   const Row share = ParseRow(
       R"({"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"},
           {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"x\": 1}}"},
-          {"from": "observation", "value": "2"}]})", {});
-  EXPECT_EQ(Said(share.chat), "system: Be brief.\nuser: Hi\nassistant: Hello\nassistant: \ntool: 2\n");
+          {"from": "observation", "value": "2"}]})",
+      {});
+  EXPECT_EQ(Said(share.chat),
+            "system: Be brief.\nuser: Hi\nassistant: Hello\nassistant: \ntool: 2\n");
   EXPECT_EQ((*share.chat.messages)[3]["tool_calls"][0]["function"]["arguments"]["x"], 1);
   const Row alpaca = ParseRow(R"({"instruction": "Add", "input": "1 2", "output": "3"})", {});
   EXPECT_EQ(Said(alpaca.chat), "user: Add\n\n1 2\nassistant: 3\n");
-  EXPECT_THAT(MessageOf([] { ParseRow(R"({"conversations": [{"from": "who", "value": "x"}]})", {}); }),
-              HasSubstr("found 'who'"));
+  EXPECT_THAT(
+      MessageOf([] { ParseRow(R"({"conversations": [{"from": "who", "value": "x"}]})", {}); }),
+      HasSubstr("found 'who'"));
 }
 
 TEST(Row, ColumnsGiveOtherNames) {
@@ -57,20 +63,24 @@ TEST(Row, ColumnsGiveOtherNames) {
 TEST(Row, FlagsSayWhichMessagesAreLearnedAndAreNotRendered) {
   const Row row = ParseRow(
       R"({"messages": [{"role": "user", "content": "a", "train": true}, {"role": "assistant", "content": "b", "weight": 0},
-          {"role": "assistant", "content": [{"type": "text", "text": "c"}, {"type": "text", "text": "d"}]}]})", {});
+          {"role": "assistant", "content": [{"type": "text", "text": "c"}, {"type": "text", "text": "d"}]}]})",
+      {});
   EXPECT_THAT(row.chat.train, ElementsAre(TrainFlag::kYes, TrainFlag::kNo, TrainFlag::kByRole));
   EXPECT_FALSE((*row.chat.messages)[0].contains("train"));
   EXPECT_EQ((*row.chat.messages)[2]["content"], "cd");
   EXPECT_THAT(MessageOf([] {
-                ParseRow(R"({"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]})", {});
-              }), HasSubstr("'weight': expected 0 or 1, found 0.5"));
+                ParseRow(R"({"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]})",
+                         {});
+              }),
+              HasSubstr("'weight': expected 0 or 1, found 0.5"));
 }
 
 TEST(Row, ToolCallsHaveArgumentsAsObjects) {
   const Row row = ParseRow(
       R"({"tools": [{"type": "function", "function": {"name": "time"}}], "messages": [{"role": "user", "content": "?"},
           {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
-            "function": {"name": "time", "arguments": "{\"zone\": \"UTC\"}"}}]}]})", {});
+            "function": {"name": "time", "arguments": "{\"zone\": \"UTC\"}"}}]}]})",
+      {});
   ASSERT_TRUE(row.tools);
   EXPECT_EQ(row.tools->size(), 1u);
   EXPECT_EQ((*row.chat.messages)[1]["tool_calls"][0]["function"]["arguments"]["zone"], "UTC");
@@ -85,7 +95,8 @@ TEST(Row, PreferencesLearnOnlyWhatDiffers) {
       R"({"chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "h"}, {"role": "user", "content": "R"},
            {"role": "assistant", "content": "good"}],
           "rejected": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "h"}, {"role": "user", "content": "R"},
-           {"role": "assistant", "content": "bad"}]})", {});
+           {"role": "assistant", "content": "bad"}]})",
+      {});
   EXPECT_THAT(full.chat.train,
               ElementsAre(TrainFlag::kNo, TrainFlag::kNo, TrainFlag::kNo, TrainFlag::kByRole));
   EXPECT_THAT(MessageOf([] { ParseRow(R"({"prompt": "Q", "chosen": "x", "rejected": "x"})", {}); }),

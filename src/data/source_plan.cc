@@ -44,7 +44,8 @@ class Spill {
     const int fd = mkstemp(name_.data());
     file_ = fd < 0 ? nullptr : fdopen(fd, "w+b");
     if (file_ == nullptr) {
-      Throw(ErrorCode::kIo, "{}: cannot write a temporary file: {}", folder.string(), std::strerror(errno));
+      Throw(ErrorCode::kIo, "{}: cannot write a temporary file: {}", folder.string(),
+            std::strerror(errno));
     }
   }
   ~Spill() {
@@ -70,7 +71,8 @@ class Spill {
     return signature;
   }
   std::span<const uint32_t> ShinglesOf(size_t row) const {
-    return {At(row) + kMinHashes, static_cast<size_t>(begins_[row + 1] - begins_[row]) - kMinHashes};
+    return {At(row) + kMinHashes,
+            static_cast<size_t>(begins_[row + 1] - begins_[row]) - kMinHashes};
   }
 
  private:
@@ -250,10 +252,14 @@ class Planner {
       if (!is_new) {
         sets_.Join(found->second, row);
         plan_.twins[row] = static_cast<int64_t>(found->second);
-        if (source_.duplicates != DuplicatePolicy::kKeep) plan_.fates[row] = RowFate::kExactDuplicate;
+        if (source_.duplicates != DuplicatePolicy::kKeep) {
+          plan_.fates[row] = RowFate::kExactDuplicate;
+        }
       } else if (plan_.twins[row] >= 0) {
         // Its twin may itself be left out: what is alike to a row that is gone stays out with it.
-        if (source_.duplicates == DuplicatePolicy::kNear) plan_.fates[row] = RowFate::kNearDuplicate;
+        if (source_.duplicates == DuplicatePolicy::kNear) {
+          plan_.fates[row] = RowFate::kNearDuplicate;
+        }
       }
     }
   }
@@ -283,11 +289,12 @@ class Planner {
     for (const RowFate side : {RowFate::kTrain, RowFate::kHeldOut}) {
       if (plan_.Count(side) > 0) continue;
       Throw(ErrorCode::kInvalidArgument,
-            "{}: 'heldout' = {:g}: expected rows on both sides, found none {}: the {} rows form {} group{} "
+            "{}: 'heldout' = {:g}: expected rows on both sides, found none {}: the {} rows form {} "
+            "group{} "
             "(alike, or of one answer); give more data, or a file of its own to measure",
             source_.path.string(), source_.heldout,
-            side == RowFate::kTrain ? "to train on" : "to hold out", plan_.fates.size(), plan_.groups,
-            plan_.groups == 1 ? "" : "s");
+            side == RowFate::kTrain ? "to train on" : "to hold out", plan_.fates.size(),
+            plan_.groups, plan_.groups == 1 ? "" : "s");
     }
   }
 
@@ -314,7 +321,8 @@ SourcePlan PlanSource(const DataSource& source, const SourcePlanOptions& options
   return Planner(source, options).Plan();
 }
 
-std::string TextToScoreOf(const DataSource& source, int64_t max_bytes, const SourcePlanOptions& options) {
+std::string TextToScoreOf(const DataSource& source, int64_t max_bytes,
+                          const SourcePlanOptions& options) {
   SourcePlan plan;
   if (source.heldout > 0) plan = PlanSource(source, options);
   std::string text;

@@ -42,20 +42,28 @@ TEST(MinHash, EstimatesTheSimilarityOfSets) {
   EXPECT_NEAR(exact, 298.0 / (398 + 100), 1e-9);
   const Signature first = MinHash(one), second = MinHash(two);
   int equal = 0;
-  for (int i = 0; i < kMinHashes; ++i) equal += first[static_cast<size_t>(i)] == second[static_cast<size_t>(i)];
+  for (int i = 0; i < kMinHashes; ++i) {
+    equal += first[static_cast<size_t>(i)] == second[static_cast<size_t>(i)];
+  }
   EXPECT_NEAR(equal / double(kMinHashes), exact, 0.13);  // three standard deviations
   EXPECT_EQ(Shingles("The MILL, opens at seven!"), Shingles("the mill opens  at Seven"));
-  EXPECT_GT(Shingles("\xE5\xB7\xA5\xE5\x8E\x82\xE5\x85\xAB\xE7\x82\xB9\xE5\xBC\x80\xE9\x97\xA8\xE4\xBA\x86").size(), 1u);
+  EXPECT_GT(
+      Shingles(
+          "\xE5\xB7\xA5\xE5\x8E\x82\xE5\x85\xAB\xE7\x82\xB9\xE5\xBC\x80\xE9\x97\xA8\xE4\xBA\x86")
+          .size(),
+      1u);
 }
 
 TEST(SourcePlan, DuplicatesAreMarkedWithTheirTwin) {
   const std::string long_text =
-      "The mill opens at seven in the morning and closes at four in the afternoon, and on the days of the market it "
+      "The mill opens at seven in the morning and closes at four in the afternoon, and on the days "
+      "of the market it "
       "stays open until the last cart has left the yard and the gate is locked by the keeper.";
   std::string changed = long_text;
   changed.replace(changed.find("keeper"), 6, "miller");
-  const auto path = WriteTestFile("dup.jsonl", Line(long_text) + Line("Something else altogether is here.") +
-                                                   Line(changed) + Line(long_text));
+  const auto path =
+      WriteTestFile("dup.jsonl", Line(long_text) + Line("Something else altogether is here.") +
+                                     Line(changed) + Line(long_text));
   DataSource source = Source(path);
   source.duplicates = DuplicatePolicy::kNear;
   ThreadPool pool(2);
@@ -67,11 +75,13 @@ TEST(SourcePlan, DuplicatesAreMarkedWithTheirTwin) {
   EXPECT_EQ(PlanSource(source, {}).fates[2], RowFate::kTrain);
 }
 
-// Three wordings of each question, with one answer: their order, and what else is there, must not matter.
+// Three wordings of each question, with one answer: their order, and what else is there, must not
+// matter.
 TEST(SourcePlan, TheSplitIsByGroupAndByContent) {
   const auto question = [](int fact, int wording) {
-    return Pair("Wording " + std::to_string(wording) + " of question number " + std::to_string(fact),
-                "The answer to number " + std::to_string(fact) + " is long enough.");
+    return Pair(
+        "Wording " + std::to_string(wording) + " of question number " + std::to_string(fact),
+        "The answer to number " + std::to_string(fact) + " is long enough.");
   };
   std::vector<std::string> lines;
   for (int fact = 0; fact < 60; ++fact) {
@@ -97,7 +107,8 @@ TEST(SourcePlan, TheSplitIsByGroupAndByContent) {
   }
   EXPECT_GT(held, 5);
   EXPECT_LT(held, 27);
-  std::vector<std::string> turned(lines.rbegin(), lines.rend() - 30);  // without the first ten facts
+  std::vector<std::string> turned(lines.rbegin(),
+                                  lines.rend() - 30);  // without the first ten facts
   for (const auto& [row, fate] : sides(turned)) EXPECT_EQ(fate, first.at(row)) << row;
 }
 
@@ -109,7 +120,9 @@ TEST(SourcePlan, ASplitThatLeavesOneSideEmptyIsRefused) {
 
 TEST(SourcePlan, OneLongTextIsSplitInBlocks) {
   std::string text;
-  for (int64_t i = 0; i < 4000; ++i) text += "Paragraph " + std::to_string(i * i * 7919) + " of many.\n\n";
+  for (int64_t i = 0; i < 4000; ++i) {
+    text += "Paragraph " + std::to_string(i * i * 7919) + " of many.\n\n";
+  }
   DataSource source = Source(WriteTestFile("long_text.txt", text));
   source.heldout = 0.2;
   const SourcePlan plan = PlanSource(source, {});
@@ -117,7 +130,8 @@ TEST(SourcePlan, OneLongTextIsSplitInBlocks) {
   EXPECT_GT(plan.Count(RowFate::kTrain), plan.Count(RowFate::kHeldOut));
 }
 
-// Precision and recall of what is left out as near, on texts made by tools/make_duplicate_goldens.py.
+// Precision and recall of what is left out as near, on texts made by
+// tools/make_duplicate_goldens.py.
 TEST(SourcePlan, PrecisionAndRecallOnLabelledTexts) {
   const std::filesystem::path path = BAKESTONE_TEST_DATA "/duplicates/labelled.jsonl";
   DataSource source = Source(path);

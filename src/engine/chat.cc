@@ -11,8 +11,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Stands where the last message ends, so that the end can be found in what was rendered. Of the private
-// use area: no text that means anything has it.
+// Stands where the last message ends, so that the end can be found in what was rendered. Of the
+// private use area: no text that means anything has it.
 constexpr std::string_view kEndMark = "\xEE\x80\x80\xEE\x80\x81\xEE\x80\x80";
 
 // The template's own names, and those that count as its text.
@@ -21,18 +21,24 @@ bool Reserved(const std::string& name) {
 }
 
 Json ContextOf(const Model& model, const Json& messages, const ChatOptions& options) {
-  Json context = {{"messages", messages}, {"add_generation_prompt", options.add_generation_prompt && !options.continue_last}};
+  Json context = {
+      {"messages", messages},
+      {"add_generation_prompt", options.add_generation_prompt && !options.continue_last}};
   context.update(TemplateTokens(model.tokenizer));
   if (options.variables) {
     for (const auto& [name, value] : options.variables->items()) {
-      if (Reserved(name)) Throw(ErrorCode::kInvalidArgument, "chat_template_kwargs: '{}' is not for a request to set", name);
+      if (Reserved(name)) {
+        Throw(ErrorCode::kInvalidArgument, "chat_template_kwargs: '{}' is not for a request to set",
+              name);
+      }
       context[name] = value;
     }
   }
   if (options.continue_last) {
     Json& last = context["messages"].back();
     if (!last.contains("content") || !last["content"].is_string()) {
-      Throw(ErrorCode::kInvalidArgument, "messages: the last one, which is to be continued, must have text as content");
+      Throw(ErrorCode::kInvalidArgument,
+            "messages: the last one, which is to be continued, must have text as content");
     }
     last["content"] = last["content"].get<std::string>() + std::string(kEndMark);
   }
@@ -43,7 +49,9 @@ Json ContextOf(const Model& model, const Json& messages, const ChatOptions& opti
 void CutAtMark(chat::Rendered* rendered) {
   const size_t end = rendered->text.rfind(kEndMark);
   if (end == std::string::npos) {
-    Throw(ErrorCode::kUnsupported, "messages: this model's chat template does not show where the last message ends, so it cannot be continued");
+    Throw(ErrorCode::kUnsupported,
+          "messages: this model's chat template does not show where the last message ends, so it "
+          "cannot be continued");
   }
   rendered->text.resize(end);
   size_t at = 0;
@@ -77,7 +85,8 @@ ChatPrompt RenderChat(const Model& model, const Json& messages, const ChatOption
   }
   chat::RenderOptions render;
   render.now = chat::LocalNow();
-  chat::Rendered rendered = model.chat_template->Render(ContextOf(model, messages, options), render);
+  chat::Rendered rendered =
+      model.chat_template->Render(ContextOf(model, messages, options), render);
   if (options.continue_last) CutAtMark(&rendered);
   std::vector<TextSegment> segments;
   for (const chat::Segment& segment : rendered.segments) {
@@ -90,10 +99,13 @@ ChatPrompt RenderChat(const Model& model, const Json& messages, const ChatOption
   return prompt;
 }
 
-ChatPrompt RenderChat(const Model& model, const Json& messages, bool add_generation_prompt, const Json* tools) {
+ChatPrompt RenderChat(const Model& model, const Json& messages, bool add_generation_prompt,
+                      const Json* tools) {
   Json variables = Json::object();
   if (tools) variables["tools"] = *tools;
-  return RenderChat(model, messages, ChatOptions{.add_generation_prompt = add_generation_prompt, .variables = &variables});
+  return RenderChat(
+      model, messages,
+      ChatOptions{.add_generation_prompt = add_generation_prompt, .variables = &variables});
 }
 
 }  // namespace bakestone

@@ -1,4 +1,5 @@
-// Answers held to a form, with a form of the test's own: letters a and b that never repeat, and an end after kLength.
+// Answers held to a form, with a form of the test's own: letters a and b that never repeat, and an
+// end after kLength.
 #include <gtest/gtest.h>
 
 #include "engine/test_engine.h"
@@ -33,7 +34,9 @@ class Alternating : public Constraint {
       said_.push_back(token);
       return true;
     }
-    void Rollback(int64_t count) override { said_.resize(said_.size() - static_cast<size_t>(count)); }
+    void Rollback(int64_t count) override {
+      said_.resize(said_.size() - static_cast<size_t>(count));
+    }
 
    private:
     bool Legal(int32_t id) const {
@@ -77,13 +80,17 @@ TEST(Constraint, DraftsAreCutWhereTheyLeaveTheForm) {
   plain.speculate = false;
   plain.logprobs = true;
   const Event expected = Generate(*engine, plain);
-  for (const std::string guess : {"abababababab", "babababababa", "aabb", "abababababababab", "abx"}) {
+  for (const std::string guess :
+       {"abababababab", "babababababa", "aabb", "abababababababab", "abx"}) {
     GenerationRequest request = Ask("hello");
     request.logprobs = true;
     request.expected = TextTokens(guess);
     const Event answer = Generate(*engine, request);
     EXPECT_EQ(answer.text, expected.text) << guess;
-    for (size_t i = 0; i < answer.tokens.size(); ++i) EXPECT_EQ(answer.tokens[i].logprobs->logprob, expected.tokens[i].logprobs->logprob) << guess << i;
+    for (size_t i = 0; i < answer.tokens.size(); ++i) {
+      EXPECT_EQ(answer.tokens[i].logprobs->logprob, expected.tokens[i].logprobs->logprob)
+          << guess << i;
+    }
     EXPECT_TRUE(guess != expected.text || answer.usage.accepted_tokens > 0) << guess;
   }
 }

@@ -1,6 +1,6 @@
-// The numerics contract (docs/numerics.md) on whole transcripts: one request's tokens and log-probabilities
-// are the same bits whatever else happens. Each test changes one circumstance and compares with
-// goldens.txt, which the reference table made, request by request.
+// The numerics contract (docs/numerics.md) on whole transcripts: one request's tokens and
+// log-probabilities are the same bits whatever else happens. Each test changes one circumstance and
+// compares with goldens.txt, which the reference table made, request by request.
 #include <fstream>
 #include <future>
 #include <map>
@@ -41,7 +41,8 @@ std::vector<int> Numbers(int count, int first = 0) {
 }
 
 // Returns what the requests used together.
-Usage ExpectGolden(Engine& engine, const std::vector<int>& numbers, const std::string& prefix = "serve") {
+Usage ExpectGolden(Engine& engine, const std::vector<int>& numbers,
+                   const std::string& prefix = "serve") {
   Usage sum;
   const std::vector<Event> events = RunTranscripts(engine, numbers);
   for (size_t i = 0; i < events.size(); ++i) {
@@ -60,7 +61,9 @@ Usage ExpectGolden(Engine& engine, const std::vector<int>& numbers, const std::s
 TEST(Contract, GoldensAreThereAndDiffer) {
   EXPECT_EQ(Goldens().size(), static_cast<size_t>(3 * (kNumTranscripts + 1) + 4 * 6));
   std::map<std::string, std::string> by_hash;
-  for (const auto& [name, hash] : Goldens()) EXPECT_TRUE(by_hash.emplace(hash, name).second) << name;
+  for (const auto& [name, hash] : Goldens()) {
+    EXPECT_TRUE(by_hash.emplace(hash, name).second) << name;
+  }
 }
 
 TEST(Contract, EveryTableOfThisMachineGivesTheReferencesTranscripts) {
@@ -110,7 +113,8 @@ TEST(Contract, OneToEightThreads) {
   for (int threads = 1; threads <= 8; ++threads) {
     SCOPED_TRACE(threads);
     TestEngine test({}, threads);
-    ExpectGolden(test.engine, Numbers(threads > 2 ? 1 : 12, 1));  // many threads wait for each other here
+    ExpectGolden(test.engine,
+                 Numbers(threads > 2 ? 1 : 12, 1));  // many threads wait for each other here
   }
 }
 
@@ -145,12 +149,15 @@ TEST(Contract, SpeculationByADraftModel) {
   const auto stranger = testing::LoadTestModel(options);
   for (const auto& draft : {SharedTestModel(), stranger}) {
     TestEngine test({.kv_bytes = 4 << 20,
-                     .speculation = {.mode = Speculation::kAlways, .lookup = draft == stranger, .draft = draft,
+                     .speculation = {.mode = Speculation::kAlways,
+                                     .lookup = draft == stranger,
+                                     .draft = draft,
                                      .max_tokens = 5}});
     for (int round = 0; round < 2; ++round) {
       const Usage usage = ExpectGolden(test.engine, Numbers(kNumTranscripts));
       EXPECT_GT(usage.proposed_tokens, usage.accepted_tokens);
-      EXPECT_TRUE(draft == stranger || usage.accepted_tokens > 100);  // the target itself: wrong beside adapters only
+      EXPECT_TRUE(draft == stranger ||
+                  usage.accepted_tokens > 100);  // the target itself: wrong beside adapters only
     }
     ExpectGolden(test.engine, {kLongTranscript});
   }
@@ -162,8 +169,11 @@ TEST(Contract, NeighboursComeAndGo) {
   std::vector<RequestId> strangers;
   Rng rng(11, 0);
   for (int i = 0; i < 30; ++i) {
-    GenerationRequest request = testing::TranscriptRequest(*SharedTestModel(), static_cast<int>(rng.Below(kNumTranscripts)));
-    for (int32_t& token : request.prompt) token = static_cast<int32_t>(rng.Below(testing::kTestVocabSize));
+    GenerationRequest request = testing::TranscriptRequest(
+        *SharedTestModel(), static_cast<int>(rng.Below(kNumTranscripts)));
+    for (int32_t& token : request.prompt) {
+      token = static_cast<int32_t>(rng.Below(testing::kTestVocabSize));
+    }
     request.max_tokens = 1 + static_cast<int64_t>(rng.Below(30));
     strangers.push_back(test.engine.Submit(std::move(request)));
     if (i % 3 == 0) test.engine.Cancel(strangers[static_cast<size_t>(rng.Below(strangers.size()))]);
@@ -223,14 +233,18 @@ TEST_P(StateContract, CacheHitOrMiss) {
   }
 }
 
-// As little as one long request takes: others wait, pages and states are evicted, and their tokens computed again.
+// As little as one long request takes: others wait, pages and states are evicted, and their tokens
+// computed again.
 TEST_P(StateContract, PagesAndStatesEvictedAndComputedAgain) {
   const ModelConfig& config = StateModel(GetParam())->config;
-  const int64_t page = KvPageBytes(config, KvType::kBf16), state = (LayerStateBytes(config) + page - 1) / page;
+  const int64_t page = KvPageBytes(config, KvType::kBf16),
+                state = (LayerStateBytes(config) + page - 1) / page;
   EXPECT_EQ(state, GetParam() ? 2 : 1);
   for (const int64_t spare : {0, 1, 5}) {
     StateEngine test(GetParam(), {.kv_bytes = (5 + 2 * state + spare) * page});
-    for (int round = 0; round < 2; ++round) ExpectGolden(test.engine, Numbers(kNumTranscripts), prefix());
+    for (int round = 0; round < 2; ++round) {
+      ExpectGolden(test.engine, Numbers(kNumTranscripts), prefix());
+    }
     const StatePoolStats pool = test.engine.Metrics().pool;
     EXPECT_EQ(pool.pages_per_state, state);
     EXPECT_LE(pool.allocated_pages + pool.allocated_states * state, 5 + 2 * state + spare);
@@ -238,11 +252,15 @@ TEST_P(StateContract, PagesAndStatesEvictedAndComputedAgain) {
 }
 
 TEST_P(StateContract, NeighboursComeAndGo) {
-  StateEngine test(GetParam(), {.kv_bytes = 60 * KvPageBytes(StateModel(true)->config, KvType::kBf16), .max_running = 5, .fixed_chunk = 24});
+  StateEngine test(GetParam(),
+                   {.kv_bytes = 60 * KvPageBytes(StateModel(true)->config, KvType::kBf16),
+                    .max_running = 5,
+                    .fixed_chunk = 24});
   std::vector<RequestId> strangers;
   Rng rng(12, 0);
   for (int i = 0; i < 30; ++i) {
-    GenerationRequest request = testing::TranscriptRequest(*StateModel(GetParam()), static_cast<int>(rng.Below(kNumTranscripts)));
+    GenerationRequest request = testing::TranscriptRequest(
+        *StateModel(GetParam()), static_cast<int>(rng.Below(kNumTranscripts)));
     request.max_tokens = 1 + static_cast<int64_t>(rng.Below(30));
     strangers.push_back(test.engine.Submit(std::move(request)));
     if (i % 3 == 0) test.engine.Cancel(strangers[static_cast<size_t>(rng.Below(strangers.size()))]);
@@ -261,11 +279,13 @@ TEST_P(StateContract, SuspendedAnswersGoOn) {
     requests.back().tenant = "many";
     hashes.push_back(TranscriptHash(Generate(alone.engine, requests.back())));
   }
-  auto many = std::async(std::launch::async, [&] { return testing::RunRequests(test.engine, std::move(requests)); });
+  auto many = std::async(std::launch::async,
+                         [&] { return testing::RunRequests(test.engine, std::move(requests)); });
   while (test.engine.Metrics().steps < 50) std::this_thread::yield();
   GenerationRequest other = Ask(Letters(70, 4), 3);
   other.tenant = "one";
-  EXPECT_EQ(TranscriptHash(Generate(test.engine, other)), TranscriptHash(Generate(alone.engine, other)));
+  EXPECT_EQ(TranscriptHash(Generate(test.engine, other)),
+            TranscriptHash(Generate(alone.engine, other)));
   const std::vector<Event> events = many.get();
   for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(TranscriptHash(events[i]), hashes[i]) << i;
   EXPECT_EQ(test.engine.Metrics().suspended, 1);
@@ -279,10 +299,13 @@ TEST_P(StateContract, TheNextTurnBeginsInTheAnswerBefore) {
     EXPECT_EQ(TranscriptHash(warm), TranscriptHash(Generate(cold.engine, request)));
     // The last token of an answer is never read, and the one border before it is kept.
     if (turn > 0) {
-      EXPECT_EQ(warm.usage.cached_tokens, (warm.usage.prompt_tokens - 11) / kPageTokens * kPageTokens);
+      EXPECT_EQ(warm.usage.cached_tokens,
+                (warm.usage.prompt_tokens - 11) / kPageTokens * kPageTokens);
     }
     for (const TokenInfo& token : warm.tokens) request.prompt.push_back(token.token);
-    for (const int32_t token : testing::TextTokens(Letters(10, turn))) request.prompt.push_back(token);
+    for (const int32_t token : testing::TextTokens(Letters(10, turn))) {
+      request.prompt.push_back(token);
+    }
   }
 }
 
@@ -305,10 +328,13 @@ INSTANTIATE_TEST_SUITE_P(Mixers, StateContract, ::testing::Bool(),
 
 TEST(Contract, OtherWeightsKvTypesAndTheExactPrecision) {
   ThreadPool pool(1);
-  Engine k_quants(TranscriptModel(true), testing::TestKernels(), pool, {.speculation = {.mode = Speculation::kAlways}});
+  Engine k_quants(TranscriptModel(true), testing::TestKernels(), pool,
+                  {.speculation = {.mode = Speculation::kAlways}});
   ExpectGolden(k_quants, Numbers(6), "k-quants");
-  for (const Speculation mode : {Speculation::kOff, Speculation::kAlways}) {  // wrong guesses lie in the pages, or none
-    Engine f16(TranscriptModel(false), testing::TestKernels(), pool, {.kv_type = KvType::kF16, .speculation = {.mode = mode}});
+  for (const Speculation mode :
+       {Speculation::kOff, Speculation::kAlways}) {  // wrong guesses lie in the pages, or none
+    Engine f16(TranscriptModel(false), testing::TestKernels(), pool,
+               {.kv_type = KvType::kF16, .speculation = {.mode = mode}});
     Engine q8_0(TranscriptModel(true), testing::TestKernels(), pool,
                 {.kv_type = KvType::kQ8_0, .fixed_chunk = 7, .speculation = {.mode = mode}});
     ExpectGolden(f16, Numbers(6), "kv-f16");
@@ -317,7 +343,9 @@ TEST(Contract, OtherWeightsKvTypesAndTheExactPrecision) {
     EXPECT_GT(ExpectGolden(q8_0, Numbers(6), "kv-q8_0").cached_tokens, 0);
   }
   Engine exact(TranscriptModel(false), testing::TestKernels(), pool,
-               {.kv_type = KvType::kF32, .precision = Precision::kExact, .fixed_chunk = 9,
+               {.kv_type = KvType::kF32,
+                .precision = Precision::kExact,
+                .fixed_chunk = 9,
                 .speculation = {.mode = Speculation::kAlways}});
   ExpectGolden(exact, Numbers(6), "exact");
 }

@@ -1,6 +1,6 @@
-// A small model with the target's vocabulary that runs ahead of it and proposes what comes next. It keeps
-// keys and values of its own for every sequence, and draws with the sequence's own sampler and key, so
-// that a likely draw of one is a likely draw of the other. It never sees the adapter.
+// A small model with the target's vocabulary that runs ahead of it and proposes what comes next. It
+// keeps keys and values of its own for every sequence, and draws with the sequence's own sampler
+// and key, so that a likely draw of one is a likely draw of the other. It never sees the adapter.
 // Internal to engine/; one thread.
 #pragma once
 
@@ -26,9 +26,9 @@ class DraftModel {
   DraftModel(std::shared_ptr<const Model> draft, const Model& target, const KernelTable& kernels,
              ThreadPool& threads, KvType kv_type, int64_t kv_pages);
 
-  // A sequence, how many tokens are wanted, and what came: fewer than wanted where the context ends,
-  // none while the model still reads the text (a chunk a call). Throws what a decoder throws; then the
-  // sequences' drafts are worthless, and nothing else has changed.
+  // A sequence, how many tokens are wanted, and what came: fewer than wanted where the context
+  // ends, none while the model still reads the text (a chunk a call). Throws what a decoder throws;
+  // then the sequences' drafts are worthless, and nothing else has changed.
   struct Request {
     Sequence* sequence = nullptr;
     int64_t wanted = 0;

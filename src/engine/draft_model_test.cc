@@ -25,7 +25,9 @@ GenerationRequest Ask(const std::string& text, int64_t max_tokens) {
 }
 
 EngineOptions With(std::shared_ptr<const Model> draft, int64_t at_a_time = 4) {
-  return {.speculation = {.mode = Speculation::kAlways, .lookup = false, .draft = std::move(draft),
+  return {.speculation = {.mode = Speculation::kAlways,
+                          .lookup = false,
+                          .draft = std::move(draft),
                           .max_tokens = at_a_time}};
 }
 
@@ -47,7 +49,8 @@ TEST(DraftModel, AModelIsAlwaysRightAboutItself) {
   TestEngine test(With(SharedTestModel()));
   for (const double temperature : {0.0, 1.5}) {
     GenerationRequest request = Ask(fmt::format("{:k>150} and so on", ""), 60);
-    request.sampling = {.temperature = temperature, .repetition_penalty = 1.2, .frequency_penalty = 0.3, .seed = 4};
+    request.sampling = {
+        .temperature = temperature, .repetition_penalty = 1.2, .frequency_penalty = 0.3, .seed = 4};
     const Event event = Generate(test.engine, request);
     EXPECT_EQ(Ids(event), Plain(request));
     EXPECT_GT(event.usage.accepted_tokens, 40);
@@ -70,8 +73,11 @@ TEST(DraftModel, ShorterContextOfTheDraftEndsItsProposalsOnly) {
 
 TEST(DraftModel, OtherVocabularyIsRefusedNamingTheToken) {
   std::string bytes = testing::MakeTestModel();
-  for (size_t at = 0; (at = bytes.find("<|im_end|>", at)) != std::string::npos;) bytes.replace(at, 10, "<|im_fin|>");
-  const auto path = std::filesystem::temp_directory_path() / fmt::format("bakestone-draft-{}.gguf", ::getpid());
+  for (size_t at = 0; (at = bytes.find("<|im_end|>", at)) != std::string::npos;) {
+    bytes.replace(at, 10, "<|im_fin|>");
+  }
+  const auto path =
+      std::filesystem::temp_directory_path() / fmt::format("bakestone-draft-{}.gguf", ::getpid());
   std::ofstream(path, std::ios::binary) << bytes;
   ThreadPool pool(1);
   const auto stranger = Model::Load(path, testing::TestKernels(), pool);

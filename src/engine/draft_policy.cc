@@ -6,20 +6,21 @@
 namespace bakestone {
 namespace {
 
-// What is usual, per kind: measured on chats, quotes and edits with a model of 135 million parameters,
-// rounded down. Only the first few proposals rest on them.
-constexpr std::array<double, kNumDraftKinds> kUsual = {0.30, 0.45, 0.60, 0.75, 0.85, 0.92, 0.70, 0.60};
-constexpr double kPriorTrials = 4;   // how many own trials weigh as much as the belief before them
+// What is usual, per kind: measured on chats, quotes and edits with a model of 135 million
+// parameters, rounded down. Only the first few proposals rest on them.
+constexpr std::array<double, kNumDraftKinds> kUsual = {0.30, 0.45, 0.60, 0.75,
+                                                       0.85, 0.92, 0.70, 0.60};
+constexpr double kPriorTrials = 4;    // how many own trials weigh as much as the belief before them
 constexpr double kMemoryTrials = 48;  // older trials fade
 constexpr double kMaxChance = 0.995;
 
 constexpr double kStepCostWeight = 0.25;  // of the newest step in the average of its row count
-constexpr double kOutlier = 2;        // a step that took longer was disturbed: counts as this much
-constexpr int64_t kCostAge = 512;     // steps after which a cost is no longer believed
+constexpr double kOutlier = 2;     // a step that took longer was disturbed: counts as this much
+constexpr int64_t kCostAge = 512;  // steps after which a cost is no longer believed
 
-constexpr double kLossShare = 0.02;   // of decoding time may be lost on proposals that fail
-constexpr double kMaxBalance = 30;    // steps' worth that a good phase saves up for a bad one
-constexpr double kMinGain = 1.02;     // expected speed over plain decoding that is worth the trouble
+constexpr double kLossShare = 0.02;  // of decoding time may be lost on proposals that fail
+constexpr double kMaxBalance = 30;   // steps' worth that a good phase saves up for a bad one
+constexpr double kMinGain = 1.02;    // expected speed over plain decoding that is worth the trouble
 
 }  // namespace
 
@@ -97,7 +98,8 @@ void DraftPolicy::Choose(std::span<Candidate> candidates, int64_t base_rows, int
       tokens.push_back({chance *= candidate.chance, &candidate, depth});
     }
   }
-  std::stable_sort(tokens.begin(), tokens.end(), [](const Token& a, const Token& b) { return a.chance > b.chance; });
+  std::stable_sort(tokens.begin(), tokens.end(),
+                   [](const Token& a, const Token& b) { return a.chance > b.chance; });
 
   const auto base = static_cast<double>(base_rows);
   const double plain = costs_.Seconds(base_rows);

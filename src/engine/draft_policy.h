@@ -1,11 +1,11 @@
 // Decides how many proposed tokens are worth computing. Three estimates, all of them made while
-// serving: what a step of so many rows costs on this machine, how often tokens of each kind of proposal
-// come true, and how much time proposals have lost so far. Decisions may depend on the clock because
-// answers do not depend on the decisions.
+// serving: what a step of so many rows costs on this machine, how often tokens of each kind of
+// proposal come true, and how much time proposals have lost so far. Decisions may depend on the
+// clock because answers do not depend on the decisions.
 //
-// Where proposals do not pay, the time they can lose is bounded: each speculative step is charged with
-// what plain decoding would have taken for its tokens, and no step is tried whose failure would cost
-// more than a 50th of the time spent decoding since the account was empty.
+// Where proposals do not pay, the time they can lose is bounded: each speculative step is charged
+// with what plain decoding would have taken for its tokens, and no step is tried whose failure
+// would cost more than a 50th of the time spent decoding since the account was empty.
 // One thread at a time.
 #pragma once
 
@@ -17,7 +17,16 @@
 namespace bakestone {
 
 // Where a proposal comes from: what it is worth is learnt for each kind apart.
-enum class DraftKind : uint8_t { kMatch2, kMatch3, kMatch4, kMatch6, kMatch10, kMatch20, kExpected, kModel };
+enum class DraftKind : uint8_t {
+  kMatch2,
+  kMatch3,
+  kMatch4,
+  kMatch6,
+  kMatch10,
+  kMatch20,
+  kExpected,
+  kModel
+};
 inline constexpr size_t kNumDraftKinds = 8;
 DraftKind KindOfMatch(int64_t match_length);
 
@@ -64,14 +73,16 @@ class DraftPolicy {
     int64_t keep = 0;       // set by Choose
   };
   // A step of base_rows rows, one for each sequence, could verify the candidates' tokens too, up to
-  // max_extra in all. extra_seconds: of making one more token of each candidate (a draft model's step).
-  // Sets keep to what makes tokens come fastest; to 0 where nothing is known yet or nothing pays.
+  // max_extra in all. extra_seconds: of making one more token of each candidate (a draft model's
+  // step). Sets keep to what makes tokens come fastest; to 0 where nothing is known yet or nothing
+  // pays.
   void Choose(std::span<Candidate> candidates, int64_t base_rows, int64_t max_extra,
               double extra_seconds = 0) const;
 
   // A step without prompt tokens: rows computed for so many sequences, tokens that came of it.
   // draft_seconds: spent on making proposals.
-  void LearnStep(int64_t sequences, int64_t rows, int64_t tokens, double seconds, double draft_seconds);
+  void LearnStep(int64_t sequences, int64_t rows, int64_t tokens, double seconds,
+                 double draft_seconds);
   void LearnPrompt(int64_t rows, double seconds);
 
   double balance_seconds() const { return balance_; }

@@ -7,10 +7,11 @@
 namespace bakestone {
 namespace {
 
-// Decodes `tokens` tokens where a step of r rows takes cost(r) and each proposed token is right with the
-// same chance; returns the time over that of plain decoding.
+// Decodes `tokens` tokens where a step of r rows takes cost(r) and each proposed token is right
+// with the same chance; returns the time over that of plain decoding.
 template <class Cost>
-double RelativeTime(double chance, int64_t tokens, const Cost& cost, DraftKind kind = DraftKind::kMatch4) {
+double RelativeTime(double chance, int64_t tokens, const Cost& cost,
+                    DraftKind kind = DraftKind::kMatch4) {
   DraftPolicy policy;
   Acceptance acceptance;
   double seconds = 0, luck = 0;
@@ -66,8 +67,9 @@ TEST(DraftPolicy, ProposesNothingBeforeAPlainStepWasMeasured) {
 TEST(DraftPolicy, SpendsRowsOnTheLikeliestTokensAndKeepsTheLimit) {
   DraftPolicy policy;
   for (int i = 0; i < 50; ++i) policy.LearnStep(3, 3, 3, 0.01, 0);
-  std::vector<DraftPolicy::Candidate> candidates = {
-      {.chance = 0.3, .available = 31}, {.chance = 0.99, .available = 31}, {.chance = 0.9, .available = 2}};
+  std::vector<DraftPolicy::Candidate> candidates = {{.chance = 0.3, .available = 31},
+                                                    {.chance = 0.99, .available = 31},
+                                                    {.chance = 0.9, .available = 2}};
   policy.Choose(candidates, 3, 12);
   EXPECT_LE(candidates[0].keep + candidates[1].keep + candidates[2].keep, 12);
   EXPECT_GT(candidates[1].keep, candidates[0].keep);
@@ -81,7 +83,8 @@ TEST(DraftPolicy, ProposesLessWhereRowsAreDear) {
       policy.LearnStep(sequences, sequences, sequences, 0.01, 0);
       policy.LearnStep(sequences, sequences + 40, sequences + 40, 0.01 + 40 * row_seconds, 0);
     }
-    std::vector<DraftPolicy::Candidate> candidates(static_cast<size_t>(sequences), {.chance = 0.7, .available = 31});
+    std::vector<DraftPolicy::Candidate> candidates(static_cast<size_t>(sequences),
+                                                   {.chance = 0.7, .available = 31});
     policy.Choose(candidates, sequences, 200);
     int64_t sum = 0;
     for (const auto& candidate : candidates) sum += candidate.keep;

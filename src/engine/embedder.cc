@@ -42,8 +42,8 @@ std::vector<std::vector<float>> Embedder::Embed(std::span<const std::string> tex
     std::vector<int32_t> tokens = model_->tokenizer.Encode(texts[i]);
     const auto count = static_cast<int64_t>(tokens.size());
     if (count == 0 || count > model_->config.context_length) {
-      Throw(ErrorCode::kInvalidArgument, "text {}: expected 1 to {} tokens, found {}", i + 1, model_->config.context_length,
-            count);
+      Throw(ErrorCode::kInvalidArgument, "text {}: expected 1 to {} tokens, found {}", i + 1,
+            model_->config.context_length, count);
     }
     if (rows + count > kMaxRows) flush();
     rows += count;
@@ -54,7 +54,8 @@ std::vector<std::vector<float>> Embedder::Embed(std::span<const std::string> tex
   return vectors;
 }
 
-std::vector<std::vector<float>> Embedder::EmbedTokens(std::span<const std::span<const int32_t>> texts) {
+std::vector<std::vector<float>> Embedder::EmbedTokens(
+    std::span<const std::span<const int32_t>> texts) {
   std::vector<TokenizedText> tokenized;
   for (const std::span<const int32_t> text : texts) tokenized.push_back({.tokens = text});
   const std::vector<PooledState> states = PooledStates(*model_, exec_, tokenized, pooling_);
@@ -67,8 +68,11 @@ std::vector<std::vector<float>> Embedder::EmbedTokens(std::span<const std::span<
   const auto count = static_cast<int64_t>(states.size()), width = model_->config.embedding_width();
   std::vector<float> out(static_cast<size_t>(count * width));
   const auto view = DenseView(out.data(), count, width);
-  ApplyDense(exec_, model_->config, *model_->weights, DenseView(means.data(), count, model_->config.hidden_dim), view);
-  for (int64_t i = 0; i < count; ++i) vectors.push_back(OfLengthOne({view.Row(i), view.Row(i) + width}));
+  ApplyDense(exec_, model_->config, *model_->weights,
+             DenseView(means.data(), count, model_->config.hidden_dim), view);
+  for (int64_t i = 0; i < count; ++i) {
+    vectors.push_back(OfLengthOne({view.Row(i), view.Row(i) + width}));
+  }
   return vectors;
 }
 

@@ -20,7 +20,9 @@ using LoopClock = std::chrono::steady_clock;
 
 EmbeddingLoopOptions CheckedLoop(EmbeddingLoopOptions options) {
   const auto& o = options;
-  if (std::min({o.max_context, o.max_request_tokens, o.max_requests, o.max_texts, o.max_tokens}) < 1 || !(o.max_request_seconds >= 0)) {
+  if (std::min({o.max_context, o.max_request_tokens, o.max_requests, o.max_texts, o.max_tokens}) <
+          1 ||
+      !(o.max_request_seconds >= 0)) {
     Throw(ErrorCode::kInvalidArgument, "embedding options: expected positive limits");
   }
   return options;
@@ -48,11 +50,16 @@ struct EmbeddingLoop::Impl {
     std::span<const int32_t> text;
   };
 
-  Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& pool, EmbeddingLoopOptions options_in)
-      : model(std::move(model_in)), options(CheckedLoop(options_in)),
+  Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& pool,
+       EmbeddingLoopOptions options_in)
+      : model(std::move(model_in)),
+        options(CheckedLoop(options_in)),
         max_context(std::min(options.max_context, model->config.context_length)),
-        vocab_size(static_cast<int32_t>(std::min<int64_t>(model->tokenizer.vocab_size(), model->config.vocab_size))),
-        embedder(model, kernels, pool), last_progress(LoopClock::now()), thread([this] { Loop(); }) {}
+        vocab_size(static_cast<int32_t>(
+            std::min<int64_t>(model->tokenizer.vocab_size(), model->config.vocab_size))),
+        embedder(model, kernels, pool),
+        last_progress(LoopClock::now()),
+        thread([this] { Loop(); }) {}
   ~Impl() {
     {
       std::lock_guard lock(mutex);
@@ -64,7 +71,8 @@ struct EmbeddingLoop::Impl {
 
   int64_t Check(const EmbeddingRequest& request) const;  // its tokens
   Id Submit(EmbeddingRequest request);
-  bool Full(int64_t more_texts, int64_t more_tokens) const;  // under the lock, as are those until Loop
+  bool Full(int64_t more_texts,
+            int64_t more_tokens) const;  // under the lock, as are those until Loop
   Pending* Next();
   std::vector<Taken> Plan();
   void Enter(std::unique_ptr<Pending> pending);
@@ -95,26 +103,43 @@ struct EmbeddingLoop::Impl {
 
 int64_t EmbeddingLoop::Impl::Check(const EmbeddingRequest& request) const {
   const auto& texts = request.texts;
-  if (texts.empty()) Throw(ErrorCode::kInvalidArgument, "input: expected at least one text, found none");
-  if (std::ssize(texts) > options.max_texts) Throw(ErrorCode::kOutOfMemory, "input: expected at most {} texts, found {}", options.max_texts, texts.size());
+  if (texts.empty()) {
+    Throw(ErrorCode::kInvalidArgument, "input: expected at least one text, found none");
+  }
+  if (std::ssize(texts) > options.max_texts) {
+    Throw(ErrorCode::kOutOfMemory, "input: expected at most {} texts, found {}", options.max_texts,
+          texts.size());
+  }
   int64_t tokens = 0;
   for (size_t i = 0; i < texts.size(); ++i) {
     const std::string where = texts.size() == 1 ? "input" : fmt::format("input[{}]", i);
     const auto count = static_cast<int64_t>(texts[i].size());
-    if (count == 0) Throw(ErrorCode::kInvalidArgument, "{}: expected at least one token, found none", where);
-    if (count > max_context) Throw(ErrorCode::kOutOfMemory, "{}: expected at most {} tokens, the longest text, found {}", where, max_context, count);
+    if (count == 0) {
+      Throw(ErrorCode::kInvalidArgument, "{}: expected at least one token, found none", where);
+    }
+    if (count > max_context) {
+      Throw(ErrorCode::kOutOfMemory, "{}: expected at most {} tokens, the longest text, found {}",
+            where, max_context, count);
+    }
     for (const int32_t id : texts[i]) {
-      if (id < 0 || id >= vocab_size) Throw(ErrorCode::kInvalidArgument, "{}: expected token ids from 0 to {}, found {}", where, vocab_size - 1, id);
+      if (id < 0 || id >= vocab_size) {
+        Throw(ErrorCode::kInvalidArgument, "{}: expected token ids from 0 to {}, found {}", where,
+              vocab_size - 1, id);
+      }
     }
     tokens += count;
   }
   const int64_t most = std::min(options.max_request_tokens, options.max_tokens);
-  if (tokens > most) Throw(ErrorCode::kOutOfMemory, "input: expected at most {} tokens in all texts together, found {}", most, tokens);
+  if (tokens > most) {
+    Throw(ErrorCode::kOutOfMemory,
+          "input: expected at most {} tokens in all texts together, found {}", most, tokens);
+  }
   return tokens;
 }
 
 bool EmbeddingLoop::Impl::Full(int64_t more_texts, int64_t more_tokens) const {
-  return std::ssize(pendings) >= options.max_requests || num_texts + more_texts > options.max_texts ||
+  return std::ssize(pendings) >= options.max_requests ||
+         num_texts + more_texts > options.max_texts ||
          metrics.waiting_tokens + more_tokens > options.max_tokens;
 }
 
@@ -123,13 +148,16 @@ EmbeddingLoop::Id EmbeddingLoop::Impl::Submit(EmbeddingRequest request) {
   pending->left = Check(request);
   pending->request = std::move(request);
   if (options.max_request_seconds > 0) {
-    pending->deadline = LoopClock::now() + std::chrono::duration_cast<LoopClock::duration>(std::chrono::duration<double>(options.max_request_seconds));
+    pending->deadline =
+        LoopClock::now() + std::chrono::duration_cast<LoopClock::duration>(
+                               std::chrono::duration<double>(options.max_request_seconds));
   }
   std::unique_lock lock(mutex);
   if (draining || stopping || Full(std::ssize(pending->request.texts), pending->left)) {
     ++metrics.refused;
     if (draining || stopping) Throw(ErrorCode::kUnavailable, "the server is shutting down");
-    Throw(ErrorCode::kUnavailable, "{} requests with {} texts are waiting already; try again later", pendings.size(), num_texts);
+    Throw(ErrorCode::kUnavailable, "{} requests with {} texts are waiting already; try again later",
+          pendings.size(), num_texts);
   }
   const Id id = pending->id = next_id++;
   if (pendings.empty()) last_progress = LoopClock::now();
@@ -144,7 +172,8 @@ void EmbeddingLoop::Impl::Enter(std::unique_ptr<Pending> pending) {
   constexpr int64_t kNobody = INT64_MAX;
   int64_t least = kNobody;
   for (const auto& [name, other] : tenants) least = std::min(least, other.computed);
-  const auto [at, is_new] = tenants.try_emplace(pending->request.tenant, Tenant{.computed = least == kNobody ? 0 : least});
+  const auto [at, is_new] = tenants.try_emplace(pending->request.tenant,
+                                                Tenant{.computed = least == kNobody ? 0 : least});
   pending->tenant = &at->second;
   least = kNobody;
   for (const auto& other : pendings) {
@@ -162,7 +191,8 @@ std::unique_ptr<EmbeddingLoop::Impl::Pending> EmbeddingLoop::Impl::Leave(Pending
   metrics.waiting_tokens -= pending.left;
   num_texts -= std::ssize(pending.request.texts);
   if (--pending.tenant->requests == 0) tenants.erase(pending.request.tenant);
-  const auto at = std::find_if(pendings.begin(), pendings.end(), [&](const auto& other) { return other.get() == &pending; });
+  const auto at = std::find_if(pendings.begin(), pendings.end(),
+                               [&](const auto& other) { return other.get() == &pending; });
   std::unique_ptr<Pending> left = std::move(*at);
   pendings.erase(at);
   return left;
@@ -171,9 +201,13 @@ std::unique_ptr<EmbeddingLoop::Impl::Pending> EmbeddingLoop::Impl::Leave(Pending
 // Whose text is next; null: every text was taken.
 EmbeddingLoop::Impl::Pending* EmbeddingLoop::Impl::Next() {
   Pending* best = nullptr;
-  const auto turn = [](const Pending& pending) { return std::pair(pending.tenant->computed, pending.computed); };
+  const auto turn = [](const Pending& pending) {
+    return std::pair(pending.tenant->computed, pending.computed);
+  };
   for (const auto& pending : pendings) {
-    if (pending->next < pending->request.texts.size() && (!best || turn(*pending) < turn(*best))) best = pending.get();
+    if (pending->next < pending->request.texts.size() && (!best || turn(*pending) < turn(*best))) {
+      best = pending.get();
+    }
   }
   return best;
 }
@@ -196,11 +230,14 @@ std::vector<EmbeddingLoop::Impl::Taken> EmbeddingLoop::Impl::Plan() {
   return step;
 }
 
-// Ends those that were cancelled or took too long, or all when the loop stops. Sinks are called without the lock.
+// Ends those that were cancelled or took too long, or all when the loop stops. Sinks are called
+// without the lock.
 void EmbeddingLoop::Impl::TakeEnded(std::unique_lock<std::mutex>& lock) {
   const bool all = stopping || cut;
   const auto now = LoopClock::now();
-  const auto late = [&](const Pending& pending) { return pending.deadline && *pending.deadline <= now; };
+  const auto late = [&](const Pending& pending) {
+    return pending.deadline && *pending.deadline <= now;
+  };
   std::vector<Pending*> leaving;
   for (const auto& pending : pendings) {
     if (all || late(*pending) || cancels.contains(pending->id)) leaving.push_back(pending.get());
@@ -213,9 +250,15 @@ void EmbeddingLoop::Impl::TakeEnded(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   for (const auto& pending : ended) {
     EmbeddingEvent event{.last = true, .cancelled = !all && !late(*pending)};
-    if (all) event.error = Error(ErrorCode::kUnavailable, "the server is shutting down; the answer was cut");
+    if (all) {
+      event.error =
+          Error(ErrorCode::kUnavailable, "the server is shutting down; the answer was cut");
+    }
     if (!all && late(*pending)) {
-      event.error = Error(ErrorCode::kUnavailable, fmt::format("the answer was not complete within the {:g} s that it may take", options.max_request_seconds));
+      event.error =
+          Error(ErrorCode::kUnavailable,
+                fmt::format("the answer was not complete within the {:g} s that it may take",
+                            options.max_request_seconds));
     }
     pending->request.sink(std::move(event));
   }
@@ -275,7 +318,8 @@ void EmbeddingLoop::Impl::RunStep(std::span<const Taken> step) {
   int64_t tokens = 0;
   for (size_t i = 0; i < step.size(); ++i) {
     tokens += static_cast<int64_t>(step[i].text.size());
-    auto at = std::find_if(told.begin(), told.end(), [&](const auto& one) { return one.first == step[i].pending; });
+    auto at = std::find_if(told.begin(), told.end(),
+                           [&](const auto& one) { return one.first == step[i].pending; });
     if (at == told.end()) at = told.emplace(told.end(), step[i].pending, EmbeddingEvent{});
     at->second.vectors.push_back(std::move(vectors[i]));
   }
@@ -290,7 +334,9 @@ void EmbeddingLoop::Impl::RunStep(std::span<const Taken> step) {
     event.last = pending->error || pending->next == pending->request.texts.size();
     event.error = pending->error;
     if (event.error) event.vectors.clear();
-    if (event.error) LogError("embeddings of request {} failed: {}", pending->id, event.error->what());
+    if (event.error) {
+      LogError("embeddings of request {} failed: {}", pending->id, event.error->what());
+    }
     const bool last = event.last;
     pending->request.sink(std::move(event));
     if (!last) continue;
@@ -301,12 +347,15 @@ void EmbeddingLoop::Impl::RunStep(std::span<const Taken> step) {
   }
 }
 
-EmbeddingLoop::EmbeddingLoop(std::shared_ptr<const Model> model, const KernelTable& kernels, ThreadPool& pool, EmbeddingLoopOptions options)
+EmbeddingLoop::EmbeddingLoop(std::shared_ptr<const Model> model, const KernelTable& kernels,
+                             ThreadPool& pool, EmbeddingLoopOptions options)
     : impl_(std::make_unique<Impl>(std::move(model), kernels, pool, options)) {}
 
 EmbeddingLoop::~EmbeddingLoop() = default;
 
-EmbeddingLoop::Id EmbeddingLoop::Submit(EmbeddingRequest request) { return impl_->Submit(std::move(request)); }
+EmbeddingLoop::Id EmbeddingLoop::Submit(EmbeddingRequest request) {
+  return impl_->Submit(std::move(request));
+}
 
 void EmbeddingLoop::Cancel(Id id) {
   {
@@ -340,8 +389,13 @@ bool EmbeddingLoop::Drain(LoopClock::duration deadline) {
 LoopMetrics EmbeddingLoop::Load() const {
   std::lock_guard lock(impl_->mutex);
   LoopMetrics metrics = impl_->metrics;
-  for (const auto& pending : impl_->pendings) ++(pending->next > 0 ? metrics.running : metrics.waiting);
-  if (!impl_->pendings.empty()) metrics.seconds_since_progress = std::chrono::duration<double>(LoopClock::now() - impl_->last_progress).count();
+  for (const auto& pending : impl_->pendings) {
+    ++(pending->next > 0 ? metrics.running : metrics.waiting);
+  }
+  if (!impl_->pendings.empty()) {
+    metrics.seconds_since_progress =
+        std::chrono::duration<double>(LoopClock::now() - impl_->last_progress).count();
+  }
   return metrics;
 }
 

@@ -13,12 +13,12 @@ namespace bakestone {
 namespace {
 
 using namespace std::chrono_literals;
-using ::testing::HasSubstr;
 using bakestone::testing::EmbeddingPlug;
 using bakestone::testing::kTestCls;
 using bakestone::testing::kTestLetterA;
 using bakestone::testing::MakeTestEmbeddingLoop;
 using bakestone::testing::SharedTestEncoder;
+using ::testing::HasSubstr;
 
 using Vectors = std::vector<std::vector<float>>;
 
@@ -41,7 +41,9 @@ struct Told {
 
 std::vector<std::vector<int32_t>> TokensOf(const std::vector<std::string>& texts) {
   std::vector<std::vector<int32_t>> tokens;
-  for (const std::string& text : texts) tokens.push_back(SharedTestEncoder()->tokenizer.Encode(text));
+  for (const std::string& text : texts) {
+    tokens.push_back(SharedTestEncoder()->tokenizer.Encode(text));
+  }
   return tokens;
 }
 
@@ -57,7 +59,10 @@ Error RefusedEmbedding(EmbeddingLoop& loop, std::vector<std::vector<int32_t>> te
 
 TEST(EmbeddingLoop, GivesTheBitsOfTheEmbedderInAnyCompany) {
   std::vector<std::string> texts;
-  for (int i = 0; i < 90; ++i) texts.push_back(std::string(static_cast<size_t>(1 + i), static_cast<char>('a' + i % 26)) + " b");
+  for (int i = 0; i < 90; ++i) {
+    texts.push_back(std::string(static_cast<size_t>(1 + i), static_cast<char>('a' + i % 26)) +
+                    " b");
+  }
   ThreadPool pool(2);
   Vectors alone;
   for (const std::string& text : texts) {
@@ -70,7 +75,9 @@ TEST(EmbeddingLoop, GivesTheBitsOfTheEmbedderInAnyCompany) {
   {
     EmbeddingPlug plug(*loop);
     loop->Submit({.texts = TokensOf(texts), .sink = all.Sink()});
-    loop->Submit({.texts = TokensOf({texts.rbegin(), texts.rend()}), .tenant = "other", .sink = again.Sink()});
+    loop->Submit({.texts = TokensOf({texts.rbegin(), texts.rend()}),
+                  .tenant = "other",
+                  .sink = again.Sink()});
     loop->Submit({.texts = TokensOf({texts[7]}), .sink = one.Sink()});
   }
   all.Wait(), again.Wait(), one.Wait();
@@ -90,12 +97,14 @@ TEST(EmbeddingLoop, OneTextIsNotHeldUpByThousands) {
     EmbeddingPlug plug(*loop);
     const std::vector<int32_t> text(100, kTestLetterA);
     const auto submit = [&](size_t i, const char* name, const char* tenant, size_t count) {
-      loop->Submit({.texts = std::vector<std::vector<int32_t>>(count, text), .tenant = tenant, .sink = [&, i, name](EmbeddingEvent&& event) {
-        if (!event.last) return;
-        std::lock_guard lock(mutex);
-        ends.push_back(name);
-        done[i].set_value();
-      }});
+      loop->Submit({.texts = std::vector<std::vector<int32_t>>(count, text),
+                    .tenant = tenant,
+                    .sink = [&, i, name](EmbeddingEvent&& event) {
+                      if (!event.last) return;
+                      std::lock_guard lock(mutex);
+                      ends.push_back(name);
+                      done[i].set_value();
+                    }});
     };
     submit(0, "large", "", 300);
     submit(1, "small", "", 2);
@@ -114,9 +123,15 @@ TEST(EmbeddingLoop, WhatCannotBeEmbeddedIsNamed) {
       {{}, ErrorCode::kInvalidArgument, "input: expected at least one text"},
       {{{kTestCls}, {}}, ErrorCode::kInvalidArgument, "input[1]: expected at least one token"},
       {{{-1}}, ErrorCode::kInvalidArgument, "input: expected token ids from 0 to 55, found -1"},
-      {{{kTestCls}, {kTestCls, 56}}, ErrorCode::kInvalidArgument, "input[1]: expected token ids from 0 to 55, found 56"},
-      {{longer}, ErrorCode::kOutOfMemory, "input: expected at most 128 tokens, the longest text, found 129"},
-      {{fits, fits}, ErrorCode::kOutOfMemory, "input: expected at most 200 tokens in all texts together, found 256"},
+      {{{kTestCls}, {kTestCls, 56}},
+       ErrorCode::kInvalidArgument,
+       "input[1]: expected token ids from 0 to 55, found 56"},
+      {{longer},
+       ErrorCode::kOutOfMemory,
+       "input: expected at most 128 tokens, the longest text, found 129"},
+      {{fits, fits},
+       ErrorCode::kOutOfMemory,
+       "input: expected at most 200 tokens in all texts together, found 256"},
   };
   for (const auto& [texts, code, message] : cases) {
     const Error error = RefusedEmbedding(*loop, texts);
@@ -124,7 +139,10 @@ TEST(EmbeddingLoop, WhatCannotBeEmbeddedIsNamed) {
     EXPECT_THAT(error.what(), HasSubstr(message));
   }
   EXPECT_EQ(MakeTestEmbeddingLoop({.max_context = 5})->max_context(), 5);
-  EXPECT_EQ(RefusedEmbedding(*MakeTestEmbeddingLoop({.max_context = 5}), {std::vector<int32_t>(6, kTestCls)}).code(), ErrorCode::kOutOfMemory);
+  EXPECT_EQ(RefusedEmbedding(*MakeTestEmbeddingLoop({.max_context = 5}),
+                             {std::vector<int32_t>(6, kTestCls)})
+                .code(),
+            ErrorCode::kOutOfMemory);
   EXPECT_THROW(MakeTestEmbeddingLoop({.max_context = 0}), Error);
   Told told;
   loop->Submit({.texts = {fits}, .sink = told.Sink()});
@@ -136,9 +154,11 @@ TEST(EmbeddingLoop, QueueIsBoundedAndThoseThatLeaveMakeRoom) {
   const auto loop = MakeTestEmbeddingLoop({.max_requests = 3, .max_tokens = 200});
   EmbeddingPlug plug(*loop);
   Told first, second, third;
-  const auto id = loop->Submit({.texts = {std::vector<int32_t>(100, kTestCls)}, .sink = first.Sink()});
+  const auto id =
+      loop->Submit({.texts = {std::vector<int32_t>(100, kTestCls)}, .sink = first.Sink()});
   EXPECT_FALSE(loop->QueueFull());
-  EXPECT_EQ(RefusedEmbedding(*loop, {std::vector<int32_t>(101, kTestCls)}).code(), ErrorCode::kUnavailable);
+  EXPECT_EQ(RefusedEmbedding(*loop, {std::vector<int32_t>(101, kTestCls)}).code(),
+            ErrorCode::kUnavailable);
   loop->Submit({.texts = {{kTestCls}}, .sink = second.Sink()});
   EXPECT_TRUE(loop->QueueFull());
   EXPECT_EQ(RefusedEmbedding(*loop, {{kTestCls}}).code(), ErrorCode::kUnavailable);
@@ -171,15 +191,19 @@ TEST(EmbeddingLoop, TextsThatWaitAreBounded) {
 
 // A model whose last token has an infinity: its row of the embedding begins at the 55th of 32 bf16.
 std::shared_ptr<const Model> DamagedEncoder() {
-  const auto folder = std::filesystem::temp_directory_path() / ("bakestone-damaged-encoder-" + std::to_string(::getpid()));
+  const auto folder = std::filesystem::temp_directory_path() /
+                      ("bakestone-damaged-encoder-" + std::to_string(::getpid()));
   bakestone::testing::WriteTestEncoder(folder);
   std::fstream file(folder / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
   uint64_t header_bytes = 0;
   file.read(reinterpret_cast<char*>(&header_bytes), sizeof header_bytes);
   std::string header(header_bytes, ' ');
   file.read(header.data(), static_cast<std::streamsize>(header_bytes));
-  const auto offset = nlohmann::json::parse(header)["embeddings.word_embeddings.weight"]["data_offsets"][0].get<uint64_t>();
-  file.seekp(static_cast<std::streamoff>(sizeof header_bytes + header_bytes + offset + 55 * 32 * 2));
+  const auto offset =
+      nlohmann::json::parse(header)["embeddings.word_embeddings.weight"]["data_offsets"][0]
+          .get<uint64_t>();
+  file.seekp(
+      static_cast<std::streamoff>(sizeof header_bytes + header_bytes + offset + 55 * 32 * 2));
   file.write("\x80\x7F", 2);
   file.close();
   ThreadPool pool(1);

@@ -10,7 +10,8 @@ namespace {
 EngineOptions Checked(EngineOptions options) {
   const auto at_least = [](const char* name, int64_t value, int64_t low) {
     if (value < low) {
-      Throw(ErrorCode::kInvalidArgument, "engine option {}: expected at least {}, found {}", name, low, value);
+      Throw(ErrorCode::kInvalidArgument, "engine option {}: expected at least {}, found {}", name,
+            low, value);
     }
   };
   at_least("max_running", options.max_running, 1);
@@ -21,15 +22,18 @@ EngineOptions Checked(EngineOptions options) {
   at_least("max_context", options.max_context, 0);
   at_least("fixed_chunk", options.fixed_chunk, 0);
   if (!(options.target_step_seconds >= 0) || !(options.max_request_seconds >= 0)) {
-    Throw(ErrorCode::kInvalidArgument, "engine option target_step_seconds, max_request_seconds: expected 0 or more");
+    Throw(ErrorCode::kInvalidArgument,
+          "engine option target_step_seconds, max_request_seconds: expected 0 or more");
   }
   return options;
 }
 
 std::shared_ptr<const Model> Writes(std::shared_ptr<const Model> model) {
   if (!model->config.encoder.both_ways) return model;
-  Throw(ErrorCode::kUnsupported, "{}: expected a model that writes, found an encoder ({}): bakestone embed makes vectors "
-        "with it", model->path.string(), model->config.architecture);
+  Throw(ErrorCode::kUnsupported,
+        "{}: expected a model that writes, found an encoder ({}): bakestone embed makes vectors "
+        "with it",
+        model->path.string(), model->config.architecture);
 }
 
 // A state cannot go back to where a proposed token was not drawn.
@@ -48,18 +52,22 @@ int64_t TargetKvBytes(const Model& model, const EngineOptions& options) {
 
 }  // namespace
 
-Engine::Impl::Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& threads, EngineOptions options_in)
-    : model(Writes(std::move(model_in))), options(Checked(options_in)),
-      vocab_size(static_cast<int32_t>(std::min<int64_t>(model->tokenizer.vocab_size(),
-                                                        model->config.vocab_size))),
+Engine::Impl::Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels,
+                   ThreadPool& threads, EngineOptions options_in)
+    : model(Writes(std::move(model_in))),
+      options(Checked(options_in)),
+      vocab_size(static_cast<int32_t>(
+          std::min<int64_t>(model->tokenizer.vocab_size(), model->config.vocab_size))),
       pool(model->config, options.kv_type, TargetKvBytes(*model, options)),
       runner(*model->decoder, vocab_size, kernels, threads, options.precision),
-      speculator(SpeculationFor(options.speculation, *model), *model, kernels, threads, options.kv_type, pool.capacity_pages()) {
+      speculator(SpeculationFor(options.speculation, *model), *model, kernels, threads,
+                 options.kv_type, pool.capacity_pages()) {
   const int64_t most_pages = pool.capacity_pages() - pool.sequence_state_pages();
   max_context = std::min(model->config.context_length, most_pages * kPageTokens);
   if (options.max_context > 0) max_context = std::min(max_context, options.max_context);
   if (options.probe) {
-    probed = cost = ProbeStepCost(*model, kernels, threads, options.precision, options.kv_type, pool, most_pages);
+    probed = cost = ProbeStepCost(*model, kernels, threads, options.precision, options.kv_type,
+                                  pool, most_pages);
   }
   last_progress = Clock::now();
   thread = std::thread([this] { Loop(); });
@@ -89,7 +97,9 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
     }
     tokens += static_cast<int64_t>(request.prompt.size());
     if (options.max_request_seconds > 0 && !request.deadline) {
-      request.deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.max_request_seconds));
+      request.deadline =
+          Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                             std::chrono::duration<double>(options.max_request_seconds));
     }
   }
   std::vector<std::unique_ptr<Sequence>> sequences;
@@ -98,8 +108,9 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
     if (!draining && !stopping && !Full(static_cast<int64_t>(requests.size()), tokens)) return;
     metrics.refused += static_cast<int64_t>(requests.size());
     if (draining || stopping) Throw(ErrorCode::kUnavailable, "the server is shutting down");
-    Throw(ErrorCode::kUnavailable, "{} requests with {} prompt tokens are waiting already; try again later",
-          metrics.waiting, metrics.waiting_tokens);
+    Throw(ErrorCode::kUnavailable,
+          "{} requests with {} prompt tokens are waiting already; try again later", metrics.waiting,
+          metrics.waiting_tokens);
   };
   refuse_if_full();
   RequestId id = next_id;
@@ -107,11 +118,17 @@ std::vector<RequestId> Engine::Impl::Submit(std::vector<GenerationRequest> reque
   lock.unlock();
   for (GenerationRequest& request : requests) {  // hashes and copies prompts: not under the lock
     const Hash adapter = request.adapter ? request.adapter->hash() : Hash{};
-    const bool far = model->config.far(static_cast<int64_t>(request.prompt.size()) + *request.max_tokens);
-    const BlockKey root = RootKey({model->file_hash, adapter, options.kv_type, request.tenant, far});
-    const Sequence::Setting setting = {.root = root, .use_cache = options.prefix_cache, .vocab_size = vocab_size,
-                                       .state_pages = pool.sequence_state_pages(), .state_blocks = pool.state_blocks()};
-    sequences.push_back(std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, setting));
+    const bool far =
+        model->config.far(static_cast<int64_t>(request.prompt.size()) + *request.max_tokens);
+    const BlockKey root =
+        RootKey({model->file_hash, adapter, options.kv_type, request.tenant, far});
+    const Sequence::Setting setting = {.root = root,
+                                       .use_cache = options.prefix_cache,
+                                       .vocab_size = vocab_size,
+                                       .state_pages = pool.sequence_state_pages(),
+                                       .state_blocks = pool.state_blocks()};
+    sequences.push_back(
+        std::make_unique<Sequence>(id++, std::move(request), model->tokenizer, setting));
   }
   std::vector<RequestId> ids;
   lock.lock();

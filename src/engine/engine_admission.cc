@@ -21,12 +21,17 @@ bool Engine::Impl::WaitForWork() {
   }
 }
 
-// Ends those that were cancelled or took too long, or all when the engine stops. Sinks are called without the lock.
+// Ends those that were cancelled or took too long, or all when the engine stops. Sinks are called
+// without the lock.
 void Engine::Impl::TakeCancelled(std::unique_lock<std::mutex>& lock) {
   const bool all = stopping || cut;
   const auto now = Clock::now();
-  const auto late = [&](const Sequence& sequence) { return sequence.request().deadline && *sequence.request().deadline <= now; };
-  const auto taken = [&](const Sequence& sequence) { return all || late(sequence) || cancels.contains(sequence.id()); };
+  const auto late = [&](const Sequence& sequence) {
+    return sequence.request().deadline && *sequence.request().deadline <= now;
+  };
+  const auto taken = [&](const Sequence& sequence) {
+    return all || late(sequence) || cancels.contains(sequence.id());
+  };
   std::vector<std::unique_ptr<Sequence>> ended = waiting.Remove(taken);
   for (const auto& sequence : ended) {
     --metrics.waiting;
@@ -45,9 +50,13 @@ void Engine::Impl::TakeCancelled(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   for (auto& sequence : ended) {
     std::optional<Error> why;
-    if (all) why = Error(ErrorCode::kUnavailable, "the server is shutting down; the answer was cut");
+    if (all) {
+      why = Error(ErrorCode::kUnavailable, "the server is shutting down; the answer was cut");
+    }
     if (!all && late(*sequence)) {
-      why = Error(ErrorCode::kUnavailable, fmt::format("the answer was not complete within the {:g} s that it may take", options.max_request_seconds));
+      why = Error(ErrorCode::kUnavailable,
+                  fmt::format("the answer was not complete within the {:g} s that it may take",
+                              options.max_request_seconds));
     }
     if (sequence->started()) sequence->Release(pool);
     sequence->Fail(why ? FinishReason::kError : FinishReason::kCancelled, why);
@@ -57,11 +66,16 @@ void Engine::Impl::TakeCancelled(std::unique_lock<std::mutex>& lock) {
 
 FairQueue::Verdict Engine::Impl::Judge(const Sequence& next) const {
   using enum FairQueue::Verdict;
-  if (static_cast<int64_t>(running.size()) >= options.max_running || reserved_pages + next.pages() > pool.capacity_pages()) return kTooLarge;
+  if (static_cast<int64_t>(running.size()) >= options.max_running ||
+      reserved_pages + next.pages() > pool.capacity_pages()) {
+    return kTooLarge;
+  }
   // Choices of one request wait for the first one's prompt, which they then find in the cache.
-  const bool twin_first = !next.keys().empty() && !next.request().prompt_logprobs && std::any_of(running.begin(), running.end(), [&](const auto& other) {
-    return other->prefilling() && !other->keys().empty() && other->keys().back() == next.keys().back();
-  });
+  const bool twin_first = !next.keys().empty() && !next.request().prompt_logprobs &&
+                          std::any_of(running.begin(), running.end(), [&](const auto& other) {
+                            return other->prefilling() && !other->keys().empty() &&
+                                   other->keys().back() == next.keys().back();
+                          });
   return twin_first ? kLater : kFits;
 }
 
@@ -87,18 +101,22 @@ void Engine::Impl::Start(std::unique_ptr<Sequence> sequence) {
   running.push_back(std::move(sequence));
 }
 
-// Who is not in the background waits for nobody who is. And a tenant without anything running need not wait until others
-// have ended: the youngest of those that have most make room, as long as it asks for no more than its share. What they
-// computed stays in the prefix cache if it can.
+// Who is not in the background waits for nobody who is. And a tenant without anything running need
+// not wait until others have ended: the youngest of those that have most make room, as long as it
+// asks for no more than its share. What they computed stays in the prefix cache if it can.
 void Engine::Impl::MakeRoom() {
-  const bool any_background = std::any_of(running.begin(), running.end(), [](const auto& one) { return one->request().background; });
+  const bool any_background = std::any_of(
+      running.begin(), running.end(), [](const auto& one) { return one->request().background; });
   const Sequence* first = any_background ? waiting.First() : nullptr;
   if (first && !first->request().background && MakeRoomFor(*first, true)) return;
   const Sequence* next = waiting.FirstOfIdleTenant();
-  if (next && next->pages() <= pool.capacity_pages() / waiting.ActiveTenantsLike(*next)) MakeRoomFor(*next, false);
+  if (next && next->pages() <= pool.capacity_pages() / waiting.ActiveTenantsLike(*next)) {
+    MakeRoomFor(*next, false);
+  }
 }
 
-// Suspends running ones and starts this one, if it does not fit and enough of them may be suspended.
+// Suspends running ones and starts this one, if it does not fit and enough of them may be
+// suspended.
 bool Engine::Impl::MakeRoomFor(const Sequence& next, bool of_background_only) {
   if (Judge(next) != FairQueue::Verdict::kTooLarge) return false;
   std::vector<Sequence*> victims;
@@ -108,14 +126,17 @@ bool Engine::Impl::MakeRoomFor(const Sequence& next, bool of_background_only) {
     int64_t most = 1;  // every tenant keeps one
     for (auto it = running.rbegin(); it != running.rend(); ++it) {
       Sequence& one = **it;
-      if (!one.suspendable() || std::find(victims.begin(), victims.end(), &one) != victims.end()) continue;
+      if (!one.suspendable() || std::find(victims.begin(), victims.end(), &one) != victims.end()) {
+        continue;
+      }
       if (one.request().background && !next.request().background) {
         victim = &one;
         break;
       }
       if (of_background_only || one.request().background != next.request().background) continue;
       const auto gone = std::count_if(victims.begin(), victims.end(), [&](const Sequence* other) {
-        return other->request().tenant == one.request().tenant && other->request().background == one.request().background;
+        return other->request().tenant == one.request().tenant &&
+               other->request().background == one.request().background;
       });
       const int64_t left = waiting.RunningOf(one) - gone;
       if (left <= most) continue;
@@ -129,7 +150,8 @@ bool Engine::Impl::MakeRoomFor(const Sequence& next, bool of_background_only) {
   }
   auto mine = waiting.Take(next);
   for (Sequence* victim : victims) {
-    const auto at = std::find_if(running.begin(), running.end(), [&](const auto& sequence) { return sequence.get() == victim; });
+    const auto at = std::find_if(running.begin(), running.end(),
+                                 [&](const auto& sequence) { return sequence.get() == victim; });
     victim->Suspend(pool);
     reserved_pages -= victim->pages();
     ++metrics.waiting;

@@ -1,5 +1,5 @@
-// What an engine is made of: the loop's part, which one thread has, and the part that is shared under the lock. Internal to
-// engine/.
+// What an engine is made of: the loop's part, which one thread has, and the part that is shared
+// under the lock. Internal to engine/.
 #pragma once
 
 #include <chrono>
@@ -22,7 +22,8 @@ namespace bakestone {
 struct Engine::Impl {
   using Clock = std::chrono::steady_clock;
 
-  Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& threads, EngineOptions options_in);
+  Impl(std::shared_ptr<const Model> model_in, const KernelTable& kernels, ThreadPool& threads,
+       EngineOptions options_in);
   ~Impl();
 
   std::vector<RequestId> Submit(std::vector<GenerationRequest> requests);
@@ -50,9 +51,9 @@ struct Engine::Impl {
   const EngineOptions options;
   const int32_t vocab_size;
   int64_t max_context = 0;
-  StatePool pool;       // the loop's
-  StepRunner runner;    // the loop's
-  Speculator speculator;  // the loop's
+  StatePool pool;                                  // the loop's
+  StepRunner runner;                               // the loop's
+  Speculator speculator;                           // the loop's
   std::vector<std::unique_ptr<Sequence>> running;  // the loop's; oldest first
   int64_t reserved_pages = 0;                      // the loop's
   StepCost cost, probed;                           // the loop's; probed never changes

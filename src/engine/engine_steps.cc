@@ -7,13 +7,14 @@
 namespace bakestone {
 namespace {
 
-// A prompt's chunk is never cut smaller: below it the weights are read too often for too few rows. Beside answers they
-// are read anyway.
+// A prompt's chunk is never cut smaller: below it the weights are read too often for too few rows.
+// Beside answers they are read anyway.
 constexpr int64_t kMinChunk = 16, kMinChunkBeside = 8;
 // With nobody waiting for a next token a step may be this long: it only delays a cancellation.
 constexpr double kIdleStepSeconds = 0.5;
-// A step that reads prompts takes as many times what the answers in it take alone. Where the prompt has few tokens left it
-// may take this long: that comes a few times, and somebody gets a first token.
+// A step that reads prompts takes as many times what the answers in it take alone. Where the prompt
+// has few tokens left it may take this long: that comes a few times, and somebody gets a first
+// token.
 constexpr double kStretch = 2, kBriefStepSeconds = 0.02;
 constexpr int64_t kBriefTokens = 512;
 
@@ -38,18 +39,28 @@ void Engine::Impl::PlanPrompts(const StepSize& answers, std::vector<Work>& works
   for (const auto& sequence : running) {
     if (sequence->prefilling()) prompts.push_back(sequence.get());
   }
-  std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence* a, const Sequence* b) { return waiting.Before(*a, *b); });
+  std::stable_sort(prompts.begin(), prompts.end(),
+                   [&](const Sequence* a, const Sequence* b) { return waiting.Before(*a, *b); });
   const double alone = cost.Predict(answers);
   double seconds = kIdleStepSeconds;
-  if (answers.rows > 0) seconds = options.target_step_seconds > 0 ? options.target_step_seconds : kStretch * alone;
-  double brief = (options.target_step_seconds > 0 ? seconds : std::max(seconds, kBriefStepSeconds)) - alone;
+  if (answers.rows > 0) {
+    seconds = options.target_step_seconds > 0 ? options.target_step_seconds : kStretch * alone;
+  }
+  double brief =
+      (options.target_step_seconds > 0 ? seconds : std::max(seconds, kBriefStepSeconds)) - alone;
   seconds -= alone;
   const int64_t smallest = answers.rows > 0 ? kMinChunkBeside : kMinChunk;
-  int64_t rows = options.max_step_tokens - answers.rows, least = cost.Known() ? smallest : 2 * kMinChunk;
+  int64_t rows = options.max_step_tokens - answers.rows,
+          least = cost.Known() ? smallest : 2 * kMinChunk;
   if (options.fixed_chunk > 0) rows = std::min(rows, options.fixed_chunk);
   for (Sequence* sequence : prompts) {
     const int64_t position = sequence->state().length();
-    const int64_t fit = options.fixed_chunk > 0 ? rows : std::max(cost.RowsWithin(sequence->pending() <= kBriefTokens ? brief : seconds, position), least);
+    const int64_t fit =
+        options.fixed_chunk > 0
+            ? rows
+            : std::max(
+                  cost.RowsWithin(sequence->pending() <= kBriefTokens ? brief : seconds, position),
+                  least);
     const int64_t count = std::min({fit, rows, sequence->pending(), sequence->until_states()});
     if (count <= 0) break;
     works.push_back({.sequence = sequence, .count = count});
@@ -76,7 +87,8 @@ void Engine::Impl::RunStep() {
   StepSize size;
   for (const Work& work : works) {
     const auto ahead = static_cast<int64_t>(work.draft.size());
-    size.Add(work.sequence->state().length(), work.count + ahead, ahead + (work.count == work.sequence->pending()));
+    size.Add(work.sequence->state().length(), work.count + ahead,
+             ahead + (work.count == work.sequence->pending()));
     drafts += ahead;
   }
   const auto start = Clock::now();
@@ -84,7 +96,8 @@ void Engine::Impl::RunStep() {
   try {
     runner.Run(works, pool);
   } catch (const std::exception& error) {
-    LogWarning("a step of {} requests failed ({}); each is tried alone", works.size(), error.what());
+    LogWarning("a step of {} requests failed ({}); each is tried alone", works.size(),
+               error.what());
     together = false;
     RunAlone(works);
   }
@@ -97,15 +110,16 @@ void Engine::Impl::RunStep() {
   }
   std::lock_guard lock(mutex);
   for (const Work& work : works) {  // what is read again after a pause is the engine's doing
-    waiting.Computed(*work.sequence, work.read_prompt && !work.sequence->resumed() ? work.count : 0, work.drawn);
+    waiting.Computed(*work.sequence, work.read_prompt && !work.sequence->resumed() ? work.count : 0,
+                     work.drawn);
   }
   ++metrics.steps;
   metrics.busy_seconds += seconds;
   last_progress = end;
 }
 
-// A step's failure belongs to whoever fails without the others too: nothing that they compute depends
-// on the company, so the rest simply go on.
+// A step's failure belongs to whoever fails without the others too: nothing that they compute
+// depends on the company, so the rest simply go on.
 void Engine::Impl::RunAlone(std::vector<Work>& works) {
   for (Work& work : works) {
     try {

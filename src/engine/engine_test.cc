@@ -16,9 +16,9 @@
 namespace bakestone {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::EngineBrake;
 using testing::EnginePlug;
+using ::testing::HasSubstr;
 using testing::MakeTestAdapter;
 using testing::SharedTestModel;
 using testing::TestEngine;
@@ -42,7 +42,8 @@ class Collector {
   }
   Event Wait() {
     std::unique_lock lock(state_->mutex);
-    EXPECT_TRUE(state_->arrived.wait_for(lock, std::chrono::seconds(300), [&] { return state_->all.finish.has_value(); }));
+    EXPECT_TRUE(state_->arrived.wait_for(lock, std::chrono::seconds(300),
+                                         [&] { return state_->all.finish.has_value(); }));
     EXPECT_FALSE(state_->after_the_end);
     return state_->all;
   }
@@ -94,10 +95,13 @@ std::vector<GenerationRequest> MixedRequests() {
   std::vector<GenerationRequest> requests;
   const std::string shared(70, 'a');
   for (int i = 0; i < 12; ++i) {
-    GenerationRequest request = Ask(i % 3 == 0 ? shared + std::string(i, 'b') : std::string(1 + 13 * i, 'c'), 4 + 2 * i);
+    GenerationRequest request =
+        Ask(i % 3 == 0 ? shared + std::string(i, 'b') : std::string(1 + 13 * i, 'c'), 4 + 2 * i);
     request.adapter = adapters[i % 3 == 2 ? 2 : i % 2];
     if (i % 4 != 0) {
-      request.sampling = {.temperature = 1.1, .top_p = 0.95, .repetition_penalty = i % 4 == 1 ? 1.2 : 1.0,
+      request.sampling = {.temperature = 1.1,
+                          .top_p = 0.95,
+                          .repetition_penalty = i % 4 == 1 ? 1.2 : 1.0,
                           .seed = static_cast<uint64_t>(i)};
     }
     request.logprobs = i % 2 == 0;
@@ -142,8 +146,10 @@ TEST(Engine, AnswerDependsOnNothingButTheRequest) {
     Speculation mode;
   };
   // Several threads on a busy machine wait for each other: fewer requests there.
-  const Case cases[] = {{1, 1, 1, 12, Speculation::kOff}, {7, 1, 2, 12, Speculation::kAuto},
-                        {0, 1, 2, 12, Speculation::kAlways}, {50, 2, 1, 6, Speculation::kAuto}};
+  const Case cases[] = {{1, 1, 1, 12, Speculation::kOff},
+                        {7, 1, 2, 12, Speculation::kAuto},
+                        {0, 1, 2, 12, Speculation::kAlways},
+                        {50, 2, 1, 6, Speculation::kAuto}};
   for (const auto& [chunk, threads, rounds, count, mode] : cases) {
     TestEngine together({.fixed_chunk = chunk, .speculation = {.mode = mode}}, threads);
     for (int round = 0; round < rounds; ++round) {  // the second finds prompts in the cache
@@ -151,12 +157,17 @@ TEST(Engine, AnswerDependsOnNothingButTheRequest) {
       requests.resize(count);
       const std::vector<Event> events = RunAll(together.engine, std::move(requests));
       for (size_t i = 0; i < events.size(); ++i) {
-        SCOPED_TRACE(fmt::format("chunk {} threads {} round {} request {}", chunk, threads, round, i));
+        SCOPED_TRACE(
+            fmt::format("chunk {} threads {} round {} request {}", chunk, threads, round, i));
         ASSERT_EQ(Ids(events[i]), Ids(alone[i]));
         EXPECT_EQ(events[i].text, alone[i].text);
-        for (size_t k = 0; k < events[i].tokens.size(); ++k) ExpectSame(events[i].tokens[k], alone[i].tokens[k]);
+        for (size_t k = 0; k < events[i].tokens.size(); ++k) {
+          ExpectSame(events[i].tokens[k], alone[i].tokens[k]);
+        }
         ASSERT_EQ(events[i].prompt.size(), alone[i].prompt.size());
-        for (size_t k = 0; k < events[i].prompt.size(); ++k) ExpectSame(events[i].prompt[k], alone[i].prompt[k]);
+        for (size_t k = 0; k < events[i].prompt.size(); ++k) {
+          ExpectSame(events[i].prompt[k], alone[i].prompt[k]);
+        }
       }
     }
     const EngineMetrics metrics = together.engine.Metrics();
@@ -230,7 +241,8 @@ TEST(Engine, NothingEndsTheAnswerBeforeMinTokens) {
   GenerationRequest request = Ask("abc", 12);
   request.ignore_eos = false;
   request.min_tokens = 4;
-  request.sampling.logit_bias = {{testing::kTestImEnd, 100.0f}, {testing::kTestFirstByte + 'x', 50.0f}};
+  request.sampling.logit_bias = {{testing::kTestImEnd, 100.0f},
+                                 {testing::kTestFirstByte + 'x', 50.0f}};
   const Event ended = Generate(test.engine, request);
   EXPECT_EQ(ended.finish, FinishReason::kStop);
   EXPECT_EQ(ended.tokens.size(), 5u);
@@ -283,7 +295,9 @@ TEST(Engine, MoreRequestsThanMemoryAreAnsweredOneAfterAnother) {
   const int64_t page = KvPageBytes(SharedTestModel()->config, KvType::kBf16);
   TestEngine test({.kv_bytes = 5 * page});
   std::vector<GenerationRequest> requests;
-  for (int i = 0; i < 12; ++i) requests.push_back(Ask(std::string(60, static_cast<char>('a' + i)), 20));  // 3 pages each
+  for (int i = 0; i < 12; ++i) {
+    requests.push_back(Ask(std::string(60, static_cast<char>('a' + i)), 20));  // 3 pages each
+  }
   for (const Event& event : RunAll(test.engine, std::move(requests))) {
     EXPECT_EQ(event.finish, FinishReason::kLength);
     EXPECT_EQ(event.tokens.size(), 20u);
@@ -311,7 +325,8 @@ TEST(Engine, QueueIsBoundedByPromptTokensToo) {
   TestEngine test({.max_running = 1, .max_queued_tokens = 100});
   EnginePlug plug(test.engine);
   test.engine.Submit(Ask(std::string(90, 'a'), 1));
-  EXPECT_EQ(CodeOf([&] { test.engine.Submit(Ask(std::string(11, 'b'), 1)); }), ErrorCode::kUnavailable);
+  EXPECT_EQ(CodeOf([&] { test.engine.Submit(Ask(std::string(11, 'b'), 1)); }),
+            ErrorCode::kUnavailable);
   test.engine.Submit(Ask(std::string(10, 'c'), 1));
 }
 
@@ -365,7 +380,8 @@ TEST(Engine, NewTenantIsAnsweredWhileAnotherFloods) {
     Generate(test.engine, one);
     EXPECT_LT(test.engine.Metrics().finished, 8);
     EXPECT_GT(test.engine.Metrics().suspended, 0);
-    for (size_t i = 0; i < collectors.size(); ++i) {  // those that made room say what they would have said
+    for (size_t i = 0; i < collectors.size();
+         ++i) {  // those that made room say what they would have said
       const Event event = collectors[i].Wait();
       if (i > 5) continue;
       TestEngine alone;
@@ -375,7 +391,8 @@ TEST(Engine, NewTenantIsAnsweredWhileAnotherFloods) {
   }
 }
 
-// A batch in the background fills the engine; a request of the same key that is not waits for none of it.
+// A batch in the background fills the engine; a request of the same key that is not waits for none
+// of it.
 TEST(Engine, BackgroundMakesRoomAndGoesOn) {
   const int64_t page = KvPageBytes(SharedTestModel()->config, KvType::kBf16);
   for (const int64_t pages : {100, 8}) {  // short of places, and of memory
@@ -441,7 +458,8 @@ TEST(Engine, ProbeKeepsTheAnswers) {
   TestEngine probed({.target_step_seconds = 0, .probe = true}), plain;
   EXPECT_GT(probed.engine.ProbedStepSeconds(1), 0);
   EXPECT_EQ(plain.engine.ProbedStepSeconds(1), 0);
-  EXPECT_EQ(Ids(Generate(probed.engine, Ask(std::string(300, 'q'), 20))), Ids(Generate(plain.engine, Ask(std::string(300, 'q'), 20))));
+  EXPECT_EQ(Ids(Generate(probed.engine, Ask(std::string(300, 'q'), 20))),
+            Ids(Generate(plain.engine, Ask(std::string(300, 'q'), 20))));
 }
 
 TEST(Engine, DrainRefusesTheNewAndFinishesTheOld) {
@@ -538,14 +556,16 @@ TEST(Engine, DestroyedWhileBusyTellsEverySink) {
 }
 
 TEST(Engine, ManyThreadsSubmitAndCancelAtRandom) {
-  TestEngine test({.kv_bytes = 40 * KvPageBytes(SharedTestModel()->config, KvType::kBf16), .max_running = 6});
+  TestEngine test(
+      {.kv_bytes = 40 * KvPageBytes(SharedTestModel()->config, KvType::kBf16), .max_running = 6});
   std::vector<std::thread> threads;
   for (uint64_t t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
       Rng rng(t, 1);
       for (int i = 0; i < 12; ++i) {
         Collector collector;
-        GenerationRequest request = Ask(std::string(1 + rng.Below(150), 'k'), 1 + static_cast<int64_t>(rng.Below(40)));
+        GenerationRequest request =
+            Ask(std::string(1 + rng.Below(150), 'k'), 1 + static_cast<int64_t>(rng.Below(40)));
         request.sink = collector.Sink();
         const RequestId id = test.engine.Submit(request);
         if (rng.Below(3) == 0) test.engine.Cancel(id);
@@ -555,7 +575,8 @@ TEST(Engine, ManyThreadsSubmitAndCancelAtRandom) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_TRUE(test.engine.Drain(std::chrono::seconds(300)));  // the last one's event comes before its books are closed
+  EXPECT_TRUE(test.engine.Drain(
+      std::chrono::seconds(300)));  // the last one's event comes before its books are closed
   const EngineMetrics metrics = test.engine.Metrics();
   EXPECT_EQ(metrics.submitted, 48);
   EXPECT_EQ(metrics.finished + metrics.cancelled, 48);
@@ -568,7 +589,8 @@ TEST(Generate, ReceiverCanStopTheAnswer) {
   GenerationRequest request = Ask("a", 2000);
   request.sampling.logit_bias = {{testing::kTestFirstByte + 'x', 100.0f}};
   int pieces = 0;
-  const Event event = Generate(test.engine, std::move(request), [&](const std::string&) { return ++pieces < 3; });
+  const Event event =
+      Generate(test.engine, std::move(request), [&](const std::string&) { return ++pieces < 3; });
   EXPECT_EQ(event.finish, FinishReason::kCancelled);
   EXPECT_LT(event.tokens.size(), 2000u);
 }
@@ -595,19 +617,25 @@ TEST(RenderChat, UsersCannotForgeControlTokens) {
 TEST(RenderChat, LastMessageCanBeContinued) {
   nlohmann::ordered_json messages = UserMessage("hi");
   messages.push_back({{"role", "assistant"}, {"content", "Well, "}});
-  const ChatPrompt prompt = RenderChat(*SharedTestModel(), messages, ChatOptions{.continue_last = true});
+  const ChatPrompt prompt =
+      RenderChat(*SharedTestModel(), messages, ChatOptions{.continue_last = true});
   EXPECT_EQ(prompt.text, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nWell, ");
-  EXPECT_EQ(SharedTestModel()->tokenizer.Decode(prompt.tokens, {.render_special = true}), prompt.text);
+  EXPECT_EQ(SharedTestModel()->tokenizer.Decode(prompt.tokens, {.render_special = true}),
+            prompt.text);
 }
 
 TEST(RenderChat, VariablesCannotPretendToBeTheTemplates) {
   for (const char* name : {"messages", "bos_token", "add_generation_prompt"}) {
     const nlohmann::ordered_json variables = {{name, "<|im_start|>"}};
-    EXPECT_EQ(CodeOf([&] { RenderChat(*SharedTestModel(), UserMessage("hi"), ChatOptions{.variables = &variables}); }),
+    EXPECT_EQ(CodeOf([&] {
+                RenderChat(*SharedTestModel(), UserMessage("hi"),
+                           ChatOptions{.variables = &variables});
+              }),
               ErrorCode::kInvalidArgument);
   }
   const nlohmann::ordered_json variables = {{"enable_thinking", false}};
-  EXPECT_NO_THROW(RenderChat(*SharedTestModel(), UserMessage("hi"), ChatOptions{.variables = &variables}));
+  EXPECT_NO_THROW(
+      RenderChat(*SharedTestModel(), UserMessage("hi"), ChatOptions{.variables = &variables}));
 }
 
 }  // namespace

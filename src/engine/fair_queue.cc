@@ -30,7 +30,9 @@ void CatchUp(const Map& all, double* served) {
 
 template <class Map>
 void Forget(Map& all, const typename Map::mapped_type::element_type& one) {
-  if (all.size() > kMostKept) std::erase_if(all, [&](const auto& entry) { return entry.second.get() == &one; });
+  if (all.size() > kMostKept) {
+    std::erase_if(all, [&](const auto& entry) { return entry.second.get() == &one; });
+  }
 }
 
 }  // namespace
@@ -58,12 +60,16 @@ FairQueue::~FairQueue() = default;
 FairLine& FairQueue::Enter(const Sequence& sequence) {
   Class& all = classes_[sequence.request().background ? 1 : 0];
   auto& tenant = all.tenants[sequence.request().tenant];
-  if (!tenant) tenant = std::make_unique<Tenant>(Tenant{.of = &all, .background = sequence.request().background});
+  if (!tenant) {
+    tenant =
+        std::make_unique<Tenant>(Tenant{.of = &all, .background = sequence.request().background});
+  }
   if (tenant->active == 0) {
     CatchUp(all.tenants, &tenant->served);
     ++all.active;
   }
-  auto& line = tenant->lines[sequence.request().adapter ? sequence.request().adapter->hash() : Hash{}];
+  auto& line =
+      tenant->lines[sequence.request().adapter ? sequence.request().adapter->hash() : Hash{}];
   if (!line) {
     line = std::make_unique<FairLine>();
     line->tenant = tenant.get();
@@ -110,9 +116,11 @@ std::vector<FairLine*> FairQueue::Lines() const {
     }
   }
   const auto turn = [](const FairLine* line) {
-    return std::tuple(line->tenant->background, line->tenant->served + line->tenant->owed, line->served + line->owed, line->waiting.front().sequence->id());
+    return std::tuple(line->tenant->background, line->tenant->served + line->tenant->owed,
+                      line->served + line->owed, line->waiting.front().sequence->id());
   };
-  std::sort(lines.begin(), lines.end(), [&](const FairLine* a, const FairLine* b) { return turn(a) < turn(b); });
+  std::sort(lines.begin(), lines.end(),
+            [&](const FairLine* a, const FairLine* b) { return turn(a) < turn(b); });
   return lines;
 }
 
@@ -177,7 +185,8 @@ std::unique_ptr<Sequence> FairQueue::Take(const Sequence& sequence) {
   return nullptr;
 }
 
-std::vector<std::unique_ptr<Sequence>> FairQueue::Remove(const std::function<bool(const Sequence&)>& leaves) {
+std::vector<std::unique_ptr<Sequence>> FairQueue::Remove(
+    const std::function<bool(const Sequence&)>& leaves) {
   std::vector<std::unique_ptr<Sequence>> removed;
   for (const Class& all : classes_) {
     for (const auto& [name, tenant] : all.tenants) {
@@ -185,7 +194,8 @@ std::vector<std::unique_ptr<Sequence>> FairQueue::Remove(const std::function<boo
         for (Waiting& waiting : line->waiting) {
           if (leaves(*waiting.sequence)) removed.push_back(std::move(waiting.sequence));
         }
-        std::erase_if(line->waiting, [](const Waiting& waiting) { return waiting.sequence == nullptr; });
+        std::erase_if(line->waiting,
+                      [](const Waiting& waiting) { return waiting.sequence == nullptr; });
       }
     }
   }
@@ -200,16 +210,21 @@ void FairQueue::Left(const Sequence& sequence) {
 }
 
 void FairQueue::Computed(const Sequence& sequence, int64_t prompt_tokens, int64_t answer_tokens) {
-  const double cost = kPromptWeight * static_cast<double>(prompt_tokens) + kAnswerWeight * static_cast<double>(answer_tokens);
+  const double cost = kPromptWeight * static_cast<double>(prompt_tokens) +
+                      kAnswerWeight * static_cast<double>(answer_tokens);
   sequence.line()->served += cost;
   sequence.line()->tenant->served += cost;
 }
 
 bool FairQueue::Before(const Sequence& a, const Sequence& b) const {
-  const auto turn = [](const FairLine* line) { return std::tuple(line->tenant->background, line->tenant->served, line->served); };
+  const auto turn = [](const FairLine* line) {
+    return std::tuple(line->tenant->background, line->tenant->served, line->served);
+  };
   return turn(a.line()) < turn(b.line());
 }
 
-int64_t FairQueue::RunningOf(const Sequence& sequence) const { return sequence.line()->tenant->running; }
+int64_t FairQueue::RunningOf(const Sequence& sequence) const {
+  return sequence.line()->tenant->running;
+}
 
 }  // namespace bakestone

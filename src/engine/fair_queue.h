@@ -1,12 +1,14 @@
-// The requests that wait, and whose turn it is: every tenant gets as much of the engine as the others, and within a
-// tenant every adapter. Each has a counter of what was computed for it (a prompt's token counts 1, an answer's 2), and
-// the least counter goes first. Who comes after a pause starts at the least counter of those that are active: an hour
-// of silence gives no claim on the next. (Sheng et al., "Fairness in serving large language models", OSDI 2024.)
+// The requests that wait, and whose turn it is: every tenant gets as much of the engine as the
+// others, and within a tenant every adapter. Each has a counter of what was computed for it (a
+// prompt's token counts 1, an answer's 2), and the least counter goes first. Who comes after a
+// pause starts at the least counter of those that are active: an hour of silence gives no claim on
+// the next. (Sheng et al., "Fairness in serving large language models", OSDI 2024.)
 //
-// Background requests come after all others, whoever they are, and are fair among themselves in the same way.
+// Background requests come after all others, whoever they are, and are fair among themselves in the
+// same way.
 //
-// A request that does not fit now is passed over by those that do, but not for ever: after kMostPasses of them it holds
-// all others back until it fits.
+// A request that does not fit now is passed over by those that do, but not for ever: after
+// kMostPasses of them it holds all others back until it fits.
 // Internal to engine/; the engine's lock guards it.
 #pragma once
 
@@ -37,7 +39,8 @@ class FairQueue {
 
   enum class Verdict { kFits, kTooLarge, kLater };  // kLater: waits for something else than room
   // The next one that fits, beside those that run; null: none. It counts as running from now on.
-  std::unique_ptr<Sequence> Take(std::span<const std::unique_ptr<Sequence>> running, const std::function<Verdict(const Sequence&)>& verdict);
+  std::unique_ptr<Sequence> Take(std::span<const std::unique_ptr<Sequence>> running,
+                                 const std::function<Verdict(const Sequence&)>& verdict);
   // Whose turn it is; null: nobody waits.
   const Sequence* First() const;
   // The first of a tenant that has nothing running; null: there is none.
@@ -73,7 +76,9 @@ class FairQueue {
     std::map<std::string, std::unique_ptr<Tenant>> tenants;
     int64_t active = 0;  // tenants
   };
-  const Class& class_of(const Sequence& sequence) const { return classes_[sequence.request().background ? 1 : 0]; }
+  const Class& class_of(const Sequence& sequence) const {
+    return classes_[sequence.request().background ? 1 : 0];
+  }
 
   std::array<Class, 2> classes_;  // the second: background
   int64_t size_ = 0;

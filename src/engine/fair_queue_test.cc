@@ -13,7 +13,8 @@ using Verdict = FairQueue::Verdict;
 
 class FairQueueTest : public ::testing::Test {
  protected:
-  uint64_t Add(const std::string& tenant, int64_t prompt_tokens, std::shared_ptr<const Adapter> adapter = nullptr, bool background = false) {
+  uint64_t Add(const std::string& tenant, int64_t prompt_tokens,
+               std::shared_ptr<const Adapter> adapter = nullptr, bool background = false) {
     GenerationRequest request;
     request.background = background;
     request.prompt.assign(static_cast<size_t>(prompt_tokens), testing::kTestFirstByte);
@@ -21,12 +22,15 @@ class FairQueueTest : public ::testing::Test {
     request.tenant = tenant;
     request.adapter = std::move(adapter);
     const Sequence::Setting setting = {.root = {}, .use_cache = false, .vocab_size = 100};
-    queue_.Add(std::make_unique<Sequence>(++last_, std::move(request), SharedTestModel()->tokenizer, setting));
+    queue_.Add(std::make_unique<Sequence>(++last_, std::move(request), SharedTestModel()->tokenizer,
+                                          setting));
     return last_;
   }
   // The id of the next one, which is computed at once; 0: none.
   uint64_t Next(int64_t largest = 1 << 20) {
-    auto next = queue_.Take({}, [&](const Sequence& one) { return one.prompt_size() <= largest ? Verdict::kFits : Verdict::kTooLarge; });
+    auto next = queue_.Take({}, [&](const Sequence& one) {
+      return one.prompt_size() <= largest ? Verdict::kFits : Verdict::kTooLarge;
+    });
     if (!next) return 0;
     const uint64_t id = next->id();
     queue_.Computed(*next, next->prompt_size(), 1);
@@ -95,7 +99,8 @@ TEST_F(FairQueueTest, LargeRequestIsPassedOverButNotForEver) {
 TEST_F(FairQueueTest, RemovedOnesAreGone) {
   for (int i = 0; i < 5; ++i) Add(i % 2 ? "a" : "b", 10);
   EXPECT_EQ(queue_.ActiveTenantsLike(*queue_.First()), 2);
-  EXPECT_EQ(queue_.Remove([](const Sequence& one) { return one.request().tenant == "b"; }).size(), 3u);
+  EXPECT_EQ(queue_.Remove([](const Sequence& one) { return one.request().tenant == "b"; }).size(),
+            3u);
   EXPECT_EQ(queue_.ActiveTenantsLike(*queue_.First()), 1);
   EXPECT_EQ(Next(), 2u);
   EXPECT_EQ(Next(), 4u);

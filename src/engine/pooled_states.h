@@ -1,5 +1,5 @@
-// Texts through a model in one step, each one's hidden states after the last layer pooled. What a text gives does not
-// depend on the others. One thread at a time.
+// Texts through a model in one step, each one's hidden states after the last layer pooled. What a
+// text gives does not depend on the others. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 
 namespace bakestone {
 
-// Token ids, 1 to the context's length of them, and their types where the model has some (else empty: 0).
+// Token ids, 1 to the context's length of them, and their types where the model has some (else
+// empty: 0).
 struct TokenizedText {
   std::span<const int32_t> tokens;
   std::span<const uint8_t> types = {};
@@ -22,7 +23,8 @@ struct PooledState {
   int64_t count = 0;
 };
 
-std::vector<PooledState> PooledStates(const Model& model, Exec& exec, std::span<const TokenizedText> texts, Pooling pooling);
+std::vector<PooledState> PooledStates(const Model& model, Exec& exec,
+                                      std::span<const TokenizedText> texts, Pooling pooling);
 
 // Their means, [texts, hidden_dim].
 std::vector<float> MeansOf(std::span<const PooledState> states);

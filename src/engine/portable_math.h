@@ -1,5 +1,5 @@
-// exp and log for sampling, the same bits on every machine: plain double additions, multiplications and
-// divisions in a fixed order (the build turns contraction off), no libm.
+// exp and log for sampling, the same bits on every machine: plain double additions, multiplications
+// and divisions in a fixed order (the build turns contraction off), no libm.
 #pragma once
 
 namespace bakestone {

@@ -7,8 +7,8 @@
 namespace bakestone {
 namespace {
 
-constexpr int32_t kSeparator = -1;   // no token: nothing matches across it
-constexpr int64_t kMaxPlaces = 32;   // looked at in one chain: a comparison each, about 1 us in all
+constexpr int32_t kSeparator = -1;  // no token: nothing matches across it
+constexpr int64_t kMaxPlaces = 32;  // looked at in one chain: a comparison each, about 1 us in all
 constexpr size_t kFirstHeads = 1024;
 
 }  // namespace
@@ -103,7 +103,8 @@ PromptLookup::Guess PromptLookup::Propose(int64_t n) {
   const auto size = static_cast<int64_t>(history_.size());
   for (int64_t i = followed_.end + 1; static_cast<int64_t>(guess.tokens.size()) < n; ++i) {
     // A match that reaches the end of the text goes on in the guess itself: a period is continued.
-    const int32_t token = i < size ? history_[static_cast<size_t>(i)] : guess.tokens[static_cast<size_t>(i - size)];
+    const int32_t token =
+        i < size ? history_[static_cast<size_t>(i)] : guess.tokens[static_cast<size_t>(i - size)];
     if (token == kSeparator) break;
     guess.tokens.push_back(token);
   }

@@ -71,8 +71,8 @@ TEST(PromptLookup, ExpectedTokensAreProposedFromTheBeginning) {
   EXPECT_EQ(lookup.size(), 7);
 }
 
-// Against a plain search: with few different tokens the bound on places is reached, so the match may be
-// shorter than the best, but it must be a match, and its continuation must be the text's.
+// Against a plain search: with few different tokens the bound on places is reached, so the match
+// may be shorter than the best, but it must be a match, and its continuation must be the text's.
 TEST(PromptLookup, EveryGuessIsAContinuationOfARealMatch) {
   for (const uint64_t kinds : {3, 40, 5000}) {
     Rng rng(kinds, 1);

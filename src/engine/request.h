@@ -25,7 +25,7 @@ enum class FinishReason {
 
 struct TokenInfo {
   int32_t token = 0;
-  bool end_of_generation = false;          // it ended the answer; it has no text
+  bool end_of_generation = false;            // it ended the answer; it has no text
   std::optional<RowLogprobs> logprobs = {};  // when asked for; absent for a prompt's first token
 };
 
@@ -39,33 +39,37 @@ struct Usage {
 
 // One step of an answer. Exactly one event of a request has finish; it is the last.
 struct Event {
-  std::string text;                    // complete UTF-8, may be empty; stop strings never appear
-  std::vector<TokenInfo> tokens;       // generated in this step, shown or held back
-  std::vector<TokenInfo> prompt;       // with prompt_logprobs: once, in the first event
+  std::string text;               // complete UTF-8, may be empty; stop strings never appear
+  std::vector<TokenInfo> tokens;  // generated in this step, shown or held back
+  std::vector<TokenInfo> prompt;  // with prompt_logprobs: once, in the first event
   std::optional<FinishReason> finish;
-  std::string stop_string;             // the one that matched, if any
-  Usage usage;                         // so far
+  std::string stop_string;  // the one that matched, if any
+  Usage usage;              // so far
   std::optional<Error> error;
 };
 
 struct GenerationRequest {
-  std::vector<int32_t> prompt;             // at least one token
+  std::vector<int32_t> prompt;                  // at least one token
   std::shared_ptr<const Adapter> adapter = {};  // null: the base
   SamplingParams sampling = {};
-  std::shared_ptr<const Constraint> constraint = {};  // null: any text; not with ignore_eos or min_tokens
+  std::shared_ptr<const Constraint> constraint =
+      {};                                  // null: any text; not with ignore_eos or min_tokens
   std::optional<int64_t> max_tokens = {};  // absent: the engine's default; 0: only prompt_logprobs
   std::vector<std::string> stop = {};      // at most 64, 1 to 1024 bytes each
   bool ignore_eos = false;
-  int64_t min_tokens = 0;                  // before so many, no end-of-generation token is drawn and no stop string counts
-  std::vector<int32_t> shown_control = {}; // control tokens whose text is part of the answer's; the others show nothing
-  bool logprobs = false;                   // of generated tokens
-  int32_t top_logprobs = 0;                // [0, 64]
-  bool prompt_logprobs = false;            // of the prompt too; such a request reads no cached prefix
-  std::string tenant = {};                 // whose it is: each has prefixes of its own in the cache, and its fair share
-  bool background = false;                 // gets what others leave: admitted after them, and makes room for them
-  bool speculate = true;                   // false: no proposals; the answer is the same, only its time differs
-  std::vector<int32_t> expected = {};      // tokens that the answer may repeat, a file before its edit: a hint
-                                           // for speculation, without influence on the answer
+  int64_t min_tokens =
+      0;  // before so many, no end-of-generation token is drawn and no stop string counts
+  std::vector<int32_t> shown_control =
+      {};  // control tokens whose text is part of the answer's; the others show nothing
+  bool logprobs = false;         // of generated tokens
+  int32_t top_logprobs = 0;      // [0, 64]
+  bool prompt_logprobs = false;  // of the prompt too; such a request reads no cached prefix
+  std::string tenant =
+      {};  // whose it is: each has prefixes of its own in the cache, and its fair share
+  bool background = false;  // gets what others leave: admitted after them, and makes room for them
+  bool speculate = true;    // false: no proposals; the answer is the same, only its time differs
+  std::vector<int32_t> expected = {};  // tokens that the answer may repeat, a file before its edit:
+                                       // a hint for speculation, without influence on the answer
 
   // After it the request ends, wherever it is, with kUnavailable.
   std::optional<std::chrono::steady_clock::time_point> deadline = {};

@@ -28,8 +28,8 @@ bool Likelier(const Candidate& a, const Candidate& b) {
 }
 bool LessLikely(const Candidate& a, const Candidate& b) { return Likelier(b, a); }
 
-// The first of the largest. Throws unless every logit is a number. In lanes, so that the compiler makes
-// vectors of it: this runs on one thread after every step.
+// The first of the largest. Throws unless every logit is a number. In lanes, so that the compiler
+// makes vectors of it: this runs on one thread after every step.
 int32_t ArgMax(std::span<const float> logits) {
   constexpr size_t kLanes = 16;
   constexpr float kLargest = std::numeric_limits<float>::max();
@@ -47,7 +47,8 @@ int32_t ArgMax(std::span<const float> logits) {
   }
   for (; i < logits.size(); ++i) take(0, x[i]);
   if (std::any_of(std::begin(bad), std::end(bad), [](uint32_t b) { return b != 0; })) {
-    Throw(ErrorCode::kInternal, "a logit is not a finite number: the model or its adapter is damaged");
+    Throw(ErrorCode::kInternal,
+          "a logit is not a finite number: the model or its adapter is damaged");
   }
   const float most = *std::max_element(std::begin(largest), std::end(largest));
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), most) - logits.begin());
@@ -93,7 +94,8 @@ class OrderedDraw {
 
 void CheckRange(const char* name, double value, double low, double high) {
   if (!(value >= low && value <= high)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected a number in [{}, {}], found {}", name, low, high, value);
+    Throw(ErrorCode::kInvalidArgument, "{}: expected a number in [{}, {}], found {}", name, low,
+          high, value);
   }
 }
 
@@ -102,12 +104,14 @@ std::vector<Candidate> MakeCandidates(std::span<const float> logits, const Sampl
   std::vector<Candidate> candidates;
   const auto size = static_cast<int64_t>(logits.size());
   const auto weight = [&](float logit) {
-    return PortableExp((static_cast<double>(logit) - static_cast<double>(largest)) / params.temperature);
+    return PortableExp((static_cast<double>(logit) - static_cast<double>(largest)) /
+                       params.temperature);
   };
   if (params.top_k > 0 && params.top_k < size) {
     candidates.reserve(logits.size());
     for (int32_t i = 0; i < size; ++i) candidates.push_back({logits[i], i, 0});
-    std::nth_element(candidates.begin(), candidates.begin() + params.top_k - 1, candidates.end(), Likelier);
+    std::nth_element(candidates.begin(), candidates.begin() + params.top_k - 1, candidates.end(),
+                     Likelier);
     candidates.resize(params.top_k);
     std::sort(candidates.begin(), candidates.end(),
               [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
@@ -116,7 +120,8 @@ std::vector<Candidate> MakeCandidates(std::span<const float> logits, const Sampl
     for (int32_t i = 0; i < size; ++i) candidates.push_back({logits[i], i, weight(logits[i])});
   }
   // The likeliest has weight 1. Weights that vanished could never be drawn.
-  std::erase_if(candidates, [&](const Candidate& c) { return c.weight <= 0 || c.weight < params.min_p; });
+  std::erase_if(candidates,
+                [&](const Candidate& c) { return c.weight <= 0 || c.weight < params.min_p; });
   return candidates;
 }
 
@@ -134,7 +139,8 @@ void CheckSamplingParams(const SamplingParams& params, int32_t vocab_size) {
   std::set<int32_t> ids;
   for (const auto& [id, bias] : params.logit_bias) {
     if (id < 0 || id >= vocab_size) {
-      Throw(ErrorCode::kInvalidArgument, "logit_bias: expected token ids in [0, {}), found {}", vocab_size, id);
+      Throw(ErrorCode::kInvalidArgument, "logit_bias: expected token ids in [0, {}), found {}",
+            vocab_size, id);
     }
     if (!ids.insert(id).second) {
       Throw(ErrorCode::kInvalidArgument, "logit_bias: token id {} is given twice", id);
@@ -194,7 +200,9 @@ int32_t Sampler::Sample(std::span<float> logits, int64_t position, std::span<con
   Adjust(row, ahead);
   Forbid(row, rules);
   const int32_t best = ArgMax(row);
-  if (row[best] == kForbidden) Throw(ErrorCode::kInternal, "no token is allowed here: the grammar has no way on");
+  if (row[best] == kForbidden) {
+    Throw(ErrorCode::kInternal, "no token is allowed here: the grammar has no way on");
+  }
   if (params_.temperature == 0) return best;
 
   std::vector<Candidate> candidates = MakeCandidates(row, params_, row[best]);
@@ -225,14 +233,17 @@ int32_t Sampler::Sample(std::span<float> logits, int64_t position, std::span<con
   return token;
 }
 
-RowLogprobs LogprobsOf(std::span<const float> logits, int32_t vocab_size, int32_t token, int32_t top_n) {
+RowLogprobs LogprobsOf(std::span<const float> logits, int32_t vocab_size, int32_t token,
+                       int32_t top_n) {
   BAKESTONE_CHECK(static_cast<int64_t>(logits.size()) >= vocab_size && vocab_size > 0);
   const std::span<const float> row = logits.first(vocab_size);
   const double largest = row[ArgMax(row)];
   double sum = 0;
   for (float logit : row) sum += PortableExp(logit - largest);
   const double log_sum = PortableLog(sum);
-  const auto logprob = [&](int32_t id) { return static_cast<float>((row[id] - largest) - log_sum); };
+  const auto logprob = [&](int32_t id) {
+    return static_cast<float>((row[id] - largest) - log_sum);
+  };
 
   RowLogprobs result;
   // A prompt's id can be a padding row that no answer can hold: as unlikely as it gets.

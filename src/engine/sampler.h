@@ -1,11 +1,12 @@
-// From a row of logits to the next token. A pure function of (logits, parameters, history, position):
+// From a row of logits to the next token. A pure function of (logits, parameters, history,
+// position):
 // ids are ordered totally (logit descending, id ascending), sums run in one stated order in double
 // precision, exp and log are our own (engine/portable_math.h), and the draw is Philox(seed, stream,
 // position). So the same row gives the same token on every machine and beside any neighbours.
 //
-// Order of work: logit bias; repetition, presence and frequency penalties; what the rules forbid is out;
-// temperature; then the candidates are cut by top_k, min_p and top_p, each over what the one before it left.
-// A Sampler belongs to one request and one thread at a time.
+// Order of work: logit bias; repetition, presence and frequency penalties; what the rules forbid is
+// out; temperature; then the candidates are cut by top_k, min_p and top_p, each over what the one
+// before it left. A Sampler belongs to one request and one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -17,22 +18,24 @@
 namespace bakestone {
 
 struct SamplingParams {
-  double temperature = 0;          // 0: greedy; else (0, 100]
-  int32_t top_k = 0;               // 0: off
-  double top_p = 1;                // (0, 1]; 1: off
-  double min_p = 0;                // [0, 1]; keeps p >= min_p * p of the likeliest; 0: off
-  double repetition_penalty = 1;   // (0, 10]; over prompt and answer: divides positive, multiplies negative logits
-  double presence_penalty = 0;     // [-10, 10]; subtracted once for a token that the answer has
-  double frequency_penalty = 0;    // [-10, 10]; subtracted for each time the answer has it
-  std::vector<std::pair<int32_t, float>> logit_bias = {};  // added; each id at most once, bias in [-100, 100]
+  double temperature = 0;  // 0: greedy; else (0, 100]
+  int32_t top_k = 0;       // 0: off
+  double top_p = 1;        // (0, 1]; 1: off
+  double min_p = 0;        // [0, 1]; keeps p >= min_p * p of the likeliest; 0: off
+  double repetition_penalty =
+      1;  // (0, 10]; over prompt and answer: divides positive, multiplies negative logits
+  double presence_penalty = 0;   // [-10, 10]; subtracted once for a token that the answer has
+  double frequency_penalty = 0;  // [-10, 10]; subtracted for each time the answer has it
+  std::vector<std::pair<int32_t, float>> logit_bias =
+      {};  // added; each id at most once, bias in [-100, 100]
   uint64_t seed = 0;
-  uint64_t stream = 0;             // the choice's index: choices of one request differ by it
+  uint64_t stream = 0;  // the choice's index: choices of one request differ by it
 };
 
 // Tokens that may not be drawn at a position, whatever their logits say.
 struct TokenRules {
   std::span<const int32_t> banned = {};
-  std::span<const int32_t> unused = {};   // the same: Tokenizer::Unused()
+  std::span<const int32_t> unused = {};  // the same: Tokenizer::Unused()
   std::span<const uint32_t> legal = {};  // a bit a token, the lowest first; empty: all are legal
 };
 
@@ -45,9 +48,9 @@ class Sampler {
   // repetition penalty. Throws as CheckSamplingParams.
   Sampler(SamplingParams params, int32_t vocab_size, std::span<const int32_t> prompt);
 
-  // logits [>= vocab_size] are changed in place (bias, penalties). position: the index that the drawn
-  // token will have in its sequence. ahead: tokens of the answer after those accepted, which the
-  // penalties count too. Throws kInternal if a logit is not finite, or no token is allowed.
+  // logits [>= vocab_size] are changed in place (bias, penalties). position: the index that the
+  // drawn token will have in its sequence. ahead: tokens of the answer after those accepted, which
+  // the penalties count too. Throws kInternal if a logit is not finite, or no token is allowed.
   int32_t Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead = {},
                  const TokenRules& rules = {}) const;
 
@@ -74,9 +77,10 @@ struct TokenLogprob {
 
 // Natural-log probabilities of the unchanged row (before bias, penalties and temperature).
 struct RowLogprobs {
-  float logprob = 0;               // of the token asked for
-  std::vector<TokenLogprob> top;   // the top_n likeliest in the total order; the same floats
+  float logprob = 0;              // of the token asked for
+  std::vector<TokenLogprob> top;  // the top_n likeliest in the total order; the same floats
 };
-RowLogprobs LogprobsOf(std::span<const float> logits, int32_t vocab_size, int32_t token, int32_t top_n);
+RowLogprobs LogprobsOf(std::span<const float> logits, int32_t vocab_size, int32_t token,
+                       int32_t top_n);
 
 }  // namespace bakestone

@@ -49,7 +49,8 @@ TEST(PortableMath, LogAgreesWithLibm) {
 }
 
 TEST(PortableMath, BitsAreTheSameEverywhere) {
-  // From tools/portable_math_golden.py. A machine that differs would give other answers to a prompt.
+  // From tools/portable_math_golden.py. A machine that differs would give other answers to a
+  // prompt.
   uint64_t mix = 0;
   for (int i = 0; i < 1000; ++i) {
     const double e = PortableExp(-0.037 * i), l = PortableLog(1 + 0.37 * i);
@@ -97,7 +98,8 @@ TEST(Sampler, TopKLeavesTheLikeliestK) {
 
 TEST(Sampler, TopPKeepsTheSmallestSetThatReachesP) {
   // Probabilities 0.5, 0.3, 0.15, 0.05.
-  const std::vector<float> logits = {std::log(0.15f), std::log(0.5f), std::log(0.05f), std::log(0.3f)};
+  const std::vector<float> logits = {std::log(0.15f), std::log(0.5f), std::log(0.05f),
+                                     std::log(0.3f)};
   auto shares = Shares(logits, {.temperature = 1, .top_p = 0.7, .seed = 2}, 8000);
   EXPECT_NEAR(shares[1], 0.5 / 0.8, 0.03);
   EXPECT_NEAR(shares[3], 0.3 / 0.8, 0.03);
@@ -107,7 +109,8 @@ TEST(Sampler, TopPKeepsTheSmallestSetThatReachesP) {
 }
 
 TEST(Sampler, MinPIsRelativeToTheLikeliest) {
-  const std::vector<float> logits = {std::log(0.15f), std::log(0.5f), std::log(0.05f), std::log(0.3f)};
+  const std::vector<float> logits = {std::log(0.15f), std::log(0.5f), std::log(0.05f),
+                                     std::log(0.3f)};
   const auto shares = Shares(logits, {.temperature = 1, .min_p = 0.5, .seed = 2}, 4000);
   EXPECT_EQ(shares[0] + shares[2], 0);
   EXPECT_NEAR(shares[3], 0.3 / 0.8, 0.04);
@@ -134,7 +137,8 @@ TEST(Sampler, TheDrawDependsOnSeedStreamAndPositionOnly) {
 
 TEST(Sampler, PenaltiesAreExact) {
   std::vector<float> logits = {2, 2, -2, 2};
-  SamplingParams params{.repetition_penalty = 2, .presence_penalty = 0.5, .frequency_penalty = 0.25};
+  SamplingParams params{
+      .repetition_penalty = 2, .presence_penalty = 0.5, .frequency_penalty = 0.25};
   Sampler sampler(params, 4, std::vector<int32_t>{0, 2});
   sampler.Accept(1);
   sampler.Accept(1);
@@ -156,7 +160,9 @@ TEST(Sampler, ForbiddenTokensAreNeverDrawn) {
   row = logits;
   EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {}, {.banned = banned, .legal = legal}), 3);
   row = logits;
-  EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {}, {.banned = banned, .unused = std::vector<int32_t>{0, 1, 7}}), 3);
+  EXPECT_EQ(Sampler({}, 5, {}).Sample(row, 0, {},
+                                      {.banned = banned, .unused = std::vector<int32_t>{0, 1, 7}}),
+            3);
   const SamplingParams sharp{.temperature = 2, .top_k = 2, .logit_bias = {{0, 100}}};
   int counts[5] = {};
   for (int i = 0; i < 1000; ++i) {

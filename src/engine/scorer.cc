@@ -10,7 +10,8 @@ Scorer::Scorer(std::shared_ptr<const Model> model, const KernelTable& kernels, T
     : model_(std::move(model)), exec_(kernels, pool) {
   if (model_->config.classifier.labels > 0) return;
   Throw(ErrorCode::kUnsupported,
-        "{}: expected a model with a head that scores texts (a reranker, or another with a classifier), found {} without one",
+        "{}: expected a model with a head that scores texts (a reranker, or another with a "
+        "classifier), found {} without one",
         model_->path.string(), model_->config.architecture);
 }
 
@@ -23,12 +24,16 @@ std::vector<std::vector<float>> Scorer::Score(const std::optional<std::string>& 
   const auto flush = [&] {
     if (batch.empty()) return;
     std::vector<TokenizedText> views;
-    for (const Tokenizer::Pair& pair : batch) views.push_back({.tokens = pair.ids, .types = pair.types});
-    const std::vector<float> pooled = MeansOf(PooledStates(*model_, exec_, views, config.classifier.pooling));
+    for (const Tokenizer::Pair& pair : batch) {
+      views.push_back({.tokens = pair.ids, .types = pair.types});
+    }
+    const std::vector<float> pooled =
+        MeansOf(PooledStates(*model_, exec_, views, config.classifier.pooling));
     const auto count = static_cast<int64_t>(batch.size()), labels = config.classifier.labels;
     std::vector<float> logits(static_cast<size_t>(count * labels));
     const auto view = DenseView(logits.data(), count, labels);
-    Classify(exec_, config, *model_->weights, DenseView(pooled.data(), count, config.hidden_dim), view);
+    Classify(exec_, config, *model_->weights, DenseView(pooled.data(), count, config.hidden_dim),
+             view);
     for (int64_t i = 0; i < count; ++i) scores.emplace_back(view.Row(i), view.Row(i) + labels);
     batch.clear();
     rows = 0;
@@ -43,8 +48,8 @@ std::vector<std::vector<float>> Scorer::Score(const std::optional<std::string>& 
     }
     const auto count = static_cast<int64_t>(pair.ids.size());
     if (count == 0 || count > config.context_length) {
-      Throw(ErrorCode::kInvalidArgument, "text {}: expected 1 to {} tokens{}, found {}", i + 1, config.context_length,
-            question ? ", the question's among them" : "", count);
+      Throw(ErrorCode::kInvalidArgument, "text {}: expected 1 to {} tokens{}, found {}", i + 1,
+            config.context_length, question ? ", the question's among them" : "", count);
     }
     if (rows + count > kMaxPooledRows) flush();
     rows += count;

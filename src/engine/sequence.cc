@@ -21,12 +21,14 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
   }
   for (int32_t token : request.prompt) {
     if (token < 0 || token >= vocab_rows) {
-      Throw(ErrorCode::kInvalidArgument, "prompt: expected token ids in [0, {}), found {}", vocab_rows, token);
+      Throw(ErrorCode::kInvalidArgument, "prompt: expected token ids in [0, {}), found {}",
+            vocab_rows, token);
     }
   }
   for (int32_t token : request.expected) {
     if (token < 0 || token >= vocab_rows) {
-      Throw(ErrorCode::kInvalidArgument, "expected answer: expected token ids in [0, {}), found {}", vocab_rows, token);
+      Throw(ErrorCode::kInvalidArgument, "expected answer: expected token ids in [0, {}), found {}",
+            vocab_rows, token);
     }
   }
   CheckSamplingParams(request.sampling,
@@ -46,43 +48,59 @@ void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, 
           request.top_logprobs);
   }
   if (request.max_tokens && *request.max_tokens < 0) {
-    Throw(ErrorCode::kInvalidArgument, "max_tokens: expected 0 or more, found {}", *request.max_tokens);
+    Throw(ErrorCode::kInvalidArgument, "max_tokens: expected 0 or more, found {}",
+          *request.max_tokens);
   }
   if (request.min_tokens < 0 || (request.max_tokens && request.min_tokens > *request.max_tokens)) {
-    Throw(ErrorCode::kInvalidArgument, "min_tokens: expected 0 to max_tokens, found {}", request.min_tokens);
+    Throw(ErrorCode::kInvalidArgument, "min_tokens: expected 0 to max_tokens, found {}",
+          request.min_tokens);
   }
   if (request.constraint && (request.ignore_eos || request.min_tokens > 0)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: not together with an answer of a given form, which ends where the form is complete",
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: not together with an answer of a given form, which ends where the form is complete",
           request.ignore_eos ? "ignore_eos" : "min_tokens");
   }
   for (const int32_t token : request.shown_control) {
     if (token < 0 || token >= tokenizer.vocab_size()) {
-      Throw(ErrorCode::kInvalidArgument, "shown control tokens: expected ids in [0, {}), found {}", tokenizer.vocab_size(), token);
+      Throw(ErrorCode::kInvalidArgument, "shown control tokens: expected ids in [0, {}), found {}",
+            tokenizer.vocab_size(), token);
     }
   }
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t answer = request.max_tokens.value_or(1);
   if (prompt > max_context || answer > max_context - prompt) {
     Throw(ErrorCode::kOutOfMemory,
-          "the context holds {} tokens, but the prompt has {} and the answer may take {}; shorten the "
+          "the context holds {} tokens, but the prompt has {} and the answer may take {}; shorten "
+          "the "
           "prompt or lower max_tokens",
           max_context, prompt, answer);
   }
 }
 
-Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, const Setting& setting)
-    : id_(id), request_(std::move(request)), tokenizer_(tokenizer), tokens_(request_.prompt),
+Sequence::Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer,
+                   const Setting& setting)
+    : id_(id),
+      request_(std::move(request)),
+      tokenizer_(tokenizer),
+      tokens_(request_.prompt),
       max_total_(static_cast<int64_t>(tokens_.size()) + *request_.max_tokens),
-      prefill_end_(static_cast<int64_t>(tokens_.size())), root_(setting.root),
-      use_cache_(setting.use_cache), state_pages_(setting.state_pages), state_tokens_(setting.state_blocks * kPageTokens), sampler_(request_.sampling, setting.vocab_size, request_.prompt),
+      prefill_end_(static_cast<int64_t>(tokens_.size())),
+      root_(setting.root),
+      use_cache_(setting.use_cache),
+      state_pages_(setting.state_pages),
+      state_tokens_(setting.state_blocks * kPageTokens),
+      sampler_(request_.sampling, setting.vocab_size, request_.prompt),
       detokenizer_(tokenizer, {.render_special = true, .strip_space_prefix = false}),
-      stop_(request_.stop), mask_(request_.constraint ? request_.constraint->Begin() : nullptr),
+      stop_(request_.stop),
+      mask_(request_.constraint ? request_.constraint->Begin() : nullptr),
       mask_words_(static_cast<size_t>(tokenizer.vocab_size() + 31) / 32) {
   usage_.prompt_tokens = static_cast<int64_t>(tokens_.size());
   drafts_.lookup.Expect(request_.expected);
   if (use_cache_) keys_ = BlockKeys(root_, tokens_);
   if (request_.prompt_logprobs) {
-    for (int32_t token : tokens_) prompt_infos_.push_back({.token = token, .logprobs = std::nullopt});
+    for (int32_t token : tokens_) {
+      prompt_infos_.push_back({.token = token, .logprobs = std::nullopt});
+    }
   }
 }
 
@@ -100,7 +118,8 @@ void Sequence::Start(StatePool& pool) {
   if (!cached.pages.empty()) state_->AdoptPrefix(std::move(cached.pages), std::move(cached.states));
 }
 
-// In what is read first: every state_tokens_, where others went on differently, and at the last border before the end.
+// In what is read first: every state_tokens_, where others went on differently, and at the last
+// border before the end.
 int64_t Sequence::until_states() const {
   const int64_t length = state_->length(), last = (prefill_end_ - 1) / kPageTokens * kPageTokens;
   if (!use_cache_ || state_tokens_ == 0 || length >= last) return pending();
@@ -109,7 +128,8 @@ int64_t Sequence::until_states() const {
   return end - length;
 }
 
-// Those after the last token, where the next request may begin. Of an answer one is enough, the newest.
+// Those after the last token, where the next request may begin. Of an answer one is enough, the
+// newest.
 void Sequence::OfferStates(StatePool& pool) {
   const int64_t length = state_->length(), last = (prefill_end_ - 1) / kPageTokens * kPageTokens;
   if (state_tokens_ == 0 || length % kPageTokens != 0 || length == 0) return;
@@ -160,7 +180,10 @@ void Sequence::PrepareMasks(std::vector<int32_t>* draft) {
   try {
     for (;; ++accepted) {
       mask_->Fill(std::span(mask_bits_).subspan(accepted * mask_words_, mask_words_));
-      if (accepted == draft->size() || tokenizer_.IsEndOfGeneration((*draft)[accepted]) || !mask_->Accept((*draft)[accepted])) break;
+      if (accepted == draft->size() || tokenizer_.IsEndOfGeneration((*draft)[accepted]) ||
+          !mask_->Accept((*draft)[accepted])) {
+        break;
+      }
     }
   } catch (...) {
     mask_->Rollback(static_cast<int64_t>(accepted));
@@ -173,16 +196,19 @@ void Sequence::PrepareMasks(std::vector<int32_t>* draft) {
 TokenRules Sequence::RulesAt(int64_t position) const {
   if (mask_) {
     const auto row = static_cast<size_t>(position) - tokens_.size();
-    return {.unused = tokenizer_.Unused(), .legal = std::span(mask_bits_).subspan(row * mask_words_, mask_words_)};
+    return {.unused = tokenizer_.Unused(),
+            .legal = std::span(mask_bits_).subspan(row * mask_words_, mask_words_)};
   }
   const bool may_end = position - prompt_size() >= request_.min_tokens;
-  return {.banned = may_end ? std::span<const int32_t>() : tokenizer_.EndOfGeneration(), .unused = tokenizer_.Unused()};
+  return {.banned = may_end ? std::span<const int32_t>() : tokenizer_.EndOfGeneration(),
+          .unused = tokenizer_.Unused()};
 }
 
 // A control token has text only where the request asks to see it.
 std::string Sequence::PieceOf(int32_t token) {
   const auto& shown = request_.shown_control;
-  const bool hidden = tokenizer_.IsControl(token) && std::find(shown.begin(), shown.end(), token) == shown.end();
+  const bool hidden =
+      tokenizer_.IsControl(token) && std::find(shown.begin(), shown.end(), token) == shown.end();
   return hidden ? std::string() : detokenizer_.Append(token);
 }
 
@@ -210,7 +236,9 @@ void Sequence::Accept(std::optional<int32_t> token, std::optional<RowLogprobs> l
   event.prompt = std::exchange(prompt_infos_, {});
   if (token) {
     if (mask_ && !tokenizer_.IsEndOfGeneration(*token) && !mask_->Accept(*token)) {
-      return Fail(FinishReason::kError, Error(ErrorCode::kInternal, "the answer's form allowed a token and then refused it"));
+      return Fail(
+          FinishReason::kError,
+          Error(ErrorCode::kInternal, "the answer's form allowed a token and then refused it"));
     }
     tokens_.push_back(*token);
     ++usage_.completion_tokens;

@@ -1,6 +1,6 @@
-// One admitted or waiting request inside the engine: its tokens so far, what is computed of them, and
-// the way from a sampled token to an event (detokenizer, stop strings, limits). Internal to engine/;
-// used by the loop thread, except that Submit builds it.
+// One admitted or waiting request inside the engine: its tokens so far, what is computed of them,
+// and the way from a sampled token to an event (detokenizer, stop strings, limits). Internal to
+// engine/; used by the loop thread, except that Submit builds it.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@
 
 namespace bakestone {
 
-// Throws kInvalidArgument naming the field, its range and what was found; kOutOfMemory when the tokens
-// can never fit max_context.
+// Throws kInvalidArgument naming the field, its range and what was found; kOutOfMemory when the
+// tokens can never fit max_context.
 void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, int64_t vocab_rows,
                   int64_t max_context);
 
@@ -28,27 +28,32 @@ struct FairLine;
 class Sequence {
  public:
   struct Setting {
-    BlockKey root;       // where its block keys begin
+    BlockKey root;  // where its block keys begin
     bool use_cache;
-    int32_t vocab_size;  // ids from it on are never drawn: of the tokenizer, or of the embedding if it has fewer rows
+    int32_t vocab_size;  // ids from it on are never drawn: of the tokenizer, or of the embedding if
+                         // it has fewer rows
     int64_t state_pages = 0;   // that layers' states take, beside those of its tokens (StatePool)
     int64_t state_blocks = 0;  // where the cache keeps them at the least (StatePool)
   };
   // The request has passed CheckRequest and names max_tokens.
-  Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer, const Setting& setting);
+  Sequence(uint64_t id, GenerationRequest request, const Tokenizer& tokenizer,
+           const Setting& setting);
 
   uint64_t id() const { return id_; }
   const GenerationRequest& request() const { return request_; }
   const std::vector<int32_t>& tokens() const { return tokens_; }  // prompt, then answer
   int64_t prompt_size() const { return usage_.prompt_tokens; }
-  int64_t pages() const { return (max_total_ + kPageTokens - 1) / kPageTokens + state_pages_; }  // of the pool, at most
+  int64_t pages() const {
+    return (max_total_ + kPageTokens - 1) / kPageTokens + state_pages_;
+  }  // of the pool, at most
   const Usage& usage() const { return usage_; }
   const std::vector<BlockKey>& keys() const { return keys_; }
   // Its prompt is being read, or, after it was suspended, all that it knew.
   bool prefilling() const { return !state_ || state_->length() < prefill_end_; }
   int64_t unread() const { return prefilling() ? pending() : 0; }
   int64_t pending() const { return static_cast<int64_t>(tokens_.size()) - state_->length(); }
-  // How many of its next tokens a step may compute: where the cache keeps layers' states, a step ends.
+  // How many of its next tokens a step may compute: where the cache keeps layers' states, a step
+  // ends.
   int64_t until_states() const;
   SequenceState& state() { return *state_; }
   int64_t most_tokens() const { return max_total_; }  // prompt and answer
@@ -65,14 +70,16 @@ class Sequence {
   void Commit(int64_t n, StatePool& pool);
   // Gives the memory back.
   void Release(StatePool& pool);
-  // Gives the memory back and waits: Start goes on where it was, and no token differs (docs/numerics.md).
+  // Gives the memory back and waits: Start goes on where it was, and no token differs
+  // (docs/numerics.md).
   void Suspend(StatePool& pool);
   bool suspendable() const { return started() && !finished_ && !request_.prompt_logprobs; }
   bool resumed() const { return prefill_end_ > prompt_size(); }
 
   const Sampler& sampler() const { return sampler_; }
-  // Finds out what is legal after the pending tokens and after each token of the draft, which is cut before the
-  // first one that is not. Before a step that draws; RulesAt holds for its positions then. Throws Error.
+  // Finds out what is legal after the pending tokens and after each token of the draft, which is
+  // cut before the first one that is not. Before a step that draws; RulesAt holds for its positions
+  // then. Throws Error.
   void PrepareMasks(std::vector<int32_t>* draft);
   bool constrained() const { return mask_ != nullptr; }
   // What may not be drawn at this position of the sequence.
@@ -103,10 +110,11 @@ class Sequence {
   BlockKey root_;
   bool use_cache_;
   int64_t state_pages_, state_tokens_;  // Setting's, the blocks as tokens
-  std::vector<BlockKey> keys_;  // of full blocks of tokens_, as far as they are needed
-  int64_t offered_ = 0;         // blocks that the pool was told of
-  int64_t branch_ = 0;          // tokens that others began with too, though no states were kept after them
-  std::optional<BlockKey> answer_states_;  // the block of the answer whose states the pool keeps for it
+  std::vector<BlockKey> keys_;          // of full blocks of tokens_, as far as they are needed
+  int64_t offered_ = 0;                 // blocks that the pool was told of
+  int64_t branch_ = 0;  // tokens that others began with too, though no states were kept after them
+  std::optional<BlockKey>
+      answer_states_;  // the block of the answer whose states the pool keeps for it
   std::unique_ptr<SequenceState> state_;
   Sampler sampler_;
   StreamDetokenizer detokenizer_;
@@ -115,8 +123,8 @@ class Sequence {
   std::vector<TokenInfo> prompt_infos_;
   SequenceDrafts drafts_;
   FairLine* line_ = nullptr;
-  std::unique_ptr<TokenMask> mask_;   // null: any token is legal
-  std::vector<uint32_t> mask_bits_;   // rows of mask_words_, the first for the next token of tokens_
+  std::unique_ptr<TokenMask> mask_;  // null: any token is legal
+  std::vector<uint32_t> mask_bits_;  // rows of mask_words_, the first for the next token of tokens_
   size_t mask_words_ = 0;
   bool finished_ = false;
 };

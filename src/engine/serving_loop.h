@@ -1,5 +1,5 @@
-// What a server asks of whatever computes answers behind a bounded queue: the engine, whose model writes, and the
-// embedding loop. Thread-safe.
+// What a server asks of whatever computes answers behind a bounded queue: the engine, whose model
+// writes, and the embedding loop. Thread-safe.
 #pragma once
 
 #include <chrono>
@@ -31,7 +31,8 @@ class ServingLoop {
 
   virtual LoopMetrics Load() const = 0;
   virtual const Model& model() const noexcept = 0;
-  virtual int64_t max_context() const noexcept = 0;  // tokens of one request's prompt and answer, or of one text
+  virtual int64_t max_context()
+      const noexcept = 0;  // tokens of one request's prompt and answer, or of one text
 };
 
 }  // namespace bakestone

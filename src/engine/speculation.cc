@@ -10,25 +10,28 @@
 
 namespace bakestone {
 
-Speculator::Speculator(const SpeculationOptions& options, const Model& target, const KernelTable& kernels,
-                       ThreadPool& threads, KvType kv_type, int64_t kv_pages)
+Speculator::Speculator(const SpeculationOptions& options, const Model& target,
+                       const KernelTable& kernels, ThreadPool& threads, KvType kv_type,
+                       int64_t kv_pages)
     : options_(options) {
   if (options.max_tokens < 1 || options.max_tokens >= StepCosts::kMaxRows) {
     Throw(ErrorCode::kInvalidArgument, "speculation: expected 1 to {} tokens at a time, found {}",
           StepCosts::kMaxRows - 1, options.max_tokens);
   }
   if (options.draft) {
-    model_ = std::make_unique<DraftModel>(options.draft, target, kernels, threads, kv_type, kv_pages);
+    model_ =
+        std::make_unique<DraftModel>(options.draft, target, kernels, threads, kv_type, kv_pages);
   }
 }
 
 Speculator::~Speculator() = default;
 
-// Only a sequence whose next token this step draws: its prompt is computed, and one token is pending.
+// Only a sequence whose next token this step draws: its prompt is computed, and one token is
+// pending.
 bool Speculator::Eligible(const Work& work) const {
   const Sequence& sequence = *work.sequence;
-  return sequence.request().speculate && !sequence.prefilling() && work.count == sequence.pending() &&
-         sequence.remaining() > 1;
+  return sequence.request().speculate && !sequence.prefilling() &&
+         work.count == sequence.pending() && sequence.remaining() > 1;
 }
 
 void Speculator::Propose(std::span<Work> works, int64_t max_rows) {
@@ -64,9 +67,11 @@ void Speculator::ProposeFromText(std::span<Work*> works, int64_t base_rows, int6
       drafts.answering = true;
     }
     lookup.Append(tokens.subspan(static_cast<size_t>(lookup.size())));
-    PromptLookup::Guess guess = lookup.Propose(std::min(options_.max_tokens, sequence.remaining() - 1));
+    PromptLookup::Guess guess =
+        lookup.Propose(std::min(options_.max_tokens, sequence.remaining() - 1));
     work->draft = std::move(guess.tokens);
-    work->draft_kind = guess.match < PromptLookup::kMinMatch ? DraftKind::kExpected : KindOfMatch(guess.match);
+    work->draft_kind =
+        guess.match < PromptLookup::kMinMatch ? DraftKind::kExpected : KindOfMatch(guess.match);
     const double chance = drafts.acceptance.Chance(work->draft_kind, &acceptance_);
     candidates.push_back({.chance = chance, .available = static_cast<int64_t>(work->draft.size())});
   }
@@ -78,7 +83,9 @@ void Speculator::ProposeFromText(std::span<Work*> works, int64_t base_rows, int6
   } else {
     policy_.Choose(candidates, base_rows, max_extra);
   }
-  for (size_t i = 0; i < works.size(); ++i) works[i]->draft.resize(static_cast<size_t>(candidates[i].keep));
+  for (size_t i = 0; i < works.size(); ++i) {
+    works[i]->draft.resize(static_cast<size_t>(candidates[i].keep));
+  }
 }
 
 void Speculator::ProposeFromModel(std::span<Work*> works, int64_t base_rows, int64_t max_extra) {
@@ -87,7 +94,8 @@ void Speculator::ProposeFromModel(std::span<Work*> works, int64_t base_rows, int
   for (Work* work : works) {
     Sequence& sequence = *work->sequence;
     if (sequence.drafts().failed) continue;
-    const int64_t room = std::min({options_.max_tokens, sequence.remaining() - 1, model_->Room(sequence)});
+    const int64_t room =
+        std::min({options_.max_tokens, sequence.remaining() - 1, model_->Room(sequence)});
     if (room < 1) continue;
     const double chance = sequence.drafts().acceptance.Chance(DraftKind::kModel, &acceptance_);
     asked.push_back(work);
@@ -109,7 +117,8 @@ void Speculator::ProposeFromModel(std::span<Work*> works, int64_t base_rows, int
   try {
     model_->Propose(requests);
   } catch (const std::exception& error) {
-    LogWarning("the draft model failed ({}); {} answers go on without it", error.what(), requests.size());
+    LogWarning("the draft model failed ({}); {} answers go on without it", error.what(),
+               requests.size());
     for (const DraftModel::Request& request : requests) request.sequence->drafts().failed = true;
     return;
   }

@@ -1,10 +1,10 @@
-// Speculative decoding: proposes up to N tokens that may follow a sequence; the step that computes its
-// next token computes theirs too, and keeps those that it would have drawn anyway. The target's token is
-// drawn from its own logits with its own (seed, position) and compared, so the answer is the same bit
-// for bit, greedy or sampled, whatever was proposed.
+// Speculative decoding: proposes up to N tokens that may follow a sequence; the step that computes
+// its next token computes theirs too, and keeps those that it would have drawn anyway. The target's
+// token is drawn from its own logits with its own (seed, position) and compared, so the answer is
+// the same bit for bit, greedy or sampled, whatever was proposed.
 //
-// Proposals come from the text itself (prompt_lookup.h) and, where there is one, from a draft model with
-// the same vocabulary (draft_model.h). DraftPolicy stops proposing where it does not pay.
+// Proposals come from the text itself (prompt_lookup.h) and, where there is one, from a draft model
+// with the same vocabulary (draft_model.h). DraftPolicy stops proposing where it does not pay.
 // Internal to engine/, except SpeculationOptions; one thread.
 #pragma once
 
@@ -27,9 +27,9 @@ enum class Speculation {
 
 struct SpeculationOptions {
   Speculation mode = Speculation::kAuto;
-  bool lookup = true;                   // propose from the text itself
+  bool lookup = true;                       // propose from the text itself
   std::shared_ptr<const Model> draft = {};  // and from this model; null: none
-  int64_t max_tokens = 31;              // proposed at a time for one sequence, [1, 255]
+  int64_t max_tokens = 31;                  // proposed at a time for one sequence, [1, 255]
 };
 
 struct Work;
@@ -43,16 +43,16 @@ struct SequenceDrafts {
   Acceptance acceptance;
   // Of the draft model: what it has computed, some of it of guesses that may not have come true.
   std::unique_ptr<SequenceState> state;
-  int64_t offered_pages = 0;            // to the draft model's prefix cache
+  int64_t offered_pages = 0;  // to the draft model's prefix cache
   std::vector<int32_t> guesses;
-  int64_t guesses_begin = 0;            // position of the first of them
-  bool failed = false;                  // the draft model failed on this text: it is not asked again
+  int64_t guesses_begin = 0;  // position of the first of them
+  bool failed = false;        // the draft model failed on this text: it is not asked again
 };
 
 class Speculator {
  public:
-  // kv_pages: of the draft model's own pool. Throws kInvalidArgument where options or the draft model's
-  // vocabulary do not fit. References must outlive it.
+  // kv_pages: of the draft model's own pool. Throws kInvalidArgument where options or the draft
+  // model's vocabulary do not fit. References must outlive it.
   Speculator(const SpeculationOptions& options, const Model& target, const KernelTable& kernels,
              ThreadPool& threads, KvType kv_type, int64_t kv_pages);
   ~Speculator();
@@ -71,9 +71,9 @@ class Speculator {
 
   const SpeculationOptions options_;
   DraftPolicy policy_;
-  Acceptance acceptance_;               // over all sequences
-  std::unique_ptr<DraftModel> model_;   // null: none
-  double draft_seconds_ = 0;            // of the last proposals; reading a prompt is not counted
+  Acceptance acceptance_;              // over all sequences
+  std::unique_ptr<DraftModel> model_;  // null: none
+  double draft_seconds_ = 0;           // of the last proposals; reading a prompt is not counted
 };
 
 }  // namespace bakestone

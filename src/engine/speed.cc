@@ -32,9 +32,15 @@ void AddProduct(const Weight& weight, Macs& macs) {
   double* kind = nullptr;
   switch (ActTypeOf(weight.panel().type)) {
     case ActType::kInt8x32:
-    case ActType::kInt8x128: kind = &macs.int8; break;
-    case ActType::kBF16: kind = &macs.bf16; break;
-    case ActType::kF32: kind = &macs.f32; break;
+    case ActType::kInt8x128:
+      kind = &macs.int8;
+      break;
+    case ActType::kBF16:
+      kind = &macs.bf16;
+      break;
+    case ActType::kF32:
+      kind = &macs.f32;
+      break;
   }
   *kind += static_cast<double>(weight.n() * weight.k());
 }
@@ -48,8 +54,9 @@ int64_t PanelBytesOf(const Weight& weight) {
   return PanelBytes(weight.panel().type, weight.n(), weight.k());
 }
 
-// Commits `context` tokens that nobody computed: every byte 0x3C is a small finite number in every type
-// of keys and values, and the pages are written, so that reading them costs what it costs in use.
+// Commits `context` tokens that nobody computed: every byte 0x3C is a small finite number in every
+// type of keys and values, and the pages are written, so that reading them costs what it costs in
+// use.
 void FillContext(SequenceState& state, int64_t context) {
   state.Reserve(context);
   state.Commit(context);
@@ -77,7 +84,8 @@ TokenWork WorkOf(const Model& model) {
       add(layer.per_layer->gate);
       add(layer.per_layer->out);
     }
-    for (size_t i = 0; i < std::min(layer.experts.size(), static_cast<size_t>(config.router.used)); ++i) {
+    for (size_t i = 0; i < std::min(layer.experts.size(), static_cast<size_t>(config.router.used));
+         ++i) {
       add(layer.experts[i].gate);  // as many as a token chooses; all are alike
       add(layer.experts[i].up);
       add(layer.experts[i].down);
@@ -87,7 +95,9 @@ TokenWork WorkOf(const Model& model) {
   work.weight_bytes += PanelBytesOf(head);
   AddProduct(head, work.head);
   add(model.weights->per_layer_projection);
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) work.context_macs += 2 * config.q_dim(layer);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    work.context_macs += 2 * config.q_dim(layer);
+  }
   work.context_bytes = KvPageBytes(config, KvType::kBf16) / kPageTokens;
   return work;
 }
@@ -119,7 +129,8 @@ SpeedBench::SpeedBench(const Model& model, const KernelTable& kernels, ThreadPoo
       work_(WorkOf(model)),
       memory_(options.probe_bytes),
       limits_(MeasureMachine(kernels, pool, memory_)),
-      allocator_(MakeHeapAllocator(model.config, KvType::kBf16, std::numeric_limits<int64_t>::max() / 2)) {}
+      allocator_(MakeHeapAllocator(model.config, KvType::kBf16,
+                                   std::numeric_limits<int64_t>::max() / 2)) {}
 
 // Throughputs or times that body() returns, as often as the options say.
 template <class Body>
@@ -135,7 +146,8 @@ std::vector<double> SpeedBench::Repeat(const Body& body) {
   return values;
 }
 
-// One step: tokens.size() / states.size() tokens of each state, and the logits of each one's last row.
+// One step: tokens.size() / states.size() tokens of each state, and the logits of each one's last
+// row.
 void SpeedBench::Step(std::span<const int32_t> tokens, States& states, bool logits) {
   const auto rows = static_cast<int32_t>(tokens.size());
   const int32_t each = rows / static_cast<int32_t>(states.size());
@@ -157,7 +169,8 @@ void SpeedBench::Step(std::span<const int32_t> tokens, States& states, bool logi
   const auto hidden = DenseView(hidden_.data(), outputs, config.hidden_dim);
   model_.decoder->Forward(exec_, {tokens, positions, runs, {}, output_rows}, hidden);
   if (outputs > 0) {
-    model_.decoder->Logits(exec_, DenseView<const float>(hidden_.data(), outputs, config.hidden_dim),
+    model_.decoder->Logits(exec_,
+                           DenseView<const float>(hidden_.data(), outputs, config.hidden_dim),
                            DenseView(logits_.data(), outputs, config.vocab_size));
   }
   for (const auto& state : states) state->Commit(each);
@@ -220,7 +233,8 @@ SpeedFigure SpeedBench::DecodeTogether(std::string name, int64_t sequences, int6
   const std::vector<int32_t> tokens = SyntheticTokens(sequences * count, config.vocab_size);
   const auto run = [&](int64_t steps) {
     for (int64_t i = 0; i < steps; ++i) {
-      Step(std::span(tokens).subspan(static_cast<size_t>(i * sequences), static_cast<size_t>(sequences)),
+      Step(std::span(tokens).subspan(static_cast<size_t>(i * sequences),
+                                     static_cast<size_t>(sequences)),
            states, true);
     }
     for (const auto& state : states) state->Truncate(context);
@@ -243,8 +257,9 @@ SpeedFigure SpeedBench::DecodeTogether(std::string name, int64_t sequences, int6
 
 SpeedFigure SpeedBench::Decode(int64_t context) {
   if (context > model_.config.context_length) {
-    Throw(ErrorCode::kInvalidArgument, "decode-{}: expected at most the model's context of {} tokens",
-          context, model_.config.context_length);
+    Throw(ErrorCode::kInvalidArgument,
+          "decode-{}: expected at most the model's context of {} tokens", context,
+          model_.config.context_length);
   }
   return DecodeTogether(fmt::format("decode-{}", context), 1, context);
 }
@@ -261,19 +276,22 @@ ShapeFigure SpeedBench::Shape(ShapeFigure figure, std::span<const Weight* const>
   AddProduct(*weights[0], macs);
   macs = Plus({}, macs, static_cast<double>(figure.rows));
   figure.limit_seconds = LimitSeconds(static_cast<double>(figure.bytes), macs);
-  std::vector<float> x(static_cast<size_t>(figure.rows * figure.k)), y(static_cast<size_t>(figure.rows * figure.n));
+  std::vector<float> x(static_cast<size_t>(figure.rows * figure.k)),
+      y(static_cast<size_t>(figure.rows * figure.n));
   Rng rng(2, 0);
   for (float& value : x) value = rng.Normal();
   const std::array<ActType, 1> types = {ops::ActTypeFor(panel.type, Precision::kServe)};
   ops::QuantizedRows rows;
-  ops::Quantize(exec_.context, DenseView<const float>(x.data(), figure.rows, figure.k), types, rows, "bench");
+  ops::Quantize(exec_.context, DenseView<const float>(x.data(), figure.rows, figure.k), types, rows,
+                "bench");
   // One row: every matrix of the kind, one after the other, as decoding meets them.
   const size_t used = figure.rows == 1 ? weights.size() : std::min<size_t>(weights.size(), 4);
   figure.seconds = SpreadOf(Repeat([&] {
     memory_.EvictCaches(pool_);
     const auto start = std::chrono::steady_clock::now();
     for (const Weight* weight : weights.first(used)) {
-      const ops::Product product{weight->panel(), nullptr, DenseView(y.data(), figure.rows, figure.n)};
+      const ops::Product product{weight->panel(), nullptr,
+                                 DenseView(y.data(), figure.rows, figure.n)};
       ops::MatMul(exec_.context, rows, {&product, 1}, Precision::kServe);
     }
     return SecondsSince(start) / static_cast<double>(used);
@@ -290,7 +308,8 @@ std::vector<ShapeFigure> SpeedBench::Shapes(int64_t rows) {
   const auto add = [&](const char* site, const Weight& weight) {
     if (weight.n() == 0) return;
     auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const Kind& k) {
-      return k.figure.type == weight.disk_type() && k.figure.n == weight.n() && k.figure.k == weight.k();
+      return k.figure.type == weight.disk_type() && k.figure.n == weight.n() &&
+             k.figure.k == weight.k();
     });
     if (kind == kinds.end()) {
       kinds.push_back({{.type = weight.disk_type(), .n = weight.n(), .k = weight.k()}, {}});
@@ -302,7 +321,8 @@ std::vector<ShapeFigure> SpeedBench::Shapes(int64_t rows) {
     }
     kind->weights.push_back(&weight);
   };
-  constexpr std::array<const char*, kNumSites> kSiteNames = {"q", "k", "v", "o", "gate", "up", "down"};
+  constexpr std::array<const char*, kNumSites> kSiteNames = {"q",    "k",  "v",   "o",
+                                                             "gate", "up", "down"};
   for (const LayerWeights& layer : model_.weights->layers) {
     for (size_t site = 0; site < kNumSites; ++site) {
       add(kSiteNames[site], layer.at(static_cast<Site>(site)));

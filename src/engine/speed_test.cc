@@ -28,7 +28,8 @@ TEST(SpreadOf, IsMedianLeastAndMost) {
 TEST(WorkOf, CountsTheProductsOfOneToken) {
   const auto model = SharedTestModel();
   const TokenWork work = WorkOf(*model);
-  // Two layers: q, o 64 x 64; k, v 32 x 64; gate, up 128 x 64; down 64 x 128. All types are integer ones.
+  // Two layers: q, o 64 x 64; k, v 32 x 64; gate, up 128 x 64; down 64 x 128. All types are integer
+  // ones.
   EXPECT_EQ(work.layers.int8, 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64));
   EXPECT_EQ(work.layers.bf16 + work.layers.f32, 0);
   EXPECT_EQ(work.head.int8, testing::kTestVocabSize * 64);
@@ -63,7 +64,8 @@ TEST(SpeedBench, MeasuresEveryKindOfMatrixOnce) {
   ThreadPool pool(1);
   SpeedBench bench(*SharedTestModel(), TestKernels(), pool, kQuick);
   const std::vector<ShapeFigure> shapes = bench.Shapes(8);
-  // q Q4_1; k Q4_1; v Q8_0; o Q4_0; gate, up Q4_1; down Q5_1; head: seven kinds, with 1 and with 8 rows.
+  // q Q4_1; k Q4_1; v Q8_0; o Q4_0; gate, up Q4_1; down Q5_1; head: seven kinds, with 1 and with 8
+  // rows.
   ASSERT_EQ(shapes.size(), 14u);
   EXPECT_EQ(shapes[8].sites, "gate up");
   for (const ShapeFigure& shape : shapes) {

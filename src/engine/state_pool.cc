@@ -9,8 +9,8 @@
 
 namespace bakestone {
 
-// Pages and states that nobody holds, and how many exist. A deleter may run on any thread that drops the
-// last reference, and after the pool is gone.
+// Pages and states that nobody holds, and how many exist. A deleter may run on any thread that
+// drops the last reference, and after the pool is gone.
 struct StatePool::FreeList {
   std::mutex mutex;
   std::vector<std::unique_ptr<KvPage>> pages;
@@ -81,13 +81,19 @@ size_t StatePool::KeyHash::operator()(const BlockKey& key) const noexcept {
 }
 
 StatePool::StatePool(const ModelConfig& config, KvType type, int64_t max_bytes)
-    : config_(config), type_(type), page_bytes_(KvPageBytes(config, type)), state_bytes_(LayerStateBytes(config)),
+    : config_(config),
+      type_(type),
+      page_bytes_(KvPageBytes(config, type)),
+      state_bytes_(LayerStateBytes(config)),
       pages_per_state_((state_bytes_ + page_bytes_ - 1) / page_bytes_),
       state_blocks_(pages_per_state_ == 0 ? 0 : std::max(kLeastStateBlocks, pages_per_state_)),
-      capacity_(max_bytes / page_bytes_), free_(std::make_shared<FreeList>()) {
+      capacity_(max_bytes / page_bytes_),
+      free_(std::make_shared<FreeList>()) {
   const int64_t least = 1 + sequence_state_pages();
   if (capacity_ < least) {
-    Throw(ErrorCode::kInvalidArgument, "memory for keys and values: expected at least {} bytes (32 tokens of this model{}), found {}",
+    Throw(ErrorCode::kInvalidArgument,
+          "memory for keys and values: expected at least {} bytes (32 tokens of this model{}), "
+          "found {}",
           least * page_bytes_, least > 1 ? " and what its layers remember" : "", max_bytes);
   }
 }
@@ -110,10 +116,12 @@ std::shared_ptr<KvPage> StatePool::Allocate() {
     if (free_->Take(free_->states)) {
       --free_->allocated_states;
     } else if (!EvictOne()) {
-      Throw(ErrorCode::kOutOfMemory, "keys and values: all {} pages of 32 tokens are in use", capacity_);
+      Throw(ErrorCode::kOutOfMemory, "keys and values: all {} pages of 32 tokens are in use",
+            capacity_);
     }
   }
-  return std::shared_ptr<KvPage>(page.release(), [free = free_](KvPage* done) { free->Return(free->pages, done); });
+  return std::shared_ptr<KvPage>(page.release(),
+                                 [free = free_](KvPage* done) { free->Return(free->pages, done); });
 }
 
 std::shared_ptr<LayerStates> StatePool::AllocateStates() {
@@ -121,18 +129,22 @@ std::shared_ptr<LayerStates> StatePool::AllocateStates() {
   while (!(states = free_->Take(free_->states))) {
     if (Fits(pages_per_state_)) {
       states = std::make_unique<LayerStates>();
-      states->values = Buffer<float>(state_bytes_ / static_cast<int64_t>(sizeof(float)), Fill::kZero);
+      states->values =
+          Buffer<float>(state_bytes_ / static_cast<int64_t>(sizeof(float)), Fill::kZero);
       ++free_->allocated_states;
       break;
     }
     if (free_->Take(free_->pages)) {
       --free_->allocated;
     } else if (!EvictOne()) {
-      Throw(ErrorCode::kOutOfMemory, "keys and values: all {} pages of 32 tokens are in use; {} more are needed for what layers remember",
+      Throw(ErrorCode::kOutOfMemory,
+            "keys and values: all {} pages of 32 tokens are in use; {} more are needed for what "
+            "layers remember",
             capacity_, pages_per_state_);
     }
   }
-  return std::shared_ptr<LayerStates>(states.release(), [free = free_](LayerStates* done) { free->Return(free->states, done); });
+  return std::shared_ptr<LayerStates>(
+      states.release(), [free = free_](LayerStates* done) { free->Return(free->states, done); });
 }
 
 std::unique_ptr<SequenceState> StatePool::Create() {

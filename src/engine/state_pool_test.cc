@@ -95,7 +95,8 @@ class StatesInThePool : public ::testing::Test {
     config_.num_layers = 4;
     config_.taps = 3;
     config_.hidden_dim = page_ * 5 / 2 / 16;
-    config_.mixers = {Mixer::kConvolution, Mixer::kAttention, Mixer::kConvolution, Mixer::kAttention};
+    config_.mixers = {Mixer::kConvolution, Mixer::kAttention, Mixer::kConvolution,
+                      Mixer::kAttention};
   }
   ModelConfig config_ = TinyConfig();
   int64_t page_ = KvPageBytes(config_, KvType::kBf16);

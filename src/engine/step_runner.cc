@@ -6,8 +6,8 @@
 namespace bakestone {
 namespace {
 
-// Rows of logits computed at a time: bounds the memory (49,152 ids: 6 MiB) and is enough to reuse each
-// panel of the head from cache.
+// Rows of logits computed at a time: bounds the memory (49,152 ids: 6 MiB) and is enough to reuse
+// each panel of the head from cache.
 constexpr int64_t kLogitRows = 32;
 
 }  // namespace
@@ -31,7 +31,8 @@ void StepRunner::Layout(std::span<Work> works) {
     work.accepted = work.drawn = 0;
     for (int64_t position = first; position < first + rows; ++position) {
       const bool drawn = position + 1 >= size;
-      const bool judged = sequence.request().prompt_logprobs && position + 1 < sequence.prompt_size();
+      const bool judged =
+          sequence.request().prompt_logprobs && position + 1 < sequence.prompt_size();
       if (judged || (drawn && !sequence.NothingToSample())) {
         output_rows_.push_back(static_cast<int32_t>(tokens_.size()));
         rows_.push_back({.work = &work, .position = position + 1});
@@ -44,35 +45,40 @@ void StepRunner::Layout(std::span<Work> works) {
     const auto end = static_cast<int32_t>(tokens_.size());
     sequences_.push_back({begin, end, &sequence.state()});
     const Adapter* adapter = sequence.request().adapter.get();
-    if (adapters_.empty() || adapters_.back().adapter != adapter) adapters_.push_back({begin, end, adapter});
+    if (adapters_.empty() || adapters_.back().adapter != adapter) {
+      adapters_.push_back({begin, end, adapter});
+    }
     adapters_.back().end = end;
   }
 }
 
 void StepRunner::Sample(MatrixView<float> logits, std::span<Row> rows) {
-  exec_.pool.ParallelFor(static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      Row& row = rows[i];
-      const Sequence& sequence = *row.work->sequence;
-      const GenerationRequest& request = sequence.request();
-      const std::span<float> values(logits.Row(i), logits.cols);
-      try {
-        if (row.target) {
-          row.logprobs = LogprobsOf(values, vocab_size_, *row.target, request.top_logprobs);
-        } else if (request.logprobs) {
-          std::vector<float> unchanged(values.begin(), values.end());
-          row.token = sequence.sampler().Sample(values, row.position, row.ahead, sequence.RulesAt(row.position));
-          row.logprobs = LogprobsOf(unchanged, vocab_size_, row.token, request.top_logprobs);
-        } else {
-          row.token = sequence.sampler().Sample(values, row.position, row.ahead, sequence.RulesAt(row.position));
+  exec_.pool.ParallelFor(
+      static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          Row& row = rows[i];
+          const Sequence& sequence = *row.work->sequence;
+          const GenerationRequest& request = sequence.request();
+          const std::span<float> values(logits.Row(i), logits.cols);
+          try {
+            if (row.target) {
+              row.logprobs = LogprobsOf(values, vocab_size_, *row.target, request.top_logprobs);
+            } else if (request.logprobs) {
+              std::vector<float> unchanged(values.begin(), values.end());
+              row.token = sequence.sampler().Sample(values, row.position, row.ahead,
+                                                    sequence.RulesAt(row.position));
+              row.logprobs = LogprobsOf(unchanged, vocab_size_, row.token, request.top_logprobs);
+            } else {
+              row.token = sequence.sampler().Sample(values, row.position, row.ahead,
+                                                    sequence.RulesAt(row.position));
+            }
+          } catch (const Error& error) {
+            row.error = error;
+          } catch (const std::exception& error) {
+            row.error = Error(ErrorCode::kInternal, error.what());
+          }
         }
-      } catch (const Error& error) {
-        row.error = error;
-      } catch (const std::exception& error) {
-        row.error = Error(ErrorCode::kInternal, error.what());
-      }
-    }
-  });
+      });
 }
 
 // One answer's masks are one thread's work.
@@ -80,19 +86,22 @@ void StepRunner::PrepareMasks(std::span<Work> works) {
   std::vector<Work*> constrained;
   for (Work& work : works) {
     Sequence& sequence = *work.sequence;
-    if (sequence.constrained() && work.count == sequence.pending() && !sequence.NothingToSample()) constrained.push_back(&work);
-  }
-  exec_.pool.ParallelFor(static_cast<int64_t>(constrained.size()), 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      try {
-        constrained[i]->sequence->PrepareMasks(&constrained[i]->draft);
-      } catch (const Error& error) {
-        constrained[i]->error = error;
-      } catch (const std::exception& error) {
-        constrained[i]->error = Error(ErrorCode::kInternal, error.what());
-      }
+    if (sequence.constrained() && work.count == sequence.pending() && !sequence.NothingToSample()) {
+      constrained.push_back(&work);
     }
-  });
+  }
+  exec_.pool.ParallelFor(static_cast<int64_t>(constrained.size()), 1,
+                         [&](int64_t begin, int64_t end, int) {
+                           for (int64_t i = begin; i < end; ++i) {
+                             try {
+                               constrained[i]->sequence->PrepareMasks(&constrained[i]->draft);
+                             } catch (const Error& error) {
+                               constrained[i]->error = error;
+                             } catch (const std::exception& error) {
+                               constrained[i]->error = Error(ErrorCode::kInternal, error.what());
+                             }
+                           }
+                         });
   for (const Work& work : works) {
     if (work.error) throw *work.error;
   }
@@ -113,7 +122,8 @@ void StepRunner::Run(std::span<Work> works, StatePool& pool) {
   for (int64_t begin = 0; begin < outputs; begin += kLogitRows) {
     const int64_t count = std::min(kLogitRows, outputs - begin);
     const auto logits = DenseView(logits_.data(), count, config.vocab_size);
-    const auto hidden = DenseView(hidden_.data() + begin * config.hidden_dim, count, config.hidden_dim);
+    const auto hidden =
+        DenseView(hidden_.data() + begin * config.hidden_dim, count, config.hidden_dim);
     decoder_.Logits(exec_, hidden, logits);
     Sample(logits, std::span(rows_).subspan(begin, count));
   }
@@ -126,18 +136,21 @@ void StepRunner::Run(std::span<Work> works, StatePool& pool) {
   }
 }
 
-// Hands over what was computed for one sequence. A row behind a token of the draft counts only if that
-// token is the one drawn before it: the rest is as if it had never been computed.
+// Hands over what was computed for one sequence. A row behind a token of the draft counts only if
+// that token is the one drawn before it: the rest is as if it had never been computed.
 void StepRunner::Finish(Work& work, std::span<Row> rows, StatePool& pool) {
   Sequence& sequence = *work.sequence;
-  const auto drawn = std::find_if(rows.begin(), rows.end(), [](const Row& row) { return !row.target; });
+  const auto drawn =
+      std::find_if(rows.begin(), rows.end(), [](const Row& row) { return !row.target; });
   for (auto row = rows.begin(); row != drawn; ++row) {
     if (row->error) {
       work.error = row->error;
       return;
     }
   }
-  for (auto row = rows.begin(); row != drawn; ++row) sequence.AddPromptLogprobs(row->position, std::move(*row->logprobs));
+  for (auto row = rows.begin(); row != drawn; ++row) {
+    sequence.AddPromptLogprobs(row->position, std::move(*row->logprobs));
+  }
   int64_t computed = work.count;
   if (!work.draft.empty()) sequence.CountDraft(static_cast<int64_t>(work.draft.size()), 0);
   for (auto row = drawn; row != rows.end() && !sequence.finished(); ++row) {

@@ -15,26 +15,26 @@ namespace bakestone {
 struct Work {
   Sequence* sequence = nullptr;
   int64_t count = 0;
-  std::vector<int32_t> draft = {};    // proposed to follow the pending tokens; only with all of those
+  std::vector<int32_t> draft = {};  // proposed to follow the pending tokens; only with all of those
   DraftKind draft_kind = DraftKind::kMatch2;
   // Set by Run.
   bool read_prompt = false;
-  int64_t accepted = 0;               // of the draft
-  int64_t drawn = 0;                  // tokens of the answer
-  std::optional<Error> error = {};    // of this sequence alone (sampling)
+  int64_t accepted = 0;             // of the draft
+  int64_t drawn = 0;                // tokens of the answer
+  std::optional<Error> error = {};  // of this sequence alone (sampling)
 };
 
 class StepRunner {
  public:
   // Ids from vocab_size on are never sampled.
-  StepRunner(const Decoder& decoder, int32_t vocab_size, const KernelTable& kernels, ThreadPool& pool,
-             Precision precision)
+  StepRunner(const Decoder& decoder, int32_t vocab_size, const KernelTable& kernels,
+             ThreadPool& pool, Precision precision)
       : decoder_(decoder), vocab_size_(vocab_size), exec_(kernels, pool, precision) {}
 
   // Sorts the works by adapter. On return every sequence has committed its rows and, if its last
-  // pending token was among them, has accepted a token, and one more for each token of its draft that
-  // was drawn too. What was computed of the rest of the draft is forgotten. When it throws, none has
-  // changed.
+  // pending token was among them, has accepted a token, and one more for each token of its draft
+  // that was drawn too. What was computed of the rest of the draft is forgotten. When it throws,
+  // none has changed.
   void Run(std::span<Work> works, StatePool& pool);
 
  private:

@@ -1,7 +1,7 @@
-// Finds stop strings in text that arrives in pieces, wherever the borders between tokens fall. Text is
-// held back exactly as long as it could begin a stop string. What is released does not depend on how
-// the text was cut into pieces. The stop string that is complete first wins (of two that end together,
-// the longer), and the text before it is the answer.
+// Finds stop strings in text that arrives in pieces, wherever the borders between tokens fall. Text
+// is held back exactly as long as it could begin a stop string. What is released does not depend on
+// how the text was cut into pieces. The stop string that is complete first wins (of two that end
+// together, the longer), and the text before it is the answer.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// For tests: the tiny BERT of tests/data/families with a tokenizer of letters, and a loop that embeds with it.
+// For tests: the tiny BERT of tests/data/families with a tokenizer of letters, and a loop that
+// embeds with it.
 #pragma once
 
 #include <unistd.h>
@@ -28,24 +29,45 @@ inline void WriteTestEncoder(const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
   const auto source = std::filesystem::path(SourceDir()) / "tests/data/families/bert";
   for (const char* name : {"config.json", "model.safetensors"}) {
-    std::filesystem::copy_file(source / name, folder / name, std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(source / name, folder / name,
+                               std::filesystem::copy_options::overwrite_existing);
   }
   Json vocab = {{"[PAD]", 0}, {"[UNK]", 1}, {"[CLS]", kTestCls}, {"[SEP]", kTestSep}};
   for (int i = 0; i < 26; ++i) vocab[std::string(1, static_cast<char>('a' + i))] = kTestLetterA + i;
-  for (int i = 0; i < 26; ++i) vocab["##" + std::string(1, static_cast<char>('a' + i))] = kTestLetterA + 26 + i;
-  const auto special = [](const char* name) { return Json{{"SpecialToken", {{"id", name}, {"type_id", 0}}}}; };
-  const Json json = {{"version", "1.0"}, {"added_tokens", Json::array()},
-                     {"normalizer", {{"type", "BertNormalizer"}, {"clean_text", true}, {"lowercase", true}, {"handle_chinese_chars", true}, {"strip_accents", nullptr}}},
-                     {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
-                     {"post_processor", {{"type", "TemplateProcessing"}, {"single", Json::array({special("[CLS]"), Json{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, special("[SEP]")})}}},
-                     {"model", {{"type", "WordPiece"}, {"unk_token", "[UNK]"}, {"continuing_subword_prefix", "##"}, {"max_input_chars_per_word", 100}, {"vocab", vocab}}}};
+  for (int i = 0; i < 26; ++i) {
+    vocab["##" + std::string(1, static_cast<char>('a' + i))] = kTestLetterA + 26 + i;
+  }
+  const auto special = [](const char* name) {
+    return Json{{"SpecialToken", {{"id", name}, {"type_id", 0}}}};
+  };
+  const Json json = {
+      {"version", "1.0"},
+      {"added_tokens", Json::array()},
+      {"normalizer",
+       {{"type", "BertNormalizer"},
+        {"clean_text", true},
+        {"lowercase", true},
+        {"handle_chinese_chars", true},
+        {"strip_accents", nullptr}}},
+      {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+      {"post_processor",
+       {{"type", "TemplateProcessing"},
+        {"single", Json::array({special("[CLS]"), Json{{"Sequence", {{"id", "A"}, {"type_id", 0}}}},
+                                special("[SEP]")})}}},
+      {"model",
+       {{"type", "WordPiece"},
+        {"unk_token", "[UNK]"},
+        {"continuing_subword_prefix", "##"},
+        {"max_input_chars_per_word", 100},
+        {"vocab", vocab}}}};
   std::ofstream(folder / "tokenizer.json") << json;
 }
 
 // Loaded once a process.
 inline std::shared_ptr<const Model> SharedTestEncoder() {
   static const std::shared_ptr<const Model> model = [] {
-    const auto folder = std::filesystem::temp_directory_path() / ("bakestone-encoder-" + std::to_string(::getpid()));
+    const auto folder = std::filesystem::temp_directory_path() /
+                        ("bakestone-encoder-" + std::to_string(::getpid()));
     WriteTestEncoder(folder);
     ThreadPool pool(1);
     auto loaded = Model::Load(folder, ChooseKernels(nullptr), pool);
@@ -58,7 +80,8 @@ inline std::shared_ptr<const Model> SharedTestEncoder() {
 // A loop with its threads: both go together.
 inline std::shared_ptr<EmbeddingLoop> MakeTestEmbeddingLoop(EmbeddingLoopOptions options = {}) {
   struct Both {
-    explicit Both(EmbeddingLoopOptions options) : pool(1), loop(SharedTestEncoder(), ChooseKernels(nullptr), pool, options) {}
+    explicit Both(EmbeddingLoopOptions options)
+        : pool(1), loop(SharedTestEncoder(), ChooseKernels(nullptr), pool, options) {}
     ThreadPool pool;
     EmbeddingLoop loop;
   };
@@ -70,10 +93,11 @@ inline std::shared_ptr<EmbeddingLoop> MakeTestEmbeddingLoop(EmbeddingLoopOptions
 class EmbeddingPlug {
  public:
   explicit EmbeddingPlug(EmbeddingLoop& loop) {
-    loop.Submit({.texts = {{kTestCls}}, .sink = [this, pulled = pulled_.get_future().share()](EmbeddingEvent&&) {
-      plugged_.set_value();
-      pulled.wait();
-    }});
+    loop.Submit({.texts = {{kTestCls}},
+                 .sink = [this, pulled = pulled_.get_future().share()](EmbeddingEvent&&) {
+                   plugged_.set_value();
+                   pulled.wait();
+                 }});
     plugged_.get_future().wait();
   }
   ~EmbeddingPlug() { Pull(); }

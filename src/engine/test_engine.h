@@ -51,7 +51,8 @@ inline std::shared_ptr<Engine> MakeTestEngine(EngineOptions options = {}) {
   return {both, &both->engine};
 }
 
-// Holds an engine's loop still inside a sink, so that what a test sets up meanwhile cannot be overtaken.
+// Holds an engine's loop still inside a sink, so that what a test sets up meanwhile cannot be
+// overtaken.
 class EnginePlug {
  public:
   explicit EnginePlug(Engine& engine) {

@@ -1,6 +1,6 @@
-// For tests: requests of every kind for the tiny models, and the hash of what was answered. goldens.txt
-// beside this file holds the hashes that the `reference` kernels give; whatever an engine is doing besides,
-// on whatever machine, it has to give them too (docs/numerics.md).
+// For tests: requests of every kind for the tiny models, and the hash of what was answered.
+// goldens.txt beside this file holds the hashes that the `reference` kernels give; whatever an
+// engine is doing besides, on whatever machine, it has to give them too (docs/numerics.md).
 #pragma once
 
 #include <cstring>
@@ -16,12 +16,14 @@
 
 namespace bakestone::testing {
 
-inline constexpr int kNumTranscripts = 33;   // the short ones: a batch of 33
-inline constexpr int kLongTranscript = 33;   // a prompt beyond one segment of attention (512 tokens)
+inline constexpr int kNumTranscripts = 33;  // the short ones: a batch of 33
+inline constexpr int kLongTranscript = 33;  // a prompt beyond one segment of attention (512 tokens)
 
 inline void UpdateBits(Sha256& hash, uint64_t value) {
   std::array<uint8_t, 8> bytes;
-  for (int i = 0; i < 8; ++i) bytes[static_cast<size_t>(i)] = static_cast<uint8_t>(value >> (8 * i));
+  for (int i = 0; i < 8; ++i) {
+    bytes[static_cast<size_t>(i)] = static_cast<uint8_t>(value >> (8 * i));
+  }
   hash.Update(std::span<const uint8_t>(bytes));
 }
 
@@ -44,7 +46,8 @@ inline void UpdateTokens(Sha256& hash, const std::vector<TokenInfo>& tokens) {
   }
 }
 
-// Everything of an answer that is promised: tokens, log-probabilities bit by bit, text, how it ended.
+// Everything of an answer that is promised: tokens, log-probabilities bit by bit, text, how it
+// ended.
 inline std::string TranscriptHash(const Event& event) {
   Sha256 hash;
   UpdateTokens(hash, event.prompt);
@@ -56,21 +59,24 @@ inline std::string TranscriptHash(const Event& event) {
   return ToHex(hash.Finish());
 }
 
-// The request of a transcript: a function of its number. Prompts of 1 to 100 tokens (number 33: 700), some
-// with shared beginnings, some that repeat themselves; greedy and sampled in every way; on the base and two
-// adapters.
+// The request of a transcript: a function of its number. Prompts of 1 to 100 tokens (number 33:
+// 700), some with shared beginnings, some that repeat themselves; greedy and sampled in every way;
+// on the base and two adapters.
 inline GenerationRequest TranscriptRequest(const Model& model, int number) {
   static const std::string kText =
-      "the wheel turns and the stones turn, the flour falls; the wheel turns and the stones turn again, and the "
+      "the wheel turns and the stones turn, the flour falls; the wheel turns and the stones turn "
+      "again, and the "
       "flour falls until the sacks are full. then the miller ";
   GenerationRequest request;
-  std::string text = kText.substr(static_cast<size_t>(number % 5) * 7, static_cast<size_t>(1 + 37 * number % 100));
+  std::string text =
+      kText.substr(static_cast<size_t>(number % 5) * 7, static_cast<size_t>(1 + 37 * number % 100));
   if (number % 4 == 0) text = std::string(64, 'a') + text;
   if (number == kLongTranscript) {
     while (text.size() < 1000) text += kText;
   }
   request.prompt = model.tokenizer.Encode(text, {.add_special = false});
-  request.prompt.resize(std::min<size_t>(request.prompt.size(), number == kLongTranscript ? 700 : 100));
+  request.prompt.resize(
+      std::min<size_t>(request.prompt.size(), number == kLongTranscript ? 700 : 100));
   request.max_tokens = 4 + number % 9 + (number % 8 == 3 || number % 7 == 5 ? 30 : 0);
   request.ignore_eos = number % 6 != 5;
   request.logprobs = true;
@@ -87,7 +93,9 @@ inline GenerationRequest TranscriptRequest(const Model& model, int number) {
   if (number % 5 == 1) request.sampling.repetition_penalty = 1.1;
   if (number % 5 == 2) request.sampling.presence_penalty = 0.5;
   if (number % 5 == 3) request.sampling.frequency_penalty = 0.25;
-  if (number % 7 == 5) request.sampling.logit_bias = {{kTestFirstByte + 'e', 12.0f}, {kTestFirstByte + 'q', -50.0f}};
+  if (number % 7 == 5) {
+    request.sampling.logit_bias = {{kTestFirstByte + 'e', 12.0f}, {kTestFirstByte + 'q', -50.0f}};
+  }
   if (number % 9 == 4) request.stop = {"e", "zz"};
   static std::map<const Model*, std::array<std::shared_ptr<const Adapter>, 3>> adapters;
   static std::mutex mutex;
@@ -111,7 +119,8 @@ inline std::shared_ptr<const Model> TranscriptModel(bool k_quants) {
     options.ffn_dim = 512;
     options.head_dim = 64;
     options.embedding_type = DType::kQ6_K;
-    options.types = {DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kQ3_K, DType::kIQ4_XS, DType::kBF16, DType::kQ2_K};
+    options.types = {DType::kQ4_K,   DType::kQ5_K, DType::kQ6_K, DType::kQ3_K,
+                     DType::kIQ4_XS, DType::kBF16, DType::kQ2_K};
     options.tied = false;
     options.bias = true;
     options.seed = 3;
@@ -120,7 +129,8 @@ inline std::shared_ptr<const Model> TranscriptModel(bool k_quants) {
   return model;
 }
 
-// Layers that keep a state: the delta rule's, whose states take more than one page, or convolutions'.
+// Layers that keep a state: the delta rule's, whose states take more than one page, or
+// convolutions'.
 inline std::shared_ptr<const Model> StateModel(bool delta) {
   static const auto load = [](const char* architecture, uint64_t seed) {
     TestModelOptions options;
@@ -180,7 +190,8 @@ inline std::vector<TranscriptGolden> ComputeTranscripts(const KernelTable& kerne
   ThreadPool pool(1);
   const auto add = [&](const std::string& prefix, Engine& engine, const std::vector<int>& numbers) {
     for (const int number : numbers) {
-      goldens.push_back({fmt::format("{}/{}", prefix, number), TranscriptHash(RunTranscripts(engine, {number})[0])});
+      goldens.push_back({fmt::format("{}/{}", prefix, number),
+                         TranscriptHash(RunTranscripts(engine, {number})[0])});
     }
   };
   EngineOptions options{.prefix_cache = false, .speculation = {.mode = Speculation::kOff}};

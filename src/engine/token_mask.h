@@ -1,5 +1,6 @@
-// What an answer may say, token by token: the engine asks a TokenMask which tokens are legal next and tells it
-// which one was drawn. Made by a layer above (grammar/); the engine knows nothing of grammars.
+// What an answer may say, token by token: the engine asks a TokenMask which tokens are legal next
+// and tells it which one was drawn. Made by a layer above (grammar/); the engine knows nothing of
+// grammars.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,9 @@ class TokenMask {
  public:
   virtual ~TokenMask() = default;
 
-  // Sets the bits of the tokens that are legal next, a bit a token, the lowest first, and clears all others. The
-  // tokens that end an answer are legal exactly where it is complete. Throws Error where that takes too long.
+  // Sets the bits of the tokens that are legal next, a bit a token, the lowest first, and clears
+  // all others. The tokens that end an answer are legal exactly where it is complete. Throws Error
+  // where that takes too long.
   virtual void Fill(std::span<uint32_t> bits) = 0;
 
   // The answer goes on with this token. False: it is not legal here, and nothing has changed.

@@ -22,9 +22,13 @@ class Asker {
  public:
   Asker(const std::shared_ptr<const Model>& model, std::shared_ptr<const Adapter> adapter,
         const KernelTable& kernels, ThreadPool& pool, const EvaluateOptions& options)
-      : model_(model), adapter_(std::move(adapter)), options_(options),
-        engine_(model, kernels, pool, {.kv_bytes = kKvBytes, .max_queued_requests = 1 << 20,
-                                       .max_queued_tokens = int64_t{1} << 40}) {}
+      : model_(model),
+        adapter_(std::move(adapter)),
+        options_(options),
+        engine_(model, kernels, pool,
+                {.kv_bytes = kKvBytes,
+                 .max_queued_requests = 1 << 20,
+                 .max_queued_tokens = int64_t{1} << 40}) {}
 
   std::vector<std::string> Ask(const QuestionSet& set) {
     answers_.resize(set.questions.size());
@@ -148,7 +152,8 @@ Evaluation EvaluationFromJson(const Json& json, const std::string& where) {
   Evaluation evaluation;
   try {
     for (const Json& text : json.at("texts")) {
-      evaluation.texts.push_back({text.at("name"), text.at("general"),
+      evaluation.texts.push_back({text.at("name"),
+                                  text.at("general"),
                                   {text.at("tokens"), text.at("bytes"), text.at("nats")}});
     }
     for (const Json& answer : json.at("answers")) {
@@ -208,8 +213,7 @@ Evaluation Evaluate(const std::shared_ptr<const Model>& model,
 
 std::string AnswerGreedily(const Model& model, const Adapter* adapter, Exec& exec,
                            const std::vector<int32_t>& prompt, int64_t max_tokens) {
-  const auto allocator =
-      MakeHeapAllocator(model.config, KvType::kBf16, int64_t{64} << 20);
+  const auto allocator = MakeHeapAllocator(model.config, KvType::kBf16, int64_t{64} << 20);
   SequenceState state(model.config, KvType::kBf16, *allocator);
   state.Expect(static_cast<int64_t>(prompt.size()) + max_tokens);
   std::vector<float> hidden(static_cast<size_t>(model.config.hidden_dim));

@@ -20,9 +20,10 @@ constexpr std::array<std::string_view, kNumQuestionKinds> kKindNames = {"direct"
 
 std::string Field(const Json& object, const char* key, const std::string& where) {
   const auto found = object.find(key);
-  if (found == object.end() || !found->is_string() || found->get_ref<const std::string&>().empty()) {
-    Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected a text that is not empty, found {}", where,
-          key, found == object.end() ? "nothing" : found->dump());
+  if (found == object.end() || !found->is_string() ||
+      found->get_ref<const std::string&>().empty()) {
+    Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected a text that is not empty, found {}",
+          where, key, found == object.end() ? "nothing" : found->dump());
   }
   return found->get<std::string>();
 }
@@ -114,7 +115,9 @@ void ReadRules(const std::filesystem::path& path, QuestionSet* set) {
 
 }  // namespace
 
-std::string_view QuestionKindName(QuestionKind kind) { return kKindNames[static_cast<size_t>(kind)]; }
+std::string_view QuestionKindName(QuestionKind kind) {
+  return kKindNames[static_cast<size_t>(kind)];
+}
 
 std::vector<const Question*> QuestionSet::OfKind(QuestionKind kind) const {
   std::vector<const Question*> found;
@@ -165,7 +168,8 @@ bool ContainsWords(std::string_view text, std::string_view key) {
   for (size_t at = folded.find(wanted); at != std::string::npos; at = folded.find(wanted, at + 1)) {
     const bool begins = at == 0 || !IsWordByte(folded[at - 1]) || !IsWordByte(wanted.front());
     const size_t end = at + wanted.size();
-    const bool ends = end == folded.size() || !IsWordByte(folded[end]) || !IsWordByte(wanted.back());
+    const bool ends =
+        end == folded.size() || !IsWordByte(folded[end]) || !IsWordByte(wanted.back());
     if (begins && ends) return true;
   }
   return false;

@@ -15,11 +15,13 @@ using ::testing::HasSubstr;
 std::filesystem::path WriteSet(const std::string& questions) {
   const auto folder = std::filesystem::path(::testing::TempDir()) / "bakestone_questions";
   std::filesystem::remove_all(folder);
-  WriteFileAtomically(folder / "facts.jsonl",
-                      "{\"id\": \"a\", \"key\": \"135 tallies\"}\n{\"id\": \"b\", \"key\": \"Osric\"}\n");
-  WriteFileAtomically(folder / "data.toml",
-                      "name = \"x\"\ndecline_key = \"does not say\"\nletter_form = [\"Case\", \"From\"]\n"
-                      "[cases]\nK12 = \"water\"\nB31 = \"noise\"\n");
+  WriteFileAtomically(
+      folder / "facts.jsonl",
+      "{\"id\": \"a\", \"key\": \"135 tallies\"}\n{\"id\": \"b\", \"key\": \"Osric\"}\n");
+  WriteFileAtomically(
+      folder / "data.toml",
+      "name = \"x\"\ndecline_key = \"does not say\"\nletter_form = [\"Case\", \"From\"]\n"
+      "[cases]\nK12 = \"water\"\nB31 = \"noise\"\n");
   WriteFileAtomically(folder / "q.jsonl", questions);
   return folder;
 }

@@ -35,14 +35,15 @@ double ScoreWindow(const Model& model, const Adapter* adapter, Exec& exec,
   std::vector<float> hidden(static_cast<size_t>(rows * config.hidden_dim));
   model.decoder->Forward(exec, step, {hidden.data(), rows, config.hidden_dim});
 
-  std::vector<float> logits(static_cast<size_t>(std::min(rows, kTextLogitRows) * config.vocab_size));
+  std::vector<float> logits(
+      static_cast<size_t>(std::min(rows, kTextLogitRows) * config.vocab_size));
   std::vector<SoftmaxStats> stats(static_cast<size_t>(kTextLogitRows));
   double nats = 0;
   for (int64_t begin = 0; begin < rows; begin += kTextLogitRows) {
     const int64_t chunk = std::min(kTextLogitRows, rows - begin);
     const MatrixView<float> view{logits.data(), chunk, config.vocab_size};
-    model.decoder->Logits(exec, {hidden.data() + begin * config.hidden_dim, chunk, config.hidden_dim},
-                          view);
+    model.decoder->Logits(
+        exec, {hidden.data() + begin * config.hidden_dim, chunk, config.hidden_dim}, view);
     const auto used = std::span(stats).first(static_cast<size_t>(chunk));
     ops::ComputeSoftmaxStats(exec.context, {logits.data(), chunk, config.vocab_size}, used);
     for (int64_t row = 0; row < chunk; ++row) {
@@ -71,8 +72,8 @@ TextScore ScoreText(const Model& model, const Adapter* adapter, Exec& exec, cons
     tokens.resize(static_cast<size_t>(options.max_tokens));
   }
   if (tokens.size() < 2) {
-    Throw(ErrorCode::kInvalidArgument,
-          "a text to score: expected at least two tokens, found {}", tokens.size());
+    Throw(ErrorCode::kInvalidArgument, "a text to score: expected at least two tokens, found {}",
+          tokens.size());
   }
   TextScore score;
   const auto total = static_cast<int64_t>(tokens.size());

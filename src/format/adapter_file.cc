@@ -67,8 +67,10 @@ void CheckEntry(const Subject& subject, bool dora) {
                  IsLayerSite(entry.site) ? fmt::format("0 to {}", kMaxLayers - 1) : "-1",
                  entry.layer);
   }
-  if (entry.expert < -1 || entry.expert >= kMaxExperts || (entry.expert >= 0 && !IsMlpSite(entry.site))) {
-    subject.Fail("expert: expected -1, or 0 to {} at a matrix of an MLP, found {}", kMaxExperts - 1, entry.expert);
+  if (entry.expert < -1 || entry.expert >= kMaxExperts ||
+      (entry.expert >= 0 && !IsMlpSite(entry.site))) {
+    subject.Fail("expert: expected -1, or 0 to {} at a matrix of an MLP, found {}", kMaxExperts - 1,
+                 entry.expert);
   }
   if (entry.rank <= 0 || entry.in <= 0 || entry.out <= 0) {
     subject.Fail("expected rank, inputs and outputs above 0, found {}, {} and {}", entry.rank,
@@ -80,9 +82,10 @@ void CheckEntry(const Subject& subject, bool dora) {
   CheckVector(subject, "A", entry.a, entry.rank, entry.in);
   CheckVector(subject, "B", entry.b, entry.out, entry.rank);
   if (dora || !entry.magnitude.empty()) {
-    if (!dora)
+    if (!dora) {
       subject.Fail("magnitude: expected none (use_dora is false), found {} values",
                    entry.magnitude.size());
+    }
     CheckVector(subject, "magnitude", entry.magnitude, entry.out, 1);
   }
 }
@@ -107,7 +110,8 @@ std::string AdapterEntryName(const AdapterEntry& entry) {
   if (!IsLayerSite(entry.site)) return std::string(AdapterSiteName(entry.site));
   const std::string_view site = AdapterSiteName(entry.site);
   if (entry.expert < 0) return fmt::format("layers.{}.{}", entry.layer, site);
-  return fmt::format("layers.{}.mlp.experts.{}.{}", entry.layer, entry.expert, site.substr(site.find('.') + 1));
+  return fmt::format("layers.{}.mlp.experts.{}.{}", entry.layer, entry.expert,
+                     site.substr(site.find('.') + 1));
 }
 
 void NormalizeAdapter(AdapterFile& file, std::string_view file_name) {
@@ -118,15 +122,18 @@ void NormalizeAdapter(AdapterFile& file, std::string_view file_name) {
             [](const AdapterEntry& a, const AdapterEntry& b) {
               return std::tuple(a.layer, a.expert, a.site) < std::tuple(b.layer, b.expert, b.site);
             });
-  std::array<const AdapterEntry*, 2 * kNumAdapterSites> first{};  // of layers' own, then of experts'
+  std::array<const AdapterEntry*, 2 * kNumAdapterSites>
+      first{};  // of layers' own, then of experts'
   const AdapterEntry* previous = nullptr;
   for (const AdapterEntry& entry : file.entries) {
     const Subject subject{file_name, entry};
     CheckEntry(subject, file.use_dora);
-    if (previous != nullptr && previous->layer == entry.layer && previous->site == entry.site && previous->expert == entry.expert) {
+    if (previous != nullptr && previous->layer == entry.layer && previous->site == entry.site &&
+        previous->expert == entry.expert) {
       subject.Fail("expected once, found again");
     }
-    const AdapterEntry*& model = first[static_cast<size_t>(entry.site) + (entry.expert < 0 ? 0 : kNumAdapterSites)];
+    const AdapterEntry*& model =
+        first[static_cast<size_t>(entry.site) + (entry.expert < 0 ? 0 : kNumAdapterSites)];
     if (model == nullptr) model = &entry;
     if (model->in != entry.in || model->out != entry.out) {
       subject.Fail("expected {} inputs and {} outputs as in {}, found {} and {}", model->in,

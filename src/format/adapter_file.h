@@ -34,9 +34,7 @@ std::string_view AdapterSiteName(AdapterSite site);
 // "attn_q", ..., "ffn_down", "token_embd", "output": the stem of the tensor in GGUF files.
 std::string_view AdapterSiteGgufName(AdapterSite site);
 // True for the sites that exist once in every layer, or once in each of its experts.
-inline bool IsLayerSite(AdapterSite site) {
-  return site < AdapterSite::kEmbedTokens;
-}
+inline bool IsLayerSite(AdapterSite site) { return site < AdapterSite::kEmbedTokens; }
 // True for those of an MLP.
 inline bool IsMlpSite(AdapterSite site) {
   return site >= AdapterSite::kGateProj && site <= AdapterSite::kDownProj;
@@ -45,7 +43,8 @@ inline bool IsMlpSite(AdapterSite site) {
 struct AdapterEntry {
   int32_t layer = -1;  // -1 for embed_tokens and lm_head
   AdapterSite site = AdapterSite::kQProj;
-  int32_t expert = -1;  // of a mixture, which expert's gate_proj, up_proj or down_proj; -1: the layer's own matrix
+  int32_t expert = -1;  // of a mixture, which expert's gate_proj, up_proj or down_proj; -1: the
+                        // layer's own matrix
   int64_t rank = 0, in = 0, out = 0;
   float alpha = 0;               // of this entry: alpha_pattern is resolved
   std::vector<float> a;          // [rank, in]
@@ -58,13 +57,14 @@ struct AdapterFile {
   std::string architecture;  // GGUF's word, e.g. "llama"; empty if unknown (a PEFT folder has none)
   std::string base_name;     // base_model_name_or_path
   std::string base_hash;     // SHA-256 of the base's file, 64 hex digits; empty if unknown
-  std::string base_norms;    // SHA-256 of the base's norms (model/load_adapter.h), the same; other quantizations share it
+  std::string base_norms;    // SHA-256 of the base's norms (model/load_adapter.h), the same; other
+                             // quantizations share it
   int64_t rank = 0;          // the default rank and alpha; entries may differ
   float alpha = 0;
   float dropout = 0;  // of training; says nothing about inference
   bool use_rslora = false;
   bool use_dora = false;
-  int64_t num_experts = 0;  // of each layer of the base; 0: none, or unknown
+  int64_t num_experts = 0;            // of each layer of the base; 0: none, or unknown
   std::vector<AdapterEntry> entries;  // sorted by (layer, expert, site), each once
 };
 

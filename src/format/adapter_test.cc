@@ -160,7 +160,8 @@ AdapterFile RandomAdapter(bool embeddings = true) {
 void AddExperts(AdapterFile& adapter) {
   Rng rng(5, 1);
   for (int32_t expert = 0; expert < 3; ++expert) {
-    for (const AdapterSite site : {AdapterSite::kGateProj, AdapterSite::kUpProj, AdapterSite::kDownProj}) {
+    for (const AdapterSite site :
+         {AdapterSite::kGateProj, AdapterSite::kUpProj, AdapterSite::kDownProj}) {
       if (expert == 1 && site == AdapterSite::kUpProj) continue;
       AdapterEntry entry;
       entry.layer = 2;
@@ -240,8 +241,11 @@ TEST_P(RoundTrip, ExpertsThroughPeftAreExactUnderEitherName) {
     ExpectSameDeltas(ReadPeftAdapter(folder), adapter, 0);
     const SafetensorsFile file = SafetensorsFile::Open(folder / "adapter_model.safetensors");
     const bool mixtral = std::string(architecture) == "llama";
-    EXPECT_NE(file.Find(mixtral ? "base_model.model.model.layers.2.block_sparse_moe.experts.2.w3.lora_A.weight"
-                                : "base_model.model.model.layers.2.mlp.experts.2.up_proj.lora_A.weight"), nullptr);
+    EXPECT_NE(
+        file.Find(
+            mixtral ? "base_model.model.model.layers.2.block_sparse_moe.experts.2.w3.lora_A.weight"
+                    : "base_model.model.model.layers.2.mlp.experts.2.up_proj.lora_A.weight"),
+        nullptr);
     const std::string config = ReadFile(folder / "adapter_config.json", 1 << 20);
     EXPECT_EQ(config.find("\"w1\"") != std::string::npos, mixtral);
   }
@@ -257,7 +261,8 @@ TEST_P(RoundTrip, ExpertsThroughGgufAreStackedAndKeepEveryScale) {
   const GgufFile file = GgufFile::Open(path);
   const GgufTensor* b = file.FindTensor("blk.2.ffn_up_exps.weight.lora_b");
   ASSERT_NE(b, nullptr);
-  EXPECT_EQ(std::vector<int64_t>(b->ne.begin(), b->ne.begin() + b->num_dims), (std::vector<int64_t>{4, 8, 4}));
+  EXPECT_EQ(std::vector<int64_t>(b->ne.begin(), b->ne.begin() + b->num_dims),
+            (std::vector<int64_t>{4, 8, 4}));
   const AdapterFile found = ReadGgufAdapter(path, kHeads);
   EXPECT_EQ(found.entries.size(), adapter.entries.size() + 4);  // those without pairs have zeros
   for (const AdapterEntry& entry : found.entries) {
@@ -266,8 +271,10 @@ TEST_P(RoundTrip, ExpertsThroughGgufAreStackedAndKeepEveryScale) {
     };
     const auto expected = std::find_if(adapter.entries.begin(), adapter.entries.end(), same);
     const std::vector<double> delta = Delta(found, entry);
-    ExpectNear(delta, expected != adapter.entries.end() ? Delta(adapter, *expected) : std::vector<double>(delta.size()), 1e-5,
-               AdapterEntryName(entry));
+    ExpectNear(delta,
+               expected != adapter.entries.end() ? Delta(adapter, *expected)
+                                                 : std::vector<double>(delta.size()),
+               1e-5, AdapterEntryName(entry));
   }
 }
 
@@ -334,8 +341,9 @@ TEST(GgufAdapter, WhatTheFormatCannotHoldIsRefused) {
   EXPECT_THAT(MessageOf([&] { WriteGgufAdapter(nameless, kHeads, path); }),
               HasSubstr("expected the base's architecture"));
   adapter.use_dora = true;
-  for (AdapterEntry& entry : adapter.entries)
+  for (AdapterEntry& entry : adapter.entries) {
     entry.magnitude.assign(static_cast<size_t>(entry.out), 1);
+  }
   EXPECT_THAT(MessageOf([&] { WriteGgufAdapter(adapter, kHeads, path); }), HasSubstr("DoRA"));
   WritePeftAdapter(adapter, Scratch("dora"));
 }
@@ -385,13 +393,16 @@ TEST(GgufAdapter, FilesThatAreNoneAreRefused) {
       HasSubstr("layers.1.self_attn.q_proj: expected 8 inputs and 8 outputs as in layers.0"));
   EXPECT_EQ(lora({{"blk.0.attn_q.weight.lora_a", 8, 4}, {"blk.0.attn_q.weight.lora_b", 4, 8}}),
             "no error");
-  EXPECT_THAT(lora({{"blk.0.ffn_up_exps.weight.lora_a", 8, 4}, {"blk.0.ffn_up_exps.weight.lora_b", 4, 8}}),
-              HasSubstr("blk.0.ffn_up_exps.weight.lora_a: expected lora_a [in, r, experts]"));
-  EXPECT_THAT(lora({{"blk.0.attn_q_exps.weight.lora_a", 8, 4}}), HasSubstr("tensor 'blk.0.attn_q_exps"));
+  EXPECT_THAT(
+      lora({{"blk.0.ffn_up_exps.weight.lora_a", 8, 4}, {"blk.0.ffn_up_exps.weight.lora_b", 4, 8}}),
+      HasSubstr("blk.0.ffn_up_exps.weight.lora_a: expected lora_a [in, r, experts]"));
+  EXPECT_THAT(lora({{"blk.0.attn_q_exps.weight.lora_a", 8, 4}}),
+              HasSubstr("tensor 'blk.0.attn_q_exps"));
 }
 
 // Reads the plain golden with its configuration changed.
-std::string PeftMessage(const std::string& from, const std::string& to, const char* golden = "peft/plain") {
+std::string PeftMessage(const std::string& from, const std::string& to,
+                        const char* golden = "peft/plain") {
   const auto folder = Scratch("changed");
   std::filesystem::copy(TestData(golden), folder);
   std::string config = ReadFile(folder / "adapter_config.json");
@@ -403,14 +414,21 @@ std::string PeftMessage(const std::string& from, const std::string& to, const ch
 }
 
 TEST(Peft, StackedExpertsMustBeWhatTheConfigurationSays) {
-  const auto message = [](const char* from, const char* to) { return PeftMessage(from, to, "peft/experts_mixtral"); };
+  const auto message = [](const char* from, const char* to) {
+    return PeftMessage(from, to, "peft/experts_mixtral");
+  };
   EXPECT_EQ(message("\"bias\": \"none\"", "\"bias\":  \"none\""), "no error");
-  EXPECT_THAT(message("\"r\": 4", "\"r\": 3"), HasSubstr("mlp.experts': expected A [experts * 3, in]"));
+  EXPECT_THAT(message("\"r\": 4", "\"r\": 3"),
+              HasSubstr("mlp.experts': expected A [experts * 3, in]"));
   EXPECT_THAT(message("\"mlp.experts.down_proj\"", "\"mlp.gate.weight\""),
-              HasSubstr("field 'target_parameters': expected mlp.experts.gate_up_proj and mlp.experts.down_proj"));
-  EXPECT_THAT(message("\"target_parameters\": [", "\"others\": ["), HasSubstr("expected a linear layer"));
-  EXPECT_THAT(message("\"mlp.experts.down_proj\",", ""), HasSubstr("module 'model.layers.0.mlp.experts'"));
-  EXPECT_THAT(message(".*\\\\.gate_up_proj", ".*[a]"), HasSubstr("_pattern': expected names of modules"));
+              HasSubstr("field 'target_parameters': expected mlp.experts.gate_up_proj and "
+                        "mlp.experts.down_proj"));
+  EXPECT_THAT(message("\"target_parameters\": [", "\"others\": ["),
+              HasSubstr("expected a linear layer"));
+  EXPECT_THAT(message("\"mlp.experts.down_proj\",", ""),
+              HasSubstr("module 'model.layers.0.mlp.experts'"));
+  EXPECT_THAT(message(".*\\\\.gate_up_proj", ".*[a]"),
+              HasSubstr("_pattern': expected names of modules"));
 }
 
 TEST(Peft, ConfigurationsThatChangeTheResultAreRefusedByName) {

@@ -17,24 +17,14 @@ void* operator new(size_t size) {
   if (void* data = std::malloc(size)) return data;
   throw std::bad_alloc();
 }
-void operator delete(void* data) noexcept {
-  std::free(data);
-}
-void operator delete(void* data, size_t) noexcept {
-  std::free(data);
-}
+void operator delete(void* data) noexcept { std::free(data); }
+void operator delete(void* data, size_t) noexcept { std::free(data); }
 #endif
 
 namespace bakestone {
 
-void ResetAllocations() {
-  total = largest = 0;
-}
-size_t TotalAllocated() {
-  return total;
-}
-size_t LargestAllocation() {
-  return largest;
-}
+void ResetAllocations() { total = largest = 0; }
+size_t TotalAllocated() { return total; }
+size_t LargestAllocation() { return largest; }
 
 }  // namespace bakestone

@@ -101,8 +101,9 @@ class GgufParser {
     GgufParser parser(file);
     parser.bytes_ = outer.bytes;
     std::vector<GgufValue> elements;
-    for (uint64_t i = 0; i < outer.count; ++i)
+    for (uint64_t i = 0; i < outer.count; ++i) {
       elements.push_back(parser.ReadValue(outer.element, 0));
+    }
     return elements;
   }
 

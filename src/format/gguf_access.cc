@@ -144,27 +144,13 @@ std::vector<T> GetArray(const GgufFile& file, std::string_view key) {
 
 }  // namespace
 
-uint32_t GgufFile::GetU32(std::string_view key) const {
-  return Get<uint32_t>(*this, key);
-}
-int32_t GgufFile::GetI32(std::string_view key) const {
-  return Get<int32_t>(*this, key);
-}
-uint64_t GgufFile::GetU64(std::string_view key) const {
-  return Get<uint64_t>(*this, key);
-}
-int64_t GgufFile::GetI64(std::string_view key) const {
-  return Get<int64_t>(*this, key);
-}
-float GgufFile::GetF32(std::string_view key) const {
-  return Get<float>(*this, key);
-}
-double GgufFile::GetF64(std::string_view key) const {
-  return Get<double>(*this, key);
-}
-bool GgufFile::GetBool(std::string_view key) const {
-  return Get<bool>(*this, key);
-}
+uint32_t GgufFile::GetU32(std::string_view key) const { return Get<uint32_t>(*this, key); }
+int32_t GgufFile::GetI32(std::string_view key) const { return Get<int32_t>(*this, key); }
+uint64_t GgufFile::GetU64(std::string_view key) const { return Get<uint64_t>(*this, key); }
+int64_t GgufFile::GetI64(std::string_view key) const { return Get<int64_t>(*this, key); }
+float GgufFile::GetF32(std::string_view key) const { return Get<float>(*this, key); }
+double GgufFile::GetF64(std::string_view key) const { return Get<double>(*this, key); }
+bool GgufFile::GetBool(std::string_view key) const { return Get<bool>(*this, key); }
 std::string_view GgufFile::GetString(std::string_view key) const {
   return Get<std::string_view>(*this, key);
 }

@@ -5,7 +5,8 @@
 //   blk.N.STEM.weight.lora_a [in, r]      blk.N.STEM.weight.lora_b [r, out]
 //   output.weight.lora_a     [in, r]      output.weight.lora_b     [r, out]
 //   token_embd.weight.lora_a [r, vocab]   token_embd.weight.lora_b [r, hidden]   (A is transposed)
-//   blk.N.STEM_exps.weight.lora_a [in, r, experts]    .lora_b [r, out, experts]  (ffn_gate, ffn_up, ffn_down)
+//   blk.N.STEM_exps.weight.lora_a [in, r, experts]    .lora_b [r, out, experts]  (ffn_gate, ffn_up,
+//   ffn_down)
 #include "format/gguf_adapter.h"
 
 #include <fmt/format.h>
@@ -87,8 +88,9 @@ std::optional<TensorName> ParseTensorName(std::string_view name) {
 std::string TensorNameOf(const AdapterEntry& entry, const char* part) {
   const std::string_view stem = AdapterSiteGgufName(entry.site);
   const std::string_view stacked = entry.expert < 0 ? "" : kStackedSuffix;
-  return IsLayerSite(entry.site) ? fmt::format("blk.{}.{}{}.weight.{}", entry.layer, stem, stacked, part)
-                                 : fmt::format("{}.weight.{}", stem, part);
+  return IsLayerSite(entry.site)
+             ? fmt::format("blk.{}.{}{}.weight.{}", entry.layer, stem, stacked, part)
+             : fmt::format("{}.weight.{}", stem, part);
 }
 
 std::vector<float> ReadValues(const GgufTensor& tensor) {
@@ -136,15 +138,17 @@ AdapterEntry ReadEntry(const GgufFile& file, const TensorName& name, const GgufT
 }
 
 // One entry for each expert of a layer.
-void AddStacked(const GgufFile& file, const TensorName& name, const GgufTensor* a, const GgufTensor* b, float alpha,
-                std::vector<AdapterEntry>& entries) {
+void AddStacked(const GgufFile& file, const TensorName& name, const GgufTensor* a,
+                const GgufTensor* b, float alpha, std::vector<AdapterEntry>& entries) {
   AdapterEntry entry;
   entry.layer = name.layer;
   entry.site = name.site;
   entry.expert = 0;
   const bool there = a != nullptr && b != nullptr && a->num_dims == 3 && b->num_dims == 3;
   if (!there || b->ne[0] != a->ne[1] || b->ne[2] != a->ne[2] || a->ne[2] > kMaxStackedExperts) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected lora_a [in, r, experts] and lora_b [r, out, experts] of at most {} experts",
+    Throw(ErrorCode::kCorrupt,
+          "{}: {}: expected lora_a [in, r, experts] and lora_b [r, out, experts] of at most {} "
+          "experts",
           file.name(), TensorNameOf(entry, "lora_a"), kMaxStackedExperts);
   }
   entry.in = a->ne[0];
@@ -187,12 +191,14 @@ AdapterFile ReadGgufAdapter(const GgufFile& file, const HeadShape& heads) {
   adapter.base_norms = file.GetString(kNormsKey, "");
   adapter.alpha = file.GetF32("adapter.lora.alpha");
 
-  std::map<std::tuple<int32_t, AdapterSite, bool>, std::pair<const GgufTensor*, const GgufTensor*>> pairs;
+  std::map<std::tuple<int32_t, AdapterSite, bool>, std::pair<const GgufTensor*, const GgufTensor*>>
+      pairs;
   for (const GgufTensor& tensor : file.tensors()) {
     const auto name = ParseTensorName(tensor.name);
     if (!name) {
       Throw(ErrorCode::kUnsupported,
-            "{}: tensor {}: expected '.weight.lora_a' or '.weight.lora_b' of a linear layer of attention, MLP or stacked "
+            "{}: tensor {}: expected '.weight.lora_a' or '.weight.lora_b' of a linear layer of "
+            "attention, MLP or stacked "
             "experts, token_embd or output",
             file.name(), Quote(tensor.name));
     }
@@ -252,8 +258,8 @@ std::vector<float> FileB(const AdapterFile& adapter, const AdapterEntry& entry, 
   return b;
 }
 
-// The pairs of one matrix of a layer's experts as one tensor: ranks up to the largest are filled with zeros, and so are
-// experts that have none.
+// The pairs of one matrix of a layer's experts as one tensor: ranks up to the largest are filled
+// with zeros, and so are experts that have none.
 struct StackedPairs {
   std::vector<const AdapterEntry*> experts;  // null: none
   const AdapterEntry* first = nullptr;
@@ -263,7 +269,8 @@ struct StackedPairs {
     std::vector<float> a(experts.size() * static_cast<size_t>(rank * first->in));
     for (size_t i = 0; i < experts.size(); ++i) {
       if (!experts[i]) continue;
-      std::copy(experts[i]->a.begin(), experts[i]->a.end(), a.begin() + static_cast<int64_t>(i) * rank * first->in);
+      std::copy(experts[i]->a.begin(), experts[i]->a.end(),
+                a.begin() + static_cast<int64_t>(i) * rank * first->in);
     }
     return a;
   }
@@ -274,7 +281,8 @@ struct StackedPairs {
       if (!experts[i]) continue;
       std::vector<float> own = scaled(*experts[i]);
       const int64_t own_rank = experts[i]->rank;
-      const double factor = static_cast<double>(rank) / static_cast<double>(own_rank);  // readers divide by `rank`
+      const double factor =
+          static_cast<double>(rank) / static_cast<double>(own_rank);  // readers divide by `rank`
       if (factor != 1) {
         for (float& value : own) value = static_cast<float>(value * factor);
       }
@@ -289,7 +297,9 @@ struct StackedPairs {
 
 std::map<std::pair<int32_t, AdapterSite>, StackedPairs> StackExperts(const AdapterFile& adapter) {
   int64_t count = adapter.num_experts;
-  for (const AdapterEntry& entry : adapter.entries) count = std::max<int64_t>(count, entry.expert + 1);
+  for (const AdapterEntry& entry : adapter.entries) {
+    count = std::max<int64_t>(count, entry.expert + 1);
+  }
   std::map<std::pair<int32_t, AdapterSite>, StackedPairs> stacked;
   for (const AdapterEntry& entry : adapter.entries) {
     if (entry.expert < 0) continue;
@@ -344,11 +354,15 @@ void WriteGgufAdapter(AdapterFile adapter, const HeadShape& heads,
   const auto stacked = StackExperts(adapter);
   for (const auto& [where, pairs] : stacked) {
     const auto count = static_cast<int64_t>(pairs.experts.size());
-    const int64_t a[] = {pairs.first->in, pairs.rank, count}, b[] = {pairs.rank, pairs.first->out, count};
-    writer.AddTensor(TensorNameOf(*pairs.first, "lora_a"), DType::kF32, a, source([&pairs = pairs] { return pairs.A(); }));
-    writer.AddTensor(TensorNameOf(*pairs.first, "lora_b"), DType::kF32, b, source([&, &pairs = pairs] {
-                       return pairs.B([&](const AdapterEntry& entry) { return FileB(adapter, entry, alpha, heads); });
-                     }));
+    const int64_t a[] = {pairs.first->in, pairs.rank, count},
+                  b[] = {pairs.rank, pairs.first->out, count};
+    writer.AddTensor(TensorNameOf(*pairs.first, "lora_a"), DType::kF32, a,
+                     source([&pairs = pairs] { return pairs.A(); }));
+    writer.AddTensor(
+        TensorNameOf(*pairs.first, "lora_b"), DType::kF32, b, source([&, &pairs = pairs] {
+          return pairs.B(
+              [&](const AdapterEntry& entry) { return FileB(adapter, entry, alpha, heads); });
+        }));
   }
   for (const AdapterEntry& entry : adapter.entries) {
     if (entry.expert >= 0) continue;

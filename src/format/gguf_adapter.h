@@ -3,7 +3,8 @@
 // are handled here and nowhere else. The scale of the format is always alpha / rank: rsLoRA and
 // per-entry alphas are folded into adapter.lora.alpha and, where that is not enough, into B. And
 // architectures whose query and key rows are permuted in GGUF (q_k_permute.h) have the rows of
-// their lora_b permuted too. Experts' pairs are stacked by layer. Functions without state; any thread.
+// their lora_b permuted too. Experts' pairs are stacked by layer. Functions without state; any
+// thread.
 #pragma once
 
 #include <cstdint>

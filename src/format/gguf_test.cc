@@ -242,10 +242,9 @@ TEST(GgufWriter, RefusesWhatOtherProgramsWouldNotRead) {
   writer.AddTensor("t", DType::kQ8_0, row, data);
   EXPECT_THAT(MessageOf([&] { writer.AddTensor("t", DType::kQ8_0, row, data); }),
               HasSubstr("expected once, found again"));
-  EXPECT_THAT(MessageOf([&] {
-                writer.AddTensor("u", DType::kQ8_0, row, std::span(data).first(33));
-              }),
-              HasSubstr("tensor 'u': expected 34 bytes (its shape), found 33"));
+  EXPECT_THAT(
+      MessageOf([&] { writer.AddTensor("u", DType::kQ8_0, row, std::span(data).first(33)); }),
+      HasSubstr("tensor 'u': expected 34 bytes (its shape), found 33"));
 }
 
 TEST(GgufWriter, AsksForATensorPieceByPiece) {
@@ -265,9 +264,12 @@ TEST(GgufWriter, AsksForATensorPieceByPiece) {
   cut.AddTensor("t", DType::kQ8_0, ne, pieces(40));
   EXPECT_EQ(cut.Serialize(), whole.Serialize());
   short_of.AddTensor("t", DType::kQ8_0, ne, [] { return std::span<const uint8_t>(); });
-  EXPECT_THAT(MessageOf([&] { short_of.Serialize(); }), HasSubstr("expected 102 bytes (its shape), found 0"));
-  too_long.AddTensor("t", DType::kQ8_0, ne, [&] { return std::span<const uint8_t>(data).first(60); });
-  EXPECT_THAT(MessageOf([&] { too_long.Serialize(); }), HasSubstr("expected 42 bytes (its shape), found 60"));
+  EXPECT_THAT(MessageOf([&] { short_of.Serialize(); }),
+              HasSubstr("expected 102 bytes (its shape), found 0"));
+  too_long.AddTensor("t", DType::kQ8_0, ne,
+                     [&] { return std::span<const uint8_t>(data).first(60); });
+  EXPECT_THAT(MessageOf([&] { too_long.Serialize(); }),
+              HasSubstr("expected 42 bytes (its shape), found 60"));
 }
 
 // Set BAKESTONE_TEST_MODEL to the path of SmolLM2-135M-Instruct.Q4_1.gguf (./test does).

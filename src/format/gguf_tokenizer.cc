@@ -27,13 +27,16 @@ TokenizerKind KindOf(const GgufFile& file) {
   if (model == "t5") return TokenizerKind::kUnigram;
   if (model == "bert") return TokenizerKind::kWordPiece;
   Throw(ErrorCode::kUnsupported,
-        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE), gemma4 (the same by "
+        "{}: tokenizer.ggml.model: expected gpt2 (byte-level BPE), llama (SentencePiece BPE), "
+        "gemma4 (the same by "
         "merges), t5 (unigram), bert (word pieces) or rwkv (the longest token first), found '{}'",
         file.name(), model);
 }
 
 void ReadTokens(const GgufFile& file, TokenizerSpec* spec) {
-  for (const std::string_view token : file.GetStrings(Key("tokens"))) spec->tokens.emplace_back(token);
+  for (const std::string_view token : file.GetStrings(Key("tokens"))) {
+    spec->tokens.emplace_back(token);
+  }
   if (file.Has(Key("scores"))) spec->scores = file.GetF32s(Key("scores"));
   if (!file.Has(Key("token_type"))) return;
   for (const int32_t type : file.GetI32s(Key("token_type"))) {
@@ -63,7 +66,8 @@ void ReadCharsmap(const GgufFile& file, TokenizerSpec* spec) {
   if (!map) return;
   if (map->type != GgufType::kArray ||
       (map->element != GgufType::kUint8 && map->element != GgufType::kInt8)) {
-    Throw(ErrorCode::kCorrupt, "{}: tokenizer.ggml.precompiled_charsmap: expected an array of bytes, found {}",
+    Throw(ErrorCode::kCorrupt,
+          "{}: tokenizer.ggml.precompiled_charsmap: expected an array of bytes, found {}",
           file.name(), GgufTypeName(map->type == GgufType::kArray ? map->element : map->type));
   }
   spec->precompiled_charsmap.assign(map->bytes.begin(), map->bytes.end());
@@ -72,10 +76,11 @@ void ReadCharsmap(const GgufFile& file, TokenizerSpec* spec) {
 void ReadByteBpe(const GgufFile& file, TokenizerSpec* spec) {
   ReadMerges(file, spec);
   if (!file.Has(Key("pre"))) {
-    Throw(ErrorCode::kUnsupported,
-          "{}: tokenizer.ggml.pre is absent: how text is cut into words cannot be told; convert the "
-          "model again with a current converter",
-          file.name());
+    Throw(
+        ErrorCode::kUnsupported,
+        "{}: tokenizer.ggml.pre is absent: how text is cut into words cannot be told; convert the "
+        "model again with a current converter",
+        file.name());
   }
   spec->pre_tokenizer = file.GetString(Key("pre"));
   const std::string& pre = spec->pre_tokenizer;
@@ -96,7 +101,9 @@ void ReadMarkedMerges(const GgufFile& file, TokenizerSpec* spec) {
   spec->add_bos = true;
   // A tool's answer would follow: the model has ended its own.
   const auto answer = std::find(spec->tokens.begin(), spec->tokens.end(), "<|tool_response>");
-  if (answer != spec->tokens.end()) spec->extra_eog.push_back(static_cast<int32_t>(answer - spec->tokens.begin()));
+  if (answer != spec->tokens.end()) {
+    spec->extra_eog.push_back(static_cast<int32_t>(answer - spec->tokens.begin()));
+  }
 }
 
 // A word's first piece is marked there with U+2581, the others not at all.
@@ -132,10 +139,13 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   std::array<int32_t, 4> bos_eos_unk_pad = {-1, -1, -1, -1};
   if (spec.kind == TokenizerKind::kByteBpe) {
     ReadByteBpe(file, &spec);
-    if (file.GetString("general.architecture", "").ends_with("bert")) UseEndsOfEncoders(file, bos_eos_unk_pad);
+    if (file.GetString("general.architecture", "").ends_with("bert")) {
+      UseEndsOfEncoders(file, bos_eos_unk_pad);
+    }
   } else if (spec.kind == TokenizerKind::kGreedy) {
     for (size_t id = 0; id < spec.tokens.size(); ++id) {
-      const bool normal = spec.types.empty() || (id < spec.types.size() && spec.types[id] == TokenType::kNormal);
+      const bool normal =
+          spec.types.empty() || (id < spec.types.size() && spec.types[id] == TokenType::kNormal);
       if (normal) spec.tokens[id] = UnescapeRwkvToken(spec.tokens[id]);
     }
     spec.scores.clear();

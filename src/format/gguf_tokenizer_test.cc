@@ -42,7 +42,8 @@ TEST(GgufTokenizer, RealVocabularyEqualsTheReference) {
 
 // Gemma 4's files have the merges of its tokenizer.json: the same ids.
 TEST(GgufTokenizer, MergesOverMarkedTextAreThoseOfTokenizerJson) {
-  const TokenizerSpec spec = FromTokenizerJson(ReadFile(kRoot / "tests/data/hf_tokenizer/gemma.json"), "gemma.json");
+  const TokenizerSpec spec =
+      FromTokenizerJson(ReadFile(kRoot / "tests/data/hf_tokenizer/gemma.json"), "gemma.json");
   std::vector<int32_t> types;
   std::vector<std::string> merges;
   for (const TokenType type : spec.types) types.push_back(static_cast<int32_t>(type));

@@ -17,7 +17,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int64_t kMaxSmallFile = 16 << 20;     // config.json and its like
+constexpr int64_t kMaxSmallFile = 16 << 20;  // config.json and its like
 constexpr int64_t kMaxIndexFile = 256 << 20;
 constexpr const char* kConfigName = "config.json";
 constexpr const char* kTensorsName = "model.safetensors";
@@ -40,8 +40,11 @@ const Json* FieldOf(const Json& object, std::string_view field) {
 // A pickle file or another format's weights in the folder; empty where there is none.
 std::string OtherWeights(const std::filesystem::path& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string file = entry.path().filename().string(), ext = entry.path().extension().string();
-    if (ext == ".bin" || ext == ".pt" || ext == ".pth" || ext == ".ckpt" || ext == ".pkl") return file;
+    const std::string file = entry.path().filename().string(),
+                      ext = entry.path().extension().string();
+    if (ext == ".bin" || ext == ".pt" || ext == ".pth" || ext == ".ckpt" || ext == ".pkl") {
+      return file;
+    }
   }
   return "";
 }
@@ -52,9 +55,13 @@ void RefuseQuantized(const std::string& file, const Json& config) {
   const Json* method = quantization->is_object() ? FieldOf(*quantization, "quant_method") : nullptr;
   if (method != nullptr && *method == "mxfp4") return;  // of experts, whose loader knows it
   Throw(ErrorCode::kUnsupported,
-        "{}: field 'quantization_config': expected none, found {}: weights of this kind are not read; "
-        "take the model's unquantized folder (and --quantize, if it is too large), or a GGUF file of it",
-        file, method != nullptr && method->is_string() ? Quote(method->get<std::string>()) : "one without a name");
+        "{}: field 'quantization_config': expected none, found {}: weights of this kind are not "
+        "read; "
+        "take the model's unquantized folder (and --quantize, if it is too large), or a GGUF file "
+        "of it",
+        file,
+        method != nullptr && method->is_string() ? Quote(method->get<std::string>())
+                                                 : "one without a name");
 }
 
 // Where the decoder's tensors begin in models that hold more; the longest first.
@@ -84,14 +91,17 @@ HfFolder HfFolder::Open(const std::filesystem::path& path) {
   folder.name_ = path.string();
   if (!std::filesystem::exists(path / kConfigName)) {
     Throw(ErrorCode::kNotFound,
-          "{}: expected a folder with config.json, as Hugging Face's libraries save a model, or a GGUF file; "
+          "{}: expected a folder with config.json, as Hugging Face's libraries save a model, or a "
+          "GGUF file; "
           "found no config.json",
           folder.name_);
   }
   folder.ReadConfig(ReadFile(path / kConfigName, kMaxSmallFile));
-  for (const char* file : {"generation_config.json", "tokenizer_config.json", "special_tokens_map.json"}) {
+  for (const char* file :
+       {"generation_config.json", "tokenizer_config.json", "special_tokens_map.json"}) {
     if (!std::filesystem::exists(path / file)) continue;
-    folder.documents_->others.emplace(file, ParseObject(ReadFile(path / file, kMaxSmallFile), path / file));
+    folder.documents_->others.emplace(
+        file, ParseObject(ReadFile(path / file, kMaxSmallFile), path / file));
   }
   folder.OpenShards();
   folder.OpenModules();
@@ -99,7 +109,8 @@ HfFolder HfFolder::Open(const std::filesystem::path& path) {
   return folder;
 }
 
-HfFolder HfFolder::Parse(std::string_view config, std::span<const uint8_t> tensors, std::string name) {
+HfFolder HfFolder::Parse(std::string_view config, std::span<const uint8_t> tensors,
+                         std::string name) {
   HfFolder folder;
   folder.path_ = name;
   folder.name_ = name;
@@ -183,17 +194,21 @@ void HfFolder::OpenShards() {
     const std::string other = OtherWeights(path_);
     if (!other.empty()) {
       Throw(ErrorCode::kUnsupported,
-            "{}: expected {}, found {}: a pickle, which runs its author's code when it is read; take the "
+            "{}: expected {}, found {}: a pickle, which runs its author's code when it is read; "
+            "take the "
             "model's safetensors, or convert it where that code may run: "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other, safe_serialization=True)",
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other, "
+            "safe_serialization=True)",
             name_, kTensorsName, Quote(other));
     }
-    Throw(ErrorCode::kNotFound, "{}: expected {} or {}, found neither", name_, kTensorsName, kIndexName);
+    Throw(ErrorCode::kNotFound, "{}: expected {} or {}, found neither", name_, kTensorsName,
+          kIndexName);
   }
   const Json index = ParseObject(ReadFile(path_ / kIndexName, kMaxIndexFile), path_ / kIndexName);
   const Json* map = FieldOf(index, "weight_map");
   if (map == nullptr || !map->is_object() || map->empty()) {
-    Throw(ErrorCode::kCorrupt, "{}: field 'weight_map': expected an object of file names", index_file);
+    Throw(ErrorCode::kCorrupt, "{}: field 'weight_map': expected an object of file names",
+          index_file);
   }
   std::set<std::string> files;
   for (const auto& [tensor, file] : map->items()) {
@@ -204,13 +219,16 @@ void HfFolder::OpenShards() {
     files.insert(file.get<std::string>());
   }
   for (const std::string& file : files) {
-    if (file.empty() || file.find('/') != std::string::npos || file.find('\\') != std::string::npos) {
-      Throw(ErrorCode::kCorrupt, "{}: weight_map: expected names of files beside it, found {}", index_file,
-            Quote(file));
+    if (file.empty() || file.find('/') != std::string::npos ||
+        file.find('\\') != std::string::npos) {
+      Throw(ErrorCode::kCorrupt, "{}: weight_map: expected names of files beside it, found {}",
+            index_file, Quote(file));
     }
     if (!std::filesystem::exists(path_ / file)) {
-      Throw(ErrorCode::kNotFound, "{}: weight_map names the shard {}, which is not there: {} of {} shards "
-            "are; download it again", index_file, Quote(file),
+      Throw(ErrorCode::kNotFound,
+            "{}: weight_map names the shard {}, which is not there: {} of {} shards "
+            "are; download it again",
+            index_file, Quote(file),
             std::count_if(files.begin(), files.end(),
                           [&](const std::string& f) { return std::filesystem::exists(path_ / f); }),
             files.size());
@@ -222,8 +240,8 @@ void HfFolder::OpenShards() {
     const auto found = std::find_if(shards_.begin(), shards_.end(),
                                     [&](const SafetensorsFile& s) { return s.name() == shard; });
     if (found == shards_.end() || found->Find(tensor) == nullptr) {
-      Throw(ErrorCode::kCorrupt, "{}: weight_map[{}]: expected in {}, found no such tensor there", index_file,
-            Quote(tensor), Quote(file.get<std::string>()));
+      Throw(ErrorCode::kCorrupt, "{}: weight_map[{}]: expected in {}, found no such tensor there",
+            index_file, Quote(tensor), Quote(file.get<std::string>()));
     }
   }
 }
@@ -243,7 +261,8 @@ void HfFolder::OpenModules() {
     }
     const std::string whole = type.get<std::string>(), name = path.get<std::string>();
     if (name.find_first_of("/\\") != std::string::npos || name == "..") {
-      Throw(ErrorCode::kCorrupt, "{}: expected paths of folders beside it, found {}", file, Quote(name));
+      Throw(ErrorCode::kCorrupt, "{}: expected paths of folders beside it, found {}", file,
+            Quote(name));
     }
     modules_.push_back({whole.substr(whole.rfind('.') + 1), name});
   }
@@ -257,7 +276,8 @@ void HfFolder::OpenModules() {
   }
   for (size_t i = 0; i < of_shards.size(); ++i) {
     for (const SafetensorsTensor& tensor : shards_[*num_model_shards_ + i].tensors()) {
-      module_tensors_.push_back({.name = "module:" + of_shards[i] + "." + tensor.name, .tensor = &tensor});
+      module_tensors_.push_back(
+          {.name = "module:" + of_shards[i] + "." + tensor.name, .tensor = &tensor});
     }
   }
 }

@@ -1,4 +1,5 @@
-// Folders that cannot be read: what is missing, what lies, and what is refused is named before memory is spent.
+// Folders that cannot be read: what is missing, what lies, and what is refused is named before
+// memory is spent.
 #include "format/hf_folder.h"
 
 #include <gmock/gmock.h>
@@ -27,7 +28,9 @@ class HfFolderTest : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  void Write(const std::string& name, const std::string& text) { WriteFileAtomically(folder_ / name, text); }
+  void Write(const std::string& name, const std::string& text) {
+    WriteFileAtomically(folder_ / name, text);
+  }
   void WriteTensor(const std::string& name, const std::string& tensor) {
     SafetensorsWriter writer;
     static const std::vector<uint8_t> zeros(8 * 4);
@@ -52,11 +55,12 @@ TEST_F(HfFolderTest, FindsTensorsUnderTheNamesOfTextModels) {
   for (const char* prefix : {"model.", "", "model.language_model.", "language_model.model."}) {
     WriteTensor("a.safetensors", std::string(prefix) + "embed_tokens.weight");
     WriteTensor("b.safetensors", std::string(prefix) + "layers.0.mlp.up_proj.weight");
-    Write("model.safetensors.index.json",
-          nlohmann::json({{"weight_map",
-                           {{std::string(prefix) + "embed_tokens.weight", "a.safetensors"},
-                            {std::string(prefix) + "layers.0.mlp.up_proj.weight", "b.safetensors"}}}})
-              .dump());
+    Write(
+        "model.safetensors.index.json",
+        nlohmann::json({{"weight_map",
+                         {{std::string(prefix) + "embed_tokens.weight", "a.safetensors"},
+                          {std::string(prefix) + "layers.0.mlp.up_proj.weight", "b.safetensors"}}}})
+            .dump());
     const HfFolder folder = HfFolder::Open(folder_);
     EXPECT_NE(folder.Find("model.embed_tokens.weight"), nullptr) << prefix;
     EXPECT_NE(folder.Find("model.layers.0.mlp.up_proj.weight"), nullptr) << prefix;
@@ -70,7 +74,10 @@ TEST_F(HfFolderTest, FindsEncodersBelowAHead) {
     WriteTensor("a.safetensors", inner);
     WriteTensor("b.safetensors", "classifier.out_proj.weight");
     Write("model.safetensors.index.json",
-          nlohmann::json({{"weight_map", {{inner, "a.safetensors"}, {"classifier.out_proj.weight", "b.safetensors"}}}}).dump());
+          nlohmann::json(
+              {{"weight_map",
+                {{inner, "a.safetensors"}, {"classifier.out_proj.weight", "b.safetensors"}}}})
+              .dump());
     const HfFolder folder = HfFolder::Open(folder_);
     EXPECT_NE(folder.Find("model.embeddings.word_embeddings.weight"), nullptr) << prefix;
     EXPECT_NE(folder.Find("classifier.out_proj.weight"), nullptr) << prefix;
@@ -79,7 +86,8 @@ TEST_F(HfFolderTest, FindsEncodersBelowAHead) {
 
 TEST_F(HfFolderTest, ANestedConfigWinsOverTheWhole) {
   WriteTensor("model.safetensors", "model.norm.weight");
-  Write("config.json", R"({"model_type": "mistral3", "tie_word_embeddings": true, "sliding_window": 3,
+  Write("config.json",
+        R"({"model_type": "mistral3", "tie_word_embeddings": true, "sliding_window": 3,
                            "text_config": {"model_type": "ministral3", "sliding_window": null}})");
   const HfFolder folder = HfFolder::Open(folder_);
   EXPECT_EQ(*folder.Config("model_type"), "ministral3");
@@ -92,9 +100,11 @@ TEST_F(HfFolderTest, ANestedConfigWinsOverTheWhole) {
 TEST_F(HfFolderTest, NamesWhatIsMissing) {
   ExpectError(ErrorCode::kNotFound, HasSubstr("model.safetensors"));
   WriteTensor("model-00001-of-00002.safetensors", "a");
-  Write("model.safetensors.index.json",
-        R"({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})");
-  ExpectError(ErrorCode::kNotFound, AllOf(HasSubstr("model-00002-of-00002.safetensors"), HasSubstr("1 of 2")));
+  Write(
+      "model.safetensors.index.json",
+      R"({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})");
+  ExpectError(ErrorCode::kNotFound,
+              AllOf(HasSubstr("model-00002-of-00002.safetensors"), HasSubstr("1 of 2")));
   WriteTensor("model-00002-of-00002.safetensors", "c");
   ExpectError(ErrorCode::kCorrupt, HasSubstr("weight_map['b']"));
   std::filesystem::remove(folder_ / "config.json");
@@ -103,9 +113,11 @@ TEST_F(HfFolderTest, NamesWhatIsMissing) {
 
 TEST_F(HfFolderTest, RefusesPicklesAndForeignQuantizationsByName) {
   Write("pytorch_model.bin", "x");
-  ExpectError(ErrorCode::kUnsupported, AllOf(HasSubstr("pytorch_model.bin"), HasSubstr("safe_serialization")));
+  ExpectError(ErrorCode::kUnsupported,
+              AllOf(HasSubstr("pytorch_model.bin"), HasSubstr("safe_serialization")));
   WriteTensor("model.safetensors", "a");
-  Write("config.json", R"({"model_type": "llama", "quantization_config": {"quant_method": "awq", "bits": 4}})");
+  Write("config.json",
+        R"({"model_type": "llama", "quantization_config": {"quant_method": "awq", "bits": 4}})");
   ExpectError(ErrorCode::kUnsupported, AllOf(HasSubstr("awq"), HasSubstr("unquantized")));
   Write("config.json", R"({"text_config": {"quantization_config": {"quant_method": "fp8"}}})");
   ExpectError(ErrorCode::kUnsupported, HasSubstr("fp8"));
@@ -133,7 +145,8 @@ TEST_F(HfFolderTest, ATokenizerIsCompletedByItsConfig) {
   Write("tokenizer.json", R"({"pre_tokenizer": {"type": "ByteLevel"}, "added_tokens": [
       {"id": 3, "content": "<s>", "special": true}, {"id": 4, "content": "</s>", "special": true}],
       "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}})");
-  Write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": "<s>", "eos_token": {"content": "</s>"},
+  Write("tokenizer_config.json",
+        R"({"add_bos_token": true, "bos_token": "<s>", "eos_token": {"content": "</s>"},
                                      "chat_template": [{"name": "tools", "template": "t"},
                                                        {"name": "default", "template": "d"}]})");
   Write("generation_config.json", R"({"eos_token_id": [4, 2, 99]})");

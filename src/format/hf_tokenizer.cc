@@ -23,7 +23,9 @@ using Json = nlohmann::json;
 constexpr const char* kConfigFile = "tokenizer_config.json";
 constexpr const char* kFairseqModel = "sentencepiece.bpe.model";
 
-std::string PathOf(const HfFolder& folder, const char* file) { return (folder.path() / file).string(); }
+std::string PathOf(const HfFolder& folder, const char* file) {
+  return (folder.path() / file).string();
+}
 
 // A token that a config names, as a string or as {"content": ...}; empty where it names none.
 std::string NamedToken(const Json* value) {
@@ -51,32 +53,38 @@ void SetNamed(const HfFolder& folder, const char* field, const TokenizerSpec& sp
   if (const int32_t found = FindToken(spec, NamedToken(folder, field)); found >= 0) id = found;
 }
 
-// tokenizer_config.json's added_tokens_decoder, {"32000": {"content", "special", ...}}: what a SentencePiece model
-// does not hold.
+// tokenizer_config.json's added_tokens_decoder, {"32000": {"content", "special", ...}}: what a
+// SentencePiece model does not hold.
 void AddDecoderTokens(const HfFolder& folder, TokenizerSpec& spec) {
   const Json* added = folder.Field(kConfigFile, "added_tokens_decoder");
   if (added == nullptr || !added->is_object()) return;
   const auto fail = [&](const std::string& key) {
-    Throw(ErrorCode::kCorrupt, "{}: added_tokens_decoder[{}]: expected a token and its id", PathOf(folder, kConfigFile),
-          Quote(key));
+    Throw(ErrorCode::kCorrupt, "{}: added_tokens_decoder[{}]: expected a token and its id",
+          PathOf(folder, kConfigFile), Quote(key));
   };
   std::map<int64_t, const Json*> by_id;
   for (const auto& [key, token] : added->items()) {
     int64_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (error != std::errc{} || end != key.data() + key.size() || id < 0 || !token.is_object()) fail(key);
+    if (error != std::errc{} || end != key.data() + key.size() || id < 0 || !token.is_object()) {
+      fail(key);
+    }
     by_id[id] = &token;
   }
   for (const auto& [id, token] : by_id) {
     const std::string text = NamedToken(token);
-    if (text.empty() || id > static_cast<int64_t>(spec.tokens.size()) + 4096) fail(fmt::to_string(id));
+    if (text.empty() || id > static_cast<int64_t>(spec.tokens.size()) + 4096) {
+      fail(fmt::to_string(id));
+    }
     const auto at = static_cast<size_t>(id);
     if (at >= spec.tokens.size()) {
       spec.tokens.resize(at + 1);
       spec.scores.resize(at + 1, 0);
       spec.types.resize(at + 1, TokenType::kUnused);
     }
-    const auto flag = [&, token = token](const char* name) { return token->value(name, Json(false)) == true; };
+    const auto flag = [&, token = token](const char* name) {
+      return token->value(name, Json(false)) == true;
+    };
     if (spec.types[at] != TokenType::kUnknown) {
       spec.types[at] = flag("special") ? TokenType::kControl : TokenType::kUserDefined;
     }
@@ -88,12 +96,16 @@ void AddDecoderTokens(const HfFolder& folder, TokenizerSpec& spec) {
   }
 }
 
-// XLM-R's ids are fairseq's: four tokens of its own, then the model's pieces but the first three (<unk>, <s>, </s>), then
-// <mask>.
+// XLM-R's ids are fairseq's: four tokens of its own, then the model's pieces but the first three
+// (<unk>, <s>, </s>), then <mask>.
 void UseFairseqIds(TokenizerSpec& spec) {
-  const auto has = [&](size_t id, const char* text) { return id < spec.tokens.size() && spec.tokens[id] == text; };
-  if (spec.kind != TokenizerKind::kUnigram || !has(0, "<unk>") || !has(1, "<s>") || !has(2, "</s>")) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a unigram model whose first pieces are <unk>, <s> and </s>, as XLM-R's are",
+  const auto has = [&](size_t id, const char* text) {
+    return id < spec.tokens.size() && spec.tokens[id] == text;
+  };
+  if (spec.kind != TokenizerKind::kUnigram || !has(0, "<unk>") || !has(1, "<s>") ||
+      !has(2, "</s>")) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a unigram model whose first pieces are <unk>, <s> and </s>, as XLM-R's are",
           spec.source);
   }
   const auto shift = [](auto& list, auto first, auto last) {
@@ -104,7 +116,8 @@ void UseFairseqIds(TokenizerSpec& spec) {
   shift(spec.tokens, std::vector<std::string>{"<s>", "<pad>", "</s>", "<unk>"}, "<mask>");
   shift(spec.scores, std::vector<float>(4), 0.0f);
   const TokenType control = TokenType::kControl;
-  shift(spec.types, std::vector<TokenType>{control, control, control, TokenType::kUnknown}, control);
+  shift(spec.types, std::vector<TokenType>{control, control, control, TokenType::kUnknown},
+        control);
   spec.added.push_back({.id = static_cast<int32_t>(spec.tokens.size()) - 1, .lstrip = true});
   spec.bos = 0;
   spec.pad = 1;
@@ -119,16 +132,18 @@ TokenizerSpec ReadModel(const HfFolder& folder) {
     return FromTokenizerJson(*json, PathOf(folder, "tokenizer.json"));
   }
   if (const auto model = folder.Text("tokenizer.model")) {
-    TokenizerSpec spec = FromSentencePieceModel({reinterpret_cast<const uint8_t*>(model->data()), model->size()},
-                                                PathOf(folder, "tokenizer.model"));
+    TokenizerSpec spec =
+        FromSentencePieceModel({reinterpret_cast<const uint8_t*>(model->data()), model->size()},
+                               PathOf(folder, "tokenizer.model"));
     AddDecoderTokens(folder, spec);
     return spec;
   }
   const Json* type = folder.Config("model_type");
   if (type != nullptr && *type == "xlm-roberta") {
     if (const auto model = folder.Text(kFairseqModel)) {
-      TokenizerSpec spec = FromSentencePieceModel({reinterpret_cast<const uint8_t*>(model->data()), model->size()},
-                                                  PathOf(folder, kFairseqModel));
+      TokenizerSpec spec =
+          FromSentencePieceModel({reinterpret_cast<const uint8_t*>(model->data()), model->size()},
+                                 PathOf(folder, kFairseqModel));
       UseFairseqIds(spec);
       return spec;
     }
@@ -136,7 +151,8 @@ TokenizerSpec ReadModel(const HfFolder& folder) {
   if (const auto vocabulary = folder.Text(kRwkvVocabularyFile)) {
     return FromRwkvVocabulary(*vocabulary, PathOf(folder, kRwkvVocabularyFile));
   }
-  Throw(ErrorCode::kNotFound, "{}: expected tokenizer.json, tokenizer.model or {}, found none of them", folder.name(),
+  Throw(ErrorCode::kNotFound,
+        "{}: expected tokenizer.json, tokenizer.model or {}, found none of them", folder.name(),
         kRwkvVocabularyFile);
 }
 
@@ -147,7 +163,9 @@ std::vector<int32_t> EndTokens(const HfFolder& folder, const TokenizerSpec& spec
   std::vector<int32_t> ids;
   const auto add = [&](const Json& id) {
     // One beyond the vocabulary is no token that could be drawn.
-    if (id.is_number_unsigned() && id.get<uint64_t>() < spec.tokens.size()) ids.push_back(id.get<int32_t>());
+    if (id.is_number_unsigned() && id.get<uint64_t>() < spec.tokens.size()) {
+      ids.push_back(id.get<int32_t>());
+    }
   };
   if (ends != nullptr && ends->is_array()) {
     for (const Json& id : *ends) add(id);
@@ -173,8 +191,10 @@ std::optional<std::string> TemplateOf(const Json* value) {
 
 TokenizerSpec FromHfFolder(const HfFolder& folder) {
   TokenizerSpec spec = ReadModel(folder);
-  // Where the config says it, it is said for both, and what the tokenizer's own post-processor does is dropped.
-  const Json *add_bos = folder.Field(kConfigFile, "add_bos_token"), *add_eos = folder.Field(kConfigFile, "add_eos_token");
+  // Where the config says it, it is said for both, and what the tokenizer's own post-processor does
+  // is dropped.
+  const Json *add_bos = folder.Field(kConfigFile, "add_bos_token"),
+             *add_eos = folder.Field(kConfigFile, "add_eos_token");
   const bool explicit_ends = add_bos != nullptr || add_eos != nullptr;
   if (explicit_ends || spec.bos < 0 || !spec.add_bos) SetNamed(folder, "bos_token", spec, spec.bos);
   if (explicit_ends || spec.eos < 0 || !spec.add_eos) SetNamed(folder, "eos_token", spec, spec.eos);
@@ -192,7 +212,9 @@ std::optional<std::string> HfChatTemplate(const HfFolder& folder) {
   if (auto text = folder.Text("chat_template.jinja", 16 << 20)) return text;
   if (const auto text = folder.Text("chat_template.json", 16 << 20)) {
     const Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-    if (json.is_object() && json.contains("chat_template")) return TemplateOf(&json["chat_template"]);
+    if (json.is_object() && json.contains("chat_template")) {
+      return TemplateOf(&json["chat_template"]);
+    }
   }
   return TemplateOf(folder.Field(kConfigFile, "chat_template"));
 }

@@ -53,9 +53,7 @@ TEST(Allocations, AreCounted) {
 }
 #endif
 
-TEST(HostileGguf, TheUnchangedFileIsFine) {
-  EXPECT_EQ(ParseGguf(TensorFile().str()), "no error");
-}
+TEST(HostileGguf, TheUnchangedFileIsFine) { EXPECT_EQ(ParseGguf(TensorFile().str()), "no error"); }
 
 TEST(HostileGguf, MagicAndVersion) {
   EXPECT_THAT(ParseGguf(""), HasSubstr("bad.gguf: magic: expected 4 bytes at offset 0, found 0"));

@@ -1,5 +1,5 @@
-// One object of tokenizer.json, with errors that say where it is. For the readers of that file only; source and json must
-// outlive it.
+// One object of tokenizer.json, with errors that say where it is. For the readers of that file
+// only; source and json must outlive it.
 #pragma once
 
 #include <cstdint>
@@ -48,22 +48,28 @@ class JsonNode {
     const Json* value = Find(field);
     const bool fits = value != nullptr && value->is_number_unsigned() &&
                       value->get<uint64_t>() < static_cast<uint64_t>(kMaxJsonTokens);
-    if (!fits) Fail(field, fmt::format("a token id below {}", kMaxJsonTokens), value ? *value : Json());
+    if (!fits) {
+      Fail(field, fmt::format("a token id below {}", kMaxJsonTokens), value ? *value : Json());
+    }
     return value->get<int64_t>();
   }
   std::string type() const { return Text("type", ""); }
 
   std::string Spelled(std::string_view field) const {
-    return fmt::format("{}: field '{}{}{}'", *source_, where_, where_.empty() || field.empty() ? "" : ".",
-                       field);
+    return fmt::format("{}: field '{}{}{}'", *source_, where_,
+                       where_.empty() || field.empty() ? "" : ".", field);
   }
-  [[noreturn]] void Fail(std::string_view field, std::string_view expected, const Json& found) const {
+  [[noreturn]] void Fail(std::string_view field, std::string_view expected,
+                         const Json& found) const {
     Throw(ErrorCode::kCorrupt, "{}: expected {}, found {}", Spelled(field), expected,
-          found.is_structured() ? found.type_name() : Quote(found.dump(-1, ' ', true, Json::error_handler_t::replace)));
+          found.is_structured() ? found.type_name()
+                                : Quote(found.dump(-1, ' ', true, Json::error_handler_t::replace)));
   }
-  [[noreturn]] void Refuse(std::string_view field, std::string_view expected, std::string_view found) const {
+  [[noreturn]] void Refuse(std::string_view field, std::string_view expected,
+                           std::string_view found) const {
     Throw(ErrorCode::kUnsupported,
-          "{}: expected {}, found {}; without it the model would get other tokens than it was trained on",
+          "{}: expected {}, found {}; without it the model would get other tokens than it was "
+          "trained on",
           Spelled(field), expected, Quote(found));
   }
   const std::string& source() const { return *source_; }
@@ -83,7 +89,9 @@ inline std::vector<JsonNode> StepsOf(const JsonNode& root, const char* field, co
   const JsonNode first(root.source(), field, *value);
   if (first.type() != "Sequence") return {first};
   const nlohmann::json* list = first.Find(nested);
-  if (list == nullptr || !list->is_array()) first.Fail(nested, "a list", list ? *list : nlohmann::json());
+  if (list == nullptr || !list->is_array()) {
+    first.Fail(nested, "a list", list ? *list : nlohmann::json());
+  }
   for (size_t i = 0; i < list->size(); ++i) {
     steps.emplace_back(root.source(), fmt::format("{}.{}[{}]", field, nested, i), (*list)[i]);
   }

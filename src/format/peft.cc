@@ -8,7 +8,8 @@
 //
 // MODULE is the path in the Hugging Face model: model.layers.3.self_attn.q_proj,
 // model.embed_tokens, lm_head. Experts of a mixture (peft_experts.h) are modules of their own,
-// model.layers.3.mlp.experts.5.gate_proj (Mixtral: block_sparse_moe.experts.5.w1), or stacked in two:
+// model.layers.3.mlp.experts.5.gate_proj (Mixtral: block_sparse_moe.experts.5.w1), or stacked in
+// two:
 //
 //   model.layers.3.mlp.experts.base_layer   gate_up_proj, where target_parameters has both
 //   model.layers.3.mlp.experts              down_proj, or the one that is adapted
@@ -69,11 +70,13 @@ class Config {
     return found == json_.end() || found->is_null() ? nullptr : &*found;
   }
 
-  [[noreturn]] void Fail(const std::string& field, const char* expected, const OrderedJson& found) const {
+  [[noreturn]] void Fail(const std::string& field, const char* expected,
+                         const OrderedJson& found) const {
     Throw(ErrorCode::kCorrupt, "{}: field '{}': expected {}, found {}", file_, field, expected,
           Shown(found));
   }
-  [[noreturn]] void Refuse(const char* field, const char* expected, const OrderedJson& found) const {
+  [[noreturn]] void Refuse(const char* field, const char* expected,
+                           const OrderedJson& found) const {
     Throw(ErrorCode::kUnsupported, "{}: field '{}': expected {}, found {}; this is not supported",
           file_, field, expected, Shown(found));
   }
@@ -152,7 +155,8 @@ StackedTargets ReadStackedTargets(const Config& config) {
   if (!list->is_array()) config.Fail("target_parameters", "a list of names", *list);
   for (const OrderedJson& item : *list) {
     if (!item.is_string() || !targets.Add(item.get<std::string>())) {
-      config.Refuse("target_parameters", "mlp.experts.gate_up_proj and mlp.experts.down_proj", item);
+      config.Refuse("target_parameters", "mlp.experts.gate_up_proj and mlp.experts.down_proj",
+                    item);
     }
   }
   return targets;
@@ -170,7 +174,8 @@ Patterns<Value> ReadPatterns(const Config& config, const char* field, Convert co
   if (!object->is_object()) config.Fail(field, "an object", *object);
   for (const auto& [written, value] : object->items()) {
     // How PEFT itself writes a name that may follow any other.
-    const std::string pattern = written.starts_with(kAnyPath) ? written.substr(kAnyPath.size()) : written;
+    const std::string pattern =
+        written.starts_with(kAnyPath) ? written.substr(kAnyPath.size()) : written;
     if (pattern.find_first_of("\\()[]{}|*+?$^") != std::string::npos) {
       config.Refuse(field, "names of modules", OrderedJson(written));
     }
@@ -300,7 +305,8 @@ AdapterEntry ReadEntry(const std::string& file, const std::string& module, const
   AdapterEntry entry;
   if (!ParseModule(module, entry)) {
     Throw(ErrorCode::kUnsupported,
-          "{}: module {}: expected a linear layer of attention, MLP or an expert, embed_tokens or lm_head",
+          "{}: module {}: expected a linear layer of attention, MLP or an expert, embed_tokens or "
+          "lm_head",
           file, Quote(module));
   }
   if (group.a == nullptr || group.b == nullptr) {
@@ -333,15 +339,18 @@ std::string ModuleOf(const AdapterFile& adapter, const AdapterEntry& entry) {
   return entry.site == AdapterSite::kLmHead ? name : "model." + name;
 }
 
-// The entries of stacked experts: A [experts * rank, in] expert by expert, B [out, rank * experts] with an expert's
-// columns `experts` apart.
-void AddStacked(const std::string& file, const std::string& module, const Group& group, const StackedModule& stacked,
-                int64_t rank, float alpha, std::vector<AdapterEntry>& entries) {
+// The entries of stacked experts: A [experts * rank, in] expert by expert, B [out, rank * experts]
+// with an expert's columns `experts` apart.
+void AddStacked(const std::string& file, const std::string& module, const Group& group,
+                const StackedModule& stacked, int64_t rank, float alpha,
+                std::vector<AdapterEntry>& entries) {
   AdapterEntry where;
   const std::string first = module.substr(0, module.find(".experts")) + ".experts.0.gate_proj";
   const bool known = ParseModule(first, where);
-  if (!known || group.a == nullptr || group.b == nullptr || group.magnitude != nullptr || group.embedding) {
-    Throw(ErrorCode::kCorrupt, "{}: module {}: expected lora_A and lora_B of a layer's stacked experts alone", file,
+  if (!known || group.a == nullptr || group.b == nullptr || group.magnitude != nullptr ||
+      group.embedding) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: module {}: expected lora_A and lora_B of a layer's stacked experts alone", file,
           Quote(module));
   }
   const auto &a = group.a->shape, &b = group.b->shape;
@@ -349,7 +358,9 @@ void AddStacked(const std::string& file, const std::string& module, const Group&
   const bool fits = a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[0] % rank == 0 &&
                     a[0] / rank <= kMaxStackedExperts && (!halves || b[0] % 2 == 0);
   if (!fits) {
-    Throw(ErrorCode::kCorrupt, "{}: module {}: expected A [experts * {}, in] and B [out, {} * experts], found [{}] and [{}]",
+    Throw(ErrorCode::kCorrupt,
+          "{}: module {}: expected A [experts * {}, in] and B [out, {} * experts], found [{}] and "
+          "[{}]",
           file, Quote(module), rank, rank, fmt::join(a, ", "), fmt::join(b, ", "));
   }
   SplitStacked({.layer = where.layer,
@@ -373,28 +384,30 @@ OrderedJson MakeConfig(const AdapterFile& adapter) {
   for (const AdapterEntry& entry : adapter.entries) {
     const std::string_view site = AdapterSiteName(entry.site);
     const std::string module = ModuleOf(adapter, entry);
-    targets.emplace(entry.expert < 0 ? std::string(site.substr(site.find('.') + 1))  // npos + 1 is 0: names without a dot
-                                     : module.substr(module.rfind('.') + 1));
+    targets.emplace(
+        entry.expert < 0
+            ? std::string(site.substr(site.find('.') + 1))  // npos + 1 is 0: names without a dot
+            : module.substr(module.rfind('.') + 1));
     if (entry.rank != adapter.rank) ranks[module] = entry.rank;
     if (entry.alpha != adapter.alpha) alphas[module] = NumberOf(entry.alpha);
   }
   return OrderedJson{{"peft_type", "LORA"},
-              {"task_type", "CAUSAL_LM"},
-              {"base_model_name_or_path", adapter.base_name},
-              {"r", adapter.rank},
-              {"lora_alpha", NumberOf(adapter.alpha)},
-              {"lora_dropout", NumberOf(adapter.dropout)},
-              {"target_modules", targets},
-              {"bias", "none"},
-              {"fan_in_fan_out", false},
-              {"use_rslora", adapter.use_rslora},
-              {"use_dora", adapter.use_dora},
-              {"rank_pattern", ranks},
-              {"alpha_pattern", alphas},
-              {"modules_to_save", nullptr},
-              {"init_lora_weights", true},
-              {"inference_mode", true},
-              {"peft_version", kPeftVersion}};
+                     {"task_type", "CAUSAL_LM"},
+                     {"base_model_name_or_path", adapter.base_name},
+                     {"r", adapter.rank},
+                     {"lora_alpha", NumberOf(adapter.alpha)},
+                     {"lora_dropout", NumberOf(adapter.dropout)},
+                     {"target_modules", targets},
+                     {"bias", "none"},
+                     {"fan_in_fan_out", false},
+                     {"use_rslora", adapter.use_rslora},
+                     {"use_dora", adapter.use_dora},
+                     {"rank_pattern", ranks},
+                     {"alpha_pattern", alphas},
+                     {"modules_to_save", nullptr},
+                     {"init_lora_weights", true},
+                     {"inference_mode", true},
+                     {"peft_version", kPeftVersion}};
 }
 
 std::span<const uint8_t> Bytes(const std::vector<float>& values) {
@@ -411,10 +424,12 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
   adapter.use_rslora = config.Bool("use_rslora");
   adapter.use_dora = config.Bool("use_dora");
   const auto rank = [&](const std::string& f, const OrderedJson& v) { return config.Rank(f, v); };
-  const auto alpha = [&](const std::string& f, const OrderedJson& v) { return config.Positive(f, v); };
+  const auto alpha = [&](const std::string& f, const OrderedJson& v) {
+    return config.Positive(f, v);
+  };
   const OrderedJson default_value = 8;  // PEFT's default for both
   const OrderedJson *r = config.Find("r"), *a = config.Find("lora_alpha"),
-             *d = config.Find("lora_dropout");
+                    *d = config.Find("lora_dropout");
   adapter.rank = rank("r", r != nullptr ? *r : default_value);
   adapter.alpha = alpha("lora_alpha", a != nullptr ? *a : default_value);
   if (d != nullptr && d->is_number()) adapter.dropout = d->get<float>();
@@ -427,7 +442,8 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
   const StackedTargets stacked_targets = ReadStackedTargets(config);
   for (const auto& [module, group] : GroupTensors(file)) {
     if (const auto stacked = stacked_targets.Find(module)) {
-      AddStacked(file.name(), module, group, *stacked, Resolve(ranks, stacked->parameter, adapter.rank),
+      AddStacked(file.name(), module, group, *stacked,
+                 Resolve(ranks, stacked->parameter, adapter.rank),
                  Resolve(alphas, stacked->parameter, adapter.alpha), adapter.entries);
       continue;
     }

@@ -45,7 +45,9 @@ bool ParseExpertModule(std::string_view module, AdapterEntry& entry) {
   return false;
 }
 
-bool IsMixtralModule(std::string_view module) { return module.find(kMixtralExperts) != std::string_view::npos; }
+bool IsMixtralModule(std::string_view module) {
+  return module.find(kMixtralExperts) != std::string_view::npos;
+}
 
 std::string ExpertModuleOf(const AdapterFile& adapter, const AdapterEntry& entry) {
   const bool mixtral = adapter.architecture == kMixtralArchitecture;
@@ -53,7 +55,8 @@ std::string ExpertModuleOf(const AdapterFile& adapter, const AdapterEntry& entry
   for (const ExpertSite& site : kExpertSites) {
     if (site.site == entry.site) name = mixtral ? site.mixtral : site.name;
   }
-  return fmt::format("model.layers.{}.{}.{}.{}", entry.layer, mixtral ? kMixtralExperts : kExperts, entry.expert, name);
+  return fmt::format("model.layers.{}.{}.{}.{}", entry.layer, mixtral ? kMixtralExperts : kExperts,
+                     entry.expert, name);
 }
 
 bool StackedTargets::Add(std::string_view parameter) {
@@ -76,15 +79,17 @@ std::optional<StackedModule> StackedTargets::Find(std::string_view module) const
   return StackedModule{gate_up, fmt::format("{}.{}", module, gate_up ? kGateUp : kDown)};
 }
 
-void SplitStacked(const StackedShape& shape, const std::vector<float>& a, const std::vector<float>& b,
-                  std::vector<AdapterEntry>& entries) {
+void SplitStacked(const StackedShape& shape, const std::vector<float>& a,
+                  const std::vector<float>& b, std::vector<AdapterEntry>& entries) {
   const int64_t out = shape.gate_up ? shape.out / 2 : shape.out;
   for (int64_t expert = 0; expert < shape.experts; ++expert) {
     for (int64_t part = 0; part < (shape.gate_up ? 2 : 1); ++part) {
       AdapterEntry entry;
       entry.layer = shape.layer;
       entry.expert = static_cast<int32_t>(expert);
-      entry.site = !shape.gate_up ? AdapterSite::kDownProj : part == 0 ? AdapterSite::kGateProj : AdapterSite::kUpProj;
+      entry.site = !shape.gate_up ? AdapterSite::kDownProj
+                   : part == 0    ? AdapterSite::kGateProj
+                                  : AdapterSite::kUpProj;
       entry.rank = shape.rank;
       entry.in = shape.in;
       entry.out = out;

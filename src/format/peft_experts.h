@@ -1,6 +1,7 @@
-// How PEFT folders hold the pairs of a mixture's experts: one module for each expert's matrix (as transformers 4 had
-// them; PEFT stacks them itself for transformers 5), or experts stacked in one parameter (`target_parameters`). What is
-// written is the first. Functions without state; any thread.
+// How PEFT folders hold the pairs of a mixture's experts: one module for each expert's matrix (as
+// transformers 4 had them; PEFT stacks them itself for transformers 5), or experts stacked in one
+// parameter (`target_parameters`). What is written is the first. Functions without state; any
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ inline constexpr int64_t kMaxStackedExperts = 4096;
 // GGUF's word for Mixtral, whose experts have names of their own.
 inline constexpr const char* kMixtralArchitecture = "llama";
 
-// Sets site and expert from "mlp.experts.5.gate_proj" or "block_sparse_moe.experts.5.w1"; false if it is none.
+// Sets site and expert from "mlp.experts.5.gate_proj" or "block_sparse_moe.experts.5.w1"; false if
+// it is none.
 bool ParseExpertModule(std::string_view module, AdapterEntry& entry);
 bool IsMixtralModule(std::string_view module);
 // "model.layers.3.mlp.experts.5.gate_proj", or Mixtral's.
@@ -47,7 +49,7 @@ struct StackedShape {
   float alpha = 0;
 };
 // Appends an entry for each matrix of each expert: a [experts, rank, in], b [out, rank, experts].
-void SplitStacked(const StackedShape& shape, const std::vector<float>& a, const std::vector<float>& b,
-                  std::vector<AdapterEntry>& entries);
+void SplitStacked(const StackedShape& shape, const std::vector<float>& a,
+                  const std::vector<float>& b, std::vector<AdapterEntry>& entries);
 
 }  // namespace bakestone

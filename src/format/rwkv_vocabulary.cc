@@ -2,8 +2,9 @@
 //
 //   ID LITERAL LENGTH
 //
-//   LITERAL  one of Python's: '...' or "..." (characters, in UTF-8) or b'...' or b"..." (bytes), with the escapes
-//            \\ \' \" \a \b \f \n \r \t \v \xHH and, of characters, \uHHHH and \UHHHHHHHH
+//   LITERAL  one of Python's: '...' or "..." (characters, in UTF-8) or b'...' or b"..." (bytes),
+//            with the escapes \\ \' \" \a \b \f \n \r \t \v \xHH and, of characters, \uHHHH and
+//            \UHHHHHHHH
 //   LENGTH   of the token in bytes
 #include "format/rwkv_vocabulary.h"
 
@@ -34,7 +35,9 @@ bool ParseNumber(std::string_view text, size_t* number) {
 bool ParseLiteral(std::string_view text, std::string* bytes) {
   const bool raw = text.starts_with('b');
   if (raw) text.remove_prefix(1);
-  if (text.size() < 2 || (text[0] != '\'' && text[0] != '"') || text.back() != text[0]) return false;
+  if (text.size() < 2 || (text[0] != '\'' && text[0] != '"') || text.back() != text[0]) {
+    return false;
+  }
   const char quote = text[0];
   text = text.substr(1, text.size() - 2);
   bytes->clear();
@@ -50,7 +53,11 @@ bool ParseLiteral(std::string_view text, std::string* bytes) {
       bytes->push_back(kBytes[name]);
       continue;
     }
-    const size_t digits = text[at] == 'x' ? 2 : raw ? 0 : text[at] == 'u' ? 4 : text[at] == 'U' ? 8 : 0;
+    const size_t digits = text[at] == 'x'   ? 2
+                          : raw             ? 0
+                          : text[at] == 'u' ? 4
+                          : text[at] == 'U' ? 8
+                                            : 0;
     if (digits == 0 || text.size() - at <= digits) return false;
     uint32_t code = 0;
     for (size_t i = 0; i < digits; ++i) {
@@ -88,11 +95,13 @@ TokenizerSpec FromRwkvVocabulary(std::string_view text, std::string source) {
     if (line.ends_with('\r')) line.remove_suffix(1);
     const size_t first = line.find(' '), last = line.rfind(' ');
     size_t id = 0, length = 0;
-    const bool parts = first != std::string_view::npos && last > first + 1 && ParseNumber(line.substr(0, first), &id) &&
+    const bool parts = first != std::string_view::npos && last > first + 1 &&
+                       ParseNumber(line.substr(0, first), &id) &&
                        ParseNumber(line.substr(last + 1), &length) &&
                        ParseLiteral(line.substr(first + 1, last - first - 1), &bytes);
     if (!parts || id != number || id >= kMostTokens || bytes.size() != length || bytes.empty()) {
-      Throw(ErrorCode::kCorrupt, "{}: line {}: expected {}, a token in quotes and its length in bytes, found {}",
+      Throw(ErrorCode::kCorrupt,
+            "{}: line {}: expected {}, a token in quotes and its length in bytes, found {}",
             spec.source, number, number, Quote(line.substr(0, 80)));
     }
     spec.tokens.push_back(bytes);
@@ -109,7 +118,8 @@ std::string UnescapeRwkvToken(std::string_view text) {
       continue;
     }
     const char name = text[++at];
-    if (name == 'x' && text.size() - at > 2 && HexDigit(text[at + 1]) >= 0 && HexDigit(text[at + 2]) >= 0) {
+    if (name == 'x' && text.size() - at > 2 && HexDigit(text[at + 1]) >= 0 &&
+        HexDigit(text[at + 2]) >= 0) {
       bytes.push_back(static_cast<char>(HexDigit(text[at + 1]) * 16 + HexDigit(text[at + 2])));
       at += 2;
     } else {

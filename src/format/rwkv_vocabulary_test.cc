@@ -1,4 +1,5 @@
-// RWKV's tokenizer against its rule, by tools/make_rwkv_tokenizer_goldens.py, from either form; and files that lie.
+// RWKV's tokenizer against its rule, by tools/make_rwkv_tokenizer_goldens.py, from either form; and
+// files that lie.
 #include "format/rwkv_vocabulary.h"
 
 #include <gmock/gmock.h>
@@ -37,7 +38,8 @@ void ExpectIdsOfTheRule(const Tokenizer& tokenizer) {
 }
 
 TEST(RwkvVocabulary, FileGivesTheIdsOfTheRule) {
-  ExpectIdsOfTheRule(Tokenizer(FromRwkvVocabulary(ReadFile(kFolder / kRwkvVocabularyFile), "vocab.txt")));
+  ExpectIdsOfTheRule(
+      Tokenizer(FromRwkvVocabulary(ReadFile(kFolder / kRwkvVocabularyFile), "vocab.txt")));
 }
 
 TEST(RwkvVocabulary, GgufGivesTheIdsOfTheRule) {
@@ -55,7 +57,8 @@ TEST(RwkvVocabulary, GgufGivesTheIdsOfTheRule) {
 TEST(RwkvVocabulary, NoTextGivesTheTokenThatEndsDocuments) {
   TokenizerSpec spec = FromRwkvVocabulary("1 'a' 1\n", "v");
   spec.unk = 0;  // as folders say it
-  EXPECT_THAT(Tokenizer(spec).Encode("a<|rwkv_tokenizer_end_of_text|>a"), ::testing::ElementsAre(1, 1));
+  EXPECT_THAT(Tokenizer(spec).Encode("a<|rwkv_tokenizer_end_of_text|>a"),
+              ::testing::ElementsAre(1, 1));
   EXPECT_THAT(Tokenizer(spec).Encode("a<|rwkv_tokenizer_end_of_text|>", {.parse_special = true}),
               ::testing::ElementsAre(1, 0));
 }
@@ -63,21 +66,24 @@ TEST(RwkvVocabulary, NoTextGivesTheTokenThatEndsDocuments) {
 TEST(RwkvVocabulary, EscapesAreThoseOfPython) {
   const TokenizerSpec spec = FromRwkvVocabulary(
       "1 'a' 1\n2 '\\xe9' 2\n3 b'\\xe9\\\\' 2\n4 \"'\" 1\n5 '\\u2028\\U0001f600' 7\r\n"
-      "6 ' \\t ' 3", "v");
-  EXPECT_THAT(spec.tokens,
-              ::testing::ElementsAre(::testing::_, "a", "\xC3\xA9", "\xE9\\", "'", "\u2028\U0001F600", " \t "));
+      "6 ' \\t ' 3",
+      "v");
+  EXPECT_THAT(spec.tokens, ::testing::ElementsAre(::testing::_, "a", "\xC3\xA9", "\xE9\\", "'",
+                                                  "\u2028\U0001F600", " \t "));
   EXPECT_EQ(UnescapeRwkvToken("\\t\\n\\r\\\\\\'\\xfFq\\"), "\t\n\r\\'\xFFq\\");
 }
 
 TEST(RwkvVocabulary, NamesTheLineThatLies) {
-  for (const char* second : {"3 'b' 1", "2 'b' 2", "2 b 1", "2 'b", "2 'b' x", "2 '' 0", "2 'it's' 4", "2 '\\x4' 1",
-                             "2 '\\ud800' 3", "2 b'\\u0041' 1", "2 '\\q' 2", "", "2"}) {
+  for (const char* second :
+       {"3 'b' 1", "2 'b' 2", "2 b 1", "2 'b", "2 'b' x", "2 '' 0", "2 'it's' 4", "2 '\\x4' 1",
+        "2 '\\ud800' 3", "2 b'\\u0041' 1", "2 '\\q' 2", "", "2"}) {
     try {
       FromRwkvVocabulary(std::string("1 'a' 1\n") + second + "\n", "v.txt");
       ADD_FAILURE() << "no error: " << second;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kCorrupt);
-      EXPECT_THAT(std::string(error.what()), ::testing::HasSubstr("v.txt: line 2: expected 2, a token in quotes"));
+      EXPECT_THAT(std::string(error.what()),
+                  ::testing::HasSubstr("v.txt: line 2: expected 2, a token in quotes"));
     }
   }
 }

@@ -76,8 +76,9 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
         Fail("shape: expected dimensions below 2^63, found {}", value);
       }
       auto& shape = Current().tensor.shape;
-      if (shape.size() == kMaxDims)
+      if (shape.size() == kMaxDims) {
         Fail("shape: expected at most {} dimensions, found more", kMaxDims);
+      }
       shape.push_back(static_cast<int64_t>(value));
       return true;
     }

@@ -39,7 +39,7 @@ class SafetensorsFile {
   static SafetensorsFile Parse(std::span<const uint8_t> bytes, std::string name);
 
   const std::string& name() const { return name_; }
-  const MappedFile& mapping() const { return mapping_; }  // empty after Parse
+  const MappedFile& mapping() const { return mapping_; }                   // empty after Parse
   std::span<const SafetensorsTensor> tensors() const { return tensors_; }  // sorted by name
   const SafetensorsTensor* Find(std::string_view tensor_name) const;       // null if absent
   // __metadata__, in the order of the file.
@@ -64,8 +64,9 @@ class SafetensorsWriter {
   // returns. kInvalidArgument for a repeated name or bytes that do not fit the shape.
   void AddTensor(std::string_view name, DType type, std::span<const int64_t> shape,
                  std::span<const uint8_t> data);
-  // The same with bytes that are asked for while writing, in the order of the file, piece by piece until all are
-  // there; a piece stays valid until the next is asked for. So a model larger than memory can be written.
+  // The same with bytes that are asked for while writing, in the order of the file, piece by piece
+  // until all are there; a piece stays valid until the next is asked for. So a model larger than
+  // memory can be written.
   using Source = std::function<std::span<const uint8_t>()>;
   void AddTensor(std::string_view name, DType type, std::span<const int64_t> shape, Source source);
   // Writes whole or not at all (base/file.h).

@@ -37,8 +37,9 @@ void SafetensorsWriter::AddTensor(std::string_view name, DType type, std::span<c
                                   std::span<const uint8_t> data) {
   AddTensor(name, type, shape, [data] { return data; });
   if (data.size() != static_cast<size_t>(tensors_.back().size)) {
-    Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected {} bytes ({}, its shape), found {}",
-          Quote(name), tensors_.back().size, DTypeName(type), data.size());
+    Throw(ErrorCode::kInvalidArgument,
+          "safetensors tensor {}: expected {} bytes ({}, its shape), found {}", Quote(name),
+          tensors_.back().size, DTypeName(type), data.size());
   }
 }
 
@@ -56,10 +57,11 @@ void SafetensorsWriter::AddTensor(std::string_view name, DType type, std::span<c
     if (size) size = n < 0 ? std::nullopt : CheckedMul(*size, n);
   }
   if (!size) {
-    Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected a shape of fewer than 2^63 bytes",
-          Quote(name));
+    Throw(ErrorCode::kInvalidArgument,
+          "safetensors tensor {}: expected a shape of fewer than 2^63 bytes", Quote(name));
   }
-  tensors_.push_back({std::string(name), type, {shape.begin(), shape.end()}, *size, std::move(source)});
+  tensors_.push_back(
+      {std::string(name), type, {shape.begin(), shape.end()}, *size, std::move(source)});
 }
 
 std::vector<const SafetensorsWriter::Tensor*> SafetensorsWriter::Order() const {
@@ -111,7 +113,8 @@ void SafetensorsWriter::WriteTo(const std::function<void(std::span<const uint8_t
     for (auto left = static_cast<size_t>(tensor->size); left > 0;) {
       const std::span<const uint8_t> piece = tensor->source();
       if (piece.empty() || piece.size() > left) {
-        Throw(ErrorCode::kInvalidArgument, "safetensors tensor {}: expected {} bytes more while writing, found {}",
+        Throw(ErrorCode::kInvalidArgument,
+              "safetensors tensor {}: expected {} bytes more while writing, found {}",
               Quote(tensor->name), left, piece.size());
       }
       sink(piece);

@@ -1,15 +1,15 @@
 // The grammar, of sentencepiece_model.proto, as far as it is read (field number: meaning):
 //
 //   ModelProto      1: SentencePiece, repeated;  2: TrainerSpec;  3: NormalizerSpec
-//   SentencePiece   1: piece, string;  2: score, float;  3: type, enum (1 normal, 2 unknown, 3 control,
-//                   4 user-defined, 5 unused, 6 byte)
+//   SentencePiece   1: piece, string;  2: score, float;  3: type, enum (1 normal, 2 unknown, 3
+//                   control, 4 user-defined, 5 unused, 6 byte)
 //   TrainerSpec     3: model_type, enum (1 unigram, 2 BPE);  35: byte_fallback, bool;
 //                   40..43: ids of unk, bos, eos, pad
 //   NormalizerSpec  2: precompiled_charsmap, bytes;  3: add_dummy_prefix, bool;
 //                   4: remove_extra_whitespaces, bool
 //
-// A field is a varint key (number << 3 | wire type) and a value: 0 a varint, 1 eight bytes, 2 a varint length and
-// that many bytes, 5 four bytes.
+// A field is a varint key (number << 3 | wire type) and a value: 0 a varint, 1 eight bytes, 2 a
+// varint length and that many bytes, 5 four bytes.
 #include "format/sentencepiece_model.h"
 
 #include <cstring>
@@ -38,7 +38,8 @@ struct Field {
 
 class Message {
  public:
-  Message(std::span<const uint8_t> bytes, const std::string& source) : bytes_(bytes), source_(source) {}
+  Message(std::span<const uint8_t> bytes, const std::string& source)
+      : bytes_(bytes), source_(source) {}
 
   // The next field; nullopt at the end.
   std::optional<Field> Next() {
@@ -46,12 +47,21 @@ class Message {
     const uint64_t key = Varint();
     Field field{.number = static_cast<uint32_t>(key >> 3), .wire = static_cast<uint32_t>(key & 7)};
     switch (field.wire) {
-      case 0: field.integer = Varint(); break;
-      case 1: field.integer = Fixed(8); break;
-      case 2: field.bytes = Take(Varint()); break;
-      case 5: field.integer = Fixed(4); break;
-      default: Throw(ErrorCode::kCorrupt, "{}: byte {}: expected a field of a known wire type, found {}", source_, at_,
-                     field.wire);
+      case 0:
+        field.integer = Varint();
+        break;
+      case 1:
+        field.integer = Fixed(8);
+        break;
+      case 2:
+        field.bytes = Take(Varint());
+        break;
+      case 5:
+        field.integer = Fixed(4);
+        break;
+      default:
+        Throw(ErrorCode::kCorrupt, "{}: byte {}: expected a field of a known wire type, found {}",
+              source_, at_, field.wire);
     }
     return field;
   }
@@ -59,8 +69,8 @@ class Message {
  private:
   std::span<const uint8_t> Take(uint64_t size) {
     if (size > bytes_.size() - at_) {
-      Throw(ErrorCode::kCorrupt, "{}: byte {}: expected {} more bytes, found {}", source_, at_, size,
-            bytes_.size() - at_);
+      Throw(ErrorCode::kCorrupt, "{}: byte {}: expected {} more bytes, found {}", source_, at_,
+            size, bytes_.size() - at_);
     }
     const auto taken = bytes_.subspan(at_, static_cast<size_t>(size));
     at_ += static_cast<size_t>(size);
@@ -107,7 +117,9 @@ class ModelReader {
       if (field->number == 2) ReadTrainer(field->bytes);
       if (field->number == 3) ReadNormalizer(field->bytes);
     }
-    if (spec_.tokens.empty()) Throw(ErrorCode::kCorrupt, "{}: expected a SentencePiece model, found no pieces", source_);
+    if (spec_.tokens.empty()) {
+      Throw(ErrorCode::kCorrupt, "{}: expected a SentencePiece model, found no pieces", source_);
+    }
     spec_.add_bos = spec_.kind == TokenizerKind::kSentencePieceBpe && spec_.bos >= 0;
     return std::move(spec_);
   }
@@ -122,12 +134,15 @@ class ModelReader {
     uint64_t type = 1;
     Message message(bytes, source_);
     while (const auto field = message.Next()) {
-      if (field->number == 1 && field->wire == 2) piece.assign(field->bytes.begin(), field->bytes.end());
+      if (field->number == 1 && field->wire == 2) {
+        piece.assign(field->bytes.begin(), field->bytes.end());
+      }
       if (field->number == 2 && field->wire == 5) score = field->real();
       if (field->number == 3 && field->wire == 0) type = field->integer;
     }
     if (type < 1 || type > 6) {
-      Throw(ErrorCode::kCorrupt, "{}: piece {}: type: expected 1 to 6, found {}", source_, spec_.tokens.size(), type);
+      Throw(ErrorCode::kCorrupt, "{}: piece {}: type: expected 1 to 6, found {}", source_,
+            spec_.tokens.size(), type);
     }
     spec_.tokens.push_back(std::move(piece));
     spec_.scores.push_back(score);
@@ -142,17 +157,30 @@ class ModelReader {
       switch (field->number) {
         case 3:
           if (field->integer != 1 && field->integer != 2) {
-            Throw(ErrorCode::kUnsupported, "{}: model_type: expected 1 (unigram) or 2 (BPE), found {}", source_,
+            Throw(ErrorCode::kUnsupported,
+                  "{}: model_type: expected 1 (unigram) or 2 (BPE), found {}", source_,
                   field->integer);
           }
-          spec_.kind = field->integer == 1 ? TokenizerKind::kUnigram : TokenizerKind::kSentencePieceBpe;
+          spec_.kind =
+              field->integer == 1 ? TokenizerKind::kUnigram : TokenizerKind::kSentencePieceBpe;
           break;
-        case 35: spec_.byte_fallback = field->integer != 0; break;
-        case 40: spec_.unk = id; break;
-        case 41: spec_.bos = id; break;
-        case 42: spec_.eos = id; break;
-        case 43: spec_.pad = id; break;
-        default: break;
+        case 35:
+          spec_.byte_fallback = field->integer != 0;
+          break;
+        case 40:
+          spec_.unk = id;
+          break;
+        case 41:
+          spec_.bos = id;
+          break;
+        case 42:
+          spec_.eos = id;
+          break;
+        case 43:
+          spec_.pad = id;
+          break;
+        default:
+          break;
       }
     }
   }
@@ -163,8 +191,12 @@ class ModelReader {
       if (field->number == 2 && field->wire == 2) {
         spec_.precompiled_charsmap.assign(field->bytes.begin(), field->bytes.end());
       }
-      if (field->number == 3 && field->wire == 0 && field->integer == 0) spec_.space_prefix = SpacePrefix::kNever;
-      if (field->number == 4 && field->wire == 0) spec_.remove_extra_whitespaces = field->integer != 0;
+      if (field->number == 3 && field->wire == 0 && field->integer == 0) {
+        spec_.space_prefix = SpacePrefix::kNever;
+      }
+      if (field->number == 4 && field->wire == 0) {
+        spec_.remove_extra_whitespaces = field->integer != 0;
+      }
     }
   }
 

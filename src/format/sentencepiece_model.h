@@ -1,5 +1,5 @@
-// SentencePiece's own model file (tokenizer.model), a protocol buffer, to a TokenizerSpec: BPE by score and
-// unigram models. The bytes are hostile: every length is checked against what is there.
+// SentencePiece's own model file (tokenizer.model), a protocol buffer, to a TokenizerSpec: BPE by
+// score and unigram models. The bytes are hostile: every length is checked against what is there.
 #pragma once
 
 #include <cstdint>

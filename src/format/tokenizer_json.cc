@@ -1,14 +1,15 @@
 // The grammar, as far as it is read (a Sequence nests steps of its kind):
 //
-//   { "added_tokens": [{"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}],
-//     "normalizer": NFC | Replace " " by "▁" | Prepend "▁",
+//   { "added_tokens": [{"id", "content", "single_word", "lstrip", "rstrip", "normalized",
+//     "special"}], "normalizer": NFC | Replace " " by "▁" | Prepend "▁",
 //     "pre_tokenizer": Split | Digits | Punctuation | ByteLevel | Metaspace,
 //     "post_processor": TemplateProcessing | BertProcessing | RobertaProcessing | ByteLevel,
 //     "decoder": ByteLevel | Replace | ByteFallback | Fuse | Strip | Metaspace,
-//     "model": {"type": "BPE", "vocab": {token: id}, "merges": ["a b"] or [["a", "b"]], "unk_token",
-//               "byte_fallback", "ignore_merges"} }
+//     "model": {"type": "BPE", "vocab": {token: id}, "merges": ["a b"] or [["a", "b"]],
+//               "unk_token", "byte_fallback", "ignore_merges"} }
 //
-// Models of the types WordPiece (here) and Unigram (unigram_json.cc) have normalizers and pre-tokenizers of their own.
+// Models of the types WordPiece (here) and Unigram (unigram_json.cc) have normalizers and
+// pre-tokenizers of their own.
 #include "format/tokenizer_json.h"
 
 #include <algorithm>
@@ -39,10 +40,12 @@ constexpr int64_t kMaxTokens = kMaxJsonTokens;
 constexpr const char* kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 constexpr const char* kLlama3Pattern =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr const char* kQwen2Pattern =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 // Characters that `tokenizers` calls punctuation.
 constexpr const char* kPunctuation = "[\\p{P}!-/:-@\\[-`{-~]";
@@ -61,12 +64,15 @@ std::array<KnownPatterns, 4> AllKnownPatterns() {
 
 class TokenizerJsonReader {
  public:
-  TokenizerJsonReader(const Json& json, std::string source) : source_(std::move(source)), root_(source_, "", json) {}
+  TokenizerJsonReader(const Json& json, std::string source)
+      : source_(std::move(source)), root_(source_, "", json) {}
 
   TokenizerSpec Read() {
     spec_.source = source_;
     const Json* model = root_.Find("model");
-    if (model == nullptr) Throw(ErrorCode::kCorrupt, "{}: field 'model': expected an object, found none", source_);
+    if (model == nullptr) {
+      Throw(ErrorCode::kCorrupt, "{}: field 'model': expected an object, found none", source_);
+    }
     const Node bpe(source_, "model", *model);
     if (bpe.type() == "WordPiece") return ReadWordPiece(bpe);
     if (bpe.type() == "Unigram") return ReadUnigram(bpe);
@@ -75,7 +81,8 @@ class TokenizerJsonReader {
     }
     const std::vector<Node> normalizers = Steps("normalizer", "normalizers");
     const std::vector<Node> pre_tokenizers = Steps("pre_tokenizer", "pretokenizers");
-    spec_.kind = IsByteLevel(pre_tokenizers) ? TokenizerKind::kByteBpe : TokenizerKind::kSentencePieceBpe;
+    spec_.kind =
+        IsByteLevel(pre_tokenizers) ? TokenizerKind::kByteBpe : TokenizerKind::kSentencePieceBpe;
     ReadVocabulary(bpe);
     ReadAddedTokens();
     ReadMerges(bpe);
@@ -98,7 +105,8 @@ class TokenizerJsonReader {
     max_tokens_ = 2 * (model_size_ + (added != nullptr ? added->size() : 0)) + 4096;
     ReadAddedTokens();
     spec_.scores.resize(spec_.tokens.size(), 0);
-    ReadUnigramText(Steps("normalizer", "normalizers"), Steps("pre_tokenizer", "pretokenizers"), spec_);
+    ReadUnigramText(Steps("normalizer", "normalizers"), Steps("pre_tokenizer", "pretokenizers"),
+                    spec_);
     ReadSpaceDecoder();
     ReadPostProcessor();
     return std::move(spec_);
@@ -111,7 +119,8 @@ class TokenizerJsonReader {
     if (const std::string prefix = model.Text("continuing_subword_prefix", "##"); prefix != "##") {
       model.Refuse("continuing_subword_prefix", "##", prefix);
     }
-    if (model.Find("max_input_chars_per_word") != nullptr && model.Id("max_input_chars_per_word") != 100) {
+    if (model.Find("max_input_chars_per_word") != nullptr &&
+        model.Id("max_input_chars_per_word") != 100) {
       model.Refuse("max_input_chars_per_word", "100", "another number");
     }
     ReadVocabulary(model, true);
@@ -135,7 +144,9 @@ class TokenizerJsonReader {
     return std::move(spec_);
   }
 
-  std::vector<Node> Steps(const char* field, const char* nested) const { return StepsOf(root_, field, nested); }
+  std::vector<Node> Steps(const char* field, const char* nested) const {
+    return StepsOf(root_, field, nested);
+  }
 
   bool IsByteLevel(const std::vector<Node>& pre_tokenizers) const {
     const auto is = [](const Node& node) { return node.type() == "ByteLevel"; };
@@ -147,7 +158,9 @@ class TokenizerJsonReader {
   void ReadVocabulary(const Node& bpe, bool affixed = false) {
     for (const char* field : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       if (affixed) continue;
-      if (const std::string affix = bpe.Text(field, ""); !affix.empty()) bpe.Refuse(field, "none", affix);
+      if (const std::string affix = bpe.Text(field, ""); !affix.empty()) {
+        bpe.Refuse(field, "none", affix);
+      }
     }
     if (const Json* dropout = bpe.Find("dropout"); dropout != nullptr && *dropout != 0.0) {
       bpe.Refuse("dropout", "none", dropout->dump());
@@ -160,7 +173,8 @@ class TokenizerJsonReader {
     max_tokens_ = 2 * (vocab->size() + (added != nullptr ? added->size() : 0)) + 4096;
     for (const auto& [token, id] : vocab->items()) {
       if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(kMaxTokens)) {
-        bpe.Fail(fmt::format("vocab[{}]", Quote(token)), fmt::format("a number below {}", kMaxTokens), id);
+        bpe.Fail(fmt::format("vocab[{}]", Quote(token)),
+                 fmt::format("a number below {}", kMaxTokens), id);
       }
       SetToken(id.get<int64_t>(), token, TokenType::kNormal);
     }
@@ -172,8 +186,8 @@ class TokenizerJsonReader {
   void SetToken(int64_t id, const std::string& text, TokenType type) {
     const auto at = static_cast<size_t>(id);
     if (at >= max_tokens_) {
-      Throw(ErrorCode::kCorrupt, "{}: token {}: expected an id below {}, found {}", source_, Quote(text),
-            max_tokens_, id);
+      Throw(ErrorCode::kCorrupt, "{}: token {}: expected an id below {}, found {}", source_,
+            Quote(text), max_tokens_, id);
     }
     if (at >= spec_.tokens.size()) {
       spec_.tokens.resize(at + 1);
@@ -208,7 +222,9 @@ class TokenizerJsonReader {
 
   void ReadMerges(const Node& bpe) {
     const Json* merges = bpe.Find("merges");
-    if (merges == nullptr || !merges->is_array()) bpe.Fail("merges", "a list", merges ? *merges : Json());
+    if (merges == nullptr || !merges->is_array()) {
+      bpe.Fail("merges", "a list", merges ? *merges : Json());
+    }
     spec_.merges.reserve(merges->size());
     for (size_t i = 0; i < merges->size(); ++i) {
       const Json& merge = (*merges)[i];
@@ -227,7 +243,8 @@ class TokenizerJsonReader {
 
   // ---- Byte-level BPE ----
 
-  void ReadByteLevel(const std::vector<Node>& normalizers, const std::vector<Node>& pre_tokenizers) {
+  void ReadByteLevel(const std::vector<Node>& normalizers,
+                     const std::vector<Node>& pre_tokenizers) {
     for (const Node& step : normalizers) {
       if (step.type() != "NFC") step.Refuse("type", "NFC", step.type());
       spec_.nfc = true;
@@ -317,7 +334,8 @@ class TokenizerJsonReader {
     }
     if (!marked) {
       Throw(ErrorCode::kUnsupported,
-            "{}: expected a normalizer or pre-tokenizer for bytes or U+2581, found neither", source_);
+            "{}: expected a normalizer or pre-tokenizer for bytes or U+2581, found neither",
+            source_);
     }
     ReadSpaceDecoder();
     const std::string unknown = bpe.Text("unk_token", "");
@@ -332,7 +350,8 @@ class TokenizerJsonReader {
 
   static bool IsByteToken(std::string_view text) {
     const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); };
-    return text.size() == 6 && text.starts_with("<0x") && text[5] == '>' && hex(text[3]) && hex(text[4]);
+    return text.size() == 6 && text.starts_with("<0x") && text[5] == '>' && hex(text[3]) &&
+           hex(text[4]);
   }
 
   // After marking there is no space left to split at.
@@ -343,11 +362,13 @@ class TokenizerJsonReader {
 
   static bool IsSpaceToMark(const Node& step) {
     const Json* pattern = step.Find("pattern");
-    return pattern != nullptr && *pattern == Json{{"String", " "}} && step.Text("content", "") == kSpaceMark;
+    return pattern != nullptr && *pattern == Json{{"String", " "}} &&
+           step.Text("content", "") == kSpaceMark;
   }
 
   void ReadMetaspace(const Node& step) {
-    if (const std::string mark = step.Text("replacement", std::string(kSpaceMark)); mark != kSpaceMark) {
+    if (const std::string mark = step.Text("replacement", std::string(kSpaceMark));
+        mark != kSpaceMark) {
       step.Refuse("replacement", "U+2581", mark);
     }
     if (step.Bool("split", true)) step.Refuse("split", "false", "true");
@@ -375,14 +396,16 @@ class TokenizerJsonReader {
         spec_.strips_space = true;
       } else if (type == "Metaspace") {
         spec_.strips_space =
-            step.Text("prepend_scheme", step.Bool("add_prefix_space", true) ? "always" : "never") != "never";
+            step.Text("prepend_scheme", step.Bool("add_prefix_space", true) ? "always" : "never") !=
+            "never";
       } else if (type != "Replace" && type != "ByteFallback" && type != "Fuse") {
         step.Refuse("type", "Replace, ByteFallback, Fuse, Strip or Metaspace", type);
       }
     }
   }
 
-  // What SentencePiece would have scored the pieces for these merges: for those who write other formats.
+  // What SentencePiece would have scored the pieces for these merges: for those who write other
+  // formats.
   void SetScores() {
     const auto lowest = -static_cast<float>(spec_.merges.size() + 1);
     spec_.scores.assign(spec_.tokens.size(), lowest);
@@ -406,25 +429,31 @@ class TokenizerJsonReader {
         spec_.bos = PairId(step, "cls");
         spec_.eos = PairId(step, "sep");
         spec_.add_bos = spec_.add_eos = true;
-        spec_.pair = type == "BertProcessing" ? PairOfBert(spec_.bos, spec_.eos) : PairOfRoberta(spec_.bos, spec_.eos);
+        spec_.pair = type == "BertProcessing" ? PairOfBert(spec_.bos, spec_.eos)
+                                              : PairOfRoberta(spec_.bos, spec_.eos);
       } else if (type != "ByteLevel") {
-        step.Refuse("type", "TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel", type);
+        step.Refuse("type", "TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel",
+                    type);
       }
     }
   }
 
   int32_t PairId(const Node& step, const char* field) const {
     const Json* pair = step.Find(field);
-    const bool fits = pair != nullptr && pair->is_array() && pair->size() == 2 && (*pair)[1].is_number_unsigned() &&
+    const bool fits = pair != nullptr && pair->is_array() && pair->size() == 2 &&
+                      (*pair)[1].is_number_unsigned() &&
                       (*pair)[1].get<uint64_t>() < spec_.tokens.size();
     if (!fits) step.Fail(field, "a token and its id", pair ? *pair : Json());
     return (*pair)[1].get<int32_t>();
   }
 
-  // {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]}: at most one token on each side.
+  // {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]}: at most one token on
+  // each side.
   void ReadTemplate(const Node& step) {
     const Json* single = step.Find("single");
-    if (single == nullptr || !single->is_array()) step.Fail("single", "a list", single ? *single : Json());
+    if (single == nullptr || !single->is_array()) {
+      step.Fail("single", "a list", single ? *single : Json());
+    }
     bool after = false;
     for (size_t i = 0; i < single->size(); ++i) {
       const Node part(source_, fmt::format("{}.single[{}]", step.where(), i), (*single)[i]);
@@ -437,7 +466,9 @@ class TokenizerJsonReader {
       if (token == nullptr) part.Fail("", "SpecialToken or Sequence", (*single)[i]);
       const std::string text = Node(source_, part.where(), *token).Text("id", "");
       const auto found = std::find(spec_.tokens.begin(), spec_.tokens.end(), text);
-      if (text.empty() || found == spec_.tokens.end()) part.Fail("SpecialToken.id", "a token", *token);
+      if (text.empty() || found == spec_.tokens.end()) {
+        part.Fail("SpecialToken.id", "a token", *token);
+      }
       bool& adds = after ? spec_.add_eos : spec_.add_bos;
       if (adds) part.Refuse("", "one token on each side of the text", text);
       adds = true;
@@ -465,7 +496,9 @@ class TokenizerJsonReader {
         read.kind = id == "A" ? PairPart::Kind::kFirst : PairPart::Kind::kSecond;
       } else {
         const auto found = std::find(spec_.tokens.begin(), spec_.tokens.end(), id);
-        if (id.empty() || found == spec_.tokens.end()) part.Fail("SpecialToken.id", "a token", *what);
+        if (id.empty() || found == spec_.tokens.end()) {
+          part.Fail("SpecialToken.id", "a token", *what);
+        }
         read.token = static_cast<int32_t>(found - spec_.tokens.begin());
       }
       spec_.pair.push_back(read);

@@ -1,4 +1,5 @@
-// tokenizer.json against PyPI's tokenizers, by tools/make_hf_tokenizer_goldens.py; and files that are not read.
+// tokenizer.json against PyPI's tokenizers, by tools/make_hf_tokenizer_goldens.py; and files that
+// are not read.
 #include "format/tokenizer_json.h"
 
 #include <gmock/gmock.h>
@@ -71,7 +72,8 @@ TEST_P(TokenizerJsonTest, IdsAndTextEqualThoseOfTokenizers) {
     EXPECT_EQ(plain.Render(tokenizer_.Encode(text, {.add_special = false})), plain.text()) << text;
     const auto ids = tokenizer_.Encode(text, {.add_special = true, .parse_special = true});
     EXPECT_EQ(special.Render(ids), special.text()) << text;
-    EXPECT_EQ(Fnv(tokenizer_.Decode(ids, {.render_special = true})), lines[i].substr(second + 3)) << text;
+    EXPECT_EQ(Fnv(tokenizer_.Decode(ids, {.render_special = true})), lines[i].substr(second + 3))
+        << text;
   }
 }
 
@@ -85,7 +87,9 @@ TEST_P(UnigramJsonTest, ClustersWhiteSpaceAndMarksAreThoseOfTokenizers) {
   ASSERT_EQ(lines.size(), texts.size());
   for (size_t i = 0; i < lines.size(); ++i) {
     const auto text = nlohmann::json::parse(texts[i]).get<std::string>();
-    EXPECT_EQ(fmt::format("{}", fmt::join(tokenizer.Encode(text, {.parse_special = true}), " ")), lines[i]) << texts[i];
+    EXPECT_EQ(fmt::format("{}", fmt::join(tokenizer.Encode(text, {.parse_special = true}), " ")),
+              lines[i])
+        << texts[i];
   }
 }
 
@@ -98,44 +102,54 @@ TEST_P(UnigramJsonTest, PairsAreThoseOfTokenizers) {
   const auto text = [&](size_t i) { return nlohmann::json::parse(texts[i]).get<std::string>(); };
   for (size_t i = 0; i < lines.size(); ++i) {
     const Tokenizer::Pair pair = tokenizer.EncodePair(text(i + 4), text(i + 9));
-    EXPECT_EQ(fmt::format("{} | {}", fmt::join(pair.ids, " "), fmt::join(pair.types, " ")), lines[i]);
+    EXPECT_EQ(fmt::format("{} | {}", fmt::join(pair.ids, " "), fmt::join(pair.types, " ")),
+              lines[i]);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Names, UnigramJsonTest, ::testing::Values("xlmr", "bge_m3"),
                          [](const auto& info) { return std::string(info.param); });
 
-// What text cannot do: a user's text makes no control tokens, though the vocabulary has their spellings.
+// What text cannot do: a user's text makes no control tokens, though the vocabulary has their
+// spellings.
 TEST(UnigramJson, ControlTokensComeFromTemplatesOnly) {
   const Tokenizer tokenizer(FromTokenizerJson(ReadFile(kFolder / "xlmr.json"), "xlmr.json"));
   for (const char* text : {"<s>", "a </s> b", "<mask>"}) {
-    for (const int32_t id : tokenizer.Encode(text, {.add_special = false})) EXPECT_FALSE(tokenizer.IsControl(id)) << text;
+    for (const int32_t id : tokenizer.Encode(text, {.add_special = false})) {
+      EXPECT_FALSE(tokenizer.IsControl(id)) << text;
+    }
   }
 }
 
 // XLM-R's ids, from SentencePiece's file in a folder and from GGUF.
 TEST(Fairseq, IdsAreThoseOfSentencePieceShifted) {
-  const auto folder = std::filesystem::path(::testing::TempDir()) / fmt::format("xlmr_{}", ::getpid());
+  const auto folder =
+      std::filesystem::path(::testing::TempDir()) / fmt::format("xlmr_{}", ::getpid());
   std::filesystem::create_directories(folder);
   std::filesystem::copy_file(kFolder / "fairseq.model", folder / "sentencepiece.bpe.model");
   SafetensorsWriter none;
   const std::vector<uint8_t> zeros(4);
-  none.AddTensor("embeddings.word_embeddings.weight", DType::kF32, std::array<int64_t, 2>{1, 1}, zeros);
+  none.AddTensor("embeddings.word_embeddings.weight", DType::kF32, std::array<int64_t, 2>{1, 1},
+                 zeros);
   none.Write(folder / "model.safetensors");
   WriteFileAtomically(folder / "config.json", R"({"model_type": "xlm-roberta"})");
-  const Tokenizer of_folder(FromHfFolder(HfFolder::Open(folder))), of_gguf(FromGguf(GgufFile::Open(kFolder / "fairseq.gguf")));
+  const Tokenizer of_folder(FromHfFolder(HfFolder::Open(folder))),
+      of_gguf(FromGguf(GgufFile::Open(kFolder / "fairseq.gguf")));
   WriteFileAtomically(folder / "config.json", R"({"model_type": "camembert"})");
   EXPECT_THROW(FromHfFolder(HfFolder::Open(folder)), Error);
   std::filesystem::remove_all(folder);
   EXPECT_EQ(of_folder.vocab_size(), 702);
   const auto mask = of_folder.Encode("a <mask>", {.parse_special = true});
   EXPECT_EQ(mask[mask.size() - 2], 701);
-  const std::vector<std::string> texts = ValidTexts(), lines = goldens::Lines(kFolder / "fairseq.ids");
+  const std::vector<std::string> texts = ValidTexts(),
+                                 lines = goldens::Lines(kFolder / "fairseq.ids");
   ASSERT_EQ(lines.size(), (texts.size() + kStep - 1) / kStep);
   for (size_t i = 0; i < lines.size(); ++i) {
     const goldens::Expected expected(lines[i]);
-    EXPECT_EQ(expected.Render(of_folder.Encode(texts[i * kStep])), expected.text()) << texts[i * kStep];
-    EXPECT_EQ(expected.Render(of_gguf.Encode(texts[i * kStep])), expected.text()) << texts[i * kStep];
+    EXPECT_EQ(expected.Render(of_folder.Encode(texts[i * kStep])), expected.text())
+        << texts[i * kStep];
+    EXPECT_EQ(expected.Render(of_gguf.Encode(texts[i * kStep])), expected.text())
+        << texts[i * kStep];
   }
 }
 
@@ -145,11 +159,13 @@ TEST(SentencePieceModel, IdsEqualThoseOfSentencePiece) {
     const std::string model = ReadFile(kFolder / (std::string(name) + ".model"));
     const Tokenizer tokenizer(FromSentencePieceModel(
         {reinterpret_cast<const uint8_t*>(model.data()), model.size()}, "tokenizer.model"));
-    const std::vector<std::string> texts = ValidTexts(), lines = goldens::Lines(kFolder / (std::string(name) + ".ids"));
+    const std::vector<std::string> texts = ValidTexts(),
+                                   lines = goldens::Lines(kFolder / (std::string(name) + ".ids"));
     ASSERT_EQ(lines.size(), (texts.size() + kStep - 1) / kStep);
     for (size_t i = 0; i < lines.size(); ++i) {
       const goldens::Expected expected(lines[i]);
-      EXPECT_EQ(expected.Render(tokenizer.Encode(texts[i * kStep], {.add_special = false})), expected.text())
+      EXPECT_EQ(expected.Render(tokenizer.Encode(texts[i * kStep], {.add_special = false})),
+                expected.text())
           << name << ": " << texts[i * kStep];
     }
   }
@@ -171,7 +187,8 @@ TEST(SentencePieceModel, DamageIsAnError) {
 INSTANTIATE_TEST_SUITE_P(All, TokenizerJsonTest, ::testing::ValuesIn(Names()),
                          [](const auto& info) { return info.param; });
 
-void ExpectError(const std::string& json, ErrorCode code, const ::testing::Matcher<std::string>& message) {
+void ExpectError(const std::string& json, ErrorCode code,
+                 const ::testing::Matcher<std::string>& message) {
   try {
     FromTokenizerJson(json, "t.json");
     ADD_FAILURE() << "no error: " << json;
@@ -182,7 +199,8 @@ void ExpectError(const std::string& json, ErrorCode code, const ::testing::Match
 }
 
 constexpr const char* kBytes = R"("pre_tokenizer": {"type": "ByteLevel"}, )";
-constexpr const char* kModel = R"("model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]})";
+constexpr const char* kModel =
+    R"("model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]})";
 
 TEST(TokenizerJson, RefusesByNameWhatItDoesNotRead) {
   const auto refused = [](const std::string& field, const char* name) {
@@ -190,33 +208,47 @@ TEST(TokenizerJson, RefusesByNameWhatItDoesNotRead) {
   };
   refused(R"("pre_tokenizer": {"type": "BertPreTokenizer"})", "BertPreTokenizer");
   refused(std::string(kBytes) + R"("normalizer": {"type": "Lowercase"})", "Lowercase");
-  refused(R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "Digits"}]})",
-          "Digits");
+  refused(
+      R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "Digits"}]})",
+      "Digits");
   refused(std::string(kBytes) + R"("post_processor": {"type": "Strange"})", "Strange");
   refused(R"("pre_tokenizer": {"type": "Metaspace", "split": true})", "split");
   refused(R"("version": "1.0")", "neither");
-  ExpectError(R"({"model": {"type": "Strange", "vocab": []}})", ErrorCode::kUnsupported, HasSubstr("Strange"));
+  ExpectError(R"({"model": {"type": "Strange", "vocab": []}})", ErrorCode::kUnsupported,
+              HasSubstr("Strange"));
 }
 
 TEST(UnigramJson, NamesWhatItDoesNotRead) {
   const auto with = [](const std::string& vocab, const std::string& more) {
     return R"({"model": {"type": "Unigram", "vocab": )" + vocab + "}" + more + "}";
   };
-  const std::string vocab = R"([["a", -1.0]])", marks = R"(, "pre_tokenizer": {"type": "Metaspace"})";
+  const std::string vocab = R"([["a", -1.0]])",
+                    marks = R"(, "pre_tokenizer": {"type": "Metaspace"})";
   ExpectError(with(vocab, ""), ErrorCode::kUnsupported, HasSubstr("Metaspace"));
-  ExpectError(with(vocab, R"(, "pre_tokenizer": {"type": "ByteLevel"})"), ErrorCode::kUnsupported, HasSubstr("ByteLevel"));
-  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "StripAccents"})"), ErrorCode::kUnsupported, HasSubstr("StripAccents"));
-  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""})"),
-              ErrorCode::kUnsupported, HasSubstr("a+"));
-  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"})"),
-              ErrorCode::kCorrupt, HasSubstr("pattern.String"));
-  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "ab!d"})"), ErrorCode::kCorrupt,
-              HasSubstr("precompiled_charsmap"));
+  ExpectError(with(vocab, R"(, "pre_tokenizer": {"type": "ByteLevel"})"), ErrorCode::kUnsupported,
+              HasSubstr("ByteLevel"));
+  ExpectError(with(vocab, marks + R"(, "normalizer": {"type": "StripAccents"})"),
+              ErrorCode::kUnsupported, HasSubstr("StripAccents"));
+  ExpectError(
+      with(vocab,
+           marks +
+               R"(, "normalizer": {"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""})"),
+      ErrorCode::kUnsupported, HasSubstr("a+"));
+  ExpectError(
+      with(vocab,
+           marks +
+               R"(, "normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"})"),
+      ErrorCode::kCorrupt, HasSubstr("pattern.String"));
+  ExpectError(
+      with(vocab,
+           marks + R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "ab!d"})"),
+      ErrorCode::kCorrupt, HasSubstr("precompiled_charsmap"));
   ExpectError(with("{}", marks), ErrorCode::kCorrupt, HasSubstr("model.vocab"));
   ExpectError(with(R"([["a"]])", marks), ErrorCode::kCorrupt, HasSubstr("vocab[0]"));
   ExpectError(with(R"([["a", 1e300]])", marks), ErrorCode::kCorrupt, HasSubstr("vocab[0]"));
-  ExpectError(R"({"model": {"type": "Unigram", "unk_id": 4, "vocab": [["a", -1.0]]}, "pre_tokenizer": {"type": "Metaspace"}})",
-              ErrorCode::kCorrupt, HasSubstr("unk_id"));
+  ExpectError(
+      R"({"model": {"type": "Unigram", "unk_id": 4, "vocab": [["a", -1.0]]}, "pre_tokenizer": {"type": "Metaspace"}})",
+      ErrorCode::kCorrupt, HasSubstr("unk_id"));
 }
 
 TEST(TokenizerJson, NamesTheDamage) {
@@ -232,10 +264,14 @@ TEST(TokenizerJson, NamesTheDamage) {
   damaged(R"({"model": {"type": "BPE", "vocab": {"a": 16000000}, "merges": []}})", "16000000");
   damaged(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}})", "merges[0]");
   damaged(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", 3]]}})", "merges[0]");
-  damaged(std::string("{") + kModel + R"(, "added_tokens": [{"id": 3, "content": ""}]})", "added_tokens[0].content");
-  damaged(std::string("{") + kModel + R"(, "added_tokens": [{"content": "x"}]})", "added_tokens[0].id");
-  damaged(std::string("{") + kBytes + kModel + R"(, "post_processor": {"type": "TemplateProcessing", "single": [
-      {"SpecialToken": {"id": "absent"}}]}})", "single[0]");
+  damaged(std::string("{") + kModel + R"(, "added_tokens": [{"id": 3, "content": ""}]})",
+          "added_tokens[0].content");
+  damaged(std::string("{") + kModel + R"(, "added_tokens": [{"content": "x"}]})",
+          "added_tokens[0].id");
+  damaged(std::string("{") + kBytes + kModel +
+              R"(, "post_processor": {"type": "TemplateProcessing", "single": [
+      {"SpecialToken": {"id": "absent"}}]}})",
+          "single[0]");
 }
 
 }  // namespace

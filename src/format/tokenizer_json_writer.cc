@@ -14,38 +14,58 @@ OrderedJson PreTokenizer(const TokenizerSpec& spec) {
   std::vector<std::string> patterns = spec.pre_patterns;
   if (patterns.empty()) patterns = PatternsOfPreTokenizer(spec.pre_tokenizer);
   if (patterns.empty()) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a pre-tokenizer whose patterns are known (gpt-2, smollm, llama-bpe, "
-          "qwen2), found {}", spec.source, Quote(spec.pre_tokenizer));
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a pre-tokenizer whose patterns are known (gpt-2, smollm, llama-bpe, "
+          "qwen2), found {}",
+          spec.source, Quote(spec.pre_tokenizer));
   }
   OrderedJson steps = OrderedJson::array();
   for (const std::string& pattern : patterns) {
-    steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
+    steps.push_back({{"type", "Split"},
+                     {"pattern", {{"Regex", pattern}}},
+                     {"behavior", "Isolated"},
+                     {"invert", false}});
   }
-  steps.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}});
+  steps.push_back({{"type", "ByteLevel"},
+                   {"add_prefix_space", false},
+                   {"trim_offsets", true},
+                   {"use_regex", false}});
   return {{"type", "Sequence"}, {"pretokenizers", steps}};
 }
 
 OrderedJson PostProcessor(const TokenizerSpec& spec) {
   if (!spec.add_bos || spec.bos < 0) {
-    return {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}, {"use_regex", true}};
+    return {{"type", "ByteLevel"},
+            {"add_prefix_space", true},
+            {"trim_offsets", false},
+            {"use_regex", true}};
   }
   const std::string& bos = spec.tokens.at(static_cast<size_t>(spec.bos));
   const OrderedJson first = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
-  const auto text = [](const char* id, int type) { return OrderedJson{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
+  const auto text = [](const char* id, int type) {
+    return OrderedJson{{"Sequence", {{"id", id}, {"type_id", type}}}};
+  };
   return {{"type", "TemplateProcessing"},
           {"single", OrderedJson::array({first, text("A", 0)})},
           {"pair", OrderedJson::array({first, text("A", 0), text("B", 1)})},
-          {"special_tokens", {{bos, {{"id", bos}, {"ids", OrderedJson::array({spec.bos})}, {"tokens", OrderedJson::array({bos})}}}}}};
+          {"special_tokens",
+           {{bos,
+             {{"id", bos},
+              {"ids", OrderedJson::array({spec.bos})},
+              {"tokens", OrderedJson::array({bos})}}}}}};
 }
 
 }  // namespace
 
 std::string ToTokenizerJson(const TokenizerSpec& spec) {
   if (spec.kind != TokenizerKind::kByteBpe || spec.add_prefix_space) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a byte-level BPE tokenizer without a space before texts; no other is "
-          "written as tokenizer.json", spec.source);
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a byte-level BPE tokenizer without a space before texts; no other is "
+          "written as tokenizer.json",
+          spec.source);
   }
-  OrderedJson vocab = OrderedJson::object(), added = OrderedJson::array(), merges = OrderedJson::array();
+  OrderedJson vocab = OrderedJson::object(), added = OrderedJson::array(),
+              merges = OrderedJson::array();
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const TokenType type = spec.types.empty() ? TokenType::kNormal : spec.types[i];
     if (type == TokenType::kUnused) continue;
@@ -55,21 +75,38 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
     for (const AddedTokenFlags& one : spec.added) {
       if (one.id == static_cast<int32_t>(i)) flags = one;
     }
-    added.push_back({{"id", i}, {"content", spec.tokens[i]}, {"single_word", flags.single_word},
-                     {"lstrip", flags.lstrip}, {"rstrip", flags.rstrip}, {"normalized", flags.normalized},
+    added.push_back({{"id", i},
+                     {"content", spec.tokens[i]},
+                     {"single_word", flags.single_word},
+                     {"lstrip", flags.lstrip},
+                     {"rstrip", flags.rstrip},
+                     {"normalized", flags.normalized},
                      {"special", type == TokenType::kControl}});
   }
   for (const auto& [left, right] : spec.merges) merges.push_back(OrderedJson::array({left, right}));
-  const OrderedJson model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr},
-                      {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr}, {"fuse_unk", false},
-                      {"byte_fallback", false}, {"ignore_merges", spec.ignore_merges}, {"vocab", vocab},
-                      {"merges", merges}};
-  const OrderedJson json = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
-                     {"normalizer", spec.nfc ? OrderedJson{{"type", "NFC"}} : OrderedJson()},
-                     {"pre_tokenizer", PreTokenizer(spec)}, {"post_processor", PostProcessor(spec)},
-                     {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true},
-                                  {"use_regex", true}}},
-                     {"model", model}};
+  const OrderedJson model = {{"type", "BPE"},
+                             {"dropout", nullptr},
+                             {"unk_token", nullptr},
+                             {"continuing_subword_prefix", nullptr},
+                             {"end_of_word_suffix", nullptr},
+                             {"fuse_unk", false},
+                             {"byte_fallback", false},
+                             {"ignore_merges", spec.ignore_merges},
+                             {"vocab", vocab},
+                             {"merges", merges}};
+  const OrderedJson json = {{"version", "1.0"},
+                            {"truncation", nullptr},
+                            {"padding", nullptr},
+                            {"added_tokens", added},
+                            {"normalizer", spec.nfc ? OrderedJson{{"type", "NFC"}} : OrderedJson()},
+                            {"pre_tokenizer", PreTokenizer(spec)},
+                            {"post_processor", PostProcessor(spec)},
+                            {"decoder",
+                             {{"type", "ByteLevel"},
+                              {"add_prefix_space", true},
+                              {"trim_offsets", true},
+                              {"use_regex", true}}},
+                            {"model", model}};
   try {
     return json.dump(1);
   } catch (const nlohmann::json::exception&) {

@@ -77,7 +77,8 @@ bool TomlTable::Has(std::string_view key) { return Find(key) != nullptr; }
 std::string TomlTable::String(std::string_view key) {
   const toml::node* node = Find(key);
   if (node == nullptr) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected a key '{}' with a text, found none", where_, key);
+    Throw(ErrorCode::kInvalidArgument, "{}: expected a key '{}' with a text, found none", where_,
+          key);
   }
   const auto value = node->value_exact<std::string>();
   if (!value || value->empty()) Fail(key, "a text that is not empty", *node);
@@ -172,7 +173,8 @@ void TomlTable::Finish() const {
   for (const auto& [key, node] : *table_) {
     if (!known_.contains(key.str())) {
       Throw(ErrorCode::kInvalidArgument, "{}, line {}: unknown key '{}'{}; known are: {}", where_,
-            node.source().begin.line, key.str(), Nearest(key.str(), known_), fmt::join(known_, ", "));
+            node.source().begin.line, key.str(), Nearest(key.str(), known_),
+            fmt::join(known_, ", "));
     }
   }
 }

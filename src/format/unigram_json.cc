@@ -58,17 +58,20 @@ NormalizerStep ReadReplace(const JsonNode& step) {
 }
 
 void ReadMarks(const JsonNode& step, TokenizerSpec& spec) {
-  if (const std::string mark = step.Text("replacement", std::string(kJsonSpaceMark)); mark != kJsonSpaceMark) {
+  if (const std::string mark = step.Text("replacement", std::string(kJsonSpaceMark));
+      mark != kJsonSpaceMark) {
     step.Refuse("replacement", "U+2581", mark);
   }
   spec.split_marks = step.Bool("split", true);
-  const std::string scheme = step.Text("prepend_scheme", step.Bool("add_prefix_space", true) ? "always" : "never");
+  const std::string scheme =
+      step.Text("prepend_scheme", step.Bool("add_prefix_space", true) ? "always" : "never");
   if (scheme == "always") {
     spec.space_prefix = SpacePrefix::kEveryUnspacedPiece;
   } else if (scheme == "first" && !spec.split_white_space) {
     spec.space_prefix = SpacePrefix::kFirst;
   } else if (scheme != "never") {
-    step.Refuse("prepend_scheme", spec.split_white_space ? "always or never" : "first, always or never", scheme);
+    step.Refuse("prepend_scheme",
+                spec.split_white_space ? "always or never" : "first, always or never", scheme);
   }
 }
 
@@ -79,15 +82,21 @@ void ReadUnigramModel(const JsonNode& model, TokenizerSpec& spec) {
   spec.marked_words = true;
   spec.byte_fallback = model.Bool("byte_fallback", false);
   const Json* vocab = model.Find("vocab");
-  if (vocab == nullptr || !vocab->is_array() || vocab->empty() || vocab->size() >= static_cast<size_t>(kMaxJsonTokens)) {
-    model.Fail("vocab", fmt::format("a list of fewer than {} pieces", kMaxJsonTokens), vocab != nullptr ? *vocab : Json());
+  if (vocab == nullptr || !vocab->is_array() || vocab->empty() ||
+      vocab->size() >= static_cast<size_t>(kMaxJsonTokens)) {
+    model.Fail("vocab", fmt::format("a list of fewer than {} pieces", kMaxJsonTokens),
+               vocab != nullptr ? *vocab : Json());
   }
   for (const Json& piece : *vocab) {
-    const bool fits = piece.is_array() && piece.size() == 2 && piece[0].is_string() && piece[1].is_number() &&
-                      std::fabs(piece[1].get<double>()) <= static_cast<double>(std::numeric_limits<float>::max());
-    if (!fits) model.Fail(fmt::format("vocab[{}]", spec.tokens.size()), "a piece and its score", piece);
+    const bool fits =
+        piece.is_array() && piece.size() == 2 && piece[0].is_string() && piece[1].is_number() &&
+        std::fabs(piece[1].get<double>()) <= static_cast<double>(std::numeric_limits<float>::max());
+    if (!fits) {
+      model.Fail(fmt::format("vocab[{}]", spec.tokens.size()), "a piece and its score", piece);
+    }
     const std::string& text = piece[0].get_ref<const std::string&>();
-    const bool byte = spec.byte_fallback && text.size() == 6 && text.starts_with("<0x") && text.ends_with('>');
+    const bool byte =
+        spec.byte_fallback && text.size() == 6 && text.starts_with("<0x") && text.ends_with('>');
     spec.tokens.push_back(text);
     spec.scores.push_back(static_cast<float>(piece[1].get<double>()));
     spec.types.push_back(byte ? TokenType::kByte : TokenType::kNormal);
@@ -99,8 +108,8 @@ void ReadUnigramModel(const JsonNode& model, TokenizerSpec& spec) {
   spec.unk = static_cast<int32_t>(model.Id("unk_id"));
 }
 
-void ReadUnigramText(const std::vector<JsonNode>& normalizers, const std::vector<JsonNode>& pre_tokenizers,
-                     TokenizerSpec& spec) {
+void ReadUnigramText(const std::vector<JsonNode>& normalizers,
+                     const std::vector<JsonNode>& pre_tokenizers, TokenizerSpec& spec) {
   spec.space_prefix = SpacePrefix::kNever;
   spec.split_user_defined = true;
   for (const JsonNode& step : normalizers) {
@@ -109,8 +118,12 @@ void ReadUnigramText(const std::vector<JsonNode>& normalizers, const std::vector
       spec.precompiled_charsmap = FromBase64(step, "precompiled_charsmap");
       spec.normalizer.push_back({.kind = Kind::kCharsmap, .from = {}, .to = {}});
     } else if (type == "Strip") {
-      if (step.Bool("strip_left", true)) spec.normalizer.push_back({.kind = Kind::kStripLeft, .from = {}, .to = {}});
-      if (step.Bool("strip_right", true)) spec.normalizer.push_back({.kind = Kind::kStripRight, .from = {}, .to = {}});
+      if (step.Bool("strip_left", true)) {
+        spec.normalizer.push_back({.kind = Kind::kStripLeft, .from = {}, .to = {}});
+      }
+      if (step.Bool("strip_right", true)) {
+        spec.normalizer.push_back({.kind = Kind::kStripRight, .from = {}, .to = {}});
+      }
     } else if (type == "Replace") {
       spec.normalizer.push_back(ReadReplace(step));
     } else if (type == "NFC") {
@@ -132,8 +145,10 @@ void ReadUnigramText(const std::vector<JsonNode>& normalizers, const std::vector
     }
   }
   if (!marked) {
-    Throw(ErrorCode::kUnsupported, "{}: field 'pre_tokenizer': expected Metaspace, by which spaces become U+2581, found none",
-          spec.source);
+    Throw(
+        ErrorCode::kUnsupported,
+        "{}: field 'pre_tokenizer': expected Metaspace, by which spaces become U+2581, found none",
+        spec.source);
   }
 }
 

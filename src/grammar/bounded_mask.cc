@@ -17,21 +17,27 @@ namespace {
 // Tokens that one mask asks about one by one: some microseconds each.
 constexpr int kMostAsked = 400;
 constexpr int kFarProbe = 160;  // characters
-// A character that every counted text may have, and that no literal of a syntax or a schema is likely to begin or go on with.
+// A character that every counted text may have, and that no literal of a syntax or a schema is
+// likely to begin or go on with.
 constexpr char kProbe = '\x7F';
 constexpr std::string_view kCounted = "character{";
 
 class BoundedMask : public TokenMask {
  public:
-  BoundedMask(std::unique_ptr<AskedMask> exact, std::unique_ptr<AskedMask> relaxed, std::shared_ptr<const TokenLengths> lengths)
+  BoundedMask(std::unique_ptr<AskedMask> exact, std::unique_ptr<AskedMask> relaxed,
+              std::shared_ptr<const TokenLengths> lengths)
       : exact_(std::move(exact)), relaxed_(std::move(relaxed)), lengths_(std::move(lengths)) {}
 
   void Fill(std::span<uint32_t> bits) override {
     relaxed_->Fill(bits);
-    if (room_ < TokenLengths::kMost) room_ = Room(kFarProbe) ? kFarProbe : Room(TokenLengths::kMost) ? TokenLengths::kMost : 0;
+    if (room_ < TokenLengths::kMost) {
+      room_ = Room(kFarProbe) ? kFarProbe : Room(TokenLengths::kMost) ? TokenLengths::kMost : 0;
+    }
     if (room_ >= TokenLengths::kMost) {
       Remove(lengths_->LongerThan(TokenLengths::kMost), bits);
-      if (Differ({'<', kProbe}) || Differ({'\n', kProbe})) {  // a text without quotes, which does without what its end begins with
+      if (Differ({'<', kProbe}) ||
+          Differ({'\n',
+                  kProbe})) {  // a text without quotes, which does without what its end begins with
         AskUnless(lengths_->plain(), bits);
         return;
       }
@@ -45,7 +51,9 @@ class BoundedMask : public TokenMask {
         if (Room(room + step)) room += step;
       }
       if (room > 0) {
-        for (size_t i = 0; i < bits.size(); ++i) bits[i] &= ~(lengths_->plain()[i] & lengths_->LongerThan(room)[i]);
+        for (size_t i = 0; i < bits.size(); ++i) {
+          bits[i] &= ~(lengths_->plain()[i] & lengths_->LongerThan(room)[i]);
+        }
         AskUnless(lengths_->plain(), bits);
         return;
       }
@@ -71,7 +79,9 @@ class BoundedMask : public TokenMask {
 
  private:
   bool Differ(const std::string& text) { return exact_->Could(text) != relaxed_->Could(text); }
-  bool Room(int characters) { return exact_->Could(std::string(static_cast<size_t>(characters), kProbe)); }
+  bool Room(int characters) {
+    return exact_->Could(std::string(static_cast<size_t>(characters), kProbe));
+  }
 
   static void Remove(const TokenLengths::Bits& these, std::span<uint32_t> bits) {
     for (size_t i = 0; i < bits.size(); ++i) bits[i] &= ~these[i];
@@ -106,7 +116,8 @@ class BoundedMask : public TokenMask {
     }
   }
 
-  int room_ = 0;  // so many characters have room at least: a question is not asked again for every token of a text
+  int room_ = 0;  // so many characters have room at least: a question is not asked again for every
+                  // token of a text
   const std::unique_ptr<AskedMask> exact_, relaxed_;
   const std::shared_ptr<const TokenLengths> lengths_;
 };
@@ -121,9 +132,13 @@ TokenLengths::TokenLengths(const Vocabulary& vocabulary) {
     const std::string& text = vocabulary.tokens[id];
     const uint32_t bit = uint32_t{1} << (id % 32);
     const auto quotes = std::count(text.begin(), text.end(), '"');
-    const auto characters = std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
-    const bool special = quotes > 0 || std::any_of(text.begin(), text.end(), [](char c) { return c == '\\' || c == '<' || static_cast<uint8_t>(c) < 0x20; });
-    const bool ends = std::find(vocabulary.endings.begin(), vocabulary.endings.end(), static_cast<int32_t>(id)) != vocabulary.endings.end();
+    const auto characters = std::count_if(
+        text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
+    const bool special = quotes > 0 || std::any_of(text.begin(), text.end(), [](char c) {
+                           return c == '\\' || c == '<' || static_cast<uint8_t>(c) < 0x20;
+                         });
+    const bool ends = std::find(vocabulary.endings.begin(), vocabulary.endings.end(),
+                                static_cast<int32_t>(id)) != vocabulary.endings.end();
     if (!special && !ends && !text.empty() && ToValidUtf8(text) == text) plain_[id / 32] |= bit;
     if (quotes > 0) quoted_[id / 32] |= bit;
     if (quotes > 1) several_[id / 32] |= bit;
@@ -135,17 +150,23 @@ TokenLengths::TokenLengths(const Vocabulary& vocabulary) {
   shortest_first_.resize(vocabulary.tokens.size());
   std::iota(shortest_first_.begin(), shortest_first_.end(), 0);
   std::stable_sort(shortest_first_.begin(), shortest_first_.end(), [&](int32_t a, int32_t b) {
-    return vocabulary.tokens[static_cast<size_t>(a)].size() < vocabulary.tokens[static_cast<size_t>(b)].size();
+    return vocabulary.tokens[static_cast<size_t>(a)].size() <
+           vocabulary.tokens[static_cast<size_t>(b)].size();
   });
 }
 
-std::unique_ptr<TokenMask> MakeBoundedMask(std::unique_ptr<AskedMask> exact, std::unique_ptr<AskedMask> relaxed, std::shared_ptr<const TokenLengths> lengths) {
+std::unique_ptr<TokenMask> MakeBoundedMask(std::unique_ptr<AskedMask> exact,
+                                           std::unique_ptr<AskedMask> relaxed,
+                                           std::shared_ptr<const TokenLengths> lengths) {
   return std::make_unique<BoundedMask>(std::move(exact), std::move(relaxed), std::move(lengths));
 }
 
 std::string WithoutCounts(std::string_view ebnf) {
   constexpr std::string_view kQuote = "\"\\\"\"";
-  const auto in_name = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || (c >= 'A' && c <= 'Z'); };
+  const auto in_name = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           (c >= 'A' && c <= 'Z');
+  };
   std::string relaxed;
   for (size_t at = 0; at < ebnf.size();) {
     const size_t found = ebnf.find(kCounted, at);

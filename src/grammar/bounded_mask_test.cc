@@ -16,8 +16,13 @@ TokenizerSpec WordsSpec() {
   spec.pre_tokenizer = "gpt-2";
   std::vector<std::string> texts;
   for (int byte = 0; byte < 256; ++byte) texts.push_back(std::string(1, static_cast<char>(byte)));
-  for (const char* text : {"ab", "abc", "abcd", "abcdef", "the tide ", "\"}", "\",", "\", \"", "a\"", "abc\"}", "\\n", "\\n\\n", "a\\", "\\u00", "\xC3\xA9", "\xC3\xA9\xC3\xA9\xC3\xA9",
-                           "{\"", "{\"a\": \"", "{\"a\": \"xy", "{\"a\": \"wxyz wxyz", "\": \"", "b\": \"", "\", \"b\": \"", "\", \"b\": \"abcdefg", "123", "true", " \"ab", " \"abcdefgh"}) {
+  for (const char* text : {"ab",        "abc",        "abcd",          "abcdef",
+                           "the tide ", "\"}",        "\",",           "\", \"",
+                           "a\"",       "abc\"}",     "\\n",           "\\n\\n",
+                           "a\\",       "\\u00",      "\xC3\xA9",      "\xC3\xA9\xC3\xA9\xC3\xA9",
+                           "{\"",       "{\"a\": \"", "{\"a\": \"xy",  "{\"a\": \"wxyz wxyz",
+                           "\": \"",    "b\": \"",    "\", \"b\": \"", "\", \"b\": \"abcdefg",
+                           "123",       "true",       " \"ab",         " \"abcdefgh"}) {
     texts.push_back(text);
   }
   texts.push_back(std::string(40, 'a'));
@@ -37,17 +42,42 @@ TokenizerSpec WordsSpec() {
 TEST(BoundedMask, HasWhatTheGrammarTakes) {
   if (!GrammarsAreBuilt()) GTEST_SKIP() << "built without xgrammar";
   const Tokenizer words(WordsSpec());
-  Grammars by_word(words, testing::TestGrammarOptions()), by_byte(testing::SharedTestModel()->tokenizer, testing::TestGrammarOptions());
+  Grammars by_word(words, testing::TestGrammarOptions()),
+      by_byte(testing::SharedTestModel()->tokenizer, testing::TestGrammarOptions());
   const GrammarSource schemas[] = {
-      {Kind::kJsonSchema, R"({"type":"object","properties":{"a":{"type":"string","maxLength":5},"b":{"type":"string","minLength":2}},"required":["a","b"],"additionalProperties":false})"},
-      {Kind::kJsonSchema, R"({"type":"object","properties":{"a":{"type":"string","minLength":3,"maxLength":45},"b":{"type":["string","null"],"maxLength":1}},"required":["a","b"],"additionalProperties":false})"},
-      {Kind::kJsonSchema, R"({"anyOf":[{"type":"object","properties":{"a":{"type":"string","maxLength":300},"b":{"type":"string","maxLength":0}},"required":["a","b"],"additionalProperties":false},{"type":"string","minLength":4,"maxLength":4},{"type":"integer"}]})"}};
-  const std::string prefixes[] = {"", "{", "{\"a", "{\"a\": ", "{\"a\": \"", "{\"a\": \"x", "{\"a\": \"xyz", "{\"a\": \"abcd", "{\"a\": \"ab\\", "{\"a\": \"ab\xC3", "{\"a\": \"ab\\u0",
-                                  "{\"a\": \"abcde", "{\"a\": \"abc\"", "{\"a\": \"abc\",", "{\"a\": \"abc\", \"b\": ", "{\"a\": \"abc\", \"b\": \"", "{\"a\": \"abc\", \"b\": \"x", "\"", "\"abc",
-                                  "\"abcd", "{\"a\": \"" + std::string(12, 'q'), "{\"a\": \"" + std::string(44, 'q'), "{\"a\": \"" + std::string(250, 'q')};
+      {Kind::kJsonSchema,
+       R"({"type":"object","properties":{"a":{"type":"string","maxLength":5},"b":{"type":"string","minLength":2}},"required":["a","b"],"additionalProperties":false})"},
+      {Kind::kJsonSchema,
+       R"({"type":"object","properties":{"a":{"type":"string","minLength":3,"maxLength":45},"b":{"type":["string","null"],"maxLength":1}},"required":["a","b"],"additionalProperties":false})"},
+      {Kind::kJsonSchema,
+       R"({"anyOf":[{"type":"object","properties":{"a":{"type":"string","maxLength":300},"b":{"type":"string","maxLength":0}},"required":["a","b"],"additionalProperties":false},{"type":"string","minLength":4,"maxLength":4},{"type":"integer"}]})"}};
+  const std::string prefixes[] = {"",
+                                  "{",
+                                  "{\"a",
+                                  "{\"a\": ",
+                                  "{\"a\": \"",
+                                  "{\"a\": \"x",
+                                  "{\"a\": \"xyz",
+                                  "{\"a\": \"abcd",
+                                  "{\"a\": \"ab\\",
+                                  "{\"a\": \"ab\xC3",
+                                  "{\"a\": \"ab\\u0",
+                                  "{\"a\": \"abcde",
+                                  "{\"a\": \"abc\"",
+                                  "{\"a\": \"abc\",",
+                                  "{\"a\": \"abc\", \"b\": ",
+                                  "{\"a\": \"abc\", \"b\": \"",
+                                  "{\"a\": \"abc\", \"b\": \"x",
+                                  "\"",
+                                  "\"abc",
+                                  "\"abcd",
+                                  "{\"a\": \"" + std::string(12, 'q'),
+                                  "{\"a\": \"" + std::string(44, 'q'),
+                                  "{\"a\": \"" + std::string(250, 'q')};
   int compared = 0, legal = 0;
   for (const GrammarSource& schema : schemas) {
-    const auto fast = testing::CompileNow(by_word, schema), exact = testing::CompileNow(by_byte, schema);
+    const auto fast = testing::CompileNow(by_word, schema),
+               exact = testing::CompileNow(by_byte, schema);
     for (const std::string& prefix : prefixes) {
       const auto mask = fast->Begin(), truth = exact->Begin();
       bool possible = true;
@@ -62,7 +92,11 @@ TEST(BoundedMask, HasWhatTheGrammarTakes) {
       for (int32_t id = 0; id < words.vocab_size() - 1; ++id) {
         const std::string text(words.TokenBytes(id));
         int64_t taken = 0;
-        while (taken < std::ssize(text) && truth->Accept(testing::kTestFirstByte + static_cast<uint8_t>(text[static_cast<size_t>(taken)]))) ++taken;
+        while (taken < std::ssize(text) &&
+               truth->Accept(testing::kTestFirstByte +
+                             static_cast<uint8_t>(text[static_cast<size_t>(taken)]))) {
+          ++taken;
+        }
         truth->Rollback(taken);
         const bool takes = taken == std::ssize(text);
         const bool has = testing::HasBit(bits, id);
@@ -88,7 +122,8 @@ TEST(BoundedMask, HasWhatTheGrammarTakes) {
 TEST(BoundedMask, AUsersRulesAreLeftAlone) {
   if (!GrammarsAreBuilt()) GTEST_SKIP() << "built without xgrammar";
   Grammars grammars(testing::SharedTestModel()->tokenizer, testing::TestGrammarOptions());
-  const auto constraint = testing::CompileNow(grammars, {Kind::kEbnf, "root ::= \"<\" character{2,3} \">\"\ncharacter ::= [a-c]\n"});
+  const auto constraint = testing::CompileNow(
+      grammars, {Kind::kEbnf, "root ::= \"<\" character{2,3} \">\"\ncharacter ::= [a-c]\n"});
   EXPECT_TRUE(testing::Takes(*constraint, "<ab>"));
   EXPECT_FALSE(testing::Takes(*constraint, "<a>"));
   EXPECT_FALSE(testing::Takes(*constraint, "<abca>"));
@@ -96,7 +131,9 @@ TEST(BoundedMask, AUsersRulesAreLeftAlone) {
 
 TEST(BoundedMask, CountsAreLeftOutWhereTheyAre) {
   EXPECT_EQ(grammar::WithoutCounts("root ::= string | x{2,3}\n"), "root ::= string | x{2,3}\n");
-  EXPECT_EQ(grammar::WithoutCounts("root ::= \"\\\"\" character{0,5} \"\\\"\" | f0m1character{2,} end"), "root ::= string | text end");
+  EXPECT_EQ(
+      grammar::WithoutCounts("root ::= \"\\\"\" character{0,5} \"\\\"\" | f0m1character{2,} end"),
+      "root ::= string | text end");
 }
 
 }  // namespace

@@ -25,22 +25,33 @@ constexpr int64_t kMaxPlainCharacters = 100'000;
 // A string that is written as it is.
 class PlainString {
  public:
-  PlainString(const Json& schema, std::string place, const std::string& end) : schema_(schema), place_(std::move(place)), end_(end) {}
+  PlainString(const Json& schema, std::string place, const std::string& end)
+      : schema_(schema), place_(std::move(place)), end_(end) {}
 
   // counted: a name for a rule, which goes into *rules where characters are counted.
   std::string Expression(const std::string& counted, std::string* rules) const {
     const bool listed = schema_.contains("enum") || schema_.contains("const");
     for (const auto& [keyword, value] : schema_.items()) {
-      const bool known = keyword == "type" || keyword == "enum" || keyword == "const" || IsAnnotation(keyword) ||
-                         (!listed && (keyword == "minLength" || keyword == "maxLength" || keyword == "format"));
-      if (!known) RefuseKeyword(place_, keyword, "not supported for a text in the way in which this model writes calls");
+      const bool known =
+          keyword == "type" || keyword == "enum" || keyword == "const" || IsAnnotation(keyword) ||
+          (!listed && (keyword == "minLength" || keyword == "maxLength" || keyword == "format"));
+      if (!known) {
+        RefuseKeyword(place_, keyword,
+                      "not supported for a text in the way in which this model writes calls");
+      }
     }
     if (listed) return Listed();
     const int64_t least = Length("minLength", 0), most = Length("maxLength", -1);
     if (schema_.contains("format")) {
-      const char* pattern = schema_["format"].is_string() ? FormatPattern(schema_["format"].get<std::string>()) : nullptr;
-      if (!pattern) RefuseKeyword(place_, "format", "only date, time, date-time, uuid and ipv4 are supported");
-      if (least > 0 || most >= 0) RefuseKeyword(place_, "format", "not together with minLength or maxLength");
+      const char* pattern = schema_["format"].is_string()
+                                ? FormatPattern(schema_["format"].get<std::string>())
+                                : nullptr;
+      if (!pattern) {
+        RefuseKeyword(place_, "format", "only date, time, date-time, uuid and ipv4 are supported");
+      }
+      if (least > 0 || most >= 0) {
+        RefuseKeyword(place_, "format", "not together with minLength or maxLength");
+      }
       return FromRegex(pattern, {});
     }
     if (least == 0 && most < 0) return "text";
@@ -48,30 +59,41 @@ class PlainString {
     // A counted text does without the character that its end begins with.
     CodepointSet characters = CodepointSet::All().Minus({{0, 8}, {11, 12}, {14, 31}});
     uint32_t first = 0;
-    if (DecodeUtf8(end_.data(), end_.data() + end_.size(), &first) > 0) characters = characters.Minus({{first, first}});
+    if (DecodeUtf8(end_.data(), end_.data() + end_.size(), &first) > 0) {
+      characters = characters.Minus({{first, first}});
+    }
     *rules += fmt::format("{} ::= {}\n", counted, OneOf(characters));
     return Counted(counted, least, most);
   }
 
  private:
   std::string Listed() const {
-    if (schema_.contains("enum") && schema_.contains("const")) RefuseKeyword(place_, "const", "not together with enum");
-    const Json values = schema_.contains("const") ? Json::array({schema_["const"]}) : schema_["enum"];
+    if (schema_.contains("enum") && schema_.contains("const")) {
+      RefuseKeyword(place_, "const", "not together with enum");
+    }
+    const Json values =
+        schema_.contains("const") ? Json::array({schema_["const"]}) : schema_["enum"];
     std::vector<std::string> choices;
     for (const Json& value : values.is_array() ? values : Json::array()) {
       if (!value.is_string()) continue;
       const std::string text = value.get<std::string>();
-      const bool writable = (end_.empty() || text.find(end_) == std::string::npos) && text.find(kMarkerByte) == std::string::npos;
+      const bool writable = (end_.empty() || text.find(end_) == std::string::npos) &&
+                            text.find(kMarkerByte) == std::string::npos;
       if (writable) choices.push_back(Literal(text));
     }
-    if (choices.empty()) RefuseKeyword(place_, schema_.contains("const") ? "const" : "enum", "expected texts that this model can write in a call");
+    if (choices.empty()) {
+      RefuseKeyword(place_, schema_.contains("const") ? "const" : "enum",
+                    "expected texts that this model can write in a call");
+    }
     return Alternatives(choices);
   }
   int64_t Length(const char* keyword, int64_t otherwise) const {
     if (!schema_.contains(keyword)) return otherwise;
     const Json& value = schema_[keyword];
-    if (!HasType(value, "integer") || value.get<double>() < 0 || value.get<double>() > static_cast<double>(kMaxPlainCharacters)) {
-      RefuseKeyword(place_, keyword, fmt::format("expected a whole number from 0 to {}", kMaxPlainCharacters));
+    if (!HasType(value, "integer") || value.get<double>() < 0 ||
+        value.get<double>() > static_cast<double>(kMaxPlainCharacters)) {
+      RefuseKeyword(place_, keyword,
+                    fmt::format("expected a whole number from 0 to {}", kMaxPlainCharacters));
     }
     return static_cast<int64_t>(value.get<double>());
   }
@@ -81,11 +103,14 @@ class PlainString {
   const std::string& end_;
 };
 
-bool CanBeNamed(const std::string& name) { return !name.empty() && std::all_of(name.begin(), name.end(), dialog::IsNameChar); }
+bool CanBeNamed(const std::string& name) {
+  return !name.empty() && std::all_of(name.begin(), name.end(), dialog::IsNameChar);
+}
 
 class NamedMembers {
  public:
-  NamedMembers(const Json& schema, const ArgumentSyntax& syntax, std::string prefix) : schema_(schema), syntax_(syntax), prefix_(std::move(prefix)) {}
+  NamedMembers(const Json& schema, const ArgumentSyntax& syntax, std::string prefix)
+      : schema_(schema), syntax_(syntax), prefix_(std::move(prefix)) {}
 
   ArgumentRules Write() {
     CheckKeywords();
@@ -111,17 +136,27 @@ class NamedMembers {
   void CheckKeywords() const {
     for (const auto& [keyword, value] : schema_.items()) {
       const bool closed = keyword == "additionalProperties" || keyword == "unevaluatedProperties";
-      const bool known = keyword == "type" || keyword == "properties" || keyword == "required" || keyword == "$id" || closed || IsAnnotation(keyword);
-      if (!known) RefuseKeyword("#", keyword, "not supported for all arguments together in the way in which this model writes calls");
-      if (keyword == "properties" && !value.is_object()) RefuseKeyword("#", keyword, "expected an object of schemas");
-      if (keyword == "required" && !value.is_array()) RefuseKeyword("#", keyword, "expected a list of names");
+      const bool known = keyword == "type" || keyword == "properties" || keyword == "required" ||
+                         keyword == "$id" || closed || IsAnnotation(keyword);
+      if (!known) {
+        RefuseKeyword(
+            "#", keyword,
+            "not supported for all arguments together in the way in which this model writes calls");
+      }
+      if (keyword == "properties" && !value.is_object()) {
+        RefuseKeyword("#", keyword, "expected an object of schemas");
+      }
+      if (keyword == "required" && !value.is_array()) {
+        RefuseKeyword("#", keyword, "expected a list of names");
+      }
     }
   }
   void AddMember(const std::string& name, const Json& schema) {
     if (CanBeNamed(name) && schema != false) members_.push_back({name, &schema});
   }
   void Require(const std::string& name) {
-    const auto found = std::find_if(members_.begin(), members_.end(), [&](const Member& member) { return member.name == name; });
+    const auto found = std::find_if(members_.begin(), members_.end(),
+                                    [&](const Member& member) { return member.name == name; });
     if (found != members_.end()) {
       found->required = true;
       return;
@@ -129,18 +164,27 @@ class NamedMembers {
     const bool listed = schema_.contains("properties") && schema_["properties"].contains(name);
     const Json others = schema_.value("additionalProperties", Json(true));
     if (listed || !CanBeNamed(name) || others != true) {
-      RefuseKeyword("#", "required", fmt::format("{} is a name or a value that this model cannot write in a call", Quote(name)));
+      RefuseKeyword("#", "required",
+                    fmt::format("{} is a name or a value that this model cannot write in a call",
+                                Quote(name)));
     }
     members_.push_back({name, nullptr, true});
   }
   void WriteValues() {
     std::vector<std::string> pointers;
-    const auto plain = [&](const Member& member) { return syntax_.plain_strings && member.schema && member.schema->is_object() && dialog::IsStringOnly(*member.schema); };
+    const auto plain = [&](const Member& member) {
+      return syntax_.plain_strings && member.schema && member.schema->is_object() &&
+             dialog::IsStringOnly(*member.schema);
+    };
     for (Member& member : members_) {
       const std::string place = "#/properties/" + member.name;
       if (plain(member)) {
-        const std::string quote = SyntaxPiece(syntax_.quote), counted = fmt::format("{}m{}character", prefix_, num_rules_++);
-        member.value = fmt::format("{} {} {}", quote, PlainString(*member.schema, place, syntax_.text_end).Expression(counted, &rules_), quote);
+        const std::string quote = SyntaxPiece(syntax_.quote),
+                          counted = fmt::format("{}m{}character", prefix_, num_rules_++);
+        member.value = fmt::format(
+            "{} {} {}", quote,
+            PlainString(*member.schema, place, syntax_.text_end).Expression(counted, &rules_),
+            quote);
       } else if (member.schema) {
         pointers.push_back(place);
       } else {
@@ -159,17 +203,19 @@ class NamedMembers {
     rules_ += name + " ::= " + body + "\n";
     return name;
   }
-  // first: what may come from a member on while none was written; later: once one was. Behind the first that is required
-  // one was: then it is one sequence.
+  // first: what may come from a member on while none was written; later: once one was. Behind the
+  // first that is required one was: then it is one sequence.
   std::string Sequence() {
-    const auto required_at = std::find_if(members_.begin(), members_.end(), [](const Member& member) { return member.required; });
+    const auto required_at = std::find_if(members_.begin(), members_.end(),
+                                          [](const Member& member) { return member.required; });
     const std::string comma = SyntaxPiece(syntax_.comma);
     std::optional<std::string> first;
     std::string later = "\"\"";
     for (size_t k = members_.size(); k-- > 0;) {
       const Member& member = members_[k];
-      const std::string pair = fmt::format("{} {} {} {} {}", SyntaxPiece(syntax_.key_begin), Literal(member.name), SyntaxPiece(syntax_.key_end), member.value,
-                                           SyntaxPiece(syntax_.value_end));
+      const std::string pair =
+          fmt::format("{} {} {} {} {}", SyntaxPiece(syntax_.key_begin), Literal(member.name),
+                      SyntaxPiece(syntax_.key_end), member.value, SyntaxPiece(syntax_.value_end));
       if (members_.begin() + static_cast<std::ptrdiff_t>(k) > required_at) {
         const std::string more = comma + " " + pair;
         later = (member.required ? more : "(" + more + ")?") + " " + later;
@@ -177,7 +223,8 @@ class NamedMembers {
       }
       later = NewRule(later);
       const std::string one = NewRule(pair);
-      first = NewRule(!first || member.required ? one + " " + later : fmt::format("{} {} | {}", one, later, *first));
+      first = NewRule(!first || member.required ? one + " " + later
+                                                : fmt::format("{} {} | {}", one, later, *first));
       later = fmt::format("{} {} {}", comma, one, later) + (member.required ? "" : " | " + later);
     }
     if (!first) return "\"\"";
@@ -196,11 +243,15 @@ class NamedMembers {
 
 Json ObjectSchema(const Json& parameters) {
   if (parameters.is_null() || parameters == true) return {{"type", "object"}};
-  if (!parameters.is_object()) Throw(ErrorCode::kInvalidArgument, "the schema at '#': expected an object, found {}", parameters.type_name());
+  if (!parameters.is_object()) {
+    Throw(ErrorCode::kInvalidArgument, "the schema at '#': expected an object, found {}",
+          parameters.type_name());
+  }
   Json schema = parameters;
   if (schema.contains("type")) {
     const Json& type = schema["type"];
-    const bool object = type == "object" || (type.is_array() && std::find(type.begin(), type.end(), "object") != type.end());
+    const bool object = type == "object" || (type.is_array() && std::find(type.begin(), type.end(),
+                                                                          "object") != type.end());
     if (!object) RefuseKeyword("#", "type", "expected object: arguments are one");
   }
   schema["type"] = "object";
@@ -213,13 +264,19 @@ ArgumentRules JsonArguments(const Json& schema, bool strict, const std::string& 
   return {std::move(rules.starts[0]), std::move(rules.rules)};
 }
 
-ArgumentRules NamedArguments(const Json& schema, bool strict, const ArgumentSyntax& syntax, const std::string& prefix) {
+ArgumentRules NamedArguments(const Json& schema, bool strict, const ArgumentSyntax& syntax,
+                             const std::string& prefix) {
   if (strict) return NamedMembers(schema, syntax, prefix).Write();
   const std::string quoted = SyntaxPiece(syntax.quote) + " text " + SyntaxPiece(syntax.quote);
-  const std::string value = !syntax.plain_strings ? "value" : syntax.quote.empty() ? "text" : "(" + quoted + " | value)";
+  const std::string value = !syntax.plain_strings  ? "value"
+                            : syntax.quote.empty() ? "text"
+                                                   : "(" + quoted + " | value)";
   const std::string member = prefix + "member";
-  ArgumentRules any{fmt::format("({} ({} {})* | \"\")", member, SyntaxPiece(syntax.comma), member), ""};
-  any.rules = fmt::format("{} ::= {} [a-zA-Z0-9_.\\-]{{1,64}} {} {} {}\n", member, SyntaxPiece(syntax.key_begin), SyntaxPiece(syntax.key_end), value, SyntaxPiece(syntax.value_end));
+  ArgumentRules any{fmt::format("({} ({} {})* | \"\")", member, SyntaxPiece(syntax.comma), member),
+                    ""};
+  any.rules = fmt::format("{} ::= {} [a-zA-Z0-9_.\\-]{{1,64}} {} {} {}\n", member,
+                          SyntaxPiece(syntax.key_begin), SyntaxPiece(syntax.key_end), value,
+                          SyntaxPiece(syntax.value_end));
   return any;
 }
 
@@ -240,7 +297,8 @@ std::string SyntaxPiece(const std::string& text) {
 }
 
 std::string PlainTextWithout(const std::string& end) {
-  return fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({}{}))", end.empty() ? "" : Literal(end) + ", ", Literal(std::string(1, kMarkerByte)));
+  return fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({}{}))",
+                     end.empty() ? "" : Literal(end) + ", ", Literal(std::string(1, kMarkerByte)));
 }
 
 }  // namespace bakestone::grammar

@@ -25,7 +25,9 @@ class Spelling {
     for (size_t i = 0; i < std::min(markers.size(), kMaxMarkers); ++i) {
       tokens_.push_back({std::string(tokenizer.TokenText(markers[i])), grammar::MarkerSpelling(i)});
     }
-    for (const int32_t id : tokenizer.EndOfGeneration()) endings_.emplace_back(tokenizer.TokenText(id));
+    for (const int32_t id : tokenizer.EndOfGeneration()) {
+      endings_.emplace_back(tokenizer.TokenText(id));
+    }
   }
 
   std::string operator()(std::string_view text) const {
@@ -33,7 +35,10 @@ class Spelling {
     while (!text.empty()) {
       const Token* longest = nullptr;
       for (const Token& token : tokens_) {
-        if (!token.text.empty() && text.starts_with(token.text) && (!longest || token.text.size() > longest->text.size())) longest = &token;
+        if (!token.text.empty() && text.starts_with(token.text) &&
+            (!longest || token.text.size() > longest->text.size())) {
+          longest = &token;
+        }
       }
       spelled += longest ? longest->spelled : std::string(1, text[0]);
       text.remove_prefix(longest ? longest->text.size() : 1);
@@ -60,30 +65,50 @@ class Spelling {
 };
 
 constexpr std::pair<const char*, std::string WrittenCalls::*> kPieces[] = {
-    {"between", &WrittenCalls::between},   {"last", &WrittenCalls::last},       {"after_name", &WrittenCalls::after_name},
-    {"begin", &WrittenCalls::begin},       {"end", &WrittenCalls::end},         {"key_begin", &WrittenCalls::key_begin},
-    {"key_end", &WrittenCalls::key_end},   {"comma", &WrittenCalls::comma},     {"value_end", &WrittenCalls::value_end},
-    {"quote", &WrittenCalls::quote},       {"first", &WrittenCalls::first}};
+    {"between", &WrittenCalls::between},
+    {"last", &WrittenCalls::last},
+    {"after_name", &WrittenCalls::after_name},
+    {"begin", &WrittenCalls::begin},
+    {"end", &WrittenCalls::end},
+    {"key_begin", &WrittenCalls::key_begin},
+    {"key_end", &WrittenCalls::key_end},
+    {"comma", &WrittenCalls::comma},
+    {"value_end", &WrittenCalls::value_end},
+    {"quote", &WrittenCalls::quote},
+    {"first", &WrittenCalls::first}};
 
 std::string TrimmedMarker(const std::string& text) {
   const size_t begin = text.find_first_not_of(" \n\t\r");
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \n\t\r") + 1 - begin);
+  return begin == std::string::npos
+             ? ""
+             : text.substr(begin, text.find_last_not_of(" \n\t\r") + 1 - begin);
 }
 
 }  // namespace
 
-GrammarSource SourceOf(const HeldReply& reply, const Tokenizer& tokenizer, std::span<const int32_t> markers) {
+GrammarSource SourceOf(const HeldReply& reply, const Tokenizer& tokenizer,
+                       std::span<const int32_t> markers) {
   const Spelling spell(tokenizer, markers);
   WrittenCalls calls = reply.calls;
   BAKESTONE_CHECK(calls.arguments != WrittenCalls::Arguments::kNone && !reply.functions.empty());
-  Json text = {{"markers", Json::array()}, {"required", reply.required}, {"in_reasoning", reply.in_reasoning}, {"bare", calls.bare}};
-  for (const int32_t id : markers.first(std::min(markers.size(), kMaxMarkers))) text["markers"].push_back(id);
-  for (const CallableFunction& function : reply.functions) {
-    text["functions"].push_back({{"name", function.name}, {"place", function.place}, {"parameters", function.parameters}, {"strict", function.strict}});
+  Json text = {{"markers", Json::array()},
+               {"required", reply.required},
+               {"in_reasoning", reply.in_reasoning},
+               {"bare", calls.bare}};
+  for (const int32_t id : markers.first(std::min(markers.size(), kMaxMarkers))) {
+    text["markers"].push_back(id);
   }
-  // What a reply that has to call begins with, up to the first name, or behind it where there is only one.
+  for (const CallableFunction& function : reply.functions) {
+    text["functions"].push_back({{"name", function.name},
+                                 {"place", function.place},
+                                 {"parameters", function.parameters},
+                                 {"strict", function.strict}});
+  }
+  // What a reply that has to call begins with, up to the first name, or behind it where there is
+  // only one.
   const bool one = reply.functions.size() == 1;
-  const std::string opening = calls.first + calls.begin + (one ? reply.functions[0].name + calls.after_name : "");
+  const std::string opening =
+      calls.first + calls.begin + (one ? reply.functions[0].name + calls.after_name : "");
   BAKESTONE_CHECK(reply.begun.size() <= opening.size());
   text["opening"] = spell(opening.substr(reply.begun.size()));
   // What ends a plain text, as the parser finds it.
@@ -94,10 +119,13 @@ GrammarSource SourceOf(const HeldReply& reply, const Tokenizer& tokenizer, std::
   spell.Cut(&calls.last);
   for (const auto& [name, piece] : kPieces) text[name] = spell(calls.*piece);
   text["other_after_name"] = Json::array();
-  for (const std::string& other : calls.other_after_name) text["other_after_name"].push_back(spell(other));
+  for (const std::string& other : calls.other_after_name) {
+    text["other_after_name"].push_back(spell(other));
+  }
   text["openings"] = Json::array();
   for (const WrittenCalls::Opening& opening : calls.openings) {
-    text["openings"].push_back({{"marker", spell(opening.marker)}, {"rest", spell(opening.rest)}, {"all", opening.all}});
+    text["openings"].push_back(
+        {{"marker", spell(opening.marker)}, {"rest", spell(opening.rest)}, {"all", opening.all}});
   }
   text["several"] = calls.several && !over;
   text["json"] = calls.arguments == WrittenCalls::Arguments::kJson;
@@ -113,8 +141,13 @@ namespace {
 class CallsGrammar {
  public:
   explicit CallsGrammar(const Json& in) : in_(in) {
-    syntax_ = {.key_begin = Text("key_begin"), .key_end = Text("key_end"), .value_end = Text("value_end"), .comma = Text("comma"), .quote = Text("quote"),
-               .text_end = Text("text_end"), .plain_strings = in["plain_strings"].get<bool>()};
+    syntax_ = {.key_begin = Text("key_begin"),
+               .key_end = Text("key_end"),
+               .value_end = Text("value_end"),
+               .comma = Text("comma"),
+               .quote = Text("quote"),
+               .text_end = Text("text_end"),
+               .plain_strings = in["plain_strings"].get<bool>()};
   }
 
   std::string Write() {
@@ -125,9 +158,12 @@ class CallsGrammar {
 
  private:
   std::string Text(const char* name) const { return in_[name].get<std::string>(); }
-  void Add(const std::string& rule, const std::string& body) { rules_ += rule + " ::= " + body + "\n"; }
+  void Add(const std::string& rule, const std::string& body) {
+    rules_ += rule + " ::= " + body + "\n";
+  }
 
-  // Rules: args0, args1...; call, from the name on; more, all that may follow a call; tail, both and the end of calls.
+  // Rules: args0, args1...; call, from the name on; more, all that may follow a call; tail, both
+  // and the end of calls.
   void AddCalls() {
     std::vector<std::string> choices;
     std::vector<std::string> after = {Text("after_name")};
@@ -141,20 +177,26 @@ class CallsGrammar {
         const std::string prefix = fmt::format("f{}-", i);
         const Json parameters = ObjectSchema(function["parameters"]);
         const bool strict = function["strict"].get<bool>();
-        const ArgumentRules found = in_["json"].get<bool>() ? JsonArguments(parameters, strict, prefix) : NamedArguments(parameters, strict, syntax_, prefix);
+        const ArgumentRules found = in_["json"].get<bool>()
+                                        ? JsonArguments(parameters, strict, prefix)
+                                        : NamedArguments(parameters, strict, syntax_, prefix);
         rules_ += found.rules;
         Add(arguments, found.start);
       } catch (const Error& error) {
         if (error.code() != ErrorCode::kInvalidArgument) throw;
-        Throw(ErrorCode::kInvalidArgument, "{}: {}", function["place"].get<std::string>(), error.what());
+        Throw(ErrorCode::kInvalidArgument, "{}: {}", function["place"].get<std::string>(),
+              error.what());
       }
       std::vector<std::string> ways;
       for (const std::string& way : after) ways.push_back(SyntaxPiece(way));
-      choices.push_back(fmt::format("{} {} {}", Literal(function["name"].get<std::string>()), Alternatives(ways), arguments));
+      choices.push_back(fmt::format("{} {} {}", Literal(function["name"].get<std::string>()),
+                                    Alternatives(ways), arguments));
       ++i;
     }
     Add("call", Alternatives(choices) + " " + SyntaxPiece(Text("end")));
-    Add("more", in_["several"].get<bool>() ? fmt::format("({} call)*", SyntaxPiece(Text("between") + Text("begin"))) : "\"\"");
+    Add("more", in_["several"].get<bool>()
+                    ? fmt::format("({} call)*", SyntaxPiece(Text("between") + Text("begin")))
+                    : "\"\"");
     Add("tail", "call more " + SyntaxPiece(Text("last")));
     if (!in_["json"].get<bool>()) Add("text", PlainTextWithout(syntax_.text_end));
   }
@@ -162,7 +204,8 @@ class CallsGrammar {
   std::string Required() const {
     const std::string opening = SyntaxPiece(Text("opening"));
     if (in_["functions"].size() > 1) return opening + " tail";
-    return fmt::format("{} args0 {} more {}", opening, SyntaxPiece(Text("end")), SyntaxPiece(Text("last")));
+    return fmt::format("{} args0 {} more {}", opening, SyntaxPiece(Text("end")),
+                       SyntaxPiece(Text("last")));
   }
 
   std::string Free() {
@@ -170,17 +213,23 @@ class CallsGrammar {
     size_t i = 0;
     for (const Json& opening : in_["openings"]) {
       const std::string rule = fmt::format("opening{}", i++);
-      Add(rule, SyntaxPiece(opening["rest"].get<std::string>()) + (opening["all"].get<bool>() ? " tail" : " call more"));
+      Add(rule, SyntaxPiece(opening["rest"].get<std::string>()) +
+                    (opening["all"].get<bool>() ? " tail" : " call more"));
       tags += fmt::format("({}, {}), ", Literal(opening["marker"].get<std::string>()), rule);
     }
     Add("free", fmt::format("TagDispatch({}loop_after_dispatch=false)", tags));
     Add("blank", "[ \\n\\t\\r]*");
     // Without a marker a reply is calls if it begins as one: text begins otherwise.
-    Add("reply", in_["bare"].get<bool>() ? "blank " + SyntaxPiece(Text("first") + Text("begin")) + " tail | blank | blank [^{[ \\n\\t\\r] free" : "free");
+    Add("reply", in_["bare"].get<bool>() ? "blank " + SyntaxPiece(Text("first") + Text("begin")) +
+                                               " tail | blank | blank [^{[ \\n\\t\\r] free"
+                                         : "free");
     if (Text("reasoning_end").empty()) return "reply";
-    Add("thought", fmt::format("TagDispatch(({}, reply), loop_after_dispatch=false)", Literal(Text("reasoning_end"))));
+    Add("thought", fmt::format("TagDispatch(({}, reply), loop_after_dispatch=false)",
+                               Literal(Text("reasoning_end"))));
     if (in_["in_reasoning"].get<bool>()) return "thought";
-    return Text("reasoning_begin").empty() ? "reply" : fmt::format("reply | blank {} thought", Literal(Text("reasoning_begin")));
+    return Text("reasoning_begin").empty()
+               ? "reply"
+               : fmt::format("reply | blank {} thought", Literal(Text("reasoning_begin")));
   }
 
   const Json& in_;
@@ -192,7 +241,9 @@ class CallsGrammar {
 
 std::string MarkerSpelling(size_t index) { return fmt::format("{}{:02x}", kMarkerByte, index); }
 
-std::vector<int32_t> MarkersOfCalls(const std::string& text) { return Json::parse(text)["markers"].get<std::vector<int32_t>>(); }
+std::vector<int32_t> MarkersOfCalls(const std::string& text) {
+  return Json::parse(text)["markers"].get<std::vector<int32_t>>();
+}
 
 std::string FromCalls(const std::string& text) {
   const Json in = Json::parse(text);

@@ -14,10 +14,13 @@ namespace {
 constexpr std::pair<uint32_t, uint32_t> kSurrogates = {0xD800, 0xDFFF};
 
 std::string Escaped(uint32_t codepoint) {
-  const bool plain = (codepoint >= '0' && codepoint <= '9') || (codepoint >= 'A' && codepoint <= 'Z') ||
-                     (codepoint >= 'a' && codepoint <= 'z') || codepoint == ' ' || codepoint == '_' || codepoint == ':' || codepoint == ',';
+  const bool plain = (codepoint >= '0' && codepoint <= '9') ||
+                     (codepoint >= 'A' && codepoint <= 'Z') ||
+                     (codepoint >= 'a' && codepoint <= 'z') || codepoint == ' ' ||
+                     codepoint == '_' || codepoint == ':' || codepoint == ',';
   if (plain) return std::string(1, static_cast<char>(codepoint));
-  return codepoint <= 0xFFFF ? fmt::format("\\u{:04X}", codepoint) : fmt::format("\\U{:08X}", codepoint);
+  return codepoint <= 0xFFFF ? fmt::format("\\u{:04X}", codepoint)
+                             : fmt::format("\\U{:08X}", codepoint);
 }
 
 std::vector<uint32_t> Codepoints(std::string_view utf8) {
@@ -35,14 +38,22 @@ std::vector<uint32_t> Codepoints(std::string_view utf8) {
 // The letter after the backslash; 0: none, or it needs no escape.
 char ShortEscape(uint32_t codepoint) {
   switch (codepoint) {
-    case '"': return '"';
-    case '\\': return '\\';
-    case '\b': return 'b';
-    case '\f': return 'f';
-    case '\n': return 'n';
-    case '\r': return 'r';
-    case '\t': return 't';
-    default: return 0;
+    case '"':
+      return '"';
+    case '\\':
+      return '\\';
+    case '\b':
+      return 'b';
+    case '\f':
+      return 'f';
+    case '\n':
+      return 'n';
+    case '\r':
+      return 'r';
+    case '\t':
+      return 't';
+    default:
+      return 0;
   }
 }
 
@@ -52,7 +63,9 @@ CodepointSet::CodepointSet(std::initializer_list<std::pair<uint32_t, uint32_t>> 
   for (const auto& [first, last] : ranges) Add(first, last);
 }
 
-CodepointSet CodepointSet::All() { return CodepointSet({{0, kLastCodepoint}}).Minus(CodepointSet({kSurrogates})); }
+CodepointSet CodepointSet::All() {
+  return CodepointSet({{0, kLastCodepoint}}).Minus(CodepointSet({kSurrogates}));
+}
 
 void CodepointSet::Add(uint32_t first, uint32_t last) {
   std::vector<std::pair<uint32_t, uint32_t>> result;
@@ -92,7 +105,9 @@ CodepointSet CodepointSet::Minus(const CodepointSet& other) const {
 CodepointSet CodepointSet::Complement() const { return All().Minus(*this); }
 
 bool CodepointSet::Contains(uint32_t codepoint) const {
-  return std::any_of(ranges_.begin(), ranges_.end(), [&](const auto& range) { return range.first <= codepoint && codepoint <= range.second; });
+  return std::any_of(ranges_.begin(), ranges_.end(), [&](const auto& range) {
+    return range.first <= codepoint && codepoint <= range.second;
+  });
 }
 
 std::string Literal(std::string_view utf8) {
@@ -131,11 +146,16 @@ std::string JsonOneOf(const CodepointSet& set) {
   if (!plain.empty()) choices.push_back(OneOf(plain));
   CodepointSet escapes;
   for (const uint32_t codepoint : {'"', '\\', '\b', '\f', '\n', '\r', '\t'}) {
-    if (set.Contains(codepoint)) escapes.Add(static_cast<uint8_t>(ShortEscape(codepoint)), static_cast<uint8_t>(ShortEscape(codepoint)));
+    if (set.Contains(codepoint)) {
+      escapes.Add(static_cast<uint8_t>(ShortEscape(codepoint)),
+                  static_cast<uint8_t>(ShortEscape(codepoint)));
+    }
   }
   if (!escapes.empty()) choices.push_back(Literal("\\") + " " + OneOf(escapes));
   for (uint32_t codepoint = 0; codepoint < 0x20; ++codepoint) {
-    if (set.Contains(codepoint) && ShortEscape(codepoint) == 0) choices.push_back(Literal(fmt::format("\\u{:04x}", codepoint)));
+    if (set.Contains(codepoint) && ShortEscape(codepoint) == 0) {
+      choices.push_back(Literal(fmt::format("\\u{:04x}", codepoint)));
+    }
   }
   return Alternatives(choices);
 }
@@ -150,13 +170,15 @@ std::string Repeat(const std::string& expression, int64_t least, int64_t most) {
   if (least == 1 && most == 1) return expression;
   if (most < 0 && least <= 1) return expression + (least == 0 ? "*" : "+");
   if (least == 0 && most == 1) return expression + "?";
-  return most < 0 ? fmt::format("{}{{{},}}", expression, least) : fmt::format("{}{{{},{}}}", expression, least, most);
+  return most < 0 ? fmt::format("{}{{{},}}", expression, least)
+                  : fmt::format("{}{{{},{}}}", expression, least, most);
 }
 
 std::string Counted(const std::string& rule, int64_t least, int64_t most) {
   BAKESTONE_CHECK(rule.ends_with("character"));
   if (most == 0) return "\"\"";
-  return most < 0 ? fmt::format("{}{{{},}}", rule, least) : fmt::format("{}{{{},{}}}", rule, least, most);
+  return most < 0 ? fmt::format("{}{{{},}}", rule, least)
+                  : fmt::format("{}{{{},{}}}", rule, least, most);
 }
 
 }  // namespace bakestone::grammar

@@ -2,9 +2,9 @@
 //
 //   rule ::= "text" [a-z\u0020] other_rule (a | b) x{2,5} y* ""
 //
-// Everything here returns expressions that stand for themselves: they may be put beside one another and repeated
-// without parentheses. Sets are of Unicode scalar values; what is written is UTF-8 or, in a JSON string, its
-// canonical spelling. Pure functions.
+// Everything here returns expressions that stand for themselves: they may be put beside one another
+// and repeated without parentheses. Sets are of Unicode scalar values; what is written is UTF-8 or,
+// in a JSON string, its canonical spelling. Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -36,10 +36,12 @@ class CodepointSet {
   std::vector<std::pair<uint32_t, uint32_t>> ranges_;
 };
 
-std::string Literal(std::string_view utf8);              // of text as it is
-std::string JsonLiteral(std::string_view utf8);          // of text as it is spelled inside a JSON string, without quotes
-std::string OneOf(const CodepointSet& set);              // one character of a set that is not empty
-std::string JsonOneOf(const CodepointSet& set);          // one character of it, as spelled inside a JSON string
+std::string Literal(std::string_view utf8);  // of text as it is
+std::string JsonLiteral(
+    std::string_view utf8);  // of text as it is spelled inside a JSON string, without quotes
+std::string OneOf(const CodepointSet& set);  // one character of a set that is not empty
+std::string JsonOneOf(
+    const CodepointSet& set);  // one character of it, as spelled inside a JSON string
 std::string Alternatives(const std::vector<std::string>& expressions);  // at least one
 // {least, most}; most < 0: no limit.
 std::string Repeat(const std::string& expression, int64_t least, int64_t most);

@@ -25,7 +25,8 @@ grammar::Vocabulary VocabularyOf(const Tokenizer& tokenizer) {
   grammar::Vocabulary vocabulary;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const TokenType type = tokenizer.Type(id);
-    const bool text = !tokenizer.IsControl(id) && type != TokenType::kUnused && type != TokenType::kUnknown;
+    const bool text =
+        !tokenizer.IsControl(id) && type != TokenType::kUnused && type != TokenType::kUnknown;
     vocabulary.tokens.emplace_back(text ? tokenizer.TokenBytes(id) : std::string_view());
   }
   const auto endings = tokenizer.EndOfGeneration();
@@ -79,7 +80,8 @@ struct Grammars::Impl {
     Result result;
   };
 
-  Impl(const Tokenizer& tokenizer_in, GrammarOptions options_in) : tokenizer(tokenizer_in), options(std::move(options_in)), cache(options.cache_bytes) {}
+  Impl(const Tokenizer& tokenizer_in, GrammarOptions options_in)
+      : tokenizer(tokenizer_in), options(std::move(options_in)), cache(options.cache_bytes) {}
   ~Impl() {
     {
       std::lock_guard lock(mutex);
@@ -96,7 +98,7 @@ struct Grammars::Impl {
 
   const Tokenizer& tokenizer;
   const GrammarOptions options;
-  std::optional<grammar::SetUp> set_up;                  // the thread's, like what follows
+  std::optional<grammar::SetUp> set_up;  // the thread's, like what follows
   std::unique_ptr<const grammar::LibraryLoader> loader;
   std::unique_ptr<HelperProcess> helper;
 
@@ -110,8 +112,10 @@ struct Grammars::Impl {
 
 void Grammars::Impl::Tell(const Result& result, const Outcome& outcome) {
   if (outcome.constraint) return result(outcome.constraint, nullptr);
-  // Its own statement: the error that is copied, and shares the copy's words, is gone before anybody reads them.
-  std::exception_ptr refusal = std::make_exception_ptr(Error(ErrorCode::kInvalidArgument, outcome.refusal));
+  // Its own statement: the error that is copied, and shares the copy's words, is gone before
+  // anybody reads them.
+  std::exception_ptr refusal =
+      std::make_exception_ptr(Error(ErrorCode::kInvalidArgument, outcome.refusal));
   result(nullptr, std::move(refusal));
 }
 
@@ -124,7 +128,9 @@ void Grammars::Impl::Submit(std::string key, Result result) {
   }
   if (jobs.size() >= options.max_waiting) {
     lock.unlock();
-    return result(nullptr, std::make_exception_ptr(Error(ErrorCode::kUnavailable, "too many grammars are waiting to be compiled; try again later")));
+    return result(nullptr, std::make_exception_ptr(Error(
+                               ErrorCode::kUnavailable,
+                               "too many grammars are waiting to be compiled; try again later")));
   }
   jobs.push_back({std::move(key), std::move(result)});
   if (!thread.joinable()) thread = std::thread([this] { Loop(); });
@@ -133,15 +139,20 @@ void Grammars::Impl::Submit(std::string key, Result result) {
 }
 
 Outcome Grammars::Impl::Compile(const std::string& key) {
-  if (!set_up) set_up = grammar::SetUp{options.cpu_seconds, options.memory_bytes, VocabularyOf(tokenizer)};
+  if (!set_up) {
+    set_up = grammar::SetUp{options.cpu_seconds, options.memory_bytes, VocabularyOf(tokenizer)};
+  }
   if (!loader) loader = grammar::MakeLibraryLoader(set_up->vocabulary);
   if (!helper) helper = std::make_unique<HelperProcess>(options.helper, *set_up);
   Outcome outcome;
   try {
     constexpr int64_t kSlowest = 10;  // how much longer it may take than the CPU time it uses
-    const std::string compiled = helper->Compile(key, options.max_compiled_bytes, std::chrono::seconds(options.cpu_seconds * kSlowest));
+    const std::string compiled = helper->Compile(
+        key, options.max_compiled_bytes, std::chrono::seconds(options.cpu_seconds * kSlowest));
     const bool calls = key[0] == static_cast<char>(GrammarSource::Kind::kCalls);
-    outcome.constraint = loader->Load(compiled, calls ? grammar::MarkersOfCalls(key.substr(1)) : std::vector<int32_t>(), &outcome.bytes);
+    outcome.constraint = loader->Load(
+        compiled, calls ? grammar::MarkersOfCalls(key.substr(1)) : std::vector<int32_t>(),
+        &outcome.bytes);
   } catch (const Error& error) {
     if (!helper->usable()) helper.reset();
     if (error.code() != ErrorCode::kInvalidArgument) throw;
@@ -181,19 +192,29 @@ void Grammars::Impl::Loop() {
     if (outcome) cache.Put(job.key, std::move(*outcome));
   }
   lock.unlock();
-  for (const Job& job : jobs) job.result(nullptr, std::make_exception_ptr(Error(ErrorCode::kUnavailable, "the server is shutting down")));
+  for (const Job& job : jobs) {
+    job.result(nullptr, std::make_exception_ptr(
+                            Error(ErrorCode::kUnavailable, "the server is shutting down")));
+  }
 }
 
-Grammars::Grammars(const Tokenizer& tokenizer, GrammarOptions options) : impl_(std::make_unique<Impl>(tokenizer, std::move(options))) {}
+Grammars::Grammars(const Tokenizer& tokenizer, GrammarOptions options)
+    : impl_(std::make_unique<Impl>(tokenizer, std::move(options))) {}
 Grammars::~Grammars() = default;
 
 void Grammars::Compile(GrammarSource source, Result result) {
-  const auto refuse = [&](ErrorCode code, std::string why) { result(nullptr, std::make_exception_ptr(Error(code, std::move(why)))); };
+  const auto refuse = [&](ErrorCode code, std::string why) {
+    result(nullptr, std::make_exception_ptr(Error(code, std::move(why))));
+  };
   if (!grammar::LibraryIsBuilt() || impl_->options.helper.empty()) {
-    return refuse(ErrorCode::kUnsupported, "this program was built without xgrammar, which answers of a given form need: run tools/get_xgrammar.sh and build again");
+    return refuse(ErrorCode::kUnsupported,
+                  "this program was built without xgrammar, which answers of a given form need: "
+                  "run tools/get_xgrammar.sh and build again");
   }
   if (source.text.size() > impl_->options.max_source_bytes) {
-    return refuse(ErrorCode::kInvalidArgument, fmt::format("it has {} bytes; at most {} are taken", source.text.size(), impl_->options.max_source_bytes));
+    return refuse(ErrorCode::kInvalidArgument,
+                  fmt::format("it has {} bytes; at most {} are taken", source.text.size(),
+                              impl_->options.max_source_bytes));
   }
   impl_->Submit(static_cast<char>(source.kind) + source.text, std::move(result));
 }

@@ -35,7 +35,9 @@ class GrammarTest : public ::testing::Test {
 TEST_F(GrammarTest, EachKindOfSourceIsHonoured) {
   const auto object = CompileNow(grammars_, {Kind::kJsonObject, ""});
   EXPECT_TRUE(Takes(*object, R"({"a": [1, "\u0041", {"b": null}]})"));
-  for (const char* text : {"[]", "{", "{} ", "{\"a\"}", "{\"a\":1e}", "{\"a\":\"\x01\"}"}) EXPECT_FALSE(Takes(*object, text)) << text;
+  for (const char* text : {"[]", "{", "{} ", "{\"a\"}", "{\"a\":1e}", "{\"a\":\"\x01\"}"}) {
+    EXPECT_FALSE(Takes(*object, text)) << text;
+  }
   const auto regex = CompileNow(grammars_, {Kind::kRegex, "(yes|no)[!?]{0,2}"});
   for (const char* text : {"yes", "no!?"}) EXPECT_TRUE(Takes(*regex, text)) << text;
   for (const char* text : {"", "yes!!!", " yes"}) EXPECT_FALSE(Takes(*regex, text)) << text;

@@ -47,7 +47,8 @@ void LimitProcess(const SetUp& set_up) {
 void LimitTime(int64_t cpu_seconds) {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  const int64_t microseconds = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+  const int64_t microseconds = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000 +
+                               usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
   Limit(RLIMIT_CPU, static_cast<rlim_t>(microseconds / 1'000'000 + 1 + cpu_seconds));
 }
 
@@ -55,15 +56,19 @@ void LimitTime(int64_t cpu_seconds) {
 class StandardError {
  public:
   StandardError() : file_(::memfd_create("grammar-warnings", MFD_CLOEXEC)) {
-    if (file_ < 0 || ::dup2(file_, STDERR_FILENO) < 0) Throw(ErrorCode::kIo, "the grammar helper cannot read its own warnings");
+    if (file_ < 0 || ::dup2(file_, STDERR_FILENO) < 0) {
+      Throw(ErrorCode::kIo, "the grammar helper cannot read its own warnings");
+    }
   }
   std::string Take() {
-    struct stat status {};
+    struct stat status{};
     ::fstat(file_, &status);
     std::string text(static_cast<size_t>(std::min<off_t>(status.st_size, 400)), '\0');
     const ssize_t got = ::pread(file_, text.data(), text.size(), 0);
     text.resize(got > 0 ? static_cast<size_t>(got) : 0);
-    if (::ftruncate(file_, 0) != 0 || ::lseek(file_, 0, SEEK_SET) != 0) Throw(ErrorCode::kIo, "the grammar helper cannot read its own warnings");
+    if (::ftruncate(file_, 0) != 0 || ::lseek(file_, 0, SEEK_SET) != 0) {
+      Throw(ErrorCode::kIo, "the grammar helper cannot read its own warnings");
+    }
     return text;
   }
 
@@ -74,13 +79,20 @@ class StandardError {
 std::string EbnfOf(GrammarSource::Kind kind, const std::string& text) {
   using Kind = GrammarSource::Kind;
   switch (kind) {
-    case Kind::kJsonObject: return AnyJsonObject();
-    case Kind::kJsonSchema: return FromJsonSchema(nlohmann::ordered_json::parse(text));
-    case Kind::kRegex: return WholeRegex(text);
-    case Kind::kChoice: return AnyOfTexts(nlohmann::json::parse(text).get<std::vector<std::string>>());
-    case Kind::kCalls: return FromCalls(text);
+    case Kind::kJsonObject:
+      return AnyJsonObject();
+    case Kind::kJsonSchema:
+      return FromJsonSchema(nlohmann::ordered_json::parse(text));
+    case Kind::kRegex:
+      return WholeRegex(text);
+    case Kind::kChoice:
+      return AnyOfTexts(nlohmann::json::parse(text).get<std::vector<std::string>>());
+    case Kind::kCalls:
+      return FromCalls(text);
     case Kind::kEbnf:
-      if (text.find('\0') != std::string::npos) Throw(ErrorCode::kInvalidArgument, "a grammar has no NUL bytes");
+      if (text.find('\0') != std::string::npos) {
+        Throw(ErrorCode::kInvalidArgument, "a grammar has no NUL bytes");
+      }
       return text;
   }
   Throw(ErrorCode::kInternal, "unknown kind of grammar");
@@ -92,7 +104,8 @@ std::string Reply(const std::string& request, LibraryCompiler& compiler, Standar
     warnings.Take();
     const auto kind = static_cast<GrammarSource::Kind>(request[0]);
     const std::string ebnf = EbnfOf(kind, request.substr(1));
-    const bool ours = kind == GrammarSource::Kind::kJsonSchema || kind == GrammarSource::Kind::kCalls;  // a user's rules may have any name
+    const bool ours = kind == GrammarSource::Kind::kJsonSchema ||
+                      kind == GrammarSource::Kind::kCalls;  // a user's rules may have any name
     const std::string compiled = compiler.Compile(ebnf, ours ? WithoutCounts(ebnf) : ebnf);
     const std::string warning = warnings.Take();
     if (!warning.empty()) return "ethe grammar library would leave something out: " + warning;

@@ -1,4 +1,5 @@
-// The other end of grammar/helper.cc: a child process that compiles, and is ended where it takes too long. One thread.
+// The other end of grammar/helper.cc: a child process that compiles, and is ended where it takes
+// too long. One thread.
 #pragma once
 
 #include <sys/types.h>
@@ -19,8 +20,8 @@ class HelperProcess {
   HelperProcess(const HelperProcess&) = delete;
   HelperProcess& operator=(const HelperProcess&) = delete;
 
-  // The compiled grammar. Throws kInvalidArgument, saying why there is none; where usable() is false afterwards, the
-  // process has ended over it.
+  // The compiled grammar. Throws kInvalidArgument, saying why there is none; where usable() is
+  // false afterwards, the process has ended over it.
   std::string Compile(const std::string& request, size_t max_bytes, std::chrono::seconds deadline);
   bool usable() const { return pid_ > 0; }
 

@@ -21,9 +21,13 @@ std::string Decimals(const Json& value, const char* keyword, const std::string& 
   if (!value.is_number()) RefuseKeyword(place, keyword, "expected a number");
   if (value.is_number_integer()) return value.dump();
   const double number = value.get<double>();
-  if (std::trunc(number) == number && std::fabs(number) <= static_cast<double>(kLargestExact)) return fmt::format("{}", static_cast<int64_t>(number));
+  if (std::trunc(number) == number && std::fabs(number) <= static_cast<double>(kLargestExact)) {
+    return fmt::format("{}", static_cast<int64_t>(number));
+  }
   const std::string text = fmt::format("{}", number);
-  if (text.find_first_of("en") != std::string::npos) RefuseKeyword(place, keyword, fmt::format("{} is too large or too fine to be honoured", text));
+  if (text.find_first_of("en") != std::string::npos) {
+    RefuseKeyword(place, keyword, fmt::format("{} is too large or too fine to be honoured", text));
+  }
   return text;
 }
 
@@ -31,7 +35,9 @@ std::string Decimals(const Json& value, const char* keyword, const std::string& 
 int64_t WholeBound(const Bound& bound, bool up, const char* keyword, const std::string& place) {
   const size_t point = bound.decimals.find('.');
   const std::string whole = bound.decimals.substr(0, point);
-  if (whole.size() > 18) RefuseKeyword(place, keyword, fmt::format("{} is too large to be honoured", bound.decimals));
+  if (whole.size() > 18) {
+    RefuseKeyword(place, keyword, fmt::format("{} is too large to be honoured", bound.decimals));
+  }
   int64_t value = std::stoll(whole);
   const bool negative = bound.decimals[0] == '-';
   if (point == std::string::npos) return bound.inclusive ? value : value + (up ? 1 : -1);
@@ -52,7 +58,8 @@ struct Trie {
 
 CodepointSet CanonicalCharacters() { return CodepointSet::All(); }
 
-std::string TrieRest(const Trie& node, const std::string& rest, const std::function<std::string(const std::string&)>& new_rule) {
+std::string TrieRest(const Trie& node, const std::string& rest,
+                     const std::function<std::string(const std::string&)>& new_rule) {
   std::vector<std::string> choices;
   if (!node.ends) choices.push_back("\"\\\"\"");
   CodepointSet others = CanonicalCharacters();
@@ -88,32 +95,41 @@ std::string ValueLiteral(const Json& value) {
   std::vector<std::string> parts;
   if (value.is_object()) {
     for (const auto& [name, member] : value.items()) {
-      parts.push_back(fmt::format("\"\\\"\" {} \"\\\"\" ws \":\" ws {}", JsonLiteral(name), ValueLiteral(member)));
+      parts.push_back(fmt::format("\"\\\"\" {} \"\\\"\" ws \":\" ws {}", JsonLiteral(name),
+                                  ValueLiteral(member)));
     }
-    return fmt::format("\"{{\" ws {} \"}}\"", parts.empty() ? "" : fmt::format("{} ws", fmt::join(parts, " ws \",\" ws ")));
+    return fmt::format(
+        "\"{{\" ws {} \"}}\"",
+        parts.empty() ? "" : fmt::format("{} ws", fmt::join(parts, " ws \",\" ws ")));
   }
   if (value.is_array()) {
     for (const Json& item : value) parts.push_back(ValueLiteral(item));
-    return fmt::format("\"[\" ws {} \"]\"", parts.empty() ? "" : fmt::format("{} ws", fmt::join(parts, " ws \",\" ws ")));
+    return fmt::format(
+        "\"[\" ws {} \"]\"",
+        parts.empty() ? "" : fmt::format("{} ws", fmt::join(parts, " ws \",\" ws ")));
   }
   if (value.is_string()) return "\"\\\"\" " + JsonLiteral(value.get<std::string>()) + " \"\\\"\"";
-  if (HasType(value, "integer") && value.is_number_float() && std::fabs(value.get<double>()) <= static_cast<double>(kLargestExact)) {
+  if (HasType(value, "integer") && value.is_number_float() &&
+      std::fabs(value.get<double>()) <= static_cast<double>(kLargestExact)) {
     return Literal(fmt::format("{}", static_cast<int64_t>(value.get<double>())));
   }
   return Literal(value.dump());
 }
 
 const char* FormatPattern(const std::string& format) {
-#define BAKESTONE_DATE                                                                                                   \
-  "(\\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))"              \
+#define BAKESTONE_DATE                                                                           \
+  "(\\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|" \
+  "1\\d|2[0-8]))"                                                                                \
   "|(\\d\\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
-#define BAKESTONE_TIME "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)"
+#define BAKESTONE_TIME \
+  "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)"
   static const std::map<std::string, const char*> kPatterns = {
       {"date", BAKESTONE_DATE},
       {"time", BAKESTONE_TIME},
       {"date-time", BAKESTONE_DATE "T" BAKESTONE_TIME},
       {"uuid", "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"},
-      {"ipv4", "((25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)\\.){3}(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"},
+      {"ipv4",
+       "((25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)\\.){3}(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"},
   };
 #undef BAKESTONE_TIME
 #undef BAKESTONE_DATE
@@ -121,7 +137,8 @@ const char* FormatPattern(const std::string& format) {
   return found == kPatterns.end() ? nullptr : found->second;
 }
 
-std::string TextOtherThan(const std::vector<std::string>& texts, const std::function<std::string(const std::string& body)>& new_rule) {
+std::string TextOtherThan(const std::vector<std::string>& texts,
+                          const std::function<std::string(const std::string& body)>& new_rule) {
   Trie root;
   for (const std::string& text : texts) {
     Trie* node = &root;
@@ -155,32 +172,48 @@ NumberBounds ReadBounds(const Json& schema, const std::string& place) {
   read("exclusiveMaximum", false, false);
   if (schema.contains("multipleOf")) {
     bounds.multiple_of = Decimals(schema["multipleOf"], "multipleOf", place);
-    if (std::stod(*bounds.multiple_of) <= 0) RefuseKeyword(place, "multipleOf", "expected a number greater than 0");
+    if (std::stod(*bounds.multiple_of) <= 0) {
+      RefuseKeyword(place, "multipleOf", "expected a number greater than 0");
+    }
   }
   return bounds;
 }
 
-std::string IntegerExpression(NumberBounds& bounds, const std::string& rule_prefix, const std::string& place) {
+std::string IntegerExpression(NumberBounds& bounds, const std::string& rule_prefix,
+                              const std::string& place) {
   IntegerRange range;
   if (bounds.range.least) range.least = WholeBound(*bounds.range.least, true, "minimum", place);
   if (bounds.range.most) range.most = WholeBound(*bounds.range.most, false, "maximum", place);
   if (range.least && range.most && *range.least > *range.most) return "";
-  if (!bounds.multiple_of || *bounds.multiple_of == "1") return range.least || range.most ? IntegerBetween(range) : "integer";
+  if (!bounds.multiple_of || *bounds.multiple_of == "1") {
+    return range.least || range.most ? IntegerBetween(range) : "integer";
+  }
   constexpr int64_t kMaxDivisor = 128, kMaxValues = 1000;
   if (bounds.multiple_of->find('.') != std::string::npos || bounds.multiple_of->size() > 12) {
     RefuseKeyword(place, "multipleOf", "only whole numbers are supported for integers");
   }
   const int64_t divisor = std::stoll(*bounds.multiple_of);
   if (range.least && range.most) {
-    const auto floor_div = [&](int64_t value) { return value >= 0 ? value / divisor : -((-value + divisor - 1) / divisor); };
+    const auto floor_div = [&](int64_t value) {
+      return value >= 0 ? value / divisor : -((-value + divisor - 1) / divisor);
+    };
     const int64_t first = -floor_div(-*range.least), last = floor_div(*range.most);
-    if (last - first >= kMaxValues) RefuseKeyword(place, "multipleOf", fmt::format("more than {} values are between the bounds", kMaxValues));
+    if (last - first >= kMaxValues) {
+      RefuseKeyword(place, "multipleOf",
+                    fmt::format("more than {} values are between the bounds", kMaxValues));
+    }
     std::vector<std::string> values;
     for (int64_t i = first; i <= last; ++i) values.push_back(fmt::format("\"{}\"", i * divisor));
     return values.empty() ? "" : Alternatives(values);
   }
-  if (range.least || range.most) RefuseKeyword(place, "multipleOf", "with one bound only it is not supported: give both or none");
-  if (divisor > kMaxDivisor) RefuseKeyword(place, "multipleOf", fmt::format("more than {} is not supported without bounds", kMaxDivisor));
+  if (range.least || range.most) {
+    RefuseKeyword(place, "multipleOf",
+                  "with one bound only it is not supported: give both or none");
+  }
+  if (divisor > kMaxDivisor) {
+    RefuseKeyword(place, "multipleOf",
+                  fmt::format("more than {} is not supported without bounds", kMaxDivisor));
+  }
   Multiples multiples = MultiplesOf(divisor, rule_prefix);
   bounds.rules = std::move(multiples.rules);
   return multiples.expression;
@@ -190,12 +223,16 @@ std::string NumberExpression(const NumberBounds& bounds, const std::string& plac
   if (bounds.multiple_of) {
     // Powers of ten say how many digits there are behind the point.
     const std::string& step = *bounds.multiple_of;
-    const bool unit = step == "1" || (step.starts_with("0.") && step.find_first_not_of('0', 2) == step.size() - 1 && step.back() == '1');
+    const bool unit =
+        step == "1" || (step.starts_with("0.") &&
+                        step.find_first_not_of('0', 2) == step.size() - 1 && step.back() == '1');
     if (!unit || bounds.range.least || bounds.range.most) {
-      RefuseKeyword(place, "multipleOf", "for numbers only 1, 0.1, 0.01 and so on are supported, without bounds");
+      RefuseKeyword(place, "multipleOf",
+                    "for numbers only 1, 0.1, 0.01 and so on are supported, without bounds");
     }
     const std::string whole = "\"-\"? (\"0\" | [1-9] [0-9]*)";
-    return step == "1" ? "(" + whole + ")" : fmt::format("({} (\".\" [0-9]{{1,{}}})?)", whole, step.size() - 2);
+    return step == "1" ? "(" + whole + ")"
+                       : fmt::format("({} (\".\" [0-9]{{1,{}}})?)", whole, step.size() - 2);
   }
   const auto& [least, most] = bounds.range;
   if (!least && !most) return "number";

@@ -10,7 +10,8 @@
 
 namespace bakestone::grammar {
 
-// Rules of JSON itself: value, object, array, string, character, number, integer, and ws, what may stand between tokens.
+// Rules of JSON itself: value, object, array, string, character, number, integer, and ws, what may
+// stand between tokens.
 const char* JsonValueRules();
 
 // The texts of one value, its members in their order.
@@ -19,9 +20,11 @@ std::string ValueLiteral(const Json& value);
 // null: the format is not known.
 const char* FormatPattern(const std::string& format);
 
-// The rest of a JSON string behind its first quote, quote at the end included, that is none of these texts. Texts are
-// in their canonical spelling. new_rule makes a rule of a body and returns its name.
-std::string TextOtherThan(const std::vector<std::string>& texts, const std::function<std::string(const std::string& body)>& new_rule);
+// The rest of a JSON string behind its first quote, quote at the end included, that is none of
+// these texts. Texts are in their canonical spelling. new_rule makes a rule of a body and returns
+// its name.
+std::string TextOtherThan(const std::vector<std::string>& texts,
+                          const std::function<std::string(const std::string& body)>& new_rule);
 
 // What a schema says about numbers.
 struct NumberBounds {
@@ -31,7 +34,8 @@ struct NumberBounds {
 };
 NumberBounds ReadBounds(const Json& schema, const std::string& place);
 // Empty text: there is no such number. rule_prefix: begins the names of bounds->rules.
-std::string IntegerExpression(NumberBounds& bounds, const std::string& rule_prefix, const std::string& place);
+std::string IntegerExpression(NumberBounds& bounds, const std::string& rule_prefix,
+                              const std::string& place);
 std::string NumberExpression(const NumberBounds& bounds, const std::string& place);
 
 }  // namespace bakestone::grammar

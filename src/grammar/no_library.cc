@@ -5,7 +5,9 @@ namespace bakestone::grammar {
 namespace {
 
 [[noreturn]] void Refuse() {
-  Throw(ErrorCode::kUnsupported, "this program was built without xgrammar, which answers of a given form need: run tools/get_xgrammar.sh and build again");
+  Throw(ErrorCode::kUnsupported,
+        "this program was built without xgrammar, which answers of a given form need: run "
+        "tools/get_xgrammar.sh and build again");
 }
 
 }  // namespace

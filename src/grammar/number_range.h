@@ -1,4 +1,5 @@
-// Numbers between bounds as expressions of a grammar (grammar/ebnf.h). Numbers are spelled in plain decimals:
+// Numbers between bounds as expressions of a grammar (grammar/ebnf.h). Numbers are spelled in plain
+// decimals:
 // no exponent, no plus sign, no leading zeros, no minus before nothing but zeros.
 #pragma once
 
@@ -25,8 +26,8 @@ struct NumberRange {
 // Numbers with a fraction, too. Empty text: there is no such number.
 std::string NumberBetween(const NumberRange& range);
 
-// Whole multiples of a divisor of at least 1, as rules that the caller names: a rule's name for each remainder is
-// prefix and the remainder; the expression refers to them.
+// Whole multiples of a divisor of at least 1, as rules that the caller names: a rule's name for
+// each remainder is prefix and the remainder; the expression refers to them.
 struct Multiples {
   std::string expression, rules;
 };

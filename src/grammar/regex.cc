@@ -27,8 +27,16 @@ const CodepointSet& WordSet() {
   return set;
 }
 const CodepointSet& SpaceSet() {
-  static const CodepointSet set({{0x09, 0x0D}, {' ', ' '}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200A}, {0x2028, 0x2029},
-                                 {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}});
+  static const CodepointSet set({{0x09, 0x0D},
+                                 {' ', ' '},
+                                 {0xA0, 0xA0},
+                                 {0x1680, 0x1680},
+                                 {0x2000, 0x200A},
+                                 {0x2028, 0x2029},
+                                 {0x202F, 0x202F},
+                                 {0x205F, 0x205F},
+                                 {0x3000, 0x3000},
+                                 {0xFEFF, 0xFEFF}});
   return set;
 }
 const CodepointSet& LineEnds() {
@@ -38,7 +46,8 @@ const CodepointSet& LineEnds() {
 
 class Reader {
  public:
-  Reader(std::string_view pattern, const RegexOptions& options) : pattern_(pattern), options_(options) {}
+  Reader(std::string_view pattern, const RegexOptions& options)
+      : pattern_(pattern), options_(options) {}
 
   std::string Read() {
     std::vector<std::string> choices;
@@ -50,7 +59,8 @@ class Reader {
 
  private:
   [[noreturn]] void Refuse(std::string_view what) const {
-    Throw(ErrorCode::kInvalidArgument, "the regular expression has {} at byte {}, which is not read here", what, at_);
+    Throw(ErrorCode::kInvalidArgument,
+          "the regular expression has {} at byte {}, which is not read here", what, at_);
   }
   bool Has(std::string_view text) const { return pattern_.substr(at_).starts_with(text); }
   bool Take(char c) {
@@ -79,7 +89,9 @@ class Reader {
     while (at_ < pattern_.size() && pattern_[at_] != '|' && pattern_[at_] != ')') {
       if (pattern_[at_] == '$') {
         const size_t after = pattern_.find_first_not_of('$', at_);
-        if (!at_end || (after != std::string_view::npos && pattern_[after] != '|')) Refuse("a $ that is not at an end of the whole");
+        if (!at_end || (after != std::string_view::npos && pattern_[after] != '|')) {
+          Refuse("a $ that is not at an end of the whole");
+        }
         at_ = after == std::string_view::npos ? pattern_.size() : after;
         *at_end = true;
         break;
@@ -135,16 +147,24 @@ class Reader {
 
   std::string Atom() {
     switch (pattern_[at_]) {
-      case '(': return Group();
-      case '[': return Char(Class());
-      case '.': ++at_; return Char(LineEnds().Complement());
-      case '\\': return Char(Escape());
-      case '^': Refuse("a ^ that is not at the beginning of the whole");
+      case '(':
+        return Group();
+      case '[':
+        return Char(Class());
+      case '.':
+        ++at_;
+        return Char(LineEnds().Complement());
+      case '\\':
+        return Char(Escape());
+      case '^':
+        Refuse("a ^ that is not at the beginning of the whole");
       case '*':
       case '+':
       case '?':
-      case '{': Refuse("a repeat of nothing");
-      default: return Char(Single(Codepoint()));
+      case '{':
+        Refuse("a repeat of nothing");
+      default:
+        return Char(Single(Codepoint()));
     }
   }
 
@@ -159,7 +179,9 @@ class Reader {
         Refuse("look-around or flags");
       }
     }
-    if (++depth_ > kMaxGroupDepth) Refuse(fmt::format("groups nested deeper than {}", kMaxGroupDepth));
+    if (++depth_ > kMaxGroupDepth) {
+      Refuse(fmt::format("groups nested deeper than {}", kMaxGroupDepth));
+    }
     std::vector<std::string> choices;
     do choices.push_back(Sequence(nullptr));
     while (Take('|'));
@@ -172,7 +194,8 @@ class Reader {
 
   uint32_t Codepoint() {
     uint32_t codepoint = 0;
-    const int length = DecodeUtf8(pattern_.data() + at_, pattern_.data() + pattern_.size(), &codepoint);
+    const int length =
+        DecodeUtf8(pattern_.data() + at_, pattern_.data() + pattern_.size(), &codepoint);
     if (length == 0) Refuse("bytes that are not UTF-8");
     at_ += static_cast<size_t>(length);
     return codepoint;
@@ -182,7 +205,9 @@ class Reader {
     uint32_t value = 0;
     for (size_t i = 0; i < digits; ++i, ++at_) {
       const char c = at_ < pattern_.size() ? pattern_[at_] : 'x';
-      if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'))) Refuse("an escape that is too short");
+      if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'))) {
+        Refuse("an escape that is too short");
+      }
       value = value * 16 + static_cast<uint32_t>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
     }
     return value;
@@ -192,7 +217,9 @@ class Reader {
     uint32_t value = 0;
     if (Take('{')) {
       const size_t end = pattern_.find('}', at_);
-      if (end == std::string_view::npos || end == at_ || end - at_ > 6) Refuse("an escape without an end");
+      if (end == std::string_view::npos || end == at_ || end - at_ > 6) {
+        Refuse("an escape without an end");
+      }
       value = Hex(end - at_);
       ++at_;
     } else {
@@ -204,7 +231,9 @@ class Reader {
         value = 0x10000 + ((value - 0xD800) << 10) + (low - 0xDC00);
       }
     }
-    if (value > kLastCodepoint || (value >= 0xD800 && value <= 0xDFFF)) Refuse("an escape of no character");
+    if (value > kLastCodepoint || (value >= 0xD800 && value <= 0xDFFF)) {
+      Refuse("an escape of no character");
+    }
     return value;
   }
 
@@ -213,24 +242,40 @@ class Reader {
     if (at_ >= pattern_.size()) Refuse("a backslash at the end");
     const char c = pattern_[at_++];
     switch (c) {
-      case 'd': return DigitSet();
-      case 'D': return DigitSet().Complement();
-      case 'w': return WordSet();
-      case 'W': return WordSet().Complement();
-      case 's': return SpaceSet();
-      case 'S': return SpaceSet().Complement();
-      case 't': return Single('\t');
-      case 'n': return Single('\n');
-      case 'r': return Single('\r');
-      case 'f': return Single('\f');
-      case 'v': return Single('\v');
-      case '0': return Single(0);
-      case 'x': return Single(Hex(2));
-      case 'u': return Single(Unicode());
-      default: break;
+      case 'd':
+        return DigitSet();
+      case 'D':
+        return DigitSet().Complement();
+      case 'w':
+        return WordSet();
+      case 'W':
+        return WordSet().Complement();
+      case 's':
+        return SpaceSet();
+      case 'S':
+        return SpaceSet().Complement();
+      case 't':
+        return Single('\t');
+      case 'n':
+        return Single('\n');
+      case 'r':
+        return Single('\r');
+      case 'f':
+        return Single('\f');
+      case 'v':
+        return Single('\v');
+      case '0':
+        return Single(0);
+      case 'x':
+        return Single(Hex(2));
+      case 'u':
+        return Single(Unicode());
+      default:
+        break;
     }
     const auto byte = static_cast<uint8_t>(c);
-    if (byte >= 0x80 || (c >= '1' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) {
+    if (byte >= 0x80 || (c >= '1' && c <= '9') || (c >= 'a' && c <= 'z') ||
+        (c >= 'A' && c <= 'Z')) {
       --at_;
       Refuse(fmt::format("the escape \\{}", byte >= 0x80 ? "" : std::string(1, c)));
     }
@@ -247,8 +292,12 @@ class Reader {
       if (Has("-") && at_ + 1 < pattern_.size() && pattern_[at_ + 1] != ']') {
         ++at_;
         const CodepointSet last = ClassPart();
-        const auto single = [](const CodepointSet& part) { return part.ranges().size() == 1 && part.ranges()[0].first == part.ranges()[0].second; };
-        if (!single(first) || !single(last) || first.ranges()[0].first > last.ranges()[0].first) Refuse("a range that is none");
+        const auto single = [](const CodepointSet& part) {
+          return part.ranges().size() == 1 && part.ranges()[0].first == part.ranges()[0].second;
+        };
+        if (!single(first) || !single(last) || first.ranges()[0].first > last.ranges()[0].first) {
+          Refuse("a range that is none");
+        }
         set.Add(first.ranges()[0].first, last.ranges()[0].first);
       } else {
         set.Add(first);
@@ -280,7 +329,8 @@ class Reader {
 
 std::string FromRegex(std::string_view pattern, const RegexOptions& options) {
   if (pattern.size() > kMaxPatternBytes) {
-    Throw(ErrorCode::kInvalidArgument, "the regular expression has {} bytes; at most {} are read", pattern.size(), kMaxPatternBytes);
+    Throw(ErrorCode::kInvalidArgument, "the regular expression has {} bytes; at most {} are read",
+          pattern.size(), kMaxPatternBytes);
   }
   return Reader(pattern, options).Read();
 }

@@ -1,6 +1,6 @@
-// What schemas say together: the parts of JSON Schema that say "and" ($ref beside other keywords, allOf) become one
-// schema, and oneOf is proved to be anyOf. Internal to grammar/. Pure functions; they throw kInvalidArgument naming
-// keyword and place where it cannot be done.
+// What schemas say together: the parts of JSON Schema that say "and" ($ref beside other keywords,
+// allOf) become one schema, and oneOf is proved to be anyOf. Internal to grammar/. Pure functions;
+// they throw kInvalidArgument naming keyword and place where it cannot be done.
 #pragma once
 
 #include <string>
@@ -12,15 +12,16 @@ namespace bakestone::grammar {
 
 using Json = nlohmann::ordered_json;
 
-[[noreturn]] void RefuseKeyword(const std::string& place, std::string_view keyword, std::string_view why);
+[[noreturn]] void RefuseKeyword(const std::string& place, std::string_view keyword,
+                                std::string_view why);
 
 bool IsAnnotation(std::string_view keyword);
 
 // The part of root that a reference ("#", "#/$defs/a~1b") stands for. place: where it is written.
 const Json& Resolve(const Json& root, const std::string& reference, const std::string& place);
 
-// A schema of what satisfies both; annotations of part are left out. Both are objects; outer is the one that part
-// lies in.
+// A schema of what satisfies both; annotations of part are left out. Both are objects; outer is the
+// one that part lies in.
 Json Merge(const Json& outer, const Json& part, const std::string& place);
 
 // Throws unless no value can satisfy two of the options.

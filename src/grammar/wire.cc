@@ -26,7 +26,9 @@ class Unpacker {
     return value;
   }
   std::string_view TakeBytes(size_t size) {
-    if (size > bytes_.size()) Throw(ErrorCode::kCorrupt, "the grammar helper's set-up is cut short");
+    if (size > bytes_.size()) {
+      Throw(ErrorCode::kCorrupt, "the grammar helper's set-up is cut short");
+    }
     const std::string_view taken = bytes_.substr(0, size);
     bytes_.remove_prefix(size);
     return taken;
@@ -57,8 +59,12 @@ SetUp UnpackSetUp(std::string_view bytes) {
   SetUp set_up;
   set_up.cpu_seconds = static_cast<int64_t>(in.Take<uint64_t>());
   set_up.memory_bytes = static_cast<int64_t>(in.Take<uint64_t>());
-  for (uint32_t left = in.Take<uint32_t>(); left > 0; --left) set_up.vocabulary.tokens.emplace_back(in.TakeBytes(in.Take<uint32_t>()));
-  for (uint32_t left = in.Take<uint32_t>(); left > 0; --left) set_up.vocabulary.endings.push_back(static_cast<int32_t>(in.Take<uint32_t>()));
+  for (uint32_t left = in.Take<uint32_t>(); left > 0; --left) {
+    set_up.vocabulary.tokens.emplace_back(in.TakeBytes(in.Take<uint32_t>()));
+  }
+  for (uint32_t left = in.Take<uint32_t>(); left > 0; --left) {
+    set_up.vocabulary.endings.push_back(static_cast<int32_t>(in.Take<uint32_t>()));
+  }
   return set_up;
 }
 
@@ -87,14 +93,17 @@ bool WriteExactly(int fd, std::string_view bytes) {
 bool ReadFrame(int fd, size_t most, std::string* bytes) {
   uint64_t size = 0;
   if (!ReadExactly(fd, &size, sizeof(size))) return false;
-  if (size > most) Throw(ErrorCode::kCorrupt, "a message of {} bytes; at most {} are read", size, most);
+  if (size > most) {
+    Throw(ErrorCode::kCorrupt, "a message of {} bytes; at most {} are read", size, most);
+  }
   bytes->resize(size);
   return ReadExactly(fd, bytes->data(), size);
 }
 
 bool WriteFrame(int fd, std::string_view bytes) {
   const uint64_t size = bytes.size();
-  return WriteExactly(fd, {reinterpret_cast<const char*>(&size), sizeof(size)}) && WriteExactly(fd, bytes);
+  return WriteExactly(fd, {reinterpret_cast<const char*>(&size), sizeof(size)}) &&
+         WriteExactly(fd, bytes);
 }
 
 }  // namespace bakestone::grammar

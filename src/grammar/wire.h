@@ -4,8 +4,8 @@
 //
 // The first frame is the set-up, each later one a request, and each request has one reply:
 //
-//   set-up:  cpu_seconds u64, memory_bytes u64, number of tokens u32, then each token: size u32, bytes;
-//            number of tokens that end an answer u32, then each id u32
+//   set-up:  cpu_seconds u64, memory_bytes u64, number of tokens u32, then each token: size u32,
+//            bytes; number of tokens that end an answer u32, then each id u32
 //   request: a letter (GrammarSource::Kind), the source
 //   reply:   'k' and the compiled grammar, or 'e' and why there is none
 #pragma once

@@ -16,19 +16,23 @@ namespace {
 // A mask that takes longer ends its answer: nothing in the library can be interrupted.
 constexpr std::chrono::seconds kMaxMaskTime{2};
 
-// Of what a compiler hands over: a grammar, and where it counts characters the same without counts behind it.
+// Of what a compiler hands over: a grammar, and where it counts characters the same without counts
+// behind it.
 constexpr char kBetweenGrammars = '\0';
 
 xgrammar::TokenizerInfo MakeTokenizerInfo(const Vocabulary& vocabulary) {
   const std::vector<int32_t> endings(vocabulary.endings.begin(), vocabulary.endings.end());
-  return {vocabulary.tokens, xgrammar::VocabType::RAW, static_cast<int>(vocabulary.tokens.size()), endings, false};
+  return {vocabulary.tokens, xgrammar::VocabType::RAW, static_cast<int>(vocabulary.tokens.size()),
+          endings, false};
 }
 
 // The library's words without its file and line.
 std::string Words(const std::exception& error) {
   std::string text = error.what();
   const size_t place = text.find(".cc:");
-  if (place != std::string::npos && text.find(": ", place) != std::string::npos) text.erase(0, text.find(": ", place) + 2);
+  if (place != std::string::npos && text.find(": ", place) != std::string::npos) {
+    text.erase(0, text.find(": ", place) + 2);
+  }
   text.erase(text.find_last_not_of(" \n") + 1);
   constexpr size_t kMost = 400;
   if (text.size() > kMost) text.resize(kMost);
@@ -38,7 +42,8 @@ std::string Words(const std::exception& error) {
 class Compiler : public LibraryCompiler {
  public:
   explicit Compiler(const Vocabulary& vocabulary)
-      : compiler_(MakeTokenizerInfo(vocabulary), /*max_threads=*/1, /*cache_enabled=*/true, /*max_memory_bytes=*/int64_t{256} << 20) {}
+      : compiler_(MakeTokenizerInfo(vocabulary), /*max_threads=*/1, /*cache_enabled=*/true,
+                  /*max_memory_bytes=*/int64_t{256} << 20) {}
 
   std::string Compile(const std::string& ebnf, const std::string& relaxed) override {
     return relaxed == ebnf ? One(ebnf) : One(ebnf) + kBetweenGrammars + One(relaxed);
@@ -58,17 +63,20 @@ class Compiler : public LibraryCompiler {
   xgrammar::GrammarCompiler compiler_;
 };
 
-// Tokens that no mask has, a bit a token: those without text of their own, and where markers are spelled also those
-// that could spell one.
+// Tokens that no mask has, a bit a token: those without text of their own, and where markers are
+// spelled also those that could spell one.
 struct Never {
   std::vector<uint32_t> always, with_markers;
 };
 
-void Set(int32_t id, std::span<uint32_t> bits) { bits[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32); }
+void Set(int32_t id, std::span<uint32_t> bits) {
+  bits[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32);
+}
 
 class Mask : public AskedMask {
  public:
-  Mask(const xgrammar::CompiledGrammar& grammar, const std::vector<int32_t>& markers, const std::vector<uint32_t>& never)
+  Mask(const xgrammar::CompiledGrammar& grammar, const std::vector<int32_t>& markers,
+       const std::vector<uint32_t>& never)
       : matcher_(grammar), markers_(markers), never_(never) {}
 
   void Fill(std::span<uint32_t> bits) override {
@@ -76,9 +84,17 @@ class Mask : public AskedMask {
     auto size = static_cast<int64_t>(never_.size());
     BAKESTONE_CHECK(bits.size() == never_.size());
     int64_t stride = 1;
-    DLTensor tensor{.data = bits.data(), .device = {kDLCPU, 0}, .ndim = 1, .dtype = xgrammar::GetBitmaskDLType(), .shape = &size, .strides = &stride, .byte_offset = 0};
+    DLTensor tensor{.data = bits.data(),
+                    .device = {kDLCPU, 0},
+                    .ndim = 1,
+                    .dtype = xgrammar::GetBitmaskDLType(),
+                    .shape = &size,
+                    .strides = &stride,
+                    .byte_offset = 0};
     try {
-      if (!matcher_.FillNextTokenBitmask(&tensor)) std::fill(bits.begin(), bits.end(), ~uint32_t{0});
+      if (!matcher_.FillNextTokenBitmask(&tensor)) {
+        std::fill(bits.begin(), bits.end(), ~uint32_t{0});
+      }
       for (size_t i = 0; i < bits.size(); ++i) bits[i] &= ~never_[i];
       for (size_t i = 0; i < markers_.size(); ++i) {
         if (!matcher_.AcceptString(MarkerSpelling(i))) continue;
@@ -89,12 +105,15 @@ class Mask : public AskedMask {
       Throw(ErrorCode::kInternal, "the grammar library failed: {}", Words(error));
     }
     if (std::chrono::steady_clock::now() - start > kMaxMaskTime) {
-      Throw(ErrorCode::kUnsupported, "the answer's form takes too long to be followed: its grammar is too ambiguous");
+      Throw(ErrorCode::kUnsupported,
+            "the answer's form takes too long to be followed: its grammar is too ambiguous");
     }
   }
   bool Accept(int32_t token) override {
     const auto marker = std::find(markers_.begin(), markers_.end(), token);
-    if (marker != markers_.end()) return matcher_.AcceptString(MarkerSpelling(static_cast<size_t>(marker - markers_.begin())));
+    if (marker != markers_.end()) {
+      return matcher_.AcceptString(MarkerSpelling(static_cast<size_t>(marker - markers_.begin())));
+    }
     return !HasBit(never_, token) && matcher_.AcceptToken(token);
   }
   bool Could(const std::string& text) override {
@@ -115,14 +134,20 @@ class Mask : public AskedMask {
 class Loaded : public Constraint {
  public:
   // relaxed: the same without counts, where it has any.
-  Loaded(xgrammar::CompiledGrammar grammar, std::optional<xgrammar::CompiledGrammar> relaxed, std::vector<int32_t> markers,
-         std::shared_ptr<const Never> never, std::shared_ptr<const TokenLengths> lengths)
-      : grammar_(std::move(grammar)), relaxed_(std::move(relaxed)), markers_(std::move(markers)), never_(std::move(never)), lengths_(std::move(lengths)) {}
+  Loaded(xgrammar::CompiledGrammar grammar, std::optional<xgrammar::CompiledGrammar> relaxed,
+         std::vector<int32_t> markers, std::shared_ptr<const Never> never,
+         std::shared_ptr<const TokenLengths> lengths)
+      : grammar_(std::move(grammar)),
+        relaxed_(std::move(relaxed)),
+        markers_(std::move(markers)),
+        never_(std::move(never)),
+        lengths_(std::move(lengths)) {}
   std::unique_ptr<TokenMask> Begin() const override {
     const std::vector<uint32_t>& never = markers_.empty() ? never_->always : never_->with_markers;
     auto exact = std::make_unique<Mask>(grammar_, markers_, never);
     if (!relaxed_) return exact;
-    return MakeBoundedMask(std::move(exact), std::make_unique<Mask>(*relaxed_, markers_, never), lengths_);
+    return MakeBoundedMask(std::move(exact), std::make_unique<Mask>(*relaxed_, markers_, never),
+                           lengths_);
   }
 
  private:
@@ -135,26 +160,34 @@ class Loaded : public Constraint {
 
 class Loader : public LibraryLoader {
  public:
-  explicit Loader(const Vocabulary& vocabulary) : info_(MakeTokenizerInfo(vocabulary)), lengths_(std::make_shared<const TokenLengths>(vocabulary)) {
+  explicit Loader(const Vocabulary& vocabulary)
+      : info_(MakeTokenizerInfo(vocabulary)),
+        lengths_(std::make_shared<const TokenLengths>(vocabulary)) {
     auto never = std::make_shared<Never>();
     never->always.resize((vocabulary.tokens.size() + 31) / 32);
     never->with_markers.resize(never->always.size());
     for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-      const bool ends = std::find(vocabulary.endings.begin(), vocabulary.endings.end(), static_cast<int32_t>(id)) != vocabulary.endings.end();
+      const bool ends = std::find(vocabulary.endings.begin(), vocabulary.endings.end(),
+                                  static_cast<int32_t>(id)) != vocabulary.endings.end();
       if (ends) continue;
       const std::string& text = vocabulary.tokens[id];
       if (text.empty()) Set(static_cast<int32_t>(id), never->always);
-      if (text.empty() || text.find(kMarkerByte) != std::string::npos) Set(static_cast<int32_t>(id), never->with_markers);
+      if (text.empty() || text.find(kMarkerByte) != std::string::npos) {
+        Set(static_cast<int32_t>(id), never->with_markers);
+      }
     }
     never_ = std::move(never);
   }
 
-  std::shared_ptr<const Constraint> Load(const std::string& compiled, const std::vector<int32_t>& markers, size_t* bytes) const override {
+  std::shared_ptr<const Constraint> Load(const std::string& compiled,
+                                         const std::vector<int32_t>& markers,
+                                         size_t* bytes) const override {
     const size_t cut = std::min(compiled.find(kBetweenGrammars), compiled.size());
     xgrammar::CompiledGrammar grammar = Read(compiled.substr(0, cut), bytes);
     std::optional<xgrammar::CompiledGrammar> relaxed;
     if (cut < compiled.size()) relaxed = Read(compiled.substr(cut + 1), bytes);
-    return std::make_shared<Loaded>(std::move(grammar), std::move(relaxed), markers, never_, lengths_);
+    return std::make_shared<Loaded>(std::move(grammar), std::move(relaxed), markers, never_,
+                                    lengths_);
   }
 
  private:
@@ -174,7 +207,11 @@ class Loader : public LibraryLoader {
 }  // namespace
 
 bool LibraryIsBuilt() { return true; }
-std::unique_ptr<LibraryCompiler> MakeLibraryCompiler(const Vocabulary& vocabulary) { return std::make_unique<Compiler>(vocabulary); }
-std::unique_ptr<LibraryLoader> MakeLibraryLoader(const Vocabulary& vocabulary) { return std::make_unique<Loader>(vocabulary); }
+std::unique_ptr<LibraryCompiler> MakeLibraryCompiler(const Vocabulary& vocabulary) {
+  return std::make_unique<Compiler>(vocabulary);
+}
+std::unique_ptr<LibraryLoader> MakeLibraryLoader(const Vocabulary& vocabulary) {
+  return std::make_unique<Loader>(vocabulary);
+}
 
 }  // namespace bakestone::grammar

@@ -1,6 +1,6 @@
-// Attention of every table this machine runs against the reference, bit for bit: every type of pages, tiles
-// cut anywhere, segments by themselves, windows, soft caps and sinks; and the reference against attention
-// in double arithmetic.
+// Attention of every table this machine runs against the reference, bit for bit: every type of
+// pages, tiles cut anywhere, segments by themselves, windows, soft caps and sinks; and the
+// reference against attention in double arithmetic.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -21,7 +21,8 @@ namespace {
 using testing::AttentionCase;
 using testing::RandomFloats;
 
-constexpr KvElement kElements[] = {KvElement::kBF16, KvElement::kF32, KvElement::kF16, KvElement::kQ8_0};
+constexpr KvElement kElements[] = {KvElement::kBF16, KvElement::kF32, KvElement::kF16,
+                                   KvElement::kQ8_0};
 
 const KernelTable& Reference() { return ChooseKernels("reference"); }
 
@@ -43,18 +44,23 @@ int NumTables() { return static_cast<int>(testing::Tables().size()); }
 }
 
 std::string Describe(const AttentionCase& c) {
-  return std::string(testing::KvElementName(c.element)) + ": " + std::to_string(c.heads) + " heads of " +
-         std::to_string(c.head_dim) + ", " + std::to_string(c.rows) + " of " + std::to_string(c.slots) +
-         " slots, window " + std::to_string(c.window);
+  return std::string(testing::KvElementName(c.element)) + ": " + std::to_string(c.heads) +
+         " heads of " + std::to_string(c.head_dim) + ", " + std::to_string(c.rows) + " of " +
+         std::to_string(c.slots) + " slots, window " + std::to_string(c.window);
 }
 
 TEST_P(AttentionTest, EqualsReference) {
   for (const KvElement element : kElements) {
-    for (const AttentionCase& c :
-         {AttentionCase{element, 1, 1, 64, 1, 1}, {element, 9, 3, 64, 70, 33}, {element, 4, 2, 36, 100, 100},
-          {element, 2, 1, 128, 1050, 5}, {element, 3, 3, 2, 65, 40}, {element, 4, 1, 80, 521, 20},
-          {element, 15, 1, 96, 600, 37}, {element, 2, 2, 256, 530, 50}}) {
-      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), testing::RunAttention(Reference(), c)))
+    for (const AttentionCase& c : {AttentionCase{element, 1, 1, 64, 1, 1},
+                                   {element, 9, 3, 64, 70, 33},
+                                   {element, 4, 2, 36, 100, 100},
+                                   {element, 2, 1, 128, 1050, 5},
+                                   {element, 3, 3, 2, 65, 40},
+                                   {element, 4, 1, 80, 521, 20},
+                                   {element, 15, 1, 96, 600, 37},
+                                   {element, 2, 2, 256, 530, 50}}) {
+      EXPECT_TRUE(
+          SameBits(testing::RunAttention(table(), c), testing::RunAttention(Reference(), c)))
           << Describe(c);
     }
   }
@@ -62,8 +68,13 @@ TEST_P(AttentionTest, EqualsReference) {
 
 TEST_P(AttentionTest, WithWindowCapAndSinksEqualsReference) {
   for (const KvElement element : kElements) {
-    for (const auto& [dim, window] : {std::pair<int64_t, int64_t>{40, 1}, {40, 64}, {40, 100}, {40, 513},
-                                      {64, 1}, {64, 100}, {64, 513}}) {
+    for (const auto& [dim, window] : {std::pair<int64_t, int64_t>{40, 1},
+                                      {40, 64},
+                                      {40, 100},
+                                      {40, 513},
+                                      {64, 1},
+                                      {64, 100},
+                                      {64, 513}}) {
       AttentionCase c{element, 4, 2, dim, 1100, 18};
       c.window = window;
       c.soft_cap = window % 2 == 0 ? 0.0f : 15.0f;
@@ -71,7 +82,8 @@ TEST_P(AttentionTest, WithWindowCapAndSinksEqualsReference) {
       const auto expected = testing::RunAttention(Reference(), c);
       EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected)) << Describe(c);
       c.by_segment = true;
-      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected)) << "by segment: " << Describe(c);
+      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected))
+          << "by segment: " << Describe(c);
     }
   }
 }
@@ -96,8 +108,8 @@ TEST_P(AttentionTest, ReportsKeysAndValuesThatAreNoNumbers) {
         uint8_t* keys[] = {storage.data()};
         uint8_t* values[] = {storage.data() + 2 * KvHeadBytes(element, 32)};
         uint32_t error = 0;
-        table().serve.attention[static_cast<int>(element)].write({k.data(), v.data(), 64, 64, 2, 32, &error},
-                                                                 {0, 1, 0, keys, values}, {0, 1});
+        table().serve.attention[static_cast<int>(element)].write(
+            {k.data(), v.data(), 64, 64, 2, 32, &error}, {0, 1, 0, keys, values}, {0, 1});
         EXPECT_EQ(error, kErrorNotFinite) << testing::KvElementName(element);
       }
     }
@@ -106,7 +118,8 @@ TEST_P(AttentionTest, ReportsKeysAndValuesThatAreNoNumbers) {
 
 TEST_P(AttentionTest, ToBothSidesIsThatOfTheLastRow) {
   for (const KvElement element : kElements) {
-    for (const AttentionCase& c : {AttentionCase{element, 4, 4, 32, 100, 100}, {element, 2, 1, 64, 530, 21},
+    for (const AttentionCase& c : {AttentionCase{element, 4, 4, 32, 100, 100},
+                                   {element, 2, 1, 64, 530, 21},
                                    {element, 3, 3, 44, 37, 37}}) {
       AttentionCase whole = c, last = c;
       whole.both_ways = true;
@@ -117,7 +130,8 @@ TEST_P(AttentionTest, ToBothSidesIsThatOfTheLastRow) {
         EXPECT_TRUE(SameBits(out, testing::RunAttention(Reference(), whole))) << Describe(c);
         // The first query of both is the same, and alone it sees all slots.
         const auto one = testing::RunAttention(Reference(), last);
-        EXPECT_TRUE(SameBits({out.begin(), out.begin() + static_cast<int64_t>(one.size())}, one)) << Describe(c);
+        EXPECT_TRUE(SameBits({out.begin(), out.begin() + static_cast<int64_t>(one.size())}, one))
+            << Describe(c);
       }
     }
   }
@@ -126,15 +140,19 @@ TEST_P(AttentionTest, ToBothSidesIsThatOfTheLastRow) {
 // At the end of a text rows see fewer slots behind their own, and as many before.
 TEST_P(AttentionTest, WithinAWindowToBothSidesEqualsReference) {
   for (const KvElement element : kElements) {
-    for (const auto& [slots, rows, ahead] : {std::array<int64_t, 3>{100, 100, 4}, {1100, 20, 64}, {530, 90, 40},
-                                             {1545, 20, 256}, {37, 37, 64}}) {
+    for (const auto& [slots, rows, ahead] : {std::array<int64_t, 3>{100, 100, 4},
+                                             {1100, 20, 64},
+                                             {530, 90, 40},
+                                             {1545, 20, 256},
+                                             {37, 37, 64}}) {
       AttentionCase c{element, 4, 2, 64, slots, rows};
       c.ahead = ahead;
       c.window = 2 * ahead + 1;
       const auto expected = testing::RunAttention(Reference(), c);
       EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected)) << Describe(c);
       c.by_segment = true;
-      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected)) << "by segment: " << Describe(c);
+      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), expected))
+          << "by segment: " << Describe(c);
     }
   }
 }
@@ -147,7 +165,8 @@ TEST_P(AttentionTest, DoesNotDependOnTheTile) {
     const auto whole = testing::RunAttention(table(), c);
     for (const int64_t tile : {1, 3, 7}) {
       c.tile = tile;
-      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole)) << Describe(c) << ", tile " << tile;
+      EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole))
+          << Describe(c) << ", tile " << tile;
     }
   }
 }
@@ -155,7 +174,8 @@ TEST_P(AttentionTest, DoesNotDependOnTheTile) {
 TEST_P(AttentionTest, BySegmentEqualsTheWhole) {
   for (const KvElement element : kElements) {
     for (const int64_t dim : {20, 32}) {
-      AttentionCase c{element, 3, 1, dim, 1545, 40};  // some rows of a tile see three segments, some four
+      AttentionCase c{element, 3,    1,
+                      dim,     1545, 40};  // some rows of a tile see three segments, some four
       const auto whole = testing::RunAttention(Reference(), c);
       c.by_segment = true;
       EXPECT_TRUE(SameBits(testing::RunAttention(table(), c), whole)) << Describe(c);
@@ -163,9 +183,11 @@ TEST_P(AttentionTest, BySegmentEqualsTheWhole) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, AttentionTest, ::testing::Range(0, NumTables()), [](const auto& info) {
-  return std::string(IsaName(testing::Tables()[static_cast<size_t>(info.param)]->isa));
-});
+INSTANTIATE_TEST_SUITE_P(Tables, AttentionTest, ::testing::Range(0, NumTables()),
+                         [](const auto& info) {
+                           return std::string(
+                               IsaName(testing::Tables()[static_cast<size_t>(info.param)]->isa));
+                         });
 
 // ---- What the reference computes is what the formulas mean ----
 
@@ -175,7 +197,9 @@ double WorstError(const AttentionCase& c) {
   const auto k = RandomFloats(c.slots * kv_dim, 21), v = RandomFloats(c.slots * kv_dim, 22);
   const auto q = RandomFloats(c.rows * q_dim, 23), sinks = testing::Sinks(c);
   const auto out = testing::RunAttention(Reference(), c);
-  const auto at = [](const std::vector<float>& x, int64_t i) { return static_cast<double>(x[static_cast<size_t>(i)]); };
+  const auto at = [](const std::vector<float>& x, int64_t i) {
+    return static_cast<double>(x[static_cast<size_t>(i)]);
+  };
   double worst = 0;
   for (int64_t t = 0; t < c.rows; ++t) {
     for (int64_t h = 0; h < c.heads; ++h) {
@@ -185,12 +209,18 @@ double WorstError(const AttentionCase& c) {
       for (int64_t j = 0; j < c.slots && j <= slot + c.ahead; ++j) {
         if (c.window > 0 && j + c.window <= slot + c.ahead) continue;
         double s = 0;
-        for (int64_t d = 0; d < dim; ++d) s += at(q, t * q_dim + h * dim + d) * at(k, j * kv_dim + kv + d);
+        for (int64_t d = 0; d < dim; ++d) {
+          s += at(q, t * q_dim + h * dim + d) * at(k, j * kv_dim + kv + d);
+        }
         s /= static_cast<double>(dim / 8 + 1);
-        if (c.soft_cap > 0) s = static_cast<double>(c.soft_cap) * std::tanh(s / static_cast<double>(c.soft_cap));
+        if (c.soft_cap > 0) {
+          s = static_cast<double>(c.soft_cap) * std::tanh(s / static_cast<double>(c.soft_cap));
+        }
         const double p = std::exp(s);
         sum += p;
-        for (int64_t d = 0; d < dim; ++d) value[static_cast<size_t>(d)] += p * at(v, j * kv_dim + kv + d);
+        for (int64_t d = 0; d < dim; ++d) {
+          value[static_cast<size_t>(d)] += p * at(v, j * kv_dim + kv + d);
+        }
       }
       for (int64_t d = 0; d < dim; ++d) {
         const double expected = value[static_cast<size_t>(d)] / sum;

@@ -51,8 +51,8 @@ const char* MissingForAvx512() {
   return nullptr;
 }
 
-// The operating system must save the tiles, and be asked for them once per process (Intel's manual, volume 1,
-// 18.5; Linux, Documentation/arch/x86/xstate.rst); threads inherit the permission.
+// The operating system must save the tiles, and be asked for them once per process (Intel's manual,
+// volume 1, 18.5; Linux, Documentation/arch/x86/xstate.rst); threads inherit the permission.
 const char* MissingForAmx() {
   if (const char* missing = MissingForAvx512()) return missing;
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -60,7 +60,8 @@ const char* MissingForAmx() {
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTile) == 0) return "AMX-TILE";
   if ((d & kInt8) == 0) return "AMX-INT8";
   if ((d & kBF16) == 0) return "AMX-BF16";
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  constexpr long kRequestPermission = 0x1023,
+                 kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return permitted ? nullptr : "permission to use AMX tiles (the operating system refused it)";
 }
@@ -87,7 +88,8 @@ constexpr int kMaxTables = 5;
 
 // Slowest first.
 int Candidates(Candidate* out) {
-  static const KernelTable reference{Isa::kReference, kServeReference, kTrainReference, kEncodeReference};
+  static const KernelTable reference{Isa::kReference, kServeReference, kTrainReference,
+                                     kEncodeReference};
   out[0] = {&reference, nullptr};
 #if defined(__x86_64__)
   static const KernelTable avx2{Isa::kAvx2, kServeAvx2, kTrainAvx2, kEncodeAvx2};
@@ -130,13 +132,20 @@ KernelTable WithTiles(const TileKernels& tiles) {
 
 const char* IsaName(Isa isa) {
   switch (isa) {
-    case Isa::kReference: return "reference";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvxVnni: return "avxvnni";
-    case Isa::kAvx512: return "avx512";
-    case Isa::kAmx: return "amx";
-    case Isa::kNeon: return "neon";
-    case Isa::kNeonI8mm: return "neon_i8mm";
+    case Isa::kReference:
+      return "reference";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAmx:
+      return "amx";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kNeonI8mm:
+      return "neon_i8mm";
   }
   return "?";
 }
@@ -152,8 +161,9 @@ const KernelTable& ChooseKernels(const char* isa_name) {
     }
     if (std::strcmp(isa_name, IsaName(candidates[i].table->isa)) != 0) continue;
     if (candidates[i].missing == nullptr) return *candidates[i].table;
-    Throw(ErrorCode::kUnsupported, "kernels '{}': this CPU has no {}; leave the choice to the program",
-          isa_name, candidates[i].missing);
+    Throw(ErrorCode::kUnsupported,
+          "kernels '{}': this CPU has no {}; leave the choice to the program", isa_name,
+          candidates[i].missing);
   }
   std::string known;
   for (int i = 0; i < count; ++i) {

@@ -1,5 +1,5 @@
-// The encoders: the same bytes in every table; errors held against searches by brute force, which share no
-// code with them; what a block can hold comes back.
+// The encoders: the same bytes in every table; errors held against searches by brute force, which
+// share no code with them; what a block can hold comes back.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -22,15 +22,16 @@ namespace {
 using testing::RandomFloats;
 
 constexpr PanelType kQuantized[] = {
-    PanelType::kQ4_0, PanelType::kQ4_1, PanelType::kQ5_0,   PanelType::kQ5_1,   PanelType::kQ8_0,
-    PanelType::kQ2_K, PanelType::kQ3_K, PanelType::kQ4_K,   PanelType::kQ5_K,   PanelType::kQ6_K,
+    PanelType::kQ4_0,   PanelType::kQ4_1,   PanelType::kQ5_0, PanelType::kQ5_1, PanelType::kQ8_0,
+    PanelType::kQ2_K,   PanelType::kQ3_K,   PanelType::kQ4_K, PanelType::kQ5_K, PanelType::kQ6_K,
     PanelType::kIQ4_NL, PanelType::kIQ4_XS, PanelType::kMXFP4};
 
 std::vector<uint8_t> Encode(const KernelTable& table, PanelType type, const std::vector<float>& x,
                             const std::vector<float>& importance, int64_t k) {
   const auto rows = static_cast<int64_t>(x.size()) / k;
   std::vector<uint8_t> blocks(static_cast<size_t>(rows * RowBytes(DiskTypeOf(type), k)));
-  const EncodeArgs args = {x.data(), importance.empty() ? nullptr : importance.data(), blocks.data(), k};
+  const EncodeArgs args = {x.data(), importance.empty() ? nullptr : importance.data(),
+                           blocks.data(), k};
   table.encode.rows[static_cast<int>(type)](args, {0, rows});
   return blocks;
 }
@@ -41,8 +42,8 @@ std::vector<float> Decode(PanelType type, const std::vector<uint8_t>& blocks, in
   return x;
 }
 
-double ErrorOf(const std::vector<float>& x, const std::vector<float>& y, const std::vector<float>& w,
-               size_t begin, size_t end) {
+double ErrorOf(const std::vector<float>& x, const std::vector<float>& y,
+               const std::vector<float>& w, size_t begin, size_t end) {
   double sum = 0;
   for (size_t i = begin; i < end; ++i) {
     const double rest = static_cast<double>(x[i]) - static_cast<double>(y[i]);
@@ -76,7 +77,8 @@ TEST(Encode, ARowDoesNotDependOnItsNeighbours) {
     const int64_t k = 3 * BlockSize(DiskTypeOf(type));
     const std::vector<float> x = RandomFloats(5 * k, 13);
     const std::vector<uint8_t> whole = Encode(table, type, x, {}, k);
-    const std::vector<uint8_t> alone = Encode(table, type, {x.begin() + 3 * k, x.begin() + 4 * k}, {}, k);
+    const std::vector<uint8_t> alone =
+        Encode(table, type, {x.begin() + 3 * k, x.begin() + 4 * k}, {}, k);
     EXPECT_EQ(std::memcmp(alone.data(), whole.data() + 3 * alone.size(), alone.size()), 0)
         << testing::PanelTypeName(type);
   }
@@ -88,34 +90,57 @@ std::vector<float> LevelsOf(PanelType type) {
     for (int q = low; q <= high; ++q) levels.push_back(static_cast<float>(q));
   };
   switch (type) {
-    case PanelType::kQ4_0: range(-8, 7); break;
-    case PanelType::kQ5_0: range(-16, 15); break;
-    case PanelType::kQ8_0: range(-127, 127); break;
-    case PanelType::kQ3_K: range(-4, 3); break;
-    case PanelType::kQ6_K: range(-32, 31); break;
+    case PanelType::kQ4_0:
+      range(-8, 7);
+      break;
+    case PanelType::kQ5_0:
+      range(-16, 15);
+      break;
+    case PanelType::kQ8_0:
+      range(-127, 127);
+      break;
+    case PanelType::kQ3_K:
+      range(-4, 3);
+      break;
+    case PanelType::kQ6_K:
+      range(-32, 31);
+      break;
     case PanelType::kIQ4_NL:
-    case PanelType::kIQ4_XS: levels.assign(kIQ4Values, kIQ4Values + 16); break;
-    case PanelType::kMXFP4: levels.assign(kMXFP4Values, kMXFP4Values + 16); break;
+    case PanelType::kIQ4_XS:
+      levels.assign(kIQ4Values, kIQ4Values + 16);
+      break;
+    case PanelType::kMXFP4:
+      levels.assign(kMXFP4Values, kMXFP4Values + 16);
+      break;
     case PanelType::kQ4_1:
-    case PanelType::kQ4_K: range(0, 15); break;
+    case PanelType::kQ4_K:
+      range(0, 15);
+      break;
     case PanelType::kQ5_1:
-    case PanelType::kQ5_K: range(0, 31); break;
-    case PanelType::kQ2_K: range(0, 3); break;
-    default: break;
+    case PanelType::kQ5_K:
+      range(0, 31);
+      break;
+    case PanelType::kQ2_K:
+      range(0, 3);
+      break;
+    default:
+      break;
   }
   std::sort(levels.begin(), levels.end());
   return levels;
 }
 
-double ErrorAt(const float* x, const float* w, int64_t n, const std::vector<float>& levels, double scale,
-               double offset) {
+double ErrorAt(const float* x, const float* w, int64_t n, const std::vector<float>& levels,
+               double scale, double offset) {
   double error = 0;
   for (int64_t i = 0; i < n; ++i) {
     const double t = scale == 0 ? 0 : (x[i] - offset) / scale;
     auto it = std::lower_bound(levels.begin(), levels.end(), static_cast<float>(t));
     double best = std::numeric_limits<double>::max();
     if (it != levels.end()) best = std::abs(x[i] - offset - scale * static_cast<double>(*it));
-    if (it != levels.begin()) best = std::min(best, std::abs(x[i] - offset - scale * static_cast<double>(it[-1])));
+    if (it != levels.begin()) {
+      best = std::min(best, std::abs(x[i] - offset - scale * static_cast<double>(it[-1])));
+    }
     error += w[i] * best * best;
   }
   return error;
@@ -130,13 +155,15 @@ double BruteForce(PanelType type, const float* x, const float* w, int64_t n) {
     const double peak = std::max(std::abs(*low), std::abs(*high));
     if (type == PanelType::kMXFP4) {
       for (int e = 0; e < 255; ++e) {
-        best = std::min(best, ErrorAt(x, w, n, levels, E8M0ToFloatHalf(static_cast<uint8_t>(e)), 0));
+        best =
+            std::min(best, ErrorAt(x, w, n, levels, E8M0ToFloatHalf(static_cast<uint8_t>(e)), 0));
       }
       return best;
     }
     for (int i = 0; i < 4000; ++i) {
       const double scale = peak / static_cast<double>(levels.back()) * (0.5 + i / 4000.0);
-      best = std::min({best, ErrorAt(x, w, n, levels, scale, 0), ErrorAt(x, w, n, levels, -scale, 0)});
+      best =
+          std::min({best, ErrorAt(x, w, n, levels, scale, 0), ErrorAt(x, w, n, levels, -scale, 0)});
     }
     return best;
   }
@@ -146,29 +173,34 @@ double BruteForce(PanelType type, const float* x, const float* w, int64_t n) {
     const double scale = range / most * (0.55 + i / 240.0);
     for (int j = 0; j < 120; ++j) {
       const double offset = *low - range * 0.03 + range * 0.3 * j / 120.0;
-      best = std::min(best, ErrorAt(x, w, n, levels, scale, up_to_0 ? std::min(0.0, offset) : offset));
+      best =
+          std::min(best, ErrorAt(x, w, n, levels, scale, up_to_0 ? std::min(0.0, offset) : offset));
     }
   }
   return best;
 }
 
-// Over many groups, because a single one may be lucky on either side. The slack: the brute force tries
-// thousands of real scales, which is worth most where levels are many, and does not round them to multiples.
+// Over many groups, because a single one may be lucky on either side. The slack: the brute force
+// tries thousands of real scales, which is worth most where levels are many, and does not round
+// them to multiples.
 TEST(Encode, ErrorsAreNearBruteForce) {
   const KernelTable& table = ChooseKernels(nullptr);
   for (const PanelType type : kQuantized) {
     const DType disk = DiskTypeOf(type);
     const bool super = BlockSize(disk) == 256;
-    const bool by_16 = type == PanelType::kQ2_K || type == PanelType::kQ3_K || type == PanelType::kQ6_K;
+    const bool by_16 =
+        type == PanelType::kQ2_K || type == PanelType::kQ3_K || type == PanelType::kQ6_K;
     const int64_t k = 1024, group = by_16 ? 16 : 32;
     const std::vector<float> x = RandomFloats(k, 21), w = RandomImportance(k, 22);
     const std::vector<float> y = Decode(type, Encode(table, type, x, w, k), k);
     double ours = ErrorOf(x, y, w, 0, x.size()), bound = 0;
-    for (int64_t i = 0; i < k; i += group) bound += BruteForce(type, x.data() + i, w.data() + i, group);
-    const double slack = type == PanelType::kMXFP4 ? 1.000001
-                         : type == PanelType::kQ2_K ? 1.25
+    for (int64_t i = 0; i < k; i += group) {
+      bound += BruteForce(type, x.data() + i, w.data() + i, group);
+    }
+    const double slack = type == PanelType::kMXFP4           ? 1.000001
+                         : type == PanelType::kQ2_K          ? 1.25
                          : super || type == PanelType::kQ8_0 ? 1.20
-                                                    : 1.04;
+                                                             : 1.04;
     EXPECT_LE(ours, slack * bound) << testing::PanelTypeName(type) << " " << ours / bound;
   }
 }
@@ -179,7 +211,8 @@ TEST(Encode, ImportanceLowersTheErrorThatItWeighs) {
     const int64_t k = 1024;
     const std::vector<float> x = RandomFloats(k, 31), w = RandomImportance(k, 33);
     const double with = ErrorOf(x, Decode(type, Encode(table, type, x, w, k), k), w, 0, x.size());
-    const double without = ErrorOf(x, Decode(type, Encode(table, type, x, {}, k), k), w, 0, x.size());
+    const double without =
+        ErrorOf(x, Decode(type, Encode(table, type, x, {}, k), k), w, 0, x.size());
     EXPECT_LT(with, 0.97 * without) << testing::PanelTypeName(type);
   }
 }
@@ -187,12 +220,14 @@ TEST(Encode, ImportanceLowersTheErrorThatItWeighs) {
 // A row that already lies on the levels of its blocks, ends used, is left as it is.
 TEST(Encode, WhatBlocksHoldComesBack) {
   const KernelTable& table = ChooseKernels(nullptr);
-  for (const PanelType type : {PanelType::kQ4_0, PanelType::kQ5_0, PanelType::kQ8_0, PanelType::kQ4_1,
-                               PanelType::kQ5_1, PanelType::kMXFP4}) {
+  for (const PanelType type : {PanelType::kQ4_0, PanelType::kQ5_0, PanelType::kQ8_0,
+                               PanelType::kQ4_1, PanelType::kQ5_1, PanelType::kMXFP4}) {
     const std::vector<float> levels = LevelsOf(type);
     std::vector<float> x(64);
     for (size_t i = 0; i < x.size(); ++i) {
-      x[i] = 0.0625f * levels[i % 32 == 5 ? 0 : i % 32 == 9 ? levels.size() - 1 : i * 7 % levels.size()];
+      x[i] = 0.0625f * levels[i % 32 == 5   ? 0
+                              : i % 32 == 9 ? levels.size() - 1
+                                            : i * 7 % levels.size()];
       if (levels.front() == 0) x[i] -= 0.25f;
     }
     EXPECT_EQ(Decode(type, Encode(table, type, x, {}, 64), 64), x) << testing::PanelTypeName(type);
@@ -203,7 +238,8 @@ TEST(Encode, ZerosTinyValuesAndOutliersStayFinite) {
   const KernelTable& table = ChooseKernels(nullptr);
   for (const PanelType type : kQuantized) {
     std::vector<float> x(1024, 0.0f);
-    EXPECT_EQ(Decode(type, Encode(table, type, x, {}, 1024), 1024), x) << testing::PanelTypeName(type);
+    EXPECT_EQ(Decode(type, Encode(table, type, x, {}, 1024), 1024), x)
+        << testing::PanelTypeName(type);
     for (size_t i = 256; i < 512; ++i) x[i] = 1e-30f * static_cast<float>(i);
     x[600] = 30000.0f;
     x[700] = -30000.0f;

@@ -10,8 +10,8 @@ namespace bakestone {
 // Every table that this machine can run, slowest first; the reference is always there.
 std::vector<const KernelTable*> AvailableKernels();
 
-// What this CPU lacks for the first table above the reference ("AVX2"); null where it has that, or where
-// there is none for its family.
+// What this CPU lacks for the first table above the reference ("AVX2"); null where it has that, or
+// where there is none for its family.
 const char* MissingForVectors();
 
 }  // namespace bakestone

@@ -1,8 +1,9 @@
-// One flat table of kernels per (device, ISA); no entry is ever null. PODs and <cstdint> only, so that
-// a unit compiled for a newer CPU emits no weak symbol that the linker could choose for the baseline.
-// Kernels get a Range of work units and never see threads; src/ops/ checks shapes, splits the work and
-// calls. Every entry of `serve` gives the same bits in every table and for every split; what those bits
-// are is docs/numerics.md. Pointers need no alignment unless said; outputs never alias inputs unless said.
+// One flat table of kernels per (device, ISA); no entry is ever null. PODs and <cstdint> only, so
+// that a unit compiled for a newer CPU emits no weak symbol that the linker could choose for the
+// baseline. Kernels get a Range of work units and never see threads; src/ops/ checks shapes, splits
+// the work and calls. Every entry of `serve` gives the same bits in every table and for every
+// split; what those bits are is docs/numerics.md. Pointers need no alignment unless said; outputs
+// never alias inputs unless said.
 //
 // T rows (tokens), H heads, D head_dim, n outputs, k inputs.
 #pragma once
@@ -37,15 +38,19 @@ inline constexpr int kNumActTypes = 4;
 BAKESTONE_INLINE constexpr ActType ActTypeOf(PanelType type) {
   switch (type) {
     case PanelType::kF32:
-    case PanelType::kF16: return ActType::kF32;
-    case PanelType::kBF16: return ActType::kBF16;
+    case PanelType::kF16:
+      return ActType::kF32;
+    case PanelType::kBF16:
+      return ActType::kBF16;
     case PanelType::kQ2_K:
     case PanelType::kQ3_K:
     case PanelType::kQ4_K:
     case PanelType::kQ5_K:
     case PanelType::kQ6_K:
-    case PanelType::kIQ4_XS: return ActType::kInt8x128;
-    default: return ActType::kInt8x32;
+    case PanelType::kIQ4_XS:
+      return ActType::kInt8x128;
+    default:
+      return ActType::kInt8x32;
   }
 }
 
@@ -85,7 +90,7 @@ struct MatMulArgs {
   float* y;           // [x.rows, y_stride]
   int64_t y_stride;
   Epilogue epilogue;
-  float scale;        // kAddScaled
+  float scale;  // kAddScaled
 };
 
 // Scratch of one call: aligned to 64, contents do not matter.
@@ -101,7 +106,8 @@ struct MatMulKernels {
 
 // Panel to f32, bit for bit what tensor/dequantize.h makes of the file's row.
 struct DequantizeKernels {
-  // k0 and k1 are multiples of the panel's block (32 for plain types; k1 may be k): out [k1 - k0][16].
+  // k0 and k1 are multiples of the panel's block (32 for plain types; k1 may be k): out [k1 -
+  // k0][16].
   void (*strip)(const Panel&, int64_t strip, int64_t k0, int64_t k1, float* out) noexcept;
   // rows[i] of the panel -> out + i * stride, k floats each.
   void (*rows)(const Panel&, const int32_t* rows, int64_t count, float* out,
@@ -133,8 +139,8 @@ struct LayerNormArgs {
 struct RopeArgs {
   float* x;  // [T, stride], heads * head_dim channels, in place
   int64_t stride, heads, head_dim;
-  int64_t dim;               // rotated channels, even, <= head_dim
-  const float *cos, *sin;    // [T, dim / 2]
+  int64_t dim;             // rotated channels, even, <= head_dim
+  const float *cos, *sin;  // [T, dim / 2]
 };
 
 struct BinaryArgs {
@@ -157,15 +163,16 @@ struct SoftmaxStats {
 
 // One head of the gated delta rule over rows that follow each other, S [key_dim, value_dim]:
 //   S = decay S;  c = rate (v - S^T k);  S = S + k c^T;  y = S^T q
-// S^T k and S^T q are sums over key_dim in order, from +0; every product and every sum is rounded (docs/numerics.md).
+// S^T k and S^T q are sums over key_dim in order, from +0; every product and every sum is rounded
+// (docs/numerics.md).
 struct DeltaRuleArgs {
-  const float *q, *k, *v;      // [T, stride]: key_dim, key_dim and value_dim channels of the head
+  const float *q, *k, *v;  // [T, stride]: key_dim, key_dim and value_dim channels of the head
   int64_t stride;
-  const float *decay, *rate;   // [T, gate_stride]
+  const float *decay, *rate;  // [T, gate_stride]
   int64_t gate_stride;
-  const float* before;         // S before the first row
-  float* after;                // S after the last; may be `before`
-  float* y;                    // [T, y_stride]
+  const float* before;  // S before the first row
+  float* after;         // S after the last; may be `before`
+  float* y;             // [T, y_stride]
   int64_t y_stride;
   int64_t key_dim, value_dim;
 };
@@ -182,9 +189,9 @@ struct RowKernels {
   // y[i] = exp(x[i] - max) * (1 / sum); may be in place
   void (*softmax)(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
   void (*layer_norm)(const LayerNormArgs&, Range rows) noexcept;
-  void (*geglu)(const BinaryArgs&, Range rows) noexcept;     // y = gelu(a) * b
-  void (*gelu)(const UnaryArgs&, Range rows) noexcept;       // the tanh form: docs/numerics.md
-  void (*soft_cap)(const UnaryArgs&, Range rows) noexcept;   // y = cap * tanh(x / cap)
+  void (*geglu)(const BinaryArgs&, Range rows) noexcept;          // y = gelu(a) * b
+  void (*gelu)(const UnaryArgs&, Range rows) noexcept;            // the tanh form: docs/numerics.md
+  void (*soft_cap)(const UnaryArgs&, Range rows) noexcept;        // y = cap * tanh(x / cap)
   void (*delta_rule)(const DeltaRuleArgs&, Range rows) noexcept;  // at least one row
 };
 
@@ -197,12 +204,12 @@ inline constexpr int64_t kKvStep = 64;         // tokens of a softmax step
 inline constexpr int64_t kKvSegment = 512;     // tokens of a segment
 inline constexpr int64_t kAttentionTile = 16;  // most tokens of a tile
 
-// A page holds 32 consecutive slots of one layer, head after head; D even, at most 512. Slots not yet
-// written hold any finite value.
+// A page holds 32 consecutive slots of one layer, head after head; D even, at most 512. Slots not
+// yet written hold any finite value.
 //   bf16       keys [D / 2][32][2], values [16][D][2] (slot pairs interleaved)
 //   f16, f32   keys [D][32], values [32][D]
-//   Q8_0       W = D rounded up to 32; keys [W / 4][32][4], values [8][W][4]: q + 128 as uint8, 128 in
-//              channels beyond D; then f32 scales [W / 32][32], one for 32 channels of a slot
+//   Q8_0       W = D rounded up to 32; keys [W / 4][32][4], values [8][W][4]: q + 128 as uint8, 128
+//              in channels beyond D; then f32 scales [W / 32][32], one for 32 channels of a slot
 BAKESTONE_INLINE constexpr int64_t KvHeadBytes(KvElement element, int64_t head_dim) {
   if (element == KvElement::kQ8_0) return (head_dim + 31) / 32 * (32 + 4) * kKvBlock;
   return head_dim * kKvBlock * (element == KvElement::kF32 ? 4 : 2);
@@ -211,7 +218,8 @@ struct KvRun {  // rows [row_begin, row_end) are slots SlotOf of one sequence
   int64_t row_begin, row_end, first_slot;
   uint8_t* const* k_pages;  // [slots / 32], aligned to 64
   uint8_t* const* v_pages;
-  int64_t slot_step = 1;    // 0: all rows attend as the row of slot first_slot does; nothing is written
+  int64_t slot_step =
+      1;  // 0: all rows attend as the row of slot first_slot does; nothing is written
   int64_t last_slot = INT64_MAX;  // no row sees a later one, wherever its own would be
 };
 BAKESTONE_INLINE constexpr int64_t SlotOf(const KvRun& run, int64_t row) {
@@ -229,8 +237,8 @@ struct WriteKvArgs {
   uint32_t* error;
 };
 
-// Row t attends to slots 0 .. its own of its run, or to the last `window` of them; of those, to what the run's last_slot
-// leaves.
+// Row t attends to slots 0 .. its own of its run, or to the last `window` of them; of those, to
+// what the run's last_slot leaves.
 struct AttentionArgs {
   const float* q;  // [T, q_stride]: heads * D
   float* out;      // [T, out_stride]: heads * D
@@ -239,7 +247,7 @@ struct AttentionArgs {
   float scale;                        // of q . k, 1 / sqrt(D)
   int64_t window = 0;                 // 0: no limit
   float soft_cap = 0;                 // c: scores become c * tanh(score / c); 0: as they are
-  const float* sinks = nullptr;       // [heads]: a score beside the slots' that brings no value; or null
+  const float* sinks = nullptr;  // [heads]: a score beside the slots' that brings no value; or null
 };
 
 BAKESTONE_INLINE constexpr int64_t FirstVisibleSlot(const AttentionArgs& args, int64_t slot) {
@@ -251,7 +259,8 @@ BAKESTONE_INLINE constexpr int64_t AttentionScratchBytes(int64_t heads_per_kv, i
   return 4 * (rows * (3 * width + kKvStep + 12) + 512);
 }
 
-// What one row of a tile (row of the run x query head of the group, heads fastest) knows of one segment:
+// What one row of a tile (row of the run x query head of the group, heads fastest) knows of one
+// segment:
 // acc [D rounded up to 16], then m and l.
 BAKESTONE_INLINE constexpr int64_t AttentionPartialStride(int64_t head_dim) {
   return (head_dim + 15) / 16 * 16 + 16;
@@ -265,7 +274,8 @@ struct AttentionKernels {  // one for each KvElement
                void* scratch) noexcept;
   // The same in two halves, with the same bits, so that threads can share one row: each segment by
   // itself (first slot segment * kKvSegment), then all that the rows see merged in order. partials:
-  // [segments, rows * heads / kv_heads, AttentionPartialStride], from the first row's first segment on.
+  // [segments, rows * heads / kv_heads, AttentionPartialStride], from the first row's first segment
+  // on.
   void (*segment)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head, int64_t segment,
                   float* partial, void* scratch) noexcept;
   void (*merge)(const AttentionArgs&, const KvRun&, Range rows, int64_t kv_head,
@@ -275,14 +285,15 @@ struct AttentionKernels {  // one for each KvElement
 // ---- Encoding: f32 to the blocks of files ----
 
 struct EncodeArgs {
-  const float* x;           // [rows, k], finite, magnitudes below 2^15
-  const float* importance;  // [k], above 0: what the error of a column's weights counts; null: all alike
-  uint8_t* blocks;          // [rows, bytes of a row of k]; aligned to 2
-  int64_t k;                // a multiple of the type's block
+  const float* x;  // [rows, k], finite, magnitudes below 2^15
+  const float*
+      importance;   // [k], above 0: what the error of a column's weights counts; null: all alike
+  uint8_t* blocks;  // [rows, bytes of a row of k]; aligned to 2
+  int64_t k;        // a multiple of the type's block
 };
 
-// Bytes depend on a row's x and importance only: not on the table, not on the split. By panel type, which
-// names the type of the file's blocks here.
+// Bytes depend on a row's x and importance only: not on the table, not on the split. By panel type,
+// which names the type of the file's blocks here.
 struct EncodeKernels {
   void (*rows[kNumPanelTypes])(const EncodeArgs&, Range rows) noexcept;
 };
@@ -307,8 +318,9 @@ struct KernelTable {
 const char* IsaName(Isa isa);
 
 // The fastest table this machine can run, or the one named; null or "": the fastest. Throws
-// kInvalidArgument for a name that no table of this processor family has (those are listed), kUnsupported
-// when the CPU lacks what the table needs (named). All that can run: AvailableKernels, kernels/isa.h.
+// kInvalidArgument for a name that no table of this processor family has (those are listed),
+// kUnsupported when the CPU lacks what the table needs (named). All that can run: AvailableKernels,
+// kernels/isa.h.
 const KernelTable& ChooseKernels(const char* isa_name);
 
 }  // namespace bakestone

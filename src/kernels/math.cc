@@ -13,9 +13,8 @@ constexpr double kLn2A = 6.93147180369123816490e-01, kLn2B = 1.90821492927058770
 
 // Taylor coefficients; the last term is below 2^-54 of the result on [-pi / 4, pi / 4].
 double SinReduced(double r) {
-  constexpr double kC[] = {-1.0 / 6,          1.0 / 120,         -1.0 / 5040,
-                           1.0 / 362880,      -1.0 / 39916800,   1.0 / 6227020800,
-                           -1.0 / 1307674368000};
+  constexpr double kC[] = {-1.0 / 6,        1.0 / 120,        -1.0 / 5040,         1.0 / 362880,
+                           -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368000};
   const double z = r * r;
   double p = kC[6];
   for (int i = 5; i >= 0; --i) p = p * z + kC[i];
@@ -23,8 +22,9 @@ double SinReduced(double r) {
 }
 
 double CosReduced(double r) {
-  constexpr double kC[] = {-1.0 / 2,       1.0 / 24,          -1.0 / 720,          1.0 / 40320,
-                           -1.0 / 3628800, 1.0 / 479001600,   -1.0 / 87178291200, 1.0 / 20922789888000};
+  constexpr double kC[] = {
+      -1.0 / 2,       1.0 / 24,        -1.0 / 720,         1.0 / 40320,
+      -1.0 / 3628800, 1.0 / 479001600, -1.0 / 87178291200, 1.0 / 20922789888000};
   const double z = r * r;
   double p = kC[7];
   for (int i = 6; i >= 0; --i) p = p * z + kC[i];

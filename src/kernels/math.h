@@ -1,10 +1,10 @@
-// The functions that the forward path needs, our own so that every machine computes the same bits: no
-// libm. Plain IEEE operations and explicit fused multiply-adds in a fixed order.
+// The functions that the forward path needs, our own so that every machine computes the same bits:
+// no libm. Plain IEEE operations and explicit fused multiply-adds in a fixed order.
 //
-//   Exp    binary32; error below 1 ulp (math_test.cc); 0 below -104, infinity above 89. Vector tables
-//          repeat its steps with the constants below.
-//   Log, Exp64, Sin, Cos, Pow   binary64; relative error below 4 ulp on the ranges the tests state; Sin
-//          and Cos for |x| <= 2^26
+//   Exp    binary32; error below 1 ulp (math_test.cc); 0 below -104, infinity above 89. Vector
+//          tables repeat its steps with the constants below.
+//   Log, Exp64, Sin, Cos, Pow   binary64; relative error below 4 ulp on the ranges the tests state;
+//          Sin and Cos for |x| <= 2^26
 #pragma once
 
 #include <cstdint>
@@ -15,16 +15,17 @@ namespace bakestone::math {
 
 // exp(x) = 2^n exp(r), n = rint(x / ln 2), r = x - n ln 2 in two steps (the first exact),
 // exp(r) = 1 + (r + r^2 P(r)), P the Chebyshev interpolant of (exp(r) - 1 - r) / r^2 of degree 5 on
-// [-ln 2 / 2, ln 2 / 2] (relative error 0.02 ulp); 2^n in two factors, so that denormals round once.
+// [-ln 2 / 2, ln 2 / 2] (relative error 0.02 ulp); 2^n in two factors, so that denormals round
+// once.
 constexpr float kExpMax = 90.0f, kExpMin = -110.0f;
 constexpr float kLog2E = 1.44269504f;
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
 constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-constexpr float kExpP[6] = {0x1p-1f,         0x1.555556p-3f, 0x1.5554eap-5f,
-                                      0x1.1110c6p-7f, 0x1.6d431ap-10f, 0x1.a1516ep-13f};
+constexpr float kExpP[6] = {0x1p-1f,        0x1.555556p-3f,  0x1.5554eap-5f,
+                            0x1.1110c6p-7f, 0x1.6d431ap-10f, 0x1.a1516ep-13f};
 
-// The least x for which Exp(x) is at least 2^-50, and that for which it is after rounding to bf16: where
-// attention begins to see a probability. Exp rises steadily there (math_test.cc).
+// The least x for which Exp(x) is at least 2^-50, and that for which it is after rounding to bf16:
+// where attention begins to see a probability. Exp rises steadily there (math_test.cc).
 constexpr float kExpVisible = -0x1.154244p+5f, kExpVisibleBF16 = -0x1.154646p+5f;
 
 // x is not NaN.

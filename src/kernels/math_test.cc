@@ -38,7 +38,8 @@ TEST(Exp, LimitsAreZeroAndInfinity) {
 
 // Vector tables compare x with the constants instead of the result with 2^-50.
 TEST(Exp, IsVisibleExactlyFromTheStatedArguments) {
-  constexpr float kTiny = 0x1p-50f, kRoundsToTiny = kTiny * (1 - 0x1p-9f);  // a tie goes to the even 2^-50
+  constexpr float kTiny = 0x1p-50f,
+                  kRoundsToTiny = kTiny * (1 - 0x1p-9f);  // a tie goes to the even 2^-50
   for (float x = -36; x < -34; x = std::nextafter(x, 0.0f)) {
     ASSERT_EQ(Exp(x) >= kTiny, x >= kExpVisible) << x;
     ASSERT_EQ(Exp(x) >= kRoundsToTiny, x >= kExpVisibleBF16) << x;

@@ -216,29 +216,45 @@ void PackPairs(const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
 
 void PackOneRow(PanelType type, const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
   switch (type) {
-    case PanelType::kF32: return PackPlain<float>(row, k, strip, lane);
-    case PanelType::kF16: return PackPlain<uint16_t>(row, k, strip, lane);
-    case PanelType::kBF16: return PackPairs(row, k, strip, lane);
-    case PanelType::kQ4_0: return PackRow<BlockQ4_0>(type, row, k, strip, lane);
-    case PanelType::kQ4_1: return PackRow<BlockQ4_1>(type, row, k, strip, lane);
-    case PanelType::kQ5_0: return PackRow<BlockQ5_0>(type, row, k, strip, lane);
-    case PanelType::kQ5_1: return PackRow<BlockQ5_1>(type, row, k, strip, lane);
-    case PanelType::kQ8_0: return PackRow<BlockQ8_0>(type, row, k, strip, lane);
-    case PanelType::kQ2_K: return PackRow<BlockQ2_K>(type, row, k, strip, lane);
-    case PanelType::kQ3_K: return PackRow<BlockQ3_K>(type, row, k, strip, lane);
-    case PanelType::kQ4_K: return PackRow<BlockQ4_K>(type, row, k, strip, lane);
-    case PanelType::kQ5_K: return PackRow<BlockQ5_K>(type, row, k, strip, lane);
-    case PanelType::kQ6_K: return PackRow<BlockQ6_K>(type, row, k, strip, lane);
-    case PanelType::kIQ4_NL: return PackRow<BlockIQ4_NL>(type, row, k, strip, lane);
-    case PanelType::kIQ4_XS: return PackRow<BlockIQ4_XS>(type, row, k, strip, lane);
-    case PanelType::kMXFP4: return PackRow<BlockMXFP4>(type, row, k, strip, lane);
+    case PanelType::kF32:
+      return PackPlain<float>(row, k, strip, lane);
+    case PanelType::kF16:
+      return PackPlain<uint16_t>(row, k, strip, lane);
+    case PanelType::kBF16:
+      return PackPairs(row, k, strip, lane);
+    case PanelType::kQ4_0:
+      return PackRow<BlockQ4_0>(type, row, k, strip, lane);
+    case PanelType::kQ4_1:
+      return PackRow<BlockQ4_1>(type, row, k, strip, lane);
+    case PanelType::kQ5_0:
+      return PackRow<BlockQ5_0>(type, row, k, strip, lane);
+    case PanelType::kQ5_1:
+      return PackRow<BlockQ5_1>(type, row, k, strip, lane);
+    case PanelType::kQ8_0:
+      return PackRow<BlockQ8_0>(type, row, k, strip, lane);
+    case PanelType::kQ2_K:
+      return PackRow<BlockQ2_K>(type, row, k, strip, lane);
+    case PanelType::kQ3_K:
+      return PackRow<BlockQ3_K>(type, row, k, strip, lane);
+    case PanelType::kQ4_K:
+      return PackRow<BlockQ4_K>(type, row, k, strip, lane);
+    case PanelType::kQ5_K:
+      return PackRow<BlockQ5_K>(type, row, k, strip, lane);
+    case PanelType::kQ6_K:
+      return PackRow<BlockQ6_K>(type, row, k, strip, lane);
+    case PanelType::kIQ4_NL:
+      return PackRow<BlockIQ4_NL>(type, row, k, strip, lane);
+    case PanelType::kIQ4_XS:
+      return PackRow<BlockIQ4_XS>(type, row, k, strip, lane);
+    case PanelType::kMXFP4:
+      return PackRow<BlockMXFP4>(type, row, k, strip, lane);
   }
 }
 
 // By PanelType.
 constexpr DType kDiskTypes[kNumPanelTypes] = {
-    DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1,   DType::kQ5_0,
-    DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,   DType::kQ5_K,
+    DType::kF32,  DType::kF16,    DType::kBF16,   DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+    DType::kQ5_1, DType::kQ8_0,   DType::kQ2_K,   DType::kQ3_K, DType::kQ4_K, DType::kQ5_K,
     DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
 
 }  // namespace

@@ -1,11 +1,12 @@
-// The packed form of a weight matrix [n, k]: what every kernel table reads. Rows go in strips of 16 (n
-// padded with zero rows), so that one vector lane owns one output and activations are broadcast.
+// The packed form of a weight matrix [n, k]: what every kernel table reads. Rows go in strips of 16
+// (n padded with zero rows), so that one vector lane owns one output and activations are broadcast.
 //
-// A strip is three planes one after another, each over all blocks of k, the strip padded to 64 bytes:
-//   low   the quants, or their low bits. L below is [lane 16][4]: 64 bytes, four consecutive k a lane.
-//         8 bits: per 32 k, L(g), g = 0..7: byte (lane, i) is k = 4 g + i, biased by 128 to unsigned
-//         4 bits: per 32 k, L(j), j = 0..3: low nibble k = 4 j + i, high nibble k = 16 + 4 j + i
-//         2 bits: per 32 k, L(v), v = 0..1: bits 2 s.. are k = 16 v + 4 s + i, s = 0..3
+// A strip is three planes one after another, each over all blocks of k, the strip padded to 64
+//   bytes:
+//   low   the quants, or their low bits. L below is [lane 16][4]: 64 bytes, four consecutive k a
+//         lane. 8 bits: per 32 k, L(g), g = 0..7: byte (lane, i) is k = 4 g + i, biased by 128 to
+//         unsigned 4 bits: per 32 k, L(j), j = 0..3: low nibble k = 4 j + i, high nibble k = 16 + 4
+//         j + i 2 bits: per 32 k, L(v), v = 0..1: bits 2 s.. are k = 16 v + 4 s + i, s = 0..3
 //         F32, F16: [k][16];  BF16: [k / 2][16][2]; k padded to even with zeros
 //   high  upper bits. Q5_*, Q3_K: per 32 k one L: bit g is k = 4 g + i. Q6_K: two bits, as above
 //   side  scales, per block, each [16] over lanes:
@@ -23,8 +24,22 @@
 namespace bakestone {
 
 enum class PanelType : uint8_t {
-  kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K, kIQ4_NL,
-  kIQ4_XS, kMXFP4,
+  kF32,
+  kF16,
+  kBF16,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kIQ4_XS,
+  kMXFP4,
 };
 inline constexpr int kNumPanelTypes = 16;
 inline constexpr int64_t kStripRows = 16;
@@ -45,22 +60,36 @@ struct PanelShape {
 
 BAKESTONE_INLINE constexpr PanelShape PanelShapeOf(PanelType type) {
   switch (type) {
-    case PanelType::kF32: return {2, 128, 0, 0};
+    case PanelType::kF32:
+      return {2, 128, 0, 0};
     case PanelType::kF16:
-    case PanelType::kBF16: return {2, 64, 0, 0};
+    case PanelType::kBF16:
+      return {2, 64, 0, 0};
     case PanelType::kQ4_0:
-    case PanelType::kIQ4_NL: return {32, 256, 0, 32};
-    case PanelType::kQ4_1: return {32, 256, 0, 64};
-    case PanelType::kQ5_0: return {32, 256, 64, 32};
-    case PanelType::kQ5_1: return {32, 256, 64, 64};
-    case PanelType::kQ8_0: return {32, 512, 0, 32};
-    case PanelType::kMXFP4: return {32, 256, 0, 16};
-    case PanelType::kQ2_K: return {256, 1024, 0, 320};
-    case PanelType::kQ3_K: return {256, 1024, 512, 224};
-    case PanelType::kQ4_K: return {256, 2048, 0, 320};
-    case PanelType::kQ5_K: return {256, 2048, 512, 320};
-    case PanelType::kQ6_K: return {256, 2048, 1024, 288};
-    case PanelType::kIQ4_XS: return {256, 2048, 0, 160};
+    case PanelType::kIQ4_NL:
+      return {32, 256, 0, 32};
+    case PanelType::kQ4_1:
+      return {32, 256, 0, 64};
+    case PanelType::kQ5_0:
+      return {32, 256, 64, 32};
+    case PanelType::kQ5_1:
+      return {32, 256, 64, 64};
+    case PanelType::kQ8_0:
+      return {32, 512, 0, 32};
+    case PanelType::kMXFP4:
+      return {32, 256, 0, 16};
+    case PanelType::kQ2_K:
+      return {256, 1024, 0, 320};
+    case PanelType::kQ3_K:
+      return {256, 1024, 512, 224};
+    case PanelType::kQ4_K:
+      return {256, 2048, 0, 320};
+    case PanelType::kQ5_K:
+      return {256, 2048, 512, 320};
+    case PanelType::kQ6_K:
+      return {256, 2048, 1024, 288};
+    case PanelType::kIQ4_XS:
+      return {256, 2048, 0, 160};
   }
   return {2, 0, 0, 0};
 }

@@ -37,10 +37,14 @@ const PeakKernels& PeakKernelsOf(Isa isa) {
   if (isa == Isa::kReference) return kPeakReference;
 #if defined(__x86_64__)
   switch (isa) {
-    case Isa::kAvx2: return kPeakAvx2;
-    case Isa::kAvxVnni: return kPeakAvxVnni;
-    case Isa::kAmx: return kPeakAmx;
-    default: return kPeakAvx512;
+    case Isa::kAvx2:
+      return kPeakAvx2;
+    case Isa::kAvxVnni:
+      return kPeakAvxVnni;
+    case Isa::kAmx:
+      return kPeakAmx;
+    default:
+      return kPeakAvx512;
   }
 #elif defined(__aarch64__)
   return kPeakNeon;

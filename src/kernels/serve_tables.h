@@ -1,5 +1,5 @@
-// The serving and the encoding part of each table, constant-initialized in units of their own; dispatch.cc puts tables
-// together and knows which CPU runs which.
+// The serving and the encoding part of each table, constant-initialized in units of their own;
+// dispatch.cc puts tables together and knows which CPU runs which.
 #pragma once
 
 #include "kernels/kernel_table.h"
@@ -21,7 +21,7 @@ struct TileKernels {
   decltype(TrainKernels::gemm) train_gemm;
   decltype(TrainKernels::outer) train_outer;
 };
-extern const TileKernels kTilesAmx;  // AMX-TILE, AMX-INT8, AMX-BF16
+extern const TileKernels kTilesAmx;         // AMX-TILE, AMX-INT8, AMX-BF16
 KernelTable WithTiles(const TileKernels&);  // in dispatch.cc
 
 extern const EncodeKernels kEncodeAvx2;

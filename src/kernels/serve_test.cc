@@ -1,5 +1,5 @@
-// Every serving kernel of every table this machine runs, against the reference: the same bits, on sizes
-// that are no multiple of anything; and goldens that hold machines together which never meet.
+// Every serving kernel of every table this machine runs, against the reference: the same bits, on
+// sizes that are no multiple of anything; and goldens that hold machines together which never meet.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -25,10 +25,12 @@ namespace bakestone {
 std::vector<const KernelTable*> testing::Tables() {
   std::vector<const KernelTable*> tables = AvailableKernels();
 #if defined(__x86_64__)
-  static const KernelTable vnni{Isa::kAvxVnni, testing::kServeAvxVnniInAvx512, kTrainAvx2, kEncodeAvx2};
+  static const KernelTable vnni{Isa::kAvxVnni, testing::kServeAvxVnniInAvx512, kTrainAvx2,
+                                kEncodeAvx2};
   static const KernelTable amx = WithTiles(testing::kTilesEmulated);
   const auto there = [&](Isa isa) {
-    return std::any_of(tables.begin(), tables.end(), [&](const KernelTable* table) { return table->isa == isa; });
+    return std::any_of(tables.begin(), tables.end(),
+                       [&](const KernelTable* table) { return table->isa == isa; });
   };
   if (there(Isa::kAvx512)) {
     if (!there(Isa::kAvxVnni)) tables.push_back(&vnni);
@@ -48,9 +50,7 @@ const KernelTable& Reference() { return ChooseKernels("reference"); }
 
 class ServeTest : public ::testing::TestWithParam<int> {
  protected:
-  const KernelTable& table() const {
-    return *testing::Tables()[static_cast<size_t>(GetParam())];
-  }
+  const KernelTable& table() const { return *testing::Tables()[static_cast<size_t>(GetParam())]; }
 };
 
 int NumTables() { return static_cast<int>(testing::Tables().size()); }
@@ -78,8 +78,8 @@ TEST_P(ServeTest, MatMulEqualsReferenceForEveryTypeAndRowCount) {
   }
 }
 
-// Tables have tiles of their own for many rows: whole ones, rows and strips that are left over, and a strip
-// that is not full.
+// Tables have tiles of their own for many rows: whole ones, rows and strips that are left over, and
+// a strip that is not full.
 TEST_P(ServeTest, MatMulOfManyRowsEqualsReference) {
   for (int i = 0; i < kNumPanelTypes; ++i) {
     const auto type = static_cast<PanelType>(i);
@@ -99,11 +99,13 @@ TEST_P(ServeTest, MatMulEpiloguesEqualReference) {
         for (const bool bias : {false, true}) {
           const MatMulCase c{type, m, 53, testing::SmallK(type), false, epilogue, bias};
           EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), testing::RunMatMul(Reference(), c)))
-              << testing::PanelTypeName(type) << " rows " << m << " epilogue " << static_cast<int>(epilogue);
+              << testing::PanelTypeName(type) << " rows " << m << " epilogue "
+              << static_cast<int>(epilogue);
         }
       }
       const MatMulCase exact{type, 9, 21, testing::SmallK(type), true, epilogue, true};
-      EXPECT_TRUE(SameBits(testing::RunMatMul(table(), exact), testing::RunMatMul(Reference(), exact)))
+      EXPECT_TRUE(
+          SameBits(testing::RunMatMul(table(), exact), testing::RunMatMul(Reference(), exact)))
           << testing::PanelTypeName(type) << " exact, epilogue " << static_cast<int>(epilogue);
     }
   }
@@ -115,11 +117,13 @@ TEST_P(ServeTest, MatMulOfOneRowEqualsThatRowAmongMany) {
     const int64_t k = 2 * testing::SmallK(type);
     const auto many = testing::RunMatMul(table(), {type, 12, 33, k});
     const auto one = testing::RunMatMul(table(), {type, 1, 33, k});  // the same first row of x
-    EXPECT_EQ(0, std::memcmp(many.data(), one.data(), one.size() * 4)) << testing::PanelTypeName(type);
+    EXPECT_EQ(0, std::memcmp(many.data(), one.data(), one.size() * 4))
+        << testing::PanelTypeName(type);
   }
 }
 
-// The extremes of every quant against the extremes of activations: where 16-bit sums would saturate.
+// The extremes of every quant against the extremes of activations: where 16-bit sums would
+// saturate.
 TEST_P(ServeTest, MatMulDoesNotSaturateAtExtremes) {
   for (int i = 0; i < kNumPanelTypes; ++i) {
     const auto type = static_cast<PanelType>(i);
@@ -153,7 +157,9 @@ TEST_P(ServeTest, QuantizeEqualsReference) {
     const auto type = static_cast<ActType>(i);
     for (const int64_t k : {256, 768, type == ActType::kInt8x32 ? 96 : 512, i >= 2 ? 77 : 1024}) {
       auto x = RandomFloats(3 * k, 51);
-      for (int64_t j = 0; j < 32; ++j) x[static_cast<size_t>(j)] *= 0x1p-110f;  // below the threshold
+      for (int64_t j = 0; j < 32; ++j) {
+        x[static_cast<size_t>(j)] *= 0x1p-110f;  // below the threshold
+      }
       x[40] = 0x1p-51f;
       x[41] = -0.0f;
       const auto a = testing::MakeActivations(table(), type, x, 3, k);
@@ -231,7 +237,8 @@ TEST_P(ServeTest, DeltaRuleEqualsReferenceInOneCallOrMany) {
     for (const int64_t key_dim : {1, 8, 128}) {
       const std::vector<float> expected = testing::RunDelta(Reference(), {key_dim, value_dim, 7});
       for (const int64_t step : {1, 3, 7}) {
-        EXPECT_TRUE(SameBits(testing::RunDelta(table(), {key_dim, value_dim, 7, step}), expected)) << key_dim << 'x' << value_dim;
+        EXPECT_TRUE(SameBits(testing::RunDelta(table(), {key_dim, value_dim, 7, step}), expected))
+            << key_dim << 'x' << value_dim;
       }
     }
   }
@@ -280,7 +287,8 @@ TEST(Reference, MatMulIsCloseToDoubleArithmetic) {
   }
 }
 
-// With rate 1 and no decay, a state that holds one value under a key gives another one once it is told.
+// With rate 1 and no decay, a state that holds one value under a key gives another one once it is
+// told.
 TEST(Reference, DeltaRuleReplacesWhatAKeyStandsFor) {
   const float q[2] = {0, 1}, k[2] = {0, 1}, v[3] = {5, 6, 7}, one = 1, half = 0.5f;
   const std::vector<float> before = {1, 2, 3, 10, 20, 30};
@@ -304,13 +312,16 @@ TEST(Reference, ActivationsAndLayerNormAreWhatTheirFormulasMean) {
   rows.layer_norm({x.data(), 300, w.data(), w.data(), 1e-5f, norm.data(), 300, 300}, {0, 1});
   double mean = 0, variance = 0;
   for (const float value : x) mean += static_cast<double>(value) / 300;
-  for (const float value : x) variance += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean) / 300;
+  for (const float value : x) {
+    variance += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean) / 300;
+  }
   for (size_t i = 0; i < x.size(); ++i) {
     const double v = static_cast<double>(x[i]), weight = static_cast<double>(w[i]);
     const double inner = std::sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v);
     EXPECT_NEAR(static_cast<double>(gelu[i]), 0.5 * v * (1 + std::tanh(inner)), 2e-6);
     EXPECT_NEAR(static_cast<double>(capped[i]), 3 * std::tanh(v / 3), 2e-6);
-    EXPECT_NEAR(static_cast<double>(norm[i]), (v - mean) / std::sqrt(variance + 1e-5) * weight + weight, 2e-5);
+    EXPECT_NEAR(static_cast<double>(norm[i]),
+                (v - mean) / std::sqrt(variance + 1e-5) * weight + weight, 2e-5);
   }
 }
 

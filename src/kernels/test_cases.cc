@@ -23,11 +23,16 @@ ScaleOffsets OffsetsOf(PanelType type) {
     case PanelType::kQ4_1:
     case PanelType::kQ5_1:
     case PanelType::kQ4_K:
-    case PanelType::kQ5_K: return {0, 2};
-    case PanelType::kQ2_K: return {80, 82};
-    case PanelType::kQ3_K: return {108, -1};
-    case PanelType::kQ6_K: return {208, -1};
-    default: return {0, -1};
+    case PanelType::kQ5_K:
+      return {0, 2};
+    case PanelType::kQ2_K:
+      return {80, 82};
+    case PanelType::kQ3_K:
+      return {108, -1};
+    case PanelType::kQ6_K:
+      return {208, -1};
+    default:
+      return {0, -1};
   }
 }
 
@@ -58,7 +63,8 @@ void SetPlain(PanelType type, const std::vector<float>& x, uint8_t* out) {
 
 template <class T>
 void Update(Sha256& hash, const std::vector<T>& values) {
-  hash.Update(std::span(reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)));
+  hash.Update(
+      std::span(reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)));
 }
 
 }  // namespace
@@ -105,8 +111,15 @@ ActivationCase MakeActivations(const KernelTable& table, ActType type, const std
   out.scale.resize(size(k / 32 + 1));
   out.scaled_sum.resize(size(k / 32 + 1));
   out.sum.resize(size(k / 16 + 1));
-  out.view = {type,           rows,     k,        stride, out.q.data(), out.f.data(), out.scale.data(),
-              out.scaled_sum.data(), out.sum.data()};
+  out.view = {type,
+              rows,
+              k,
+              stride,
+              out.q.data(),
+              out.f.data(),
+              out.scale.data(),
+              out.scaled_sum.data(),
+              out.sum.data()};
   const QuantizeArgs args{x.data(), k, out.view, &out.error};
   table.serve.rows.quantize[static_cast<int>(type)](args, {0, rows});
   return out;
@@ -138,7 +151,11 @@ const char* KvElementName(KvElement element) {
 }
 
 AttentionRunner::AttentionRunner(const KernelTable& table, const AttentionCase& c)
-    : table_(table), c_(c), q_(RandomFloats(c.rows * c.heads * c.head_dim, 23)), sinks_(Sinks(c)), out_(q_.size()),
+    : table_(table),
+      c_(c),
+      q_(RandomFloats(c.rows * c.heads * c.head_dim, 23)),
+      sinks_(Sinks(c)),
+      out_(q_.size()),
       scratch_(AttentionScratchBytes(c.heads / c.kv_heads, c.head_dim)) {
   const int64_t kv_dim = c.kv_heads * c.head_dim;
   const auto k = RandomFloats(c.slots * kv_dim, 21), v = RandomFloats(c.slots * kv_dim, 22);
@@ -165,8 +182,8 @@ void AttentionRunner::RunTile(const AttentionArgs& args, const KvRun& run, Range
   }
   const int64_t last = LastVisibleSlot(run, rows.end - 1) / kKvSegment;
   const int64_t first = FirstVisibleSlot(args, SlotOf(run, rows.begin)) / kKvSegment;
-  const int64_t size = (rows.end - rows.begin) * (c_.heads / c_.kv_heads) *
-                       AttentionPartialStride(c_.head_dim);
+  const int64_t size =
+      (rows.end - rows.begin) * (c_.heads / c_.kv_heads) * AttentionPartialStride(c_.head_dim);
   std::vector<float> partials(static_cast<size_t>((last - first + 1) * size));
   for (int64_t segment = last; segment >= first; --segment) {  // in any order
     kernels.segment(args, run, rows, kv_head, segment, partials.data() + (segment - first) * size,
@@ -178,9 +195,17 @@ void AttentionRunner::RunTile(const AttentionArgs& args, const KvRun& run, Range
 const std::vector<float>& AttentionRunner::Run() {
   const int64_t q_dim = c_.heads * c_.head_dim;
   const float scale = 1.0f / static_cast<float>(c_.head_dim / 8 + 1);
-  const AttentionArgs args{q_.data(), out_.data(),  q_dim,       q_dim,
-                           c_.heads,  c_.kv_heads, c_.head_dim, scale,
-                           c_.window, c_.soft_cap, c_.sinks ? sinks_.data() : nullptr};
+  const AttentionArgs args{q_.data(),
+                           out_.data(),
+                           q_dim,
+                           q_dim,
+                           c_.heads,
+                           c_.kv_heads,
+                           c_.head_dim,
+                           scale,
+                           c_.window,
+                           c_.soft_cap,
+                           c_.sinks ? sinks_.data() : nullptr};
   KvRun run{0, c_.rows, c_.slots - c_.rows, k_pages_.data(), v_pages_.data()};
   if (c_.both_ways) {
     run.first_slot = c_.slots - 1;
@@ -207,14 +232,16 @@ std::vector<float> RunDelta(const KernelTable& table, const DeltaCase& c) {
   std::vector<float> decay = RandomFloats(2 * c.rows, 52), rate = RandomFloats(2 * c.rows, 53);
   for (float& value : decay) value = 1 / (1 + std::fabs(value));
   for (float& value : rate) value = 1 / (1 + std::fabs(value));
-  std::vector<float> out(static_cast<size_t>(c.rows * c.value_dim)), after(static_cast<size_t>(size));
+  std::vector<float> out(static_cast<size_t>(c.rows * c.value_dim)),
+      after(static_cast<size_t>(size));
   const std::vector<float> first = RandomFloats(size, 54);
   const float* q = qkv.data();
   for (int64_t begin = 0; begin < c.rows; begin += c.step) {
     const float* before = begin == 0 ? first.data() : after.data();
-    table.serve.rows.delta_rule({q, q + c.key_dim, q + 2 * c.key_dim, stride, decay.data(), rate.data(), 2, before, after.data(),
-                                 out.data(), c.value_dim, c.key_dim, c.value_dim},
-                                {begin, std::min(begin + c.step, c.rows)});
+    table.serve.rows.delta_rule(
+        {q, q + c.key_dim, q + 2 * c.key_dim, stride, decay.data(), rate.data(), 2, before,
+         after.data(), out.data(), c.value_dim, c.key_dim, c.value_dim},
+        {begin, std::min(begin + c.step, c.rows)});
   }
   out.insert(out.end(), after.begin(), after.end());
   return out;
@@ -286,7 +313,9 @@ void AddRowGoldens(const KernelTable& table, std::vector<Golden>& out) {
   out.push_back({"soft_cap", HashFloats(y)});
   SoftmaxStats stats[kRows];
   rows.softmax_stats(a.data(), kK, kK, stats, {0, kRows});
-  for (int64_t i = 0; i < kRows; ++i) rows.softmax(a.data() + i * kK, kK, stats[i], y.data() + i * kK);
+  for (int64_t i = 0; i < kRows; ++i) {
+    rows.softmax(a.data() + i * kK, kK, stats[i], y.data() + i * kK);
+  }
   for (const SoftmaxStats& s : stats) y.insert(y.end(), {s.max, s.sum});
   out.push_back({"softmax", HashFloats(y)});
   const int64_t dim = 36, head_dim = 40, heads = 3;
@@ -301,7 +330,8 @@ void AddRowGoldens(const KernelTable& table, std::vector<Golden>& out) {
 
 // Every type of pages, with and without a window, a soft cap and sinks.
 void AddAttentionGoldens(const KernelTable& table, std::vector<Golden>& out) {
-  for (const KvElement element : {KvElement::kBF16, KvElement::kF32, KvElement::kF16, KvElement::kQ8_0}) {
+  for (const KvElement element :
+       {KvElement::kBF16, KvElement::kF32, KvElement::kF16, KvElement::kQ8_0}) {
     const std::string name = std::string("attention/") + KvElementName(element);
     AttentionCase c{element, 4, 2, 72, 1100, 21};
     if (element == KvElement::kF16 || element == KvElement::kQ8_0) {
@@ -321,8 +351,10 @@ std::vector<Golden> ComputeGoldens(const KernelTable& table) {
   AddPanelGoldens(table, out);
   AddQuantizeGoldens(table, out);
   AddRowGoldens(table, out);
-  out.push_back({"attention/bf16", HashFloats(RunAttention(table, {KvElement::kBF16, 6, 2, 64, 1100, 37}))});
-  out.push_back({"attention/f32", HashFloats(RunAttention(table, {KvElement::kF32, 4, 4, 44, 530, 21}))});
+  out.push_back(
+      {"attention/bf16", HashFloats(RunAttention(table, {KvElement::kBF16, 6, 2, 64, 1100, 37}))});
+  out.push_back(
+      {"attention/f32", HashFloats(RunAttention(table, {KvElement::kF32, 4, 4, 44, 530, 21}))});
   AddAttentionGoldens(table, out);
   out.push_back({"delta_rule", HashFloats(RunDelta(table, {40, 76, 9}))});
   return out;

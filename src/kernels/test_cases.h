@@ -1,5 +1,5 @@
-// Inputs for the kernel tests and their goldens: drawn from Philox, so that every machine makes the same
-// bytes. Test code only.
+// Inputs for the kernel tests and their goldens: drawn from Philox, so that every machine makes the
+// same bytes. Test code only.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 
 namespace bakestone::testing {
 
-// Every table that runs here, the reference first; where the CPU has AVX-512 only, also avxvnni in its encoding
-// and amx emulated. In kernels_test only: serve_test.cc.
+// Every table that runs here, the reference first; where the CPU has AVX-512 only, also avxvnni in
+// its encoding and amx emulated. In kernels_test only: serve_test.cc.
 std::vector<const KernelTable*> Tables();
 
 // n floats of mean 0 and variance 1, times scale; every 97th is an outlier of eight times that.
@@ -59,9 +59,10 @@ struct AttentionCase {
   bool by_segment = false;        // each segment by itself, then merged: must not matter
   int64_t window = 0;
   float soft_cap = 0;
-  bool sinks = false;             // Sinks()
-  bool both_ways = false;         // every row sees all slots
-  int64_t ahead = 0;              // slots behind its own that a row sees, as far as there are any; counted by the window
+  bool sinks = false;      // Sinks()
+  bool both_ways = false;  // every row sees all slots
+  int64_t ahead =
+      0;  // slots behind its own that a row sees, as far as there are any; counted by the window
 };
 // The sinks of such a case: [heads].
 std::vector<float> Sinks(const AttentionCase& c);

@@ -1,6 +1,7 @@
-// The training half of the kernel table: bf16 products with f32 sums, the backward passes of the row
-// operations, the loss and the optimizer. Bits may differ between tables (training may use what an ISA
-// does fastest), but never with the split of the work: every output is one chain in a fixed order.
+// The training half of the kernel table: bf16 products with f32 sums, the backward passes of the
+// row operations, the loss and the optimizer. Bits may differ between tables (training may use what
+// an ISA does fastest), but never with the split of the work: every output is one chain in a fixed
+// order.
 //
 // Legend: T rows of a micro-batch, K the inner dimension of a product, N output columns. bf16 is
 // uint16_t. A "panel matrix" holds 16 columns side by side, pairs of K adjacent:
@@ -26,28 +27,32 @@ struct TrainSegment {
   int64_t k;             // even
 };
 
-enum class TrainStore : int32_t { kF32, kAddF32, kBF16 };  // overwrite, accumulate, round and overwrite
+enum class TrainStore : int32_t {
+  kF32,
+  kAddF32,
+  kBF16
+};  // overwrite, accumulate, round and overwrite
 
 // out[t, n] (op)= column_scale[n] * sum over segments, then over k, of x[t, k] * w[k, n].
 struct TrainGemmArgs {
   TrainSegment segments[2];
   int32_t num_segments;
   TrainStore store;
-  int64_t rows, cols;         // cols may end inside a panel
-  void* out;                  // f32 or bf16 [rows, cols]
+  int64_t rows, cols;  // cols may end inside a panel
+  void* out;           // f32 or bf16 [rows, cols]
   int64_t out_stride;
   const float* column_scale;  // [cols] or null for 1
 };
 
-// out[r, c] += sum over t of s[t, r] * z[t, c], pairs of t in ascending order. s is a panel matrix with
-// the "columns" r and K = t: [r / 16][(rows + 1) / 2][16][2].
+// out[r, c] += sum over t of s[t, r] * z[t, c], pairs of t in ascending order. s is a panel matrix
+// with the "columns" r and K = t: [r / 16][(rows + 1) / 2][16][2].
 struct TrainOuterArgs {
   const uint16_t* s;
   int64_t s_panel_stride;
   const uint16_t* z;  // bf16 [rows, cols]
   int64_t z_stride;
   int64_t rows, r, cols;
-  float* out;         // out[r * out_row_stride + c * out_col_stride]
+  float* out;  // out[r * out_row_stride + c * out_col_stride]
   int64_t out_row_stride, out_col_stride;
 };
 
@@ -61,7 +66,8 @@ struct TrainNormArgs {
   float* inverse;   // [rows] 1 / sqrt(...)
 };
 
-// dx += inverse * (g - y * mean(g * y)), g = dh * weight. dx_bf16 [rows, dim]: the sum rounded; or null.
+// dx += inverse * (g - y * mean(g * y)), g = dh * weight. dx_bf16 [rows, dim]: the sum rounded; or
+// null.
 struct TrainNormBackwardArgs {
   const float* dh;
   const uint16_t* y;
@@ -72,12 +78,12 @@ struct TrainNormBackwardArgs {
   uint16_t* dx_bf16;
 };
 
-// Rotates channel pairs (i, i + dim / 2) of each head by the angle of the row: out = x * cos -+ x' * sin.
-// sign +1 forward, -1 backward (the inverse rotation). Channels from `dim` on are copied.
+// Rotates channel pairs (i, i + dim / 2) of each head by the angle of the row: out = x * cos -+ x'
+// * sin. sign +1 forward, -1 backward (the inverse rotation). Channels from `dim` on are copied.
 struct TrainRopeArgs {
   const float* x;  // [rows, heads * head_dim], x_stride
   int64_t x_stride;
-  uint16_t* out;   // bf16, same shape
+  uint16_t* out;  // bf16, same shape
   int64_t out_stride;
   const float *cosines, *sines;  // [rows, dim / 2]
   int64_t rows, heads, head_dim, dim;
@@ -89,8 +95,8 @@ struct TrainSwiGluArgs {
   const uint16_t* gate_up;
   const uint16_t* d_act;  // backward only: [rows, dim]
   int64_t rows, dim;
-  uint16_t* act;          // forward only: [rows, dim]
-  uint16_t* d_gate_up;    // backward only: [rows, 2 * dim], overwritten
+  uint16_t* act;        // forward only: [rows, dim]
+  uint16_t* d_gate_up;  // backward only: [rows, 2 * dim], overwritten
 };
 
 // Causal softmax of a tile of scores. Row i sees the first min(first_visible + i, cols) columns:
@@ -106,9 +112,10 @@ struct TrainSoftmaxArgs {
 };
 
 // Backward of a tile of scores, given s (recomputed) and dp = dO V^T, both destroyed:
-// p = exp(scale * s - log_sum), ds = scale * p * (dp - delta), 0 where hidden. Either output may be null.
-// by_column false: a row is a query (row i sees the first first_visible + i columns, log_sum[i]).
-// by_column true: a row is a key (row i is seen by the columns from i - first_visible on, log_sum[col]).
+// p = exp(scale * s - log_sum), ds = scale * p * (dp - delta), 0 where hidden. Either output may be
+// null. by_column false: a row is a query (row i sees the first first_visible + i columns,
+// log_sum[i]). by_column true: a row is a key (row i is seen by the columns from i - first_visible
+// on, log_sum[col]).
 struct TrainSoftmaxBackwardArgs {
   const float *s, *dp;
   int64_t stride;
@@ -128,8 +135,8 @@ struct TrainRowDotArgs {
   int64_t delta_stride;
 };
 
-// sums[c] += factor[c] * sum over t, in order, of a[t, c] * b[t, c]: gradients of what acts on a column.
-// a is f32 or bf16 (the other is null); b null: 1; factor null: 1.
+// sums[c] += factor[c] * sum over t, in order, of a[t, c] * b[t, c]: gradients of what acts on a
+// column. a is f32 or bf16 (the other is null); b null: 1; factor null: 1.
 struct TrainColumnDotArgs {
   const float* a;
   const uint16_t* a_bf16;
@@ -173,8 +180,8 @@ struct TrainKernels {
   void (*gemm)(const TrainGemmArgs&, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                int64_t panel_end) noexcept;
   void (*outer)(const TrainOuterArgs&, int64_t col_begin, int64_t col_end) noexcept;
-  // x [n, k] bf16 -> panels whose lanes are the rows of x and whose pairs are its columns (y = x w^T).
-  // Panels p of the range; k_padded even >= k; zero beyond n and k.
+  // x [n, k] bf16 -> panels whose lanes are the rows of x and whose pairs are its columns (y = x
+  // w^T). Panels p of the range; k_padded even >= k; zero beyond n and k.
   void (*pack_lanes)(const uint16_t* x, int64_t stride, int64_t n, int64_t k, int64_t k_padded,
                      uint16_t* panels, int64_t panel_stride, int64_t panel_begin,
                      int64_t panel_end) noexcept;
@@ -186,9 +193,10 @@ struct TrainKernels {
   // (16 of k each) of the range; out_stride as panel_stride.
   void (*transpose_panels)(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t* out,
                            int64_t out_stride, int64_t panel_begin, int64_t panel_end) noexcept;
-  // x [rows, cols] bf16 -> out [cols, out_stride], the columns of the range; zero from rows to out_stride.
-  void (*transpose)(const uint16_t* x, int64_t stride, int64_t rows, uint16_t* out, int64_t out_stride,
-                    int64_t col_begin, int64_t col_end) noexcept;
+  // x [rows, cols] bf16 -> out [cols, out_stride], the columns of the range; zero from rows to
+  // out_stride.
+  void (*transpose)(const uint16_t* x, int64_t stride, int64_t rows, uint16_t* out,
+                    int64_t out_stride, int64_t col_begin, int64_t col_end) noexcept;
   void (*to_bf16)(const float* x, uint16_t* out, int64_t size) noexcept;
   // x += y
   void (*add_bf16)(const uint16_t* y, float* x, int64_t size) noexcept;
@@ -212,8 +220,9 @@ struct TrainKernels {
 // One per ISA. The caller has checked that this CPU runs it (see ChooseKernels).
 extern const TrainKernels kTrainReference;
 #if defined(__x86_64__)
-extern const TrainKernels kTrainAvx2;    // AVX2, FMA, F16C
-extern const TrainKernels kTrainAvx512;  // F, BW, DQ, VL; uses BF16 dot products where they are fast
+extern const TrainKernels kTrainAvx2;  // AVX2, FMA, F16C
+extern const TrainKernels
+    kTrainAvx512;  // F, BW, DQ, VL; uses BF16 dot products where they are fast
 #endif
 
 }  // namespace bakestone

@@ -1,4 +1,5 @@
-// Every training kernel of every table this machine runs, against the reference table, on odd sizes.
+// Every training kernel of every table this machine runs, against the reference table, on odd
+// sizes.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -57,8 +58,8 @@ class TrainTables : public ::testing::TestWithParam<int> {
 TEST_P(TrainTables, GemmMatchesReference) {
   const struct {
     int64_t rows, cols, k, k2;
-  } shapes[] = {{1, 1, 2, 0}, {12, 32, 64, 16}, {13, 33, 10, 0}, {25, 48, 34, 2}, {7, 100, 576, 48},
-                {36, 33, 64, 0}, {51, 64, 96, 16}};
+  } shapes[] = {{1, 1, 2, 0},      {12, 32, 64, 16}, {13, 33, 10, 0}, {25, 48, 34, 2},
+                {7, 100, 576, 48}, {36, 33, 64, 0},  {51, 64, 96, 16}};
   for (const auto& shape : shapes) {
     const int64_t padded_rows = (shape.rows + kTrainTileRows) / kTrainTileRows * kTrainTileRows;
     const int64_t panels = (shape.cols + 15) / 16, stride = shape.k + 6;
@@ -157,7 +158,8 @@ TEST_P(TrainTables, TransposeIsExactAndZeroBeyondItsRows) {
         for (int64_t row = 0; row < out_stride; ++row) {
           const uint16_t expected =
               row < rows ? x[static_cast<size_t>(row * stride + col)] : uint16_t{0};
-          ASSERT_EQ(out[static_cast<size_t>(col * out_stride + row)], expected) << row << " " << col;
+          ASSERT_EQ(out[static_cast<size_t>(col * out_stride + row)], expected)
+              << row << " " << col;
         }
       }
     }
@@ -222,7 +224,8 @@ TEST_P(TrainTables, RowOperationsMatchReference) {
       f[0].resize(rows);
       f[1] = Floats(size, 7);
       f[2].resize(static_cast<size_t>(rows * 2));
-      table.norm({x.data(), weight.data(), rows, dim, 1e-5f, h[0].data(), h[1].data(), f[0].data()});
+      table.norm(
+          {x.data(), weight.data(), rows, dim, 1e-5f, h[0].data(), h[1].data(), f[0].data()});
       table.norm_backward({dh.data(), halves[0][0].data(), floats[0][0].data(), weight.data(), rows,
                            dim, f[1].data(), h[2].data()});
       table.scale_rows(halves[0][0].data(), weight.data(), rows, dim, h[3].data());

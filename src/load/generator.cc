@@ -39,7 +39,10 @@ std::string Endpoint(const Target& target, std::string_view path) {
 List Headers(const Target& target) {
   List list(curl_slist_append(nullptr, "Content-Type: application/json"), curl_slist_free_all);
   BAKESTONE_CHECK(list != nullptr && curl_slist_append(list.get(), "Expect:"));
-  if (!target.api_key.empty()) BAKESTONE_CHECK(curl_slist_append(list.get(), ("Authorization: Bearer " + target.api_key).c_str()));
+  if (!target.api_key.empty()) {
+    BAKESTONE_CHECK(
+        curl_slist_append(list.get(), ("Authorization: Bearer " + target.api_key).c_str()));
+  }
   return list;
 }
 
@@ -53,7 +56,9 @@ Handle NewHandle(const Target& target, const std::string& url, curl_slist* heade
   curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, headers);
   curl_easy_setopt(handle.get(), CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
   curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT_MS, std::lround(target.timeout * 1000));
-  if (!target.certificate.empty()) curl_easy_setopt(handle.get(), CURLOPT_CAINFO, target.certificate.c_str());
+  if (!target.certificate.empty()) {
+    curl_easy_setopt(handle.get(), CURLOPT_CAINFO, target.certificate.c_str());
+  }
   return handle;
 }
 
@@ -71,7 +76,9 @@ std::string BodyOf(const Target& target, const PlannedRequest& request) {
 double ThreadCpuSeconds() {
   rusage usage{};
   ::getrusage(RUSAGE_THREAD, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6; };
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -86,7 +93,12 @@ size_t Append(char* data, size_t size, size_t count, void* out) {
 class Generator {
  public:
   Generator(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams)
-      : target_(target), plan_(plan), streams_(streams), url_(Endpoint(target, "/chat/completions")), headers_(Headers(target)), multi_(curl_multi_init()),
+      : target_(target),
+        plan_(plan),
+        streams_(streams),
+        url_(Endpoint(target, "/chat/completions")),
+        headers_(Headers(target)),
+        multi_(curl_multi_init()),
         epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
     BAKESTONE_CHECK(multi_ != nullptr);
     if (epoll_ < 0) Throw(ErrorCode::kIo, "cannot wait for sockets: epoll is not to be had");
@@ -137,9 +149,10 @@ class Generator {
   CURLM* multi_;
   const int epoll_;
   const Clock::time_point start_ = Clock::now();
-  std::vector<std::unique_ptr<Transfer>> transfers_;  // of those that were sent; in the plan's order
-  std::optional<double> timer_;                       // when curl wants to be called
-  double now_ = 0;                                    // when the bytes at hand arrived
+  std::vector<std::unique_ptr<Transfer>>
+      transfers_;                // of those that were sent; in the plan's order
+  std::optional<double> timer_;  // when curl wants to be called
+  double now_ = 0;               // when the bytes at hand arrived
   int64_t ended_ = 0;
 };
 
@@ -153,14 +166,18 @@ int Generator::OnSocket(CURL*, curl_socket_t socket, int what, void* self, void*
   event.data.fd = socket;
   event.events = (what & CURL_POLL_IN ? EPOLLIN : 0U) | (what & CURL_POLL_OUT ? EPOLLOUT : 0U);
   ::epoll_ctl(generator->epoll_, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, socket, &event);
-  if (!known) curl_multi_assign(generator->multi_, socket, generator);  // any value that is not null
+  if (!known) {
+    curl_multi_assign(generator->multi_, socket, generator);  // any value that is not null
+  }
   return 0;
 }
 
 int Generator::OnTimer(CURLM*, long milliseconds, void* self) {
   auto* generator = static_cast<Generator*>(self);
   generator->timer_.reset();
-  if (milliseconds >= 0) generator->timer_ = generator->Now() + static_cast<double>(milliseconds) * 1e-3;
+  if (milliseconds >= 0) {
+    generator->timer_ = generator->Now() + static_cast<double>(milliseconds) * 1e-3;
+  }
   return 0;
 }
 
@@ -176,14 +193,16 @@ size_t Generator::OnBytes(char* data, size_t size, size_t count, void* out) {
     transfer->reader.Feed(bytes, transfer->owner->now_);
     if (!transfer->reader.result().error.empty()) return 0;  // ends the transfer
   } else {
-    transfer->refusal += bytes.substr(0, kMostErrorBytes - std::min(kMostErrorBytes, transfer->refusal.size()));
+    transfer->refusal +=
+        bytes.substr(0, kMostErrorBytes - std::min(kMostErrorBytes, transfer->refusal.size()));
   }
   return bytes.size();
 }
 
 bool Generator::Due() const {
   if (transfers_.size() == plan_.size()) return false;
-  return streams_ > 0 ? std::ssize(transfers_) - ended_ < streams_ : plan_[transfers_.size()].due <= Now();
+  return streams_ > 0 ? std::ssize(transfers_) - ended_ < streams_
+                      : plan_[transfers_.size()].due <= Now();
 }
 
 void Generator::Send() {
@@ -208,16 +227,20 @@ void Generator::Send() {
 
 void Generator::Wait() {
   double until = Now() + kProgressEvery;
-  if (streams_ == 0 && transfers_.size() < plan_.size()) until = std::min(until, plan_[transfers_.size()].due);
+  if (streams_ == 0 && transfers_.size() < plan_.size()) {
+    until = std::min(until, plan_[transfers_.size()].due);
+  }
   if (timer_) until = std::min(until, *timer_);
   std::array<epoll_event, 256> events;
   const int milliseconds = static_cast<int>(std::ceil(std::max(0.0, until - Now()) * 1000));
-  const int count = ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), milliseconds);
+  const int count =
+      ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), milliseconds);
   now_ = Now();
   int running = 0;
   for (int i = 0; i < count; ++i) {
     const uint32_t what = events[static_cast<size_t>(i)].events;
-    const int mask = (what & EPOLLIN ? CURL_CSELECT_IN : 0) | (what & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+    const int mask = (what & EPOLLIN ? CURL_CSELECT_IN : 0) |
+                     (what & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
                      (what & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
     curl_multi_socket_action(multi_, events[static_cast<size_t>(i)].data.fd, mask, &running);
   }
@@ -295,7 +318,10 @@ std::vector<std::string> ListModels(const Target& target) {
   if (code != CURLE_OK) Throw(ErrorCode::kIo, "{}: {}", url, curl_easy_strerror(code));
   long status = 0;
   curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
-  if (status != 200) Throw(ErrorCode::kUnavailable, "{}: expected the list of models, found HTTP {}: {}", url, status, Quote(body));
+  if (status != 200) {
+    Throw(ErrorCode::kUnavailable, "{}: expected the list of models, found HTTP {}: {}", url,
+          status, Quote(body));
+  }
   std::vector<std::string> models;
   try {
     const auto json = nlohmann::json::parse(body);
@@ -303,11 +329,15 @@ std::vector<std::string> ListModels(const Target& target) {
   } catch (const nlohmann::json::exception&) {
     models.clear();
   }
-  if (models.empty()) Throw(ErrorCode::kUnavailable, "{}: expected a list of models with at least one, found {}", url, Quote(body));
+  if (models.empty()) {
+    Throw(ErrorCode::kUnavailable, "{}: expected a list of models with at least one, found {}", url,
+          Quote(body));
+  }
   return models;
 }
 
-LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams, const std::function<bool(int64_t, int64_t)>& progress) {
+LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams,
+            const std::function<bool(int64_t, int64_t)>& progress) {
   return Generator(target, plan, streams).Run(progress);
 }
 

@@ -1,5 +1,7 @@
-// Sends a plan's requests to a server when they are due and measures what comes back. One thread, sockets by epoll:
-// it has to measure the server and not itself, so it tells its own share of the CPU and how late it was.
+// Sends a plan's requests to a server when they are due and measures what comes back. One thread,
+// sockets by epoll:
+// it has to measure the server and not itself, so it tells its own share of the CPU and how late it
+// was.
 #pragma once
 
 #include <cstdint>
@@ -24,20 +26,23 @@ struct Outcome {
   double due = 0, sent = 0, ended = 0;  // seconds from the start
   int status = 0;                       // of HTTP; 0: there was no answer
   StreamResult stream;
-  std::string error;                    // empty: the whole answer came
+  std::string error;  // empty: the whole answer came
 };
 
 struct LoadRun {
-  std::vector<Outcome> outcomes;  // one for each of the plan's, in its order; of a stopped run as far as it came
-  double seconds = 0;             // until the last answer
-  double cpu_seconds = 0;         // of this thread
+  std::vector<Outcome>
+      outcomes;  // one for each of the plan's, in its order; of a stopped run as far as it came
+  double seconds = 0;      // until the last answer
+  double cpu_seconds = 0;  // of this thread
 };
 
 // The models that the server lists. Throws kIo or kUnavailable naming the address.
 std::vector<std::string> ListModels(const Target& target);
 
-// streams: of a closed loop; 0: requests leave when they are due. progress: (sent, ended), about ten times a second; returns false to stop at once. Throws kIo when the system
-// lacks what it needs; what a server does wrong is in the outcomes.
-LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams, const std::function<bool(int64_t, int64_t)>& progress);
+// streams: of a closed loop; 0: requests leave when they are due. progress: (sent, ended), about
+// ten times a second; returns false to stop at once. Throws kIo when the system lacks what it
+// needs; what a server does wrong is in the outcomes.
+LoadRun Run(const Target& target, const std::vector<PlannedRequest>& plan, int64_t streams,
+            const std::function<bool(int64_t, int64_t)>& progress);
 
 }  // namespace bakestone::load

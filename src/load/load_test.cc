@@ -30,7 +30,10 @@ int64_t WordsOf(const std::string& text) { return 1 + std::count(text.begin(), t
 TEST(LoadPlan, IsAFunctionOfItsSeed) {
   const auto one = MakePlan(Options()), two = MakePlan(Options());
   ASSERT_EQ(one.size(), two.size());
-  for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(one[i].due == two[i].due && one[i].prompt == two[i].prompt && one[i].model == two[i].model);
+  for (size_t i = 0; i < one.size(); ++i) {
+    EXPECT_TRUE(one[i].due == two[i].due && one[i].prompt == two[i].prompt &&
+                one[i].model == two[i].model);
+  }
   PlanOptions other = Options();
   other.seed = 8;
   EXPECT_NE(MakePlan(other).front().due, one.front().due);
@@ -81,7 +84,9 @@ TEST(LoadPlan, PromptsShareTheirPrefixes) {
 }
 
 TEST(LoadPlan, WrongMixesAreRefused) {
-  for (const char* text : {"", "8,", "8=0", "8=x", "x", "0", "9999999", "8=inf", "=2"}) EXPECT_THROW(ParseLengths("--prompt-tokens", text, 1), Error) << text;
+  for (const char* text : {"", "8,", "8=0", "8=x", "x", "0", "9999999", "8=inf", "=2"}) {
+    EXPECT_THROW(ParseLengths("--prompt-tokens", text, 1), Error) << text;
+  }
   try {
     ParseLengths("--prompt-tokens", "8,none", 1);
     FAIL();
@@ -92,17 +97,23 @@ TEST(LoadPlan, WrongMixesAreRefused) {
 }
 
 constexpr std::string_view kStream =
-    ": ping\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}],\"usage\":null}\n\n"
+    ": ping\n\ndata: "
+    "{\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}],"
+    "\"usage\":null}\n\n"
     "data:{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\n"
     "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"b\"}}]}\n\n"
     "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n"
-    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n"
+    "data: "
+    "{\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"prompt_tokens_"
+    "details\":{\"cached_tokens\":4}}}\n\n"
     "data: [DONE]\n\n";
 
 TEST(StreamReader, ReadsAStreamCutAnywhere) {
   for (size_t piece = 1; piece <= kStream.size(); ++piece) {
     StreamReader reader;
-    for (size_t at = 0; at < kStream.size(); at += piece) reader.Feed(kStream.substr(at, piece), static_cast<double>(at));
+    for (size_t at = 0; at < kStream.size(); at += piece) {
+      reader.Feed(kStream.substr(at, piece), static_cast<double>(at));
+    }
     const StreamResult& result = reader.result();
     EXPECT_EQ(result.error, "");
     EXPECT_EQ(result.text_times.size(), 2U);
@@ -124,7 +135,9 @@ TEST(StreamReader, SaysWhatIsWrong) {
   EXPECT_THAT(error_of("data: {\"error\":7}\n"), HasSubstr("7"));
   EXPECT_THAT(error_of("data: nonsense\n"), HasSubstr("not a JSON object"));
   EXPECT_THAT(error_of(std::string(2 << 20, 'x')), HasSubstr("MiB"));
-  for (const char* strange : {"data: {\"choices\":7}\n", "data: {\"choices\":[7]}\n", "data: {\"choices\":[{\"delta\":7}],\"usage\":\"x\"}\n", "data: {}\n"}) {
+  for (const char* strange :
+       {"data: {\"choices\":7}\n", "data: {\"choices\":[7]}\n",
+        "data: {\"choices\":[{\"delta\":7}],\"usage\":\"x\"}\n", "data: {}\n"}) {
     EXPECT_EQ(error_of(strange), "") << strange;
   }
 }
@@ -142,7 +155,10 @@ TEST(LoadReport, PercentilesAreValuesThatWereMeasured) {
 }
 
 TEST(LoadReport, CountsFromWhenARequestWasDue) {
-  const std::vector<PlannedRequest> plan = {{.due = 1, .model = "a"}, {.due = 1, .model = "b"}, {.due = 2, .model = "b"}, {.due = 3, .model = "b"}};
+  const std::vector<PlannedRequest> plan = {{.due = 1, .model = "a"},
+                                            {.due = 1, .model = "b"},
+                                            {.due = 2, .model = "b"},
+                                            {.due = 3, .model = "b"}};
   LoadRun run{.outcomes = {}, .seconds = 10, .cpu_seconds = 0.1};
   const auto answer = [](double due, std::vector<double> times) {
     Outcome outcome{.due = due, .sent = due + 0.25, .ended = times.back(), .status = 200};
@@ -150,7 +166,11 @@ TEST(LoadReport, CountsFromWhenARequestWasDue) {
     outcome.stream.completion_tokens = 3;
     return outcome;
   };
-  run.outcomes = {answer(1, {1.5, 1.55, 1.6}), answer(1, {3, 3.05, 3.1}), answer(2, {2.5, 3.5, 4.5}), {.due = 3, .sent = 3, .ended = 3, .status = 429, .stream = {}, .error = "HTTP 429"}};
+  run.outcomes = {
+      answer(1, {1.5, 1.55, 1.6}),
+      answer(1, {3, 3.05, 3.1}),
+      answer(2, {2.5, 3.5, 4.5}),
+      {.due = 3, .sent = 3, .ended = 3, .status = 429, .stream = {}, .error = "HTTP 429"}};
   const LoadReport report = Summarize(plan, run, {.first_token = 1, .inter_token = 0.1});
   EXPECT_EQ(report.all.complete, 3);
   EXPECT_EQ(report.all.refused, 1);

@@ -18,13 +18,16 @@ void Add(const Outcome& outcome, const Goals& goals, LoadSummary& summary, Times
   if (!outcome.error.empty()) {
     const bool refused = outcome.status == 429 || outcome.status == 503;
     ++(refused ? summary.refused : summary.failed);
-    if (summary.errors.size() < kMostErrors || summary.errors.contains(outcome.error)) ++summary.errors[outcome.error];
+    if (summary.errors.size() < kMostErrors || summary.errors.contains(outcome.error)) {
+      ++summary.errors[outcome.error];
+    }
     return;
   }
   ++summary.complete;
   const StreamResult& stream = outcome.stream;
   const std::vector<double>& at = stream.text_times;
-  const int64_t tokens = stream.completion_tokens >= 0 ? stream.completion_tokens : static_cast<int64_t>(at.size());
+  const int64_t tokens =
+      stream.completion_tokens >= 0 ? stream.completion_tokens : static_cast<int64_t>(at.size());
   summary.prompt_tokens += std::max<int64_t>(stream.prompt_tokens, 0);
   summary.cached_tokens += stream.cached_tokens;
   summary.completion_tokens += tokens;
@@ -59,7 +62,8 @@ Percentiles PercentilesOf(std::vector<double> values) {
   return {static_cast<int64_t>(values.size()), at(0.5), at(0.95), at(0.99), values.back()};
 }
 
-LoadReport Summarize(const std::vector<PlannedRequest>& plan, const LoadRun& run, const Goals& goals) {
+LoadReport Summarize(const std::vector<PlannedRequest>& plan, const LoadRun& run,
+                     const Goals& goals) {
   LoadReport report;
   report.seconds = run.seconds;
   report.cpu_share = run.seconds > 0 ? run.cpu_seconds / run.seconds : 0;
@@ -72,7 +76,9 @@ LoadReport Summarize(const std::vector<PlannedRequest>& plan, const LoadRun& run
     Add(outcome, goals, report.models[plan[i].model], by_model[plan[i].model]);
   }
   Finish(std::move(all), run.seconds, report.all);
-  for (auto& [model, summary] : report.models) Finish(std::move(by_model[model]), run.seconds, summary);
+  for (auto& [model, summary] : report.models) {
+    Finish(std::move(by_model[model]), run.seconds, summary);
+  }
   if (report.models.size() < 2) report.models.clear();
   return report;
 }

@@ -71,19 +71,26 @@ void StreamReader::Event(std::string_view data, double now) {
   }
   if (const Json* error = Member(json, "error")) {
     const Json* message = Member(*error, "message");
-    result_.error = Quote(message && message->is_string() ? message->get_ref<const std::string&>() : error->dump(-1, ' ', true));
+    result_.error = Quote(message && message->is_string() ? message->get_ref<const std::string&>()
+                                                          : error->dump(-1, ' ', true));
     return;
   }
   if (const Json* usage = Member(json, "usage")) {
     result_.prompt_tokens = Integer(*usage, "prompt_tokens", result_.prompt_tokens);
     result_.completion_tokens = Integer(*usage, "completion_tokens", result_.completion_tokens);
-    if (const Json* details = Member(*usage, "prompt_tokens_details")) result_.cached_tokens = Integer(*details, "cached_tokens", 0);
+    if (const Json* details = Member(*usage, "prompt_tokens_details")) {
+      result_.cached_tokens = Integer(*details, "cached_tokens", 0);
+    }
   }
   const Json* choices = Member(json, "choices");
   if (!choices || !choices->is_array() || choices->empty()) return;
   const Json& choice = choices->front();
-  if (const Json* delta = Member(choice, "delta"); delta && HasText(*delta)) result_.text_times.push_back(now);
-  if (const Json* reason = Member(choice, "finish_reason"); reason && reason->is_string()) result_.finish_reason = *reason;
+  if (const Json* delta = Member(choice, "delta"); delta && HasText(*delta)) {
+    result_.text_times.push_back(now);
+  }
+  if (const Json* reason = Member(choice, "finish_reason"); reason && reason->is_string()) {
+    result_.finish_reason = *reason;
+  }
 }
 
 }  // namespace bakestone::load

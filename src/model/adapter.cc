@@ -15,7 +15,8 @@ namespace {
 constexpr int64_t kNumExpertSites = kNumSites - static_cast<int64_t>(Site::kGate);
 
 size_t NumPairs(const ModelConfig& config) {
-  return static_cast<size_t>(config.num_layers * (kNumSites + kNumExpertSites * config.router.experts));
+  return static_cast<size_t>(config.num_layers *
+                             (kNumSites + kNumExpertSites * config.router.experts));
 }
 
 Site SiteOf(const std::string& file, const AdapterEntry& entry) {
@@ -57,7 +58,9 @@ Panel PackBF16(MatrixView<const uint16_t> matrix, uint8_t* to) {
   return {.data = to, .n = matrix.rows, .k = matrix.cols, .type = PanelType::kBF16};
 }
 
-int64_t BytesOf(MatrixView<const uint16_t> matrix) { return PanelBytes(PanelType::kBF16, matrix.rows, matrix.cols); }
+int64_t BytesOf(MatrixView<const uint16_t> matrix) {
+  return PanelBytes(PanelType::kBF16, matrix.rows, matrix.cols);
+}
 
 }  // namespace
 
@@ -88,13 +91,15 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
     }
     const LinearId id = {entry.layer, site, entry.expert};
     if (entry.expert >= 0 && (config.mlp == MlpKind::kClampedSwiGlu || config.router.beside_mlp)) {
-      Throw(ErrorCode::kUnsupported, "adapter {}: {}: expected no pairs at the experts of {} models: they are not adapted "
-            "by this program", file.name, AdapterEntryName(entry), config.architecture);
+      Throw(ErrorCode::kUnsupported,
+            "adapter {}: {}: expected no pairs at the experts of {} models: they are not adapted "
+            "by this program",
+            file.name, AdapterEntryName(entry), config.architecture);
     }
     if (!HasSite(config, id)) {
       Throw(ErrorCode::kUnsupported,
-            "adapter {}: {}: expected a matrix that this {} model has, found one that it has not", file.name,
-            AdapterEntryName(entry), config.architecture);
+            "adapter {}: {}: expected a matrix that this {} model has, found one that it has not",
+            file.name, AdapterEntryName(entry), config.architecture);
     }
     const LinearShape shape = ShapeOf(config, id);
     if (entry.in != shape.k || entry.out != shape.n) {
@@ -122,12 +127,14 @@ std::optional<size_t> Adapter::IndexOf(LinearId id) const noexcept {
   if (id.expert < 0) return static_cast<size_t>(id.index());
   if (id.expert >= experts_ || id.site < Site::kGate) return std::nullopt;
   const int64_t site = static_cast<int64_t>(id.site) - static_cast<int64_t>(Site::kGate);
-  return static_cast<size_t>(layers_ * kNumSites + (id.layer * experts_ + id.expert) * kNumExpertSites + site);
+  return static_cast<size_t>(layers_ * kNumSites +
+                             (id.layer * experts_ + id.expert) * kNumExpertSites + site);
 }
 
 bool Adapter::AdaptsExperts(int64_t layer) const noexcept {
   const auto first = panels_.begin() + layers_ * kNumSites + layer * experts_ * kNumExpertSites;
-  return std::any_of(first, first + experts_ * kNumExpertSites, [](const ops::LoraPanels& pair) { return pair.a.data != nullptr; });
+  return std::any_of(first, first + experts_ * kNumExpertSites,
+                     [](const ops::LoraPanels& pair) { return pair.a.data != nullptr; });
 }
 
 void Adapter::Set(LinearId id, MatrixView<const float> a, MatrixView<const float> b, float scale) {

@@ -1,10 +1,11 @@
-// A LoRA adapter in memory: bf16 pairs in Hugging Face row order, packed in panels for serving; a trained one has them
-// row by row too.
+// A LoRA adapter in memory: bf16 pairs in Hugging Face row order, packed in panels for serving; a
+// trained one has them row by row too.
 //
-// A served adapter is immutable and shared by the requests that use it; its panels lie together in the order of use,
-// because many adapters in one step are read once each and nothing of them stays in a cache. A trained one is owned by the
-// trainer, which rewrites the pairs from its f32 masters between steps (Set): so training computes
-// with exactly the values that will be served. One thread may write while none reads.
+// A served adapter is immutable and shared by the requests that use it; its panels lie together in
+// the order of use, because many adapters in one step are read once each and nothing of them stays
+// in a cache. A trained one is owned by the trainer, which rewrites the pairs from its f32 masters
+// between steps (Set): so training computes with exactly the values that will be served. One thread
+// may write while none reads.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,8 @@ struct LoraPair {
 
 class Adapter {
  public:
-  // Checks every dimension against the config. Throws kInvalidArgument naming the tensor, expected and
-  // found; kUnsupported for DoRA magnitudes and embedding deltas.
+  // Checks every dimension against the config. Throws kInvalidArgument naming the tensor, expected
+  // and found; kUnsupported for DoRA magnitudes and embedding deltas.
   static std::shared_ptr<const Adapter> Load(const AdapterFile& file, const ModelConfig& config);
 
   // An empty adapter of a trainer: no pair until Set() is called.
@@ -53,7 +54,9 @@ class Adapter {
   // A trainer calls it after Set and before serving: packs the pairs and hashes them.
   void Publish();
   bool published() const noexcept { return published_; }  // no Set since
-  const Hash& hash() const noexcept { return hash_; }      // of the pairs as published; keys the prefix cache
+  const Hash& hash() const noexcept {
+    return hash_;
+  }  // of the pairs as published; keys the prefix cache
   const std::string& name() const noexcept { return name_; }
   int64_t bytes() const noexcept;
 
@@ -65,10 +68,11 @@ class Adapter {
   int64_t layers_, experts_;
   Hash hash_{};
   bool published_ = false;
-  std::vector<LoraPair> pairs_;                 // [num_layers * kNumSites], then three of each expert of each layer
-  std::vector<ops::LoraPanels> panels_;         // the same; a.data null: none
-  std::vector<Buffer<uint16_t>> storage_;       // a then b, one buffer a pair
-  Buffer<uint8_t> panel_storage_;               // of panels_, one after the other
+  std::vector<LoraPair>
+      pairs_;  // [num_layers * kNumSites], then three of each expert of each layer
+  std::vector<ops::LoraPanels> panels_;    // the same; a.data null: none
+  std::vector<Buffer<uint16_t>> storage_;  // a then b, one buffer a pair
+  Buffer<uint8_t> panel_storage_;          // of panels_, one after the other
 };
 
 }  // namespace bakestone

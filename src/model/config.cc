@@ -26,12 +26,17 @@ struct Unsupported {
 constexpr Unsupported kUnsupported[] = {
     {"granitemoe", "a mixture of experts in this family"},
     {"qwen3next", "the gated delta rule"},
-    {"qwen3_next", "the gated delta rule"},       {"mamba", "a state-space mixer"},         {"mamba2", "a state-space mixer"},
+    {"qwen3_next", "the gated delta rule"},
+    {"mamba", "a state-space mixer"},
+    {"mamba2", "a state-space mixer"},
     {"rwkv6", "RWKV-6's mixer"},
     {"cohere", "parallel branches"},
-    {"command-r", "parallel branches"},       {"phi", "parallel branches"},
-    {"phi2", "parallel branches"},            {"falcon", "parallel branches"},
-    {"gpt2", "learned positions"},            {"t5", "an encoder"},
+    {"command-r", "parallel branches"},
+    {"phi", "parallel branches"},
+    {"phi2", "parallel branches"},
+    {"falcon", "parallel branches"},
+    {"gpt2", "learned positions"},
+    {"t5", "an encoder"},
 };
 
 // Edits from one name to the other.
@@ -41,7 +46,8 @@ size_t Distance(std::string_view a, std::string_view b) {
   for (size_t i = 0; i < a.size(); ++i) {
     size_t diagonal = row[0]++;
     for (size_t j = 0; j < b.size(); ++j) {
-      const size_t edited = std::min({row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j] ? 1 : 0)});
+      const size_t edited =
+          std::min({row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j] ? 1 : 0)});
       diagonal = row[j + 1];
       row[j + 1] = edited;
     }
@@ -56,7 +62,9 @@ size_t Distance(std::string_view a, std::string_view b) {
   size_t least = name.size();
   for (const Family& family : Families()) {
     const std::string architecture(family.architecture);
-    if (!known.ends_with(architecture)) known += (known.empty() ? "" : ", ") + architecture;  // Mixtral is llama too
+    if (!known.ends_with(architecture)) {
+      known += (known.empty() ? "" : ", ") + architecture;  // Mixtral is llama too
+    }
     const size_t distance = Distance(name, family.architecture);
     if (distance < least) {
       least = distance;
@@ -70,8 +78,8 @@ size_t Distance(std::string_view a, std::string_view b) {
     why = fmt::format("; that family needs {}, which is not supported", lacking->lacks);
   }
   if (!nearest.empty()) why += fmt::format("; the nearest known is {}", nearest);
-  Throw(ErrorCode::kUnsupported, "{}: {}: expected one of {}, found {}{}", file, field, known, Quote(found),
-        why);
+  Throw(ErrorCode::kUnsupported, "{}: {}: expected one of {}, found {}{}", file, field, known,
+        Quote(found), why);
 }
 
 }  // namespace
@@ -98,12 +106,15 @@ LinearShape ShapeOf(const ModelConfig& config, LinearId id) {
 int64_t ModelConfig::state_size(int64_t layer) const {
   if (mixer(layer) == Mixer::kAttention) return 0;
   if (mixer(layer) == Mixer::kConvolution) return (taps - 1) * hidden_dim;
-  if (mixer(layer) == Mixer::kRwkv) return 2 * hidden_dim + rwkv.heads * rwkv.head_dim * rwkv.head_dim;
+  if (mixer(layer) == Mixer::kRwkv) {
+    return 2 * hidden_dim + rwkv.heads * rwkv.head_dim * rwkv.head_dim;
+  }
   return (taps - 1) * delta.channels() + delta.value_heads * delta.key_dim * delta.value_dim;
 }
 
 bool ModelConfig::has_state() const {
-  return std::any_of(mixers.begin(), mixers.end(), [](Mixer mixer) { return mixer != Mixer::kAttention; });
+  return std::any_of(mixers.begin(), mixers.end(),
+                     [](Mixer mixer) { return mixer != Mixer::kAttention; });
 }
 
 int64_t ModelConfig::local_head_dim() const {
@@ -124,7 +135,10 @@ const char* ModelConfig::layers_own() const {
 }
 
 bool HasSite(const ModelConfig& config, LinearId id) {
-  if (id.expert >= 0) return id.site >= Site::kGate && config.has_experts(id.layer) && id.expert < config.router.experts;
+  if (id.expert >= 0) {
+    return id.site >= Site::kGate && config.has_experts(id.layer) &&
+           id.expert < config.router.experts;
+  }
   if (id.site <= Site::kO && config.mixer(id.layer) != Mixer::kAttention) return false;
   if ((id.site == Site::kK || id.site == Site::kV) && !config.owns_kv(id.layer)) return false;
   if (id.site == Site::kV && config.has_keys_as_values(id.layer)) return false;
@@ -139,11 +153,14 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.final_soft_cap > 0, "a soft cap of logits"},
       {config.norm_kind != NormKind::kRms, "layer norms"},
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
-      {config.router.experts > 0 && config.router.score != RouterScore::kSoftmax, "a router of sigmoids"},
+      {config.router.experts > 0 && config.router.score != RouterScore::kSoftmax,
+       "a router of sigmoids"},
       {config.router.bias || config.router.groups > 1, "experts chosen by more than their scores"},
       {config.router.dense_layers > 0, "layers with experts beside others without"},
-      {config.router.expert_biases || config.mlp == MlpKind::kClampedSwiGlu, "experts with biases or clamped SwiGLU"},
-      {config.router.experts > 0 && (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),
+      {config.router.expert_biases || config.mlp == MlpKind::kClampedSwiGlu,
+       "experts with biases or clamped SwiGLU"},
+      {config.router.experts > 0 &&
+           (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),
        "experts without the norm before them alone"},
       {config.latent.kv_rank > 0, "latent attention"},
       {config.sinks, "attention sinks"},
@@ -154,7 +171,8 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.per_layer_dim > 0, "embeddings by layer"},
       {!config.kv_layers.empty(), "keys and values of another layer"},
       {!config.keys_as_values.empty(), "keys as values"},
-      {!config.head_dims.empty() || !config.kv_head_counts.empty(), "heads of another size by layer"},
+      {!config.head_dims.empty() || !config.kv_head_counts.empty(),
+       "heads of another size by layer"},
       {!config.ffn_dims.empty(), "an MLP of another width by layer"},
       {config.value_norm, "norms of values"},
       {config.layer_scales, "scales of layers"},
@@ -186,7 +204,8 @@ ModelConfig ReadConfig(const GgufFile& file) {
 ModelConfig ReadConfig(const HfFolder& folder) {
   const HfConfig in(folder);
   const std::string type = in.Text({nullptr, "model_type"}).value_or("");
-  // Whether the name of a family's type, and what may stand behind a plus, are this config's; the best counts.
+  // Whether the name of a family's type, and what may stand behind a plus, are this config's; the
+  // best counts.
   const auto fits = [&](std::string_view name) {
     const size_t plus = name.find('+');
     if (type.empty() || name.substr(0, plus) != type) return 0;

@@ -93,7 +93,9 @@ TEST(Config, AWindowShorterThanTheContextIsThatOfEveryLayer) {
   header.more = [](GgufWriter& writer) { writer.AddU32("llama.attention.sliding_window", 64); };
   const ModelConfig config = Read(header.Bytes());
   EXPECT_EQ(config.windows, std::vector<int64_t>(static_cast<size_t>(config.num_layers), 64));
-  header.more = [](GgufWriter& writer) { writer.AddU32("llama.attention.sliding_window", 1 << 30); };
+  header.more = [](GgufWriter& writer) {
+    writer.AddU32("llama.attention.sliding_window", 1 << 30);
+  };
   EXPECT_EQ(Read(header.Bytes()).window(0), 0);
 }
 
@@ -116,10 +118,12 @@ TEST(Config, NamesTheFieldOfAHostileValue) {
 }
 
 TEST(Config, NamesTheNearestFamilyAndWhatIsMissing) {
-  ExpectError({.architecture = "granitemoe"}, ErrorCode::kUnsupported,
-              AllOf(HasSubstr("found 'granitemoe'"), HasSubstr("a mixture of experts in this family"),
-                    HasSubstr("the nearest known is granite")));
-  ExpectError({.architecture = "gemna2"}, ErrorCode::kUnsupported, HasSubstr("nearest known is gemma2"));
+  ExpectError(
+      {.architecture = "granitemoe"}, ErrorCode::kUnsupported,
+      AllOf(HasSubstr("found 'granitemoe'"), HasSubstr("a mixture of experts in this family"),
+            HasSubstr("the nearest known is granite")));
+  ExpectError({.architecture = "gemna2"}, ErrorCode::kUnsupported,
+              HasSubstr("nearest known is gemma2"));
 }
 
 TEST(Config, RefusesMechanismsByName) {
@@ -132,7 +136,8 @@ TEST(Config, RefusesMechanismsByName) {
   };
   Header experts = {.architecture = "qwen2"};
   experts.more = [](GgufWriter& writer) { writer.AddU32("qwen2.expert_count", 8); };
-  ExpectError(experts, ErrorCode::kUnsupported, AllOf(HasSubstr("qwen2.expert_count"), HasSubstr("experts")));
+  ExpectError(experts, ErrorCode::kUnsupported,
+              AllOf(HasSubstr("qwen2.expert_count"), HasSubstr("experts")));
   refused("llama.attention.value_length", 8, "key length");
   Header adapter;
   adapter.more = [](GgufWriter& writer) { writer.AddString("general.type", "adapter"); };

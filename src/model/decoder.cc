@@ -8,8 +8,8 @@
 
 namespace bakestone {
 
-DecoderPass::DecoderPass(const ModelConfig& config, const Weights& weights, const RopeTables& rope, Exec& exec,
-                         const Step& step)
+DecoderPass::DecoderPass(const ModelConfig& config, const Weights& weights, const RopeTables& rope,
+                         Exec& exec, const Step& step)
     : config_(config), weights_(weights), exec_(exec), step_(step), arena_(exec.scratch.arena) {
   CheckStep();
   exec.scratch.rope = rope;
@@ -23,7 +23,9 @@ DecoderPass::DecoderPass(const ModelConfig& config, const Weights& weights, cons
   out_ = all_;
   if (num_outputs() < all_.rows) PlanOutputs(rope);
   int64_t state = 0;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) state = std::max(state, config.state_size(layer));
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    state = std::max(state, config.state_size(layer));
+  }
   zero_state_ = arena_.Take<float>(state);
   std::fill_n(zero_state_, state, 0.0f);
   lost_states_ = arena_.Take<float*>(static_cast<int64_t>(step.sequences.size()));
@@ -39,10 +41,12 @@ void DecoderPass::Run(MatrixView<float> hidden) {
   if (config_.encoder.changes_embedding()) AddEmbeddingParts(x);
   if (config_.per_layer_dim > 0) PlanPerLayer(x);
   if (config_.embedding_norm) {
-    ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);
+    ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias,
+                   config_.norm_eps, x);
   }
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-    const bool last = layer + 1 == config_.num_layers, only_outputs = last && num_outputs() < all_.rows;
+    const bool last = layer + 1 == config_.num_layers,
+               only_outputs = last && num_outputs() < all_.rows;
     SetLayer(layer);
     x = Mix(layer, x, only_outputs);
     if (x.rows == 0) return;
@@ -54,13 +58,15 @@ void DecoderPass::Run(MatrixView<float> hidden) {
   if (config_.norm_placement == NormPlacement::kSum) {
     for (int64_t row = 0; row < x.rows; ++row) std::copy_n(x.Row(row), x.cols, hidden.Row(row));
   } else if (config_.norm_kind == NormKind::kLayer) {
-    ops::LayerNorm(exec_.context, x, weights_.final_norm, weights_.final_norm_bias, config_.norm_eps, hidden);
+    ops::LayerNorm(exec_.context, x, weights_.final_norm, weights_.final_norm_bias,
+                   config_.norm_eps, hidden);
   } else {
     ops::RmsNorm(exec_.context, x, weights_.final_norm, config_.norm_eps, hidden);
   }
 }
 
-DecoderPass::Forms DecoderPass::FormsFor(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs) const {
+DecoderPass::Forms DecoderPass::FormsFor(int64_t layer, const RowSet& set,
+                                         std::span<const SiteOutput> outputs) const {
   Forms forms;
   for (const SiteOutput& output : outputs) {
     forms.Add(ops::ActTypeFor(Layer(layer).at(output.site).panel().type, exec_.precision));
@@ -76,7 +82,8 @@ bool DecoderPass::Adapted(int64_t layer, const RowSet& set, Site site) {
   });
 }
 
-void DecoderPass::Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs, Epilogue epilogue) {
+void DecoderPass::Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs,
+                           Epilogue epilogue) {
   std::array<ops::Product, kNumSites> products;
   for (size_t i = 0; i < outputs.size(); ++i) {
     const Weight& weight = Layer(layer).at(outputs[i].site);
@@ -91,37 +98,46 @@ void DecoderPass::Products(int64_t layer, const RowSet& set, std::span<const Sit
     for (const SiteOutput& output : outputs) {
       const LinearId id = {static_cast<int32_t>(layer), output.site};
       const ops::LoraPanels* lora = run.adapter ? run.adapter->FindPanels(id) : nullptr;
-      if (lora != nullptr) runs[num_runs++] = {*lora, run.begin, output.y.Rows(run.begin, run.end - run.begin)};
+      if (lora != nullptr) {
+        runs[num_runs++] = {*lora, run.begin, output.y.Rows(run.begin, run.end - run.begin)};
+      }
     }
   }
   if (num_runs > 0) ops::Lora(exec_.context, x, {runs, num_runs}, exec_.precision);
 }
 
-void DecoderPass::QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms, const char* what) {
+void DecoderPass::QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms,
+                                 const char* what) {
   ops::QuantizedRows& rows = exec_.scratch.rows;
   if (norm.scale.empty()) {
     ops::Quantize(exec_.context, x, forms.span(), rows, what);
   } else if (config_.norm_kind == NormKind::kLayer) {
-    ops::LayerNormQuantize(exec_.context, x, norm.scale, norm.bias, config_.norm_eps, forms.span(), rows, what);
+    ops::LayerNormQuantize(exec_.context, x, norm.scale, norm.bias, config_.norm_eps, forms.span(),
+                           rows, what);
   } else {
-    ops::RmsNormQuantize(exec_.context, x, norm.scale, config_.norm_eps, {}, forms.span(), rows, what);
+    ops::RmsNormQuantize(exec_.context, x, norm.scale, config_.norm_eps, {}, forms.span(), rows,
+                         what);
   }
 }
 
-void DecoderPass::NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x, const Norm& norm,
-                                 std::span<const SiteOutput> outputs, const char* what, const PlainOutput* more) {
+void DecoderPass::NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x,
+                                 const Norm& norm, std::span<const SiteOutput> outputs,
+                                 const char* what, const PlainOutput* more) {
   Forms forms = FormsFor(layer, set, outputs);
   if (more != nullptr) forms.Add(ops::ActTypeFor(more->weight.panel().type, exec_.precision));
   QuantizeNormed(x, norm, forms, what);
   Products(layer, set, outputs, Epilogue::kStore);
   if (more == nullptr) return;
-  const ops::Product product = {.panel = more->weight.panel(), .bias = more->weight.bias(), .y = more->y};
+  const ops::Product product = {
+      .panel = more->weight.panel(), .bias = more->weight.bias(), .y = more->y};
   ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
 }
 
-void DecoderPass::AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm,
-                            MatrixView<float> x) {
-  if (config_.norm_placement == NormPlacement::kSum) return AddAndNorm(layer, set, site, post_norm, x);
+void DecoderPass::AddBranch(int64_t layer, const RowSet& set, Site site,
+                            std::span<const float> post_norm, MatrixView<float> x) {
+  if (config_.norm_placement == NormPlacement::kSum) {
+    return AddAndNorm(layer, set, site, post_norm, x);
+  }
   if (post_norm.empty() && config_.residual_scale == 1) {
     const SiteOutput output = {site, x};
     return Products(layer, set, {&output, 1}, Epilogue::kAdd);
@@ -129,19 +145,23 @@ void DecoderPass::AddBranch(int64_t layer, const RowSet& set, Site site, std::sp
   Arena::Scope scope(arena_);
   const SiteOutput output = {site, arena_.TakeMatrix<float>(x.rows, x.cols)};
   Products(layer, set, {&output, 1}, Epilogue::kStore);
-  if (!post_norm.empty()) ops::RmsNorm(exec_.context, output.y, post_norm, config_.norm_eps, output.y);
+  if (!post_norm.empty()) {
+    ops::RmsNorm(exec_.context, output.y, post_norm, config_.norm_eps, output.y);
+  }
   if (config_.residual_scale != 1) ops::Scale(exec_.context, config_.residual_scale, output.y);
   ops::Add(exec_.context, output.y, x);
 }
 
-void DecoderPass::ProductsOf(MatrixView<const float> x, std::initializer_list<PlainOutput> outputs, const char* what) {
+void DecoderPass::ProductsOf(MatrixView<const float> x, std::initializer_list<PlainOutput> outputs,
+                             const char* what) {
   std::array<ops::Product, kMostPlainOutputs> products;
   BAKESTONE_CHECK(outputs.size() <= products.size());
   Forms forms;
   size_t count = 0;
   for (const PlainOutput& output : outputs) {
     forms.Add(ops::ActTypeFor(output.weight.panel().type, exec_.precision));
-    products[count++] = {.panel = output.weight.panel(), .bias = output.weight.bias(), .y = output.y};
+    products[count++] = {
+        .panel = output.weight.panel(), .bias = output.weight.bias(), .y = output.y};
   }
   ops::Quantize(exec_.context, x, forms.span(), exec_.scratch.rows, what);
   ops::MatMul(exec_.context, exec_.scratch.rows, {products.data(), count}, exec_.precision);

@@ -7,7 +7,8 @@
 
 namespace bakestone {
 
-void DecoderPass::NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm, MatrixView<float> x) {
+void DecoderPass::NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm,
+                                MatrixView<float> x) {
   if (!norm.empty()) ops::RmsNormGroups(exec_.context, norm, config_.norm_eps, x);
   const LayerRope rope = config_.layer_rope(layer);
   if (rope == LayerRope::kNone) return;
@@ -21,7 +22,9 @@ void DecoderPass::KeepKeysAndValues(int64_t layer, MatrixView<float> k, MatrixVi
   }
   const LayerWeights& weights = Layer(layer);
   NormAndRotate(layer, all_, weights.k_norm, k);
-  if (!weights.v_norm.empty()) ops::RmsNormGroups(exec_.context, weights.v_norm, config_.norm_eps, v);
+  if (!weights.v_norm.empty()) {
+    ops::RmsNormGroups(exec_.context, weights.v_norm, config_.norm_eps, v);
+  }
   ops::WriteKv(exec_.context, attention_, all_.runs, k, v);
 }
 
@@ -42,21 +45,25 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   if (owns) outputs[count++] = {Site::kK, k};
   if (owns && !config_.has_keys_as_values(layer)) outputs[count++] = {Site::kV, v};
   outputs[count] = {Site::kQ, q};
-  const std::span<const SiteOutput> keys_and_values(outputs.data(), count), all_three(outputs.data(), count + 1);
+  const std::span<const SiteOutput> keys_and_values(outputs.data(), count),
+      all_three(outputs.data(), count + 1);
   PlainOutput gate = {weights.output_gate, {}};
   if (config_.output_gate) gate.y = arena_.TakeMatrix<float>(set.rows, q_dim);
   const PlainOutput* with_queries = config_.output_gate ? &gate : nullptr;
   if (owns || !only_outputs) {
-    NormedProducts(layer, all_, x, norm, only_outputs ? keys_and_values : all_three, "attention input",
-                   only_outputs ? nullptr : with_queries);
+    NormedProducts(layer, all_, x, norm, only_outputs ? keys_and_values : all_three,
+                   "attention input", only_outputs ? nullptr : with_queries);
   }
   if (owns) KeepKeysAndValues(layer, k, v);
   if (set.rows == 0) return y;
-  if (only_outputs) NormedProducts(layer, set, y, norm, all_three.last(1), "attention input", with_queries);
+  if (only_outputs) {
+    NormedProducts(layer, set, y, norm, all_three.last(1), "attention input", with_queries);
+  }
   NormAndRotate(layer, set, weights.q_norm, q);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(set.rows, q_dim);
   const bool both_ways = config_.encoder.both_ways;
-  ops::Attention(exec_.context, attention_, both_ways ? BothWays(set, config_.window(layer)) : set.runs, q, mixed);
+  ops::Attention(exec_.context, attention_,
+                 both_ways ? BothWays(set, config_.window(layer)) : set.runs, q, mixed);
   if (config_.output_gate) GateOutput(gate.y, mixed);
   const SiteOutput o = {Site::kO, y};
   ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,
@@ -84,7 +91,8 @@ MatrixView<float> DecoderPass::Mix(int64_t layer, MatrixView<float> x, bool only
     case Mixer::kAttention:
       break;
   }
-  return config_.latent.kv_rank > 0 ? LatentAttention(layer, x, only_outputs) : Attention(layer, x, only_outputs);
+  return config_.latent.kv_rank > 0 ? LatentAttention(layer, x, only_outputs)
+                                    : Attention(layer, x, only_outputs);
 }
 
 MatrixView<float> DecoderPass::GatherOutputs(MatrixView<const float> x) {

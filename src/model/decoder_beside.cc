@@ -1,4 +1,5 @@
-// What stands beside a layer's attention and MLP: experts beside the MLP, and what each layer is told of the token.
+// What stands beside a layer's attention and MLP: experts beside the MLP, and what each layer is
+// told of the token.
 #include <cmath>
 
 #include "model/decoder_pass.h"
@@ -28,7 +29,8 @@ void DecoderPass::MlpBesideExperts(int64_t layer, MatrixView<float> x, const Row
   for (size_t expert = 0; expert < chosen.size(); ++expert) {
     if (chosen[expert].rows.empty()) continue;
     for (float& share : chosen[expert].shares) share *= beside.expert_scales[expert];
-    Expert({static_cast<int32_t>(layer), Site::kGate, static_cast<int32_t>(expert)}, {}, chosen[expert], h, mixed);
+    Expert({static_cast<int32_t>(layer), Site::kGate, static_cast<int32_t>(expert)}, {},
+           chosen[expert], h, mixed);
   }
   ops::RmsNorm(exec_.context, mixed, beside.experts_post_norm, eps, mixed);
   ops::Add(exec_.context, mixed, y);
@@ -60,7 +62,8 @@ void DecoderPass::AddPerLayer(int64_t layer, MatrixView<float> x, const RowSet& 
   const MatrixView<float> y = arena_.TakeMatrix<float>(set.rows, x.cols);
   ProductsOf(x, {{weights.gate, gate}}, "gate of what a layer is told");
   const ActType form = ops::ActTypeFor(weights.out.panel().type, exec_.precision);
-  ops::GeluQuantize(exec_.context, gate, told, {&form, 1}, exec_.scratch.rows, "what a layer is told");
+  ops::GeluQuantize(exec_.context, gate, told, {&form, 1}, exec_.scratch.rows,
+                    "what a layer is told");
   const ops::Product product = {.panel = weights.out.panel(), .bias = nullptr, .y = y};
   ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
   ops::RmsNorm(exec_.context, y, weights.norm, config_.norm_eps, y);

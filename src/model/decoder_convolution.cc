@@ -1,5 +1,5 @@
-// Convolutions over the last few tokens, and the layers that mix by nothing else. A row's sum runs over taps in one
-// order, whatever the step holds.
+// Convolutions over the last few tokens, and the layers that mix by nothing else. A row's sum runs
+// over taps in one order, whatever the step holds.
 #include "model/decoder_pass.h"
 #include "ops/rows.h"
 
@@ -30,7 +30,9 @@ void DecoderPass::Convolve(int64_t layer, MatrixView<const float> in, std::span<
     exec_.pool.ParallelFor(length, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t offset = begin; offset < end; ++offset) {
         float* y = out.Row(run.row_begin + offset);
-        for (int64_t c = 0; c < channels; ++c) y[c] = bias.empty() ? 0.0f : bias[static_cast<size_t>(c)];
+        for (int64_t c = 0; c < channels; ++c) {
+          y[c] = bias.empty() ? 0.0f : bias[static_cast<size_t>(c)];
+        }
         for (int64_t tap = 0; tap <= back; ++tap) {
           const float *x = input(offset - back + tap), *w = taps.data() + tap * channels;
           for (int64_t c = 0; c < channels; ++c) y[c] += w[c] * x[c];
@@ -38,11 +40,14 @@ void DecoderPass::Convolve(int64_t layer, MatrixView<const float> in, std::span<
       }
     });
     float* after = NextStateOf(layer, i);
-    for (int64_t j = 0; j < back; ++j) std::copy_n(input(length - back + j), channels, after + j * channels);
+    for (int64_t j = 0; j < back; ++j) {
+      std::copy_n(input(length - back + j), channels, after + j * channels);
+    }
   }
 }
 
-void DecoderPass::AddProduct(MatrixView<float> x, const Weight& weight, bool only_outputs, MatrixView<float> y) {
+void DecoderPass::AddProduct(MatrixView<float> x, const Weight& weight, bool only_outputs,
+                             MatrixView<float> y) {
   if (y.rows == 0) return;
   const MatrixView<float> rows = only_outputs ? GatherOutputs(x) : x;
   const MatrixView<float> product = arena_.TakeMatrix<float>(y.rows, y.cols);

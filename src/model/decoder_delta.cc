@@ -1,4 +1,5 @@
-// The gated delta rule (DeltaConfig), token after token in one order: bits do not depend on where steps are cut.
+// The gated delta rule (DeltaConfig), token after token in one order: bits do not depend on where
+// steps are cut.
 #include <cmath>
 
 #include "kernels/math.h"
@@ -11,7 +12,9 @@ namespace {
 
 // log(1 + exp(x)).
 float SoftPlus(float x) {
-  return x > 20 ? x : static_cast<float>(math::Log(1 + math::Exp64(static_cast<double>(std::max(x, -80.0f)))));
+  return x > 20 ? x
+                : static_cast<float>(
+                      math::Log(1 + math::Exp64(static_cast<double>(std::max(x, -80.0f)))));
 }
 
 // x * factor / sqrt(sum of squares + 1e-6).
@@ -39,7 +42,9 @@ void DecoderPass::RunDelta(int64_t layer, MatrixView<float> qkv, MatrixView<cons
   const int64_t offset = (config_.taps - 1) * config.channels();
   auto* runs = arena_.Take<ops::DeltaRun>(static_cast<int64_t>(all_.runs.size()));
   for (size_t i = 0; i < all_.runs.size(); ++i) {
-    runs[i] = {{all_.runs[i].row_begin, all_.runs[i].row_end}, StateOf(layer, i) + offset, NextStateOf(layer, i) + offset};
+    runs[i] = {{all_.runs[i].row_begin, all_.runs[i].row_end},
+               StateOf(layer, i) + offset,
+               NextStateOf(layer, i) + offset};
   }
   ops::DeltaRule(exec_.context,
                  {.key_heads = config.key_heads,
@@ -64,7 +69,8 @@ MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, boo
   const MatrixView<float> rate = arena_.TakeMatrix<float>(rows, heads);
   const MatrixView<float> mixed = arena_.TakeMatrix<float>(rows, values);
   ops::RmsNorm(exec_.context, x, Layer(layer).attention_norm, config_.norm_eps, normed);
-  ProductsOf(normed, {{weights.qkv, inputs}, {weights.z, z}, {weights.alpha, decay}, {weights.beta, rate}},
+  ProductsOf(normed,
+             {{weights.qkv, inputs}, {weights.z, z}, {weights.alpha, decay}, {weights.beta, rate}},
              "delta rule input");
   Convolve(layer, inputs, weights.taps, {}, qkv);
   exec_.pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
@@ -72,7 +78,8 @@ MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, boo
       for (int64_t i = 0; i < qkv.cols; ++i) qkv(row, i) *= math::Sigmoid(qkv(row, i));
       for (int64_t head = 0; head < heads; ++head) {
         const auto at = static_cast<size_t>(head);
-        decay(row, head) = math::Exp(weights.decay[at] * SoftPlus(decay(row, head) + weights.dt[at]));
+        decay(row, head) =
+            math::Exp(weights.decay[at] * SoftPlus(decay(row, head) + weights.dt[at]));
         rate(row, head) = math::Sigmoid(rate(row, head));
       }
     }

@@ -1,5 +1,5 @@
-// What encoders have of their own: positions, types and a norm in the embedding, norms of sums, attention to both sides.
-// Their texts are runs without a state, whole in one step.
+// What encoders have of their own: positions, types and a norm in the embedding, norms of sums,
+// attention to both sides. Their texts are runs without a state, whole in one step.
 #include "base/error.h"
 #include "model/decoder_pass.h"
 #include "model/erf_gelu.h"
@@ -13,7 +13,8 @@ void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
   if (positions > 0) {
     for (const int32_t position : step_.positions) {
       if (position < positions) continue;
-      Throw(ErrorCode::kInvalidArgument, "text: expected at most the context length of {} tokens, found more", positions);
+      Throw(ErrorCode::kInvalidArgument,
+            "text: expected at most the context length of {} tokens, found more", positions);
     }
     const MatrixView<float> rows = arena_.TakeMatrix<float>(x.rows, x.cols);
     ops::Embed(exec_.context, weights_.positions.panel(), step_.positions, rows);
@@ -24,24 +25,28 @@ void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
     const MatrixView<float> rows = arena_.TakeMatrix<float>(types, x.cols);
     weights_.token_types.DequantizeRows(exec_.kernels, {0, types}, rows);
     for (int64_t i = 0; i < x.rows; ++i) {
-      const int64_t type = step_.token_types.empty() ? 0 : step_.token_types[static_cast<size_t>(i)];
+      const int64_t type =
+          step_.token_types.empty() ? 0 : step_.token_types[static_cast<size_t>(i)];
       if (type >= types) {
-        Throw(ErrorCode::kInvalidArgument, "token {}: expected a type below the {} that the model has, found {}", i, types,
+        Throw(ErrorCode::kInvalidArgument,
+              "token {}: expected a type below the {} that the model has, found {}", i, types,
               type);
       }
       ops::Add(exec_.context, rows.Rows(type, 1), x.Rows(i, 1));
     }
   }
   if (config_.encoder.embedding_norm) {
-    ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias, config_.norm_eps, x);
+    ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias,
+                   config_.norm_eps, x);
   }
 }
 
-void DecoderPass::AddAndNorm(int64_t layer, const RowSet& set, Site site, std::span<const float> norm,
-                             MatrixView<float> x) {
+void DecoderPass::AddAndNorm(int64_t layer, const RowSet& set, Site site,
+                             std::span<const float> norm, MatrixView<float> x) {
   const SiteOutput output = {site, x};
   Products(layer, set, {&output, 1}, Epilogue::kAdd);
-  const std::span<const float> bias = site == Site::kO ? Layer(layer).attention_norm_bias : Layer(layer).mlp_norm_bias;
+  const std::span<const float> bias =
+      site == Site::kO ? Layer(layer).attention_norm_bias : Layer(layer).mlp_norm_bias;
   ops::LayerNorm(exec_.context, x, norm, bias, config_.norm_eps, x);
 }
 

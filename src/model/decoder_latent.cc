@@ -1,5 +1,5 @@
-// Attention whose keys and values come from a latent (LatentConfig), in the expanded form: pages hold every head's
-// keys and values, padded to one size. A head's rotated channels come first.
+// Attention whose keys and values come from a latent (LatentConfig), in the expanded form: pages
+// hold every head's keys and values, padded to one size. A head's rotated channels come first.
 #include "model/decoder_pass.h"
 #include "ops/rows.h"
 
@@ -7,7 +7,8 @@ namespace bakestone {
 namespace {
 
 // to[i, ...] = from[i, ...] by heads of `size` channels, at `at` of heads of `stride`.
-void CopyHeads(MatrixView<const float> from, int64_t row, int64_t size, int64_t stride, int64_t at, float* to) {
+void CopyHeads(MatrixView<const float> from, int64_t row, int64_t size, int64_t stride, int64_t at,
+               float* to) {
   const float* source = from.Row(row);
   for (int64_t head = 0; head * size < from.cols; ++head) {
     std::copy_n(source + head * size, size, to + head * stride + at);
@@ -16,7 +17,8 @@ void CopyHeads(MatrixView<const float> from, int64_t row, int64_t size, int64_t 
 
 }  // namespace
 
-void DecoderPass::LatentKeysAndValues(const LatentWeights& weights, MatrixView<const float> normed) {
+void DecoderPass::LatentKeysAndValues(const LatentWeights& weights,
+                                      MatrixView<const float> normed) {
   Arena::Scope scope(arena_);
   const LatentConfig& latent = config_.latent;
   const int64_t rows = normed.rows, heads = config_.num_heads, dim = config_.head_dim;
@@ -29,8 +31,8 @@ void DecoderPass::LatentKeysAndValues(const LatentWeights& weights, MatrixView<c
   ProductsOf(normed, {{weights.kv_a, kv}}, "attention input");
   const MatrixView<float> rotated(kv.data + latent.kv_rank, rows, latent.rope_dim, kv.stride);
   ops::Rope(exec_.context, *all_.rope->main, rotated, latent.rope_dim);
-  ops::RmsNorm(exec_.context, {kv.data, rows, latent.kv_rank, kv.stride}, weights.kv_a_norm, latent.norm_eps,
-               compressed);
+  ops::RmsNorm(exec_.context, {kv.data, rows, latent.kv_rank, kv.stride}, weights.kv_a_norm,
+               latent.norm_eps, compressed);
   ProductsOf(compressed, {{weights.k_b, own_k}, {weights.v_b, own_v}}, "latent");
   exec_.pool.ParallelFor(rows, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
@@ -46,11 +48,12 @@ void DecoderPass::LatentKeysAndValues(const LatentWeights& weights, MatrixView<c
   ops::WriteKv(exec_.context, attention_, all_.runs, k, v);
 }
 
-void DecoderPass::LatentQueries(const LatentWeights& weights, const RowSet& set, MatrixView<const float> normed,
-                                MatrixView<float> q) {
+void DecoderPass::LatentQueries(const LatentWeights& weights, const RowSet& set,
+                                MatrixView<const float> normed, MatrixView<float> q) {
   Arena::Scope scope(arena_);
   const LatentConfig& latent = config_.latent;
-  const MatrixView<float> own = arena_.TakeMatrix<float>(set.rows, config_.num_heads * latent.key_dim());
+  const MatrixView<float> own =
+      arena_.TakeMatrix<float>(set.rows, config_.num_heads * latent.key_dim());
   if (latent.q_rank > 0) {
     const MatrixView<float> compressed = arena_.TakeMatrix<float>(set.rows, latent.q_rank);
     ProductsOf(normed, {{weights.q_a, compressed}}, "attention input");
@@ -68,7 +71,8 @@ void DecoderPass::LatentQueries(const LatentWeights& weights, const RowSet& set,
   });
 }
 
-MatrixView<float> DecoderPass::LatentAttention(int64_t layer, MatrixView<float> x, bool only_outputs) {
+MatrixView<float> DecoderPass::LatentAttention(int64_t layer, MatrixView<float> x,
+                                               bool only_outputs) {
   LoadPages(layer);
   const RowSet& set = only_outputs ? out_ : all_;
   const LayerWeights& weights = Layer(layer);
@@ -93,7 +97,8 @@ MatrixView<float> DecoderPass::LatentAttention(int64_t layer, MatrixView<float> 
     }
   });
   const SiteOutput o = {Site::kO, y};
-  ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows, "attention output");
+  ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,
+                "attention output");
   AddBranch(layer, set, Site::kO, weights.attention_post_norm, y);
   return y;
 }

@@ -42,9 +42,9 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
   const SiteOutput down = {Site::kDown, {}};
   const Forms down_forms = FormsFor(layer, set, {&down, 1});
   const bool fused = config_.mlp == MlpKind::kSwiGlu &&
-                      weights.gate.panel().type == weights.up.panel().type &&
-                     !weights.gate.bias() && !weights.up.bias() &&
-                     !Adapted(layer, set, Site::kGate) && !Adapted(layer, set, Site::kUp);
+                     weights.gate.panel().type == weights.up.panel().type && !weights.gate.bias() &&
+                     !weights.up.bias() && !Adapted(layer, set, Site::kGate) &&
+                     !Adapted(layer, set, Site::kUp);
   if (fused) {
     Forms forms;
     forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
@@ -71,7 +71,8 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
       ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
       return;
     }
-    ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows, "MLP activation");
+    ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows,
+                      "MLP activation");
   }
 }
 
@@ -100,14 +101,16 @@ std::span<const AdapterRun> DecoderPass::ExpertAdapters(int64_t layer, const Row
   return {runs, count};
 }
 
-std::span<const AdapterRun> DecoderPass::AdaptersOfExpert(LinearId id, std::span<const AdapterRun> adapters,
+std::span<const AdapterRun> DecoderPass::AdaptersOfExpert(LinearId id,
+                                                          std::span<const AdapterRun> adapters,
                                                           const ExpertRows& chosen) {
   if (adapters.empty()) return {};
   auto* runs = arena_.Take<AdapterRun>(static_cast<int64_t>(adapters.size()));
   size_t count = 0;
   for (const AdapterRun& run : adapters) {
     const auto at = [&](int32_t row) {
-      return static_cast<int32_t>(std::lower_bound(chosen.rows.begin(), chosen.rows.end(), row) - chosen.rows.begin());
+      return static_cast<int32_t>(std::lower_bound(chosen.rows.begin(), chosen.rows.end(), row) -
+                                  chosen.rows.begin());
     };
     const AdapterRun part = {at(run.begin), at(run.end), run.adapter};
     const bool adapted = std::any_of(kExpertSites.begin(), kExpertSites.end(), [&](Site site) {
@@ -118,8 +121,8 @@ std::span<const AdapterRun> DecoderPass::AdaptersOfExpert(LinearId id, std::span
   return {runs, count};
 }
 
-void DecoderPass::Expert(LinearId id, std::span<const AdapterRun> adapters, const ExpertRows& chosen,
-                         MatrixView<const float> h, MatrixView<float> x) {
+void DecoderPass::Expert(LinearId id, std::span<const AdapterRun> adapters,
+                         const ExpertRows& chosen, MatrixView<const float> h, MatrixView<float> x) {
   Arena::Scope scope(arena_);
   const auto count = static_cast<int64_t>(chosen.rows.size());
   const MatrixView<float> in = arena_.TakeMatrix<float>(count, h.cols);
@@ -155,20 +158,23 @@ void DecoderPass::AddPairs(LinearId id, std::span<const AdapterRun> adapters, Ma
   if (count > 0) ops::Lora(exec_.context, exec_.scratch.rows, {runs, count}, exec_.precision);
 }
 
-void DecoderPass::AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters, MatrixView<const float> in,
-                                   MatrixView<float> out) {
+void DecoderPass::AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters,
+                                   MatrixView<const float> in, MatrixView<float> out) {
   Arena::Scope scope(arena_);
   const ExpertWeights& expert = Layer(id.layer).experts[static_cast<size_t>(id.expert)];
   const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
   const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
   Forms in_forms, act_forms;
-  for (const Weight* weight : {&expert.gate, &expert.up}) in_forms.Add(ops::ActTypeFor(weight->panel().type, exec_.precision));
+  for (const Weight* weight : {&expert.gate, &expert.up}) {
+    in_forms.Add(ops::ActTypeFor(weight->panel().type, exec_.precision));
+  }
   in_forms.Add(ops::LoraActType(exec_.precision));
   act_forms.Add(ops::ActTypeFor(expert.down.panel().type, exec_.precision));
   act_forms.Add(ops::LoraActType(exec_.precision));
   ops::Quantize(exec_.context, in, in_forms.span(), exec_.scratch.rows, "expert input");
-  const std::array<ops::Product, 2> inner = {{{.panel = expert.gate.panel(), .bias = expert.gate.bias(), .y = gate},
-                                              {.panel = expert.up.panel(), .bias = expert.up.bias(), .y = up}}};
+  const std::array<ops::Product, 2> inner = {
+      {{.panel = expert.gate.panel(), .bias = expert.gate.bias(), .y = gate},
+       {.panel = expert.up.panel(), .bias = expert.up.bias(), .y = up}}};
   ops::MatMul(exec_.context, exec_.scratch.rows, inner, exec_.precision);
   AddPairs({id.layer, Site::kGate, id.expert}, adapters, gate);
   AddPairs({id.layer, Site::kUp, id.expert}, adapters, up);
@@ -179,7 +185,8 @@ void DecoderPass::AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adap
   AddPairs({id.layer, Site::kDown, id.expert}, adapters, out);
 }
 
-void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x) {
+void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const float> h,
+                               MatrixView<float> x) {
   Arena::Scope scope(arena_);
   const MatrixView<float> out = arena_.TakeMatrix<float>(h.rows, h.cols);
   MatrixView<float> gate;
@@ -196,21 +203,24 @@ void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const flo
   });
 }
 
-void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out) {
+void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in,
+                            MatrixView<float> out) {
   Arena::Scope scope(arena_);
   const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
   if (config_.mlp == MlpKind::kSwiGlu && expert.gate.panel().type == expert.up.panel().type) {
     const ActType form = ops::ActTypeFor(expert.gate.panel().type, exec_.precision);
     ops::Quantize(exec_.context, in, {&form, 1}, exec_.scratch.rows, "expert input");
-    ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, expert.gate.panel(), expert.up.panel(), gate,
-                      exec_.precision);
+    ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, expert.gate.panel(), expert.up.panel(),
+                      gate, exec_.precision);
   } else {
     const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
     ProductsOf(in, {{expert.gate, gate}, {expert.up, up}}, "expert input");
     if (config_.mlp == MlpKind::kGeGlu) {
       const ActType form = ops::ActTypeFor(expert.down.panel().type, exec_.precision);
-      ops::GeluQuantize(exec_.context, gate, up, {&form, 1}, exec_.scratch.rows, "expert activation");
-      const ops::Product product = {.panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
+      ops::GeluQuantize(exec_.context, gate, up, {&form, 1}, exec_.scratch.rows,
+                        "expert activation");
+      const ops::Product product = {
+          .panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
       return ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
     }
     if (config_.mlp == MlpKind::kClampedSwiGlu) {

@@ -1,7 +1,8 @@
-// One call of Decoder::Forward: T rows of the step, R output rows. Internal to the decoder; a mechanism of its own
-// has a file of its own: decoder_plan.cc lays the step out, decoder_attention.cc, decoder_latent.cc,
-// decoder_convolution.cc, decoder_delta.cc, decoder_rwkv.cc, decoder_mlp.cc and decoder_beside.cc are the branches,
-// decoder_encoder.cc is what only encoders have, decoder.cc puts them together. Used by one thread, for one step.
+// One call of Decoder::Forward: T rows of the step, R output rows. Internal to the decoder; a
+// mechanism of its own has a file of its own: decoder_plan.cc lays the step out,
+// decoder_attention.cc, decoder_latent.cc, decoder_convolution.cc, decoder_delta.cc,
+// decoder_rwkv.cc, decoder_mlp.cc and decoder_beside.cc are the branches, decoder_encoder.cc is
+// what only encoders have, decoder.cc puts them together. Used by one thread, for one step.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +20,8 @@ namespace bakestone {
 
 class DecoderPass {
  public:
-  DecoderPass(const ModelConfig& config, const Weights& weights, const RopeTables& rope, Exec& exec, const Step& step);
+  DecoderPass(const ModelConfig& config, const Weights& weights, const RopeTables& rope, Exec& exec,
+              const Step& step);
   void Run(MatrixView<float> hidden);
 
  private:
@@ -82,7 +84,9 @@ class DecoderPass {
   };
 
   int64_t num_outputs() const { return static_cast<int64_t>(step_.output_rows.size()); }
-  const LayerWeights& Layer(int64_t layer) const { return weights_.layers[static_cast<size_t>(layer)]; }
+  const LayerWeights& Layer(int64_t layer) const {
+    return weights_.layers[static_cast<size_t>(layer)];
+  }
 
   // ---- decoder_plan.cc ----
   void CheckStep() const;
@@ -102,23 +106,29 @@ class DecoderPass {
   Forms FormsFor(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs) const;
   static bool Adapted(int64_t layer, const RowSet& set, Site site);
   // y = W x (+ bias) or y += W x, then the adapters; the input is in scratch.rows.
-  void Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs, Epilogue epilogue);
+  void Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs,
+                Epilogue epilogue);
   // x, normalized, as the input of products.
-  void QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms, const char* what);
+  void QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms,
+                      const char* what);
   // The products of x, normalized; `more`: another of the same input, without adapters.
   void NormedProducts(int64_t layer, const RowSet& set, MatrixView<const float> x, const Norm& norm,
-                      std::span<const SiteOutput> outputs, const char* what, const PlainOutput* more = nullptr);
-  // The end of a branch: x += the product of what is in scratch.rows; where the family wants it, after a norm
-  // and times a factor.
-  void AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm, MatrixView<float> x);
+                      std::span<const SiteOutput> outputs, const char* what,
+                      const PlainOutput* more = nullptr);
+  // The end of a branch: x += the product of what is in scratch.rows; where the family wants it,
+  // after a norm and times a factor.
+  void AddBranch(int64_t layer, const RowSet& set, Site site, std::span<const float> post_norm,
+                 MatrixView<float> x);
   // Products of one input, which is put into their forms once.
-  void ProductsOf(MatrixView<const float> x, std::initializer_list<PlainOutput> outputs, const char* what);
+  void ProductsOf(MatrixView<const float> x, std::initializer_list<PlainOutput> outputs,
+                  const char* what);
 
   // ---- decoder_encoder.cc ----
   // x += positions + token type, normalized, as the family has them: the rows of the step.
   void AddEmbeddingParts(MatrixView<float> x);
   // x = norm(x + the product of what is in scratch.rows).
-  void AddAndNorm(int64_t layer, const RowSet& set, Site site, std::span<const float> norm, MatrixView<float> x);
+  void AddAndNorm(int64_t layer, const RowSet& set, Site site, std::span<const float> norm,
+                  MatrixView<float> x);
   // Runs by which every row of a set sees all of its text, or of it a window to both sides.
   std::span<const KvRun> BothWays(const RowSet& set, int64_t window);
   // x = gelu(x), the form with erf, or gelu(x) * up.
@@ -129,7 +139,8 @@ class DecoderPass {
   // (of no rows where keys and values were all that was asked for).
   MatrixView<float> Attention(int64_t layer, MatrixView<float> x, bool only_outputs);
   // Queries or keys of the rows of a set, as attention takes them.
-  void NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm, MatrixView<float> x);
+  void NormAndRotate(int64_t layer, const RowSet& set, std::span<const float> norm,
+                     MatrixView<float> x);
   // Keys and values as projected, into pages.
   void KeepKeysAndValues(int64_t layer, MatrixView<float> k, MatrixView<float> v);
   MatrixView<float> GatherOutputs(MatrixView<const float> x);
@@ -141,12 +152,13 @@ class DecoderPass {
 
   // ---- decoder_convolution.cc ----
   MatrixView<float> Convolution(int64_t layer, MatrixView<float> x, bool only_outputs);
-  // out = sum over taps of the row's and the rows before it, in [T, channels], by run; the first (taps - 1) * channels
-  // floats of the layer's state hold those before a run. Not in place.
-  void Convolve(int64_t layer, MatrixView<const float> in, std::span<const float> taps, std::span<const float> bias,
-                MatrixView<float> out);
+  // out = sum over taps of the row's and the rows before it, in [T, channels], by run; the first
+  // (taps - 1) * channels floats of the layer's state hold those before a run. Not in place.
+  void Convolve(int64_t layer, MatrixView<const float> in, std::span<const float> taps,
+                std::span<const float> bias, MatrixView<float> out);
   // y += W x of all rows, or of the output rows alone.
-  void AddProduct(MatrixView<float> x, const Weight& weight, bool only_outputs, MatrixView<float> y);
+  void AddProduct(MatrixView<float> x, const Weight& weight, bool only_outputs,
+                  MatrixView<float> y);
   // Of a run: the layer's state before it, and where that after it goes.
   const float* StateOf(int64_t layer, size_t run) const;
   float* NextStateOf(int64_t layer, size_t run) const;
@@ -154,8 +166,8 @@ class DecoderPass {
   // ---- decoder_delta.cc ----
   MatrixView<float> DeltaRule(int64_t layer, MatrixView<float> x, bool only_outputs);
   // qkv [T, channels] convolved and through silu; out [T, value_heads * value_dim].
-  void RunDelta(int64_t layer, MatrixView<float> qkv, MatrixView<const float> decay, MatrixView<const float> rate,
-                MatrixView<float> out);
+  void RunDelta(int64_t layer, MatrixView<float> qkv, MatrixView<const float> decay,
+                MatrixView<const float> rate, MatrixView<float> out);
 
   // ---- decoder_rwkv.cc ----
   // Both branches: the second one mixes tokens, too.
@@ -165,17 +177,20 @@ class DecoderPass {
   // The rows of the tokens before; the last of each run goes into the next state, at `at`.
   void TokensBefore(int64_t layer, int64_t at, MatrixView<const float> x, MatrixView<float> before);
   // out = x + (before - x) * share; may be in place.
-  void Shift(MatrixView<const float> x, MatrixView<const float> before, std::span<const float> share,
-             MatrixView<float> out);
-  void SplitKeys(const RwkvWeights& weights, const RwkvRows& rows);  // keys and removal of keys, in place
+  void Shift(MatrixView<const float> x, MatrixView<const float> before,
+             std::span<const float> share, MatrixView<float> out);
+  void SplitKeys(const RwkvWeights& weights,
+                 const RwkvRows& rows);  // keys and removal of keys, in place
   void RunRwkv(int64_t layer, const RwkvRows& rows, MatrixView<float> out);
-  void FinishHeads(const RwkvWeights& weights, const RwkvRows& rows, MatrixView<const float> gate, MatrixView<float> y);
+  void FinishHeads(const RwkvWeights& weights, const RwkvRows& rows, MatrixView<const float> gate,
+                   MatrixView<float> y);
 
   // ---- decoder_latent.cc ----
   // The same where keys and values come from a latent (MLA).
   MatrixView<float> LatentAttention(int64_t layer, MatrixView<float> x, bool only_outputs);
   void LatentKeysAndValues(const LatentWeights& weights, MatrixView<const float> normed);
-  void LatentQueries(const LatentWeights& weights, const RowSet& set, MatrixView<const float> normed, MatrixView<float> q);
+  void LatentQueries(const LatentWeights& weights, const RowSet& set,
+                     MatrixView<const float> normed, MatrixView<float> q);
 
   // ---- decoder_mlp.cc ----
   // x += down(activation(gate, up)), the rows of `set`.
@@ -184,17 +199,19 @@ class DecoderPass {
   void MlpActivation(int64_t layer, MatrixView<const float> x, const RowSet& set);
   // The second branch by what the layer has.
   void MlpOrExperts(int64_t layer, MatrixView<float> x, const RowSet& set);
-  // x += the sum of what its experts make of each row, by ascending expert, then what all rows share. Only the
-  // chosen experts' weights are read.
+  // x += the sum of what its experts make of each row, by ascending expert, then what all rows
+  // share. Only the chosen experts' weights are read.
   void Experts(int64_t layer, MatrixView<float> x, const RowSet& set);
-  void Expert(LinearId id, std::span<const AdapterRun> adapters, const ExpertRows& chosen, MatrixView<const float> h,
-              MatrixView<float> x);
+  void Expert(LinearId id, std::span<const AdapterRun> adapters, const ExpertRows& chosen,
+              MatrixView<const float> h, MatrixView<float> x);
   // Of adapters that have pairs at experts of the layer, by rows of the set.
   std::span<const AdapterRun> ExpertAdapters(int64_t layer, const RowSet& set);
   // The same runs by the rows of one expert, where they have pairs at it.
-  std::span<const AdapterRun> AdaptersOfExpert(LinearId id, std::span<const AdapterRun> adapters, const ExpertRows& chosen);
+  std::span<const AdapterRun> AdaptersOfExpert(LinearId id, std::span<const AdapterRun> adapters,
+                                               const ExpertRows& chosen);
   // ExpertMlp with pairs; rows without come out the same bits.
-  void AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters, MatrixView<const float> in, MatrixView<float> out);
+  void AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters,
+                        MatrixView<const float> in, MatrixView<float> out);
   void AddPairs(LinearId id, std::span<const AdapterRun> adapters, MatrixView<float> y);
   void SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x);
   // out [rows, hidden] = down(activation(gate in, up in)); out may be in.
@@ -203,7 +220,8 @@ class DecoderPass {
   // ---- decoder_beside.cc ----
   // Both an MLP and experts (RouterConfig::beside_mlp).
   void MlpBesideExperts(int64_t layer, MatrixView<float> x, const RowSet& set);
-  // What the layers are told of the step's tokens, from the embedding's rows: [T, num_layers * per_layer_dim].
+  // What the layers are told of the step's tokens, from the embedding's rows: [T, num_layers *
+  // per_layer_dim].
   void PlanPerLayer(MatrixView<const float> x);
   // x += norm(W (gelu(gate x) * what the layer is told)).
   void AddPerLayer(int64_t layer, MatrixView<float> x, const RowSet& set);
@@ -215,12 +233,13 @@ class DecoderPass {
   Arena& arena_;
   ops::AttentionShape attention_;
   std::span<const uint8_t> far_;
-  LayerShape* layers_ = nullptr;  // [num_layers]
-  size_t num_temporary_ = 1;      // of a run
-  RunPages* pages_ = nullptr;     // [sequences]
-  MatrixView<float> per_layer_;   // PlanPerLayer's
+  LayerShape* layers_ = nullptr;   // [num_layers]
+  size_t num_temporary_ = 1;       // of a run
+  RunPages* pages_ = nullptr;      // [sequences]
+  MatrixView<float> per_layer_;    // PlanPerLayer's
   MatrixView<float> first_value_;  // RWKV's values of the first layer
-  float* zero_state_ = nullptr;    // what runs without a state, or without a token before, begin from ...
+  float* zero_state_ =
+      nullptr;  // what runs without a state, or without a token before, begin from ...
   float** lost_states_ = nullptr;  // ... and, by run, what those without a state leave
   RowSet all_, out_;
 };

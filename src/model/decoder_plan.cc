@@ -1,4 +1,5 @@
-// What a step asks for, checked and laid out: runs of sequences with their pages, adapters by rows, output rows.
+// What a step asks for, checked and laid out: runs of sequences with their pages, adapters by rows,
+// output rows.
 #include "base/error.h"
 #include "model/decoder_pass.h"
 
@@ -66,19 +67,25 @@ void DecoderPass::PlanPages() {
     attention_.element = ElementOf(first->kv_type());
   }
   PlanLayers();
-  // Where no state keeps them, a layer's keys and values last until the next layer's; those that others read, for all of
-  // the step.
+  // Where no state keeps them, a layer's keys and values last until the next layer's; those that
+  // others read, for all of the step.
   num_temporary_ = 1;
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const int64_t owner = config_.kv_layer(layer);
-    if (owner != layer && layers_[owner].temporary == 0) layers_[owner].temporary = num_temporary_++;
+    if (owner != layer && layers_[owner].temporary == 0) {
+      layers_[owner].temporary = num_temporary_++;
+    }
   }
   std::vector<ops::TemporaryPages>& temporary = exec_.scratch.run_pages;
-  if (temporary.size() < num_without * num_temporary_) temporary.resize(num_without * num_temporary_);
+  if (temporary.size() < num_without * num_temporary_) {
+    temporary.resize(num_without * num_temporary_);
+  }
   size_t next = 0;
   for (const SequenceRun& run : step_.sequences) {
     if (run.state != nullptr) continue;
-    for (size_t i = 0; i < num_temporary_; ++i) temporary[next++].Reset(attention_, run.end - run.begin);
+    for (size_t i = 0; i < num_temporary_; ++i) {
+      temporary[next++].Reset(attention_, run.end - run.begin);
+    }
   }
 }
 
@@ -111,9 +118,11 @@ std::span<const KvRun> DecoderPass::PlanRuns() {
   pages_ = arena_.Take<RunPages>(count);
   for (int64_t i = 0; i < count; ++i) {
     const SequenceRun& run = step_.sequences[static_cast<size_t>(i)];
-    const int64_t pages =
-        run.state != nullptr ? run.state->num_pages() : (run.end - run.begin + kPageTokens - 1) / kPageTokens;
-    pages_[i] = {.k = arena_.Take<uint8_t*>(pages), .v = arena_.Take<uint8_t*>(pages), .count = pages};
+    const int64_t pages = run.state != nullptr
+                              ? run.state->num_pages()
+                              : (run.end - run.begin + kPageTokens - 1) / kPageTokens;
+    pages_[i] = {
+        .k = arena_.Take<uint8_t*>(pages), .v = arena_.Take<uint8_t*>(pages), .count = pages};
     runs[i] = {.row_begin = run.begin,
                .row_end = run.end,
                .first_slot = run.state != nullptr ? run.state->length() : 0,
@@ -130,7 +139,8 @@ void DecoderPass::LoadPages(int64_t layer) const {
     const SequenceState* state = step_.sequences[i].state;
     const RunPages& pages = pages_[i];
     if (state == nullptr) {
-      const ops::TemporaryPages& temporary = exec_.scratch.run_pages[without++ * num_temporary_ + own];
+      const ops::TemporaryPages& temporary =
+          exec_.scratch.run_pages[without++ * num_temporary_ + own];
       std::copy_n(temporary.k_pages(), pages.count, pages.k);
       std::copy_n(temporary.v_pages(), pages.count, pages.v);
       continue;

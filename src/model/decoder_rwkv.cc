@@ -1,6 +1,7 @@
-// RWKV-7 (RwkvConfig): a layer that mixes tokens by a state of fixed size and by the token before, in both of its
-// branches. Token after token in one order: bits do not depend on where steps are cut. A layer's state: what the first
-// branch took of the last token, the same of the second, then S by head.
+// RWKV-7 (RwkvConfig): a layer that mixes tokens by a state of fixed size and by the token before,
+// in both of its branches. Token after token in one order: bits do not depend on where steps are
+// cut. A layer's state: what the first branch took of the last token, the same of the second, then
+// S by head.
 #include <cmath>
 #include <cstring>
 
@@ -42,22 +43,27 @@ void ForEach(ThreadPool& pool, MatrixView<float> x, const F& f) {
 
 }  // namespace
 
-void DecoderPass::TokensBefore(int64_t layer, int64_t at, MatrixView<const float> x, MatrixView<float> before) {
+void DecoderPass::TokensBefore(int64_t layer, int64_t at, MatrixView<const float> x,
+                               MatrixView<float> before) {
   const auto bytes = static_cast<size_t>(x.cols) * sizeof(float);
   for (size_t i = 0; i < all_.runs.size(); ++i) {
     const KvRun& run = all_.runs[i];
     std::memcpy(before.Row(run.row_begin), StateOf(layer, i) + at, bytes);
-    for (int64_t row = run.row_begin + 1; row < run.row_end; ++row) std::memcpy(before.Row(row), x.Row(row - 1), bytes);
+    for (int64_t row = run.row_begin + 1; row < run.row_end; ++row) {
+      std::memcpy(before.Row(row), x.Row(row - 1), bytes);
+    }
     std::memcpy(NextStateOf(layer, i) + at, x.Row(run.row_end - 1), bytes);
   }
 }
 
-void DecoderPass::Shift(MatrixView<const float> x, MatrixView<const float> before, std::span<const float> share,
-                        MatrixView<float> out) {
+void DecoderPass::Shift(MatrixView<const float> x, MatrixView<const float> before,
+                        std::span<const float> share, MatrixView<float> out) {
   exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const float *now = x.Row(row), *then = before.Row(row);
-      for (int64_t i = 0; i < x.cols; ++i) out(row, i) = now[i] + (then[i] - now[i]) * share[static_cast<size_t>(i)];
+      for (int64_t i = 0; i < x.cols; ++i) {
+        out(row, i) = now[i] + (then[i] - now[i]) * share[static_cast<size_t>(i)];
+      }
     }
   });
 }
@@ -73,8 +79,10 @@ void DecoderPass::RunRwkv(int64_t layer, const RwkvRows& rows, MatrixView<float>
       float* state = NextStateOf(layer, run) + offset;
       std::copy_n(StateOf(layer, run) + offset, dim * dim, state);
       for (int64_t row = all_.runs[run].row_begin; row < all_.runs[run].row_end; ++row) {
-        const float *r = rows.receptance.Row(row) + at, *d = rows.decay.Row(row) + at, *k = rows.key.Row(row) + at;
-        const float *v = rows.value.Row(row) + at, *kk = rows.removal.Row(row) + at, *a = rows.rate.Row(row) + at;
+        const float *r = rows.receptance.Row(row) + at, *d = rows.decay.Row(row) + at,
+                    *k = rows.key.Row(row) + at;
+        const float *v = rows.value.Row(row) + at, *kk = rows.removal.Row(row) + at,
+                    *a = rows.rate.Row(row) + at;
         float* y = out.Row(row) + at;
         std::fill(removed.begin(), removed.end(), 0.0f);
         for (int64_t i = 0; i < dim; ++i) {
@@ -104,14 +112,16 @@ MatrixView<float> DecoderPass::TimeMix(int64_t layer, MatrixView<const float> x)
   const MatrixView<float> h = take(hidden), before = take(hidden), shifted = take(hidden);
   RwkvRows r = {take(hidden), take(hidden), take(hidden), take(hidden), take(hidden), take(hidden)};
   const MatrixView<float> gate = take(hidden), mix = take(hidden);
-  ops::LayerNorm(exec_.context, x, Layer(layer).attention_norm, Layer(layer).attention_norm_bias, config_.norm_eps, h);
+  ops::LayerNorm(exec_.context, x, Layer(layer).attention_norm, Layer(layer).attention_norm_bias,
+                 config_.norm_eps, h);
   TokensBefore(layer, 0, h, before);
   const auto input = [&](RwkvInput which) {
     Shift(h, before, weights.shares[static_cast<size_t>(which)], shifted);
     return shifted;
   };
   // out(f(in x)), of what `shifted` holds.
-  const auto narrow = [&](const Weight& in, const Weight& out, const auto& f, MatrixView<float> to) {
+  const auto narrow = [&](const Weight& in, const Weight& out, const auto& f,
+                          MatrixView<float> to) {
     const MatrixView<float> inner = take(in.n());
     ProductsOf(shifted, {{in, inner}}, "RWKV input");
     ForEach(exec_.pool, inner, [&](float value, int64_t, int64_t) { return f(value); });
@@ -129,10 +139,14 @@ MatrixView<float> DecoderPass::TimeMix(int64_t layer, MatrixView<const float> x)
   input(RwkvInput::kGate);
   narrow(weights.gate_in, weights.gate_out, math::Sigmoid, gate);
   constexpr float kSlowest = -0.60653066f;  // -exp(-1 / 2)
-  ForEach(exec_.pool, r.decay, [&](float value, int64_t, int64_t) { return math::Exp(kSlowest * math::Sigmoid(value)); });
+  ForEach(exec_.pool, r.decay, [&](float value, int64_t, int64_t) {
+    return math::Exp(kSlowest * math::Sigmoid(value));
+  });
   ForEach(exec_.pool, r.rate, [&](float value, int64_t, int64_t) { return math::Sigmoid(value); });
   if (layer == 0) {
-    for (int64_t row = 0; row < rows; ++row) std::copy_n(r.value.Row(row), hidden, first_value_.Row(row));
+    for (int64_t row = 0; row < rows; ++row) {
+      std::copy_n(r.value.Row(row), hidden, first_value_.Row(row));
+    }
   } else {
     ForEach(exec_.pool, r.value, [&](float value, int64_t row, int64_t i) {
       return value + (first_value_(row, i) - value) * math::Sigmoid(mix(row, i));
@@ -159,18 +173,21 @@ void DecoderPass::SplitKeys(const RwkvWeights& weights, const RwkvRows& rows) {
   });
 }
 
-void DecoderPass::FinishHeads(const RwkvWeights& weights, const RwkvRows& rows, MatrixView<const float> gate,
-                              MatrixView<float> y) {
+void DecoderPass::FinishHeads(const RwkvWeights& weights, const RwkvRows& rows,
+                              MatrixView<const float> gate, MatrixView<float> y) {
   const int64_t dim = config_.rwkv.head_dim;
   const float eps = static_cast<float>(dim) * config_.norm_eps;
   exec_.pool.ParallelFor(y.rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t at = 0; at < y.cols; at += dim) {
-        const float *r = rows.receptance.Row(row) + at, *k = rows.key.Row(row) + at, *v = rows.value.Row(row) + at;
+        const float *r = rows.receptance.Row(row) + at, *k = rows.key.Row(row) + at,
+                    *v = rows.value.Row(row) + at;
         const auto channel = static_cast<size_t>(at);
         float *out = y.Row(row) + at, bonus = 0;
         NormHead(out, weights.norm.data() + channel, weights.norm_bias.data() + channel, dim, eps);
-        for (int64_t i = 0; i < dim; ++i) bonus += r[i] * k[i] * weights.bonus[channel + static_cast<size_t>(i)];
+        for (int64_t i = 0; i < dim; ++i) {
+          bonus += r[i] * k[i] * weights.bonus[channel + static_cast<size_t>(i)];
+        }
         for (int64_t i = 0; i < dim; ++i) out[i] = (out[i] + bonus * v[i]) * gate(row, at + i);
       }
     }
@@ -196,10 +213,13 @@ MatrixView<float> DecoderPass::RwkvLayer(int64_t layer, MatrixView<float> x, boo
   const MatrixView<float> in = only_outputs ? GatherOutputs(before) : before;
   const MatrixView<float> inner = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
   const SiteOutput up = {Site::kUp, inner}, down = {Site::kDown, y};
-  ops::Quantize(exec_.context, in, FormsFor(layer, set, {&up, 1}).span(), exec_.scratch.rows, "MLP input");
+  ops::Quantize(exec_.context, in, FormsFor(layer, set, {&up, 1}).span(), exec_.scratch.rows,
+                "MLP input");
   Products(layer, set, {&up, 1}, Epilogue::kStore);
-  ForEach(exec_.pool, inner, [](float value, int64_t, int64_t) { return value > 0 ? value * value : 0.0f; });
-  ops::Quantize(exec_.context, inner, FormsFor(layer, set, {&down, 1}).span(), exec_.scratch.rows, "MLP activation");
+  ForEach(exec_.pool, inner,
+          [](float value, int64_t, int64_t) { return value > 0 ? value * value : 0.0f; });
+  ops::Quantize(exec_.context, inner, FormsFor(layer, set, {&down, 1}).span(), exec_.scratch.rows,
+                "MLP activation");
   Products(layer, set, {&down, 1}, Epilogue::kAdd);
   return y;
 }

@@ -150,7 +150,8 @@ TEST(Decoder, EveryTypeOfKeysAndValuesGivesTheSameBitsForAnyChunkTableAndThreads
     EXPECT_FALSE(whole == bf16) << KvTypeName(type);
     EXPECT_TRUE(Compute(model, tokens, {.chunk = 1, .kv_type = type}) == whole) << KvTypeName(type);
     for (const KernelTable* table : AvailableKernels()) {
-      const RunOptions run = {.isa = IsaName(table->isa), .threads = 3, .chunk = 41, .kv_type = type};
+      const RunOptions run = {
+          .isa = IsaName(table->isa), .threads = 3, .chunk = 41, .kv_type = type};
       EXPECT_TRUE(Compute(model, tokens, run) == whole) << KvTypeName(type) << " on " << run.isa;
     }
   }
@@ -168,7 +169,8 @@ TEST(Decoder, AWindowOfOneLayerHidesWhatIsBeforeItForAnyChunk) {
   EXPECT_TRUE(std::equal(windowed.begin(), windowed.begin() + 20, plain.begin()));
   EXPECT_FALSE(windowed[20] == plain[20]);
   for (const KernelTable* table : AvailableKernels()) {
-    EXPECT_TRUE(Compute(model, tokens, {.isa = IsaName(table->isa), .threads = 2, .chunk = 13}) == windowed);
+    EXPECT_TRUE(Compute(model, tokens, {.isa = IsaName(table->isa), .threads = 2, .chunk = 13}) ==
+                windowed);
   }
 }
 
@@ -237,8 +239,9 @@ TEST(Decoder, WhatElseIsInTheStepDoesNotChangeTheBits) {
       counts.push_back(rng.Below(2) == 0 ? 1 : 1 + static_cast<int64_t>(rng.Below(most)));
     }
     if (!active.empty()) Feed(model, exec, active, counts);
-    if (std::all_of(streams.begin(), streams.end(), [](const auto& s) { return s->left() == 0; }))
+    if (std::all_of(streams.begin(), streams.end(), [](const auto& s) { return s->left() == 0; })) {
       break;
+    }
   }
   for (const auto& stream : streams) {
     EXPECT_TRUE(Compute(model, stream->tokens, {.adapter = stream->adapter}) == stream->rows);
@@ -317,8 +320,9 @@ TEST(Decoder, RunsWithoutAStateEqualSequences) {
                             .output_rows = rows},
                            DenseView(hidden.data(), 103, 64));
     Rows expected = Compute(model, first, {.precision = precision});
-    for (const auto& row : Compute(model, second, {.precision = precision}))
+    for (const auto& row : Compute(model, second, {.precision = precision})) {
       expected.push_back(row);
+    }
     for (size_t i = 0; i < 103; ++i) {
       EXPECT_EQ(std::memcmp(expected[i].data(), hidden.data() + i * 64, 64 * sizeof(float)), 0)
           << i;

@@ -1,7 +1,7 @@
-// What a computation runs on: the kernel table, the threads, the precision asked for, and the scratch
-// that the decoder keeps from one call to the next, so that a step of a size it has seen asks the system
-// for no memory. One Exec belongs to one thread of control (an engine's loop, an evaluation): make it
-// once, `Exec exec(kernels, pool);`, and keep it. It is not tied to a model.
+// What a computation runs on: the kernel table, the threads, the precision asked for, and the
+// scratch that the decoder keeps from one call to the next, so that a step of a size it has seen
+// asks the system for no memory. One Exec belongs to one thread of control (an engine's loop, an
+// evaluation): make it once, `Exec exec(kernels, pool);`, and keep it. It is not tied to a model.
 #pragma once
 
 #include <optional>
@@ -18,7 +18,8 @@
 
 namespace bakestone {
 
-// A step's angles: of layers with the main rope, and of those with the local one where there are any.
+// A step's angles: of layers with the main rope, and of those with the local one where there are
+// any.
 struct RopeTables {
   std::optional<ops::RopeTable> main, local;
   // far: of the main ones, as RopeTable::Set has it.

@@ -13,10 +13,12 @@ namespace {
 void Best(std::span<const float> values, size_t count, std::vector<int32_t>& order) {
   order.resize(values.size());
   std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(count), order.end(), [&](int32_t a, int32_t b) {
-    const float x = values[static_cast<size_t>(a)], y = values[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  });
+  std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(count), order.end(),
+                    [&](int32_t a, int32_t b) {
+                      const float x = values[static_cast<size_t>(a)],
+                                  y = values[static_cast<size_t>(b)];
+                      return x != y ? x > y : a < b;
+                    });
 }
 
 // Takes the experts of all but the best groups out of the choice.

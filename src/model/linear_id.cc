@@ -18,7 +18,8 @@ std::string_view SiteName(Site site) { return kNames[static_cast<size_t>(site)];
 std::string LinearName(LinearId id) {
   const std::string_view name = SiteName(id.site);
   if (id.expert < 0) return fmt::format("layers.{}.{}", id.layer, name);
-  return fmt::format("layers.{}.mlp.experts.{}.{}", id.layer, id.expert, name.substr(name.find('.') + 1));
+  return fmt::format("layers.{}.mlp.experts.{}.{}", id.layer, id.expert,
+                     name.substr(name.find('.') + 1));
 }
 
 std::optional<Site> ParseSite(std::string_view name) {

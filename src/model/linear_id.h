@@ -19,7 +19,9 @@ struct LinearId {
   int32_t expert = -1;  // which of a mixture's; -1: the layer's own matrix
 
   // Of the layer's own matrices [0, layers * kNumSites); those of experts have others.
-  int64_t index() const { return ((int64_t{expert} + 1) << 32) + int64_t{layer} * kNumSites + static_cast<int64_t>(site); }
+  int64_t index() const {
+    return ((int64_t{expert} + 1) << 32) + int64_t{layer} * kNumSites + static_cast<int64_t>(site);
+  }
   friend bool operator==(const LinearId&, const LinearId&) = default;
   // By layer, a layer's own matrices before those of its experts, expert by expert.
   friend bool operator<(const LinearId& a, const LinearId& b) {

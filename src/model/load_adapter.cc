@@ -16,10 +16,14 @@ void CheckBase(const AdapterFile& file, const std::filesystem::path& path, const
   if (file.base_hash.empty() || file.base_hash == ToHex(model.file_hash)) return;
   const std::string base = file.base_name.empty() ? "another one" : Quote(file.base_name);
   if (!file.base_norms.empty() && file.base_norms != NormsHash(*model.weights)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected an adapter of {}, found one that was trained on another model ({}, its norms differ): load it "
-          "with its own base, in any quantization", path.string(), model.path.string(), base);
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected an adapter of {}, found one that was trained on another model ({}, its "
+          "norms differ): load it "
+          "with its own base, in any quantization",
+          path.string(), model.path.string(), base);
   }
-  LogInfo("{}: trained on another file of its base ({}) than {}", path.string(), base, model.path.string());
+  LogInfo("{}: trained on another file of its base ({}) than {}", path.string(), base,
+          model.path.string());
 }
 
 }  // namespace
@@ -37,7 +41,8 @@ std::string NormsHash(const Weights& weights) {
     hash.Update(bytes);
   };
   for (const LayerWeights& layer : weights.layers) {
-    for (const auto* norm : {&layer.attention_norm, &layer.mlp_norm, &layer.attention_post_norm, &layer.mlp_post_norm, &layer.q_norm, &layer.k_norm}) {
+    for (const auto* norm : {&layer.attention_norm, &layer.mlp_norm, &layer.attention_post_norm,
+                             &layer.mlp_post_norm, &layer.q_norm, &layer.k_norm}) {
       add(*norm);
     }
   }

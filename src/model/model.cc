@@ -12,12 +12,14 @@ std::shared_ptr<const Model> Model::Load(const std::filesystem::path& path,
   const ModelFile file = ModelFile::Open(path);
   const ModelConfig config = file.Config();
   const TensorSource tensors = file.Tensors();
-  // Beside this thread: the hash, and the tokenizer, which takes longer than mapping packed weights.
+  // Beside this thread: the hash, and the tokenizer, which takes longer than mapping packed
+  // weights.
   const std::optional<PackCache> cache =
       options.pack_cache ? std::optional<PackCache>(*options.pack_cache) : std::nullopt;
   std::future<Hash> hash = std::async(std::launch::async, [&] {
-    return file.ContentHash(
-        [&](const std::filesystem::path& one) { return cache ? cache->SourceHash(one) : HashOfFile(one); });
+    return file.ContentHash([&](const std::filesystem::path& one) {
+      return cache ? cache->SourceHash(one) : HashOfFile(one);
+    });
   });
   std::future<std::shared_ptr<Model>> described =
       std::async(std::launch::async, [&] { return std::make_shared<Model>(file.Tokenizer()); });
@@ -29,7 +31,8 @@ std::shared_ptr<const Model> Model::Load(const std::filesystem::path& path,
       Weights::Pack(tensors, config, pool, writer);
     });
   }
-  std::unique_ptr<const Weights> weights = Weights::Load(tensors, config, kernels, pool, std::move(packed));
+  std::unique_ptr<const Weights> weights =
+      Weights::Load(tensors, config, kernels, pool, std::move(packed));
   const std::shared_ptr<Model> model = described.get();
   model->path = path;
   model->config = config;

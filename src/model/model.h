@@ -1,4 +1,5 @@
-// A loaded model: everything that belongs to one GGUF file or Hugging Face folder. Immutable, shared by engine, eval, training.
+// A loaded model: everything that belongs to one GGUF file or Hugging Face folder. Immutable,
+// shared by engine, eval, training.
 #pragma once
 
 #include <filesystem>
@@ -25,7 +26,7 @@ struct Model {
   explicit Model(TokenizerSpec spec) : tokenizer(std::move(spec)) {}
 
   std::filesystem::path path;
-  Hash file_hash{};                  // SHA-256 of the GGUF, or of the names and hashes of several files
+  Hash file_hash{};  // SHA-256 of the GGUF, or of the names and hashes of several files
   ModelConfig config;
   std::optional<std::string> licence;  // as the model's file says it; absent: unknown
   Tokenizer tokenizer;
@@ -33,7 +34,8 @@ struct Model {
   std::unique_ptr<const Weights> weights;
   std::unique_ptr<const Decoder> decoder;
 
-  // Reads, checks, and packs or maps what was packed before. Throws Error naming the file and the field.
+  // Reads, checks, and packs or maps what was packed before. Throws Error naming the file and the
+  // field.
   static std::shared_ptr<const Model> Load(const std::filesystem::path& path,
                                            const KernelTable& kernels, ThreadPool& pool,
                                            const LoadOptions& options = {});

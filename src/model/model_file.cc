@@ -13,7 +13,8 @@ namespace {
 // Files of RWKV's world models have a name in place of a template.
 constexpr const char* kRwkvWorldTemplate =
     "{% for message in messages %}"
-    "{{ 'System' if message.role == 'system' else 'User' if message.role == 'user' else 'Assistant' }}: "
+    "{{ 'System' if message.role == 'system' else 'User' if message.role == 'user' else "
+    "'Assistant' }}: "
     "{{ message.content | trim }}\n\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
 
@@ -38,7 +39,9 @@ const std::string& ModelFile::name() const { return gguf_ ? gguf_->name() : fold
 
 ModelConfig ModelFile::Config() const { return gguf_ ? ReadConfig(*gguf_) : ReadConfig(*folder_); }
 
-TokenizerSpec ModelFile::Tokenizer() const { return gguf_ ? FromGguf(*gguf_) : FromHfFolder(*folder_); }
+TokenizerSpec ModelFile::Tokenizer() const {
+  return gguf_ ? FromGguf(*gguf_) : FromHfFolder(*folder_);
+}
 
 std::optional<ModelFile::Template> ModelFile::ChatTemplate() const {
   if (folder_) {
@@ -48,7 +51,9 @@ std::optional<ModelFile::Template> ModelFile::ChatTemplate() const {
   }
   constexpr const char* kKey = "tokenizer.chat_template";
   if (!gguf_->Has(kKey)) return std::nullopt;
-  if (gguf_->GetString(kKey) == "rwkv-world") return Template{kRwkvWorldTemplate, name() + ": " + kKey};
+  if (gguf_->GetString(kKey) == "rwkv-world") {
+    return Template{kRwkvWorldTemplate, name() + ": " + kKey};
+  }
   return Template{std::string(gguf_->GetString(kKey)), name() + ": " + kKey};
 }
 
@@ -58,21 +63,25 @@ std::optional<std::string> ModelFile::Licence() const {
   return std::string(gguf_->GetString("general.license"));
 }
 
-TensorSource ModelFile::Tensors() const { return gguf_ ? TensorSource(*gguf_) : TensorSource(*folder_); }
+TensorSource ModelFile::Tensors() const {
+  return gguf_ ? TensorSource(*gguf_) : TensorSource(*folder_);
+}
 
 std::vector<std::filesystem::path> ModelFile::Files() const {
   if (gguf_) return gguf_->paths();
   std::vector<std::filesystem::path> files;
-  for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-                           "sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-                           "chat_template.json", kRwkvVocabularyFile}) {
+  for (const char* name :
+       {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+        "sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json",
+        "chat_template.jinja", "chat_template.json", kRwkvVocabularyFile}) {
     if (std::filesystem::exists(path_ / name)) files.push_back(path_ / name);
   }
   for (const SafetensorsFile& shard : folder_->shards()) files.emplace_back(shard.name());
   return files;
 }
 
-Hash ModelFile::ContentHash(const std::function<Hash(const std::filesystem::path&)>& hash_of) const {
+Hash ModelFile::ContentHash(
+    const std::function<Hash(const std::filesystem::path&)>& hash_of) const {
   const std::vector<std::filesystem::path> files = Files();
   if (files.size() == 1) return hash_of(files[0]);
   Sha256 all;
@@ -86,7 +95,9 @@ Hash ModelFile::ContentHash(const std::function<Hash(const std::filesystem::path
 int64_t ModelFile::bytes() const {
   int64_t total = 0;
   if (gguf_) {
-    for (const auto& path : gguf_->paths()) total += static_cast<int64_t>(std::filesystem::file_size(path));
+    for (const auto& path : gguf_->paths()) {
+      total += static_cast<int64_t>(std::filesystem::file_size(path));
+    }
     return total;
   }
   for (const SafetensorsFile& shard : folder_->shards()) {

@@ -1,5 +1,6 @@
-// What a model's path names, a GGUF file or a Hugging Face folder, opened but not loaded: its settings, tokenizer,
-// chat template, licence and tensors. Immutable; any number of threads may read.
+// What a model's path names, a GGUF file or a Hugging Face folder, opened but not loaded: its
+// settings, tokenizer, chat template, licence and tensors. Immutable; any number of threads may
+// read.
 #pragma once
 
 #include <filesystem>
@@ -23,8 +24,8 @@ class ModelFile {
   ~ModelFile();
   ModelFile(ModelFile&&) noexcept;
 
-  const std::string& name() const;           // for messages
-  const GgufFile* gguf() const { return gguf_.get(); }    // null for a folder
+  const std::string& name() const;                          // for messages
+  const GgufFile* gguf() const { return gguf_.get(); }      // null for a folder
   const HfFolder* folder() const { return folder_.get(); }  // null for a file
 
   ModelConfig Config() const;
@@ -39,7 +40,7 @@ class ModelFile {
   std::vector<std::filesystem::path> Files() const;
   // SHA-256 of the file, or of the names and hashes of several; hash_of gives one file's.
   Hash ContentHash(const std::function<Hash(const std::filesystem::path&)>& hash_of) const;
-  int64_t bytes() const;                       // of the tensors' files
+  int64_t bytes() const;  // of the tensors' files
 
  private:
   ModelFile();

@@ -27,7 +27,8 @@ bool PackCache::HasRoom(int64_t bytes) const {
   std::error_code code;
   std::filesystem::create_directories(options_.folder, code);
   const std::filesystem::space_info space = std::filesystem::space(options_.folder, code);
-  return !code && space.available / 2 > static_cast<uintmax_t>(bytes);  // never more than half of what is free
+  return !code && space.available / 2 >
+                      static_cast<uintmax_t>(bytes);  // never more than half of what is free
 }
 
 std::shared_ptr<const PackedFile> PackCache::OpenOrMake(

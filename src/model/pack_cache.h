@@ -1,6 +1,7 @@
-// The folder of packed weights (packed_file.h): one file for each model and layout, named by the hash of the
-// model's file; the oldest go when the folder outgrows its limit. Losing any of it costs only time, and
-// whatever is wrong with it is logged and worked around. Any number of processes may share the folder.
+// The folder of packed weights (packed_file.h): one file for each model and layout, named by the
+// hash of the model's file; the oldest go when the folder outgrows its limit. Losing any of it
+// costs only time, and whatever is wrong with it is logged and worked around. Any number of
+// processes may share the folder.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +28,12 @@ class PackCache {
   // Where the packed weights of that model are, or would be.
   std::filesystem::path PathOf(const Hash& source) const;
 
-  // The packed weights of the model; made by fill(writer) where there are none. Null where they cannot be
-  // kept: no room for the source_bytes, or a folder that cannot be written. What else fill throws passes through.
-  std::shared_ptr<const PackedFile> OpenOrMake(const Hash& source, int64_t source_bytes,
-                                               const std::function<void(PackedFileWriter&)>& fill) const;
+  // The packed weights of the model; made by fill(writer) where there are none. Null where they
+  // cannot be kept: no room for the source_bytes, or a folder that cannot be written. What else
+  // fill throws passes through.
+  std::shared_ptr<const PackedFile> OpenOrMake(
+      const Hash& source, int64_t source_bytes,
+      const std::function<void(PackedFileWriter&)>& fill) const;
 
  private:
   bool HasRoom(int64_t bytes) const;

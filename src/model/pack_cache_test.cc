@@ -32,9 +32,7 @@ class PackCacheTest : public ::testing::Test {
   }
   std::shared_ptr<const Model> Load() { return Load(PackCacheOptions{folder_}); }
 
-  std::filesystem::path PackedPath() {
-    return PackCache({folder_}).PathOf(HashOfFile(model_));
-  }
+  std::filesystem::path PackedPath() { return PackCache({folder_}).PathOf(HashOfFile(model_)); }
   int64_t CountOf(const std::string& extension) const {
     int64_t count = 0;
     for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
@@ -47,7 +45,8 @@ class PackCacheTest : public ::testing::Test {
   static std::string BytesOf(const Model& model) {
     std::string bytes;
     const auto add = [&](const Weight& weight) {
-      bytes.append(reinterpret_cast<const char*>(weight.panel().data), static_cast<size_t>(weight.bytes()));
+      bytes.append(reinterpret_cast<const char*>(weight.panel().data),
+                   static_cast<size_t>(weight.bytes()));
     };
     add(model.weights->embedding);
     for (const LayerWeights& layer : model.weights->layers) {
@@ -57,7 +56,8 @@ class PackCacheTest : public ::testing::Test {
     return bytes;
   }
 
-  // Changes the packed file with `change(bytes)`, and expects a new one in its place and the right weights.
+  // Changes the packed file with `change(bytes)`, and expects a new one in its place and the right
+  // weights.
   void ExpectMadeAnew(const std::function<void(std::string&)>& change) {
     const std::string expected = BytesOf(*Load(std::nullopt));
     Load();
@@ -86,25 +86,32 @@ TEST_F(PackCacheTest, MapsTheVeryBytesThatPackingMakes) {
 }
 
 TEST_F(PackCacheTest, HoldsEveryTypeAndAnUntiedHead) {
-  testing::WriteTestModel(model_, {.hidden_dim = 256, .ffn_dim = 256, .head_dim = 64, .embedding_type = DType::kF16,
+  testing::WriteTestModel(model_, {.hidden_dim = 256,
+                                   .ffn_dim = 256,
+                                   .head_dim = 64,
+                                   .embedding_type = DType::kF16,
                                    .types = {DType::kQ4_K, DType::kQ6_K, DType::kBF16, DType::kQ5_K,
                                              DType::kIQ4_XS, DType::kQ3_K, DType::kMXFP4},
-                                   .tied = false, .bias = true});
+                                   .tied = false,
+                                   .bias = true});
   const std::string expected = BytesOf(*Load(std::nullopt));
   Load();
   EXPECT_EQ(BytesOf(*Load()), expected);
 }
 
-// Files large enough for huge pages, in a file system that may have them and in one that has none: mapped or
-// copied out, the same bytes.
+// Files large enough for huge pages, in a file system that may have them and in one that has none:
+// mapped or copied out, the same bytes.
 TEST_F(PackCacheTest, GivesTheSameBytesOnHugePagesAndOnSmallOnes) {
-  testing::WriteTestModel(model_, {.hidden_dim = 256, .ffn_dim = 8192, .head_dim = 64,
+  testing::WriteTestModel(model_, {.hidden_dim = 256,
+                                   .ffn_dim = 8192,
+                                   .head_dim = 64,
                                    .types = {DType::kQ8_0, DType::kQ8_0, DType::kQ8_0, DType::kQ8_0,
                                              DType::kQ8_0, DType::kQ4_K, DType::kQ4_0}});
   const std::string expected = BytesOf(*Load(std::nullopt));
   ASSERT_GT(expected.size(), size_t{8} << 20);
   std::vector<std::filesystem::path> folders = {folder_};
-  const std::filesystem::path memory = fmt::format("/dev/shm/bakestone_pack_cache_test-{}", ::getpid());
+  const std::filesystem::path memory =
+      fmt::format("/dev/shm/bakestone_pack_cache_test-{}", ::getpid());
   if (std::filesystem::is_directory("/dev/shm")) folders.push_back(memory);
   for (const auto& folder : folders) {
     for (int start = 0; start < 2; ++start) {
@@ -137,7 +144,8 @@ TEST_F(PackCacheTest, NoticesAnAlterationOfAFileThatItHasChecked) {
     file.seekp(1000);
     file.put(static_cast<char>(good[1000] ^ 1));
   }
-  std::filesystem::last_write_time(PackedPath(), time);  // hides it from a look at the size and that time
+  std::filesystem::last_write_time(PackedPath(),
+                                   time);  // hides it from a look at the size and that time
   EXPECT_EQ(BytesOf(*Load()), BytesOf(*Load(std::nullopt)));
   EXPECT_EQ(ReadFile(PackedPath()), good);
 }

@@ -46,11 +46,13 @@ std::span<const uint8_t> BytesOf(std::string_view text) {
 // Reads fields in order; a field beyond the end is damage.
 class Reader {
  public:
-  Reader(const std::filesystem::path& path, std::span<const uint8_t> bytes) : path_(path), bytes_(bytes) {}
+  Reader(const std::filesystem::path& path, std::span<const uint8_t> bytes)
+      : path_(path), bytes_(bytes) {}
 
   std::span<const uint8_t> Take(uint64_t count) {
     if (count > bytes_.size()) {
-      Throw(ErrorCode::kCorrupt, "{}: expected {} more bytes, found {}", path_.string(), count, bytes_.size());
+      Throw(ErrorCode::kCorrupt, "{}: expected {} more bytes, found {}", path_.string(), count,
+            bytes_.size());
     }
     const auto taken = bytes_.first(static_cast<size_t>(count));
     bytes_ = bytes_.subspan(static_cast<size_t>(count));
@@ -87,13 +89,15 @@ size_t HugeBytes(const uint8_t* data) {
   bool inside = false;
   for (std::string line; std::getline(maps, line);) {
     inside = inside || line.starts_with(begin);
-    if (inside && line.starts_with(kField)) return std::strtoull(line.c_str() + kField.size(), nullptr, 10) << 10;
+    if (inside && line.starts_with(kField)) {
+      return std::strtoull(line.c_str() + kField.size(), nullptr, 10) << 10;
+    }
   }
   return 0;
 }
 
-// Asks for huge pages, reads a byte of each (which also brings a cold file in, a huge page at a time), and
-// says whether they came.
+// Asks for huge pages, reads a byte of each (which also brings a cold file in, a huge page at a
+// time), and says whether they came.
 bool MapHuge(std::span<const uint8_t> bytes) {
   if (bytes.size() < kPiece) return true;
   madvise(const_cast<uint8_t*>(bytes.data()), bytes.size(), MADV_HUGEPAGE);  // best effort
@@ -124,17 +128,22 @@ void PackedFile::Parse(const Hash& source, const HashMemory& memory) {
   const std::filesystem::path& path = file_.path();
   const std::span<const uint8_t> bytes = file_.bytes();
   const std::string header = Header(source);
-  if (bytes.size() < kHeaderBytes + kTrailerBytes || std::memcmp(bytes.data(), header.data(), kHeaderBytes) != 0) {
-    Throw(ErrorCode::kCorrupt, "{}: expected packed weights of layout {}.{} of this model, found something else",
+  if (bytes.size() < kHeaderBytes + kTrailerBytes ||
+      std::memcmp(bytes.data(), header.data(), kHeaderBytes) != 0) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: expected packed weights of layout {}.{} of this model, found something else",
           path.string(), kLayoutVersion, kPanelVersion);
   }
   const Hash hash = memory.HashOf(path, kHashBytes);
   if (std::memcmp(hash.data(), bytes.data() + bytes.size() - kHashBytes, kHashBytes) != 0) {
-    Throw(ErrorCode::kCorrupt, "{}: expected contents with the hash at its end, found others: it was cut short or altered",
-          path.string());
+    Throw(
+        ErrorCode::kCorrupt,
+        "{}: expected contents with the hash at its end, found others: it was cut short or altered",
+        path.string());
   }
   Reader trailer(path, bytes.last(kTrailerBytes));
-  const auto offset = trailer.Take<uint64_t>(), size = trailer.Take<uint64_t>(), count = trailer.Take<uint64_t>();
+  const auto offset = trailer.Take<uint64_t>(), size = trailer.Take<uint64_t>(),
+             count = trailer.Take<uint64_t>();
   Reader whole(path, bytes);
   whole.Take(offset);
   Reader directory(path, whole.Take(size));
@@ -147,9 +156,11 @@ void PackedFile::Parse(const Hash& source, const HashMemory& memory) {
     const auto begin = directory.Take<uint64_t>();
     std::memcpy(entry.row_map.data(), directory.Take(kHashBytes).data(), kHashBytes);
     entry.type = static_cast<PanelType>(type);
-    const uint64_t panel = type < kNumPanelTypes ? CheckedPanelBytes(entry.type, entry.n, entry.k) : 0;
+    const uint64_t panel =
+        type < kNumPanelTypes ? CheckedPanelBytes(entry.type, entry.n, entry.k) : 0;
     if (panel == 0 || begin % kPanelAlignment != 0 || begin > offset || panel > offset - begin) {
-      Throw(ErrorCode::kCorrupt, "{}: entry {}: expected a panel within the file, found type {}, {} x {} at {}",
+      Throw(ErrorCode::kCorrupt,
+            "{}: entry {}: expected a panel within the file, found type {}, {} x {} at {}",
             path.string(), i, type, entry.n, entry.k, begin);
     }
     entry.data = bytes.data() + begin;
@@ -167,13 +178,15 @@ const uint8_t* PackedFile::Find(const PackedKey& key) const {
 }
 
 void PackedFile::CopyOut(ThreadPool& pool, std::span<const uint8_t> panel, uint8_t* to) const {
-  pool.ParallelFor(static_cast<int64_t>(panel.size()), int64_t{1} << 20, [&](int64_t begin, int64_t end, int) {
-    std::memcpy(to + begin, panel.data() + begin, static_cast<size_t>(end - begin));
-  });
+  pool.ParallelFor(
+      static_cast<int64_t>(panel.size()), int64_t{1} << 20, [&](int64_t begin, int64_t end, int) {
+        std::memcpy(to + begin, panel.data() + begin, static_cast<size_t>(end - begin));
+      });
   file_.Forget(panel);
 }
 
-PackedFileWriter::PackedFileWriter(const std::filesystem::path& path, const Hash& source) : file_(path) {
+PackedFileWriter::PackedFileWriter(const std::filesystem::path& path, const Hash& source)
+    : file_(path) {
   Write(BytesOf(Header(source)));
 }
 

@@ -1,11 +1,12 @@
-// The packed weights of one model in a file of their own, mapped instead of made: the next start packs
-// nothing, and processes share the pages. A cache of ours, not a format for others; whoever finds it
-// damaged makes it anew.
+// The packed weights of one model in a file of their own, mapped instead of made: the next start
+// packs nothing, and processes share the pages. A cache of ours, not a format for others; whoever
+// finds it damaged makes it anew.
 //
-// Little-endian. Header, 64 bytes: "BKPANELS", u32 version of this layout, u32 kPanelVersion, SHA-256 of
-// the source file, zeros. Panels, each aligned to 64. Directory, an entry a panel: u32 length of the name, the name,
-// u8 PanelType, i64 n, i64 k, u64 offset, SHA-256 of the row map (int32 each; zeros: none). Trailer, 56
-// bytes: u64 offset, bytes and entries of the directory, SHA-256 of everything before that hash.
+// Little-endian. Header, 64 bytes: "BKPANELS", u32 version of this layout, u32 kPanelVersion,
+// SHA-256 of the source file, zeros. Panels, each aligned to 64. Directory, an entry a panel: u32
+// length of the name, the name, u8 PanelType, i64 n, i64 k, u64 offset, SHA-256 of the row map
+// (int32 each; zeros: none). Trailer, 56 bytes: u64 offset, bytes and entries of the directory,
+// SHA-256 of everything before that hash.
 #pragma once
 
 #include <cstdint>
@@ -35,16 +36,17 @@ struct PackedKey {
 
 class PackedFile {
  public:
-  // Null where there is no such file, it is damaged, or made from another source or layout; what was wrong
-  // goes to the log. The whole file is held against its hash, unless `memory` knows that it has been.
-  static std::shared_ptr<const PackedFile> Open(const std::filesystem::path& path, const Hash& source,
-                                                const HashMemory& memory);
+  // Null where there is no such file, it is damaged, or made from another source or layout; what
+  // was wrong goes to the log. The whole file is held against its hash, unless `memory` knows that
+  // it has been.
+  static std::shared_ptr<const PackedFile> Open(const std::filesystem::path& path,
+                                                const Hash& source, const HashMemory& memory);
 
   // The panel's bytes, PanelBytes of them; null if the file has no such matrix.
   const uint8_t* Find(const PackedKey& key) const;
 
-  // Whether the system maps the file with huge pages (its file system and its kernel decide), or the file is
-  // too small for any. Where it does not, weights are better copied out.
+  // Whether the system maps the file with huge pages (its file system and its kernel decide), or
+  // the file is too small for any. Where it does not, weights are better copied out.
   bool on_huge_pages() const noexcept { return on_huge_pages_; }
   // Copies a panel to `to`, and lets its pages go.
   void CopyOut(ThreadPool& pool, std::span<const uint8_t> panel, uint8_t* to) const;

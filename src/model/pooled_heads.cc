@@ -16,7 +16,8 @@ double Tanh(double x) {
   return x < 0 ? -y : y;
 }
 
-void Product(Exec& exec, const Weight& weight, MatrixView<const float> x, MatrixView<float> y, const char* what) {
+void Product(Exec& exec, const Weight& weight, MatrixView<const float> x, MatrixView<float> y,
+             const char* what) {
   const ActType form = ops::ActTypeFor(weight.panel().type, exec.precision);
   ops::Quantize(exec.context, x, {&form, 1}, exec.scratch.rows, what);
   const ops::Product product = {.panel = weight.panel(), .bias = weight.bias(), .y = y};
@@ -26,28 +27,32 @@ void Product(Exec& exec, const Weight& weight, MatrixView<const float> x, Matrix
 template <class Function>
 void ForEach(MatrixView<float> x, const Function& function) {
   for (int64_t row = 0; row < x.rows; ++row) {
-    for (int64_t i = 0; i < x.cols; ++i) x(row, i) = static_cast<float>(function(static_cast<double>(x(row, i))));
+    for (int64_t i = 0; i < x.cols; ++i) {
+      x(row, i) = static_cast<float>(function(static_cast<double>(x(row, i))));
+    }
   }
 }
 
 }  // namespace
 
-void ApplyDense(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled,
-                MatrixView<float> out) {
+void ApplyDense(Exec& exec, const ModelConfig& config, const Weights& weights,
+                MatrixView<const float> pooled, MatrixView<float> out) {
   const std::vector<DenseConfig>& layers = config.encoder.dense;
-  BAKESTONE_CHECK(!layers.empty() && out.rows == pooled.rows && out.cols == config.embedding_width());
+  BAKESTONE_CHECK(!layers.empty() && out.rows == pooled.rows &&
+                  out.cols == config.embedding_width());
   Arena::Scope scope(exec.scratch.arena);
   for (size_t i = 0; i < layers.size(); ++i) {
     const bool last = i + 1 == layers.size();
-    const MatrixView<float> y = last ? out : exec.scratch.arena.TakeMatrix<float>(pooled.rows, layers[i].width);
+    const MatrixView<float> y =
+        last ? out : exec.scratch.arena.TakeMatrix<float>(pooled.rows, layers[i].width);
     Product(exec, weights.dense[i], pooled, y, "input of a dense layer");
     if (layers[i].tanh) ForEach(y, Tanh);
     pooled = y;
   }
 }
 
-void Classify(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled,
-              MatrixView<float> logits) {
+void Classify(Exec& exec, const ModelConfig& config, const Weights& weights,
+              MatrixView<const float> pooled, MatrixView<float> logits) {
   const ClassifierConfig& head = config.classifier;
   BAKESTONE_CHECK(head.labels > 0 && logits.rows == pooled.rows && logits.cols == head.labels);
   Arena::Scope scope(exec.scratch.arena);
@@ -55,7 +60,8 @@ void Classify(Exec& exec, const ModelConfig& config, const Weights& weights, Mat
   Product(exec, weights.classifier.dense, pooled, x, "input of the head");
   ForEach(x, head.activation == ClassifierConfig::Activation::kGelu ? ErfGeluOf : Tanh);
   if (!weights.classifier.norm.empty()) {
-    ops::LayerNorm(exec.context, x, weights.classifier.norm, weights.classifier.norm_bias, config.norm_eps, x);
+    ops::LayerNorm(exec.context, x, weights.classifier.norm, weights.classifier.norm_bias,
+                   config.norm_eps, x);
   }
   Product(exec, weights.classifier.out, x, logits, "input of the labels");
 }

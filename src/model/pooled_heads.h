@@ -1,5 +1,5 @@
-// What takes the pooled rows of an encoder: the dense layers before a vector, and the head that scores. Any thread, with
-// an Exec of its own.
+// What takes the pooled rows of an encoder: the dense layers before a vector, and the head that
+// scores. Any thread, with an Exec of its own.
 #pragma once
 
 #include "model/config.h"
@@ -10,11 +10,11 @@
 namespace bakestone {
 
 // out [texts, embedding_width()] of pooled [texts, hidden_dim]; the config has dense layers.
-void ApplyDense(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled,
-                MatrixView<float> out);
+void ApplyDense(Exec& exec, const ModelConfig& config, const Weights& weights,
+                MatrixView<const float> pooled, MatrixView<float> out);
 
 // logits [texts, labels] of pooled [texts, hidden_dim]; the config has a classifier.
-void Classify(Exec& exec, const ModelConfig& config, const Weights& weights, MatrixView<const float> pooled,
-              MatrixView<float> logits);
+void Classify(Exec& exec, const ModelConfig& config, const Weights& weights,
+              MatrixView<const float> pooled, MatrixView<float> logits);
 
 }  // namespace bakestone

@@ -15,9 +15,7 @@ int64_t PartBytes(const ModelConfig& config, KvType type, int64_t layer) {
   return config.layer_kv_heads(layer) * KvHeadBytes(ElementOf(type), config.layer_head_dim(layer));
 }
 
-int64_t PagesFor(int64_t tokens) {
-  return (tokens + kPageTokens - 1) / kPageTokens;
-}
+int64_t PagesFor(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 class HeapAllocator : public KvPageAllocator {
  public:
@@ -67,7 +65,8 @@ KvType ParseKvType(std::string_view name) {
   for (const KvType type : {KvType::kBf16, KvType::kF16, KvType::kQ8_0}) {
     if (name == KvTypeName(type)) return type;
   }
-  Throw(ErrorCode::kInvalidArgument, "type of keys and values: expected bf16, f16 or q8_0, found '{}'", name);
+  Throw(ErrorCode::kInvalidArgument,
+        "type of keys and values: expected bf16, f16 or q8_0, found '{}'", name);
 }
 
 KvElement ElementOf(KvType type) noexcept {
@@ -92,7 +91,8 @@ int64_t LayerStateBytes(const ModelConfig& config) {
 
 std::unique_ptr<KvPageAllocator> MakeHeapAllocator(const ModelConfig& config, KvType type,
                                                    int64_t max_bytes) {
-  return std::make_unique<HeapAllocator>(KvPageBytes(config, type), LayerStateBytes(config), max_bytes);
+  return std::make_unique<HeapAllocator>(KvPageBytes(config, type), LayerStateBytes(config),
+                                         max_bytes);
 }
 
 SequenceState::SequenceState(const ModelConfig& config, KvType type, KvPageAllocator& allocator)
@@ -109,7 +109,8 @@ SequenceState::SequenceState(const ModelConfig& config, KvType type, KvPageAlloc
 }
 
 uint8_t* SequenceState::Keys(int64_t layer, int64_t page) const noexcept {
-  return pages_[static_cast<size_t>(page)]->bytes.data() + page_offsets_[static_cast<size_t>(layer)];
+  return pages_[static_cast<size_t>(page)]->bytes.data() +
+         page_offsets_[static_cast<size_t>(layer)];
 }
 
 uint8_t* SequenceState::Values(int64_t layer, int64_t page) const noexcept {
@@ -129,7 +130,8 @@ void SequenceState::Reserve(int64_t n) {
           config_.context_length, length_, n);
   }
   if (!far_ && config_.far(length_ + n)) {
-    Throw(ErrorCode::kInvalidArgument, "sequence: expected at most {} tokens, as it was begun, found {} + {}",
+    Throw(ErrorCode::kInvalidArgument,
+          "sequence: expected at most {} tokens, as it was begun, found {} + {}",
           config_.rope.near_context, length_, n);
   }
   // Everything that can fail comes first, into locals: an error leaves the state as it was.
@@ -144,7 +146,9 @@ void SequenceState::Reserve(int64_t n) {
   while (static_cast<int64_t>(pages.size()) < PagesFor(length_ + n)) {
     pages.push_back(allocator_.Allocate());
   }
-  if (n > 0 && state_bytes_ > 0 && next_states_ == nullptr) next_states_ = allocator_.AllocateStates();
+  if (n > 0 && state_bytes_ > 0 && next_states_ == nullptr) {
+    next_states_ = allocator_.AllocateStates();
+  }
   if (copy != nullptr) pages[static_cast<size_t>(open)] = std::move(copy);
   pages_ = std::move(pages);
   reserved_ = n;
@@ -170,8 +174,10 @@ void SequenceState::Truncate(int64_t n) {
   pages_.resize(static_cast<size_t>(PagesFor(length_)));
 }
 
-void SequenceState::AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages, std::shared_ptr<LayerStates> states) {
-  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0 && (states != nullptr) == (!full_pages.empty() && state_bytes_ > 0));
+void SequenceState::AdoptPrefix(std::vector<std::shared_ptr<KvPage>> full_pages,
+                                std::shared_ptr<LayerStates> states) {
+  BAKESTONE_CHECK(length_ == 0 && reserved_ == 0 &&
+                  (states != nullptr) == (!full_pages.empty() && state_bytes_ > 0));
   BAKESTONE_CHECK(states == nullptr || states->values.bytes() == state_bytes_);
   BAKESTONE_CHECK(static_cast<int64_t>(full_pages.size()) * kPageTokens <= config_.context_length);
   for (const std::shared_ptr<KvPage>& page : full_pages) {

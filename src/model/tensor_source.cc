@@ -13,9 +13,10 @@ namespace bakestone {
 namespace {
 
 // Whatever else multimodal models hold.
-constexpr std::string_view kOtherParts[] = {"vision_tower.", "vision_model.", "visual.", "audio_tower.",
-                                            "multi_modal_projector.", "embed_vision.", "embed_audio.", "pooler.",
-                                            "embeddings.position_ids", "module:"};
+constexpr std::string_view kOtherParts[] = {
+    "vision_tower.",           "vision_model.", "visual.",      "audio_tower.",
+    "multi_modal_projector.",  "embed_vision.", "embed_audio.", "pooler.",
+    "embeddings.position_ids", "module:"};
 
 }  // namespace
 
@@ -32,12 +33,18 @@ std::string StoredTensor::ShapeText() const {
 }
 
 TensorSource::TensorSource(const GgufFile& file)
-    : name_(file.name()), is_hf_(false),
+    : name_(file.name()),
+      is_hf_(false),
       forget_([&file](std::span<const uint8_t> range) { file.Forget(range); }) {
   for (const GgufTensor& tensor : file.tensors()) {
-    StoredTensor source{.name = tensor.name, .type_name = DTypeName(tensor.type), .type = tensor.type,
-                        .data = tensor.data, .fastest_first = true};
-    for (int i = tensor.num_dims - 1; i >= 0; --i) source.shape.push_back(tensor.ne[static_cast<size_t>(i)]);
+    StoredTensor source{.name = tensor.name,
+                        .type_name = DTypeName(tensor.type),
+                        .type = tensor.type,
+                        .data = tensor.data,
+                        .fastest_first = true};
+    for (int i = tensor.num_dims - 1; i >= 0; --i) {
+      source.shape.push_back(tensor.ne[static_cast<size_t>(i)]);
+    }
     tensors_.push_back(std::move(source));
   }
   Index();
@@ -78,14 +85,16 @@ const StoredTensor* TensorSource::Find(std::string_view tensor) const {
 const StoredTensor& TensorSource::Tensor(std::string_view tensor) const {
   const StoredTensor* found = Find(tensor);
   if (found == nullptr) {
-    Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected, found no such tensor among {}", name_, Quote(tensor),
-          tensors_.size());
+    Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected, found no such tensor among {}", name_,
+          Quote(tensor), tensors_.size());
   }
   return *found;
 }
 
 bool TensorSource::MayIgnore(const StoredTensor& tensor) const {
-  if (!is_hf_) return tensor.name.starts_with("rope_f");  // rope_freqs, rope_factors_*: the config has them
+  if (!is_hf_) {
+    return tensor.name.starts_with("rope_f");  // rope_freqs, rope_factors_*: the config has them
+  }
   if (tensor.name.ends_with(".rotary_emb.inv_freq")) return true;
   return std::any_of(std::begin(kOtherParts), std::end(kOtherParts), [&](std::string_view part) {
     return tensor.name.starts_with(part) ||

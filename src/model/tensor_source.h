@@ -1,5 +1,5 @@
-// The tensors of one model as the loader takes them, whichever format holds them. Keeps a reference to the
-// file or folder, whose bytes it names. Read-only; any thread.
+// The tensors of one model as the loader takes them, whichever format holds them. Keeps a reference
+// to the file or folder, whose bytes it names. Read-only; any thread.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ class HfFolder;
 struct StoredTensor {
   std::string_view name;  // as the decoder's names have it
   std::string_view type_name;
-  bool has_type = true;   // false: a type that no weight has; `type` is then meaningless
+  bool has_type = true;  // false: a type that no weight has; `type` is then meaningless
   DType type = DType::kF32;
   std::vector<int64_t> shape;  // slowest dimension first
   std::span<const uint8_t> data;
@@ -40,10 +40,10 @@ class TensorSource {
 
   const std::string& name() const { return name_; }
   std::span<const StoredTensor> tensors() const { return tensors_; }
-  const StoredTensor* Find(std::string_view tensor) const;  // null if absent
+  const StoredTensor* Find(std::string_view tensor) const;    // null if absent
   const StoredTensor& Tensor(std::string_view tensor) const;  // throws kCorrupt naming it
-  // Whether nothing is lost when a tensor is not used: it belongs to another part of the model than the
-  // decoder, or says again what the config says.
+  // Whether nothing is lost when a tensor is not used: it belongs to another part of the model than
+  // the decoder, or says again what the config says.
   bool MayIgnore(const StoredTensor& tensor) const;
   // These bytes are not needed soon.
   void Forget(std::span<const uint8_t> range) const { forget_(range); }

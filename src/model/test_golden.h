@@ -1,5 +1,5 @@
-// Reading goldens of training: tensors of a safetensors file as vectors, and how far a result is from
-// them. For tests only.
+// Reading goldens of training: tensors of a safetensors file as vectors, and how far a result is
+// from them. For tests only.
 #pragma once
 
 #include <gtest/gtest.h>

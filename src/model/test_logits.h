@@ -110,8 +110,8 @@ inline void Compare(const GoldenPosition& golden, std::span<const float> logits,
   distance.max_error = std::max(distance.max_error, error);
 }
 
-// Scores every text in chunks of `chunk` rows over one sequence state; adapter null: the base. Keys and
-// values in served_type, or f32 at kExact.
+// Scores every text in chunks of `chunk` rows over one sequence state; adapter null: the base. Keys
+// and values in served_type, or f32 at kExact.
 inline LogitDistance Measure(const Decoder& decoder, Exec& exec, const Goldens& goldens,
                              int64_t chunk, const Adapter* adapter = nullptr,
                              KvType served_type = KvType::kBf16) {

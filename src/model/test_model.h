@@ -1,6 +1,7 @@
-// For tests: tiny random models of the llama architecture (and qwen2; lfm2 and qwen35, every second layer of which
-// attends) as GGUF bytes, of any mix of tensor types, with a byte-level tokenizer and a ChatML template, and random
-// adapters for them. A model is a function of its options: the same bytes on every machine.
+// For tests: tiny random models of the llama architecture (and qwen2; lfm2 and qwen35, every second
+// layer of which attends) as GGUF bytes, of any mix of tensor types, with a byte-level tokenizer
+// and a ChatML template, and random adapters for them. A model is a function of its options: the
+// same bytes on every machine.
 #pragma once
 
 #include <fmt/format.h>
@@ -81,10 +82,11 @@ class RandomRows {
     if (!IsQuantized(type)) {
       const float value = static_cast<float>(rms) * rng_.Normal();
       const uint16_t half = type == DType::kBF16 ? FloatToBF16(value) : FloatToF16(value);
-      if (type == DType::kF32)
+      if (type == DType::kF32) {
         std::memcpy(block.data(), &value, 4);
-      else
+      } else {
         std::memcpy(block.data(), &half, 2);
+      }
       return;
     }
     for (uint8_t& byte : block) byte = static_cast<uint8_t>(rng_.Next());
@@ -161,7 +163,9 @@ class TestModelWriter {
       Vector(prefix + (delta() ? "post_attention_norm.weight" : "ffn_norm.weight"), hidden, 1.0);
       if (!Attends(layer)) State(prefix);
       for (const char* norm : {"attn_q_norm.weight", "attn_k_norm.weight"}) {
-        if ((delta() || convolution()) && Attends(layer)) Vector(prefix + norm, options_.head_dim, 1.0);
+        if ((delta() || convolution()) && Attends(layer)) {
+          Vector(prefix + norm, options_.head_dim, 1.0);
+        }
       }
       const char* names[] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
                              "ffn_gate", "ffn_up", "ffn_down"};
@@ -176,11 +180,13 @@ class TestModelWriter {
       }
     }
     Vector(convolution() ? "token_embd_norm.weight" : "output_norm.weight", hidden, 1.0);
-    if (!options_.tied)
+    if (!options_.tied) {
       Matrix("output.weight", options_.embedding_type, kTestVocabSize, hidden, 0.3);
-    if (!options_.rope_factors.empty())
+    }
+    if (!options_.rope_factors.empty()) {
       Tensor("rope_freqs.weight", DType::kF32, {static_cast<int64_t>(options_.rope_factors.size())},
              BytesOf(options_.rope_factors));
+    }
     return writer_.Serialize();
   }
 
@@ -194,9 +200,11 @@ class TestModelWriter {
     const int64_t hidden = options_.hidden_dim, values = kTestValueHeads * kTestDeltaDim;
     const int64_t channels = convolution() ? hidden : 2 * kTestKeyHeads * kTestDeltaDim + values;
     const auto matrix = [&](const char* name, int64_t rows, int64_t cols) {
-      Matrix(prefix + name + ".weight", options_.types[0], rows, cols, 1.5 / std::sqrt(static_cast<double>(cols)));
+      Matrix(prefix + name + ".weight", options_.types[0], rows, cols,
+             1.5 / std::sqrt(static_cast<double>(cols)));
     };
-    Matrix(prefix + (convolution() ? "shortconv.conv.weight" : "ssm_conv1d.weight"), DType::kF32, channels, kTestTaps, 0.5);
+    Matrix(prefix + (convolution() ? "shortconv.conv.weight" : "ssm_conv1d.weight"), DType::kF32,
+           channels, kTestTaps, 0.5);
     if (convolution()) {
       matrix("shortconv.in_proj", 3 * hidden, hidden);
       matrix("shortconv.out_proj", hidden, hidden);
@@ -320,7 +328,8 @@ inline void WriteTestModel(const std::filesystem::path& path,
   BAKESTONE_CHECK(std::fclose(file) == 0 && written == bytes.size());
 }
 
-// Pairs at the sites given, as far as layers have them, both A and B random (so that it changes every answer), published.
+// Pairs at the sites given, as far as layers have them, both A and B random (so that it changes
+// every answer), published.
 inline std::shared_ptr<Adapter> MakeTestAdapter(const ModelConfig& config,
                                                 const std::vector<Site>& sites, int64_t rank,
                                                 uint64_t seed) {

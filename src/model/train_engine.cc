@@ -45,7 +45,8 @@ std::pair<size_t, size_t> LossRowsOf(const TrainBatch& batch, size_t document) {
         std::lower_bound(batch.loss_rows.begin(), batch.loss_rows.end(), row) -
         batch.loss_rows.begin());
   };
-  const size_t end = document + 1 < begins.size() ? at(begins[document + 1]) : batch.loss_rows.size();
+  const size_t end =
+      document + 1 < begins.size() ? at(begins[document + 1]) : batch.loss_rows.size();
   return {at(begins[document]), end};
 }
 
@@ -60,7 +61,8 @@ double DocumentLogProb(const TrainBatch& batch, std::span<const double> row_nll,
 void CheckPairs(const TrainBatch& batch, const Objective& objective) {
   for (const PreferencePair& pair : objective.pairs) {
     for (const int32_t document : {pair.chosen, pair.rejected}) {
-      BAKESTONE_CHECK(document >= 0 && static_cast<size_t>(document) < batch.document_begins.size());
+      BAKESTONE_CHECK(document >= 0 &&
+                      static_cast<size_t>(document) < batch.document_begins.size());
       const auto [first, end] = LossRowsOf(batch, static_cast<size_t>(document));
       BAKESTONE_CHECK(end > first);
     }
@@ -101,7 +103,7 @@ TrainEngine::TrainEngine(const ModelConfig& config, const TrainSource& source,
       head_(config, kernels, pool),
       rope_(TableOf(config.rope)),
       local_rope_(HasLocalRope(config) ? std::optional<ops::RopeTable>(TableOf(config.local_rope))
-                                          : std::nullopt),
+                                       : std::nullopt),
       pairs_(config),
       no_pairs_(config),
       saved_(static_cast<size_t>(config.num_layers)) {}
@@ -136,12 +138,14 @@ void TrainEngine::Check(const TrainBatch& batch) const {
                       batch.targets.size() == batch.loss_rows.size() &&
                       batch.weights.size() == batch.loss_rows.size();
   if (!shapes) {
-    Throw(ErrorCode::kInvalidArgument,
-          "training batch: expected tokens, as many positions, documents from row 0 on and a target "
-          "and a weight for each loss row, found {} tokens, {} positions, {} documents, {} loss rows, "
-          "{} targets, {} weights",
-          rows, batch.positions.size(), batch.document_begins.size(), batch.loss_rows.size(),
-          batch.targets.size(), batch.weights.size());
+    Throw(
+        ErrorCode::kInvalidArgument,
+        "training batch: expected tokens, as many positions, documents from row 0 on and a target "
+        "and a weight for each loss row, found {} tokens, {} positions, {} documents, {} loss "
+        "rows, "
+        "{} targets, {} weights",
+        rows, batch.positions.size(), batch.document_begins.size(), batch.loss_rows.size(),
+        batch.targets.size(), batch.weights.size());
   }
   CheckTokens("tokens", batch.tokens, config_.vocab_size);
   CheckTokens("targets", batch.targets, config_.vocab_size);
@@ -179,7 +183,8 @@ void TrainEngine::Forward(TrainWeights& weights, PackedPairs& pairs, int64_t fir
   pool_.ParallelFor(batch_.rows, 32, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const int32_t token = tokens_[static_cast<size_t>(row)];
-      weights.source().embedding({token, token + 1}, DenseView(x_.data() + row * hidden, 1, hidden));
+      weights.source().embedding({token, token + 1},
+                                 DenseView(x_.data() + row * hidden, 1, hidden));
     }
   });
   if (config_.embedding_scale != 1) {
@@ -219,8 +224,8 @@ void TrainEngine::Backward(std::span<float> gradients) {
   if (embedding) EmbeddingBackward(gradients);
 }
 
-// Rows of the batch in order, so that a token that occurs again always adds up the same way; threads
-// have channels of their own.
+// Rows of the batch in order, so that a token that occurs again always adds up the same way;
+// threads have channels of their own.
 void TrainEngine::EmbeddingBackward(std::span<float> gradients) {
   const RowsSlot& slot = layout_.embedding;
   constexpr int64_t kChannels = 64;
@@ -265,7 +270,8 @@ LossSums TrainEngine::Score(const TrainBatch& batch, bool base, bool kl) {
   TrainWeights& weights = base ? BaseWeights() : weights_;
   Forward(weights, base ? no_pairs_ : pairs_, config_.num_layers);
   const double start = Now();
-  LossSums sums = head_.Run(weights, x_.data(), batch, reference ? &*reference : nullptr, nullptr, &rows_);
+  LossSums sums =
+      head_.Run(weights, x_.data(), batch, reference ? &*reference : nullptr, nullptr, &rows_);
   head_seconds_ += Now() - start;
   NotePeak();
   ReleaseHeads();
@@ -274,7 +280,9 @@ LossSums TrainEngine::Score(const TrainBatch& batch, bool base, bool kl) {
     if (first == end) continue;
     ++sums.documents;
     const auto* correct = rows_.correct.data();
-    if (std::find(correct + first, correct + end, uint8_t{0}) == correct + end) ++sums.documents_right;
+    if (std::find(correct + first, correct + end, uint8_t{0}) == correct + end) {
+      ++sums.documents_right;
+    }
   }
   return sums;
 }
@@ -324,7 +332,8 @@ void TrainEngine::AddPairs(const TrainBatch& batch, const Objective& objective, 
   }
 }
 
-// The pairs' losses need whole documents' log-probabilities before any gradient: the head runs twice.
+// The pairs' losses need whole documents' log-probabilities before any gradient: the head runs
+// twice.
 LossSums TrainEngine::PreferenceBackward(const TrainBatch& batch, const Objective& objective,
                                          const TrainHead::Gradient& gradient) {
   LossSums sums = head_.Run(weights_, x_.data(), batch, nullptr, nullptr, &rows_);

@@ -65,24 +65,25 @@ class TrainEngine {
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   const PassOptions options_;
-  const float* values_ = nullptr;   // of the last SetValues
+  const float* values_ = nullptr;  // of the last SetValues
   const TrainSource base_source_;
   TrainWeights weights_;
-  std::unique_ptr<TrainWeights> base_weights_;  // made when the base is asked for, unless it is weights_
+  std::unique_ptr<TrainWeights>
+      base_weights_;  // made when the base is asked for, unless it is weights_
   TrainLayer layer_;
   TrainHead head_;
   ops::RopeTable rope_;
   std::optional<ops::RopeTable> local_rope_;
   PackedPairs pairs_, no_pairs_;
-  std::vector<LayerSaved> saved_;   // one a layer; recompute: only their inputs
-  LayerSaved shared_;               // of layers that keep nothing
-  Buffer<float> x_, dx_;            // [T, hidden_dim]
+  std::vector<LayerSaved> saved_;  // one a layer; recompute: only their inputs
+  LayerSaved shared_;              // of layers that keep nothing
+  Buffer<float> x_, dx_;           // [T, hidden_dim]
   Buffer<uint16_t> base_hidden_;
   LayerBatch batch_{};
   std::span<const int32_t> tokens_;
-  TrainHead::Rows rows_;             // of the last loss that asked for them
-  std::vector<float> row_weights_;   // of preference pairs
-  std::vector<uint8_t> far_;         // [T] whether the row's document is rotated by the far factors
+  TrainHead::Rows rows_;            // of the last loss that asked for them
+  std::vector<float> row_weights_;  // of preference pairs
+  std::vector<uint8_t> far_;        // [T] whether the row's document is rotated by the far factors
   double head_seconds_ = 0;
   int64_t peak_bytes_ = 0;
 };

@@ -1,5 +1,5 @@
-// The whole training pass: against PyTorch autograd, against finite differences of its own loss, and
-// what it promises about threads, packing, micro-batches, recomputation and caches.
+// The whole training pass: against PyTorch autograd, against finite differences of its own loss,
+// and what it promises about threads, packing, micro-batches, recomputation and caches.
 #include "model/train_engine.h"
 
 #include <gtest/gtest.h>
@@ -34,7 +34,8 @@ std::string KeyOf(const char* what, LinearId id) {
 class Golden {
  public:
   Golden()
-      : file_(SafetensorsFile::Open(std::string(BAKESTONE_TEST_DATA) + "/train/gradients.safetensors")),
+      : file_(SafetensorsFile::Open(std::string(BAKESTONE_TEST_DATA) +
+                                    "/train/gradients.safetensors")),
         tokens(ValuesOf<int32_t>(file_, "tokens")),
         positions(ValuesOf<int32_t>(file_, "positions")),
         begins(ValuesOf<int32_t>(file_, "begins")),
@@ -116,8 +117,8 @@ class Golden {
   // With the file's pairs.
   std::unique_ptr<TrainEngine> Engine(const KernelTable& kernels, ThreadPool& pool,
                                       PassOptions options = {}) const {
-    auto engine = std::make_unique<TrainEngine>(config, source(), layout, scale, kernels.train, pool,
-                                                options);
+    auto engine = std::make_unique<TrainEngine>(config, source(), layout, scale, kernels.train,
+                                                pool, options);
     engine->SetValues(masters);
     return engine;
   }
@@ -159,10 +160,12 @@ void ExpectLikePyTorch(const Golden& golden, const Result& result, const std::st
                                                  static_cast<size_t>(size));
     };
     EXPECT_LT(RelativeError(part(result.gradients, slot.a_offset, slot.rank * slot.in),
-                            part(expected, slot.a_offset, slot.rank * slot.in)), 0.06)
+                            part(expected, slot.a_offset, slot.rank * slot.in)),
+              0.06)
         << loss << " " << KeyOf("a", slot.id);
     EXPECT_LT(RelativeError(part(result.gradients, slot.b_offset, slot.rank * slot.out),
-                            part(expected, slot.b_offset, slot.rank * slot.out)), 0.06)
+                            part(expected, slot.b_offset, slot.rank * slot.out)),
+              0.06)
         << loss << " " << KeyOf("b", slot.id);
   }
   EXPECT_LT(RelativeError(result.gradients, expected), 0.025) << loss;
@@ -209,8 +212,8 @@ TEST(TrainEngine, GradientsMatchFiniteDifferenceOfTheLoss) {
         const auto g = static_cast<double>(at.gradients[static_cast<size_t>(i)]);
         norm += g * g;
       }
-      // A step that changes the loss by 1.5 of 200: far above the rounding of bf16, nearly linear when
-      // taken to both sides.
+      // A step that changes the loss by 1.5 of 200: far above the rounding of bf16, nearly linear
+      // when taken to both sides.
       const double step = 1.5 / norm;
       std::vector<float> up = masters, down = masters;
       double predicted = 0;
@@ -246,7 +249,9 @@ TEST(TrainEngine, RecomputingAndCachingNothingGivesTheSameBits) {
   const Golden golden;
   const KernelTable& kernels = *AvailableKernels().back();
   const Result plain = Train(golden, kernels, 2);
-  EXPECT_EQ(plain.gradients, Train(golden, kernels, 2, false, {.activation = ActivationPolicy::kRecompute}).gradients);
+  EXPECT_EQ(
+      plain.gradients,
+      Train(golden, kernels, 2, false, {.activation = ActivationPolicy::kRecompute}).gradients);
   EXPECT_EQ(plain.gradients, Train(golden, kernels, 2, false, {.weight_cache_bytes = 0}).gradients);
 }
 
@@ -318,7 +323,9 @@ TEST(TrainEngine, AFewTargetsGetTheSameGradientsAsAllOfThem) {
   // The other pairs are there, but their gradients are not asked for: with B zero they add nothing.
   for (const std::vector<std::string>& targets :
        {std::vector<std::string>{"layers.1.mlp.down_proj"},
-        {"layers.1.mlp.up_proj", "layers.1.mlp.gate_proj"}, {"layers.1.*.o_proj"}, {"layers.1.*.k_proj"}}) {
+        {"layers.1.mlp.up_proj", "layers.1.mlp.gate_proj"},
+        {"layers.1.*.o_proj"},
+        {"layers.1.*.k_proj"}}) {
     const TrainLayout some = TrainLayout::Make(golden.config, {.targets = targets, .rank = 3});
     std::vector<float> values = golden.masters;
     for (const LoraSlot& slot : golden.layout.slots) {

@@ -1,14 +1,15 @@
-// A mixture of experts in the training pass. With h the branch's input, s the shares of the experts that a row chooses
-// (model/experts.h):
+// A mixture of experts in the training pass. With h the branch's input, s the shares of the experts
+// that a row chooses (model/experts.h):
 //
 //   forward    x += sum over a row's experts of down(s silu(gate h) * up h)
-//   backward   as an MLP's by expert, of the rows that chose it; ds = <d down's input, the input without s>;
-//              dh += dlogits W_router. The router is frozen.
+//   backward   as an MLP's by expert, of the rows that chose it; ds = <d down's input, the input
+//              without s>; dh += dlogits W_router. The router is frozen.
 //
-// An expert that all rows share is frozen too; its s is 1, or the sigmoid of a row's product with one vector.
+// An expert that all rows share is frozen too; its s is 1, or the sigmoid of a row's product with
+// one vector.
 //
-// The choice is a constant of the step. Experts follow each other in order, so that a row adds them up the same way
-// whatever the number of threads.
+// The choice is a constant of the step. Experts follow each other in order, so that a row adds them
+// up the same way whatever the number of threads.
 #include <algorithm>
 
 #include "kernels/math.h"
@@ -24,46 +25,57 @@ namespace {
 constexpr int64_t kRowsOfAThread = 8;
 
 // Rows of `from` one after another.
-void GatherRows(ThreadPool& pool, const uint16_t* from, std::span<const int32_t> rows, int64_t width, uint16_t* to) {
-  pool.ParallelFor(static_cast<int64_t>(rows.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::copy_n(from + rows[static_cast<size_t>(i)] * width, width, to + i * width);
-    }
-  });
+void GatherRows(ThreadPool& pool, const uint16_t* from, std::span<const int32_t> rows,
+                int64_t width, uint16_t* to) {
+  pool.ParallelFor(
+      static_cast<int64_t>(rows.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          std::copy_n(from + rows[static_cast<size_t>(i)] * width, width, to + i * width);
+        }
+      });
 }
 
 // The other way, added.
-void ScatterAdd(ThreadPool& pool, const float* from, std::span<const int32_t> rows, int64_t width, float* to) {
-  pool.ParallelFor(static_cast<int64_t>(rows.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      float* sum = to + rows[static_cast<size_t>(i)] * width;
-      for (int64_t c = 0; c < width; ++c) sum[c] += from[i * width + c];
-    }
-  });
+void ScatterAdd(ThreadPool& pool, const float* from, std::span<const int32_t> rows, int64_t width,
+                float* to) {
+  pool.ParallelFor(static_cast<int64_t>(rows.size()), kRowsOfAThread,
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t i = begin; i < end; ++i) {
+                       float* sum = to + rows[static_cast<size_t>(i)] * width;
+                       for (int64_t c = 0; c < width; ++c) sum[c] += from[i * width + c];
+                     }
+                   });
 }
 
 void ScaleByShare(ThreadPool& pool, std::span<const float> shares, int64_t width, uint16_t* x) {
-  pool.ParallelFor(static_cast<int64_t>(shares.size()), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      uint16_t* row = x + i * width;
-      for (int64_t c = 0; c < width; ++c) row[c] = FloatToBF16(shares[static_cast<size_t>(i)] * BF16ToFloat(row[c]));
-    }
-  });
+  pool.ParallelFor(static_cast<int64_t>(shares.size()), kRowsOfAThread,
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t i = begin; i < end; ++i) {
+                       uint16_t* row = x + i * width;
+                       for (int64_t c = 0; c < width; ++c) {
+                         row[c] = FloatToBF16(shares[static_cast<size_t>(i)] * BF16ToFloat(row[c]));
+                       }
+                     }
+                   });
 }
 
 // sums [rows] of a * b over the channels.
-void RowProducts(ThreadPool& pool, const uint16_t* a, const uint16_t* b, int64_t rows, int64_t width, float* sums) {
+void RowProducts(ThreadPool& pool, const uint16_t* a, const uint16_t* b, int64_t rows,
+                 int64_t width, float* sums) {
   pool.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       float sum = 0;
-      for (int64_t c = 0; c < width; ++c) sum += BF16ToFloat(a[i * width + c]) * BF16ToFloat(b[i * width + c]);
+      for (int64_t c = 0; c < width; ++c) {
+        sum += BF16ToFloat(a[i * width + c]) * BF16ToFloat(b[i * width + c]);
+      }
       sums[i] = sum;
     }
   });
 }
 
 std::vector<ExpertRows> ChoiceOf(const ModelConfig& config, const LayerSaved& saved, int64_t rows) {
-  const auto logits = DenseView<const float>(saved.router_logits.data(), rows, config.router.experts);
+  const auto logits =
+      DenseView<const float>(saved.router_logits.data(), rows, config.router.experts);
   return ChooseExperts(config.router, {}, logits);
 }
 
@@ -77,10 +89,16 @@ const uint16_t* TrainLayer::ExpertPanels(int64_t layer, int64_t expert, const La
 void TrainLayer::ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act) {
   const PhaseTimer timer(phases.rows);
   ops::TrainSwiGlu(kernels_, pool_,
-                   {.gate_up = gate_up, .d_act = nullptr, .rows = rows, .dim = dim, .act = act, .d_gate_up = nullptr});
+                   {.gate_up = gate_up,
+                    .d_act = nullptr,
+                    .rows = rows,
+                    .dim = dim,
+                    .act = act,
+                    .d_gate_up = nullptr});
 }
 
-void TrainLayer::FrozenProduct(const uint16_t* x, const uint16_t* panels, const TrainGemmArgs& shape) {
+void TrainLayer::FrozenProduct(const uint16_t* x, const uint16_t* panels,
+                               const TrainGemmArgs& shape) {
   const PhaseTimer timer(phases.products);
   TrainGemmArgs args = shape;
   args.segments[0].x = x;
@@ -90,10 +108,11 @@ void TrainLayer::FrozenProduct(const uint16_t* x, const uint16_t* panels, const 
   ops::TrainGemm(kernels_, pool_, args);
 }
 
-void TrainLayer::SharedForward(const LayerBatch& batch, const uint16_t* panels, const uint16_t* input, float* x,
-                               LayerSaved& saved) {
+void TrainLayer::SharedForward(const LayerBatch& batch, const uint16_t* panels,
+                               const uint16_t* input, float* x, LayerSaved& saved) {
   const int64_t rows = batch.rows, hidden = config_.hidden_dim, dim = config_.router.shared_dim;
-  const auto product = [&](const uint16_t* in, int64_t k, int64_t offset, int64_t cols, void* out, TrainStore store) {
+  const auto product = [&](const uint16_t* in, int64_t k, int64_t offset, int64_t cols, void* out,
+                           TrainStore store) {
     TrainGemmArgs shape{};
     shape.segments[0].x_stride = shape.segments[0].k = k;
     shape.store = store;
@@ -108,7 +127,8 @@ void TrainLayer::SharedForward(const LayerBatch& batch, const uint16_t* panels, 
     product(input, hidden, batch.weights->shared_gate_offset(), 1, shares, TrainStore::kF32);
     for (int64_t row = 0; row < rows; ++row) shares[row] = math::Sigmoid(shares[row]);
   }
-  product(input, hidden, batch.weights->shared_offset(), 2 * dim, saved.shared_gate_up.data(), TrainStore::kBF16);
+  product(input, hidden, batch.weights->shared_offset(), 2 * dim, saved.shared_gate_up.data(),
+          TrainStore::kBF16);
   ActivateExpert(rows, dim, saved.shared_gate_up.data(), act_.data());
   ScaleByShare(pool_, {shares, static_cast<size_t>(rows)}, dim, act_.data());
   product(act_.data(), dim, batch.weights->shared_down_offset(), hidden, x, TrainStore::kAddF32);
@@ -119,7 +139,8 @@ void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const ui
                                 const LayerSaved& saved) {
   const int64_t rows = batch.rows, hidden = config_.hidden_dim, dim = config_.router.shared_dim;
   // dx [rows, k] of a product with w [k -> n].
-  const auto backward = [&](const uint16_t* dy, int64_t n, int64_t offset, int64_t k, void* dx, TrainStore store) {
+  const auto backward = [&](const uint16_t* dy, int64_t n, int64_t offset, int64_t k, void* dx,
+                            TrainStore store) {
     ops::TransposePanels(kernels_, pool_, panels + offset, k, n, shared_transposed_.data());
     TrainGemmArgs shape{};
     shape.segments[0].x_stride = shape.segments[0].k = n;
@@ -131,7 +152,8 @@ void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const ui
   };
   const uint16_t* gate_up = saved.shared_gate_up.data();
   const std::span<const float> shares(saved.shared_shares.data(), static_cast<size_t>(rows));
-  backward(dx_bf16_.data(), hidden, batch.weights->shared_down_offset(), dim, d_act_.data(), TrainStore::kBF16);
+  backward(dx_bf16_.data(), hidden, batch.weights->shared_down_offset(), dim, d_act_.data(),
+           TrainStore::kBF16);
   ActivateExpert(rows, dim, gate_up, act_.data());
   RowProducts(pool_, d_act_.data(), act_.data(), rows, dim, d_shares_.data());
   ScaleByShare(pool_, shares, dim, d_act_.data());
@@ -142,25 +164,31 @@ void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const ui
                             .dim = dim,
                             .act = nullptr,
                             .d_gate_up = d_gate_up_.data()});
-  backward(d_gate_up_.data(), 2 * dim, batch.weights->shared_offset(), hidden, dh_.data(), TrainStore::kAddF32);
+  backward(d_gate_up_.data(), 2 * dim, batch.weights->shared_offset(), hidden, dh_.data(),
+           TrainStore::kAddF32);
   if (!config_.router.shared_gate) return;
   std::vector<float> gate(static_cast<size_t>(hidden));
   batch.weights->source().shared_gate(layer, {0, 1}, DenseView(gate.data(), 1, hidden));
   pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      const float share = shares[static_cast<size_t>(row)], d = d_shares_[row] * share * (1 - share);
-      for (int64_t i = 0; i < hidden; ++i) dh_[row * hidden + i] += d * gate[static_cast<size_t>(i)];
+      const float share = shares[static_cast<size_t>(row)],
+                  d = d_shares_[row] * share * (1 - share);
+      for (int64_t i = 0; i < hidden; ++i) {
+        dh_[row * hidden + i] += d * gate[static_cast<size_t>(i)];
+      }
     }
   });
 }
 
-void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
-                                LayerSaved& saved) {
-  const int64_t rows = batch.rows, hidden = config_.hidden_dim, ffn = config_.ffn_dim, experts = config_.router.experts;
-  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(),
-                                      saved.inverse_mlp.data());
+void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                                float* x, LayerSaved& saved) {
+  const int64_t rows = batch.rows, hidden = config_.hidden_dim, ffn = config_.ffn_dim,
+                experts = config_.router.experts;
+  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows,
+                                      saved.y_mlp.data(), saved.inverse_mlp.data());
   TrainGemmArgs router{};
-  router.segments[0] = {input, hidden, panels + batch.weights->router_offset(), hidden * kTrainLanes, hidden};
+  router.segments[0] = {input, hidden, panels + batch.weights->router_offset(),
+                        hidden * kTrainLanes, hidden};
   router.num_segments = 1;
   router.store = TrainStore::kF32;
   router.rows = rows;
@@ -176,31 +204,35 @@ void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const ui
     const uint16_t* weights = ExpertPanels(layer, expert, batch);
     GatherRows(pool_, input, own.rows, hidden, expert_in_.data());
     uint16_t* gate_up = saved.gate_up.data() + begin * 2 * ffn;
-    const auto product = [&](TrainGroup group, const uint16_t* own_panels, const uint16_t* in, void* out,
-                             TrainStore store) {
+    const auto product = [&](TrainGroup group, const uint16_t* own_panels, const uint16_t* in,
+                             void* out, TrainStore store) {
       const PhaseTimer timer(phases.products);
-      bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group, expert), own_panels,
-                         {.x = in,
-                          .rows = count,
-                          .xa = saved.xa[static_cast<size_t>(group)].data() + begin * batch.pairs->widest(),
-                          .out = out,
-                          .store = store});
+      bakestone::Forward(
+          kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group, expert),
+          own_panels,
+          {.x = in,
+           .rows = count,
+           .xa = saved.xa[static_cast<size_t>(group)].data() + begin * batch.pairs->widest(),
+           .out = out,
+           .store = store});
     };
     product(TrainGroup::kGateUp, weights, expert_in_.data(), gate_up, TrainStore::kBF16);
     ActivateExpert(count, ffn, gate_up, act_.data());
     ScaleByShare(pool_, own.shares, ffn, act_.data());
-    product(TrainGroup::kDown, weights + batch.weights->expert_down_offset(), act_.data(), expert_out_.data(),
-            TrainStore::kF32);
+    product(TrainGroup::kDown, weights + batch.weights->expert_down_offset(), act_.data(),
+            expert_out_.data(), TrainStore::kF32);
     ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, x);
     begin += count;
   }
   if (config_.router.shared_dim > 0) SharedForward(batch, panels, input, x, saved);
 }
 
-bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, TrainGroup group, const LayerBatch& batch,
-                                                   const LayerSaved& saved, const Gradients& gradients) const {
+bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, TrainGroup group,
+                                                   const LayerBatch& batch, const LayerSaved& saved,
+                                                   const Gradients& gradients) const {
   const GroupShape shape = ShapeOf(config_, group);
-  const uint16_t* xa = saved.xa[static_cast<size_t>(group)].data() + part.begin * batch.pairs->widest();
+  const uint16_t* xa =
+      saved.xa[static_cast<size_t>(group)].data() + part.begin * batch.pairs->widest();
   bakestone::LinearBackward args = {.dy = nullptr,
                                     .x = nullptr,
                                     .xa = xa,
@@ -212,29 +244,35 @@ bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, Train
                                     .matrices = {},
                                     .gradients = gradients.out};
   for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
-    const LinearId id = {static_cast<int32_t>(part.layer), shape.sites[i], static_cast<int32_t>(part.expert)};
+    const LinearId id = {static_cast<int32_t>(part.layer), shape.sites[i],
+                         static_cast<int32_t>(part.expert)};
     args.slots[i] = gradients.layout->Find(id);
   }
   return args;
 }
 
 // d_shares [rows] of its rows; what its input asks for is added to dh_.
-void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch, const LayerSaved& saved,
-                                const Gradients& gradients, float* d_shares) {
+void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
+                                const LayerSaved& saved, const Gradients& gradients,
+                                float* d_shares) {
   const int64_t rows = part.rows(), hidden = config_.hidden_dim, ffn = config_.ffn_dim;
   const uint16_t* gate_up = saved.gate_up.data() + part.begin * 2 * ffn;
   const std::vector<float>& shares = part.chosen->shares;
-  const auto backward = [&](TrainGroup group, const uint16_t* panels, const bakestone::LinearBackward& args) {
-    const uint16_t* transposed = args.dx == nullptr ? nullptr : batch.weights->Transposed(group, panels);
+  const auto backward = [&](TrainGroup group, const uint16_t* panels,
+                            const bakestone::LinearBackward& args) {
+    const uint16_t* transposed =
+        args.dx == nullptr ? nullptr : batch.weights->Transposed(group, panels);
     const PhaseTimer timer(phases.products);
-    bakestone::Backward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(part.layer, group, part.expert),
-                        transposed, args, linear_);
+    bakestone::Backward(kernels_, pool_, ShapeOf(config_, group),
+                        batch.pairs->group(part.layer, group, part.expert), transposed, args,
+                        linear_);
   };
   GatherRows(pool_, dx_bf16_.data(), part.chosen->rows, hidden, d_expert_.data());
   ActivateExpert(rows, ffn, gate_up, act_.data());
   ScaleByShare(pool_, shares, ffn, act_.data());
   bakestone::LinearBackward down = ExpertLinear(part, TrainGroup::kDown, batch, saved, gradients);
-  const bool down_ends = Ends(LayerStep::kDown, gradients), gate_up_ends = Ends(LayerStep::kGateUp, gradients);
+  const bool down_ends = Ends(LayerStep::kDown, gradients),
+             gate_up_ends = Ends(LayerStep::kGateUp, gradients);
   down.dy = d_expert_.data();
   down.x = act_.data();
   down.dx = down_ends ? nullptr : d_act_.data();
@@ -260,8 +298,9 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
   if (!gate_up_ends) ScatterAdd(pool_, expert_out_.data(), part.chosen->rows, hidden, dh_.data());
 }
 
-void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
-                                std::span<const ExpertRows> chosen, const float* d_shares) {
+void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels,
+                                const LayerSaved& saved, std::span<const ExpertRows> chosen,
+                                const float* d_shares) {
   const RouterConfig& config = config_.router;
   const int64_t rows = batch.rows, hidden = config_.hidden_dim;
   const int64_t experts = config.experts, padded = batch.weights->padded_experts();
@@ -277,7 +316,8 @@ void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels,
   // Shares are a softmax over the chosen experts, or those of a softmax over all.
   pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      const float *d = d_shares_.data() + row * experts, *logits = saved.router_logits.data() + row * experts;
+      const float *d = d_shares_.data() + row * experts,
+                  *logits = saved.router_logits.data() + row * experts;
       float* p = shares_.data() + row * experts;
       uint16_t* out = d_logits_.data() + row * padded;
       if (!config.renormalize) {
@@ -288,14 +328,17 @@ void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels,
       }
       float mean = 0;
       for (int64_t i = 0; i < experts; ++i) mean += p[i] * d[i];
-      for (int64_t i = 0; i < padded; ++i) out[i] = i < experts ? FloatToBF16(p[i] * (d[i] - mean)) : uint16_t{0};
+      for (int64_t i = 0; i < padded; ++i) {
+        out[i] = i < experts ? FloatToBF16(p[i] * (d[i] - mean)) : uint16_t{0};
+      }
     }
   });
   if (router_transposed_.empty()) router_transposed_ = Buffer<uint16_t>(padded * hidden);
   ops::TransposePanels(kernels_, pool_, panels + batch.weights->router_offset(), hidden, padded,
                        router_transposed_.data());
   TrainGemmArgs product{};
-  product.segments[0] = {d_logits_.data(), padded, router_transposed_.data(), padded * kTrainLanes, padded};
+  product.segments[0] = {d_logits_.data(), padded, router_transposed_.data(), padded * kTrainLanes,
+                         padded};
   product.num_segments = 1;
   product.store = TrainStore::kAddF32;
   product.rows = rows;
@@ -315,14 +358,15 @@ void TrainLayer::ExpertsBackward(int64_t layer, const LayerBatch& batch, const u
     const ExpertRows& own = chosen[static_cast<size_t>(expert)];
     if (own.rows.empty()) continue;
     const uint16_t* weights = ExpertPanels(layer, expert, batch);
-    ExpertBackward({layer, expert, begin, &own, weights}, batch, saved, gradients, d_share_rows_.data() + begin);
+    ExpertBackward({layer, expert, begin, &own, weights}, batch, saved, gradients,
+                   d_share_rows_.data() + begin);
     begin += static_cast<int64_t>(own.rows.size());
   }
   if (Ends(LayerStep::kDown, gradients) || Ends(LayerStep::kGateUp, gradients)) return;
   if (config_.router.shared_dim > 0) SharedBackward(layer, batch, panels, saved);
   RouterBackward(batch, panels, saved, chosen, d_share_rows_.data());
-  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight, -1}, batch.rows, gradients,
-                      !Ends(LayerStep::kMlpNorm, gradients));
+  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight, -1}, batch.rows,
+                      gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
 
 }  // namespace bakestone

@@ -1,6 +1,6 @@
-// The end of the decoder for training: final norm, head and loss of the trained rows only, forward and
-// backward, in chunks so that the logits of a vocabulary never exist for more than a few hundred rows.
-// One thread at a time.
+// The end of the decoder for training: final norm, head and loss of the trained rows only, forward
+// and backward, in chunks so that the logits of a vocabulary never exist for more than a few
+// hundred rows. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,9 @@ namespace bakestone {
 
 class TrainHead {
  public:
-  // Rows of logits at a time; and chunks whose gradients are kept for one product with the trained rows of the
-  // head, since each such product reads and writes their gradient (226 MB for SmolLM2-135M).
+  // Rows of logits at a time; and chunks whose gradients are kept for one product with the trained
+  // rows of the head, since each such product reads and writes their gradient (226 MB for
+  // SmolLM2-135M).
   static int64_t ChunkRows(const ModelConfig& config);
   static constexpr int64_t kChunksTogether = 4;
 
@@ -36,17 +37,18 @@ class TrainHead {
     const uint16_t* hidden;
   };
   struct Gradient {
-    float scale;                // of the sum of weighted losses
+    float scale;  // of the sum of weighted losses
     const TrainLayout* layout;
-    float* out;                 // accumulated: rows of the head, the final norm
-    float* dx;                  // [T, hidden_dim]: written at the loss rows, untouched elsewhere
+    float* out;  // accumulated: rows of the head, the final norm
+    float* dx;   // [T, hidden_dim]: written at the loss rows, untouched elsewhere
   };
   // [loss rows] each: -log p(target), and 1 where the target is the likeliest.
   struct Rows {
     std::vector<double> nll;
     std::vector<uint8_t> correct;
   };
-  // Losses of the batch's loss rows. base null: -log p(target); else KL(base || model). gradient null:
+  // Losses of the batch's loss rows. base null: -log p(target); else KL(base || model). gradient
+  // null:
   // loss only. rows: filled unless null.
   LossSums Run(TrainWeights& weights, const float* x, const TrainBatch& batch, const Base* base,
                const Gradient* gradient, Rows* rows = nullptr);
@@ -70,10 +72,11 @@ class TrainHead {
   const ModelConfig& config_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
-  int64_t chunk_;                        // rows at a time
+  int64_t chunk_;  // rows at a time
   Buffer<float> x_, inverse_, logits_, base_logits_, dh_, dx_;
-  Buffer<uint16_t> y_;                   // [chunk, hidden_dim]
-  Buffer<uint16_t> hidden_, d_logits_;   // of a chunk, or of several whose rows of the head are trained
+  Buffer<uint16_t> y_;  // [chunk, hidden_dim]
+  Buffer<uint16_t> hidden_,
+      d_logits_;  // of a chunk, or of several whose rows of the head are trained
   Buffer<uint16_t> hidden_pairs_, d_columns_;
   std::vector<float> factors_, scaled_norm_, logit_scales_;
   std::vector<double> nll_, kl_;

@@ -28,7 +28,9 @@ LayerStep LowestStep(const TrainLayout& layout, int64_t layer) {
     for (const Site site : sites) {
       const LinearId id{static_cast<int32_t>(layer), site};
       if (layout.Find(id) != nullptr || layout.FindMatrix(id) != nullptr) return true;
-      const auto of_expert = [&](const LoraSlot& slot) { return slot.id.layer == layer && slot.id.site == site && slot.id.expert >= 0; };
+      const auto of_expert = [&](const LoraSlot& slot) {
+        return slot.id.layer == layer && slot.id.site == site && slot.id.expert >= 0;
+      };
       if (std::any_of(layout.slots.begin(), layout.slots.end(), of_expert)) return true;
     }
     return false;
@@ -53,7 +55,8 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
   ReserveRows(attention, rows, config.q_dim());
   const int64_t mlp_rows = rows * std::max<int64_t>(config.router.used, 1);
   ReserveRows(gate_up, mlp_rows, 2 * config.ffn_dim);
-  for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
+  for (const TrainGroup group :
+       {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
     ReserveRows(xa[Index(group)], group >= TrainGroup::kGateUp ? mlp_rows : rows, pairs.widest());
   }
   ReserveFloats(router_logits, rows * config.router.experts);
@@ -83,9 +86,10 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
 int64_t LayerSaved::bytes() const noexcept {
   int64_t total = y_attention.bytes() + y_mlp.bytes() + q.bytes() + k.bytes() + v.bytes() +
                   attention.bytes() + gate_up.bytes() + inverse_attention.bytes() +
-                  inverse_mlp.bytes() + log_sum.bytes() + router_logits.bytes() + shared_gate_up.bytes() + shared_shares.bytes() + input.bytes() + y_q.bytes() + y_k.bytes() +
-                  inverse_q.bytes() + inverse_k.bytes() + y_attention_post.bytes() + y_mlp_post.bytes() +
-                  inverse_attention_post.bytes() + inverse_mlp_post.bytes();
+                  inverse_mlp.bytes() + log_sum.bytes() + router_logits.bytes() +
+                  shared_gate_up.bytes() + shared_shares.bytes() + input.bytes() + y_q.bytes() +
+                  y_k.bytes() + inverse_q.bytes() + inverse_k.bytes() + y_attention_post.bytes() +
+                  y_mlp_post.bytes() + inverse_attention_post.bytes() + inverse_mlp_post.bytes();
   for (const auto& buffer : xa) total += buffer.bytes();
   for (const auto& buffer : y) total += buffer.bytes();
   return total;
@@ -126,8 +130,9 @@ void TrainLayer::Reserve(int64_t rows) {
 int64_t TrainLayer::bytes() const noexcept {
   return attention_.bytes() + linear_.bytes() + h_.bytes() + act_.bytes() + dx_bf16_.bytes() +
          d_act_.bytes() + d_gate_up_.bytes() + d_attention_.bytes() + d_qkv_bf16_.bytes() +
-         expert_in_.bytes() + d_expert_.bytes() + d_logits_.bytes() + router_transposed_.bytes() + shared_transposed_.bytes() + expert_out_.bytes() +
-         shares_.bytes() + d_shares_.bytes() + d_share_rows_.bytes() + qkv_.bytes() + dh_.bytes() + branch_.bytes() + d_branch_.bytes();
+         expert_in_.bytes() + d_expert_.bytes() + d_logits_.bytes() + router_transposed_.bytes() +
+         shared_transposed_.bytes() + expert_out_.bytes() + shares_.bytes() + d_shares_.bytes() +
+         d_share_rows_.bytes() + qkv_.bytes() + dh_.bytes() + branch_.bytes() + d_branch_.bytes();
 }
 
 ops::TrainAttentionShape TrainLayer::AttentionOf(int64_t layer, const LayerBatch& batch) const {
@@ -185,7 +190,8 @@ const ops::RopeTable* TrainLayer::RopeOf(int64_t layer, const LayerBatch& batch)
 }
 
 void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch,
-                        const ops::RopeTable* table, float sign, uint16_t* out, int64_t out_stride) {
+                        const ops::RopeTable* table, float sign, uint16_t* out,
+                        int64_t out_stride) {
   ops::TrainRope(kernels_, pool_,
                  {.x = x,
                   .x_stride = x_stride,
@@ -206,7 +212,8 @@ void TrainLayer::LinearForward(int64_t layer, TrainGroup group, const LayerBatch
   const PhaseTimer timer(phases.products);
   const uint16_t* own = panels + batch.weights->group_offset(group);
   batch.pairs->ScaleOutputs(layer, group, own, kernels_, pool_);
-  bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group), own,
+  bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group),
+                     own,
                      {.x = x,
                       .rows = batch.rows,
                       .xa = saved.xa[Index(group)].data(),
@@ -215,7 +222,8 @@ void TrainLayer::LinearForward(int64_t layer, TrainGroup group, const LayerBatch
 }
 
 void TrainLayer::LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                           const uint16_t* panels, const uint16_t* x, LayerSaved& saved, float* out) {
+                           const uint16_t* panels, const uint16_t* x, LayerSaved& saved,
+                           float* out) {
   if (!batch.pairs->dora() || batch.pairs->group(layer, group).r == 0) {
     return LinearForward(layer, group, batch, panels, x, saved, out, TrainStore::kAddF32);
   }
@@ -234,17 +242,17 @@ void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatc
     const PhaseTimer timer(phases.weights);
     transposed = batch.weights->Transposed(group, panels + batch.weights->group_offset(group));
   }
-  bakestone::LinearBackward args = {.dy = dy,
-                                    .x = x,
-                                    .xa = saved.xa[Index(group)].data(),
-                                    .y = group == TrainGroup::kGateUp ? saved.gate_up.data()
-                                                                      : saved.y[Index(group)].data(),
-                                    .rows = batch.rows,
-                                    .dx = dx,
-                                    .store = store,
-                                    .slots = {},
-                                    .matrices = {},
-                                    .gradients = gradients.out};
+  bakestone::LinearBackward args = {
+      .dy = dy,
+      .x = x,
+      .xa = saved.xa[Index(group)].data(),
+      .y = group == TrainGroup::kGateUp ? saved.gate_up.data() : saved.y[Index(group)].data(),
+      .rows = batch.rows,
+      .dx = dx,
+      .store = store,
+      .slots = {},
+      .matrices = {},
+      .gradients = gradients.out};
   for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
     const LinearId id{static_cast<int32_t>(layer), shape.sites[i]};
     args.slots[i] = gradients.layout->Find(id);
@@ -276,7 +284,9 @@ void TrainLayer::AttentionForward(int64_t layer, const LayerBatch& batch, const 
     float* v = qkv_.data() + q + kv;
     NormHeads(layer, batch, saved);
     // A factor on what attention adds is one on the values.
-    if (config_.residual_scale != 1) ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, v);
+    if (config_.residual_scale != 1) {
+      ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, v);
+    }
     Rotate(qkv_.data(), all, config_.num_heads, batch, table, 1, saved.q.data(), q);
     Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, table, 1, saved.k.data(), kv);
     Rotate(v, all, config_.num_kv_heads, batch, nullptr, 1, saved.v.data(), kv);
@@ -304,11 +314,11 @@ void TrainLayer::ScaleActivation(int64_t rows, uint16_t* activation) {
   ops::TrainScaleBf16(pool_, config_.residual_scale, rows * config_.ffn_dim, activation);
 }
 
-void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
-                            LayerSaved& saved) {
+void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                            float* x, LayerSaved& saved) {
   const int64_t rows = batch.rows;
-  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows, saved.y_mlp.data(),
-                                      saved.inverse_mlp.data());
+  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows,
+                                      saved.y_mlp.data(), saved.inverse_mlp.data());
   LinearForward(layer, TrainGroup::kGateUp, batch, panels, input, saved, saved.gate_up.data(),
                 TrainStore::kBF16);
   {
@@ -345,8 +355,8 @@ void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const uint1
   }
   const bool down_ends = Ends(LayerStep::kDown, gradients);
   const uint16_t* dy = BranchOutputBackward(layer, TrainGroup::kDown, batch, saved, gradients);
-  LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved,
-                 gradients, down_ends ? nullptr : d_act_.data(), TrainStore::kBF16);
+  LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved, gradients,
+                 down_ends ? nullptr : d_act_.data(), TrainStore::kBF16);
   if (down_ends) return;
   {
     const PhaseTimer timer(phases.rows);
@@ -377,24 +387,24 @@ void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch, const
   const float* weight = batch.weights->source().attention_norm(layer);
   const bool o_ends = Ends(LayerStep::kO, gradients);
   const uint16_t* dy = BranchOutputBackward(layer, TrainGroup::kO, batch, saved, gradients);
-  LinearBackward(layer, TrainGroup::kO, batch, panels, dy, saved.attention.data(), saved,
-                 gradients, o_ends ? nullptr : d_attention_.data(), TrainStore::kBF16);
+  LinearBackward(layer, TrainGroup::kO, batch, panels, dy, saved.attention.data(), saved, gradients,
+                 o_ends ? nullptr : d_attention_.data(), TrainStore::kBF16);
   if (o_ends) return;
   {
     const PhaseTimer timer(phases.attention);
-    attention_.Backward(AttentionOf(layer, batch), saved.q.data(), saved.k.data(), saved.v.data(),
-                        saved.attention.data(), saved.log_sum.data(), d_attention_.data(),
-                        {.q = qkv_.data(),
-                         .k = qkv_.data() + q,
-                         .v = qkv_.data() + q + kv,
-                         .stride = all});
+    attention_.Backward(
+        AttentionOf(layer, batch), saved.q.data(), saved.k.data(), saved.v.data(),
+        saved.attention.data(), saved.log_sum.data(), d_attention_.data(),
+        {.q = qkv_.data(), .k = qkv_.data() + q, .v = qkv_.data() + q + kv, .stride = all});
   }
   {
     const PhaseTimer timer(phases.rows);
     uint16_t* out = d_qkv_bf16_.data();
     const ops::RopeTable* table = RopeOf(layer, batch);
     float* dv = qkv_.data() + q + kv;
-    if (config_.residual_scale != 1) ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, dv);
+    if (config_.residual_scale != 1) {
+      ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, dv);
+    }
     Rotate(qkv_.data(), all, config_.num_heads, batch, table, -1, out, all);
     Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, table, -1, out + q, all);
     Rotate(dv, all, config_.num_kv_heads, batch, nullptr, 1, out + q + kv, all);

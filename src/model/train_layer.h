@@ -2,8 +2,9 @@
 //
 // Kept per row, in bf16: both normalized inputs (before their weights), q, k, v after rotation, the
 // attention's output, gate and up, and s x A^T of every pair; in f32 the norms' scales and the
-// attention's log-sum-exp, the router's logits. Norm weights, rotation and SwiGLU are redone. 346 kB a row for SmolLM2-135M;
-// with DoRA also the outputs of q|k|v, o and down. One thread at a time; the work is spread over the pool.
+// attention's log-sum-exp, the router's logits. Norm weights, rotation and SwiGLU are redone. 346
+// kB a row for SmolLM2-135M; with DoRA also the outputs of q|k|v, o and down. One thread at a time;
+// the work is spread over the pool.
 #pragma once
 
 #include <array>
@@ -25,22 +26,25 @@
 namespace bakestone {
 
 struct LayerSaved {
-  Buffer<uint16_t> y_attention, y_mlp;  // [T, hidden_dim] x / rms; x where a branch takes it as it is
-  Buffer<uint16_t> y_attention_post, y_mlp_post;  // [T, hidden_dim] of what the branches give, over rms
+  Buffer<uint16_t> y_attention,
+      y_mlp;  // [T, hidden_dim] x / rms; x where a branch takes it as it is
+  Buffer<uint16_t> y_attention_post,
+      y_mlp_post;  // [T, hidden_dim] of what the branches give, over rms
   Buffer<float> inverse_attention_post, inverse_mlp_post;  // [T]
-  Buffer<uint16_t> q, k, v;             // [T, heads * head_dim]
-  Buffer<uint16_t> attention;           // [T, q_dim]
-  Buffer<uint16_t> gate_up;             // [T, 2 * ffn_dim]; of a mixture [T * used, ...], expert by expert
-  Buffer<float> router_logits;          // [T, experts], of a mixture
-  Buffer<uint16_t> shared_gate_up;      // [T, 2 * shared_dim], of the expert that all rows share
-  Buffer<float> shared_shares;          // [T], what its output counts by
+  Buffer<uint16_t> q, k, v;                                // [T, heads * head_dim]
+  Buffer<uint16_t> attention;                              // [T, q_dim]
+  Buffer<uint16_t> gate_up;     // [T, 2 * ffn_dim]; of a mixture [T * used, ...], expert by expert
+  Buffer<float> router_logits;  // [T, experts], of a mixture
+  Buffer<uint16_t> shared_gate_up;  // [T, 2 * shared_dim], of the expert that all rows share
+  Buffer<float> shared_shares;      // [T], what its output counts by
   std::array<Buffer<uint16_t>, kNumTrainGroups> xa;
-  std::array<Buffer<uint16_t>, kNumTrainGroups> y;  // [T, out of the group], with DoRA; not of gate|up
+  std::array<Buffer<uint16_t>, kNumTrainGroups>
+      y;                                         // [T, out of the group], with DoRA; not of gate|up
   Buffer<float> inverse_attention, inverse_mlp;  // [T]
-  Buffer<uint16_t> y_q, y_k;            // [T, heads * head_dim] / rms, where queries and keys are normalized
-  Buffer<float> inverse_q, inverse_k;   // [T, heads], or [T] where all heads are one group
-  Buffer<float> log_sum;                // [heads, T]
-  Buffer<float> input;                  // [T, hidden_dim], only where the layer is recomputed
+  Buffer<uint16_t> y_q, y_k;  // [T, heads * head_dim] / rms, where queries and keys are normalized
+  Buffer<float> inverse_q, inverse_k;  // [T, heads], or [T] where all heads are one group
+  Buffer<float> log_sum;               // [heads, T]
+  Buffer<float> input;                 // [T, hidden_dim], only where the layer is recomputed
 
   // Room for `rows`; contents are lost when it grows.
   void Reserve(const ModelConfig& config, int64_t rows, const PackedPairs& pairs);
@@ -76,10 +80,10 @@ class TrainLayer {
 
   struct Gradients {
     const TrainLayout* layout;
-    float* out;               // accumulated
-    float* dx;                // [T, hidden_dim], in: of the layer's output; out: of its input
-    LayerStep lowest;         // the layer's lowest trained part
-    bool below;               // something below this layer is trained: dx is wanted
+    float* out;        // accumulated
+    float* dx;         // [T, hidden_dim], in: of the layer's output; out: of its input
+    LayerStep lowest;  // the layer's lowest trained part
+    bool below;        // something below this layer is trained: dx is wanted
   };
   // Call RoundDx() once before the topmost layer's.
   void Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,
@@ -94,7 +98,7 @@ class TrainLayer {
   struct ExpertPart {
     int64_t layer, expert, begin;  // begin: where its rows lie in LayerSaved
     const ExpertRows* chosen;
-    const uint16_t* panels;        // TrainWeights::Expert
+    const uint16_t* panels;  // TrainWeights::Expert
     int64_t rows() const { return static_cast<int64_t>(chosen->rows.size()); }
   };
   // A norm as its backward needs it.
@@ -108,15 +112,19 @@ class TrainLayer {
   void MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
                   LayerSaved& saved);
   // ---- train_experts.cc ----
-  void ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x, LayerSaved& saved);
-  void ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
-                       const Gradients& gradients);
+  void ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
+                      LayerSaved& saved);
+  void ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                       const LayerSaved& saved, const Gradients& gradients);
   void ExpertBackward(const ExpertPart& part, const LayerBatch& batch, const LayerSaved& saved,
                       const Gradients& gradients, float* d_shares);
-  bakestone::LinearBackward ExpertLinear(const ExpertPart& part, TrainGroup group, const LayerBatch& batch,
-                                         const LayerSaved& saved, const Gradients& gradients) const;
-  void SharedForward(const LayerBatch& batch, const uint16_t* panels, const uint16_t* input, float* x, LayerSaved& saved);
-  void SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved);
+  bakestone::LinearBackward ExpertLinear(const ExpertPart& part, TrainGroup group,
+                                         const LayerBatch& batch, const LayerSaved& saved,
+                                         const Gradients& gradients) const;
+  void SharedForward(const LayerBatch& batch, const uint16_t* panels, const uint16_t* input,
+                     float* x, LayerSaved& saved);
+  void SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
+                      const LayerSaved& saved);
   // One frozen product of all rows; store as TrainGemmArgs has it.
   void FrozenProduct(const uint16_t* x, const uint16_t* panels, const TrainGemmArgs& shape);
   // dh_ += what the shares' gradients say of the router's input.
@@ -133,8 +141,8 @@ class TrainLayer {
   void Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y, float* inverse);
   // dh_ to the norm's weight (offset -1: frozen) and, if wanted, to dx.
   void NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients, bool wants_dx);
-  // The biases of q, k and v in the rows of qkv_, zero where there are none; false when there are none
-  // at all, and then nothing is written.
+  // The biases of q, k and v in the rows of qkv_, zero where there are none; false when there are
+  // none at all, and then nothing is written.
   bool FillBias(int64_t layer, const LayerBatch& batch);
   // The layer's table; null where queries and keys are not rotated.
   const ops::RopeTable* RopeOf(int64_t layer, const LayerBatch& batch) const;
@@ -144,29 +152,33 @@ class TrainLayer {
   // Queries and keys in qkv_.
   void NormHeads(int64_t layer, const LayerBatch& batch, LayerSaved& saved);
   void NormHeadsBackward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved);
-  void LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
-                     const uint16_t* x, LayerSaved& saved, void* out, TrainStore store);
+  void LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                     const uint16_t* panels, const uint16_t* x, LayerSaved& saved, void* out,
+                     TrainStore store);
   // out [T, out] f32 += the product; with DoRA by way of saved.y.
   void LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
                  const uint16_t* x, LayerSaved& saved, float* out);
   // dx null: only the gradients of what is trained.
-  void LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
-                      const uint16_t* dy, const uint16_t* x, const LayerSaved& saved,
-                      const Gradients& gradients, void* dx, TrainStore store);
+  void LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                      const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
+                      const LayerSaved& saved, const Gradients& gradients, void* dx,
+                      TrainStore store);
   void Activate(const TrainSwiGluArgs& args);
   void ScaleActivation(int64_t rows, uint16_t* activation);
   ops::TrainAttentionShape AttentionOf(int64_t layer, const LayerBatch& batch) const;
   // What a branch takes: bf16 of the normalized x, kept in y; forward from x, backward from y.
-  const uint16_t* BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y, float* inverse);
+  const uint16_t* BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y,
+                              float* inverse);
   const uint16_t* BranchInputAgain(const uint16_t* y, const float* weight, int64_t rows);
   // x += the branch's last product, normalized where the family does.
-  void BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
-                    const uint16_t* input, LayerSaved& saved, float* x);
+  void BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                    const uint16_t* panels, const uint16_t* input, LayerSaved& saved, float* x);
   // The gradient of the branch's last product, from that of the layer's stream.
   const uint16_t* BranchOutputBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
                                        const LayerSaved& saved, const Gradients& gradients);
   // dh_, of what a branch takes, to the stream's gradient.
-  void BranchInputBackward(const NormInput& norm, int64_t rows, const Gradients& gradients, bool wants_dx);
+  void BranchInputBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
+                           bool wants_dx);
   static bool Ends(LayerStep step, const Gradients& gradients) {
     return !gradients.below && step == gradients.lowest;
   }
@@ -180,7 +192,8 @@ class TrainLayer {
   Buffer<uint16_t> d_branch_;
   Buffer<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
   Buffer<float> qkv_, dh_;
-  Buffer<uint16_t> expert_in_, d_expert_, d_logits_, router_transposed_, shared_transposed_;  // of a mixture
+  Buffer<uint16_t> expert_in_, d_expert_, d_logits_, router_transposed_,
+      shared_transposed_;  // of a mixture
   Buffer<float> expert_out_, shares_, d_shares_, d_share_rows_;
 };
 

@@ -58,7 +58,8 @@ class LayoutBuilder {
       const int64_t experts = config_.has_experts(layer) ? config_.router.experts : 0;
       for (int64_t expert = -1; expert < experts; ++expert) {
         for (int site = 0; site < kNumSites; ++site) {
-          const LinearId id{static_cast<int32_t>(layer), static_cast<Site>(site), static_cast<int32_t>(expert)};
+          const LinearId id{static_cast<int32_t>(layer), static_cast<Site>(site),
+                            static_cast<int32_t>(expert)};
           if (HasSite(config_, id) && Wanted(LinearName(id))) Pair(id);
         }
       }
@@ -120,8 +121,10 @@ class LayoutBuilder {
 
   void Pair(LinearId id) {
     if (shape_.dora && id.expert >= 0) {
-      Throw(ErrorCode::kUnsupported, "{}: expected a matrix that every row goes through to be trained with DoRA, found an "
-            "expert's; use kind \"lora\" or \"rslora\", or targets of attention alone", LinearName(id));
+      Throw(ErrorCode::kUnsupported,
+            "{}: expected a matrix that every row goes through to be trained with DoRA, found an "
+            "expert's; use kind \"lora\" or \"rslora\", or targets of attention alone",
+            LinearName(id));
     }
     const LinearShape shape = ShapeOf(config_, id);
     const std::string name = LinearName(id);
@@ -145,7 +148,8 @@ class LayoutBuilder {
   }
 
   int64_t Norm(const std::string& name) {
-    const bool known = name == "norm" || config_.norm_placement == NormPlacement::kPre;  // else called otherwise
+    const bool known =
+        name == "norm" || config_.norm_placement == NormPlacement::kPre;  // else called otherwise
     return known && Wanted(name) ? Add(name + ".weight", config_.hidden_dim, 0) : -1;
   }
 
@@ -159,7 +163,8 @@ class LayoutBuilder {
     for (size_t i = 0; i < used_.size(); ++i) {
       if (used_[i]) continue;
       Throw(ErrorCode::kInvalidArgument,
-            "targets: expected \"all\" or patterns of names such as q_proj, mlp.* or layers.0.*, found "
+            "targets: expected \"all\" or patterns of names such as q_proj, mlp.* or layers.0.*, "
+            "found "
             "'{}', which fits nothing that can be trained here",
             shape_.targets[i]);
     }
@@ -179,11 +184,14 @@ class LayoutBuilder {
 TrainLayout TrainLayout::Make(const ModelConfig& config, const TrainShape& shape,
                               const std::vector<LinearId>& biases) {
   if (shape.rank < 0 || shape.rank > kMaxRank) {
-    Throw(ErrorCode::kInvalidArgument, "LoRA rank: expected 1 to {}, found {}", kMaxRank, shape.rank);
+    Throw(ErrorCode::kInvalidArgument, "LoRA rank: expected 1 to {}, found {}", kMaxRank,
+          shape.rank);
   }
   if (shape.rank == 0 && config.router.experts > 0) {
-    Throw(ErrorCode::kUnsupported, "training: expected pairs (kind \"lora\" or \"rslora\") on a mixture of experts, found the "
-          "whole model; its router and its experts' own matrices stay as they are");
+    Throw(
+        ErrorCode::kUnsupported,
+        "training: expected pairs (kind \"lora\" or \"rslora\") on a mixture of experts, found the "
+        "whole model; its router and its experts' own matrices stay as they are");
   }
   LayoutBuilder builder(config, shape, biases);
   return shape.rank > 0 ? builder.Pairs() : builder.Whole();
@@ -193,9 +201,9 @@ namespace {
 
 template <class Slot>
 const Slot* FindById(const std::vector<Slot>& slots, LinearId id) noexcept {
-  const auto at = std::lower_bound(
-      slots.begin(), slots.end(), id,
-      [](const Slot& slot, LinearId wanted) { return slot.id < wanted; });
+  const auto at =
+      std::lower_bound(slots.begin(), slots.end(), id,
+                       [](const Slot& slot, LinearId wanted) { return slot.id < wanted; });
   return at != slots.end() && at->id == id ? &*at : nullptr;
 }
 
@@ -212,7 +220,8 @@ int64_t TrainLayout::lowest_layer(int64_t num_layers) const noexcept {
   if (!slots.empty()) lowest = std::min<int64_t>(lowest, slots.front().id.layer);
   if (!matrices.empty()) lowest = std::min<int64_t>(lowest, matrices.front().id.layer);
   for (const auto* norms : {&attention_norms, &mlp_norms}) {
-    const auto first = std::find_if(norms->begin(), norms->end(), [](int64_t at) { return at >= 0; });
+    const auto first =
+        std::find_if(norms->begin(), norms->end(), [](int64_t at) { return at >= 0; });
     lowest = std::min<int64_t>(lowest, first == norms->end() ? num_layers : first - norms->begin());
   }
   return lowest;

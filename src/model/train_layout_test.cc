@@ -71,8 +71,8 @@ TEST(TrainLayout, PairsCoverEveryTargetOnceAndAreFound) {
   }
   EXPECT_EQ(layout.Find({3, Site::kQ}), nullptr);
   EXPECT_EQ(layout.lowest_layer(3), 0);
-  const TrainLayout some =
-      TrainLayout::Make(SmallConfig(true), {.targets = {"layers.1.mlp.*", "layers.2.*.o_proj"}, .rank = 3});
+  const TrainLayout some = TrainLayout::Make(
+      SmallConfig(true), {.targets = {"layers.1.mlp.*", "layers.2.*.o_proj"}, .rank = 3});
   EXPECT_EQ(some.slots.size(), 4u);
   EXPECT_EQ(some.lowest_layer(3), 1);
 }
@@ -119,7 +119,8 @@ TEST(TrainLayout, RowsOfNewTokensAreTheLastOnes) {
 
 TEST(TrainLayout, WhatCannotBeMeantIsNamed) {
   EXPECT_THAT(MessageOf({.targets = {"q_prj"}, .rank = 4}), HasSubstr("found 'q_prj'"));
-  EXPECT_THAT(MessageOf({.targets = {"q_proj", "layers.3.*"}, .rank = 4}), HasSubstr("found 'layers.3.*'"));
+  EXPECT_THAT(MessageOf({.targets = {"q_proj", "layers.3.*"}, .rank = 4}),
+              HasSubstr("found 'layers.3.*'"));
   EXPECT_THAT(MessageOf({.targets = {"lm_head"}}), HasSubstr("found 'lm_head'"));  // tied
   EXPECT_THAT(MessageOf({.targets = {}, .rank = 4}), HasSubstr("something to train"));
   EXPECT_THAT(MessageOf({.rank = 1025}), HasSubstr("1 to 1024"));

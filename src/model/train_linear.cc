@@ -143,8 +143,8 @@ void AddMatrixGradient(const TrainKernels& kernels, ThreadPool& pool, const Matr
                        Buffer<uint16_t>& columns) {
   const int64_t even = Even(args.rows);
   Reserve(columns, (args.cols + kTrainTileRows) * even);
-  ops::TrainTranspose(kernels, pool, args.dy + args.first, args.dy_stride, args.rows, args.cols, even,
-                      columns.data());
+  ops::TrainTranspose(kernels, pool, args.dy + args.first, args.dy_stride, args.rows, args.cols,
+                      even, columns.data());
   TrainGemmArgs product{};
   product.segments[0] = {columns.data(), even, args.x_pairs, even * kTrainLanes, even};
   product.num_segments = 1;
@@ -203,7 +203,8 @@ void Backward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& s
   if (args.dx == nullptr) return;
   TrainGemmArgs product{};
   product.segments[0] = {dz, shape.out, transposed, shape.out * kTrainLanes, shape.out};
-  product.segments[1] = {scratch.d_xa.data(), lora.r, lora.a_backward, lora.r * kTrainLanes, lora.r};
+  product.segments[1] = {scratch.d_xa.data(), lora.r, lora.a_backward, lora.r * kTrainLanes,
+                         lora.r};
   product.num_segments = lora.r > 0 ? 2 : 1;
   product.store = args.store;
   product.rows = args.rows;

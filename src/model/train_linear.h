@@ -1,12 +1,13 @@
 // The linears of training for a group of matrices that share their input, forward and backward:
 //
-//   forward    y = g (x W^T + s (x A^T) B^T)                          g: train_lora.h; 1 without DoRA
+//   forward    y = g (x W^T + s (x A^T) B^T)                          g: train_lora.h; 1 without
+//              DoRA
 //   backward   dz = g dy    dx = dz W + (s dz B) A
-//              dB = dz^T (s x A^T)    dA = (s dz B)^T x    dmagnitude = sum over t of dy y / magnitude
-//              dW = dy^T x of a matrix that is itself trained, dbias = sum over t of dy
+//              dB = dz^T (s x A^T)    dA = (s dz B)^T x    dmagnitude = sum over t of dy y /
+//              magnitude dW = dy^T x of a matrix that is itself trained, dbias = sum over t of dy
 //
-// B A is never formed. The scale is applied where x A^T and dz B are rounded to bf16. A frozen matrix
-// gets no gradient.
+// B A is never formed. The scale is applied where x A^T and dz B are rounded to bf16. A frozen
+// matrix gets no gradient.
 #pragma once
 
 #include <array>
@@ -24,8 +25,8 @@ namespace bakestone {
 struct LinearForward {
   const uint16_t* x;  // [rows, in]
   int64_t rows;
-  uint16_t* xa;       // [rows, lora.r]: s x A^T, kept for the backward
-  void* out;          // [rows, out]
+  uint16_t* xa;  // [rows, lora.r]: s x A^T, kept for the backward
+  void* out;     // [rows, out]
   TrainStore store;
 };
 // panels: of the group's W.
@@ -41,22 +42,23 @@ struct LinearScratch {
 };
 
 struct LinearBackward {
-  const uint16_t* dy;       // [rows, out]
-  const uint16_t *x, *xa;   // as in the forward
-  const uint16_t* y;        // [rows, out] the output, bias left out; DoRA only
+  const uint16_t* dy;      // [rows, out]
+  const uint16_t *x, *xa;  // as in the forward
+  const uint16_t* y;       // [rows, out] the output, bias left out; DoRA only
   int64_t rows;
-  void* dx;                 // [rows, in], f32 or bf16; null: not wanted
+  void* dx;  // [rows, in], f32 or bf16; null: not wanted
   TrainStore store;
   std::array<const LoraSlot*, 3> slots;       // by site of the group; null: no gradient wanted
   std::array<const MatrixSlot*, 3> matrices;  // the same
-  float* gradients;         // accumulated into
+  float* gradients;                           // accumulated into
 };
 // transposed: panels of the group's W^T; may be null when dx is.
 void Backward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
               const LoraGroup& lora, const uint16_t* transposed, const LinearBackward& args,
               LinearScratch& scratch);
 
-// out [cols, in] += dy^T x, the columns [first, first + cols) of dy [rows, dy_stride]; x [rows, in].
+// out [cols, in] += dy^T x, the columns [first, first + cols) of dy [rows, dy_stride]; x [rows,
+// in].
 struct MatrixGradient {
   const uint16_t* dy;
   int64_t dy_stride, first, cols;

@@ -12,11 +12,9 @@
 namespace bakestone {
 namespace {
 
-
 int64_t OutOf(const GroupShape& shape, size_t site) {
   return shape.out_begin[site + 1] - shape.out_begin[site];
 }
-
 
 // ||w||^2 of 16 rows that lie in one panel.
 void PanelSquares(const uint16_t* panel, int64_t in, float* squares) {
@@ -31,7 +29,8 @@ void PanelSquares(const uint16_t* panel, int64_t in, float* squares) {
 }  // namespace
 
 PackedPairs::PackedPairs(const ModelConfig& config)
-    : config_(config), groups_of_layer_(2 + 2 * std::max<int64_t>(config.router.experts, 1)),
+    : config_(config),
+      groups_of_layer_(2 + 2 * std::max<int64_t>(config.router.experts, 1)),
       groups_(static_cast<size_t>(config.num_layers * groups_of_layer_)) {}
 
 TrainGroup PackedPairs::GroupAt(size_t index) const {
@@ -87,7 +86,8 @@ void PackedPairs::Plan(const TrainLayout& layout) {
   inverse_magnitudes_ = Buffer<float>(outputs);
   squares_known_.assign(groups_.size(), 0);
   scales_known_.assign(groups_.size(), 0);
-  const int64_t widest_out = std::max(config_.hidden_dim, std::max(config_.q_dim(), config_.ffn_dim));
+  const int64_t widest_out =
+      std::max(config_.hidden_dim, std::max(config_.q_dim(), config_.ffn_dim));
   aw_ = Buffer<float>(ops::PadRank(rank) * widest_out);
   aa_ = Buffer<float>(ops::PadRank(rank) * ops::PadRank(rank));
 }
@@ -133,7 +133,8 @@ void PackedPairs::Pack(const TrainLayout& layout, std::span<const float> values,
   values_ = values;
   std::fill(scales_known_.begin(), scales_known_.end(), uint8_t{0});
   const LoraSlot& last = layout.slots.back();
-  ops::TrainToBf16(kernels, pool, values.data(), rounded_.data(), last.b_offset + last.out * last.rank);
+  ops::TrainToBf16(kernels, pool, values.data(), rounded_.data(),
+                   last.b_offset + last.out * last.rank);
   pool.ParallelFor(static_cast<int64_t>(groups_.size()), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) PackGroup(static_cast<size_t>(i), scale, kernels);
   });
@@ -168,12 +169,14 @@ void PackedPairs::ScaleSite(const LoraSlot& slot, const uint16_t* panels, const 
         const double b_r = BF16ToFloat(b[r]);
         double sum = 0;
         for (int64_t c = 0; c < slot.rank; ++c) {
-          sum += static_cast<double>(aa_[r * slot.rank + c]) * static_cast<double>(BF16ToFloat(b[c]));
+          sum +=
+              static_cast<double>(aa_[r * slot.rank + c]) * static_cast<double>(BF16ToFloat(b[c]));
         }
         cross += b_r * static_cast<double>(aw_[r * slot.out + o]);
         square += b_r * sum;
       }
-      const double norm = std::sqrt(static_cast<double>(squares[o]) + 2 * s * cross + s * s * square);
+      const double norm =
+          std::sqrt(static_cast<double>(squares[o]) + 2 * s * cross + s * s * square);
       const auto magnitude =
           static_cast<double>(values_[static_cast<size_t>(slot.magnitude_offset + o)]);
       scale[o] = norm > 0 ? static_cast<float>(magnitude / norm) : 0.0f;

@@ -1,9 +1,10 @@
-// The pairs under training in the form products read: rounded to bf16, as they are served, and packed in
-// both orientations. With DoRA also what each output is multiplied with.
+// The pairs under training in the form products read: rounded to bf16, as they are served, and
+// packed in both orientations. With DoRA also what each output is multiplied with.
 //
 //   y = g (W x + s B A x),   g = 1, or with DoRA magnitude / ||W + s B A|| of the output's row
 //
-// The norm is a constant of the step: no gradient flows through it (Liu et al., DoRA, 2024, section 4.3).
+// The norm is a constant of the step: no gradient flows through it (Liu et al., DoRA, 2024, section
+// 4.3).
 #pragma once
 
 #include <array>
@@ -23,18 +24,18 @@ namespace bakestone {
 // The pairs of one group as panels. Ranks are padded to 16 with zeros, so that each begins a panel.
 struct LoraGroup {
   struct Part {
-    int site = 0;             // index within the group
-    int64_t rank = 0;         // 0: not adapted
-    int64_t r_begin = 0;      // of its columns in the stacked product
+    int site = 0;                          // index within the group
+    int64_t rank = 0;                      // 0: not adapted
+    int64_t r_begin = 0;                   // of its columns in the stacked product
     const uint16_t* b_forward = nullptr;   // lanes out, pairs r
     const uint16_t* b_backward = nullptr;  // lanes r, pairs out
   };
   std::array<Part, 3> parts{};
-  int64_t r = 0;                           // stacked, padded; 0: nothing adapted
-  const uint16_t* a_forward = nullptr;     // lanes r, pairs in
-  const uint16_t* a_backward = nullptr;    // lanes in, pairs r
-  const float* scale = nullptr;            // [r]
-  const float* output_scale = nullptr;     // [out] g; null: 1
+  int64_t r = 0;                             // stacked, padded; 0: nothing adapted
+  const uint16_t* a_forward = nullptr;       // lanes r, pairs in
+  const uint16_t* a_backward = nullptr;      // lanes in, pairs r
+  const float* scale = nullptr;              // [r]
+  const float* output_scale = nullptr;       // [out] g; null: 1
   const float* inverse_magnitude = nullptr;  // [out], with output_scale
 };
 
@@ -76,16 +77,16 @@ class PackedPairs {
   const TrainLayout* layout_ = nullptr;  // that groups_ was planned for
   std::vector<LoraGroup> groups_;
   std::vector<int64_t> panel_begin_, scale_begin_, output_begin_;
-  Buffer<uint16_t> rounded_;             // pairs as the layout has them, and room for a tile of rows
+  Buffer<uint16_t> rounded_;  // pairs as the layout has them, and room for a tile of rows
   Buffer<uint16_t> panels_;
   Buffer<float> scales_;
   bool dora_ = false;
   float scale_ = 0;
-  std::span<const float> values_;        // of the last Pack: magnitudes are read when they are needed
-  Buffer<float> base_squares_;           // [outputs] ||W||^2
+  std::span<const float> values_;  // of the last Pack: magnitudes are read when they are needed
+  Buffer<float> base_squares_;     // [outputs] ||W||^2
   Buffer<float> output_scales_, inverse_magnitudes_;
   std::vector<uint8_t> squares_known_, scales_known_;  // [groups]
-  Buffer<float> aw_, aa_;                // [rank, out], [rank, rank]
+  Buffer<float> aw_, aa_;                              // [rank, out], [rank, rank]
   int64_t widest_ = 0;
 };
 

@@ -1,5 +1,5 @@
-// What a training pass will need, before it is built: the sizes that TrainEngine's parts reserve, added up. Within
-// a few percent of TrainerPass::peak_bytes().
+// What a training pass will need, before it is built: the sizes that TrainEngine's parts reserve,
+// added up. Within a few percent of TrainerPass::peak_bytes().
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct TrainMemory {
 };
 
 // rows: of a micro-batch. kl: some losses are KL to the base.
-TrainMemory EstimateTrainMemory(const ModelConfig& config, const TrainLayout& layout, int64_t rows, bool kl,
-                                const PassOptions& options);
+TrainMemory EstimateTrainMemory(const ModelConfig& config, const TrainLayout& layout, int64_t rows,
+                                bool kl, const PassOptions& options);
 
 }  // namespace bakestone

@@ -1,5 +1,5 @@
-// Every way of training against PyTorch and PEFT: gradients of each trained tensor, and ten steps with the
-// optimizer. Goldens: tools/make_method_goldens.py.
+// Every way of training against PyTorch and PEFT: gradients of each trained tensor, and ten steps
+// with the optimizer. Goldens: tools/make_method_goldens.py.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -26,7 +26,8 @@ std::string NameOf(LinearId id) {
 class Golden {
  public:
   Golden()
-      : file(SafetensorsFile::Open(std::string(BAKESTONE_TEST_DATA) + "/train/methods.safetensors")),
+      : file(
+            SafetensorsFile::Open(std::string(BAKESTONE_TEST_DATA) + "/train/methods.safetensors")),
         tokens(ValuesOf<int32_t>(file, "tokens")),
         positions(ValuesOf<int32_t>(file, "positions")),
         begins(ValuesOf<int32_t>(file, "begins")),
@@ -76,7 +77,8 @@ class Golden {
       return values_.at("layers." + std::to_string(layer) + ".input_layernorm.weight").data();
     };
     source.mlp_norm = [this](int64_t layer) {
-      return values_.at("layers." + std::to_string(layer) + ".post_attention_layernorm.weight").data();
+      return values_.at("layers." + std::to_string(layer) + ".post_attention_layernorm.weight")
+          .data();
     };
     source.final_norm = [this] { return values_.at("norm.weight").data(); };
     return source;
@@ -115,9 +117,10 @@ class Golden {
 
 // A layout of the golden model, with an engine that has its values.
 struct Workbench {
-  Workbench(const Golden& golden, const TrainShape& shape, const KernelTable& kernels, int threads = 2,
-        PassOptions options = {})
-      : kernels(kernels), pool(threads),
+  Workbench(const Golden& golden, const TrainShape& shape, const KernelTable& kernels,
+            int threads = 2, PassOptions options = {})
+      : kernels(kernels),
+        pool(threads),
         layout(TrainLayout::Make(golden.config, shape, golden.biases)),
         values(golden.ValuesFor(layout)),
         engine(golden.config, golden.source(), layout, golden.Number("scale"), kernels.train, pool,
@@ -125,7 +128,8 @@ struct Workbench {
     engine.SetValues(values);
   }
 
-  std::vector<float> Gradients(const TrainBatch& batch, const Objective& objective, LossSums* sums) {
+  std::vector<float> Gradients(const TrainBatch& batch, const Objective& objective,
+                               LossSums* sums) {
     std::vector<float> gradients(values.size());
     *sums = engine.ForwardBackward(batch, objective, gradients);
     return gradients;
@@ -140,8 +144,8 @@ struct Workbench {
 
 constexpr int64_t kRank = 3;
 
-// bf16 operands through two layers: 1 to 4 % of the norm; a wrong formula is off by tens of it. bound: of all
-// tensors together, single ones may be off by twice as much.
+// bf16 operands through two layers: 1 to 4 % of the norm; a wrong formula is off by tens of it.
+// bound: of all tensors together, single ones may be off by twice as much.
 void ExpectLikePyTorch(const Golden& golden, const std::string& prefix, const Workbench& setup,
                        const std::vector<float>& gradients, double bound = 0.03) {
   const std::vector<float> expected = golden.Expected(prefix, setup.layout);
@@ -150,7 +154,8 @@ void ExpectLikePyTorch(const Golden& golden, const std::string& prefix, const Wo
       return std::span<const float>(all).subspan(static_cast<size_t>(tensor.offset),
                                                  static_cast<size_t>(tensor.size()));
     };
-    EXPECT_LT(RelativeError(part(gradients), part(expected)), 2 * bound) << prefix << " " << tensor.name;
+    EXPECT_LT(RelativeError(part(gradients), part(expected)), 2 * bound)
+        << prefix << " " << tensor.name;
   }
   EXPECT_LT(RelativeError(gradients, expected), bound) << prefix;
 }
@@ -191,26 +196,31 @@ TEST(TrainMethods, PreferenceGradientsMatchPyTorchInEveryTable) {
       const std::string prefix = mean ? "dpo.mean" : "dpo.sum";
       SCOPED_TRACE(IsaName(kernels->isa));
       Workbench setup(golden, {.rank = kRank}, *kernels);
-      const auto second = std::lower_bound(golden.loss_rows.begin(), golden.loss_rows.end(),
-                                           golden.begins[1]) - golden.loss_rows.begin();
+      const auto second =
+          std::lower_bound(golden.loss_rows.begin(), golden.loss_rows.end(), golden.begins[1]) -
+          golden.loss_rows.begin();
       const auto rows = static_cast<std::ptrdiff_t>(golden.loss_rows.size());
       const PreferencePair pair = {
           .chosen = 0,
           .rejected = 1,
           .reference_chosen = mean ? reference[0] / static_cast<double>(second) : reference[0],
-          .reference_rejected = mean ? reference[1] / static_cast<double>(rows - second) : reference[1]};
+          .reference_rejected =
+              mean ? reference[1] / static_cast<double>(rows - second) : reference[1]};
       LossSums sums;
-      const auto gradients = setup.Gradients(
-          golden.batch(),
-          {.pairs = {&pair, 1}, .beta = static_cast<double>(golden.Number("beta")), .length_normalized = mean},
-          &sums);
-      // The rounding of some 30 log-probabilities adds up in the loss, and scales all gradients alike.
+      const auto gradients = setup.Gradients(golden.batch(),
+                                             {.pairs = {&pair, 1},
+                                              .beta = static_cast<double>(golden.Number("beta")),
+                                              .length_normalized = mean},
+                                             &sums);
+      // The rounding of some 30 log-probabilities adds up in the loss, and scales all gradients
+      // alike.
       ExpectLikePyTorch(golden, prefix, setup, gradients, 0.06);
       EXPECT_NEAR(sums.preference, LossOf(golden, prefix), 0.03);
       EXPECT_EQ(sums.pairs, 1);
-      const LossSums again = setup.engine.Evaluate(
-          golden.batch(),
-          {.pairs = {&pair, 1}, .beta = static_cast<double>(golden.Number("beta")), .length_normalized = mean});
+      const LossSums again =
+          setup.engine.Evaluate(golden.batch(), {.pairs = {&pair, 1},
+                                                 .beta = static_cast<double>(golden.Number("beta")),
+                                                 .length_normalized = mean});
       EXPECT_EQ(again.preference, sums.preference);
       EXPECT_EQ(again.documents, 2);
     }
@@ -267,7 +277,8 @@ TEST(TrainMethods, TheBaseStaysTheBaseWhileTheWholeModelIsTrained) {
   EXPECT_EQ(base, setup.engine.EvaluateBase(golden.batch()).nll);
   EXPECT_NE(base, setup.engine.Evaluate(golden.batch()).nll);
   std::vector<float> gradients(setup.values.size());
-  const LossSums sums = setup.engine.ForwardBackward(golden.batch(), {.kl_to_base = true}, gradients);
+  const LossSums sums =
+      setup.engine.ForwardBackward(golden.batch(), {.kl_to_base = true}, gradients);
   EXPECT_GT(sums.kl, 0);
   const LossSums scored = setup.engine.Evaluate(golden.batch(), {.kl_to_base = true});
   EXPECT_EQ(scored.kl, sums.kl);
@@ -285,11 +296,12 @@ class TenSteps {
     const std::vector<float> ones(rows, 1.0f);
     for (int64_t step = 1; step <= 10; ++step) {
       TrainBatch batch = golden.batch();
-      batch.targets = std::span<const int32_t>(targets).subspan(static_cast<size_t>(step - 1) * rows, rows);
+      batch.targets =
+          std::span<const int32_t>(targets).subspan(static_cast<size_t>(step - 1) * rows, rows);
       batch.weights = ones;
       LossSums sums;
-      const auto gradients = setup.Gradients(
-          batch, {.gradient_scale = 1.0f / static_cast<float>(rows)}, &sums);
+      const auto gradients =
+          setup.Gradients(batch, {.gradient_scale = 1.0f / static_cast<float>(rows)}, &sums);
       losses.push_back(sums.nll / static_cast<double>(rows));
       const double norm = ops::GradientNorm(setup.kernels.train, setup.pool, gradients);
       for (const TrainTensor& tensor : setup.layout.tensors) {
@@ -297,14 +309,15 @@ class TenSteps {
           return std::span(all).subspan(static_cast<size_t>(tensor.offset),
                                         static_cast<size_t>(tensor.size()));
         };
-        ops::AdamW(setup.kernels.train, setup.pool,
-                   {.learning_rate = static_cast<double>(golden.Number("rate")),
-                    .beta1 = static_cast<double>(golden.Number("beta1")),
-                    .beta2 = static_cast<double>(golden.Number("beta2")),
-                    .weight_decay = tensor.decays ? static_cast<double>(golden.Number("decay")) : 0,
-                    .gradient_scale = ops::ClipScale(norm, static_cast<double>(golden.Number("clip"))),
-                    .step = step},
-                   part(setup.values), part(m), part(v), part(gradients));
+        ops::AdamW(
+            setup.kernels.train, setup.pool,
+            {.learning_rate = static_cast<double>(golden.Number("rate")),
+             .beta1 = static_cast<double>(golden.Number("beta1")),
+             .beta2 = static_cast<double>(golden.Number("beta2")),
+             .weight_decay = tensor.decays ? static_cast<double>(golden.Number("decay")) : 0,
+             .gradient_scale = ops::ClipScale(norm, static_cast<double>(golden.Number("clip"))),
+             .step = step},
+            part(setup.values), part(m), part(v), part(gradients));
       }
       setup.engine.SetValues(setup.values);
     }
@@ -326,9 +339,10 @@ TEST(TrainMethods, TenStepsEndWherePyTorchEnds) {
     for (size_t i = 0; i < 10; ++i) {
       EXPECT_NEAR(run.losses[i], expected[i], 0.01 * expected[i]) << "step " << i + 1;
     }
-    // How far the values moved, and that they moved there: AdamW turns the rounding of small gradients
-    // into whole steps, so single values differ.
-    std::vector<float> moved = run.setup.values, goal = golden.Expected("run." + name, run.setup.layout);
+    // How far the values moved, and that they moved there: AdamW turns the rounding of small
+    // gradients into whole steps, so single values differ.
+    std::vector<float> moved = run.setup.values,
+                       goal = golden.Expected("run." + name, run.setup.layout);
     for (size_t i = 0; i < moved.size(); ++i) {
       moved[i] -= run.start[i];
       goal[i] -= run.start[i];

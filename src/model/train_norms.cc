@@ -1,4 +1,5 @@
-// The norms of a layer's training pass: of what its branches take and give, and of queries and keys.
+// The norms of a layer's training pass: of what its branches take and give, and of queries and
+// keys.
 #include <algorithm>
 
 #include "model/phase_timer.h"
@@ -72,7 +73,8 @@ void TrainLayer::NormHeads(int64_t layer, const LayerBatch& batch, LayerSaved& s
 }
 
 // Of d_qkv_bf16_.
-void TrainLayer::NormHeadsBackward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved) {
+void TrainLayer::NormHeadsBackward(int64_t layer, const LayerBatch& batch,
+                                   const LayerSaved& saved) {
   if (config_.qk_norm == QkNorm::kNone) return;
   const bool whole = config_.qk_norm == QkNorm::kWhole;
   const int64_t q = config_.q_dim(), kv = config_.kv_dim();
@@ -94,8 +96,8 @@ void TrainLayer::NormHeadsBackward(int64_t layer, const LayerBatch& batch, const
   ops::TrainGroupNormBackward(pool_, args);
 }
 
-const uint16_t* TrainLayer::BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y,
-                                        float* inverse) {
+const uint16_t* TrainLayer::BranchInput(const float* x, const float* weight, int64_t rows,
+                                        uint16_t* y, float* inverse) {
   if (config_.has_pre_norms()) {
     Normalize(x, weight, rows, y, inverse);
     return h_.data();
@@ -112,23 +114,26 @@ const uint16_t* TrainLayer::BranchInputAgain(const uint16_t* y, const float* wei
   return h_.data();
 }
 
-void TrainLayer::BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
-                              const uint16_t* input, LayerSaved& saved, float* x) {
+void TrainLayer::BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch,
+                              const uint16_t* panels, const uint16_t* input, LayerSaved& saved,
+                              float* x) {
   if (!config_.has_post_norms()) return LinearAdd(layer, group, batch, panels, input, saved, x);
   const int64_t size = batch.rows * config_.hidden_dim;
   std::fill_n(branch_.data(), size, 0.0f);
   LinearAdd(layer, group, batch, panels, input, saved, branch_.data());
   const bool attention = group == TrainGroup::kO;
   const TrainSource& source = batch.weights->source();
-  Normalize(branch_.data(), attention ? source.attention_post_norm(layer) : source.mlp_post_norm(layer), batch.rows,
+  Normalize(branch_.data(),
+            attention ? source.attention_post_norm(layer) : source.mlp_post_norm(layer), batch.rows,
             attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
             attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data());
   const PhaseTimer timer(phases.rows);
   ops::TrainAddBf16(kernels_, pool_, h_.data(), x, size);
 }
 
-const uint16_t* TrainLayer::BranchOutputBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                                                 const LayerSaved& saved, const Gradients& gradients) {
+const uint16_t* TrainLayer::BranchOutputBackward(int64_t layer, TrainGroup group,
+                                                 const LayerBatch& batch, const LayerSaved& saved,
+                                                 const Gradients& gradients) {
   if (!config_.has_post_norms()) return dx_bf16_.data();
   const PhaseTimer timer(phases.rows);
   const bool attention = group == TrainGroup::kO;
@@ -147,8 +152,8 @@ const uint16_t* TrainLayer::BranchOutputBackward(int64_t layer, TrainGroup group
   return d_branch_.data();
 }
 
-void TrainLayer::BranchInputBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
-                                     bool wants_dx) {
+void TrainLayer::BranchInputBackward(const NormInput& norm, int64_t rows,
+                                     const Gradients& gradients, bool wants_dx) {
   if (config_.has_pre_norms()) return NormBackward(norm, rows, gradients, wants_dx);
   if (!wants_dx) return;
   const int64_t size = rows * config_.hidden_dim;

@@ -25,7 +25,10 @@ GroupShape ShapeOf(const ModelConfig& config, TrainGroup group) {
   const int64_t q = config.q_dim(), kv = config.kv_dim(), ffn = config.ffn_dim;
   switch (group) {
     case TrainGroup::kQkv:
-      return {config.hidden_dim, q + 2 * kv, 3, {Site::kQ, Site::kK, Site::kV},
+      return {config.hidden_dim,
+              q + 2 * kv,
+              3,
+              {Site::kQ, Site::kK, Site::kV},
               {0, q, q + kv, q + 2 * kv}};
     case TrainGroup::kO:
       return {q, config.hidden_dim, 1, {Site::kO}, {0, config.hidden_dim}};
@@ -51,9 +54,13 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.router = [&weights, &kernels](int64_t layer, Range rows, MatrixView<float> out) {
     weights.layers[static_cast<size_t>(layer)].router.DequantizeRows(kernels, rows, out);
   };
-  source.shared = [&weights, &kernels](int64_t layer, Site site, Range rows, MatrixView<float> out) {
+  source.shared = [&weights, &kernels](int64_t layer, Site site, Range rows,
+                                       MatrixView<float> out) {
     const ExpertWeights& shared = weights.layers[static_cast<size_t>(layer)].shared;
-    (site == Site::kGate ? shared.gate : site == Site::kUp ? shared.up : shared.down).DequantizeRows(kernels, rows, out);
+    (site == Site::kGate ? shared.gate
+     : site == Site::kUp ? shared.up
+                         : shared.down)
+        .DequantizeRows(kernels, rows, out);
   };
   source.shared_gate = [&weights, &kernels](int64_t layer, Range rows, MatrixView<float> out) {
     weights.layers[static_cast<size_t>(layer)].shared_gate.DequantizeRows(kernels, rows, out);
@@ -71,8 +78,10 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.mlp_norm = [&weights](int64_t layer) {
     return weights.layers[static_cast<size_t>(layer)].mlp_norm.data();
   };
-  const auto norm = [&weights](std::vector<float> LayerWeights::*which) {
-    return [&weights, which](int64_t layer) { return (weights.layers[static_cast<size_t>(layer)].*which).data(); };
+  const auto norm = [&weights](std::vector<float> LayerWeights::* which) {
+    return [&weights, which](int64_t layer) {
+      return (weights.layers[static_cast<size_t>(layer)].*which).data();
+    };
   };
   source.attention_post_norm = norm(&LayerWeights::attention_post_norm);
   source.mlp_post_norm = norm(&LayerWeights::mlp_post_norm);
@@ -102,8 +111,8 @@ ReadRows WithTrainedRows(ReadRows base, const RowsSlot& slot, const float* const
 }
 
 std::function<const float*(int64_t)> WithTrainedNorms(std::function<const float*(int64_t)> base,
-                                                  const std::vector<int64_t>& offsets,
-                                                  const float* const* values) {
+                                                      const std::vector<int64_t>& offsets,
+                                                      const float* const* values) {
   return [base = std::move(base), &offsets, values](int64_t layer) {
     const int64_t offset = offsets[static_cast<size_t>(layer)];
     return offset < 0 ? base(layer) : *values + offset;
@@ -118,8 +127,8 @@ TrainSource TrainedSource(TrainSource base, const TrainLayout& layout, const flo
     source.linear = [base, &layout, values](LinearId id, Range rows, MatrixView<float> out) {
       const MatrixSlot* slot = layout.FindMatrix(id);
       if (slot == nullptr) return base.linear(id, rows, out);
-      std::copy_n(*values + slot->offset + rows.begin * slot->in, (rows.end - rows.begin) * slot->in,
-                  out.data);
+      std::copy_n(*values + slot->offset + rows.begin * slot->in,
+                  (rows.end - rows.begin) * slot->in, out.data);
     };
     source.bias = [base, &layout, values](LinearId id) {
       const MatrixSlot* slot = layout.FindMatrix(id);
@@ -151,21 +160,25 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
       row_scratch_(static_cast<size_t>(pool.num_threads())) {
   if (const std::string lacks = TrainingLacks(config); !lacks.empty()) {
     Throw(ErrorCode::kUnsupported,
-          "training: expected a model that 'show --families' says can be trained, found {}; this one can be served",
+          "training: expected a model that 'show --families' says can be trained, found {}; this "
+          "one can be served",
           lacks);
   }
   CheckDimension("hidden_dim", config.hidden_dim);
   CheckDimension("ffn_dim", config.ffn_dim);
   CheckDimension("num_heads * head_dim", config.q_dim());
   CheckDimension("num_kv_heads * head_dim", config.kv_dim());
-  if (config.router.shared_dim > 0) CheckDimension("width of the shared expert", config.router.shared_dim);
+  if (config.router.shared_dim > 0) {
+    CheckDimension("width of the shared expert", config.router.shared_dim);
+  }
   for (int64_t i = 0; i < config.num_layers * kNumSites; ++i) {
     const LinearId id{static_cast<int32_t>(i / kNumSites), static_cast<Site>(i % kNumSites)};
     if (id.site > Site::kV && source_.bias(id) != nullptr) {
-      Throw(ErrorCode::kUnsupported,
-            "training: expected biases on q, k and v only, found one on layer {} {}; this model can "
-            "be served but not trained",
-            id.layer, SiteName(id.site));
+      Throw(
+          ErrorCode::kUnsupported,
+          "training: expected biases on q, k and v only, found one on layer {} {}; this model can "
+          "be served but not trained",
+          id.layer, SiteName(id.site));
     }
   }
   int64_t widest = std::max(config.hidden_dim, config.router.shared_dim);
@@ -190,7 +203,8 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
 }
 
 int64_t TrainWeights::bytes() const noexcept {
-  int64_t total = current_.bytes() + expert_.bytes() + transposed_.bytes() + head_.bytes() + head_transposed_.bytes();
+  int64_t total = current_.bytes() + expert_.bytes() + transposed_.bytes() + head_.bytes() +
+                  head_transposed_.bytes();
   for (const auto& layer : layers_) total += layer.bytes();
   for (const RowScratch& scratch : row_scratch_) {
     total += scratch.wide.bytes() + scratch.rounded.bytes();
@@ -218,32 +232,42 @@ void TrainWeights::BuildGroup(int64_t layer, int64_t expert, TrainGroup group, u
   for (int i = 0; i < shape.num_sites; ++i) {
     const auto at = static_cast<size_t>(i);
     const LinearId id{static_cast<int32_t>(layer), shape.sites[at], static_cast<int32_t>(expert)};
-    Build(shape.out_begin[at + 1] - shape.out_begin[at], shape.in,
-          [&](Range rows, MatrixView<float> out) { source_.linear(id, rows, out); },
-          panels + shape.out_begin[at] * shape.in);
+    Build(
+        shape.out_begin[at + 1] - shape.out_begin[at], shape.in,
+        [&](Range rows, MatrixView<float> out) { source_.linear(id, rows, out); },
+        panels + shape.out_begin[at] * shape.in);
   }
 }
 
 void TrainWeights::BuildLayer(int64_t layer, uint16_t* panels) {
-  for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
-    if (experts() == 0 || group <= TrainGroup::kO) BuildGroup(layer, -1, group, panels + group_offset(group));
+  for (const TrainGroup group :
+       {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
+    if (experts() == 0 || group <= TrainGroup::kO) {
+      BuildGroup(layer, -1, group, panels + group_offset(group));
+    }
   }
   if (experts() == 0) return;
-  Build(experts(), config_.hidden_dim, [&](Range rows, MatrixView<float> out) { source_.router(layer, rows, out); },
-        panels + router_offset());
+  Build(
+      experts(), config_.hidden_dim,
+      [&](Range rows, MatrixView<float> out) { source_.router(layer, rows, out); },
+      panels + router_offset());
   if (config_.router.shared_dim > 0) BuildShared(layer, panels);
 }
 
 void TrainWeights::BuildShared(int64_t layer, uint16_t* panels) {
   const int64_t hidden = config_.hidden_dim, dim = config_.router.shared_dim;
   const auto matrix = [&](Site site, int64_t rows, int64_t k, uint16_t* to) {
-    Build(rows, k, [&](Range range, MatrixView<float> out) { source_.shared(layer, site, range, out); }, to);
+    Build(
+        rows, k,
+        [&](Range range, MatrixView<float> out) { source_.shared(layer, site, range, out); }, to);
   };
   matrix(Site::kGate, dim, hidden, panels + shared_offset());
   matrix(Site::kUp, dim, hidden, panels + shared_offset() + dim * hidden);
   matrix(Site::kDown, hidden, dim, panels + shared_down_offset());
   if (!config_.router.shared_gate) return;
-  Build(1, hidden, [&](Range rows, MatrixView<float> out) { source_.shared_gate(layer, rows, out); }, panels + shared_gate_offset());
+  Build(
+      1, hidden, [&](Range rows, MatrixView<float> out) { source_.shared_gate(layer, rows, out); },
+      panels + shared_gate_offset());
 }
 
 void TrainWeights::BuildExpert(int64_t layer, int64_t expert, uint16_t* panels) {

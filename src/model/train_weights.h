@@ -1,9 +1,10 @@
-// Weights in the form training multiplies with: bf16 panels of a layer's four groups of matrices that share
-// an input (q|k|v, o, gate|up, down; of a mixture the last two of each expert, and the router), rounded from the exact values of the quantized blocks, or from the
-// f32 masters of what is itself trained. Panels are kept between layers as far as a budget allows; the
-// others are rebuilt when asked for, some percent of the time of a micro-batch of 512 rows. The transposed panels that the input
-// gradient needs are always made on the spot: a transpose of bf16 costs 1 % of the product it serves.
-// One thread at a time.
+// Weights in the form training multiplies with: bf16 panels of a layer's four groups of matrices
+// that share an input (q|k|v, o, gate|up, down; of a mixture the last two of each expert, and the
+// router), rounded from the exact values of the quantized blocks, or from the f32 masters of what
+// is itself trained. Panels are kept between layers as far as a budget allows; the others are
+// rebuilt when asked for, some percent of the time of a micro-batch of 512 rows. The transposed
+// panels that the input gradient needs are always made on the spot: a transpose of bf16 costs 1 %
+// of the product it serves. One thread at a time.
 #pragma once
 
 #include <array>
@@ -37,22 +38,25 @@ GroupShape ShapeOf(const ModelConfig& config, TrainGroup group);
 // Where the values come from: rows of f32, called from any thread of the pool.
 struct TrainSource {
   std::function<void(LinearId id, Range rows, MatrixView<float> out)> linear;
-  std::function<void(int64_t layer, Range rows, MatrixView<float> out)> router;  // [experts, hidden_dim], of a mixture
-  // Of the expert that all rows share: gate, up and down, and the row [1, hidden_dim] that its output counts by.
+  std::function<void(int64_t layer, Range rows, MatrixView<float> out)>
+      router;  // [experts, hidden_dim], of a mixture
+  // Of the expert that all rows share: gate, up and down, and the row [1, hidden_dim] that its
+  // output counts by.
   std::function<void(int64_t layer, Site site, Range rows, MatrixView<float> out)> shared;
   std::function<void(int64_t layer, Range rows, MatrixView<float> out)> shared_gate;
   std::function<void(Range rows, MatrixView<float> out)> embedding;  // [vocab_size, hidden_dim]
   std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
   std::function<const float*(LinearId id)> bias;                     // [out] or null
   std::function<const float*(int64_t layer)> attention_norm, mlp_norm;
-  std::function<const float*(int64_t layer)> attention_post_norm, mlp_post_norm, q_norm, k_norm;  // asked for where the config has them
+  std::function<const float*(int64_t layer)> attention_post_norm, mlp_post_norm, q_norm,
+      k_norm;  // asked for where the config has them
   std::function<const float*()> final_norm;
 };
 
 // Of a loaded model; both must outlive what is returned.
 TrainSource SourceOf(const Weights& weights, const KernelTable& kernels);
-// `base`, but for the layout's own tensors, which lie at *values. Rows of the embedding are rounded to
-// bf16, as they are served; norms and biases are not. Keeps references.
+// `base`, but for the layout's own tensors, which lie at *values. Rows of the embedding are rounded
+// to bf16, as they are served; norms and biases are not. Keeps references.
 TrainSource TrainedSource(TrainSource base, const TrainLayout& layout, const float* const* values);
 
 class TrainWeights {
@@ -63,19 +67,25 @@ class TrainWeights {
                ThreadPool& pool, int64_t cache_bytes);
 
   // Panels [out / 16][in / 2][16][2] of all groups of a layer; valid until the next call. Group g
-  // begins at group_offset(g). Of a mixture q|k|v and o alone, then the router's and of the shared expert gate|up, down
-  // and its gate (rows up to a multiple of 16 are zero).
+  // begins at group_offset(g). Of a mixture q|k|v and o alone, then the router's and of the shared
+  // expert gate|up, down and its gate (rows up to a multiple of 16 are zero).
   const uint16_t* Layer(int64_t layer);
   int64_t router_offset() const { return offsets_[2]; }
   int64_t padded_experts() const { return padded_experts_; }
   int64_t shared_offset() const { return router_offset() + padded_experts_ * config_.hidden_dim; }
-  int64_t shared_down_offset() const { return shared_offset() + 2 * config_.router.shared_dim * config_.hidden_dim; }
-  int64_t shared_gate_offset() const { return shared_down_offset() + config_.router.shared_dim * config_.hidden_dim; }
-  // Of one expert of a layer: gate|up, then down at expert_down_offset(); valid until the next call of it.
+  int64_t shared_down_offset() const {
+    return shared_offset() + 2 * config_.router.shared_dim * config_.hidden_dim;
+  }
+  int64_t shared_gate_offset() const {
+    return shared_down_offset() + config_.router.shared_dim * config_.hidden_dim;
+  }
+  // Of one expert of a layer: gate|up, then down at expert_down_offset(); valid until the next call
+  // of it.
   const uint16_t* Expert(int64_t layer, int64_t expert);
   int64_t expert_down_offset() const { return offsets_[3] - offsets_[2]; }
   int64_t group_offset(TrainGroup group) const { return offsets_[static_cast<size_t>(group)]; }
-  // Transposed panels [in / 16][out / 2][16][2] of the panels of one group; valid until the next call.
+  // Transposed panels [in / 16][out / 2][16][2] of the panels of one group; valid until the next
+  // call.
   const uint16_t* Transposed(TrainGroup group, const uint16_t* panels);
 
   // The head [vocab_size, hidden_dim], vocabulary rounded up to 16 with zeros.
@@ -84,7 +94,8 @@ class TrainWeights {
   int64_t padded_vocab() const { return padded_vocab_; }
   // Gives back what the head needed if the budget did not cover it.
   void ReleaseHead();
-  // The layout's tensors have new values: panels of the old ones are made anew when they are asked for.
+  // The layout's tensors have new values: panels of the old ones are made anew when they are asked
+  // for.
   void Changed(const TrainLayout& layout);
 
   const TrainSource& source() const { return source_; }
@@ -101,7 +112,8 @@ class TrainWeights {
   // Panels of what Layer gives, of an expert, and of all that a layer has.
   int64_t layer_size() const {
     if (experts() == 0) return offsets_.back();
-    return shared_gate_offset() + (config_.router.shared_gate ? kTrainLanes * config_.hidden_dim : 0);
+    return shared_gate_offset() +
+           (config_.router.shared_gate ? kTrainLanes * config_.hidden_dim : 0);
   }
   int64_t expert_size() const { return offsets_.back() - offsets_[2]; }
   int64_t whole_size() const { return layer_size() + experts() * expert_size(); }

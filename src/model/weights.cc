@@ -18,7 +18,8 @@ namespace {
 
 // Of the head by which an encoder was trained to guess words: nothing that it gives depends on it.
 bool IsWordHead(std::string_view tensor) {
-  constexpr std::string_view kPrefixes[] = {"lm_head.", "cls.predictions.", "cls.seq_relationship.", "decoder.", "head."};
+  constexpr std::string_view kPrefixes[] = {"lm_head.", "cls.predictions.", "cls.seq_relationship.",
+                                            "decoder.", "head."};
   return std::any_of(std::begin(kPrefixes), std::end(kPrefixes),
                      [&](std::string_view prefix) { return tensor.starts_with(prefix); });
 }
@@ -29,23 +30,34 @@ bool IsPlain(DType type) {
 
 }  // namespace
 
-WeightsLoader::WeightsLoader(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
-                             std::shared_ptr<const PackedFile> packed, PackedFileWriter* writer)
-    : source_(source), config_(config), names_(config.names != nullptr ? *config.names : kGgufNames),
-      pool_(pool), packed_(std::move(packed)), writer_(writer) {
+WeightsLoader::WeightsLoader(const TensorSource& source, const ModelConfig& config,
+                             ThreadPool& pool, std::shared_ptr<const PackedFile> packed,
+                             PackedFileWriter* writer)
+    : source_(source),
+      config_(config),
+      names_(config.names != nullptr ? *config.names : kGgufNames),
+      pool_(pool),
+      packed_(std::move(packed)),
+      writer_(writer) {
   if (writer_ != nullptr || (packed_ != nullptr && packed_->on_huge_pages())) return;
   int64_t bytes = 0;
-  for (const StoredTensor& tensor : source.tensors()) bytes += static_cast<int64_t>(tensor.data.size());
+  for (const StoredTensor& tensor : source.tensors()) {
+    bytes += static_cast<int64_t>(tensor.data.size());
+  }
   const Arena::Scope reserve(weights_->panels_);
   weights_->panels_.Take<uint8_t>(bytes + bytes / 32);  // panels are at most 3 % larger
 }
 
-Weight WeightsLoader::Matrix(const RowsOf& rows, LinearShape shape, const std::vector<int32_t>& row_map) {
-  const StoredTensor& tensor = Take(source_.Find(rows.tensor) != nullptr ? rows.tensor : rows.tensor + ".weight");
-  if (tensor.shape.size() < (rows.all == 1 ? 1u : 2u) || tensor.shape.size() > 3 || tensor.cols() != shape.k || tensor.rows() != rows.all) {
+Weight WeightsLoader::Matrix(const RowsOf& rows, LinearShape shape,
+                             const std::vector<int32_t>& row_map) {
+  const StoredTensor& tensor =
+      Take(source_.Find(rows.tensor) != nullptr ? rows.tensor : rows.tensor + ".weight");
+  if (tensor.shape.size() < (rows.all == 1 ? 1u : 2u) || tensor.shape.size() > 3 ||
+      tensor.cols() != shape.k || tensor.rows() != rows.all) {
     const bool swap = tensor.fastest_first;
     Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected shape {} x {}, found {}", source_.name(),
-          Quote(tensor.name), swap ? shape.k : rows.all, swap ? rows.all : shape.k, tensor.ShapeText());
+          Quote(tensor.name), swap ? shape.k : rows.all, swap ? rows.all : shape.k,
+          tensor.ShapeText());
   }
   const auto type = tensor.has_type ? PanelTypeOf(tensor.type) : std::nullopt;
   if (!type) {
@@ -56,8 +68,9 @@ Weight WeightsLoader::Matrix(const RowsOf& rows, LinearShape shape, const std::v
   weight.disk_type_ = tensor.type;
   weight.bias_ = Bias(rows, shape.n, row_map);
   const auto row_bytes = static_cast<size_t>(RowBytes(tensor.type, shape.k));
-  const auto data = tensor.data.subspan(static_cast<size_t>(rows.first) * row_bytes,
-                                        static_cast<size_t>(row_map.empty() ? shape.n : rows.all - rows.first) * row_bytes);
+  const auto data = tensor.data.subspan(
+      static_cast<size_t>(rows.first) * row_bytes,
+      static_cast<size_t>(row_map.empty() ? shape.n : rows.all - rows.first) * row_bytes);
   FillPanel(weight, data, {rows.key, *type, shape.n, shape.k, row_map});
   source_.Forget(data);
   return weight;
@@ -119,13 +132,15 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
     const bool whole = config_.qk_norm == QkNorm::kWhole;
     const int64_t head_dim = config_.layer_head_dim(layer);
     weights.q_norm = Norm(named(names_.q_norm), whole ? config_.q_dim(layer) : head_dim);
-    if (config_.owns_kv(layer)) weights.k_norm = Norm(named(names_.k_norm), whole ? config_.kv_dim(layer) : head_dim);
+    if (config_.owns_kv(layer)) {
+      weights.k_norm = Norm(named(names_.k_norm), whole ? config_.kv_dim(layer) : head_dim);
+    }
     if (config_.value_norm) weights.v_norm.assign(static_cast<size_t>(head_dim), 1.0f);
   }
-  const std::pair<Site, Weight*> sites[] = {
-      {Site::kQ, &weights.q},       {Site::kK, &weights.k},   {Site::kV, &weights.v},
-      {Site::kO, &weights.o},       {Site::kGate, &weights.gate},
-      {Site::kUp, &weights.up},     {Site::kDown, &weights.down}};
+  const std::pair<Site, Weight*> sites[] = {{Site::kQ, &weights.q},       {Site::kK, &weights.k},
+                                            {Site::kV, &weights.v},       {Site::kO, &weights.o},
+                                            {Site::kGate, &weights.gate}, {Site::kUp, &weights.up},
+                                            {Site::kDown, &weights.down}};
   for (const auto& [site, weight] : sites) {
     const LinearId id = {static_cast<int32_t>(layer), site};
     if (!HasSite(config_, id)) continue;
@@ -135,8 +150,9 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
       AddGatedQueries(layer, weights);
       continue;
     }
-    *weight = Matrix(RowsAt(layer, site), shape,
-                     permuted ? FileRows(shape.n, config_.layer_head_dim(layer)) : std::vector<int32_t>());
+    *weight = Matrix(
+        RowsAt(layer, site), shape,
+        permuted ? FileRows(shape.n, config_.layer_head_dim(layer)) : std::vector<int32_t>());
   }
   if (!config_.kv_layers.empty()) IgnoreKeysAndValues(layer);
   if (config_.sinks) weights.sinks = Vector(named(names_.sinks), config_.num_heads);
@@ -152,7 +168,9 @@ LayerWeights WeightsLoader::Layer(int64_t layer) {
 
 std::unique_ptr<Weights> WeightsLoader::All() {
   const LinearShape table = {.n = config_.vocab_size, .k = config_.hidden_dim};
-  const auto whole = [&](const char* name) { return RowsOf{name, std::string(name) + ".weight", 0, table.n}; };
+  const auto whole = [&](const char* name) {
+    return RowsOf{name, std::string(name) + ".weight", 0, table.n};
+  };
   weights_->embedding = Matrix(whole(names_.embedding), table);
   if (config_.per_layer_dim > 0) AddPerLayerTables();
   if (config_.embedding_norm) {
@@ -179,7 +197,8 @@ std::unique_ptr<Weights> WeightsLoader::All() {
 WeightsLoader::RowsOf WeightsLoader::RowsAt(int64_t layer, Site site) const {
   const char* own = names_.sites[static_cast<size_t>(site)];
   const std::string key = names_.Layer(layer, own) + ".weight";
-  const int64_t q = config_.q_dim(layer), kv = config_.kv_dim(layer), ffn = config_.ffn_width(layer);
+  const int64_t q = config_.q_dim(layer), kv = config_.kv_dim(layer),
+                ffn = config_.ffn_width(layer);
   if (site <= Site::kV && names_.q_k_v != nullptr) {
     const int64_t first = site == Site::kQ ? 0 : site == Site::kK ? q : q + kv;
     return {names_.Layer(layer, names_.q_k_v), key + "#", first, q + 2 * kv};
@@ -187,19 +206,21 @@ WeightsLoader::RowsOf WeightsLoader::RowsAt(int64_t layer, Site site) const {
   if ((site == Site::kGate || site == Site::kUp) && names_.gate_up != nullptr) {
     return {names_.Layer(layer, names_.gate_up), key + "#", site == Site::kGate ? 0 : ffn, 2 * ffn};
   }
-  return {names_.Layer(layer, own), key, 0, ShapeOf(config_, {static_cast<int32_t>(layer), site}).n};
+  return {names_.Layer(layer, own), key, 0,
+          ShapeOf(config_, {static_cast<int32_t>(layer), site}).n};
 }
 
 void WeightsLoader::CheckAllTaken() {
   if (config_.tied_embedding) taken_.insert("lm_head.weight");  // says the embedding again
   for (const StoredTensor& tensor : source_.tensors()) {
-    if (taken_.contains(tensor.name) || source_.MayIgnore(tensor) || InIgnoredLayer(tensor.name)) continue;
+    if (taken_.contains(tensor.name) || source_.MayIgnore(tensor) || InIgnoredLayer(tensor.name)) {
+      continue;
+    }
     if (config_.encoder.both_ways && IsWordHead(tensor.name)) continue;
-    Throw(
-        ErrorCode::kUnsupported,
-        "{}: tensor {}: expected only tensors of a plain {} model of {} layers, found one that "
-        "would be ignored",
-        source_.name(), Quote(tensor.name), config_.architecture, config_.num_layers);
+    Throw(ErrorCode::kUnsupported,
+          "{}: tensor {}: expected only tensors of a plain {} model of {} layers, found one that "
+          "would be ignored",
+          source_.name(), Quote(tensor.name), config_.architecture, config_.num_layers);
   }
 }
 
@@ -237,12 +258,14 @@ const StoredTensor& WeightsLoader::Take(const std::string& name) {
   return tensor;
 }
 
-std::vector<float> WeightsLoader::Bias(const RowsOf& rows, int64_t n, const std::vector<int32_t>& row_map) {
+std::vector<float> WeightsLoader::Bias(const RowsOf& rows, int64_t n,
+                                       const std::vector<int32_t>& row_map) {
   if (source_.Find(rows.tensor + ".bias") == nullptr) return {};
   const std::vector<float> in_file = Vector(rows.tensor + ".bias", rows.all);
   std::vector<float> bias(static_cast<size_t>(n));
   for (size_t i = 0; i < bias.size(); ++i) {
-    bias[i] = in_file[static_cast<size_t>(rows.first) + (row_map.empty() ? i : static_cast<size_t>(row_map[i]))];
+    bias[i] = in_file[static_cast<size_t>(rows.first) +
+                      (row_map.empty() ? i : static_cast<size_t>(row_map[i]))];
   }
   return bias;
 }
@@ -298,8 +321,8 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
   const auto see_expert = [&](const ExpertWeights& expert) {
     for (const Weight* matrix : {&expert.gate, &expert.up, &expert.down}) see(*matrix);
   };
-  for (const Weight* table : {&embedding, &positions, &token_types, &per_layer_embedding, &per_layer_projection, &classifier.dense,
-                              &classifier.out}) {
+  for (const Weight* table : {&embedding, &positions, &token_types, &per_layer_embedding,
+                              &per_layer_projection, &classifier.dense, &classifier.out}) {
     see(*table);
   }
   for (const Weight& layer : dense) see(layer);
@@ -308,7 +331,10 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
     for (int site = 0; site < kNumSites; ++site) see(layer.at(static_cast<Site>(site)));
     if (layer.latent) {
       const LatentWeights& latent = *layer.latent;
-      for (const Weight* matrix : {&latent.q_a, &latent.q_b, &latent.kv_a, &latent.k_b, &latent.v_b}) see(*matrix);
+      for (const Weight* matrix :
+           {&latent.q_a, &latent.q_b, &latent.kv_a, &latent.k_b, &latent.v_b}) {
+        see(*matrix);
+      }
     }
     if (layer.convolution) {
       see(layer.convolution->in);
@@ -316,7 +342,9 @@ void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {
     }
     if (layer.delta) {
       const DeltaWeights& delta = *layer.delta;
-      for (const Weight* matrix : {&delta.qkv, &delta.z, &delta.alpha, &delta.beta, &delta.out}) see(*matrix);
+      for (const Weight* matrix : {&delta.qkv, &delta.z, &delta.alpha, &delta.beta, &delta.out}) {
+        see(*matrix);
+      }
     }
     if (layer.rwkv) {
       const RwkvWeights& rwkv = *layer.rwkv;

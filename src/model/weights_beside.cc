@@ -1,5 +1,5 @@
-// Loading of what stands beside a layer's attention and MLP: experts beside the MLP, embeddings by layer; and of layers
-// that read the keys and values of another.
+// Loading of what stands beside a layer's attention and MLP: experts beside the MLP, embeddings by
+// layer; and of layers that read the keys and values of another.
 #include <cmath>
 
 #include "model/weights_loader.h"
@@ -17,15 +17,19 @@ void WeightsLoader::AddBeside(int64_t layer, LayerWeights& weights) {
   const float factor = 1.0f / std::sqrt(static_cast<float>(hidden));
   for (float& value : beside.router_norm) value *= factor;
   beside.expert_scales.assign(static_cast<size_t>(experts), 1.0f);
-  if (Has(named(names_.expert_scales))) beside.expert_scales = Vector(named(names_.expert_scales), experts);
+  if (Has(named(names_.expert_scales))) {
+    beside.expert_scales = Vector(named(names_.expert_scales), experts);
+  }
 }
 
 void WeightsLoader::AddPerLayerTables() {
-  const int64_t hidden = config_.hidden_dim, dim = config_.per_layer_dim, width = config_.num_layers * dim;
+  const int64_t hidden = config_.hidden_dim, dim = config_.per_layer_dim,
+                width = config_.num_layers * dim;
   const auto matrix = [&](const std::string& name, LinearShape shape) {
     return Matrix({name, name + ".weight", 0, shape.n}, shape);
   };
-  weights_->per_layer_embedding = matrix(names_.per_layer_embedding, {.n = config_.vocab_size, .k = width});
+  weights_->per_layer_embedding =
+      matrix(names_.per_layer_embedding, {.n = config_.vocab_size, .k = width});
   weights_->per_layer_projection = matrix(names_.per_layer_projection, {.n = width, .k = hidden});
   weights_->per_layer_norm = Norm(names_.per_layer_norm, dim);
 }
@@ -44,8 +48,8 @@ void WeightsLoader::AddPerLayer(int64_t layer, LayerWeights& weights) {
 
 void WeightsLoader::IgnoreKeysAndValues(int64_t layer) {
   if (config_.owns_kv(layer)) return;
-  for (const char* name : {names_.sites[static_cast<size_t>(Site::kK)], names_.sites[static_cast<size_t>(Site::kV)],
-                           names_.k_norm}) {
+  for (const char* name : {names_.sites[static_cast<size_t>(Site::kK)],
+                           names_.sites[static_cast<size_t>(Site::kV)], names_.k_norm}) {
     const std::string tensor = names_.Layer(layer, name) + ".weight";
     if (Has(tensor)) Take(tensor);
   }

@@ -8,9 +8,12 @@ void WeightsLoader::AddEmbeddingParts() {
   const auto table = [&](const std::string& name, int64_t first, int64_t rows) {
     return Matrix({name, name + ".weight", first, first + rows}, {.n = rows, .k = hidden});
   };
-  if (positions > 0) weights_->positions = table(names_.positions, config_.encoder.first_position, positions);
+  if (positions > 0) {
+    weights_->positions = table(names_.positions, config_.encoder.first_position, positions);
+  }
   if (config_.encoder.token_types) {
-    weights_->token_types = table(names_.token_types, 0, source_.Tensor(std::string(names_.token_types) + ".weight").rows());
+    weights_->token_types = table(
+        names_.token_types, 0, source_.Tensor(std::string(names_.token_types) + ".weight").rows());
   }
   if (config_.encoder.embedding_norm) {
     weights_->embedding_norm = Norm(names_.embedding_norm, hidden);

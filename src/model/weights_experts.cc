@@ -9,7 +9,8 @@ void WeightsLoader::AddExperts(int64_t layer, LayerWeights& weights) {
   const auto own = [&](const std::string& name, LinearShape shape) {
     return Matrix({name, name + ".weight", 0, shape.n}, shape);
   };
-  const LinearShape in = {.n = config_.ffn_dim, .k = config_.hidden_dim}, out = {.n = in.k, .k = in.n};
+  const LinearShape in = {.n = config_.ffn_dim, .k = config_.hidden_dim},
+                    out = {.n = in.k, .k = in.n};
   weights.router = own(named(names_.router), {.n = router.experts, .k = config_.hidden_dim});
   if (router.bias) weights.router_bias = Vector(named(names_.router_bias), router.experts);
   const bool interleaved = names_.interleaved_gate_up != nullptr;
@@ -18,7 +19,8 @@ void WeightsLoader::AddExperts(int64_t layer, LayerWeights& weights) {
       if (interleaved) return InterleavedExpert(layer, expert, site);
       return Matrix(RowsOfExpert(layer, expert, site), site == Site::kDown ? out : in);
     };
-    weights.experts.push_back({.gate = matrix(Site::kGate), .up = matrix(Site::kUp), .down = matrix(Site::kDown)});
+    weights.experts.push_back(
+        {.gate = matrix(Site::kGate), .up = matrix(Site::kUp), .down = matrix(Site::kDown)});
   }
   if (router.expert_biases) AddExpertBiases(layer, weights.experts);
   if (router.shared_dim == 0) return;
@@ -33,7 +35,8 @@ void WeightsLoader::AddExperts(int64_t layer, LayerWeights& weights) {
 
 WeightsLoader::RowsOf WeightsLoader::RowsOfExpert(int64_t layer, int64_t expert, Site site) const {
   const size_t which = static_cast<size_t>(site) - static_cast<size_t>(Site::kGate);
-  const int64_t n = site == Site::kDown ? config_.hidden_dim : config_.ffn_dim, count = config_.router.experts;
+  const int64_t n = site == Site::kDown ? config_.hidden_dim : config_.ffn_dim,
+                count = config_.router.experts;
   const auto stacked = [&](const char* name, int64_t first, int64_t all) {
     const std::string tensor = names_.Layer(layer, name);
     return RowsOf{tensor, tensor + "#" + std::to_string(first), first, all};
@@ -42,7 +45,8 @@ WeightsLoader::RowsOf WeightsLoader::RowsOfExpert(int64_t layer, int64_t expert,
     return name != nullptr && source_.Find(names_.Layer(layer, name)) != nullptr;
   };
   if (site != Site::kDown && has(names_.stacked_gate_up)) {
-    return stacked(names_.stacked_gate_up, (2 * expert + (site == Site::kUp ? 1 : 0)) * n, 2 * count * n);
+    return stacked(names_.stacked_gate_up, (2 * expert + (site == Site::kUp ? 1 : 0)) * n,
+                   2 * count * n);
   }
   if (has(names_.stacked[which]) || names_.experts == nullptr) {
     return stacked(names_.stacked[which], expert * n, count * n);

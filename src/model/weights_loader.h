@@ -1,6 +1,7 @@
-// Makes Weights from the tensors of one file, each taken once: what is left over belongs to a mechanism that the
-// decoder does not have. Internal to weights.cc and its parts: weights_encoder.cc, weights_experts.cc, weights_latent.cc,
-// weights_beside.cc and others hold what belongs to one mechanism.
+// Makes Weights from the tensors of one file, each taken once: what is left over belongs to a
+// mechanism that the decoder does not have. Internal to weights.cc and its parts:
+// weights_encoder.cc, weights_experts.cc, weights_latent.cc, weights_beside.cc and others hold what
+// belongs to one mechanism.
 #pragma once
 
 #include <memory>
@@ -17,7 +18,8 @@ namespace bakestone {
 
 class WeightsLoader {
  public:
-  // At most one of: packed, to take panels from; writer, to put them into (the weights made are then empty).
+  // At most one of: packed, to take panels from; writer, to put them into (the weights made are
+  // then empty).
   WeightsLoader(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
                 std::shared_ptr<const PackedFile> packed, PackedFileWriter* writer);
   std::unique_ptr<Weights> All();
@@ -30,7 +32,8 @@ class WeightsLoader {
     int64_t first = 0, all = 0;
   };
 
-  // row_map: the matrix's row i is the tensor's row_map[i], from `first` on; empty: they follow each other.
+  // row_map: the matrix's row i is the tensor's row_map[i], from `first` on; empty: they follow
+  // each other.
   Weight Matrix(const RowsOf& rows, LinearShape shape, const std::vector<int32_t>& row_map = {});
   std::vector<float> Vector(const std::string& name, int64_t n);
   std::vector<float> Norm(const std::string& name, int64_t n);  // the effective scale
@@ -40,10 +43,11 @@ class WeightsLoader {
   RowsOf RowsAt(int64_t layer, Site site) const;  // where the rows of a site lie
   const StoredTensor& Take(const std::string& name);
   bool Has(const std::string& name) const { return source_.Find(name) != nullptr; }
-  // From the packed file where it lies, or copied out of it where only small pages would map it (they
-  // halve the bandwidth); else packed.
+  // From the packed file where it lies, or copied out of it where only small pages would map it
+  // (they halve the bandwidth); else packed.
   void FillPanel(Weight& weight, std::span<const uint8_t> data, const PackedKey& key);
-  static std::vector<int32_t> FileRows(int64_t n, int64_t head_dim);  // the file row of each row in Hugging Face order
+  static std::vector<int32_t> FileRows(
+      int64_t n, int64_t head_dim);  // the file row of each row in Hugging Face order
   // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
   void CheckAllTaken();
   bool InIgnoredLayer(std::string_view name) const;
@@ -65,7 +69,8 @@ class WeightsLoader {
   // ---- weights_state.cc ----
   void AddConvolution(int64_t layer, LayerWeights& weights);
   void AddDelta(int64_t layer, LayerWeights& weights);
-  void AddGatedQueries(int64_t layer, LayerWeights& weights);  // a head's rows: its queries, then its gate
+  void AddGatedQueries(int64_t layer,
+                       LayerWeights& weights);  // a head's rows: its queries, then its gate
   std::vector<float> Taps(const std::string& name, int64_t channels);
 
   // ---- weights_rwkv.cc ----

@@ -13,15 +13,18 @@ namespace bakestone {
 std::vector<float> WeightsLoader::Taps(const std::string& name, int64_t channels) {
   const StoredTensor& tensor = Take(name);
   const int64_t taps = config_.taps;
-  if (tensor.rows() != channels || tensor.cols() != taps || !tensor.has_type || BlockSize(tensor.type) != 1) {
-    Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected {} numbers for each of {} channels, found {} of {}", source_.name(),
-          Quote(name), taps, channels, tensor.ShapeText(), tensor.type_name);
+  if (tensor.rows() != channels || tensor.cols() != taps || !tensor.has_type ||
+      BlockSize(tensor.type) != 1) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: tensor {}: expected {} numbers for each of {} channels, found {} of {}",
+          source_.name(), Quote(name), taps, channels, tensor.ShapeText(), tensor.type_name);
   }
   std::vector<float> stored(static_cast<size_t>(channels * taps)), turned(stored.size());
   DequantizeRow(tensor.type, tensor.data.data(), stored.data(), channels * taps);
   for (int64_t channel = 0; channel < channels; ++channel) {
     for (int64_t tap = 0; tap < taps; ++tap) {
-      turned[static_cast<size_t>(tap * channels + channel)] = stored[static_cast<size_t>(channel * taps + tap)];
+      turned[static_cast<size_t>(tap * channels + channel)] =
+          stored[static_cast<size_t>(channel * taps + tap)];
     }
   }
   return turned;
@@ -60,10 +63,12 @@ void WeightsLoader::AddDelta(int64_t layer, LayerWeights& weights) {
   weights.delta->decay = Vector(named(names_.delta_decay), config.value_heads);
   for (float& decay : weights.delta->decay) {
     if (!std::isfinite(decay) || std::fabs(decay) > 80) {
-      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected numbers within 80 of 0, found {}", source_.name(),
-            Quote(named(names_.delta_decay)), decay);
+      Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected numbers within 80 of 0, found {}",
+            source_.name(), Quote(named(names_.delta_decay)), decay);
     }
-    if (names_.logarithmic_decay) decay = static_cast<float>(-math::Exp64(static_cast<double>(decay)));
+    if (names_.logarithmic_decay) {
+      decay = static_cast<float>(-math::Exp64(static_cast<double>(decay)));
+    }
   }
 }
 
@@ -72,7 +77,9 @@ void WeightsLoader::AddGatedQueries(int64_t layer, LayerWeights& weights) {
   const std::string name = names_.Layer(layer, names_.sites[static_cast<size_t>(Site::kQ)]);
   const auto part = [&](int64_t first, const char* key) {
     std::vector<int32_t> map;
-    for (int64_t row = 0; row < rows; ++row) map.push_back(static_cast<int32_t>(row / dim * 2 * dim + first + row % dim));
+    for (int64_t row = 0; row < rows; ++row) {
+      map.push_back(static_cast<int32_t>(row / dim * 2 * dim + first + row % dim));
+    }
     return Matrix({name, name + key, 0, 2 * rows}, {.n = rows, .k = config_.hidden_dim}, map);
   };
   weights.q = part(0, ".q");

@@ -37,8 +37,8 @@ struct Tile {
   }
 };
 
-// Tiles of at most `most` rows that end where their slots are a multiple of it; the bits do not depend on
-// where they are cut.
+// Tiles of at most `most` rows that end where their slots are a multiple of it; the bits do not
+// depend on where they are cut.
 std::vector<Tile> Tiles(std::span<const KvRun> runs, int64_t most) {
   std::vector<Tile> tiles;
   for (const KvRun& run : runs) {
@@ -68,11 +68,11 @@ struct Plan {
   int64_t partials = 0;      // floats
 };
 
-// A unit that is more than this share of one thread's part is cut into segments: a row that decodes at a
-// long context, where there are only as many units as key/value heads.
+// A unit that is more than this share of one thread's part is cut into segments: a row that decodes
+// at a long context, where there are only as many units as key/value heads.
 constexpr int64_t kUnitsPerThread = 8;
-// Partial results that may exist at once: one row of 32 heads of 128 over 400,000 slots. With more rows
-// there are more units, and no need to cut them.
+// Partial results that may exist at once: one row of 32 heads of 128 over 400,000 slots. With more
+// rows there are more units, and no need to cut them.
 constexpr int64_t kMaxPartials = int64_t{4} << 20;
 
 Plan MakePlan(const AttentionArgs& args, std::span<const Tile> tiles, int threads) {
@@ -82,10 +82,13 @@ Plan MakePlan(const AttentionArgs& args, std::span<const Tile> tiles, int thread
     const int64_t slots = tile.last_slot() + 1 - tile.first_slot(args);
     const int64_t cost = (tile.rows.end - tile.rows.begin) * slots;
     total += cost * args.kv_heads;
-    for (int64_t head = 0; head < args.kv_heads; ++head) plan.units.push_back({&tile, head, -1, 0, cost});
+    for (int64_t head = 0; head < args.kv_heads; ++head) {
+      plan.units.push_back({&tile, head, -1, 0, cost});
+    }
   }
   const auto is_long = [&](const Unit& unit) {
-    const bool several = unit.tile->last_slot() / kKvSegment > unit.tile->first_slot(args) / kKvSegment;
+    const bool several =
+        unit.tile->last_slot() / kKvSegment > unit.tile->first_slot(args) / kKvSegment;
     return threads > 1 && several && unit.cost * threads * kUnitsPerThread > total;
   };
   const int64_t group = args.heads / args.kv_heads, stride = AttentionPartialStride(args.head_dim);
@@ -125,17 +128,18 @@ void WriteKv(Context& context, const AttentionShape& shape, std::span<const KvRu
              MatrixView<const float> k, MatrixView<const float> v) {
   CheckShape(shape);
   CheckRuns(runs, k.rows);
-  BAKESTONE_CHECK(k.rows == v.rows && k.cols == shape.kv_heads * shape.head_dim && v.cols == k.cols);
+  BAKESTONE_CHECK(k.rows == v.rows && k.cols == shape.kv_heads * shape.head_dim &&
+                  v.cols == k.cols);
   const WriteKvArgs args{k.data,         v.data,         k.stride,       v.stride,
                          shape.kv_heads, shape.head_dim, context.error()};
   const std::vector<Tile> tiles = Tiles(runs, kKvBlock);  // one page each: nobody else writes to it
-  context.pool().ParallelFor(
-      static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          const Tile& tile = tiles[static_cast<size_t>(i)];
-          Kernels(context, shape.element).write(args, *tile.run, tile.rows);
-        }
-      });
+  context.pool().ParallelFor(static_cast<int64_t>(tiles.size()), 1,
+                             [&](int64_t begin, int64_t end, int) {
+                               for (int64_t i = begin; i < end; ++i) {
+                                 const Tile& tile = tiles[static_cast<size_t>(i)];
+                                 Kernels(context, shape.element).write(args, *tile.run, tile.rows);
+                               }
+                             });
   context.ThrowIfError("keys and values");
 }
 
@@ -143,11 +147,12 @@ void Attention(Context& context, const AttentionShape& shape, std::span<const Kv
                MatrixView<const float> q, MatrixView<float> out) {
   CheckShape(shape);
   CheckRuns(runs, q.rows);
-  BAKESTONE_CHECK(q.rows == out.rows && q.cols == shape.heads * shape.head_dim && out.cols == q.cols);
+  BAKESTONE_CHECK(q.rows == out.rows && q.cols == shape.heads * shape.head_dim &&
+                  out.cols == q.cols);
   const float scale =
       shape.scale > 0 ? shape.scale : 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
-  const AttentionArgs args{q.data,      out.data,       q.stride,       out.stride,
-                           shape.heads, shape.kv_heads, shape.head_dim, scale,
+  const AttentionArgs args{q.data,       out.data,       q.stride,       out.stride,
+                           shape.heads,  shape.kv_heads, shape.head_dim, scale,
                            shape.window, shape.soft_cap, shape.sinks};
   context.Reserve(AttentionScratchBytes(shape.heads / shape.kv_heads, shape.head_dim));
   const std::vector<Tile> tiles = Tiles(runs, kAttentionTile);

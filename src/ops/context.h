@@ -1,7 +1,7 @@
 // What an op runs on: the table, the threads, and the scratch that kernels need. Ops check shapes
-// (BAKESTONE_CHECK: a wrong shape is a defect in the caller), split the work over the pool and call the
-// table; results never depend on the number of threads. A Context keeps its scratch between calls; one
-// thread at a time uses it (and its pool).
+// (BAKESTONE_CHECK: a wrong shape is a defect in the caller), split the work over the pool and call
+// the table; results never depend on the number of threads. A Context keeps its scratch between
+// calls; one thread at a time uses it (and its pool).
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,15 @@ namespace bakestone {
 
 enum class Precision {
   kServe,  // integer dot products on quantized activations, KV in bf16: the numerics contract
-  kExact,  // f32 activations, KV and sums over the same weights: for references and for judging others
+  kExact,  // f32 activations, KV and sums over the same weights: for references and for judging
+           // others
 };
 
 namespace ops {
 
-// Is shown the inputs of every product with a matrix of the model (not of an adapter), before it is computed, by the thread that computes: how an importance
-// matrix is collected. Panels are told apart by their data.
+// Is shown the inputs of every product with a matrix of the model (not of an adapter), before it is
+// computed, by the thread that computes: how an importance matrix is collected. Panels are told
+// apart by their data.
 class ProductWatcher {
  public:
   virtual void Product(const Activations& x, const Panel& panel) = 0;

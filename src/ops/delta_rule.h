@@ -1,5 +1,5 @@
-// The gated delta rule of a step, over the heads of its runs. A head's state goes through the rows of its run in order;
-// heads and runs are shared between threads.
+// The gated delta rule of a step, over the heads of its runs. A head's state goes through the rows
+// of its run in order; heads and runs are shared between threads.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,12 @@ namespace bakestone::ops {
 struct DeltaRuleShape {
   int64_t key_heads, value_heads;  // a multiple of key_heads
   int64_t key_dim, value_dim;
-  bool tiled;  // head h of values has head h % key_heads of keys; else h / (value_heads / key_heads)
+  bool
+      tiled;  // head h of values has head h % key_heads of keys; else h / (value_heads / key_heads)
 };
 
-// Rows of one sequence, and the states of its heads [value_heads, key_dim, value_dim] before and after them.
+// Rows of one sequence, and the states of its heads [value_heads, key_dim, value_dim] before and
+// after them.
 struct DeltaRun {
   Range rows;
   const float* before;
@@ -25,7 +27,8 @@ struct DeltaRun {
 
 // qkv [T, 2 * key_heads * key_dim + value_heads * value_dim], decay and rate [T, value_heads],
 // out [T, value_heads * value_dim]. kernels/kernel_table.h has the formula.
-void DeltaRule(Context& context, const DeltaRuleShape& shape, std::span<const DeltaRun> runs, MatrixView<const float> qkv,
-               MatrixView<const float> decay, MatrixView<const float> rate, MatrixView<float> out);
+void DeltaRule(Context& context, const DeltaRuleShape& shape, std::span<const DeltaRun> runs,
+               MatrixView<const float> qkv, MatrixView<const float> decay,
+               MatrixView<const float> rate, MatrixView<float> out);
 
 }  // namespace bakestone::ops

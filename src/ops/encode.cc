@@ -13,7 +13,8 @@
 namespace bakestone::ops {
 namespace {
 
-// Rows that a thread decodes and encodes in one go: enough to fill the lanes, little enough for its cache.
+// Rows that a thread decodes and encodes in one go: enough to fill the lanes, little enough for its
+// cache.
 constexpr int64_t kValuesAtOnce = 1 << 15;
 
 float LargestOf(DType type) {
@@ -33,7 +34,9 @@ float Magnitude(const float* x, int64_t n) {
   float most = 0;
   for (int64_t i = 0; i < n; ++i) {
     const float magnitude = std::fabs(x[i]);
-    if (!(magnitude <= most)) most = magnitude;  // a NaN too, and it stays: nothing compares with it
+    if (!(magnitude <= most)) {
+      most = magnitude;  // a NaN too, and it stays: nothing compares with it
+    }
     if (std::isnan(magnitude)) return magnitude;
   }
   return most;
@@ -53,7 +56,8 @@ RowSource RowsOf(DType type, const uint8_t* rows, int64_t k) {
   };
 }
 
-void Encode(ThreadPool& pool, const KernelTable& kernels, const EncodeJob& job, const RowSource& source) {
+void Encode(ThreadPool& pool, const KernelTable& kernels, const EncodeJob& job,
+            const RowSource& source) {
   const auto type = PanelTypeOf(job.to);
   if (!type) {
     Throw(ErrorCode::kUnsupported, "{}: expected a type of weights to write, found {}", job.name,

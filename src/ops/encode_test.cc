@@ -1,4 +1,5 @@
-// Encoding tensors: the same bytes for any number of threads; what cannot be held is refused by name.
+// Encoding tensors: the same bytes for any number of threads; what cannot be held is refused by
+// name.
 #include <cmath>
 #include <limits>
 #include <string>

@@ -21,7 +21,8 @@ void ShowJobs(ProductWatcher* watcher, std::span<const ProductJob> jobs) {
   }
 }
 
-// Has `body(row, out)` make every row in y, or in scratch where y has no data, and puts it in the forms.
+// Has `body(row, out)` make every row in y, or in scratch where y has no data, and puts it in the
+// forms.
 template <class Body>
 void MakeRowsAndQuantize(Context& context, MatrixView<float> y, std::span<const ActType> types,
                          QuantizedRows& out, const Body& body) {
@@ -30,7 +31,8 @@ void MakeRowsAndQuantize(Context& context, MatrixView<float> y, std::span<const 
   const int64_t grain = RowGrain(out.rows(), context.pool().num_threads());
   context.pool().ParallelFor(out.rows(), grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t row = begin; row < end; ++row) {
-      float* made = y.data != nullptr ? y.Row(row) : reinterpret_cast<float*>(context.scratch(thread));
+      float* made =
+          y.data != nullptr ? y.Row(row) : reinterpret_cast<float*>(context.scratch(thread));
       body(row, made);
       for (const ActType type : types) {
         const QuantizeArgs args{made, out.k(), out.form(type, row, 1), context.error()};
@@ -103,7 +105,8 @@ void LayerNormQuantize(Context& context, MatrixView<const float> x, std::span<co
   const float* shift = bias.empty() ? nullptr : bias.data();
   const RowKernels& kernels = context.serve().rows;
   MakeRowsAndQuantize(context, {}, types, out, [&](int64_t row, float* made) {
-    kernels.layer_norm({x.Row(row), x.stride, weight.data(), shift, eps, made, x.cols, x.cols}, {0, 1});
+    kernels.layer_norm({x.Row(row), x.stride, weight.data(), shift, eps, made, x.cols, x.cols},
+                       {0, 1});
   });
   context.ThrowIfError(what);
 }
@@ -146,7 +149,13 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
     const Product& p = products[i];
     BAKESTONE_CHECK(p.panel.k == x.k() && p.y.rows == x.rows() && p.y.cols == p.panel.n);
     jobs[i].args = {x.form(ActTypeFor(p.panel.type, precision)),
-                    p.panel, {}, p.bias, p.y.data, p.y.stride, epilogue, 1.0f};
+                    p.panel,
+                    {},
+                    p.bias,
+                    p.y.data,
+                    p.y.stride,
+                    epilogue,
+                    1.0f};
     jobs[i].run = ProductKernel(context, p.panel, precision);
     jobs[i].first_unit = units;
     units += NumUnits(p.panel);
@@ -159,10 +168,10 @@ void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, c
                   MatrixView<float> y, Precision precision) {
   BAKESTONE_CHECK(gate.n == up.n && gate.k == up.k && gate.type == up.type && gate.k == x.k());
   BAKESTONE_CHECK(y.rows == x.rows() && y.cols == gate.n);
-  const ProductJob job{{x.form(ActTypeFor(gate.type, precision)), gate, up, nullptr, y.data, y.stride,
-                 Epilogue::kSwiGlu, 1.0f},
-                ProductKernel(context, gate, precision),
-                0};
+  const ProductJob job{{x.form(ActTypeFor(gate.type, precision)), gate, up, nullptr, y.data,
+                        y.stride, Epilogue::kSwiGlu, 1.0f},
+                       ProductKernel(context, gate, precision),
+                       0};
   ShowJobs(context.watcher(), {&job, 1});
   RunProductJobs(context, {&job, 1}, NumUnits(gate), x.rows(), x.k());
 }

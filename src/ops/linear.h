@@ -1,8 +1,8 @@
 // Matrix products with packed weights: y[m, i] = sum over k of x[m, k] * W[i, k].
 //
-// The input rows are first put into the form that the panel's type wants (QuantizedRows holds several
-// forms of the same rows, so q, k, v or gate, up share them), then any number of panels is multiplied in
-// one parallel loop. Fused forms give the same bits as the separate ones.
+// The input rows are first put into the form that the panel's type wants (QuantizedRows holds
+// several forms of the same rows, so q, k, v or gate, up share them), then any number of panels is
+// multiplied in one parallel loop. Fused forms give the same bits as the separate ones.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,8 @@ Panel Pack(ThreadPool& pool, const PackArgs& args);
 // The form of activations that `type` takes at this precision.
 ActType ActTypeFor(PanelType type, Precision precision);
 
-// Puts x [rows, k] into `out` in the forms asked for. A NaN or infinity throws kInternal naming `what`.
+// Puts x [rows, k] into `out` in the forms asked for. A NaN or infinity throws kInternal naming
+// `what`.
 void Quantize(Context& context, MatrixView<const float> x, std::span<const ActType> types,
               QuantizedRows& out, const char* what);
 

@@ -16,7 +16,8 @@ struct LoraPanels {
   float scale = 0;
 };
 
-// Rows [begin, begin + y.rows) of x and what they are added to: y [rows, out], its row 0 being row `begin`.
+// Rows [begin, begin + y.rows) of x and what they are added to: y [rows, out], its row 0 being row
+// `begin`.
 struct LoraRun {
   LoraPanels lora;
   int64_t begin;
@@ -25,8 +26,9 @@ struct LoraRun {
 
 ActType LoraActType(Precision precision);
 
-// All runs together; no two of them add to the same numbers. x must have the form LoraActType(precision). A NaN or
-// infinity between the two products throws kInternal.
-void Lora(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs, Precision precision);
+// All runs together; no two of them add to the same numbers. x must have the form
+// LoraActType(precision). A NaN or infinity between the two products throws kInternal.
+void Lora(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
+          Precision precision);
 
 }  // namespace bakestone::ops

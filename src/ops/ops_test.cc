@@ -48,7 +48,8 @@ std::vector<float> RunLayer(Machine& machine, int64_t rows, PanelType type, Prec
   auto x = RandomFloats(8 * k, 1);
   x.resize(static_cast<size_t>(rows * k));
   const auto weight = RandomFloats(k, 2);
-  const auto a = RandomMatrix(machine.pool, type, n, k, 3), b = RandomMatrix(machine.pool, type, n, k, 4);
+  const auto a = RandomMatrix(machine.pool, type, n, k, 3),
+             b = RandomMatrix(machine.pool, type, n, k, 4);
   const auto down = RandomMatrix(machine.pool, PanelType::kF16, k, n, 5);
   const auto lora_a = RandomMatrix(machine.pool, PanelType::kBF16, 6, k, 6);
   const auto lora_b = RandomMatrix(machine.pool, PanelType::kBF16, n, 6, 7);
@@ -83,13 +84,16 @@ TEST(Ops, ARowDoesNotDependOnItsNeighbours) {
     Machine machine(2);
     const auto many = RunLayer(machine, 8, type, Precision::kServe);
     const auto one = RunLayer(machine, 1, type, Precision::kServe);
-    EXPECT_EQ(0, std::memcmp(many.data(), one.data(), one.size() * 4)) << testing::PanelTypeName(type);
+    EXPECT_EQ(0, std::memcmp(many.data(), one.data(), one.size() * 4))
+        << testing::PanelTypeName(type);
   }
 }
 
-// Adapters of several ranks on runs of one row to more than a piece, together and one by one, split in either way.
+// Adapters of several ranks on runs of one row to more than a piece, together and one by one, split
+// in either way.
 TEST(Lora, RunsTogetherEqualRunsAlone) {
-  const int64_t k = 96, n = 77, counts[] = {1, 3, 70, 1, 25, 150, 1, 1}, ranks[] = {1, 6, 16, 17, 64, 5, 6, 33};
+  const int64_t k = 96, n = 77, counts[] = {1, 3, 70, 1, 25, 150, 1, 1},
+                ranks[] = {1, 6, 16, 17, 64, 5, 6, 33};
   const int64_t rows = 252;
   const auto input = RandomFloats(rows * k, 1);
   for (const Precision precision : {Precision::kServe, Precision::kExact}) {
@@ -174,7 +178,8 @@ TEST(Quantize, ThrowsOnNanAndNamesTheRows) {
     EXPECT_NE(std::string(error.what()).find("attention output"), std::string::npos);
   }
   x[40] = 0;
-  EXPECT_NO_THROW(Quantize(machine.context, View(x, 64), types, out, "x"));  // the error was cleared
+  EXPECT_NO_THROW(
+      Quantize(machine.context, View(x, 64), types, out, "x"));  // the error was cleared
 }
 
 TEST(Pack, RefusesIntegersAndRaggedRows) {
@@ -193,8 +198,8 @@ TEST(Embed, EqualsTheFilesRows) {
   std::vector<float> out(ids.size() * static_cast<size_t>(k)), row(static_cast<size_t>(k));
   Embed(machine.context, matrix.panel, ids, View(out, k));
   for (size_t i = 0; i < ids.size(); ++i) {
-    bakestone::DequantizeRow(DType::kQ8_0, bytes.data() + ids[i] * RowBytes(DType::kQ8_0, k), row.data(),
-                             k);
+    bakestone::DequantizeRow(DType::kQ8_0, bytes.data() + ids[i] * RowBytes(DType::kQ8_0, k),
+                             row.data(), k);
     EXPECT_EQ(0, std::memcmp(row.data(), &out[i * static_cast<size_t>(k)], row.size() * 4));
   }
 }
@@ -214,7 +219,8 @@ TEST(RopeTable, EqualsCosinesOfTheAngles) {
 
 TEST(RopeTable, ScalesAndFactorsDivideTheFrequencies) {
   const std::vector<float> factors(32, 8.0f);
-  RopeTable plain({.theta = 500000, .dim = 64}), scaled({.theta = 500000, .dim = 64, .linear_scale = 8});
+  RopeTable plain({.theta = 500000, .dim = 64}),
+      scaled({.theta = 500000, .dim = 64, .linear_scale = 8});
   RopeTable divided({.theta = 500000, .dim = 64, .frequency_factors = factors});
   const std::vector<int32_t> near = {5}, far = {40};
   plain.Set(near);
@@ -275,7 +281,8 @@ TEST(Attention, DoesNotDependOnChunksThreadsOrNeighbours) {
 TEST(Attention, OfOneLongRowDoesNotDependOnThreads) {
   const AttentionShape shape{3, 1, 32, KvElement::kBF16};
   const int64_t slots = 1700;
-  auto k = RandomFloats(slots * 32, 1), v = RandomFloats(slots * 32, 2), q = RandomFloats(2 * 96, 3);
+  auto k = RandomFloats(slots * 32, 1), v = RandomFloats(slots * 32, 2),
+       q = RandomFloats(2 * 96, 3);
   std::vector<float> expected;
   for (const int threads : {1, 2, 3, 8}) {
     Machine machine(threads);
@@ -285,7 +292,8 @@ TEST(Attention, OfOneLongRowDoesNotDependOnThreads) {
     const KvRun all{0, slots, 0, a.k_pages(), a.v_pages()}, few{0, 40, 0, b.k_pages(), b.v_pages()};
     WriteKv(machine.context, shape, {&all, 1}, View(k, 32), View(v, 32));
     WriteKv(machine.context, shape, {&few, 1}, View(k, 32).Rows(0, 40), View(v, 32).Rows(0, 40));
-    const KvRun rows[] = {{0, 1, slots - 1, a.k_pages(), a.v_pages()}, {1, 2, 39, b.k_pages(), b.v_pages()}};
+    const KvRun rows[] = {{0, 1, slots - 1, a.k_pages(), a.v_pages()},
+                          {1, 2, 39, b.k_pages(), b.v_pages()}};
     std::vector<float> out(q.size());
     Attention(machine.context, shape, rows, View(q, 96), View(out, 96));
     if (threads == 1) {
@@ -300,7 +308,8 @@ TEST(Attention, OfOneLongRowDoesNotDependOnThreads) {
 TEST(Attention, NeedsNoMemoryThatGrowsWithRowsTimesSlots) {
   const AttentionShape shape{2, 1, 16, KvElement::kQ8_0};
   const int64_t slots = 32768, rows = 128;
-  auto k = RandomFloats(slots * 16, 1), v = RandomFloats(slots * 16, 2), q = RandomFloats(rows * 32, 3);
+  auto k = RandomFloats(slots * 16, 1), v = RandomFloats(slots * 16, 2),
+       q = RandomFloats(rows * 32, 3);
   Machine machine(3);
   TemporaryPages pages;
   pages.Reset(shape, slots);
@@ -309,7 +318,8 @@ TEST(Attention, NeedsNoMemoryThatGrowsWithRowsTimesSlots) {
   std::vector<float> out(q.size());
   for (const int64_t count : {rows, int64_t{1}}) {  // tiles; one row, cut into segments
     const KvRun run{0, count, slots - count, pages.k_pages(), pages.v_pages()};
-    Attention(machine.context, shape, {&run, 1}, View(q, 32).Rows(0, count), View(out, 32).Rows(0, count));
+    Attention(machine.context, shape, {&run, 1}, View(q, 32).Rows(0, count),
+              View(out, 32).Rows(0, count));
     EXPECT_LT(machine.context.scratch_bytes(), 3 << 20);
   }
 }
@@ -319,7 +329,8 @@ TEST(Attention, DoesNotReadBeforeTheWindow) {
   AttentionShape shape{4, 2, 32, KvElement::kF16};
   shape.window = 100;
   const int64_t slots = 1200, rows = 3;
-  auto k = RandomFloats(slots * 64, 1), v = RandomFloats(slots * 64, 2), q = RandomFloats(rows * 128, 3);
+  auto k = RandomFloats(slots * 64, 1), v = RandomFloats(slots * 64, 2),
+       q = RandomFloats(rows * 128, 3);
   std::vector<float> expected;
   for (const bool spoiled : {false, true}) {
     Machine machine(2);
@@ -351,7 +362,8 @@ TEST(Attention, SequencesInOneStepDoNotSeeEachOther) {
   TemporaryPages a, b;
   a.Reset(shape, 40);
   b.Reset(shape, 30);
-  const KvRun runs[] = {{0, 40, 0, a.k_pages(), a.v_pages()}, {40, 70, 0, b.k_pages(), b.v_pages()}};
+  const KvRun runs[] = {{0, 40, 0, a.k_pages(), a.v_pages()},
+                        {40, 70, 0, b.k_pages(), b.v_pages()}};
   WriteKv(machine.context, shape, runs, View(k, 32), View(v, 32));
   std::vector<float> both(q.size()), alone(static_cast<size_t>(30 * 64));
   Attention(machine.context, shape, runs, View(q, 64), View(both, 64));

@@ -58,9 +58,10 @@ double Measure(PeakLoop kernel, ThreadPool& pool, const uint8_t* operands) {
 Peaks MeasurePeaks(const KernelTable& kernels, ThreadPool& pool) {
   const PeakKernels& peak = PeakKernelsOf(kernels.isa);
   const Buffer<uint8_t> operands = Operands();
-  Peaks peaks{Measure(peak.int8_dot, pool, operands.data()), Measure(peak.float_fma, pool, operands.data())};
-  peaks.bf16_per_second =
-      peak.bf16_dot != nullptr ? Measure(peak.bf16_dot, pool, operands.data()) : peaks.float_per_second;
+  Peaks peaks{Measure(peak.int8_dot, pool, operands.data()),
+              Measure(peak.float_fma, pool, operands.data())};
+  peaks.bf16_per_second = peak.bf16_dot != nullptr ? Measure(peak.bf16_dot, pool, operands.data())
+                                                   : peaks.float_per_second;
   return peaks;
 }
 

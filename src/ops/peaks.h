@@ -1,5 +1,6 @@
-// The machine's limits for one kernel table: multiply-adds a second of its dot products of int8 and of bf16 and of
-// its float multiply-add, all threads of the pool together, on operands in L1. Rooflines divide by them.
+// The machine's limits for one kernel table: multiply-adds a second of its dot products of int8 and
+// of bf16 and of its float multiply-add, all threads of the pool together, on operands in L1.
+// Rooflines divide by them.
 #pragma once
 
 #include "base/thread_pool.h"
@@ -8,7 +9,7 @@
 namespace bakestone::ops {
 
 struct Peaks {
-  double int8_per_second = 0;   // multiply-adds
+  double int8_per_second = 0;  // multiply-adds
   double float_per_second = 0;
   double bf16_per_second = 0;
 };

@@ -1,4 +1,5 @@
-// The input rows of matrix products in the forms that panels take (kernels/kernel_table.h, ActType).
+// The input rows of matrix products in the forms that panels take (kernels/kernel_table.h,
+// ActType).
 #pragma once
 
 #include <cstdint>

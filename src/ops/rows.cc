@@ -15,9 +15,8 @@ int64_t RowGrain(const Context& context, int64_t rows) {
 template <class Args>
 void ForRows(Context& context, int64_t rows, const Args& args,
              void (*kernel)(const Args&, Range) noexcept) {
-  context.pool().ParallelFor(rows, RowGrain(context, rows), [&](int64_t begin, int64_t end, int) {
-    kernel(args, {begin, end});
-  });
+  context.pool().ParallelFor(rows, RowGrain(context, rows),
+                             [&](int64_t begin, int64_t end, int) { kernel(args, {begin, end}); });
 }
 
 }  // namespace
@@ -40,23 +39,27 @@ void LayerNorm(Context& context, MatrixView<const float> x, std::span<const floa
   ForRows(context, x.rows, args, context.serve().rows.layer_norm);
 }
 
-void RmsNormGroups(Context& context, std::span<const float> weight, float eps, MatrixView<float> x) {
+void RmsNormGroups(Context& context, std::span<const float> weight, float eps,
+                   MatrixView<float> x) {
   const auto width = static_cast<int64_t>(weight.size());
   BAKESTONE_CHECK(width > 0 && x.cols % width == 0);
   const auto kernel = context.serve().rows.rms_norm;
-  context.pool().ParallelFor(x.rows, RowGrain(context, x.rows), [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      kernel({x.Row(row), width, weight.data(), eps, x.Row(row), width, width}, {0, x.cols / width});
-    }
-  });
+  context.pool().ParallelFor(
+      x.rows, RowGrain(context, x.rows), [&](int64_t begin, int64_t end, int) {
+        for (int64_t row = begin; row < end; ++row) {
+          kernel({x.Row(row), width, weight.data(), eps, x.Row(row), width, width},
+                 {0, x.cols / width});
+        }
+      });
 }
 
 void Scale(Context& context, float factor, MatrixView<float> x) {
-  context.pool().ParallelFor(x.rows, RowGrain(context, x.rows), [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < x.cols; ++i) x.Row(row)[i] *= factor;
-    }
-  });
+  context.pool().ParallelFor(x.rows, RowGrain(context, x.rows),
+                             [&](int64_t begin, int64_t end, int) {
+                               for (int64_t row = begin; row < end; ++row) {
+                                 for (int64_t i = 0; i < x.cols; ++i) x.Row(row)[i] *= factor;
+                               }
+                             });
 }
 
 void SoftCap(Context& context, float cap, MatrixView<float> x) {
@@ -105,7 +108,8 @@ void RopeTable::Set(std::span<const int32_t> positions, std::span<const uint8_t>
   sin_.resize(positions.size() * half);
   for (size_t row = 0; row < positions.size(); ++row) {
     BAKESTONE_CHECK(positions[row] >= 0);
-    const std::vector<double>& frequency = !far.empty() && far[row] != 0 ? far_frequency_ : frequency_;
+    const std::vector<double>& frequency =
+        !far.empty() && far[row] != 0 ? far_frequency_ : frequency_;
     for (size_t i = 0; i < half; ++i) {
       const double angle = static_cast<double>(positions[row]) * frequency[i];
       cos_[row * half + i] = static_cast<float>(math::Cos(angle) * magnitude_);

@@ -18,7 +18,8 @@ void RmsNorm(Context& context, MatrixView<const float> x, std::span<const float>
 void LayerNorm(Context& context, MatrixView<const float> x, std::span<const float> weight,
                std::span<const float> bias, float eps, MatrixView<float> y);
 
-// RMS norm, in place, of each group of weight.size() channels of a row by itself: a head, or the row.
+// RMS norm, in place, of each group of weight.size() channels of a row by itself: a head, or the
+// row.
 void RmsNormGroups(Context& context, std::span<const float> weight, float eps, MatrixView<float> x);
 
 // x *= factor.
@@ -43,12 +44,13 @@ struct RopeParameters {
   std::span<const float> far_factors;        // [dim / 2] divisors of rows that are far, or empty
 };
 
-// Cosines and sines of a step's positions: angles in double with our own pow, sin and cos, rounded once
-// to f32. Immutable apart from Set.
+// Cosines and sines of a step's positions: angles in double with our own pow, sin and cos, rounded
+// once to f32. Immutable apart from Set.
 class RopeTable {
  public:
   explicit RopeTable(const RopeParameters& parameters);
-  // Each >= 0; once a step, shared by all layers. far: 1 where far_factors are to be used; empty: nowhere.
+  // Each >= 0; once a step, shared by all layers. far: 1 where far_factors are to be used; empty:
+  // nowhere.
   void Set(std::span<const int32_t> positions, std::span<const uint8_t> far = {});
   int64_t rows() const noexcept { return rows_; }
   int64_t dim() const noexcept { return dim_; }

@@ -56,8 +56,8 @@ float ScaleOf(const TrainAttentionShape& shape) {
   return shape.scale > 0 ? shape.scale : 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
 }
 
-// Takes what a window hides from a tile of scores, columns [0, cols): a score that no softmax sees. `first` is
-// the first column that the tile's first row does not hide; it moves on by one a row.
+// Takes what a window hides from a tile of scores, columns [0, cols): a score that no softmax sees.
+// `first` is the first column that the tile's first row does not hide; it moves on by one a row.
 constexpr float kHidden = -1e30f;
 struct ScoreTile {
   float* s;
@@ -73,7 +73,9 @@ void HideBefore(const ScoreTile& tile) {
 void HideFrom(const ScoreTile& tile) {
   for (int64_t i = 0; i < tile.rows; ++i) {
     const int64_t begin = std::max<int64_t>(tile.first + i, 0);
-    if (begin < tile.cols) std::fill_n(tile.s + i * tile.stride + begin, tile.cols - begin, kHidden);
+    if (begin < tile.cols) {
+      std::fill_n(tile.s + i * tile.stride + begin, tile.cols - begin, kHidden);
+    }
   }
 }
 
@@ -86,8 +88,8 @@ int64_t TrainAttention::bytes() const noexcept {
   int64_t total = delta_.bytes();
   for (const Scratch& scratch : scratch_) {
     for (const auto& panels : scratch.panels) total += panels.bytes();
-    total += scratch.scores.bytes() + scratch.d_scores.bytes() + scratch.p.bytes() +
-             scratch.ds.bytes();
+    total +=
+        scratch.scores.bytes() + scratch.d_scores.bytes() + scratch.p.bytes() + scratch.ds.bytes();
   }
   return total;
 }
@@ -121,13 +123,15 @@ void TrainAttention::Plan(const TrainAttentionShape& shape) {
   }
 }
 
-void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
-                                  const uint16_t* q, const uint16_t* k, const uint16_t* v,
-                                  uint16_t* out, float* log_sum, Scratch& scratch) const {
+void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block& block,
+                                  int64_t head, const uint16_t* q, const uint16_t* k,
+                                  const uint16_t* v, uint16_t* out, float* log_sum,
+                                  Scratch& scratch) const {
   const int64_t dim = shape.head_dim, q_stride = shape.heads * dim;
   const int64_t kv_stride = shape.kv_heads * dim;
   const int64_t keys = block.end - block.document_begin;
-  const int64_t kv_at = block.document_begin * kv_stride + head / (shape.heads / shape.kv_heads) * dim;
+  const int64_t kv_at =
+      block.document_begin * kv_stride + head / (shape.heads / shape.kv_heads) * dim;
   uint16_t *key_lanes = scratch.panels[0].data(), *value_pairs = scratch.panels[1].data();
   PackLanes(kernels_, k + kv_at, kv_stride, keys, dim, key_lanes);
   PackPairs(kernels_, v + kv_at, kv_stride, keys, dim, value_pairs);
@@ -135,10 +139,11 @@ void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block&
     const int64_t rows = std::min(kRows, block.end - row);
     const int64_t seen = row + rows - block.document_begin;
     const int64_t padded = RoundUp(seen, kTrainLanes);
-    Multiply(kernels_, {q + row * q_stride + head * dim, q_stride, key_lanes, dim * kTrainLanes, dim,
-                        rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
+    Multiply(kernels_, {q + row * q_stride + head * dim, q_stride, key_lanes, dim * kTrainLanes,
+                        dim, rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
     if (shape.window > 0) {
-      HideBefore({scratch.scores.data(), padded, rows, seen, row - block.document_begin + 1 - shape.window});
+      HideBefore({scratch.scores.data(), padded, rows, seen,
+                  row - block.document_begin + 1 - shape.window});
     }
     kernels_.softmax({.s = scratch.scores.data(),
                       .s_stride = padded,
@@ -150,9 +155,9 @@ void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block&
                       .p = scratch.p.data(),
                       .p_stride = padded,
                       .log_sum = log_sum + head * shape.rows + row});
-    Multiply(kernels_, {scratch.p.data(), padded, value_pairs,
-                        RoundUp(keys, kTrainLanes) * kTrainLanes, padded, rows, dim,
-                        out + row * q_stride + head * dim, q_stride, TrainStore::kBF16});
+    Multiply(kernels_,
+             {scratch.p.data(), padded, value_pairs, RoundUp(keys, kTrainLanes) * kTrainLanes,
+              padded, rows, dim, out + row * q_stride + head * dim, q_stride, TrainStore::kBF16});
   }
 }
 
@@ -162,8 +167,8 @@ void TrainAttention::Forward(const TrainAttentionShape& shape, const uint16_t* q
   const auto units = static_cast<int64_t>(blocks_.size()) * shape.heads;
   pool_.ParallelFor(units, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t unit = begin; unit < end; ++unit) {
-      ForwardBlock(shape, blocks_[static_cast<size_t>(unit / shape.heads)], unit % shape.heads, q, k,
-                   v, out, log_sum, scratch_[static_cast<size_t>(thread)]);
+      ForwardBlock(shape, blocks_[static_cast<size_t>(unit / shape.heads)], unit % shape.heads, q,
+                   k, v, out, log_sum, scratch_[static_cast<size_t>(thread)]);
     }
   });
 }
@@ -175,7 +180,8 @@ void TrainAttention::QueryBlock(const TrainAttentionShape& shape, const Block& b
   const int64_t dim = shape.head_dim, q_stride = shape.heads * dim;
   const int64_t kv_stride = shape.kv_heads * dim;
   const int64_t keys = block.end - block.document_begin;
-  const int64_t kv_at = block.document_begin * kv_stride + head / (shape.heads / shape.kv_heads) * dim;
+  const int64_t kv_at =
+      block.document_begin * kv_stride + head / (shape.heads / shape.kv_heads) * dim;
   uint16_t *key_lanes = scratch.panels[0].data(), *value_lanes = scratch.panels[1].data();
   uint16_t* key_pairs = scratch.panels[2].data();
   PackLanes(kernels_, k + kv_at, kv_stride, keys, dim, key_lanes);
@@ -190,7 +196,8 @@ void TrainAttention::QueryBlock(const TrainAttentionShape& shape, const Block& b
     Multiply(kernels_, {d_out + at, q_stride, value_lanes, dim * kTrainLanes, dim, rows, seen,
                         scratch.d_scores.data(), padded, TrainStore::kF32});
     if (shape.window > 0) {
-      HideBefore({scratch.scores.data(), padded, rows, seen, row - block.document_begin + 1 - shape.window});
+      HideBefore({scratch.scores.data(), padded, rows, seen,
+                  row - block.document_begin + 1 - shape.window});
     }
     kernels_.softmax_backward({.s = scratch.scores.data(),
                                .dp = scratch.d_scores.data(),
@@ -206,10 +213,10 @@ void TrainAttention::QueryBlock(const TrainAttentionShape& shape, const Block& b
                                .p = nullptr,
                                .ds = scratch.ds.data(),
                                .out_stride = padded});
-    Multiply(kernels_, {scratch.ds.data(), padded, key_pairs,
-                        RoundUp(keys, kTrainLanes) * kTrainLanes, padded, rows, dim,
-                        gradients.q + row * gradients.stride + head * dim, gradients.stride,
-                        TrainStore::kF32});
+    Multiply(kernels_,
+             {scratch.ds.data(), padded, key_pairs, RoundUp(keys, kTrainLanes) * kTrainLanes,
+              padded, rows, dim, gradients.q + row * gradients.stride + head * dim,
+              gradients.stride, TrainStore::kF32});
   }
 }
 
@@ -241,7 +248,8 @@ void TrainAttention::KeyBlock(const TrainAttentionShape& shape, const Block& blo
       Multiply(kernels_, {v + kv_at, kv_stride, d_lanes + skipped * dim, dim * kTrainLanes, dim,
                           rows, seen, scratch.d_scores.data(), padded, TrainStore::kF32});
       if (shape.window > 0) {
-        HideFrom({scratch.scores.data(), padded, rows, seen, row + shape.window - block.begin - skipped});
+        HideFrom({scratch.scores.data(), padded, rows, seen,
+                  row + shape.window - block.begin - skipped});
       }
       kernels_.softmax_backward({.s = scratch.scores.data(),
                                  .dp = scratch.d_scores.data(),
@@ -266,9 +274,10 @@ void TrainAttention::KeyBlock(const TrainAttentionShape& shape, const Block& blo
   }
 }
 
-void TrainAttention::Backward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k,
-                              const uint16_t* v, const uint16_t* out, const float* log_sum,
-                              const uint16_t* d_out, const Gradients& gradients) {
+void TrainAttention::Backward(const TrainAttentionShape& shape, const uint16_t* q,
+                              const uint16_t* k, const uint16_t* v, const uint16_t* out,
+                              const float* log_sum, const uint16_t* d_out,
+                              const Gradients& gradients) {
   Plan(shape);
   if (delta_.size() < shape.heads * shape.rows) delta_ = Buffer<float>(shape.heads * shape.rows);
   const int64_t width = shape.heads * shape.head_dim;

@@ -1,7 +1,8 @@
-// Causal attention over packed documents for training, forward and backward. Nothing of size T x T is
-// kept: the forward saves the log-sum-exp of each row, the backward recomputes the scores tile by tile,
-// once by query (dQ) and once by key (dK, dV), so every output is one chain in a fixed order. Tiles
-// above the diagonal and across documents are never touched. (Dao et al., FlashAttention, 2022.)
+// Causal attention over packed documents for training, forward and backward. Nothing of size T x T
+// is kept: the forward saves the log-sum-exp of each row, the backward recomputes the scores tile
+// by tile, once by query (dQ) and once by key (dK, dV), so every output is one chain in a fixed
+// order. Tiles above the diagonal and across documents are never touched. (Dao et al.,
+// FlashAttention, 2022.)
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@
 namespace bakestone::ops {
 
 // T rows, H query heads, G key-value heads (H a multiple of G), D channels a head (even).
-// q [T, H * D], k and v [T, G * D]: bf16, after rotation; q is readable up to T rounded up to a tile.
+// q [T, H * D], k and v [T, G * D]: bf16, after rotation; q is readable up to T rounded up to a
+// tile.
 struct TrainAttentionShape {
   int64_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
   int64_t window = 0;                        // a row sees this many rows, its own included; 0: all
@@ -29,16 +31,16 @@ class TrainAttention {
   TrainAttention(const TrainKernels& kernels, ThreadPool& pool);
 
   // out [T, H * D] bf16, log_sum [H, T]: overwritten.
-  void Forward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k, const uint16_t* v,
-               uint16_t* out, float* log_sum);
+  void Forward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k,
+               const uint16_t* v, uint16_t* out, float* log_sum);
 
   struct Gradients {
-    float *q, *k, *v;       // [T, heads * D], row stride below; overwritten
+    float *q, *k, *v;  // [T, heads * D], row stride below; overwritten
     int64_t stride;
   };
   // d_out is readable up to T rounded up to a tile, like q; k and v too.
-  void Backward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k, const uint16_t* v,
-                const uint16_t* out, const float* log_sum, const uint16_t* d_out,
+  void Backward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k,
+                const uint16_t* v, const uint16_t* out, const float* log_sum, const uint16_t* d_out,
                 const Gradients& gradients);
 
   int64_t bytes() const noexcept;
@@ -56,20 +58,20 @@ class TrainAttention {
   void ForwardBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
                     const uint16_t* q, const uint16_t* k, const uint16_t* v, uint16_t* out,
                     float* log_sum, Scratch& scratch) const;
-  void QueryBlock(const TrainAttentionShape& shape, const Block& block, int64_t head, const uint16_t* q,
-                  const uint16_t* k, const uint16_t* v, const uint16_t* d_out, const float* log_sum,
-                  const Gradients& gradients, Scratch& scratch) const;
-  void KeyBlock(const TrainAttentionShape& shape, const Block& block, int64_t kv_head, const uint16_t* q,
-                const uint16_t* k, const uint16_t* v, const uint16_t* d_out, const float* log_sum,
-                const Gradients& gradients, Scratch& scratch) const;
+  void QueryBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
+                  const uint16_t* q, const uint16_t* k, const uint16_t* v, const uint16_t* d_out,
+                  const float* log_sum, const Gradients& gradients, Scratch& scratch) const;
+  void KeyBlock(const TrainAttentionShape& shape, const Block& block, int64_t kv_head,
+                const uint16_t* q, const uint16_t* k, const uint16_t* v, const uint16_t* d_out,
+                const float* log_sum, const Gradients& gradients, Scratch& scratch) const;
 
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   std::vector<Scratch> scratch_;  // one a thread
   std::vector<Block> blocks_;
-  int64_t longest_ = 0;           // columns the scratch has room for
+  int64_t longest_ = 0;  // columns the scratch has room for
   int64_t head_dim_ = 0;
-  Buffer<float> delta_;           // [H, T]
+  Buffer<float> delta_;  // [H, T]
 };
 
 }  // namespace bakestone::ops

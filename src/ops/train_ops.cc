@@ -41,7 +41,8 @@ void AdamW(const TrainKernels& kernels, ThreadPool& pool, const AdamWOptions& op
   });
 }
 
-double GradientNorm(const TrainKernels& kernels, ThreadPool& pool, std::span<const float> gradients) {
+double GradientNorm(const TrainKernels& kernels, ThreadPool& pool,
+                    std::span<const float> gradients) {
   const auto size = static_cast<int64_t>(gradients.size());
   const int64_t chunks = (size + kChunk - 1) / kChunk;
   std::vector<double> sums(static_cast<size_t>(chunks));

@@ -1,5 +1,5 @@
-// The optimizer's arithmetic over one flat f32 array (TrainLayout): what the training loop calls between
-// passes. The bits do not depend on the number of threads.
+// The optimizer's arithmetic over one flat f32 array (TrainLayout): what the training loop calls
+// between passes. The bits do not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ void AdamW(const TrainKernels& kernels, ThreadPool& pool, const AdamWOptions& op
            std::span<const float> gradients);
 
 // Euclidean norm, summed in double over chunks of 4096 in order. NaN or Inf in, NaN or Inf out.
-double GradientNorm(const TrainKernels& kernels, ThreadPool& pool, std::span<const float> gradients);
+double GradientNorm(const TrainKernels& kernels, ThreadPool& pool,
+                    std::span<const float> gradients);
 
 // The gradient_scale that clips a gradient of this norm to max_norm: min(1, max_norm / norm);
 // 1 when max_norm <= 0 (no clipping).

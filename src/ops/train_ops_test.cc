@@ -1,5 +1,6 @@
-// Backward passes of training against finite differences of a double-precision forward, and what the
-// products, attention and optimizer promise. The kernels are those of every table this machine runs.
+// Backward passes of training against finite differences of a double-precision forward, and what
+// the products, attention and optimizer promise. The kernels are those of every table this machine
+// runs.
 #include "ops/train_ops.h"
 
 #include <gtest/gtest.h>
@@ -45,7 +46,8 @@ using Scalar = std::function<double(const std::vector<double>&)>;
 
 // Central differences of f at x, against found; the bound is on the norm of the whole difference.
 template <class T>
-void ExpectGradient(const Scalar& f, std::vector<double> x, const std::vector<T>& found, double bound) {
+void ExpectGradient(const Scalar& f, std::vector<double> x, const std::vector<T>& found,
+                    double bound) {
   double error = 0, norm = 0;
   for (size_t i = 0; i < x.size(); ++i) {
     const double at = x[i], h = 1e-5;
@@ -92,8 +94,9 @@ TEST(RmsNorm, BackwardMatchesFiniteDifference) {
     ops::TrainNorm(table->train, pool,
                    {x32.data(), w32.data(), rows, dim, 1e-5f, y.data(), h.data(), inverse.data()});
     EXPECT_NEAR(Dot(Wide(h), dh), loss(x), 0.01 * std::sqrt(Dot(dh, dh)));
-    ops::TrainNormBackward(table->train, pool, {dh32.data(), y.data(), inverse.data(), w32.data(),
-                                                rows, dim, dx.data(), nullptr});
+    ops::TrainNormBackward(
+        table->train, pool,
+        {dh32.data(), y.data(), inverse.data(), w32.data(), rows, dim, dx.data(), nullptr});
     ExpectGradient(loss, x, dx, 0.005);
   }
 }
@@ -118,8 +121,8 @@ TEST(SwiGlu, BackwardMatchesFiniteDifference) {
     std::vector<uint16_t> act(d.size()), gradient(x.size());
     ops::TrainSwiGlu(table->train, pool, {gate_up.data(), nullptr, rows, dim, act.data(), nullptr});
     EXPECT_NEAR(Dot(Wide(act), d), loss(x), 0.01 * std::sqrt(Dot(d, d)));
-    ops::TrainSwiGluBackward(table->train, pool, {gate_up.data(), d_act.data(), rows, dim, nullptr,
-                                                  gradient.data()});
+    ops::TrainSwiGluBackward(table->train, pool,
+                             {gate_up.data(), d_act.data(), rows, dim, nullptr, gradient.data()});
     ExpectGradient(loss, x, Wide(gradient), 0.005);
   }
 }
@@ -154,7 +157,13 @@ struct AttentionCase {
   std::vector<int32_t> begins = {0, 3, 4};
   int64_t rows = 31;
 
-  ops::TrainAttentionShape shape() const { return {.rows = rows, .heads = heads, .kv_heads = kv_heads, .head_dim = dim, .document_begins = begins}; }
+  ops::TrainAttentionShape shape() const {
+    return {.rows = rows,
+            .heads = heads,
+            .kv_heads = kv_heads,
+            .head_dim = dim,
+            .document_begins = begins};
+  }
   // out [rows, heads * dim] in double.
   std::vector<double> Forward(const std::vector<double>& q, const std::vector<double>& k,
                               const std::vector<double>& v) const {

@@ -7,9 +7,10 @@
 namespace bakestone::ops {
 namespace {
 
-// A unit's panels stay in L2 (1 MiB and more on the CPUs that matter) beside the rows that stream by:
-// a quarter of it. 96 rows are eight tiles: enough to reuse a panel that came from memory, few enough
-// that units balance over threads.
+// A unit's panels stay in L2 (1 MiB and more on the CPUs that matter) beside the rows that stream
+// by:
+// a quarter of it. 96 rows are eight tiles: enough to reuse a panel that came from memory, few
+// enough that units balance over threads.
 constexpr int64_t kPanelElements = 128 * 1024;
 constexpr int64_t kUnitRows = 8 * kTrainTileRows;
 constexpr int64_t kLongInner = 4096;  // above it, a tile of x no longer fits beside the panels

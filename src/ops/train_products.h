@@ -19,14 +19,15 @@ inline constexpr int64_t PanelSize(int64_t columns, int64_t k) {
   return PanelsOf(columns) * kTrainLanes * k;
 }
 
-// The whole product. One segment with a long K (above 4096, f32 output) is summed in blocks of K, in order.
+// The whole product. One segment with a long K (above 4096, f32 output) is summed in blocks of K,
+// in order.
 void TrainGemm(const TrainKernels& kernels, ThreadPool& pool, const TrainGemmArgs& args);
 
 // out += s^T z over all columns of z.
 void TrainOuter(const TrainKernels& kernels, ThreadPool& pool, const TrainOuterArgs& args);
 
-// Panels of w^T from the panels of w [k x n] (panel_stride k * 16), n and k multiples of 16: lanes k,
-// pairs n, panel stride n * 16.
+// Panels of w^T from the panels of w [k x n] (panel_stride k * 16), n and k multiples of 16: lanes
+// k, pairs n, panel stride n * 16.
 void TransposePanels(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* in, int64_t k,
                      int64_t n, uint16_t* out);
 

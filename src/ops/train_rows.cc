@@ -89,8 +89,8 @@ void TrainColumnDot(const TrainKernels& kernels, ThreadPool& pool, const TrainCo
   });
 }
 
-void TrainTranspose(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* x, int64_t stride,
-                    int64_t rows, int64_t cols, int64_t out_stride, uint16_t* out) {
+void TrainTranspose(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* x,
+                    int64_t stride, int64_t rows, int64_t cols, int64_t out_stride, uint16_t* out) {
   constexpr int64_t kColumns = 32;
   pool.ParallelFor((cols + kColumns - 1) / kColumns, 1, [&](int64_t begin, int64_t end, int) {
     kernels.transpose(x, stride, rows, out, out_stride, begin * kColumns,
@@ -117,7 +117,8 @@ void TrainGroupNorm(ThreadPool& pool, const TrainGroupNormArgs& args) {
   pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t at = begin * args.groups; at < end * args.groups; ++at) {
       float* x = args.x + at / args.groups * args.stride + at % args.groups * args.width;
-      const float mean = LaneSum(args.width, [&](int64_t i) { return x[i] * x[i]; }) / static_cast<float>(args.width);
+      const float mean = LaneSum(args.width, [&](int64_t i) { return x[i] * x[i]; }) /
+                         static_cast<float>(args.width);
       const float inverse = 1.0f / std::sqrt(mean + args.eps);
       args.inverse[at] = inverse;
       uint16_t* y = args.y + at * args.width;
@@ -153,7 +154,8 @@ struct GeluAt {
     const float inner = x + math::kGeluCubic * x * x * x;
     const float share = 1.0f / (1.0f + math::Exp(math::kGeluRate * inner));
     value = x * share;
-    slope = share - value * (1.0f - share) * math::kGeluRate * (1.0f + 3 * math::kGeluCubic * x * x);
+    slope =
+        share - value * (1.0f - share) * math::kGeluRate * (1.0f + 3 * math::kGeluCubic * x * x);
   }
 };
 
@@ -162,7 +164,9 @@ void ForGateUp(ThreadPool& pool, const TrainSwiGluArgs& args, const Body& body) 
   pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const uint16_t* gate = args.gate_up + row * 2 * args.dim;
-      for (int64_t i = 0; i < args.dim; ++i) body(row, i, BF16ToFloat(gate[i]), BF16ToFloat(gate[args.dim + i]));
+      for (int64_t i = 0; i < args.dim; ++i) {
+        body(row, i, BF16ToFloat(gate[i]), BF16ToFloat(gate[args.dim + i]));
+      }
     }
   });
 }
@@ -185,7 +189,8 @@ void TrainGeGluBackward(ThreadPool& pool, const TrainSwiGluArgs& args) {
   });
 }
 
-void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride, float* x) {
+void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride,
+                float* x) {
   pool.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t i = 0; i < width; ++i) x[row * stride + i] *= factor;

@@ -1,5 +1,5 @@
-// The row operations of training, split over threads by rows. Arguments, formulas and what overwrites
-// or accumulates: kernels/train_kernels.h.
+// The row operations of training, split over threads by rows. Arguments, formulas and what
+// overwrites or accumulates: kernels/train_kernels.h.
 #pragma once
 
 #include "base/thread_pool.h"
@@ -21,10 +21,11 @@ void TrainAddBf16(const TrainKernels& kernels, ThreadPool& pool, const uint16_t*
 void TrainColumnDot(const TrainKernels& kernels, ThreadPool& pool, const TrainColumnDotArgs& args,
                     int64_t cols);
 // x [rows, cols] -> out [cols, out_stride], zero from rows on.
-void TrainTranspose(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* x, int64_t stride,
-                    int64_t rows, int64_t cols, int64_t out_stride, uint16_t* out);
-// RMS norm of groups of `width` channels that lie side by side in a row: heads, or all heads as one group. In
-// place: x = x / rms * weight; y [rows, groups * width] x / rms, inverse [rows, groups] 1 / rms.
+void TrainTranspose(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* x,
+                    int64_t stride, int64_t rows, int64_t cols, int64_t out_stride, uint16_t* out);
+// RMS norm of groups of `width` channels that lie side by side in a row: heads, or all heads as one
+// group. In place: x = x / rms * weight; y [rows, groups * width] x / rms, inverse [rows, groups] 1
+// / rms.
 struct TrainGroupNormArgs {
   float* x;  // [rows, stride]
   int64_t stride, rows, groups, width;
@@ -47,11 +48,13 @@ void TrainGroupNormBackward(ThreadPool& pool, const TrainGroupNormBackwardArgs& 
 void TrainGeGlu(ThreadPool& pool, const TrainSwiGluArgs& args);
 void TrainGeGluBackward(ThreadPool& pool, const TrainSwiGluArgs& args);
 // x *= factor, of rows [0, rows) of width channels; stride between them.
-void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride, float* x);
+void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride,
+                float* x);
 void TrainScaleBf16(ThreadPool& pool, float factor, int64_t size, uint16_t* x);
 void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArgs& args);
 void TrainSwiGlu(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGluArgs& args);
-void TrainSwiGluBackward(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGluArgs& args);
+void TrainSwiGluBackward(const TrainKernels& kernels, ThreadPool& pool,
+                         const TrainSwiGluArgs& args);
 void TrainLoss(const TrainKernels& kernels, ThreadPool& pool, const TrainLossArgs& args);
 
 }  // namespace bakestone::ops

@@ -6,8 +6,8 @@
 
 namespace bakestone {
 
-// messages: a JSON list. Greedy. Returns the answer's text. Throws kIo (no connection) or kUnavailable
-// with the server's own message.
+// messages: a JSON list. Greedy. Returns the answer's text. Throws kIo (no connection) or
+// kUnavailable with the server's own message.
 std::string AskServer(const std::string& url, const std::string& model, const std::string& messages,
                       int64_t max_tokens);
 

@@ -43,7 +43,9 @@ std::string KeyOf(std::initializer_list<std::string_view> parts) {
 
 // Of a file, or of all files of a folder.
 int64_t BytesOf(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path)) return static_cast<int64_t>(std::filesystem::file_size(path));
+  if (!std::filesystem::is_directory(path)) {
+    return static_cast<int64_t>(std::filesystem::file_size(path));
+  }
   int64_t bytes = 0;
   for (const auto& entry : std::filesystem::directory_iterator(path)) {
     if (entry.is_regular_file()) bytes += static_cast<int64_t>(entry.file_size());
@@ -55,8 +57,13 @@ class BakeRun {
  public:
   BakeRun(const Recipe& recipe, const BakeOptions& options, const KernelTable& kernels,
           ThreadPool& pool, BakeObserver& observer, const std::filesystem::path& model)
-      : recipe_(recipe), options_(options), kernels_(kernels), pool_(pool), observer_(observer),
-        lineage_(options.folder), model_(Model::Load(model, kernels, pool, options.load)),
+      : recipe_(recipe),
+        options_(options),
+        kernels_(kernels),
+        pool_(pool),
+        observer_(observer),
+        lineage_(options.folder),
+        model_(Model::Load(model, kernels, pool, options.load)),
         base_hash_(ToHex(model_->file_hash)),
         layout_(LayoutOf(*model_, recipe)) {
     encode_chat_ = [this](const Json& messages, bool prompt, const Json* tools) {
@@ -184,7 +191,8 @@ class BakeRun {
     }
     for (const StageRecipe& stage : recipe_.stages) data_key_ += "|" + StageKey(recipe_, stage);
     data_key_ = KeyOf({data_key_});
-    ReadData({.pool = &pool_, .rejects = options_.folder / "rejected", .cache = options_.sample_cache});
+    ReadData(
+        {.pool = &pool_, .rejects = options_.folder / "rejected", .cache = options_.sample_cache});
     Stage("data", "what will be learned", data_key_, [&] {
       ShowData();
       Json json = Json::array();
@@ -200,12 +208,15 @@ class BakeRun {
                         {"replay_samples", data.replay.size()},
                         {"replay_tokens", data.replay.counts().tokens}});
       }
-      return WriteJson("data.json", Json{{"sources", DataRecord(recipe_, stage_data_)}, {"stages", json}});
+      return WriteJson("data.json",
+                       Json{{"sources", DataRecord(recipe_, stage_data_)}, {"stages", json}});
     });
   }
 
   void ReadData(StageDataOptions options) {
-    options.progress = [this](const std::string& what, const ReadProgress& progress) { ShowReading(what, progress); };
+    options.progress = [this](const std::string& what, const ReadProgress& progress) {
+      ShowReading(what, progress);
+    };
     for (const StageRecipe& stage : recipe_.stages) {
       stage_data_.push_back(ReadStageData(*model_, encode_chat_, recipe_, stage, options));
     }
@@ -216,7 +227,8 @@ class BakeRun {
     constexpr int64_t kShown = int64_t{4} << 20;
     if (observer_.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while reading the data");
     if (progress.file_bytes < kShown) return;
-    observer_.OnProgress(what, progress.bytes >> 10, progress.file_bytes >> 10, "KiB", fmt::format("{} rows", progress.rows));
+    observer_.OnProgress(what, progress.bytes >> 10, progress.file_bytes >> 10, "KiB",
+                         fmt::format("{} rows", progress.rows));
   }
 
   void ShowData() {
@@ -228,12 +240,12 @@ class BakeRun {
           "{}: {} samples, {} tokens, {} of them learned, {} steps{}", stage.name,
           data.train.size(), data.train.counts().tokens, data.train.counts().trained,
           NumSteps(stage, data.train.epoch_size()),
-          data.replay.size() == 0
-              ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
+          data.replay.size() == 0 ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
       if (data.train.counts().cut > 0) {
-        observer_.OnWarning(fmt::format("{}: {} samples are longer than {} tokens and lose their "
-                                        "end", stage.name, data.train.counts().cut,
-                                        stage.sequence_length));
+        observer_.OnWarning(
+            fmt::format("{}: {} samples are longer than {} tokens and lose their "
+                        "end",
+                        stage.name, data.train.counts().cut, stage.sequence_length));
       }
       ShowSettings(stage, data);
     }
@@ -242,9 +254,11 @@ class BakeRun {
   // What the recipe leaves to this program, and what the stage will need.
   void ShowSettings(const StageRecipe& stage, const StageData& data) {
     if (!stage.defaults.empty()) {
-      observer_.OnLine(fmt::format("{}: by default: {}", stage.name, fmt::join(stage.defaults, ", ")));
+      observer_.OnLine(
+          fmt::format("{}: by default: {}", stage.name, fmt::join(stage.defaults, ", ")));
     }
-    observer_.OnLine(fmt::format("{}: {}", stage.name, FitMemory(stage, data, options_.train).Line()));
+    observer_.OnLine(
+        fmt::format("{}: {}", stage.name, FitMemory(stage, data, options_.train).Line()));
   }
 
   // Each source once, and what a person should know of it.
@@ -269,7 +283,9 @@ class BakeRun {
       if ((recipe_.Source(name).*value).empty()) names.push_back(name);
     }
     if (names.empty()) return;
-    observer_.OnLine(fmt::format("the record will say that '{}' is unknown of: {} (a key of [[data]])", key, fmt::join(names, ", ")));
+    observer_.OnLine(
+        fmt::format("the record will say that '{}' is unknown of: {} (a key of [[data]])", key,
+                    fmt::join(names, ", ")));
   }
 
   std::string BeforeKey() const {
@@ -288,44 +304,48 @@ class BakeRun {
     return KeyOf({key});
   }
 
-  Evaluation EvaluateStage(const std::string& name, const std::string& key,
-                           const Tuned* tuned) {
+  Evaluation EvaluateStage(const std::string& name, const std::string& key, const Tuned* tuned) {
     const std::string file = name + ".json";
-    Stage(name, tuned != nullptr ? "the tuned model: texts and held-out questions"
-                                 : "the base: texts and held-out questions", key, [&] {
-      std::vector<TextToScore> texts;
-      for (const std::string& source : recipe_.eval.domain) {
-        texts.push_back({source, TextOf(source), false});
-      }
-      for (const std::string& source : recipe_.eval.general) {
-        texts.push_back({source, TextOf(source), true});
-      }
-      EvaluateOptions options;
-      options.system = recipe_.eval.system;
-      options.max_tokens = recipe_.eval.max_tokens;
-      options.text_tokens = recipe_.eval.text_tokens;
-      options.progress = [&](const std::string& what, int64_t done, int64_t total) {
-        observer_.OnProgress(name + " " + what, done, total,
-                             what == "questions" ? "answers" : "tokens", "");
-      };
-      options.cancelled = [&] { return observer_.Cancelled(); };
-      return WriteJson(file, ToJson(Evaluate(tuned != nullptr ? tuned->model : BaseAsItWas(),
-                                             tuned != nullptr ? tuned->adapter : nullptr, kernels_, pool_, texts,
-                                             questions_ ? &*questions_ : nullptr, options)));
-    });
+    Stage(name,
+          tuned != nullptr ? "the tuned model: texts and held-out questions"
+                           : "the base: texts and held-out questions",
+          key, [&] {
+            std::vector<TextToScore> texts;
+            for (const std::string& source : recipe_.eval.domain) {
+              texts.push_back({source, TextOf(source), false});
+            }
+            for (const std::string& source : recipe_.eval.general) {
+              texts.push_back({source, TextOf(source), true});
+            }
+            EvaluateOptions options;
+            options.system = recipe_.eval.system;
+            options.max_tokens = recipe_.eval.max_tokens;
+            options.text_tokens = recipe_.eval.text_tokens;
+            options.progress = [&](const std::string& what, int64_t done, int64_t total) {
+              observer_.OnProgress(name + " " + what, done, total,
+                                   what == "questions" ? "answers" : "tokens", "");
+            };
+            options.cancelled = [&] { return observer_.Cancelled(); };
+            return WriteJson(
+                file, ToJson(Evaluate(tuned != nullptr ? tuned->model : BaseAsItWas(),
+                                      tuned != nullptr ? tuned->adapter : nullptr, kernels_, pool_,
+                                      texts, questions_ ? &*questions_ : nullptr, options)));
+          });
     const auto path = options_.folder / file;
     return EvaluationFromJson(Json::parse(ReadFile(path), nullptr, false), path.string());
   }
 
   // What a run with new tokens is compared with is the base without them.
   std::shared_ptr<const Model> BaseAsItWas() const {
-    return recipe_.add_tokens.any() ? Model::Load(options_.model, kernels_, pool_, options_.load) : model_;
+    return recipe_.add_tokens.any() ? Model::Load(options_.model, kernels_, pool_, options_.load)
+                                    : model_;
   }
 
   // As much of a source's text as is scored, of what was held out where it is split.
   std::string TextOf(const std::string& name) {
     constexpr int64_t kBytesPerToken = 64;  // of long pieces, with room to spare
-    const int64_t most = std::max<int64_t>(int64_t{4} << 20, recipe_.eval.text_tokens * kBytesPerToken);
+    const int64_t most =
+        std::max<int64_t>(int64_t{4} << 20, recipe_.eval.text_tokens * kBytesPerToken);
     return TextToScoreOf(recipe_.Source(name), most, {.pool = &pool_});
   }
 
@@ -335,11 +355,14 @@ class BakeRun {
     if (!recipe_.lora.start.empty()) {
       StartFrom(*model_, layout_, recipe_.lora, &masters_);
       Sha256 start;
-      start.Update(std::string_view(reinterpret_cast<const char*>(masters_.data()), masters_.size() * sizeof(float)));
+      start.Update(std::string_view(reinterpret_cast<const char*>(masters_.data()),
+                                    masters_.size() * sizeof(float)));
       trained_key_ = KeyOf({trained_key_, "start", ToHex(start.Finish())});
     }
     // What could not be written in the end is refused now.
-    if (!recipe_.lora.served_as_adapter()) OpenTrainedSource(*model_, layout_, masters_, recipe_.lora);
+    if (!recipe_.lora.served_as_adapter()) {
+      OpenTrainedSource(*model_, layout_, masters_, recipe_.lora);
+    }
     Exec exec(kernels_, pool_);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageRecipe& stage = recipe_.stages[i];
@@ -353,10 +376,10 @@ class BakeRun {
       const auto work = [&] {
         DropStale(train.folder);
         train = FitMemory(stage, stage_data_[i], train).options;
-        StageObserver observer(observer_, *model_, exec, questions_ ? &*questions_ : nullptr,
-                               recipe_.eval, stage.name,
-                               options_.train_only || !recipe_.lora.served_as_adapter() ? 0 : options_.probe_seconds,
-                               [&](const KeptValues& values) { Keep(stage, values); });
+        StageObserver observer(
+            observer_, *model_, exec, questions_ ? &*questions_ : nullptr, recipe_.eval, stage.name,
+            options_.train_only || !recipe_.lora.served_as_adapter() ? 0 : options_.probe_seconds,
+            [&](const KeptValues& values) { Keep(stage, values); });
         const StageOutcome outcome = TrainStage(*model_, recipe_, stage, stage_data_[i], masters_,
                                                 trained_key_, kernels_, pool_, train, observer);
         ShowOutcome(stage, outcome);
@@ -367,7 +390,9 @@ class BakeRun {
                                  {"best_step", outcome.best_step},
                                  {"best_loss", outcome.best_loss},
                                  {"stopped_early", outcome.stopped_early},
-                                 {"peak_bytes", outcome.peak_bytes}}.dump() + "\n");
+                                 {"peak_bytes", outcome.peak_bytes}}
+                                    .dump() +
+                                "\n");
         return std::vector<std::string>{folder + "/result.bin", folder + "/summary.json"};
       };
       Stage(stage.name, MethodName(stage.method), trained_key_, work);
@@ -393,16 +418,17 @@ class BakeRun {
   }
 
   RateFinding LookForRate() {
-    const auto stage = std::find_if(recipe_.stages.begin(), recipe_.stages.end(),
-                                    [&](const StageRecipe& known) { return known.name == options_.find_rate; });
+    const auto stage =
+        std::find_if(recipe_.stages.begin(), recipe_.stages.end(),
+                     [&](const StageRecipe& known) { return known.name == options_.find_rate; });
     if (stage == recipe_.stages.end()) {
       std::vector<std::string> names;
       for (const StageRecipe& known : recipe_.stages) names.push_back(known.name);
       Throw(ErrorCode::kInvalidArgument, "--find-lr: expected the name of a stage ({}), found '{}'",
             fmt::join(names, ", "), options_.find_rate);
     }
-    const StageData data =
-        ReadStageData(*model_, encode_chat_, recipe_, *stage, {.pool = &pool_, .cache = options_.sample_cache});
+    const StageData data = ReadStageData(*model_, encode_chat_, recipe_, *stage,
+                                         {.pool = &pool_, .cache = options_.sample_cache});
     std::vector<float> values = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     if (!recipe_.lora.start.empty()) StartFrom(*model_, layout_, recipe_.lora, &values);
     Exec exec(kernels_, pool_);
@@ -411,16 +437,17 @@ class BakeRun {
                     FitMemory(*stage, data, options_.train).options, observer);
   }
 
-  MemoryChoice FitMemory(const StageRecipe& stage, const StageData& data, const TrainOptions& train) const {
+  MemoryChoice FitMemory(const StageRecipe& stage, const StageData& data,
+                         const TrainOptions& train) const {
     return ChooseMemory(model_->config, layout_, stage, data, train, ReadMachine().available_bytes);
   }
 
   void ShowOutcome(const StageRecipe& stage, const StageOutcome& outcome) {
     if (outcome.best_step < 0) return;
-    observer_.OnLine(fmt::format(
-        "held-out loss: lowest {:.4f} after step {} of {}{}{}", outcome.best_loss, outcome.best_step,
-        outcome.last.step, outcome.stopped_early ? "; stopped, since it got no better" : "",
-        stage.keep == KeepPolicy::kBest ? "; its values are kept" : ""));
+    observer_.OnLine(fmt::format("held-out loss: lowest {:.4f} after step {} of {}{}{}",
+                                 outcome.best_loss, outcome.best_step, outcome.last.step,
+                                 outcome.stopped_early ? "; stopped, since it got no better" : "",
+                                 stage.keep == KeepPolicy::kBest ? "; its values are kept" : ""));
   }
 
   Tuned LoadTuned() const {
@@ -439,44 +466,52 @@ class BakeRun {
     report_.result_is_adapter = beside;
     Stage("export", beside ? "adapter as a PEFT folder and as GGUF" : "the whole model as GGUF",
           KeyOf({"export", trained_key_, report_.licence.licence.id}), [&] {
-      return WriteResultFiles(*model_, layout_, masters_, recipe_, options_.folder, kernels_, pool_, ResultOptions());
-    });
+            return WriteResultFiles(*model_, layout_, masters_, recipe_, options_.folder, kernels_,
+                                    pool_, ResultOptions());
+          });
     report_.base_bytes = BytesOf(options_.model);
     report_.result_bytes = static_cast<int64_t>(std::filesystem::file_size(report_.result));
   }
 
   ResultFilesOptions ResultOptions() const {
     ResultFilesOptions options;
-    if (report_.licence.licence.kind != LicenceKind::kUnknown) options.licence = report_.licence.licence.id;
-    options.progress = [this](int64_t done, int64_t total) { observer_.OnProgress("model.gguf", done, total, "bytes", ""); };
+    if (report_.licence.licence.kind != LicenceKind::kUnknown) {
+      options.licence = report_.licence.licence.id;
+    }
+    options.progress = [this](int64_t done, int64_t total) {
+      observer_.OnProgress("model.gguf", done, total, "bytes", "");
+    };
     return options;
   }
 
   // Values of a stage on its way, beside the result: the last few and the best.
   void Keep(const StageRecipe& stage, const KeptValues& values) const {
     const auto kept = options_.folder / "kept";
-    WriteResultFiles(*model_, layout_, values.masters, recipe_, KeptFolder(kept, stage.name, values.step), kernels_, pool_,
-                     ResultOptions());
+    WriteResultFiles(*model_, layout_, values.masters, recipe_,
+                     KeptFolder(kept, stage.name, values.step), kernels_, pool_, ResultOptions());
     DropOldKept(kept, stage.name, values.step, stage.keep_last, values.best_step);
   }
 
   // A question through the server, as a client would ask it.
   void Serve(const Tuned& tuned) {
     if (!questions_) return;
-    Stage("serve", "a question through the server", KeyOf({"serve", trained_key_, BeforeKey()}), [&] {
-      const auto engine = std::make_shared<Engine>(tuned.model, kernels_, pool_,
-                                                   EngineOptions{.kv_bytes = int64_t{64} << 20});
-      Server server({.port = 0}, tuned.adapter == nullptr
-                                     ? std::vector<ServedModel>{{recipe_.name, engine, nullptr, ""}}
-                                     : std::vector<ServedModel>{{"base", engine, nullptr, ""},
-                                                                {recipe_.name, engine, tuned.adapter, "base"}});
-      observer_.OnLine("listening on " + server.url());
-      const Question& question = questions_->questions.front();
-      const std::string answer =
-          AskServer(server.url(), recipe_.name, question.messages, recipe_.eval.max_tokens);
-      server.Stop(std::chrono::seconds(5));
-      return WriteJson("served.json", Json{{"question", question.text}, {"answer", answer}});
-    });
+    Stage("serve", "a question through the server", KeyOf({"serve", trained_key_, BeforeKey()}),
+          [&] {
+            const auto engine = std::make_shared<Engine>(
+                tuned.model, kernels_, pool_, EngineOptions{.kv_bytes = int64_t{64} << 20});
+            Server server(
+                {.port = 0},
+                tuned.adapter == nullptr
+                    ? std::vector<ServedModel>{{recipe_.name, engine, nullptr, ""}}
+                    : std::vector<ServedModel>{{"base", engine, nullptr, ""},
+                                               {recipe_.name, engine, tuned.adapter, "base"}});
+            observer_.OnLine("listening on " + server.url());
+            const Question& question = questions_->questions.front();
+            const std::string answer =
+                AskServer(server.url(), recipe_.name, question.messages, recipe_.eval.max_tokens);
+            server.Stop(std::chrono::seconds(5));
+            return WriteJson("served.json", Json{{"question", question.text}, {"answer", answer}});
+          });
     const Json served = Json::parse(ReadFile(options_.folder / "served.json"));
     report_.served_question = served.at("question").get<std::string>();
     report_.served_answer = served.at("answer").get<std::string>();
@@ -526,15 +561,18 @@ std::vector<std::string> BakeStages(const Recipe& recipe, bool train_only) {
 
 BakeReport Bake(const Recipe& recipe, const BakeOptions& options, const KernelTable& kernels,
                 ThreadPool& pool, BakeObserver& observer) {
-  if (!recipe.add_tokens.any()) return BakeRun(recipe, options, kernels, pool, observer, options.model).Run();
+  if (!recipe.add_tokens.any()) {
+    return BakeRun(recipe, options, kernels, pool, observer, options.model).Run();
+  }
   // A run that leaves nothing has its base elsewhere.
   const bool leaves_nothing = options.dry_run || !options.find_rate.empty();
   const TemporaryFolder scratch("bakestone-base");
   const auto file = (leaves_nothing ? scratch.path() : options.folder) / "base.gguf";
-  const GrownBase base = GrowBase(recipe, options.model, file, kernels, pool, [&](int64_t done, int64_t total) {
-    if (observer.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while tokens were added");
-    observer.OnProgress("base.gguf", done, total, "bytes", "");
-  });
+  const GrownBase base =
+      GrowBase(recipe, options.model, file, kernels, pool, [&](int64_t done, int64_t total) {
+        if (observer.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while tokens were added");
+        observer.OnProgress("base.gguf", done, total, "bytes", "");
+      });
   if (!base.lines.empty()) observer.OnStage("tokens", "the base with new ones");
   for (const std::string& line : base.lines) observer.OnLine(line);
   Recipe grown = recipe;

@@ -1,10 +1,13 @@
-// The whole road from one recipe: licence, data check, evaluation before, training stages, export, evaluation
-// after, and one answer through the server. Every stage is recorded (lineage.h), so a second run
-// does only what is missing and an interrupted one goes on where it stopped.
+// The whole road from one recipe: licence, data check, evaluation before, training stages, export,
+// evaluation after, and one answer through the server. Every stage is recorded (lineage.h), so a
+// second run does only what is missing and an interrupted one goes on where it stopped.
 //
-//   work folder: licence.json  data.json  before.json  train-NAME/{checkpoint,result}.bin, log.jsonl
-//                base.gguf (with [add_tokens])  adapter/ (PEFT)  adapter.gguf or model.gguf  after.json  served.json  lineage.json
-//                kept/STAGE-STEP/ (as adapter/ and the files beside it)  rejected/STAGE-SOURCE.jsonl
+//   work folder: licence.json  data.json  before.json  train-NAME/{checkpoint,result}.bin,
+//                log.jsonl
+//                base.gguf (with [add_tokens])  adapter/ (PEFT)  adapter.gguf or model.gguf
+//                                               after.json  served.json  lineage.json
+//                kept/STAGE-STEP/ (as adapter/ and the files beside it)
+//                rejected/STAGE-SOURCE.jsonl
 //                report.md  report.json  plots/STAGE.svg
 #pragma once
 
@@ -43,42 +46,42 @@ class BakeObserver {
 };
 
 struct BakeOptions {
-  std::filesystem::path model;           // the base's GGUF
-  std::filesystem::path folder;          // work folder
-  std::string from;                      // repeat from this stage on; empty: only what is missing
-  std::string find_rate;                 // name of a stage: only look for its learning rate; empty: no
-  bool dry_run = false;                  // only say what would be done: data, settings, memory, steps
-  bool train_only = false;               // training stages and export, no evaluation, no server
-  double probe_seconds = 20;             // between questions while training; 0: none
-  std::filesystem::path sample_cache;    // folder for tokenized data; empty: it is kept in memory
-  LoadOptions load;                      // of the base
-  TrainOptions train;                    // .folder is set by the bake
+  std::filesystem::path model;   // the base's GGUF
+  std::filesystem::path folder;  // work folder
+  std::string from;              // repeat from this stage on; empty: only what is missing
+  std::string find_rate;         // name of a stage: only look for its learning rate; empty: no
+  bool dry_run = false;          // only say what would be done: data, settings, memory, steps
+  bool train_only = false;       // training stages and export, no evaluation, no server
+  double probe_seconds = 20;     // between questions while training; 0: none
+  std::filesystem::path sample_cache;  // folder for tokenized data; empty: it is kept in memory
+  LoadOptions load;                    // of the base
+  TrainOptions train;                  // .folder is set by the bake
 };
 
 struct TrainedStage {
   std::string name, method;
   int64_t steps = 0, tokens = 0;
   double seconds = 0;
-  int64_t best_step = -1;                // of the lowest held-out loss; -1: none was measured
+  int64_t best_step = -1;  // of the lowest held-out loss; -1: none was measured
   double best_loss = 0;
   bool stopped_early = false;
-  std::vector<TextHistory> texts;        // that were scored while it trained
+  std::vector<TextHistory> texts;  // that were scored while it trained
 };
 
 struct BakeReport {
   std::string name, base, recipe;
   std::filesystem::path folder;
   std::optional<Evaluation> before, after;
-  std::vector<std::string> shown;        // ids of the questions to print side by side
+  std::vector<std::string> shown;  // ids of the questions to print side by side
   DerivedLicence licence;
-  std::vector<LicensedPart> parts;       // base first
-  std::optional<RateFinding> rate;       // with find_rate: nothing else was done
+  std::vector<LicensedPart> parts;  // base first
+  std::optional<RateFinding> rate;  // with find_rate: nothing else was done
   std::vector<TrainedStage> trained;
   int64_t train_tokens = 0;
   double train_seconds = 0, seconds = 0, joules = 0;
   bool joules_measured = false;
-  int64_t peak_bytes = 0;                // largest of any stage
-  std::filesystem::path result;          // adapter.gguf or model.gguf
+  int64_t peak_bytes = 0;        // largest of any stage
+  std::filesystem::path result;  // adapter.gguf or model.gguf
   bool result_is_adapter = true;
   int64_t base_bytes = 0, result_bytes = 0;
   std::string served_question, served_answer;

@@ -18,7 +18,9 @@ std::string ReadingKey(const DataSource& source) {
   for (const auto& [field, column] : source.columns) key += "|column " + field + "=" + column;
   if (source.heldout > 0) key += fmt::format("|heldout {}", source.heldout);
   if (source.weight != 1) key += fmt::format("|weight {}", source.weight);
-  if (source.duplicates != DuplicatePolicy::kKeep) key += fmt::format("|dedupe {}", static_cast<int>(source.duplicates));
+  if (source.duplicates != DuplicatePolicy::kKeep) {
+    key += fmt::format("|dedupe {}", static_cast<int>(source.duplicates));
+  }
   if (source.personal_data == PersonalDataPolicy::kMask) key += "|mask";
   if (source.overlong == OverlongPolicy::kDrop) key += "|drop";
   return key;

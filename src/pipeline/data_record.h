@@ -1,5 +1,5 @@
-// What is learned, for the record: where each source comes from, how it was read, and the part of a stage's key
-// that follows from it.
+// What is learned, for the record: where each source comes from, how it was read, and the part of a
+// stage's key that follows from it.
 #pragma once
 
 #include <string>

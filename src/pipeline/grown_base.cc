@@ -17,8 +17,9 @@ namespace {
 
 constexpr const char* kKey = "bakestone.add_tokens.key";
 constexpr const char* kFirst = "bakestone.add_tokens.first";
-constexpr int64_t kLeast = 10;       // times that a pair must be there: a token that is seldom there is not learned
-constexpr size_t kShown = 12;        // new tokens, to people
+constexpr int64_t kLeast =
+    10;  // times that a pair must be there: a token that is seldom there is not learned
+constexpr size_t kShown = 12;  // new tokens, to people
 
 std::vector<std::string> SourcesOf(const Recipe& recipe) {
   if (!recipe.add_tokens.from.empty()) return recipe.add_tokens.from;
@@ -28,7 +29,9 @@ std::vector<std::string> SourcesOf(const Recipe& recipe) {
 std::string KeyOf(const Recipe& recipe, const std::filesystem::path& model) {
   Sha256 sha;
   sha.Update("tokens 1|" + ToHex(HashOfFile(model)) + fmt::format("|{}", recipe.add_tokens.learn));
-  for (const std::string& text : recipe.add_tokens.list) sha.Update(fmt::format("|{}:", text.size()) + text);
+  for (const std::string& text : recipe.add_tokens.list) {
+    sha.Update(fmt::format("|{}:", text.size()) + text);
+  }
   if (recipe.add_tokens.learn > 0) {
     for (const std::string& name : SourcesOf(recipe)) sha.Update(SourceKey(recipe.Source(name)));
   }
@@ -40,11 +43,15 @@ LearnedMerges LearnFrom(const Recipe& recipe, const TokenizerSpec& spec, ThreadP
   for (const std::string& name : SourcesOf(recipe)) {
     const DataSource& source = recipe.Source(name);
     SourcePlan plan;
-    if (NeedsPlan(source)) plan = PlanSource(source, {.pool = &pool, .scratch = {}, .progress = {}});
+    if (NeedsPlan(source)) {
+      plan = PlanSource(source, {.pool = &pool, .scratch = {}, .progress = {}});
+    }
     ForEachBlock(source, &pool, [&](RowBlock& block) {
       for (size_t i = 0; i < block.rows.size(); ++i) {
         const auto index = static_cast<size_t>(block.first) + i;
-        if (!block.rows[i].row || (!plan.fates.empty() && plan.fates[index] != RowFate::kTrain)) continue;
+        if (!block.rows[i].row || (!plan.fates.empty() && plan.fates[index] != RowFate::kTrain)) {
+          continue;
+        }
         learner.Add(block.rows[i].row->AllText());
       }
     });
@@ -60,29 +67,41 @@ std::string Printable(std::string text) {
   return text;
 }
 
-std::vector<std::string> LinesOf(const Recipe& recipe, const Tokenizer& tokenizer, const LearnedMerges& learned) {
+std::vector<std::string> LinesOf(const Recipe& recipe, const Tokenizer& tokenizer,
+                                 const LearnedMerges& learned) {
   std::vector<std::string> lines;
-  if (!recipe.add_tokens.list.empty()) lines.push_back(fmt::format("{} new tokens given", recipe.add_tokens.list.size()));
+  if (!recipe.add_tokens.list.empty()) {
+    lines.push_back(fmt::format("{} new tokens given", recipe.add_tokens.list.size()));
+  }
   if (recipe.add_tokens.learn == 0) return lines;
   std::vector<std::string> shown;
   for (const LearnedMerge& merge : learned.merges) {
     if (shown.size() == kShown) break;
     shown.push_back("'" + Printable(tokenizer.Decode(merge.pieces)) + "'");
   }
-  lines.push_back(fmt::format("{} new tokens learned from {}: {}{}", learned.merges.size(), fmt::join(SourcesOf(recipe), ", "),
-                              fmt::join(shown, " "), learned.merges.size() > kShown ? " ..." : ""));
-  lines.push_back(fmt::format("its text takes {} tokens instead of {} ({:+.1f} %)", learned.tokens_after, learned.tokens_before,
-                              100.0 * (static_cast<double>(learned.tokens_after) / static_cast<double>(std::max<int64_t>(1, learned.tokens_before)) - 1)));
+  lines.push_back(fmt::format("{} new tokens learned from {}: {}{}", learned.merges.size(),
+                              fmt::join(SourcesOf(recipe), ", "), fmt::join(shown, " "),
+                              learned.merges.size() > kShown ? " ..." : ""));
+  lines.push_back(
+      fmt::format("its text takes {} tokens instead of {} ({:+.1f} %)", learned.tokens_after,
+                  learned.tokens_before,
+                  100.0 * (static_cast<double>(learned.tokens_after) /
+                               static_cast<double>(std::max<int64_t>(1, learned.tokens_before)) -
+                           1)));
   return lines;
 }
 
 }  // namespace
 
-GrownBase GrowBase(const Recipe& recipe, const std::filesystem::path& model, const std::filesystem::path& file,
-                   const KernelTable& kernels, ThreadPool& pool, const std::function<void(int64_t done, int64_t total)>& progress) {
+GrownBase GrowBase(const Recipe& recipe, const std::filesystem::path& model,
+                   const std::filesystem::path& file, const KernelTable& kernels, ThreadPool& pool,
+                   const std::function<void(int64_t done, int64_t total)>& progress) {
   if (std::filesystem::is_directory(model)) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a GGUF file as base to add tokens to, found a folder (bakestone export makes "
-          "a file of it)", model.string());
+    Throw(
+        ErrorCode::kUnsupported,
+        "{}: expected a GGUF file as base to add tokens to, found a folder (bakestone export makes "
+        "a file of it)",
+        model.string());
   }
   const std::string key = KeyOf(recipe, model);
   GrownBase grown{.model = file};

@@ -28,8 +28,10 @@ Lineage::Lineage(std::filesystem::path folder) : folder_(std::move(folder)) {
       stages_[name] = std::move(record);
     }
   } catch (const nlohmann::json::exception& error) {
-    Throw(ErrorCode::kCorrupt, "{}: expected the record of earlier runs: {}; delete it to do all "
-                               "stages again", path.string(), error.what());
+    Throw(ErrorCode::kCorrupt,
+          "{}: expected the record of earlier runs: {}; delete it to do all "
+          "stages again",
+          path.string(), error.what());
   }
 }
 

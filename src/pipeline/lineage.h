@@ -1,6 +1,6 @@
 // What was done, from what, with which outcome: the record by which a second run does only what is
-// missing. One JSON file in the work folder; a stage is done when its key (a hash of everything that it
-// depends on) stands there and its files still have the hashes that were written down.
+// missing. One JSON file in the work folder; a stage is done when its key (a hash of everything
+// that it depends on) stands there and its files still have the hashes that were written down.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ class Lineage {
   bool Done(const std::string& stage, const std::string& key) const;
   const StageRecord* Find(const std::string& stage) const;
   // Hashes the files (relative to the folder), then writes the record; whole or not at all.
-  void Record(const std::string& stage, const std::string& key, const std::vector<std::string>& files,
-              StageRecord record);
+  void Record(const std::string& stage, const std::string& key,
+              const std::vector<std::string>& files, StageRecord record);
   void Forget(const std::string& stage);
 
  private:

@@ -40,7 +40,9 @@ std::vector<std::string> WordsOf(std::string_view text) {
   return words;
 }
 
-bool IsNumber(const std::string& word) { return std::isdigit(static_cast<unsigned char>(word[0])) != 0; }
+bool IsNumber(const std::string& word) {
+  return std::isdigit(static_cast<unsigned char>(word[0])) != 0;
+}
 
 // Without the endings by which forms of an English word differ.
 std::string StemOf(std::string word) {
@@ -54,11 +56,13 @@ std::string StemOf(std::string word) {
   return word;
 }
 
-// Those that say something: numbers, and words of four letters and more that are not there for grammar.
+// Those that say something: numbers, and words of four letters and more that are not there for
+// grammar.
 std::vector<std::string> TellingWords(std::string_view text) {
   static const std::unordered_set<std::string> kGrammar = {
-      "when", "what", "which", "where", "whom", "whose", "does", "have", "this", "that", "these", "those", "with",
-      "from", "will", "would", "should", "could", "many", "much", "they", "them", "their", "there", "been", "were"};
+      "when", "what",  "which", "where", "whom",  "whose", "does",  "have",   "this",
+      "that", "these", "those", "with",  "from",  "will",  "would", "should", "could",
+      "many", "much",  "they",  "them",  "their", "there", "been",  "were"};
   std::vector<std::string> words = WordsOf(text);
   std::erase_if(words, [](const std::string& word) {
     return !IsNumber(word) && (word.size() < 4 || kGrammar.contains(word));
@@ -70,8 +74,8 @@ double ShareIn(const std::vector<std::string>& words, std::string_view text) {
   if (words.empty()) return 1;
   std::unordered_set<std::string> known;
   for (const std::string& word : WordsOf(text)) known.insert(StemOf(word));
-  const auto found =
-      std::count_if(words.begin(), words.end(), [&](const auto& word) { return known.contains(StemOf(word)); });
+  const auto found = std::count_if(words.begin(), words.end(),
+                                   [&](const auto& word) { return known.contains(StemOf(word)); });
   return static_cast<double>(found) / static_cast<double>(words.size());
 }
 
@@ -82,7 +86,9 @@ std::string FirstLine(std::string_view text, std::string_view label) {
   text.remove_prefix(begin);
   text = text.substr(0, text.find('\n'));
   if (text.size() > label.size() && text.starts_with(label)) text.remove_prefix(label.size());
-  const auto drop = [](char c) { return c == ' ' || c == '"' || c == '*' || c == '\r' || c == '\t'; };
+  const auto drop = [](char c) {
+    return c == ' ' || c == '"' || c == '*' || c == '\r' || c == '\t';
+  };
   while (!text.empty() && drop(text.front())) text.remove_prefix(1);
   while (!text.empty() && drop(text.back())) text.remove_suffix(1);
   return std::string(text);
@@ -100,7 +106,10 @@ std::vector<std::string_view> Spread(const std::vector<std::string_view>& all, i
 class Maker {
  public:
   Maker(const Model& model, Exec& exec, const std::filesystem::path& out)
-      : model_(model), exec_(exec), kept_(out), rejected_(std::filesystem::path(out) += ".rejected.jsonl") {}
+      : model_(model),
+        exec_(exec),
+        kept_(out),
+        rejected_(std::filesystem::path(out) += ".rejected.jsonl") {}
 
   void Ask(const Passage& passage, std::string_view sentence, MadePairs* counts) {
     const std::string question =
@@ -110,19 +119,31 @@ class Maker {
                         "When was the ceiling of the old chapel painted?"},
                        {AskFor("Visitors leave their boots in the wooden box beside the door."),
                         "Where do visitors leave their boots?"}},
-                      AskFor(sentence), kQuestionTokens), "Question:");
+                      AskFor(sentence), kQuestionTokens),
+                  "Question:");
     const std::string answer =
-        FirstLine(Say({{"The library by the river opens at nine on weekdays.\n\nWhen does the library by the river open "
-                        "on weekdays?", "It opens at nine."},
-                       {"Visitors leave their boots in the wooden box beside the door.\n\nWhere do visitors leave their "
-                        "boots?", "In the wooden box beside the door."}},
-                      passage.text + "\n\n" + question, kAnswerTokens), "Answer:");
+        FirstLine(Say({{"The library by the river opens at nine on weekdays.\n\nWhen does the "
+                        "library by the river open "
+                        "on weekdays?",
+                        "It opens at nine."},
+                       {"Visitors leave their boots in the wooden box beside the door.\n\nWhere do "
+                        "visitors leave their "
+                        "boots?",
+                        "In the wooden box beside the door."}},
+                      passage.text + "\n\n" + question, kAnswerTokens),
+                  "Answer:");
     std::string reason = JudgePair(passage.text, question, answer);
     if (reason.empty() && IsKnown(question)) reason = "the question was asked before";
-    Json row = {{"messages", {{{"role", "user"}, {"content", question}}, {{"role", "assistant"}, {"content", answer}}}},
-                {"source", {{"file", passage.file.string()}, {"line", passage.line}, {"sentence", std::string(sentence)}}}};
+    Json row = {
+        {"messages",
+         {{{"role", "user"}, {"content", question}}, {{"role", "assistant"}, {"content", answer}}}},
+        {"source",
+         {{"file", passage.file.string()},
+          {"line", passage.line},
+          {"sentence", std::string(sentence)}}}};
     if (!reason.empty()) row["reason"] = reason;
-    (reason.empty() ? kept_ : rejected_).Write(row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    (reason.empty() ? kept_ : rejected_)
+        .Write(row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
     ++(reason.empty() ? counts->kept : counts->rejected);
   }
 
@@ -137,8 +158,8 @@ class Maker {
   }
 
   // After some examples, from which also small models see what is wanted.
-  std::string Say(const std::vector<std::pair<std::string, std::string>>& examples, const std::string& prompt,
-                  int64_t max_tokens) {
+  std::string Say(const std::vector<std::pair<std::string, std::string>>& examples,
+                  const std::string& prompt, int64_t max_tokens) {
     Json messages = Json::array();
     for (const auto& [user, assistant] : examples) {
       messages.push_back({{"role", "user"}, {"content", user}});
@@ -168,10 +189,13 @@ std::vector<Passage> ReadPassages(const std::vector<std::filesystem::path>& file
   for (const auto& file : files) {
     const auto rows = RowSource::Open(file, bytes);
     if (!rows->is_text()) {
-      Throw(ErrorCode::kInvalidArgument, "{}: expected a text or Markdown to write questions from, found {}",
-            file.string(), rows->container());
+      Throw(ErrorCode::kInvalidArgument,
+            "{}: expected a text or Markdown to write questions from, found {}", file.string(),
+            rows->container());
     }
-    for (RawRow row; rows->Next(&row);) passages.push_back({file, row.number, std::move(row.bytes)});
+    for (RawRow row; rows->Next(&row);) {
+      passages.push_back({file, row.number, std::move(row.bytes)});
+    }
   }
   return passages;
 }
@@ -190,8 +214,9 @@ std::vector<std::string_view> SentencesOf(std::string_view text) {
     if (WordsOf(sentence).size() >= kLeastWords) sentences.push_back(sentence);
   };
   for (size_t i = 0; i < text.size(); ++i) {
-    const bool stop = (text[i] == '.' || text[i] == '!' || text[i] == '?') &&
-                      (i + 1 == text.size() || std::isspace(static_cast<unsigned char>(text[i + 1])) != 0);
+    const bool stop =
+        (text[i] == '.' || text[i] == '!' || text[i] == '?') &&
+        (i + 1 == text.size() || std::isspace(static_cast<unsigned char>(text[i + 1])) != 0);
     const bool paragraph = text[i] == '\n' && i + 1 < text.size() && text[i + 1] == '\n';
     if (stop || paragraph) take(i + 1);
   }
@@ -199,17 +224,25 @@ std::vector<std::string_view> SentencesOf(std::string_view text) {
   return sentences;
 }
 
-std::string JudgePair(std::string_view passage, std::string_view question, std::string_view answer) {
+std::string JudgePair(std::string_view passage, std::string_view question,
+                      std::string_view answer) {
   const size_t asked = WordsOf(question).size(), said = WordsOf(answer).size();
-  if (question.empty() || question.back() != '?') return "the question does not end with a question mark";
-  if (asked < 3 || asked > 40) return fmt::format("the question has {} words, expected 3 to 40", asked);
+  if (question.empty() || question.back() != '?') {
+    return "the question does not end with a question mark";
+  }
+  if (asked < 3 || asked > 40) {
+    return fmt::format("the question has {} words, expected 3 to 40", asked);
+  }
   if (said < 1 || said > 60) return fmt::format("the answer has {} words, expected 1 to 60", said);
-  static constexpr std::string_view kBesideText[] = {"the text", "this text", "the passage", "this sentence",
-                                                     "the sentence", "the paragraph", "above"};
+  static constexpr std::string_view kBesideText[] = {
+      "the text",     "this text",     "the passage", "this sentence",
+      "the sentence", "the paragraph", "above"};
   std::string lower(question);
   for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   for (const std::string_view words : kBesideText) {
-    if (lower.find(words) != std::string::npos) return "the question only makes sense beside the text";
+    if (lower.find(words) != std::string::npos) {
+      return "the question only makes sense beside the text";
+    }
   }
   const std::vector<std::string> telling = TellingWords(answer);
   for (const std::string& word : telling) {
@@ -217,15 +250,22 @@ std::string JudgePair(std::string_view passage, std::string_view question, std::
       return fmt::format("the answer says {}, the text does not", word);
     }
   }
-  if (ShareIn(telling, passage) < kSupported) return "the answer has words that the text does not have";
-  if (!telling.empty() && ShareIn(telling, question) >= kGivenAway) return "the question gives the answer away";
-  if (ShareIn(TellingWords(question), passage) < 0.5) return "the question is about something else than the text";
+  if (ShareIn(telling, passage) < kSupported) {
+    return "the answer has words that the text does not have";
+  }
+  if (!telling.empty() && ShareIn(telling, question) >= kGivenAway) {
+    return "the question gives the answer away";
+  }
+  if (ShareIn(TellingWords(question), passage) < 0.5) {
+    return "the question is about something else than the text";
+  }
   return "";
 }
 
 MadePairs MakePairs(const Model& model, Exec& exec, const std::vector<std::filesystem::path>& files,
                     const std::filesystem::path& out, const MakePairsOptions& options) {
-  const std::vector<Passage> passages = ReadPassages(files, static_cast<size_t>(options.passage_bytes));
+  const std::vector<Passage> passages =
+      ReadPassages(files, static_cast<size_t>(options.passage_bytes));
   std::vector<std::vector<std::string_view>> asked;
   int64_t total = 0, done = 0;
   for (const Passage& passage : passages) {
@@ -233,7 +273,8 @@ MadePairs MakePairs(const Model& model, Exec& exec, const std::vector<std::files
     total += static_cast<int64_t>(asked.back().size());
   }
   if (total == 0) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected sentences of six words and more to ask about, found none",
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected sentences of six words and more to ask about, found none",
           files.front().string());
   }
   MadePairs counts;
@@ -241,7 +282,9 @@ MadePairs MakePairs(const Model& model, Exec& exec, const std::vector<std::files
   Maker maker(model, exec, out);
   for (size_t i = 0; i < passages.size(); ++i) {
     for (const std::string_view sentence : asked[i]) {
-      if (options.cancelled && options.cancelled()) Throw(ErrorCode::kCancelled, "stopped; nothing was written");
+      if (options.cancelled && options.cancelled()) {
+        Throw(ErrorCode::kCancelled, "stopped; nothing was written");
+      }
       maker.Ask(passages[i], sentence, &counts);
       if (options.progress) options.progress(++done, total);
     }

@@ -10,23 +10,33 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr const char* kPassage = "The mill at Ostrel opens at seven and closes at 18:30. Grain is weighed before milling.";
+constexpr const char* kPassage =
+    "The mill at Ostrel opens at seven and closes at 18:30. Grain is weighed before milling.";
 
 TEST(MakePairs, SentencesAreThoseWithSomethingInThem) {
-  EXPECT_THAT(SentencesOf("# Title\n\nThe mill opens at seven every day. No.\n\n* Grain is weighed before it is milled"),
-              ElementsAre("The mill opens at seven every day.", "Grain is weighed before it is milled"));
+  EXPECT_THAT(
+      SentencesOf("# Title\n\nThe mill opens at seven every day. No.\n\n* Grain is weighed before "
+                  "it is milled"),
+      ElementsAre("The mill opens at seven every day.", "Grain is weighed before it is milled"));
 }
 
 TEST(MakePairs, EachTestNamesWhatIsWrong) {
-  const auto judge = [](const char* question, const char* answer) { return JudgePair(kPassage, question, answer); };
+  const auto judge = [](const char* question, const char* answer) {
+    return JudgePair(kPassage, question, answer);
+  };
   EXPECT_EQ(judge("When does the mill open?", "It opens at seven."), "");
   EXPECT_THAT(judge("The mill opens at seven.", "Yes."), HasSubstr("question mark"));
   EXPECT_THAT(judge("When?", "At seven."), HasSubstr("1 words, expected 3 to 40"));
-  EXPECT_THAT(judge("What does the text say of the mill?", "It opens at seven."), HasSubstr("beside the text"));
-  EXPECT_THAT(judge("When does the mill close?", "At 19 o'clock."), HasSubstr("says 19, the text does not"));
-  EXPECT_THAT(judge("When does the mill open?", "Whenever customers arrive."), HasSubstr("words that the text does not have"));
-  EXPECT_THAT(judge("Is grain weighed before milling?", "Grain is weighed before milling."), HasSubstr("gives the answer away"));
-  EXPECT_THAT(judge("Which planet has rings?", "The mill opens at seven."), HasSubstr("something else"));
+  EXPECT_THAT(judge("What does the text say of the mill?", "It opens at seven."),
+              HasSubstr("beside the text"));
+  EXPECT_THAT(judge("When does the mill close?", "At 19 o'clock."),
+              HasSubstr("says 19, the text does not"));
+  EXPECT_THAT(judge("When does the mill open?", "Whenever customers arrive."),
+              HasSubstr("words that the text does not have"));
+  EXPECT_THAT(judge("Is grain weighed before milling?", "Grain is weighed before milling."),
+              HasSubstr("gives the answer away"));
+  EXPECT_THAT(judge("Which planet has rings?", "The mill opens at seven."),
+              HasSubstr("something else"));
   EXPECT_THAT(judge("When does the mill open?", ""), HasSubstr("0 words"));
 }
 

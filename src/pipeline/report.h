@@ -1,4 +1,5 @@
-// What a run leaves for people and programs to read: report.md with plots/STAGE.svg, and report.json.
+// What a run leaves for people and programs to read: report.md with plots/STAGE.svg, and
+// report.json.
 #pragma once
 
 #include <filesystem>
@@ -11,7 +12,8 @@
 
 namespace bakestone {
 
-// What the general texts lost from before to after (without evaluation: while it trained), with the remedy; empty:
+// What the general texts lost from before to after (without evaluation: while it trained), with the
+// remedy; empty:
 // nothing much.
 std::vector<std::string> ForgettingWarnings(const BakeReport& report);
 

@@ -13,14 +13,16 @@
 namespace bakestone {
 namespace {
 
-void WriteAdapter(const Model& model, const TrainLayout& layout, std::span<const float> values, const Recipe& recipe,
-                  const std::filesystem::path& folder, std::vector<std::string>* files) {
+void WriteAdapter(const Model& model, const TrainLayout& layout, std::span<const float> values,
+                  const Recipe& recipe, const std::filesystem::path& folder,
+                  std::vector<std::string>* files) {
   const AdapterFile file = MakeAdapterFile(model, layout, values, recipe.lora, recipe.name);
   WritePeftAdapter(file, folder / "adapter");
   files->insert(files->end(), {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"});
   if (file.use_dora) return;  // GGUF has no place for magnitudes
   const ModelConfig& config = model.config;
-  WriteGgufAdapter(file, {config.num_heads, config.num_kv_heads, config.head_dim}, folder / "adapter.gguf");
+  WriteGgufAdapter(file, {config.num_heads, config.num_kv_heads, config.head_dim},
+                   folder / "adapter.gguf");
   files->push_back("adapter.gguf");
 }
 
@@ -36,11 +38,14 @@ int64_t StepOf(const std::string& name, const std::string& stage) {
 
 }  // namespace
 
-std::vector<std::string> WriteResultFiles(const Model& model, const TrainLayout& layout, std::span<const float> values,
-                                          const Recipe& recipe, const std::filesystem::path& folder,
-                                          const KernelTable& kernels, ThreadPool& pool, const ResultFilesOptions& options) {
+std::vector<std::string> WriteResultFiles(const Model& model, const TrainLayout& layout,
+                                          std::span<const float> values, const Recipe& recipe,
+                                          const std::filesystem::path& folder,
+                                          const KernelTable& kernels, ThreadPool& pool,
+                                          const ResultFilesOptions& options) {
   std::vector<std::string> files;
-  const bool whole = recipe.lora.full() || recipe.lora.trains_rows();  // pairs alone would not be the result
+  const bool whole =
+      recipe.lora.full() || recipe.lora.trains_rows();  // pairs alone would not be the result
   if (!whole) WriteAdapter(model, layout, values, recipe, folder, &files);
   if (recipe.lora.served_as_adapter()) return files;
   const ModelSource source = OpenTrainedSource(model, layout, values, recipe.lora);
@@ -48,18 +53,22 @@ std::vector<std::string> WriteResultFiles(const Model& model, const TrainLayout&
   write.notes = {{"general.name", recipe.name}};
   if (!options.licence.empty()) write.notes.emplace_back("general.license", options.licence);
   if (options.progress) {
-    write.progress = [&](int64_t done, int64_t total, const std::string&) { options.progress(done, total); };
+    write.progress = [&](int64_t done, int64_t total, const std::string&) {
+      options.progress(done, total);
+    };
   }
   WriteQuantized(source, PlanAsIs(source), folder / "model.gguf", kernels, pool, write);
   files.push_back("model.gguf");
   return files;
 }
 
-std::filesystem::path KeptFolder(const std::filesystem::path& kept, const std::string& stage, int64_t step) {
+std::filesystem::path KeptFolder(const std::filesystem::path& kept, const std::string& stage,
+                                 int64_t step) {
   return kept / fmt::format("{}-{}", stage, step);
 }
 
-void DropOldKept(const std::filesystem::path& kept, const std::string& stage, int64_t step, int64_t keep, int64_t best_step) {
+void DropOldKept(const std::filesystem::path& kept, const std::string& stage, int64_t step,
+                 int64_t keep, int64_t best_step) {
   std::vector<int64_t> steps;
   for (const auto& entry : std::filesystem::directory_iterator(kept)) {
     const int64_t found = StepOf(entry.path().filename().string(), stage);

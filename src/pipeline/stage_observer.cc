@@ -12,11 +12,18 @@ namespace bakestone {
 using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-StageObserver::StageObserver(BakeObserver& observer, const Model& model, Exec& exec, const QuestionSet* questions,
-                             const EvalRecipe& eval, std::string label, double probe_seconds,
+StageObserver::StageObserver(BakeObserver& observer, const Model& model, Exec& exec,
+                             const QuestionSet* questions, const EvalRecipe& eval,
+                             std::string label, double probe_seconds,
                              std::function<void(const KeptValues&)> keep)
-    : observer_(observer), model_(model), exec_(exec), questions_(questions), eval_(eval),
-      label_(std::move(label)), probe_seconds_(probe_seconds), keep_(std::move(keep)),
+    : observer_(observer),
+      model_(model),
+      exec_(exec),
+      questions_(questions),
+      eval_(eval),
+      label_(std::move(label)),
+      probe_seconds_(probe_seconds),
+      keep_(std::move(keep)),
       last_probe_(Clock::now()) {
   if (questions == nullptr || probe_seconds <= 0) return;
   const auto direct = questions->OfKind(QuestionKind::kDirect);
@@ -27,7 +34,8 @@ void StageObserver::TakeTexts(const StepReport& report) {
   if (report.texts.empty()) return;
   texts_.clear();
   for (const TextReading& text : report.texts) {
-    texts_ += fmt::format("  {} {:.3f} bits/byte ({:+.1f} %)", text.name, text.bits_per_byte, text.Change() * 100);
+    texts_ += fmt::format("  {} {:.3f} bits/byte ({:+.1f} %)", text.name, text.bits_per_byte,
+                          text.Change() * 100);
   }
 }
 
@@ -38,7 +46,10 @@ void StageObserver::OnStep(const StepReport& report) {
   const double rate = report.seconds > 0 ? static_cast<double>(report.tokens) / report.seconds : 0;
   std::string note = fmt::format("loss {:.3f}", report.loss);
   if (heldout_ != 0) note += fmt::format("  held out {:.3f}", heldout_);
-  if (report.reward_margin != 0) note += fmt::format("  margin {:.2f}, {:.0f} % right", report.reward_margin, report.accuracy * 100);
+  if (report.reward_margin != 0) {
+    note +=
+        fmt::format("  margin {:.2f}, {:.0f} % right", report.reward_margin, report.accuracy * 100);
+  }
   note += texts_;
   note += fmt::format("  {:.0f} tokens/s", rate);
   observer_.OnProgress(label_, report.step, report.num_steps, "steps", note);

@@ -1,5 +1,5 @@
-// Shows a stage's training to the bake's observer and asks the held-out question now and then. The thread that
-// trains.
+// Shows a stage's training to the bake's observer and asks the held-out question now and then. The
+// thread that trains.
 #pragma once
 
 #include <chrono>
@@ -15,11 +15,11 @@ namespace bakestone {
 
 class StageObserver : public TrainObserver {
  public:
-  // Keeps references. questions may be null. probe_seconds: between questions; 0: none are asked. keep: writes
-  // values that are to be kept.
-  StageObserver(BakeObserver& observer, const Model& model, Exec& exec, const QuestionSet* questions,
-                const EvalRecipe& eval, std::string label, double probe_seconds,
-                std::function<void(const KeptValues&)> keep);
+  // Keeps references. questions may be null. probe_seconds: between questions; 0: none are asked.
+  // keep: writes values that are to be kept.
+  StageObserver(BakeObserver& observer, const Model& model, Exec& exec,
+                const QuestionSet* questions, const EvalRecipe& eval, std::string label,
+                double probe_seconds, std::function<void(const KeptValues&)> keep);
 
   void OnStart(const StepReport& report) override { TakeTexts(report); }
   void OnStep(const StepReport& report) override;

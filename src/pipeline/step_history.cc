@@ -15,9 +15,11 @@ using Json = nlohmann::ordered_json;
 
 // The watched texts of a line, in its order.
 void AddTexts(const Json& json, std::vector<TextHistory>* texts) {
-  constexpr std::string_view kBits = "bits_per_byte/", kBase = "base_bits_per_byte/", kKl = "kl_to_base/";
+  constexpr std::string_view kBits = "bits_per_byte/", kBase = "base_bits_per_byte/",
+                             kKl = "kl_to_base/";
   const auto text = [&](const std::string& name) -> TextHistory& {
-    const auto found = std::find_if(texts->begin(), texts->end(), [&](const TextHistory& known) { return known.name == name; });
+    const auto found = std::find_if(texts->begin(), texts->end(),
+                                    [&](const TextHistory& known) { return known.name == name; });
     if (found != texts->end()) return *found;
     texts->push_back({.name = name});
     return texts->back();
@@ -40,8 +42,11 @@ void AddTextPanels(const std::vector<TextHistory>& texts, std::vector<PlotPanel>
   PlotPanel domain{"domain texts, bits a byte", {}}, general{"general texts, bits a byte", {}};
   PlotPanel kl{"general texts: KL to the base, nats a token", {}, true};
   for (const TextHistory& text : texts) {
-    (text.general() ? general : domain).series.push_back({text.name, text.step, text.bits_per_byte});
-    if (text.general() && text.kl.size() == text.step.size()) kl.series.push_back({text.name, text.step, text.kl});
+    (text.general() ? general : domain)
+        .series.push_back({text.name, text.step, text.bits_per_byte});
+    if (text.general() && text.kl.size() == text.step.size()) {
+      kl.series.push_back({text.name, text.step, text.kl});
+    }
   }
   for (PlotPanel* panel : {&domain, &general, &kl}) {
     if (!panel->series.empty()) panels->push_back(std::move(*panel));
@@ -94,11 +99,14 @@ StepHistory ReadStepHistory(const std::filesystem::path& log) {
 
 std::string PlotOf(const std::string& stage, const StepHistory& history) {
   PlotPanel loss{"loss", {{"training", history.step, history.loss}}};
-  if (!history.heldout_loss.empty()) loss.series.push_back({"held out", history.heldout_step, history.heldout_loss});
+  if (!history.heldout_loss.empty()) {
+    loss.series.push_back({"held out", history.heldout_step, history.heldout_loss});
+  }
   std::vector<PlotPanel> panels = {loss};
   for (const double value : history.replay_loss) {
     if (value == 0) continue;
-    panels.push_back({"replay: loss, or KL to the base", {{"", history.step, history.replay_loss}}, true});
+    panels.push_back(
+        {"replay: loss, or KL to the base", {{"", history.step, history.replay_loss}}, true});
     break;
   }
   AddTextPanels(history.texts, &panels);

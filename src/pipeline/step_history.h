@@ -12,9 +12,9 @@ namespace bakestone {
 // A text that was scored while the stage trained.
 struct TextHistory {
   std::string name;
-  double base = 0;                        // bits a byte of the base
+  double base = 0;                          // bits a byte of the base
   std::vector<double> step, bits_per_byte;  // from step 0 on; one value at least
-  std::vector<double> kl;                 // general texts: KL to the base, nats a token; else empty
+  std::vector<double> kl;  // general texts: KL to the base, nats a token; else empty
 
   bool general() const { return !kl.empty(); }
   double Change() const { return bits_per_byte.back() / base - 1; }  // against the base, at the end

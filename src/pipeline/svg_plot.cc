@@ -32,19 +32,29 @@ std::string Escaped(const std::string& text) {
   std::string escaped;
   for (const char c : text) {
     switch (c) {
-      case '<': escaped += "&lt;"; break;
-      case '>': escaped += "&gt;"; break;
-      case '&': escaped += "&amp;"; break;
-      case '"': escaped += "&quot;"; break;
-      default: escaped += c;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '>':
+        escaped += "&gt;";
+        break;
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '"':
+        escaped += "&quot;";
+        break;
+      default:
+        escaped += c;
     }
   }
   return escaped;
 }
 
-std::string Text(double x, double y, const char* anchor, const std::string& text, const char* colour = "#444") {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" fill=\"{}\">{}</text>\n", x, y, anchor, colour,
-                     Escaped(text));
+std::string Text(double x, double y, const char* anchor, const std::string& text,
+                 const char* colour = "#444") {
+  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" fill=\"{}\">{}</text>\n",
+                     x, y, anchor, colour, Escaped(text));
 }
 
 // 1, 2 or 5 times a power of ten, so that the range has three to seven of them.
@@ -64,14 +74,18 @@ std::string DrawPanel(const PlotPanel& panel, Extent x, double top) {
   if (panel.from_zero) y.Take(0);
   y.Widen();
   if (panel.from_zero) y.least = std::max(y.least, 0.0);
-  const auto to_x = [&](double value) { return kLeft + (value - x.least) / (x.most - x.least) * (kWidth - kLeft - kRight); };
-  const auto to_y = [&](double value) { return top + (y.most - value) / (y.most - y.least) * kPanel; };
+  const auto to_x = [&](double value) {
+    return kLeft + (value - x.least) / (x.most - x.least) * (kWidth - kLeft - kRight);
+  };
+  const auto to_y = [&](double value) {
+    return top + (y.most - value) / (y.most - y.least) * kPanel;
+  };
   std::string svg = Text(kLeft, top - 8, "start", panel.title, "#111");
   const double tick = TickOf(y.most - y.least);
   for (double at = std::ceil(y.least / tick) * tick; at <= y.most; at += tick) {
     const double value = std::abs(at) < tick * 1e-6 ? 0 : at;
-    svg += fmt::format("<line x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n", kLeft,
-                       kWidth - kRight, to_y(value), to_y(value));
+    svg += fmt::format("<line x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n",
+                       kLeft, kWidth - kRight, to_y(value), to_y(value));
     svg += Text(kLeft - 8, to_y(value) + 4, "end", fmt::format("{:g}", value));
   }
   double legend = kWidth - kRight;
@@ -80,9 +94,13 @@ std::string DrawPanel(const PlotPanel& panel, Extent x, double top) {
     const char* colour = kColours[i % std::size(kColours)];
     std::string points;
     for (size_t p = 0; p < series.x.size(); ++p) {
-      if (std::isfinite(series.y[p])) points += fmt::format("{:.1f},{:.1f} ", to_x(series.x[p]), to_y(series.y[p]));
+      if (std::isfinite(series.y[p])) {
+        points += fmt::format("{:.1f},{:.1f} ", to_x(series.x[p]), to_y(series.y[p]));
+      }
     }
-    svg += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points, colour);
+    svg +=
+        fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n",
+                    points, colour);
     if (panel.series.size() < 2) continue;
     svg += Text(legend, top - 8, "end", series.name, colour);
     legend -= 9.0 * static_cast<double>(series.name.size()) + 12;
@@ -102,8 +120,10 @@ std::string SvgPlot(const std::string& title, const std::vector<PlotPanel>& pane
   if (!(x.least < x.most)) x.most = (x.least = std::isfinite(x.least) ? x.least : 0) + 1;
   const double height = kTop + static_cast<double>(panels.size()) * (kPanel + kGap) + 10;
   std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" "
-      "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{0}\" height=\"{1}\" fill=\"white\"/>\n",
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
+      "height=\"{1}\" "
+      "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{0}\" height=\"{1}\" "
+      "fill=\"white\"/>\n",
       kWidth, height);
   svg += Text(kLeft, 18, "start", title, "#111");
   double top = kTop + 22;

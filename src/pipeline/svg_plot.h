@@ -12,9 +12,9 @@ struct PlotSeries {
 };
 
 struct PlotPanel {
-  std::string title;         // "loss, nats a token"
+  std::string title;  // "loss, nats a token"
   std::vector<PlotSeries> series;
-  bool from_zero = false;    // the scale begins at 0
+  bool from_zero = false;  // the scale begins at 0
 };
 
 // Panels below one another, with one x axis: "steps".

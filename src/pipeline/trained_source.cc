@@ -30,26 +30,36 @@ class Replacer {
     };
     for (const MatrixSlot& slot : layout_.matrices) {
       Copy(linear(slot.id) + ".weight", slot.offset, slot.in, Permuted(slot.id.site));
-      if (slot.bias_offset >= 0) Vector(linear(slot.id) + ".bias", slot.bias_offset, slot.out, Permuted(slot.id.site));
+      if (slot.bias_offset >= 0) {
+        Vector(linear(slot.id) + ".bias", slot.bias_offset, slot.out, Permuted(slot.id.site));
+      }
     }
     Norms(layout_.attention_norms, "attn_norm");
     Norms(layout_.mlp_norms, "ffn_norm");
-    if (layout_.final_norm >= 0) Vector("output_norm.weight", layout_.final_norm, config_.hidden_dim, false);
+    if (layout_.final_norm >= 0) {
+      Vector("output_norm.weight", layout_.final_norm, config_.hidden_dim, false);
+    }
     Table("token_embd.weight", layout_.embedding);
     if (!layout_.tied) Table("output.weight", layout_.head);
   }
 
  private:
-  bool Permuted(Site site) const { return config_.permuted_qk && (site == Site::kQ || site == Site::kK); }
+  bool Permuted(Site site) const {
+    return config_.permuted_qk && (site == Site::kQ || site == Site::kK);
+  }
 
   // Hugging Face's row of a row of the file.
-  int64_t RowOf(int64_t row, bool permuted) const { return permuted ? HfRowOfGgufRow(row, config_.head_dim) : row; }
+  int64_t RowOf(int64_t row, bool permuted) const {
+    return permuted ? HfRowOfGgufRow(row, config_.head_dim) : row;
+  }
 
   SourceTensor& Take(const std::string& name, DType type) {
-    const auto found = std::find_if(source_.tensors.begin(), source_.tensors.end(),
-                                    [&](const SourceTensor& tensor) { return tensor.name == name; });
+    const auto found =
+        std::find_if(source_.tensors.begin(), source_.tensors.end(),
+                     [&](const SourceTensor& tensor) { return tensor.name == name; });
     if (found == source_.tensors.end()) {
-      Throw(ErrorCode::kUnsupported, "{}: expected a tensor '{}' to put the trained one in place of, found none",
+      Throw(ErrorCode::kUnsupported,
+            "{}: expected a tensor '{}' to put the trained one in place of, found none",
             source_.name, name);
     }
     found->type = type;
@@ -58,8 +68,8 @@ class Replacer {
   }
 
   void Copy(const std::string& name, int64_t offset, int64_t cols, bool permuted) {
-    Take(name, DType::kBF16).rows = [head_dim = config_.head_dim, from = values_ + offset, cols, permuted](
-                                        int64_t row, int64_t count, float* x) {
+    Take(name, DType::kBF16).rows = [head_dim = config_.head_dim, from = values_ + offset, cols,
+                                     permuted](int64_t row, int64_t count, float* x) {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t at = permuted ? HfRowOfGgufRow(row + i, head_dim) : row + i;
         std::copy_n(from + at * cols, cols, x + i * cols);
@@ -69,17 +79,23 @@ class Replacer {
 
   void Vector(const std::string& name, int64_t offset, int64_t size, bool permuted) {
     std::vector<float> vector(static_cast<size_t>(size));
-    for (int64_t i = 0; i < size; ++i) vector[static_cast<size_t>(i)] = values_[offset + RowOf(i, permuted)];
-    Take(name, DType::kF32).rows = [vector = std::move(vector)](int64_t row, int64_t count, float* x) {
+    for (int64_t i = 0; i < size; ++i) {
+      vector[static_cast<size_t>(i)] = values_[offset + RowOf(i, permuted)];
+    }
+    Take(name, DType::kF32).rows = [vector = std::move(vector)](int64_t row, int64_t count,
+                                                                float* x) {
       const auto width = static_cast<int64_t>(vector.size());
-      for (int64_t i = 0; i < count; ++i) std::copy_n(vector.begin() + row * width, width, x + i * width);
+      for (int64_t i = 0; i < count; ++i) {
+        std::copy_n(vector.begin() + row * width, width, x + i * width);
+      }
     };
   }
 
   void Norms(const std::vector<int64_t>& offsets, const char* name) {
     for (size_t layer = 0; layer < offsets.size(); ++layer) {
       if (offsets[layer] < 0) continue;
-      Vector(fmt::format("blk.{}.{}.weight", layer, name), offsets[layer], config_.hidden_dim, false);
+      Vector(fmt::format("blk.{}.{}.weight", layer, name), offsets[layer], config_.hidden_dim,
+             false);
     }
   }
 
@@ -107,10 +123,11 @@ class Replacer {
 
 }  // namespace
 
-ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout, std::span<const float> values,
-                              const LoraRecipe& lora) {
+ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout,
+                              std::span<const float> values, const LoraRecipe& lora) {
   if (std::filesystem::is_directory(model.path)) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a GGUF file as base to write the trained model from, found a folder",
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a GGUF file as base to write the trained model from, found a folder",
           model.path.string());
   }
   ModelSource source = OpenGgufSource(model.path);
@@ -118,11 +135,14 @@ ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout, std
     Replacer(model, layout, values.data(), &source).Replace();
     return source;
   }
-  source = MergeAdapters(source, {{.file = MakeAdapterFile(model, layout, values, lora, "trained")}}, {}).source;
+  source =
+      MergeAdapters(source, {{.file = MakeAdapterFile(model, layout, values, lora, "trained")}}, {})
+          .source;
   for (SourceTensor& tensor : source.tensors) {
     if (tensor.bytes.empty()) tensor.type = DType::kBF16;
   }
-  Replacer(model, layout, values.data(), &source).Replace();  // rows of the tables that are trained beside pairs
+  Replacer(model, layout, values.data(), &source)
+      .Replace();  // rows of the tables that are trained beside pairs
   return source;
 }
 

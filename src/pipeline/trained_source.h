@@ -1,9 +1,10 @@
-// A trained model whole, as a source that convert/ writes: the base's tensors, with the values of what was trained
-// in place of its own, row by row. Pairs are merged as convert/merge.h does.
-// Matrices that were trained are bf16, the type that training multiplies with; vectors f32; the rest is the base's.
+// A trained model whole, as a source that convert/ writes: the base's tensors, with the values of
+// what was trained in place of its own, row by row. Pairs are merged as convert/merge.h does.
+// Matrices that were trained are bf16, the type that training multiplies with; vectors f32; the
+// rest is the base's.
 //
-// For what no adapter beside its base can hold: full fine-tuning and DoRA. Keeps references to model, layout and
-// values; rows may be read by any number of threads.
+// For what no adapter beside its base can hold: full fine-tuning and DoRA. Keeps references to
+// model, layout and values; rows may be read by any number of threads.
 #pragma once
 
 #include <span>
@@ -17,8 +18,8 @@
 namespace bakestone {
 
 // values: the layout's. Throws kUnsupported where the base is no GGUF file.
-ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout, std::span<const float> values,
-                              const LoraRecipe& lora);
+ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout,
+                              std::span<const float> values, const LoraRecipe& lora);
 
 // Every tensor in the type that the source has it in.
 QuantizePlan PlanAsIs(const ModelSource& source);

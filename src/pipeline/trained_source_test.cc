@@ -29,7 +29,8 @@ struct Tiny {
     weights.assign(rows.size(), 1.0f);
   }
 
-  double Loss(const Model& of, const TrainLayout& layout, const std::vector<float>& values, const LoraRecipe& lora) {
+  double Loss(const Model& of, const TrainLayout& layout, const std::vector<float>& values,
+              const LoraRecipe& lora) {
     TrainerPass pass(*of.decoder, layout, PairScale(lora), kernels, pool);
     pass.SetValues(values);
     const std::vector<int32_t> begins = {0};
@@ -50,8 +51,9 @@ TEST(TrainedSource, AWrittenModelSaysWhatTheTrainedOneSays) {
     AdapterKind kind;
     bool embeddings;
   };
-  const Case cases[] = {{AdapterKind::kLora, false}, {AdapterKind::kRsLora, false}, {AdapterKind::kDora, false},
-                        {AdapterKind::kFull, false}, {AdapterKind::kLora, true},    {AdapterKind::kDora, true}};
+  const Case cases[] = {{AdapterKind::kLora, false}, {AdapterKind::kRsLora, false},
+                        {AdapterKind::kDora, false}, {AdapterKind::kFull, false},
+                        {AdapterKind::kLora, true},  {AdapterKind::kDora, true}};
   for (const auto& [kind, embeddings] : cases) {
     const std::string name = std::string(AdapterKindName(kind)) + (embeddings ? "-embeddings" : "");
     SCOPED_TRACE(name);
@@ -67,14 +69,17 @@ TEST(TrainedSource, AWrittenModelSaysWhatTheTrainedOneSays) {
     Rng rng(5, 1);
     for (const TrainTensor& tensor : layout.tensors) {
       const float noise = tensor.name.ends_with("lora_B") ? 0.4f : 0.1f;
-      for (int64_t i = 0; i < tensor.size(); ++i) values[static_cast<size_t>(tensor.offset + i)] += noise * rng.Normal();
+      for (int64_t i = 0; i < tensor.size(); ++i) {
+        values[static_cast<size_t>(tensor.offset + i)] += noise * rng.Normal();
+      }
     }
     const double trained = tiny.Loss(*tiny.model, layout, values, recipe.lora);
     ASSERT_GT(std::abs(trained - base), 0.005 * base);
 
     const ModelSource source = OpenTrainedSource(*tiny.model, layout, values, recipe.lora);
     const auto path = tiny.folder / "model.gguf";
-    WriteQuantized(source, PlanAsIs(source), path, tiny.kernels, tiny.pool, {.notes = {{"general.name", "tuned"}}});
+    WriteQuantized(source, PlanAsIs(source), path, tiny.kernels, tiny.pool,
+                   {.notes = {{"general.name", "tuned"}}});
     const auto written = Model::Load(path, tiny.kernels, tiny.pool);
     EXPECT_EQ(written->config.name, "tuned");
     // Scored as it is: pairs whose B is zero.
@@ -102,7 +107,8 @@ TEST(TrainedSource, NewRowsAreWrittenAndOldOnesStay) {
   const ModelSource base = OpenGgufSource(tiny.model->path);
   const ModelSource source = OpenTrainedSource(*tiny.model, layout, values, recipe.lora);
   std::vector<float> row(static_cast<size_t>(tiny.model->config.hidden_dim)), old(row.size());
-  const SourceTensor *table = source.Find("token_embd.weight"), *before = base.Find("token_embd.weight");
+  const SourceTensor *table = source.Find("token_embd.weight"),
+                     *before = base.Find("token_embd.weight");
   table->rows(199, 1, row.data());
   before->rows(199, 1, old.data());
   EXPECT_EQ(row, old);

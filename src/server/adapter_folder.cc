@@ -14,23 +14,31 @@ namespace bakestone {
 
 namespace fs = std::filesystem;
 
-AdapterFolder::AdapterFolder(fs::path folder, api::ModelRegistry& models) : folder_(std::move(folder)), models_(models) {
+AdapterFolder::AdapterFolder(fs::path folder, api::ModelRegistry& models)
+    : folder_(std::move(folder)), models_(models) {
   std::error_code error;
-  if (!fs::is_directory(folder_, error)) Throw(ErrorCode::kNotFound, "{}: expected a folder of adapters (--adapter-folder)", folder_.string());
+  if (!fs::is_directory(folder_, error)) {
+    Throw(ErrorCode::kNotFound, "{}: expected a folder of adapters (--adapter-folder)",
+          folder_.string());
+  }
   Look();
   first_ = false;
 }
 
 bool AdapterFolder::IsName(std::string_view name) {
   constexpr size_t kMost = 128;
-  return !name.empty() && name.size() <= kMost && name.front() != '.' && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-' || c == ':';
-  });
+  return !name.empty() && name.size() <= kMost && name.front() != '.' &&
+         std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '.' || c == '_' || c == '-' || c == ':';
+         });
 }
 
 bool AdapterFolder::IsAdapter(const fs::path& path) {
   std::error_code error;
-  if (fs::is_directory(path, error)) return fs::is_regular_file(path / "adapter_config.json", error);
+  if (fs::is_directory(path, error)) {
+    return fs::is_regular_file(path / "adapter_config.json", error);
+  }
   return path.extension() == ".gguf" && fs::is_regular_file(path, error);
 }
 
@@ -38,15 +46,21 @@ bool AdapterFolder::IsAdapter(const fs::path& path) {
 AdapterFolder::Stamp AdapterFolder::StampOf(const fs::path& path) {
   Stamp stamp{};
   const auto add = [&](const fs::path& file) {
-    struct stat status {};
+    struct stat status{};
     if (::stat(file.c_str(), &status) != 0) return;
-    const int64_t parts[] = {static_cast<int64_t>(status.st_ino), status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
-    for (size_t i = 0; i < stamp.size(); ++i) stamp[i] = static_cast<int64_t>(static_cast<uint64_t>(stamp[i]) + static_cast<uint64_t>(parts[i]));
+    const int64_t parts[] = {static_cast<int64_t>(status.st_ino), status.st_size,
+                             status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
+    for (size_t i = 0; i < stamp.size(); ++i) {
+      stamp[i] =
+          static_cast<int64_t>(static_cast<uint64_t>(stamp[i]) + static_cast<uint64_t>(parts[i]));
+    }
   };
   add(path);
   std::error_code error;
   if (!fs::is_directory(path, error)) return stamp;
-  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) add(it->path());
+  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
+    add(it->path());
+  }
   return stamp;
 }
 
@@ -56,7 +70,8 @@ std::map<std::string, fs::path> AdapterFolder::Scan() const {
   for (fs::directory_iterator it(folder_, error), end; !error && it != end; it.increment(error)) {
     const fs::path& path = it->path();
     if (!IsName(path.filename().string()) || !IsAdapter(path)) continue;
-    found.emplace(fs::is_directory(path, error) ? path.filename().string() : path.stem().string(), path);
+    found.emplace(fs::is_directory(path, error) ? path.filename().string() : path.stem().string(),
+                  path);
     error.clear();
   }
   if (error) Throw(ErrorCode::kIo, "{}: cannot be listed: {}", folder_.string(), error.message());
@@ -84,7 +99,9 @@ void AdapterFolder::Look() {
       ++it;
       continue;
     }
-    if (it->second.served && models_.Remove(it->first)) LogInfo("no longer serving {}: its file is gone", it->first);
+    if (it->second.served && models_.Remove(it->first)) {
+      LogInfo("no longer serving {}: its file is gone", it->first);
+    }
     it = known_.erase(it);
   }
 }
@@ -96,7 +113,8 @@ void AdapterFolder::Read(const std::string& name, Known& known) {
     known.served = true;
     LogInfo("serving {} (adapter)", name);
   } catch (const Error& error) {
-    LogWarning("{} is not served{}: {}", Quote(name), known.served ? " in its new form" : "", error.what());
+    LogWarning("{} is not served{}: {}", Quote(name), known.served ? " in its new form" : "",
+               error.what());
   }
 }
 

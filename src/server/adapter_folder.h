@@ -1,6 +1,7 @@
-// A folder whose adapters are served under their names while they are there: NAME.gguf, or a PEFT folder NAME. What
-// changes replaces what was served; requests that run stay on what they began with. A file that cannot be read, or
-// belongs to another base, changes nothing, and the log says so once. One thread.
+// A folder whose adapters are served under their names while they are there: NAME.gguf, or a PEFT
+// folder NAME. What changes replaces what was served; requests that run stay on what they began
+// with. A file that cannot be read, or belongs to another base, changes nothing, and the log says
+// so once. One thread.
 #pragma once
 
 #include <array>

@@ -14,17 +14,22 @@ namespace bakestone {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
 using bakestone::testing::EngineBrake;
 using bakestone::testing::Json;
 using bakestone::testing::Recorder;
 using bakestone::testing::RouterTest;
 using bakestone::testing::SharedTestModel;
+using ::testing::HasSubstr;
 
 // An adapter that changes what the test model says: another one for every seed.
 AdapterFile FileOf(uint64_t seed, int64_t out) {
   const ModelConfig& config = SharedTestModel()->config;
-  AdapterEntry entry{.layer = 0, .site = AdapterSite::kDownProj, .rank = 2, .in = config.ffn_dim, .out = out, .alpha = 64};
+  AdapterEntry entry{.layer = 0,
+                     .site = AdapterSite::kDownProj,
+                     .rank = 2,
+                     .in = config.ffn_dim,
+                     .out = out,
+                     .alpha = 64};
   Rng rng(seed, 9);
   for (int64_t i = 0; i < 2 * entry.in; ++i) entry.a.push_back(rng.Normal());
   for (int64_t i = 0; i < 2 * entry.out; ++i) entry.b.push_back(rng.Normal());
@@ -40,20 +45,27 @@ class AdaptersTest : public RouterTest {
  protected:
   AdaptersTest() {
     fs::create_directories(folder_);
-    router_with_folder_ = std::make_unique<Router>(std::vector<ServedModel>{{"base", engine_, nullptr, ""}}, RouterOptions{.adapter_folder = folder_});
+    router_with_folder_ =
+        std::make_unique<Router>(std::vector<ServedModel>{{"base", engine_, nullptr, ""}},
+                                 RouterOptions{.adapter_folder = folder_});
   }
   ~AdaptersTest() override { fs::remove_all(folder_); }
 
-  void Write(const std::string& name, uint64_t seed) { Write(name, FileOf(seed, SharedTestModel()->config.hidden_dim)); }
+  void Write(const std::string& name, uint64_t seed) {
+    Write(name, FileOf(seed, SharedTestModel()->config.hidden_dim));
+  }
   void Write(const std::string& name, AdapterFile file) {
     fs::remove_all(folder_ / name);
     WritePeftAdapter(std::move(file), folder_ / name);
   }
-  http::Response Ask(const std::string& method, const std::string& path, const Json& body = {}, std::shared_ptr<const http::Key> key = nullptr) {
+  http::Response Ask(const std::string& method, const std::string& path, const Json& body = {},
+                     std::shared_ptr<const http::Key> key = nullptr) {
     const auto recorder = Begin(method, path, body, std::move(key));
     return recorder->Wait();
   }
-  std::shared_ptr<Recorder> Begin(const std::string& method, const std::string& path, const Json& body, std::shared_ptr<const http::Key> key = nullptr) {
+  std::shared_ptr<Recorder> Begin(const std::string& method, const std::string& path,
+                                  const Json& body,
+                                  std::shared_ptr<const http::Key> key = nullptr) {
     const auto recorder = std::make_shared<Recorder>();
     http::Request request;
     request.method = method;
@@ -70,20 +82,30 @@ class AdaptersTest : public RouterTest {
     EXPECT_EQ(response.status, 200) << response.body;
     return Json::parse(response.body);
   }
-  std::string Says(const std::string& model) { return Chat(model)["choices"][0]["message"]["content"]; }
+  std::string Says(const std::string& model) {
+    return Chat(model)["choices"][0]["message"]["content"];
+  }
   Json Put(const std::string& name, const std::string& file) {
     const http::Response response = Ask("PUT", "/admin/adapters/" + name, {{"file", file}});
     EXPECT_EQ(response.status, 200) << response.body;
     return Json::parse(response.body);
   }
 
-  const fs::path folder_ = fs::temp_directory_path() / fmt::format("bakestone-adapters-{}", ::getpid());
+  const fs::path folder_ =
+      fs::temp_directory_path() / fmt::format("bakestone-adapters-{}", ::getpid());
   std::unique_ptr<Router> router_with_folder_;
 };
 
 TEST_F(AdaptersTest, ComeAndGoWhileRunning) {
   Write("one", 1);
-  EXPECT_EQ(Ask("POST", "/v1/chat/completions", [] { Json body = ChatBody(2); body["model"] = "mine"; return body; }()).status, 404);
+  EXPECT_EQ(Ask("POST", "/v1/chat/completions",
+                [] {
+                  Json body = ChatBody(2);
+                  body["model"] = "mine";
+                  return body;
+                }())
+                .status,
+            404);
   const Json put = Put("mine", "one");
   EXPECT_EQ(put["base"], "base");
   EXPECT_EQ(put["loaded"], true);
@@ -95,7 +117,8 @@ TEST_F(AdaptersTest, ComeAndGoWhileRunning) {
   EXPECT_EQ(Json::parse(Ask("GET", "/v1/models").body)["data"].size(), 1u);
 }
 
-// The prompt is cached by the adapter's numbers, so that the new one never reads what the old one computed.
+// The prompt is cached by the adapter's numbers, so that the new one never reads what the old one
+// computed.
 TEST_F(AdaptersTest, ReplacedOneAnswersAsItselfAndRunningStreamsStayOnTheOld) {
   Write("one", 1);
   Write("two", 2);
@@ -107,7 +130,8 @@ TEST_F(AdaptersTest, ReplacedOneAnswersAsItselfAndRunningStreamsStayOnTheOld) {
   EXPECT_EQ(Says("mine"), one);
   Json body = ChatBody(60);
   body["model"] = "mine";
-  const std::string whole = Json::parse(Ask("POST", "/v1/chat/completions", body).body)["choices"][0]["message"]["content"];
+  const std::string whole = Json::parse(
+      Ask("POST", "/v1/chat/completions", body).body)["choices"][0]["message"]["content"];
   std::shared_ptr<Recorder> running;
   {
     const EngineBrake brake(*engine_);
@@ -128,7 +152,8 @@ TEST_F(AdaptersTest, WrongOnesAreRefusedAndChangeNothing) {
   Write("other-base", FileOf(1, SharedTestModel()->config.hidden_dim * 2));
   fs::create_directories(folder_ / "broken");
   std::ofstream(folder_ / "broken" / "adapter_config.json") << "{";
-  for (const char* file : {"other-base", "broken", "none", "../adapters", "one/adapter_config.json", "/etc", "", "."}) {
+  for (const char* file : {"other-base", "broken", "none", "../adapters", "one/adapter_config.json",
+                           "/etc", "", "."}) {
     const http::Response response = Ask("PUT", "/admin/adapters/mine", {{"file", file}});
     EXPECT_EQ(response.status, 400) << file << response.body;
   }
@@ -141,9 +166,13 @@ TEST_F(AdaptersTest, WrongOnesAreRefusedAndChangeNothing) {
 
 TEST_F(AdaptersTest, OnlyAdminsMay) {
   Write("one", 1);
-  const auto user = std::make_shared<const http::Key>(http::Key{.tenant = "u", .name = "u", .aliases = {{"gpt-4o", "mine"}}});
-  const auto admin = std::make_shared<const http::Key>(http::Key{.tenant = "a", .name = "a", .admin = true});
-  for (const char* method : {"PUT", "DELETE"}) EXPECT_EQ(Ask(method, "/admin/adapters/mine", {{"file", "one"}}, user).status, 403);
+  const auto user = std::make_shared<const http::Key>(
+      http::Key{.tenant = "u", .name = "u", .aliases = {{"gpt-4o", "mine"}}});
+  const auto admin =
+      std::make_shared<const http::Key>(http::Key{.tenant = "a", .name = "a", .admin = true});
+  for (const char* method : {"PUT", "DELETE"}) {
+    EXPECT_EQ(Ask(method, "/admin/adapters/mine", {{"file", "one"}}, user).status, 403);
+  }
   EXPECT_EQ(Ask("GET", "/admin/adapters", {}, user).status, 403);
   EXPECT_EQ(Ask("PUT", "/admin/adapters/mine", {{"file", "one"}}, admin).status, 200);
   EXPECT_EQ(Ask("GET", "/admin/adapters", {}, admin).status, 200);
@@ -151,8 +180,9 @@ TEST_F(AdaptersTest, OnlyAdminsMay) {
   body["model"] = "gpt-4o";
   EXPECT_EQ(Json::parse(Ask("POST", "/v1/chat/completions", body, user).body)["model"], "mine");
   EXPECT_EQ(Ask("POST", "/v1/chat/completions", body, admin).status, 404);
-  router_with_folder_ = std::make_unique<Router>(std::vector<ServedModel>{{"base", engine_, nullptr, ""}},
-                                                 RouterOptions{.adapter_folder = folder_, .admin_without_key = false});
+  router_with_folder_ = std::make_unique<Router>(
+      std::vector<ServedModel>{{"base", engine_, nullptr, ""}},
+      RouterOptions{.adapter_folder = folder_, .admin_without_key = false});
   EXPECT_EQ(Ask("PUT", "/admin/adapters/mine", {{"file", "one"}}).status, 403);
 }
 
@@ -163,7 +193,8 @@ TEST_F(AdaptersTest, OneOfAnotherModelOfTheSameShapeIsRefused) {
   file.base_hash = std::string(64, 'a');  // another file
   file.base_norms = NormsHash(*base.weights);
   Write("quantized", file);
-  EXPECT_EQ(Ask("PUT", "/admin/adapters/quantized", {{"file", "quantized"}}).status, 200);  // of the same model
+  EXPECT_EQ(Ask("PUT", "/admin/adapters/quantized", {{"file", "quantized"}}).status,
+            200);  // of the same model
   file.base_norms = std::string(64, 'b');
   Write("other", file);
   const http::Response refused = Ask("PUT", "/admin/adapters/other", {{"file", "other"}});
@@ -189,7 +220,8 @@ TEST_F(AdaptersTest, FolderIsWatched) {
   folder.Look();
   EXPECT_NE(models.Adapters().at(0).hash, hash);
   fs::remove_all(folder_ / "one");
-  Write("two", FileOf(1, SharedTestModel()->config.hidden_dim * 2));  // of another base: the old one stays
+  Write("two",
+        FileOf(1, SharedTestModel()->config.hidden_dim * 2));  // of another base: the old one stays
   folder.Look();
   folder.Look();
   EXPECT_FALSE(models.Has("one"));

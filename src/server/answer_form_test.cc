@@ -9,7 +9,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const Json kSchema = Json::parse(R"({"type": "object", "properties": {"mood": {"enum": ["calm", "rough"]}, "height": {"type": "integer", "minimum": 1, "maximum": 9}},
+const Json kSchema = Json::parse(
+    R"({"type": "object", "properties": {"mood": {"enum": ["calm", "rough"]}, "height": {"type": "integer", "minimum": 1, "maximum": 9}},
                                      "required": ["mood", "height"], "additionalProperties": false})");
 
 class FormTest : public RouterTest {
@@ -24,7 +25,8 @@ class FormTest : public RouterTest {
     return body;
   }
   static Json SchemaFormat(const Json& schema = kSchema) {
-    return {{"type", "json_schema"}, {"json_schema", {{"name", "sea"}, {"strict", true}, {"schema", schema}}}};
+    return {{"type", "json_schema"},
+            {"json_schema", {{"name", "sea"}, {"strict", true}, {"schema", schema}}}};
   }
   static void ExpectSea(const std::string& text) {
     const Json json = Json::parse(text, nullptr, false);
@@ -53,19 +55,50 @@ TEST_F(FormTest, EveryChoiceOfAChatIsOfTheSchema) {
 }
 
 TEST_F(FormTest, EveryApiHasAWayToAsk) {
-  ExpectSea(Ok("/v1/responses", {{"model", "base"}, {"input", "hello"}, {"temperature", 0},
-                                 {"text", {{"format", {{"type", "json_schema"}, {"name", "sea"}, {"strict", true}, {"schema", kSchema}}}}}})["output"][0]["content"][0]["text"]
+  ExpectSea(Ok("/v1/responses", {{"model", "base"},
+                                 {"input", "hello"},
+                                 {"temperature", 0},
+                                 {"text",
+                                  {{"format",
+                                    {{"type", "json_schema"},
+                                     {"name", "sea"},
+                                     {"strict", true},
+                                     {"schema", kSchema}}}}}})["output"][0]["content"][0]["text"]
                 .get<std::string>());
-  ExpectSea(Ok("/api/generate", {{"model", "base"}, {"prompt", "hello"}, {"stream", false}, {"format", kSchema}})["response"].get<std::string>());
-  ExpectSea(Ok("/api/chat", {{"model", "base"}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})}, {"stream", false}, {"format", kSchema}})["message"]["content"]
+  ExpectSea(Ok("/api/generate", {{"model", "base"},
+                                 {"prompt", "hello"},
+                                 {"stream", false},
+                                 {"format", kSchema}})["response"]
                 .get<std::string>());
-  ExpectSea(Ok("/v1/messages", {{"model", "base"}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})}, {"max_tokens", 100},
-                                {"output_config", {{"format", {{"type", "json_schema"}, {"schema", kSchema}}}}}})["content"][0]["text"].get<std::string>());
-  ExpectSea(Ok("/v1/completions", {{"model", "base"}, {"prompt", "hello"}, {"max_tokens", 100}, {"guided_json", kSchema.dump()}})["choices"][0]["text"].get<std::string>());
-  const std::string choice = Ok("/v1/chat/completions", Body("structured_outputs", {{"choice", Json::array({"port", "starboard"})}}))["choices"][0]["message"]["content"];
+  ExpectSea(Ok("/api/chat", {{"model", "base"},
+                             {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
+                             {"stream", false},
+                             {"format", kSchema}})["message"]["content"]
+                .get<std::string>());
+  ExpectSea(
+      Ok("/v1/messages",
+         {{"model", "base"},
+          {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
+          {"max_tokens", 100},
+          {"output_config",
+           {{"format", {{"type", "json_schema"}, {"schema", kSchema}}}}}})["content"][0]["text"]
+          .get<std::string>());
+  ExpectSea(Ok("/v1/completions", {{"model", "base"},
+                                   {"prompt", "hello"},
+                                   {"max_tokens", 100},
+                                   {"guided_json", kSchema.dump()}})["choices"][0]["text"]
+                .get<std::string>());
+  const std::string choice = Ok(
+      "/v1/chat/completions",
+      Body("structured_outputs",
+           {{"choice", Json::array({"port", "starboard"})}}))["choices"][0]["message"]["content"];
   EXPECT_TRUE(choice == "port" || choice == "starboard") << choice;
-  EXPECT_EQ(Ok("/v1/chat/completions", Body("guided_regex", "ab{3}c"))["choices"][0]["message"]["content"], "abbbc");
-  EXPECT_EQ(Ok("/v1/chat/completions", Body("guided_grammar", "root ::= \"x\" [y]\n"))["choices"][0]["message"]["content"], "xy");
+  EXPECT_EQ(Ok("/v1/chat/completions",
+               Body("guided_regex", "ab{3}c"))["choices"][0]["message"]["content"],
+            "abbbc");
+  EXPECT_EQ(Ok("/v1/chat/completions",
+               Body("guided_grammar", "root ::= \"x\" [y]\n"))["choices"][0]["message"]["content"],
+            "xy");
 }
 
 TEST_F(FormTest, StreamsAreOfTheFormToo) {
@@ -101,15 +134,20 @@ TEST_F(FormTest, WhatCannotBeHonouredIsRefusedByName) {
     EXPECT_EQ(error["param"], param) << body;
     EXPECT_THAT(error["message"].get<std::string>(), HasSubstr(words)) << body;
   };
-  refused(Body("response_format", SchemaFormat({{"type", "object"}, {"properties", {{"a", {{"not", Json::object()}}}}}})), "response_format", "#/properties/a': 'not'");
+  refused(
+      Body("response_format",
+           SchemaFormat({{"type", "object"}, {"properties", {{"a", {{"not", Json::object()}}}}}})),
+      "response_format", "#/properties/a': 'not'");
   refused(Body("response_format", SchemaFormat("text")), "response_format", "schema");
   refused(Body("response_format", {{"type", "frob"}}), "response_format", "json_schema");
-  refused(Body("response_format", {{"type", "json_object"}, {"more", 1}}), "response_format", "more");
+  refused(Body("response_format", {{"type", "json_object"}, {"more", 1}}), "response_format",
+          "more");
   refused(Body("response_format", "json"), "response_format", "object");
   refused(Body("guided_regex", "(?=x)"), "guided_regex", "look-around");
   refused(Body("guided_grammar", "nothing"), "guided_grammar", "EBNF");
   refused(Body("guided_choice", Json::array()), "guided_choice", "list");
-  refused(Body("structured_outputs", {{"json", kSchema}, {"regex", "a"}}), "structured_outputs", "not together");
+  refused(Body("structured_outputs", {{"json", kSchema}, {"regex", "a"}}), "structured_outputs",
+          "not together");
   Json body = Body("response_format", SchemaFormat());
   body["ignore_eos"] = true;
   refused(body, "ignore_eos", "form");

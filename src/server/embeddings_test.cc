@@ -1,4 +1,5 @@
-// Embeddings by OpenAI's and Ollama's routes: their forms, every field, limits, hostile input, keys, metrics, departures.
+// Embeddings by OpenAI's and Ollama's routes: their forms, every field, limits, hostile input,
+// keys, metrics, departures.
 #include <cstring>
 #include <thread>
 
@@ -16,10 +17,6 @@ namespace bakestone {
 namespace {
 
 using namespace std::chrono_literals;
-using ::testing::Contains;
-using ::testing::HasSubstr;
-using ::testing::Not;
-using ::testing::Pair;
 using bakestone::testing::EmbeddingPlug;
 using bakestone::testing::EnginePlug;
 using bakestone::testing::Json;
@@ -30,17 +27,24 @@ using bakestone::testing::MakeTestEmbeddingLoop;
 using bakestone::testing::Recorder;
 using bakestone::testing::RouterTest;
 using bakestone::testing::SharedTestEncoder;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::Pair;
 
 constexpr const char* kOpenAi = "/v1/embeddings";
 
 // As `bakestone embed` computes it.
 std::vector<float> VectorOf(const std::string& text) {
   ThreadPool pool(2);
-  return Embedder(SharedTestEncoder(), ChooseKernels(nullptr), pool).Embed(std::span(&text, 1)).front();
+  return Embedder(SharedTestEncoder(), ChooseKernels(nullptr), pool)
+      .Embed(std::span(&text, 1))
+      .front();
 }
 
 std::vector<float> FromBase64(const std::string& text) {
-  const std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const std::string_view digits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string bytes;
   uint32_t group = 0;
   int bits = 0;
@@ -59,7 +63,8 @@ std::vector<float> FromBase64(const std::string& text) {
 
 class EmbeddingsTest : public RouterTest {
  protected:
-  explicit EmbeddingsTest(EmbeddingLoopOptions options = {}) : RouterTest({}, MakeTestEmbeddingLoop(options)) {}
+  explicit EmbeddingsTest(EmbeddingLoopOptions options = {})
+      : RouterTest({}, MakeTestEmbeddingLoop(options)) {}
 
   Json Embed(const Json& input, Json more = Json::object()) {
     more["model"] = "encoder";
@@ -67,7 +72,8 @@ class EmbeddingsTest : public RouterTest {
     return Ok(kOpenAi, more);
   }
   std::string RefusedInput(const Json& input, int status = 400) {
-    const Json error = Refused(status, kOpenAi, Json{{"model", "encoder"}, {"input", input}}.dump());
+    const Json error =
+        Refused(status, kOpenAi, Json{{"model", "encoder"}, {"input", input}}.dump());
     EXPECT_EQ(error["param"], "input") << error;
     return error["message"].get<std::string>();
   }
@@ -89,11 +95,13 @@ TEST_F(EmbeddingsTest, OpenAisAnswerHasTheBitsOfTheVerb) {
 }
 
 TEST_F(EmbeddingsTest, Base64IsTheSameNumbers) {
-  const Json numbers = Embed(Json::array({"abc d", "ab"})), text = Embed(Json::array({"abc d", "ab"}), {{"encoding_format", "base64"}});
+  const Json numbers = Embed(Json::array({"abc d", "ab"})),
+             text = Embed(Json::array({"abc d", "ab"}), {{"encoding_format", "base64"}});
   for (size_t i = 0; i < 2; ++i) {
     const std::vector<float> vector = FromBase64(text["data"][i]["embedding"].get<std::string>());
     EXPECT_EQ(vector, VectorOf(i == 0 ? "abc d" : "ab"));
-    EXPECT_EQ(numbers["data"][i]["embedding"].get<std::vector<double>>(), std::vector<double>(vector.begin(), vector.end()));
+    EXPECT_EQ(numbers["data"][i]["embedding"].get<std::vector<double>>(),
+              std::vector<double>(vector.begin(), vector.end()));
   }
 }
 
@@ -130,10 +138,18 @@ enum Outcome { kTaken, kRefused };
 
 TEST_F(EmbeddingsTest, EveryOfficialFieldIsHonouredRefusedByNameOrWithoutEffect) {
   const Json plain = Embed("ab");
-  const std::tuple<const char*, Json, Outcome> fields[] = {
-      {"encoding_format", "float", kTaken}, {"encoding_format", "base32", kRefused}, {"encoding_format", 5, kRefused},
-      {"dimensions", 32, kTaken}, {"dimensions", 16, kRefused}, {"dimensions", 64, kRefused}, {"dimensions", "32", kRefused}, {"dimensions", 0, kRefused},
-      {"user", "u", kTaken}, {"user", 5, kRefused}, {"made_up", 1, kRefused}, {"stream", true, kRefused}};
+  const std::tuple<const char*, Json, Outcome> fields[] = {{"encoding_format", "float", kTaken},
+                                                           {"encoding_format", "base32", kRefused},
+                                                           {"encoding_format", 5, kRefused},
+                                                           {"dimensions", 32, kTaken},
+                                                           {"dimensions", 16, kRefused},
+                                                           {"dimensions", 64, kRefused},
+                                                           {"dimensions", "32", kRefused},
+                                                           {"dimensions", 0, kRefused},
+                                                           {"user", "u", kTaken},
+                                                           {"user", 5, kRefused},
+                                                           {"made_up", 1, kRefused},
+                                                           {"stream", true, kRefused}};
   for (const auto& [name, value, outcome] : fields) {
     Json body = {{"model", "encoder"}, {"input", "ab"}, {name, value}};
     if (outcome == kTaken) {
@@ -146,16 +162,33 @@ TEST_F(EmbeddingsTest, EveryOfficialFieldIsHonouredRefusedByNameOrWithoutEffect)
 
 TEST_F(EmbeddingsTest, HostileInputIsNamed) {
   const std::pair<Json, const char*> cases[] = {
-      {nullptr, "expected a string"}, {5, "expected a string"}, {true, "expected a string"}, {Json::object(), "expected a string"},
-      {"", "input: expected a text that is not empty"}, {Json::array(), "expected a string"}, {Json::array({"a", ""}), "input[1]: expected a text that is not empty"},
-      {Json::array({Json::array()}), "at least one token"}, {Json::array({"a", 5}), "found number"}, {Json::array({"a", nullptr}), "found null"},
-      {Json::array({4, "a"}), "from 0 to 55, found string"}, {Json::array({-1}), "from 0 to 55, found -1"}, {Json::array({56}), "from 0 to 55, found 56"},
-      {Json::array({4.0}), "from 0 to 55, found 4.0"}, {Json::array({UINT64_MAX}), "found 18446744073709551615"}, {Json::array({4, 1e308}), "from 0 to 55"},
-      {Json::array({Json::array({4}), Json::array({4, 99})}), "from 0 to 55, found 99"}, {Json::array({Json::array({Json::array({4})})}), "from 0 to 55, found array"}};
-  for (const auto& [input, message] : cases) EXPECT_THAT(RefusedInput(input), HasSubstr(message)) << input;
+      {nullptr, "expected a string"},
+      {5, "expected a string"},
+      {true, "expected a string"},
+      {Json::object(), "expected a string"},
+      {"", "input: expected a text that is not empty"},
+      {Json::array(), "expected a string"},
+      {Json::array({"a", ""}), "input[1]: expected a text that is not empty"},
+      {Json::array({Json::array()}), "at least one token"},
+      {Json::array({"a", 5}), "found number"},
+      {Json::array({"a", nullptr}), "found null"},
+      {Json::array({4, "a"}), "from 0 to 55, found string"},
+      {Json::array({-1}), "from 0 to 55, found -1"},
+      {Json::array({56}), "from 0 to 55, found 56"},
+      {Json::array({4.0}), "from 0 to 55, found 4.0"},
+      {Json::array({UINT64_MAX}), "found 18446744073709551615"},
+      {Json::array({4, 1e308}), "from 0 to 55"},
+      {Json::array({Json::array({4}), Json::array({4, 99})}), "from 0 to 55, found 99"},
+      {Json::array({Json::array({Json::array({4})})}), "from 0 to 55, found array"}};
+  for (const auto& [input, message] : cases) {
+    EXPECT_THAT(RefusedInput(input), HasSubstr(message)) << input;
+  }
   EXPECT_EQ(Refused(400, kOpenAi, R"({"model": "encoder"})")["param"], "input");
-  for (const char* body : {R"({"model": "encoder", "input": NaN})", R"({"model": "encoder", "input": [NaN]})", "{\"model\": \"encoder\", \"input\": \"\xff\"}",
-                           R"({"model": "encoder", "input": [1e999]})", R"({"model": "encoder", "input": "\ud800"})", "[]", ""}) {
+  for (const char* body :
+       {R"({"model": "encoder", "input": NaN})", R"({"model": "encoder", "input": [NaN]})",
+        "{\"model\": \"encoder\", \"input\": \"\xff\"}",
+        R"({"model": "encoder", "input": [1e999]})", R"({"model": "encoder", "input": "\ud800"})",
+        "[]", ""}) {
     EXPECT_EQ(Refused(400, kOpenAi, body)["code"], "invalid_json") << body;
   }
   EXPECT_EQ(Embed("NaN")["data"][0]["embedding"].size(), 32u);
@@ -165,20 +198,26 @@ TEST_F(EmbeddingsTest, HostileInputIsNamed) {
 TEST_F(EmbeddingsTest, LimitsNameBothNumbers) {
   std::string million = R"({"model": "encoder", "input": ["a")";
   for (int i = 1; i < 1'000'000; ++i) million += ",\"a\"";
-  EXPECT_THAT(Refused(400, kOpenAi, million + "]}")["message"].get<std::string>(), HasSubstr("at most 2048 texts, found 1000000"));
+  EXPECT_THAT(Refused(400, kOpenAi, million + "]}")["message"].get<std::string>(),
+              HasSubstr("at most 2048 texts, found 1000000"));
   EXPECT_EQ(Embed(Json(std::vector<std::string>(2048, "a")))["data"].size(), 2048u);
-  EXPECT_THAT(RefusedInput(Json(std::vector<std::string>(2049, "a"))), HasSubstr("at most 2048 texts, found 2049"));
+  EXPECT_THAT(RefusedInput(Json(std::vector<std::string>(2049, "a"))),
+              HasSubstr("at most 2048 texts, found 2049"));
 
   std::string fits, longer;  // a word is a token here
   for (int i = 0; i < 126; ++i) fits += "a ";
   longer = fits + "a";
   EXPECT_EQ(Embed(fits)["usage"]["prompt_tokens"], 128);
   EXPECT_EQ(Embed(std::vector<int32_t>(128, kTestLetterA))["usage"]["prompt_tokens"], 128);
-  const Json error = Refused(400, kOpenAi, Json{{"model", "encoder"}, {"input", Json::array({"a", longer})}}.dump());
-  EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("input[1]: expected at most 128 tokens, the longest text, found 129"));
+  const Json error = Refused(
+      400, kOpenAi, Json{{"model", "encoder"}, {"input", Json::array({"a", longer})}}.dump());
+  EXPECT_THAT(error["message"].get<std::string>(),
+              HasSubstr("input[1]: expected at most 128 tokens, the longest text, found 129"));
   EXPECT_EQ(error["code"], "context_length_exceeded");
   EXPECT_EQ(error["param"], "input");
-  EXPECT_THAT(RefusedInput(Json(std::vector<std::vector<int32_t>>(2048, std::vector<int32_t>(128 + 20, kTestLetterA)))), HasSubstr("at most 128 tokens"));
+  EXPECT_THAT(RefusedInput(Json(std::vector<std::vector<int32_t>>(
+                  2048, std::vector<int32_t>(128 + 20, kTestLetterA)))),
+              HasSubstr("at most 128 tokens"));
 }
 
 class ShortRequestsTest : public EmbeddingsTest {
@@ -187,7 +226,9 @@ class ShortRequestsTest : public EmbeddingsTest {
 };
 
 TEST_F(ShortRequestsTest, TokensOfAllTextsAreLimited) {
-  EXPECT_THAT(RefusedInput(Json(std::vector<std::vector<int32_t>>(2, std::vector<int32_t>(51, kTestLetterA)))), HasSubstr("at most 100 tokens in all texts together, found 102"));
+  EXPECT_THAT(RefusedInput(Json(
+                  std::vector<std::vector<int32_t>>(2, std::vector<int32_t>(51, kTestLetterA)))),
+              HasSubstr("at most 100 tokens in all texts together, found 102"));
 }
 
 TEST_F(ShortRequestsTest, FullQueueGets429AndDepartedClientsMakeRoom) {
@@ -201,14 +242,18 @@ TEST_F(ShortRequestsTest, FullQueueGets429AndDepartedClientsMakeRoom) {
   }
   EXPECT_EQ(Call("GET", "/ready").status, 503);
   EXPECT_EQ(Call("GET", "/health").status, 200);
-  EXPECT_EQ(Call("POST", "/v1/chat/completions", ChatBody(2).dump()).status, 200);  // has a queue of its own
+  EXPECT_EQ(Call("POST", "/v1/chat/completions", ChatBody(2).dump()).status,
+            200);  // has a queue of its own
   left->Leave();
   plug.Pull();
-  while (embedder_->Load().running + embedder_->Load().waiting > 0) std::this_thread::sleep_for(1ms);
+  while (embedder_->Load().running + embedder_->Load().waiting > 0) {
+    std::this_thread::sleep_for(1ms);
+  }
   EXPECT_EQ(embedder_->Load().cancelled, 1);
   EXPECT_EQ(Call("GET", "/ready").status, 200);
   EXPECT_EQ(Call("POST", kOpenAi, body).status, 200);
-  EXPECT_THAT(Call("GET", "/metrics").body, HasSubstr("bakestone_requests_total{route=\"/v1/embeddings\",status=\"499\"} 1\n"));
+  EXPECT_THAT(Call("GET", "/metrics").body,
+              HasSubstr("bakestone_requests_total{route=\"/v1/embeddings\",status=\"499\"} 1\n"));
 }
 
 TEST_F(EmbeddingsTest, ModelsDoWhatTheyCan) {
@@ -221,17 +266,24 @@ TEST_F(EmbeddingsTest, ModelsDoWhatTheyCan) {
   EXPECT_EQ(writes["code"], "unsupported_operation");
   EXPECT_EQ(writes["param"], "model");
   EXPECT_THAT(writes["message"].get<std::string>(), HasSubstr("--embeddings"));
-  EXPECT_EQ(Refused(404, kOpenAi, R"({"model": "nobody", "input": "x"})")["code"], "model_not_found");
+  EXPECT_EQ(Refused(404, kOpenAi, R"({"model": "nobody", "input": "x"})")["code"],
+            "model_not_found");
   Json chat = ChatBody();
   chat["model"] = "encoder";
   for (const char* path : {"/v1/chat/completions", "/v1/completions", "/v1/responses"}) {
     const Json error = Refused(400, path, chat.dump());
     EXPECT_EQ(error["code"], "unsupported_operation");
-    EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("'encoder' computes embeddings and does not write"));
+    EXPECT_THAT(error["message"].get<std::string>(),
+                HasSubstr("'encoder' computes embeddings and does not write"));
   }
-  for (const char* path : {"/v1/messages", "/v1/messages/count_tokens"}) EXPECT_EQ(Json::parse(Call("POST", path, chat.dump()).body)["error"]["type"], "invalid_request_error");
+  for (const char* path : {"/v1/messages", "/v1/messages/count_tokens"}) {
+    EXPECT_EQ(Json::parse(Call("POST", path, chat.dump()).body)["error"]["type"],
+              "invalid_request_error");
+  }
   for (const char* path : {"/api/chat", "/api/generate"}) {
-    EXPECT_THAT(Json::parse(Call("POST", path, R"({"model": "encoder:latest"})").body)["error"].get<std::string>(), HasSubstr("does not write"));
+    EXPECT_THAT(Json::parse(Call("POST", path, R"({"model": "encoder:latest"})").body)["error"]
+                    .get<std::string>(),
+                HasSubstr("does not write"));
   }
   const Json tokens = Ok("/tokenize", {{"model", "encoder"}, {"prompt", "ab"}});
   EXPECT_EQ(tokens["max_model_len"], 128);
@@ -285,11 +337,15 @@ TEST_F(EmbeddingsTest, DefaultsAreOfTheRightKind) {
 TEST_F(EmbeddingsTest, KeysLimitsAndMetricsAreThoseOfTheOtherRoutes) {
   const auto key = [](http::Key key) { return std::make_shared<const http::Key>(std::move(key)); };
   const std::string body = R"({"model": "encoder", "input": ["ab", "c"]})";
-  const auto status = [&](std::shared_ptr<const http::Key> of, const char* path = kOpenAi) { return Begin("POST", path, body, std::move(of))->Wait().status; };
+  const auto status = [&](std::shared_ptr<const http::Key> of, const char* path = kOpenAi) {
+    return Begin("POST", path, body, std::move(of))->Wait().status;
+  };
   EXPECT_EQ(status(key({.tenant = "a", .models = {"base"}})), 404);
   EXPECT_EQ(status(key({.tenant = "a", .models = {"base"}}), "/api/embed"), 404);
   EXPECT_EQ(status(key({.tenant = "b", .name = "team", .models = {"encoder"}})), 200);
-  const auto alias = Begin("POST", kOpenAi, R"({"model": "text-embedding-3-small", "input": "ab"})", key({.tenant = "c", .aliases = {{"text-embedding-3-small", "encoder"}}}))->Wait();
+  const auto alias = Begin("POST", kOpenAi, R"({"model": "text-embedding-3-small", "input": "ab"})",
+                           key({.tenant = "c", .aliases = {{"text-embedding-3-small", "encoder"}}}))
+                         ->Wait();
   EXPECT_EQ(alias.status, 200);
   EXPECT_THAT(alias.headers, Contains(Pair("X-Request-Id", ::testing::StartsWith("req_"))));
   const auto few = key({.tenant = "d", .tokens_per_minute = 5});  // of which the request takes 7
@@ -305,8 +361,11 @@ TEST_F(EmbeddingsTest, KeysLimitsAndMetricsAreThoseOfTheOtherRoutes) {
     EXPECT_EQ(first->Wait().status, 200);
   }
   const std::string metrics = Call("GET", "/metrics").body;
-  EXPECT_THAT(metrics, HasSubstr("bakestone_tokens_total{model=\"encoder\",key=\"team\",kind=\"prompt\"} 7\n"));
-  EXPECT_THAT(metrics, HasSubstr("bakestone_requests_total{route=\"/v1/embeddings\",status=\"200\"} 4\n"));
+  EXPECT_THAT(
+      metrics,
+      HasSubstr("bakestone_tokens_total{model=\"encoder\",key=\"team\",kind=\"prompt\"} 7\n"));
+  EXPECT_THAT(metrics,
+              HasSubstr("bakestone_requests_total{route=\"/v1/embeddings\",status=\"200\"} 4\n"));
   EXPECT_THAT(metrics, HasSubstr("bakestone_steps_total{engine=\"encoder\"}"));
   EXPECT_THAT(metrics, HasSubstr("bakestone_kv_pages{engine=\"base\"}"));
   EXPECT_THAT(metrics, Not(HasSubstr("bakestone_kv_pages{engine=\"encoder\"}")));
@@ -323,18 +382,26 @@ class OllamaEmbedTest : public EmbeddingsTest {
 };
 
 TEST_F(OllamaEmbedTest, AnswersInOllamasForm) {
-  const Json json = Ok(kPath, {{"model", "encoder:latest"}, {"input", Json::array({"abc d", "ab"})}});
+  const Json json =
+      Ok(kPath, {{"model", "encoder:latest"}, {"input", Json::array({"abc d", "ab"})}});
   EXPECT_EQ(json["model"], "encoder:latest");
-  EXPECT_EQ(json["embeddings"].get<std::vector<std::vector<float>>>(), (std::vector<std::vector<float>>{VectorOf("abc d"), VectorOf("ab")}));
+  EXPECT_EQ(json["embeddings"].get<std::vector<std::vector<float>>>(),
+            (std::vector<std::vector<float>>{VectorOf("abc d"), VectorOf("ab")}));
   EXPECT_EQ(json["prompt_eval_count"], 10);
   EXPECT_GT(json["total_duration"], 0);
   EXPECT_TRUE(json["load_duration"].is_number_integer());
-  EXPECT_EQ(Ok(kPath, {{"model", "encoder"}, {"input", "ab"}})["embeddings"][0].get<std::vector<float>>(), VectorOf("ab"));
-  EXPECT_EQ(Ok("/api/embeddings", {{"model", "encoder"}, {"prompt", "ab"}})["embedding"].get<std::vector<float>>(), VectorOf("ab"));
+  EXPECT_EQ(
+      Ok(kPath, {{"model", "encoder"}, {"input", "ab"}})["embeddings"][0].get<std::vector<float>>(),
+      VectorOf("ab"));
+  EXPECT_EQ(Ok("/api/embeddings", {{"model", "encoder"}, {"prompt", "ab"}})["embedding"]
+                .get<std::vector<float>>(),
+            VectorOf("ab"));
 }
 
 TEST_F(OllamaEmbedTest, NothingToEmbedLoads) {
-  for (const Json& input : {Json(nullptr), Json(""), Json::array()}) EXPECT_EQ(Ok(kPath, {{"model", "encoder"}, {"input", input}})["embeddings"], Json::array());
+  for (const Json& input : {Json(nullptr), Json(""), Json::array()}) {
+    EXPECT_EQ(Ok(kPath, {{"model", "encoder"}, {"input", input}})["embeddings"], Json::array());
+  }
   EXPECT_EQ(Ok("/api/embeddings", {{"model", "encoder"}})["embedding"], Json::array());
 }
 
@@ -342,18 +409,30 @@ TEST_F(OllamaEmbedTest, LongTextsLoseTheirEndUnlessToldOtherwise) {
   std::string fits = "b ", longer;
   for (int i = 0; i < 125; ++i) fits += "a ";
   longer = fits + "c d e";
-  const Json whole = Ok(kPath, {{"model", "encoder"}, {"input", fits}}), cut = Ok(kPath, {{"model", "encoder"}, {"input", longer}});
+  const Json whole = Ok(kPath, {{"model", "encoder"}, {"input", fits}}),
+             cut = Ok(kPath, {{"model", "encoder"}, {"input", longer}});
   EXPECT_EQ(cut["embeddings"], whole["embeddings"]);  // the model's last token is still there
   EXPECT_EQ(cut["prompt_eval_count"], 128);
-  EXPECT_EQ(Ok("/api/embeddings", {{"model", "encoder"}, {"prompt", longer}})["embedding"], whole["embeddings"][0]);
-  EXPECT_THAT(Refusal(kPath, {{"model", "encoder"}, {"input", longer}, {"truncate", false}}), HasSubstr("expected at most 128 tokens, the longest text, found 131"));
+  EXPECT_EQ(Ok("/api/embeddings", {{"model", "encoder"}, {"prompt", longer}})["embedding"],
+            whole["embeddings"][0]);
+  EXPECT_THAT(Refusal(kPath, {{"model", "encoder"}, {"input", longer}, {"truncate", false}}),
+              HasSubstr("expected at most 128 tokens, the longest text, found 131"));
 }
 
 TEST_F(OllamaEmbedTest, EveryFieldIsAcceptedOrRefusedByName) {
   const std::tuple<const char*, Json, Outcome> fields[] = {
-      {"truncate", false, kTaken}, {"truncate", "yes", kRefused}, {"keep_alive", "5m", kTaken}, {"options", {{"num_ctx", 64}, {"temperature", 0}}, kTaken},
-      {"options", {{"made_up", 1}}, kRefused}, {"options", 5, kRefused}, {"dimensions", 32, kTaken}, {"dimensions", 8, kRefused},
-      {"input", 5, kRefused}, {"input", Json::array({"a", 5}), kRefused}, {"input", Json::object(), kRefused}, {"made_up", 1, kRefused}};
+      {"truncate", false, kTaken},
+      {"truncate", "yes", kRefused},
+      {"keep_alive", "5m", kTaken},
+      {"options", {{"num_ctx", 64}, {"temperature", 0}}, kTaken},
+      {"options", {{"made_up", 1}}, kRefused},
+      {"options", 5, kRefused},
+      {"dimensions", 32, kTaken},
+      {"dimensions", 8, kRefused},
+      {"input", 5, kRefused},
+      {"input", Json::array({"a", 5}), kRefused},
+      {"input", Json::object(), kRefused},
+      {"made_up", 1, kRefused}};
   for (const auto& [name, value, outcome] : fields) {
     Json body = {{"model", "encoder"}, {"input", "ab"}};
     body[name] = value;
@@ -363,7 +442,8 @@ TEST_F(OllamaEmbedTest, EveryFieldIsAcceptedOrRefusedByName) {
       EXPECT_THAT(Refusal(kPath, body), HasSubstr(name)) << value;
     }
   }
-  EXPECT_THAT(Refusal("/api/embeddings", {{"model", "encoder"}, {"prompt", 5}}), HasSubstr("prompt"));
+  EXPECT_THAT(Refusal("/api/embeddings", {{"model", "encoder"}, {"prompt", 5}}),
+              HasSubstr("prompt"));
   EXPECT_THAT(Refusal(kPath, {{"model", "base"}, {"input", "x"}}), HasSubstr("'base' writes"));
 }
 
@@ -373,7 +453,8 @@ TEST_F(OllamaEmbedTest, ShowTellsWhatItIs) {
   EXPECT_EQ(show["model_info"]["general.architecture"], "bert");
   EXPECT_EQ(show["model_info"]["bert.embedding_length"], 32);
   EXPECT_EQ(Ok("/api/show", {{"model", "base"}})["capabilities"][0], "completion");
-  EXPECT_EQ(Json::parse(Call("GET", "/api/tags").body)["models"].at(2)["details"]["family"], "bert");
+  EXPECT_EQ(Json::parse(Call("GET", "/api/tags").body)["models"].at(2)["details"]["family"],
+            "bert");
   EXPECT_EQ(Json::parse(Call("GET", "/api/ps").body)["models"].at(2)["context_length"], 128);
 }
 
@@ -388,7 +469,9 @@ TEST_F(EmbeddingsTest, StopRefusesBothKindsAtOnceAndFinishesWhatWasAdmitted) {
   {
     EnginePlug other(*engine_);
     std::thread stop([&] { all = server.Stop(300s); });
-    while (!engine_->Draining() || !embedder_->Draining()) std::this_thread::sleep_for(1ms);  // neither waits for the other
+    while (!engine_->Draining() || !embedder_->Draining()) {
+      std::this_thread::sleep_for(1ms);  // neither waits for the other
+    }
     other.Pull();
     plug.Pull();
     stop.join();
@@ -396,7 +479,9 @@ TEST_F(EmbeddingsTest, StopRefusesBothKindsAtOnceAndFinishesWhatWasAdmitted) {
   EXPECT_TRUE(all);
   const std::string response = client.ReadResponse();
   EXPECT_EQ(bakestone::testing::StatusOf(response), 200);
-  EXPECT_EQ(Json::parse(bakestone::testing::BodyOf(response))["data"][0]["embedding"].get<std::vector<float>>(), VectorOf("ab"));
+  EXPECT_EQ(Json::parse(bakestone::testing::BodyOf(response))["data"][0]["embedding"]
+                .get<std::vector<float>>(),
+            VectorOf("ab"));
 }
 
 }  // namespace

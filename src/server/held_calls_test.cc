@@ -1,5 +1,5 @@
-// Calls that are held to their functions' schemas, through every API and every syntax of calls: a tiny random model
-// writes noise unless it is held.
+// Calls that are held to their functions' schemas, through every API and every syntax of calls: a
+// tiny random model writes noise unless it is held.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -11,14 +11,18 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const Json kTide = Json::parse(R"({"type": "object", "properties": {"harbour": {"type": "string", "maxLength": 8}, "hours": {"type": "integer", "minimum": 0, "maximum": 48}},
+const Json kTide = Json::parse(
+    R"({"type": "object", "properties": {"harbour": {"type": "string", "maxLength": 8}, "hours": {"type": "integer", "minimum": 0, "maximum": 48}},
                                    "required": ["harbour", "hours"], "additionalProperties": false})");
-const Json kWind = Json::parse(R"({"type": "object", "properties": {"unit": {"type": "string", "enum": ["knots", "m/s"]}, "gusts": {"type": "boolean"}}, "required": ["unit"],
+const Json kWind = Json::parse(
+    R"({"type": "object", "properties": {"unit": {"type": "string", "enum": ["knots", "m/s"]}, "gusts": {"type": "boolean"}}, "required": ["unit"],
                                    "additionalProperties": false})");
 const Json kNot = Json::parse(R"({"type": "object", "properties": {"a": {"not": {}}}})");
 
 Json ToolOf(const char* name, const Json& schema, bool strict = false) {
-  Json tool = {{"type", "function"}, {"function", {{"name", name}, {"description", "Tells it."}, {"parameters", schema}}}};
+  Json tool = {
+      {"type", "function"},
+      {"function", {{"name", name}, {"description", "Tells it."}, {"parameters", schema}}}};
   if (strict) tool["function"]["strict"] = true;
   return tool;
 }
@@ -26,9 +30,13 @@ Json ToolOf(const char* name, const Json& schema, bool strict = false) {
 void ExpectHeld(const std::string& name, const Json& arguments) {
   ASSERT_TRUE(arguments.is_object()) << name << " " << arguments;
   if (name == "get_tide") {
-    ASSERT_TRUE(arguments.contains("harbour") && arguments.contains("hours") && arguments.size() == 2) << arguments;
+    ASSERT_TRUE(arguments.contains("harbour") && arguments.contains("hours") &&
+                arguments.size() == 2)
+        << arguments;
     EXPECT_TRUE(arguments["harbour"].is_string()) << arguments;
-    EXPECT_TRUE(arguments["hours"].is_number_integer() && arguments["hours"] >= 0 && arguments["hours"] <= 48) << arguments;
+    EXPECT_TRUE(arguments["hours"].is_number_integer() && arguments["hours"] >= 0 &&
+                arguments["hours"] <= 48)
+        << arguments;
   } else {
     ASSERT_EQ(name, "get_wind");
     EXPECT_TRUE(arguments["unit"] == "knots" || arguments["unit"] == "m/s") << arguments;
@@ -40,7 +48,10 @@ void ExpectHeldCalls(const Json& message, size_t most) {
   ASSERT_TRUE(message.contains("tool_calls")) << message;
   EXPECT_TRUE(message["content"].is_null()) << message;
   EXPECT_LE(message["tool_calls"].size(), most) << message;
-  for (const Json& call : message["tool_calls"]) ExpectHeld(call["function"]["name"], Json::parse(call["function"]["arguments"].get<std::string>(), nullptr, false));
+  for (const Json& call : message["tool_calls"]) {
+    ExpectHeld(call["function"]["name"],
+               Json::parse(call["function"]["arguments"].get<std::string>(), nullptr, false));
+  }
 }
 
 class HeldCallsTest : public RouterTest {
@@ -57,13 +68,17 @@ class HeldCallsTest : public RouterTest {
   }
 };
 
-// A template that shows tools, and calls with this body of a loop over `call`; begin and end surround them.
-std::string TemplateOf(const std::string& call, const std::string& begin = "", const std::string& end = "") {
+// A template that shows tools, and calls with this body of a loop over `call`; begin and end
+// surround them.
+std::string TemplateOf(const std::string& call, const std::string& begin = "",
+                       const std::string& end = "") {
   return "{% if tools %}[tools]{{ tools | tojson }}[/tools]\n{% endif %}"
-         "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content }}"
-         "{% if message.tool_calls %}" + begin +
-         "{% for tool_call in message.tool_calls %}{% set call = tool_call.function %}" + call +
-         "{% endfor %}" + end + "{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+         "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content "
+         "}}"
+         "{% if message.tool_calls %}" +
+         begin + "{% for tool_call in message.tool_calls %}{% set call = tool_call.function %}" +
+         call + "{% endfor %}" + end +
+         "{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
          "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 }
 
@@ -78,21 +93,54 @@ std::vector<Syntax> Syntaxes() {
   const std::string pairs = "{% for k, v in call.arguments.items() %}";
   const std::string value = "(v if v is string else (v | tojson))";
   return {
-      {"tagged objects", TemplateOf("{{ '\\n<tool_call>\\n{\"name\": \"' + call.name + '\", \"arguments\": ' + (call.arguments | tojson) + '}\\n</tool_call>' }}"), CallShape::kJsonObject},
-      {"a list", TemplateOf("{{ call | tojson }}{{ '' if loop.last else ', ' }}", "{{ '[TOOL_CALLS] [' }}", "{{ ']' }}"), CallShape::kJsonObject},
-      {"bare objects", TemplateOf("{{ '{\"name\": \"' + call.name + '\", \"parameters\": ' + (call.arguments | tojson) + '}' }}"), CallShape::kJsonObject},
-      {"control tokens", TemplateOf("{{ '<|im_start|>call {\"name\": \"' + call.name + '\", \"arguments\": ' + (call.arguments | tojson) + '}<|im_start|>' }}"), CallShape::kJsonObject},
-      {"named objects", TemplateOf("{{ '{\"' + call.name + '\": ' + (call.arguments | tojson) + '}' }}{{ '' if loop.last else ', ' }}", "{{ '<|tools_prefix|>[' }}", "{{ ']<|tools_suffix|>' }}"),
+      {"tagged objects",
+       TemplateOf("{{ '\\n<tool_call>\\n{\"name\": \"' + call.name + '\", \"arguments\": ' + "
+                  "(call.arguments | tojson) + '}\\n</tool_call>' }}"),
+       CallShape::kJsonObject},
+      {"a list",
+       TemplateOf("{{ call | tojson }}{{ '' if loop.last else ', ' }}", "{{ '[TOOL_CALLS] [' }}",
+                  "{{ ']' }}"),
+       CallShape::kJsonObject},
+      {"bare objects",
+       TemplateOf("{{ '{\"name\": \"' + call.name + '\", \"parameters\": ' + (call.arguments | "
+                  "tojson) + '}' }}"),
+       CallShape::kJsonObject},
+      {"control tokens",
+       TemplateOf("{{ '<|im_start|>call {\"name\": \"' + call.name + '\", \"arguments\": ' + "
+                  "(call.arguments | tojson) + '}<|im_start|>' }}"),
+       CallShape::kJsonObject},
+      {"named objects",
+       TemplateOf("{{ '{\"' + call.name + '\": ' + (call.arguments | tojson) + '}' }}{{ '' if "
+                  "loop.last else ', ' }}",
+                  "{{ '<|tools_prefix|>[' }}", "{{ ']<|tools_suffix|>' }}"),
        CallShape::kNamedObject},
-      {"a name and an object", TemplateOf("{{ '[TOOL_CALLS]' + call.name + '[CALL_ID]' + tool_call.id + '[ARGS]' + (call.arguments | tojson) }}"), CallShape::kNameThenJson},
-      {"tagged parameters", TemplateOf("{{ '\\n<tool_call>\\n<function=' + call.name + '>\\n' }}" + pairs + "{{ '<parameter=' + k + '>\\n' + " + value +
-                                       " + '\\n</parameter>\\n' }}{% endfor %}{{ '</function>\\n</tool_call>' }}"), CallShape::kNameThenParameters},
-      {"braces", TemplateOf("{{ '<|tool_call>call:' + call.name + '{' }}" + pairs + "{{ k + ':' + ('<|\"|>' + v + '<|\"|>' if v is string else (v | tojson)) }}{{ '' if loop.last else ',' }}{% endfor %}"
-                            "{{ '}<tool_call|>' }}"), CallShape::kBraces},
-      {"Python", TemplateOf("{{ call.name + '(' }}" + pairs + "{{ k + '=' }}{% if v is string %}{{ \"'\" + v + \"'\" }}{% else %}{{ v | tojson }}{% endif %}{{ '' if loop.last else ', ' }}{% endfor %}{{ ')' }}"
-                            "{{ '' if loop.last else ', ' }}", "{{ '<|tool_call_start|>[' }}", "{{ ']<|tool_call_end|>' }}"), CallShape::kPython},
-      {"channels", "{% for message in messages %}{{ '<|im_start|>' + message.role + '<|channel|>final<|message|>' + message.content }}{% endfor %}{{ '<|im_start|>assistant' }}"
-                   "{{ tools | tojson if tools }}", CallShape::kHarmony}};
+      {"a name and an object",
+       TemplateOf("{{ '[TOOL_CALLS]' + call.name + '[CALL_ID]' + tool_call.id + '[ARGS]' + "
+                  "(call.arguments | tojson) }}"),
+       CallShape::kNameThenJson},
+      {"tagged parameters",
+       TemplateOf("{{ '\\n<tool_call>\\n<function=' + call.name + '>\\n' }}" + pairs +
+                  "{{ '<parameter=' + k + '>\\n' + " + value +
+                  " + '\\n</parameter>\\n' }}{% endfor %}{{ '</function>\\n</tool_call>' }}"),
+       CallShape::kNameThenParameters},
+      {"braces",
+       TemplateOf("{{ '<|tool_call>call:' + call.name + '{' }}" + pairs +
+                  "{{ k + ':' + ('<|\"|>' + v + '<|\"|>' if v is string else (v | tojson)) }}{{ '' "
+                  "if loop.last else ',' }}{% endfor %}"
+                  "{{ '}<tool_call|>' }}"),
+       CallShape::kBraces},
+      {"Python",
+       TemplateOf("{{ call.name + '(' }}" + pairs +
+                      "{{ k + '=' }}{% if v is string %}{{ \"'\" + v + \"'\" }}{% else %}{{ v | "
+                      "tojson }}{% endif %}{{ '' if loop.last else ', ' }}{% endfor %}{{ ')' }}"
+                      "{{ '' if loop.last else ', ' }}",
+                  "{{ '<|tool_call_start|>[' }}", "{{ ']<|tool_call_end|>' }}"),
+       CallShape::kPython},
+      {"channels",
+       "{% for message in messages %}{{ '<|im_start|>' + message.role + "
+       "'<|channel|>final<|message|>' + message.content }}{% endfor %}{{ '<|im_start|>assistant' }}"
+       "{{ tools | tojson if tools }}",
+       CallShape::kHarmony}};
 }
 
 // The test model with another template.
@@ -115,12 +163,19 @@ TEST_F(HeldCallsTest, ARequiredCallIsOfItsSchemaInEverySyntax) {
   for (const Syntax& syntax : Syntaxes()) {
     SCOPED_TRACE(syntax.name);
     const auto engine = EngineWith(syntax.chat_template);
-    const auto traits = dialog::LearnTraits(*engine->model().chat_template, Json{{"bos_token", "<|im_start|>"}});
+    const auto traits =
+        dialog::LearnTraits(*engine->model().chat_template, Json{{"bos_token", "<|im_start|>"}});
     ASSERT_EQ(traits.format.calls.shape, syntax.shape);
     Router router({{"base", engine, nullptr, ""}}, {.grammar_helper = TestGrammarOptions().helper});
     const auto answer = [&](const Json& body) {
       const auto recorder = std::make_shared<Recorder>();
-      router.Handle({.method = "POST", .path = "/v1/chat/completions", .query = {}, .headers = {}, .body = body.dump(), .key = nullptr}, recorder);
+      router.Handle({.method = "POST",
+                     .path = "/v1/chat/completions",
+                     .query = {},
+                     .headers = {},
+                     .body = body.dump(),
+                     .key = nullptr},
+                    recorder);
       const http::Response response = recorder->Wait();
       EXPECT_EQ(response.status, 200) << response.body;
       return Json::parse(response.body)["choices"];
@@ -152,7 +207,13 @@ TEST_F(HeldCallsTest, AStrictFunctionsCallIsHeldInFreeText) {
   Router router({{"base", engine, nullptr, ""}}, {.grammar_helper = TestGrammarOptions().helper});
   const auto answer = [&](const Json& body) {
     const auto recorder = std::make_shared<Recorder>();
-    router.Handle({.method = "POST", .path = "/v1/chat/completions", .query = {}, .headers = {}, .body = body.dump(), .key = nullptr}, recorder);
+    router.Handle({.method = "POST",
+                   .path = "/v1/chat/completions",
+                   .query = {},
+                   .headers = {},
+                   .body = body.dump(),
+                   .key = nullptr},
+                  recorder);
     return Json::parse(recorder->Wait().body)["choices"][0];
   };
   Json body = Body("auto");
@@ -179,8 +240,10 @@ TEST_F(HeldCallsTest, StreamsAndSpeculationChangeNothing) {
   ASSERT_EQ(plain["tool_calls"].size(), whole["tool_calls"].size());
   EXPECT_EQ(plain["tool_calls"][0]["function"], whole["tool_calls"][0]["function"]);
   body["speculate"] = true;
-  body["prediction"] = {{"type", "content"}, {"content", R"(get_tide", "arguments": {"harbour": "x", "hours": 123}})"}};
-  EXPECT_EQ(Ok("/v1/chat/completions", body)["choices"][0]["message"]["tool_calls"][0]["function"], whole["tool_calls"][0]["function"]);
+  body["prediction"] = {{"type", "content"},
+                        {"content", R"(get_tide", "arguments": {"harbour": "x", "hours": 123}})"}};
+  EXPECT_EQ(Ok("/v1/chat/completions", body)["choices"][0]["message"]["tool_calls"][0]["function"],
+            whole["tool_calls"][0]["function"]);
   body["stream"] = true;
   std::string name, arguments;
   for (const std::string& frame : Frames(Call("POST", "/v1/chat/completions", body.dump()).body)) {
@@ -206,31 +269,54 @@ TEST_F(HeldCallsTest, AStopStringEndsACallAsItEndsText) {
 }
 
 TEST_F(HeldCallsTest, EveryApiHoldsARequiredCall) {
-  const Json flat = Json::array({{{"type", "function"}, {"name", "get_tide"}, {"parameters", kTide}}});
-  const Json response = Ok("/v1/responses", {{"model", "base"}, {"input", "hello"}, {"tools", flat}, {"tool_choice", "required"}, {"parallel_tool_calls", false}, {"temperature", 1}, {"seed", 1}});
+  const Json flat =
+      Json::array({{{"type", "function"}, {"name", "get_tide"}, {"parameters", kTide}}});
+  const Json response = Ok("/v1/responses", {{"model", "base"},
+                                             {"input", "hello"},
+                                             {"tools", flat},
+                                             {"tool_choice", "required"},
+                                             {"parallel_tool_calls", false},
+                                             {"temperature", 1},
+                                             {"seed", 1}});
   ASSERT_EQ(response["output"][0]["type"], "function_call") << response;
-  ExpectHeld(response["output"][0]["name"], Json::parse(response["output"][0]["arguments"].get<std::string>()));
-  const Json blocks = Json::array({{{"name", "get_tide"}, {"input_schema", kTide}}, {{"name", "get_wind"}, {"input_schema", kWind}}});
-  for (const Json& choice : {Json{{"type", "any"}, {"disable_parallel_tool_use", true}}, Json{{"type", "tool"}, {"name", "get_wind"}}}) {
-    const Json message = Ok("/v1/messages", {{"model", "base"}, {"max_tokens", 600}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})}, {"tools", blocks}, {"tool_choice", choice}});
+  ExpectHeld(response["output"][0]["name"],
+             Json::parse(response["output"][0]["arguments"].get<std::string>()));
+  const Json blocks = Json::array({{{"name", "get_tide"}, {"input_schema", kTide}},
+                                   {{"name", "get_wind"}, {"input_schema", kWind}}});
+  for (const Json& choice : {Json{{"type", "any"}, {"disable_parallel_tool_use", true}},
+                             Json{{"type", "tool"}, {"name", "get_wind"}}}) {
+    const Json message =
+        Ok("/v1/messages", {{"model", "base"},
+                            {"max_tokens", 600},
+                            {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
+                            {"tools", blocks},
+                            {"tool_choice", choice}});
     ASSERT_EQ(message["content"][0]["type"], "tool_use") << message;
     EXPECT_EQ(message["stop_reason"], "tool_use");
     ExpectHeld(message["content"][0]["name"], message["content"][0]["input"]);
   }
   const Json tools = Body()["tools"];
-  const Json chat = Ok("/api/chat", {{"model", "base"}, {"stream", false}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})}, {"tools", tools}, {"tool_choice", "required"},
-                                     {"parallel_tool_calls", false}});
+  const Json chat =
+      Ok("/api/chat", {{"model", "base"},
+                       {"stream", false},
+                       {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
+                       {"tools", tools},
+                       {"tool_choice", "required"},
+                       {"parallel_tool_calls", false}});
   ASSERT_EQ(chat["message"]["tool_calls"].size(), 1) << chat;
-  ExpectHeld(chat["message"]["tool_calls"][0]["function"]["name"], chat["message"]["tool_calls"][0]["function"]["arguments"]);
+  ExpectHeld(chat["message"]["tool_calls"][0]["function"]["name"],
+             chat["message"]["tool_calls"][0]["function"]["arguments"]);
 }
 
 TEST_F(HeldCallsTest, SchemasThatCannotBeHonouredAreRefusedWhereTheyMatter) {
   Json body = Body("required");
   body["tools"][1]["function"]["parameters"] = kNot;
-  const auto refused = [&](const std::string& path, const Json& refused_body, const std::string& place) {
+  const auto refused = [&](const std::string& path, const Json& refused_body,
+                           const std::string& place) {
     const Json error = Refused(400, path, refused_body.dump());
     EXPECT_EQ(error["param"], place);
-    EXPECT_THAT(error["message"].get<std::string>(), HasSubstr(place + ": the schema at '#/properties/a': 'not'"));
+    EXPECT_THAT(error["message"].get<std::string>(),
+                HasSubstr(place + ": the schema at '#/properties/a': 'not'"));
   };
   refused("/v1/chat/completions", body, "tools[1].function.parameters");
   body["tool_choice"] = {{"type", "function"}, {"function", {{"name", "get_wind"}}}};
@@ -245,10 +331,20 @@ TEST_F(HeldCallsTest, SchemasThatCannotBeHonouredAreRefusedWhereTheyMatter) {
   Ok("/v1/chat/completions", body);
   body["tool_choice"] = {{"type", "function"}, {"function", {{"name", "get_tide"}}}};
   Ok("/v1/chat/completions", body);
-  refused("/v1/responses", {{"model", "base"}, {"input", "hello"}, {"tool_choice", "required"},
-                            {"tools", Json::array({{{"type", "web_search"}}, {{"type", "function"}, {"name", "f"}, {"parameters", kNot}}})}}, "tools[1].parameters");
-  const http::Response anthropic = Call("POST", "/v1/messages", Json{{"model", "base"}, {"max_tokens", 9}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
-                                                                     {"tools", Json::array({{{"name", "f"}, {"strict", true}, {"input_schema", kNot}}})}}.dump());
+  refused("/v1/responses",
+          {{"model", "base"},
+           {"input", "hello"},
+           {"tool_choice", "required"},
+           {"tools", Json::array({{{"type", "web_search"}},
+                                  {{"type", "function"}, {"name", "f"}, {"parameters", kNot}}})}},
+          "tools[1].parameters");
+  const http::Response anthropic =
+      Call("POST", "/v1/messages",
+           Json{{"model", "base"},
+                {"max_tokens", 9},
+                {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
+                {"tools", Json::array({{{"name", "f"}, {"strict", true}, {"input_schema", kNot}}})}}
+               .dump());
   EXPECT_EQ(anthropic.status, 400);
   EXPECT_THAT(anthropic.body, HasSubstr("tools[0].input_schema: the schema at"));
 }

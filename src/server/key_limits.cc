@@ -38,16 +38,23 @@ std::shared_ptr<void> KeyLimits::Admit(const http::Key* key, Clock::time_point n
   if (key->tokens_per_minute > 0) {
     use.tokens.Fill(key->tokens_per_minute, now);
     const double rate = static_cast<double>(key->tokens_per_minute) / 60;
-    if (use.tokens.level < 1) TooMuch(fmt::format("this key may use {} tokens a minute", key->tokens_per_minute), (1 - use.tokens.level) / rate);
+    if (use.tokens.level < 1) {
+      TooMuch(fmt::format("this key may use {} tokens a minute", key->tokens_per_minute),
+              (1 - use.tokens.level) / rate);
+    }
   }
   if (key->requests_per_minute > 0) {
     use.requests.Fill(key->requests_per_minute, now);
     const double rate = static_cast<double>(key->requests_per_minute) / 60;
-    if (use.requests.level < 1) TooMuch(fmt::format("this key may make {} requests a minute", key->requests_per_minute), (1 - use.requests.level) / rate);
+    if (use.requests.level < 1) {
+      TooMuch(fmt::format("this key may make {} requests a minute", key->requests_per_minute),
+              (1 - use.requests.level) / rate);
+    }
     use.requests.level -= 1;
   }
   ++use.running;
-  return std::shared_ptr<void>(nullptr, [self = shared_from_this(), tenant = key->tenant](void*) { self->Leave(tenant); });
+  return std::shared_ptr<void>(
+      nullptr, [self = shared_from_this(), tenant = key->tenant](void*) { self->Leave(tenant); });
 }
 
 void KeyLimits::Spend(const http::Key* key, int64_t tokens, Clock::time_point now) {

@@ -16,9 +16,11 @@ class KeyLimits : public std::enable_shared_from_this<KeyLimits> {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Counts one request until the ticket goes. Throws ApiError 429 with Retry-After. A null key has no limits.
+  // Counts one request until the ticket goes. Throws ApiError 429 with Retry-After. A null key has
+  // no limits.
   std::shared_ptr<void> Admit(const http::Key* key, Clock::time_point now);
-  // Tokens are known when they were made: a key may go over its limit once, and waits for it afterwards.
+  // Tokens are known when they were made: a key may go over its limit once, and waits for it
+  // afterwards.
   void Spend(const http::Key* key, int64_t tokens, Clock::time_point now);
 
  private:

@@ -55,18 +55,24 @@ void Metrics::CountCost(const std::string& key, const http::Cost& cost) {
 }
 
 std::string Metrics::TextOf(const api::AdapterStats& adapters) {
-  const auto line = [](const char* name, const char* type, const char* help, int64_t value) { return Family(name, type, help) + fmt::format("bakestone_{} {}\n", name, value); };
+  const auto line = [](const char* name, const char* type, const char* help, int64_t value) {
+    return Family(name, type, help) + fmt::format("bakestone_{} {}\n", name, value);
+  };
   return line("adapters", "gauge", "Adapters that can be read again.", adapters.registered) +
          line("adapters_loaded", "gauge", "Of those, in memory.", adapters.loaded) +
-         line("adapter_bytes", "gauge", "What they take there, with replaced ones that are still in use.", adapters.bytes) +
+         line("adapter_bytes", "gauge",
+              "What they take there, with replaced ones that are still in use.", adapters.bytes) +
          line("adapter_loads_total", "counter", "Adapters read.", adapters.loads) +
-         line("adapter_evictions_total", "counter", "Adapters that made room for others.", adapters.evictions);
+         line("adapter_evictions_total", "counter", "Adapters that made room for others.",
+              adapters.evictions);
 }
 
 std::string Metrics::Text(const api::ModelRegistry& models) const {
   std::string text;
-  const auto line = [&](const char* name, const ServingLoop& loop, auto value) {  // labelled by its first model
-    text += fmt::format("bakestone_{}{{engine=\"{}\"}} {}\n", name, Label(models.NameOf(loop)), value);
+  const auto line = [&](const char* name, const ServingLoop& loop,
+                        auto value) {  // labelled by its first model
+    text +=
+        fmt::format("bakestone_{}{{engine=\"{}\"}} {}\n", name, Label(models.NameOf(loop)), value);
   };
   const auto of_loops = [&](const char* name, const char* type, const char* help, auto get) {
     text += Family(name, type, help);
@@ -78,36 +84,62 @@ std::string Metrics::Text(const api::ModelRegistry& models) const {
   };
   using L = const LoopMetrics&;
   using M = const EngineMetrics&;
-  of_loops("running_requests", "gauge", "Requests that are being computed.", [](L m) { return m.running; });
+  of_loops("running_requests", "gauge", "Requests that are being computed.",
+           [](L m) { return m.running; });
   of_loops("waiting_requests", "gauge", "Requests in the queue.", [](L m) { return m.waiting; });
-  of_loops("waiting_tokens", "gauge", "Prompt tokens in the queue.", [](L m) { return m.waiting_tokens; });
-  of_engines("kv_pages", "gauge", "Pages that keys and values may take.", [](M m) { return m.pool.capacity_pages; });
-  of_engines("kv_pages_allocated", "gauge", "Pages that they take, the prefix cache's too.", [](M m) { return m.pool.allocated_pages; });
-  of_engines("kv_pages_cached", "gauge", "Pages of the prefix cache.", [](M m) { return m.pool.cached_pages; });
-  of_engines("kv_pages_per_state", "gauge", "Pages that the states of layers without keys and values take after a token; 0: there are none.", [](M m) { return m.pool.pages_per_state; });
-  of_engines("kv_states_allocated", "gauge", "Such states in memory, the prefix cache's too.", [](M m) { return m.pool.allocated_states; });
-  of_engines("kv_states_cached", "gauge", "Such states of the prefix cache.", [](M m) { return m.pool.cached_states; });
-  of_engines("prefix_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache.", [](M m) { return m.pool.hit_tokens; });
-  of_engines("prefix_missed_tokens_total", "counter", "Prompt tokens that had to be computed.", [](M m) { return m.pool.missed_tokens; });
+  of_loops("waiting_tokens", "gauge", "Prompt tokens in the queue.",
+           [](L m) { return m.waiting_tokens; });
+  of_engines("kv_pages", "gauge", "Pages that keys and values may take.",
+             [](M m) { return m.pool.capacity_pages; });
+  of_engines("kv_pages_allocated", "gauge", "Pages that they take, the prefix cache's too.",
+             [](M m) { return m.pool.allocated_pages; });
+  of_engines("kv_pages_cached", "gauge", "Pages of the prefix cache.",
+             [](M m) { return m.pool.cached_pages; });
+  of_engines("kv_pages_per_state", "gauge",
+             "Pages that the states of layers without keys and values take after a token; 0: there "
+             "are none.",
+             [](M m) { return m.pool.pages_per_state; });
+  of_engines("kv_states_allocated", "gauge", "Such states in memory, the prefix cache's too.",
+             [](M m) { return m.pool.allocated_states; });
+  of_engines("kv_states_cached", "gauge", "Such states of the prefix cache.",
+             [](M m) { return m.pool.cached_states; });
+  of_engines("prefix_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache.",
+             [](M m) { return m.pool.hit_tokens; });
+  of_engines("prefix_missed_tokens_total", "counter", "Prompt tokens that had to be computed.",
+             [](M m) { return m.pool.missed_tokens; });
   of_loops("steps_total", "counter", "Steps of the engine.", [](L m) { return m.steps; });
-  of_loops("busy_seconds_total", "counter", "Time that the engine computed.", [](L m) { return m.busy_seconds; });
-  of_engines("proposed_tokens_total", "counter", "Tokens proposed by speculation.", [](M m) { return m.proposed_tokens; });
-  of_engines("accepted_tokens_total", "counter", "Proposed tokens that were kept.", [](M m) { return m.accepted_tokens; });
-  of_loops("cancelled_requests_total", "counter", "Requests whose client left.", [](L m) { return m.cancelled; });
-  of_engines("suspended_requests_total", "counter", "Requests that made room for another key's and went on later.", [](M m) { return m.suspended; });
-  of_loops("seconds_since_progress", "gauge", "Since the last step while work waits; 0 when idle.", [](L m) { return m.seconds_since_progress; });
+  of_loops("busy_seconds_total", "counter", "Time that the engine computed.",
+           [](L m) { return m.busy_seconds; });
+  of_engines("proposed_tokens_total", "counter", "Tokens proposed by speculation.",
+             [](M m) { return m.proposed_tokens; });
+  of_engines("accepted_tokens_total", "counter", "Proposed tokens that were kept.",
+             [](M m) { return m.accepted_tokens; });
+  of_loops("cancelled_requests_total", "counter", "Requests whose client left.",
+           [](L m) { return m.cancelled; });
+  of_engines("suspended_requests_total", "counter",
+             "Requests that made room for another key's and went on later.",
+             [](M m) { return m.suspended; });
+  of_loops("seconds_since_progress", "gauge", "Since the last step while work waits; 0 when idle.",
+           [](L m) { return m.seconds_since_progress; });
   std::lock_guard lock(mutex_);
-  text += Family("requests_total", "counter", "Requests by route and status; 499: the client left.");
+  text +=
+      Family("requests_total", "counter", "Requests by route and status; 499: the client left.");
   for (const auto& [of, count] : requests_) {
-    text += fmt::format("bakestone_requests_total{{route=\"{}\",status=\"{}\"}} {}\n", Label(of.first), of.second, count);
+    text += fmt::format("bakestone_requests_total{{route=\"{}\",status=\"{}\"}} {}\n",
+                        Label(of.first), of.second, count);
   }
-  text += Family("tokens_total", "counter", "Tokens by model, key and kind; cached ones are prompt tokens too.");
+  text += Family("tokens_total", "counter",
+                 "Tokens by model, key and kind; cached ones are prompt tokens too.");
   for (const auto& [of, count] : tokens_) {
-    text += fmt::format("bakestone_tokens_total{{model=\"{}\",key=\"{}\",kind=\"{}\"}} {}\n", Label(std::get<0>(of)), Label(std::get<1>(of)), std::get<2>(of), count);
+    text += fmt::format("bakestone_tokens_total{{model=\"{}\",key=\"{}\",kind=\"{}\"}} {}\n",
+                        Label(std::get<0>(of)), Label(std::get<1>(of)), std::get<2>(of), count);
   }
-  text += first_token_.Text("time_to_first_token_seconds", "From a request's admission to its first token.");
-  text += per_token_.Text("time_per_output_token_seconds", "Between tokens after the first, the mean of an answer.");
-  return text + duration_.Text("request_duration_seconds", "From a request's arrival to the end of its answer.");
+  text += first_token_.Text("time_to_first_token_seconds",
+                            "From a request's admission to its first token.");
+  text += per_token_.Text("time_per_output_token_seconds",
+                          "Between tokens after the first, the mean of an answer.");
+  return text + duration_.Text("request_duration_seconds",
+                               "From a request's arrival to the end of its answer.");
 }
 
 }  // namespace bakestone

@@ -13,18 +13,27 @@ namespace {
 std::string IdOf(const http::Request& request) {
   constexpr size_t kMost = 128;
   const std::string_view given = request.Header("x-request-id");
-  const bool fit = !given.empty() && given.size() <= kMost && std::all_of(given.begin(), given.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
-  });
+  const bool fit = !given.empty() && given.size() <= kMost &&
+                   std::all_of(given.begin(), given.end(), [](char c) {
+                     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                            (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+                   });
   return fit ? std::string(given) : api::MakeId("req_");
 }
 
 }  // namespace
 
-ObservedResponder::ObservedResponder(std::shared_ptr<Observers> observers, const http::Request& request, std::string route,
+ObservedResponder::ObservedResponder(std::shared_ptr<Observers> observers,
+                                     const http::Request& request, std::string route,
                                      std::shared_ptr<http::Responder> inner)
-    : observers_(std::move(observers)), inner_(std::move(inner)), key_(request.key), method_(request.method), path_(request.path),
-      route_(std::move(route)), id_(IdOf(request)), start_(std::chrono::steady_clock::now()) {}
+    : observers_(std::move(observers)),
+      inner_(std::move(inner)),
+      key_(request.key),
+      method_(request.method),
+      path_(request.path),
+      route_(std::move(route)),
+      id_(IdOf(request)),
+      start_(std::chrono::steady_clock::now()) {}
 
 ObservedResponder::~ObservedResponder() { Done(); }
 
@@ -35,7 +44,9 @@ void ObservedResponder::Hold(std::shared_ptr<void> ticket) {
 
 void ObservedResponder::AddId(http::Response* response) const {
   response->headers.emplace_back("X-Request-Id", id_);
-  if (api::FamilyOf(path_) == api::Family::kAnthropic) response->headers.emplace_back("Request-Id", id_);
+  if (api::FamilyOf(path_) == api::Family::kAnthropic) {
+    response->headers.emplace_back("Request-Id", id_);
+  }
 }
 
 void ObservedResponder::Send(http::Response response) {
@@ -65,16 +76,20 @@ void ObservedResponder::End() {
 void ObservedResponder::Account(const http::Cost& cost) {
   const std::string name = key_ ? key_->name : "";
   observers_->metrics.CountCost(name, cost);
-  observers_->limits->Spend(key_.get(), cost.prompt_tokens + cost.completion_tokens, std::chrono::steady_clock::now());
+  observers_->limits->Spend(key_.get(), cost.prompt_tokens + cost.completion_tokens,
+                            std::chrono::steady_clock::now());
   std::lock_guard lock(mutex_);
   cost_ = cost;
 }
 
-void ObservedResponder::OnDisconnect(std::function<void()> callback) { inner_->OnDisconnect(std::move(callback)); }
+void ObservedResponder::OnDisconnect(std::function<void()> callback) {
+  inner_->OnDisconnect(std::move(callback));
+}
 
 void ObservedResponder::Done() {
   constexpr int kClientLeft = 499;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   std::shared_ptr<void> ticket;  // let go after the lock
   api::Json line;
   {
@@ -85,7 +100,9 @@ void ObservedResponder::Done() {
     const int status = left ? kClientLeft : status_;
     observers_->metrics.CountRequest(route_, status, seconds);
     if (!observers_->on_request) return;
-    line = {{"time", api::UnixTime()}, {"id", id_}, {"key", key_ ? key_->name : ""}, {"method", method_}, {"path", path_}, {"status", status}, {"seconds", seconds}};
+    line = {{"time", api::UnixTime()}, {"id", id_},     {"key", key_ ? key_->name : ""},
+            {"method", method_},       {"path", path_}, {"status", status},
+            {"seconds", seconds}};
     if (cost_) {
       line["model"] = cost_->model;
       line["prompt_tokens"] = cost_->prompt_tokens;

@@ -1,6 +1,6 @@
-// Stands between a handler and the connection, and sees how a request was answered: gives the answer its id,
-// counts it in the metrics and against its key's limits, and reports one line of JSON about it, which never
-// holds what was said. Thread-safe; may outlive the router.
+// Stands between a handler and the connection, and sees how a request was answered: gives the
+// answer its id, counts it in the metrics and against its key's limits, and reports one line of
+// JSON about it, which never holds what was said. Thread-safe; may outlive the router.
 #pragma once
 
 #include <chrono>
@@ -26,8 +26,8 @@ struct Observers {
 class ObservedResponder : public http::Responder {
  public:
   // route: for the metrics, of a bounded set.
-  ObservedResponder(std::shared_ptr<Observers> observers, const http::Request& request, std::string route,
-                    std::shared_ptr<http::Responder> inner);
+  ObservedResponder(std::shared_ptr<Observers> observers, const http::Request& request,
+                    std::string route, std::shared_ptr<http::Responder> inner);
   ~ObservedResponder() override;
 
   // Kept until the answer is complete.

@@ -1,4 +1,5 @@
-// The document is true: every route is in it, and every field that it names is known to the route's reader.
+// The document is true: every route is in it, and every field that it names is known to the route's
+// reader.
 #include <cctype>
 #include <set>
 
@@ -11,15 +12,17 @@
 namespace bakestone {
 namespace {
 
-using ::testing::HasSubstr;
-using ::testing::Not;
 using bakestone::testing::Json;
 using bakestone::testing::RouterTest;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 class OpenApiTest : public RouterTest {
  protected:
   // Answers without a limit of their own end soon.
-  OpenApiTest() : RouterTest({.max_context = 256, .default_max_tokens = 2}, bakestone::testing::MakeTestEmbeddingLoop()) {}
+  OpenApiTest()
+      : RouterTest({.max_context = 256, .default_max_tokens = 2},
+                   bakestone::testing::MakeTestEmbeddingLoop()) {}
 };
 
 TEST_F(OpenApiTest, NamesEveryRoute) {
@@ -40,7 +43,11 @@ TEST_F(OpenApiTest, NamesEveryRoute) {
 TEST_F(OpenApiTest, NamesOnlyFieldsThatAreKnown) {
   const Json document = Json::parse(Call("GET", "/openapi.json").body);
   const Json messages = Json::array({{{"role", "user"}, {"content", "x"}}});
-  const Json values = {{"messages", messages}, {"prompt", "x"}, {"input", "x"}, {"max_tokens", 1}, {"tokens", Json::array({5})}};
+  const Json values = {{"messages", messages},
+                       {"prompt", "x"},
+                       {"input", "x"},
+                       {"max_tokens", 1},
+                       {"tokens", Json::array({5})}};
   int fields = 0;
   for (const auto& [path, operations] : document["paths"].items()) {
     if (!operations.contains("post")) continue;

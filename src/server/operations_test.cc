@@ -12,14 +12,14 @@ namespace bakestone {
 namespace {
 
 using namespace std::chrono_literals;
-using ::testing::Contains;
-using ::testing::HasSubstr;
-using ::testing::Not;
-using ::testing::Pair;
 using bakestone::testing::EnginePlug;
 using bakestone::testing::Json;
 using bakestone::testing::Recorder;
 using bakestone::testing::RouterTest;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::Pair;
 
 std::shared_ptr<const http::Key> KeyOf(http::Key key) {
   if (key.name.empty()) key.name = key.tenant;
@@ -28,7 +28,8 @@ std::shared_ptr<const http::Key> KeyOf(http::Key key) {
 
 class OperationsTest : public RouterTest {
  protected:
-  std::shared_ptr<Recorder> Post(const Router& router, std::shared_ptr<const http::Key> key, const Json& body,
+  std::shared_ptr<Recorder> Post(const Router& router, std::shared_ptr<const http::Key> key,
+                                 const Json& body,
                                  std::vector<std::pair<std::string, std::string>> headers = {}) {
     const auto recorder = std::make_shared<Recorder>();
     http::Request request;
@@ -64,7 +65,9 @@ TEST_F(OperationsTest, KeySeesOnlyItsModels) {
 }
 
 TEST_F(OperationsTest, UnknownNamesGoToTheDefaultOfKeyOrServer) {
-  EXPECT_EQ(Json::parse(Ask(KeyOf({.tenant = "t", .default_model = "tuned"}), "gpt-9").body)["model"], "tuned");
+  EXPECT_EQ(
+      Json::parse(Ask(KeyOf({.tenant = "t", .default_model = "tuned"}), "gpt-9").body)["model"],
+      "tuned");
   const Router router({{"base", engine_, nullptr, ""}}, {.default_model = "base"});
   Json body = ChatBody(2);
   body["model"] = "claude-9";
@@ -110,11 +113,14 @@ TEST(KeyLimits, BucketsFillByTheMinute) {
 }
 
 TEST_F(OperationsTest, EveryAnswerHasAnId) {
-  const http::Response own = Post(router_, nullptr, ChatBody(2), {{"x-request-id", "my-id.7"}})->Wait();
+  const http::Response own =
+      Post(router_, nullptr, ChatBody(2), {{"x-request-id", "my-id.7"}})->Wait();
   EXPECT_THAT(own.headers, Contains(Pair("X-Request-Id", "my-id.7")));
-  const http::Response forged = Post(router_, nullptr, ChatBody(2), {{"x-request-id", "a b\"<"}})->Wait();
+  const http::Response forged =
+      Post(router_, nullptr, ChatBody(2), {{"x-request-id", "a b\"<"}})->Wait();
   EXPECT_THAT(forged.headers, Contains(Pair("X-Request-Id", ::testing::StartsWith("req_"))));
-  EXPECT_THAT(Call("POST", "/v1/messages", "{}").headers, Contains(Pair("Request-Id", ::testing::StartsWith("req_"))));
+  EXPECT_THAT(Call("POST", "/v1/messages", "{}").headers,
+              Contains(Pair("Request-Id", ::testing::StartsWith("req_"))));
 }
 
 TEST_F(OperationsTest, MetricsCountByRouteModelAndKey) {
@@ -122,9 +128,13 @@ TEST_F(OperationsTest, MetricsCountByRouteModelAndKey) {
   Call("GET", "/made/up");
   const http::Response response = Call("GET", "/metrics");
   EXPECT_THAT(response.content_type, HasSubstr("version=0.0.4"));
-  for (const char* line : {"bakestone_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1\n", "bakestone_requests_total{route=\"other\",status=\"404\"} 1\n",
-                           "bakestone_tokens_total{model=\"tuned\",key=\"te\\\"am\",kind=\"completion\"} 2\n", "bakestone_time_to_first_token_seconds_count 1\n",
-                           "bakestone_time_per_output_token_seconds_bucket{le=\"+Inf\"} 1\n", "# TYPE bakestone_kv_pages gauge\n"}) {
+  for (const char* line :
+       {"bakestone_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1\n",
+        "bakestone_requests_total{route=\"other\",status=\"404\"} 1\n",
+        "bakestone_tokens_total{model=\"tuned\",key=\"te\\\"am\",kind=\"completion\"} 2\n",
+        "bakestone_time_to_first_token_seconds_count 1\n",
+        "bakestone_time_per_output_token_seconds_bucket{le=\"+Inf\"} 1\n",
+        "# TYPE bakestone_kv_pages gauge\n"}) {
     EXPECT_THAT(response.body, HasSubstr(line));
   }
   EXPECT_THAT(response.body, Not(HasSubstr("/made/up")));
@@ -133,10 +143,11 @@ TEST_F(OperationsTest, MetricsCountByRouteModelAndKey) {
 TEST_F(OperationsTest, LogOfRequestsNeverHoldsWhatWasSaid) {
   std::vector<std::string> lines;
   std::mutex mutex;
-  const Router router({{"base", engine_, nullptr, ""}}, {.on_request = [&](const std::string& line) {
-    std::lock_guard lock(mutex);
-    lines.push_back(line);
-  }});
+  const Router router({{"base", engine_, nullptr, ""}},
+                      {.on_request = [&](const std::string& line) {
+                        std::lock_guard lock(mutex);
+                        lines.push_back(line);
+                      }});
   Json body = ChatBody(3);
   body["messages"][0]["content"] = "a secret";
   Post(router, KeyOf({.tenant = "t", .name = "team"}), body)->Wait();
@@ -145,7 +156,9 @@ TEST_F(OperationsTest, LogOfRequestsNeverHoldsWhatWasSaid) {
     const auto gone = Post(router, nullptr, ChatBody(1900));
     gone->Leave();
   }
-  while (engine_->Metrics().running + engine_->Metrics().waiting > 0) std::this_thread::sleep_for(1ms);
+  while (engine_->Metrics().running + engine_->Metrics().waiting > 0) {
+    std::this_thread::sleep_for(1ms);
+  }
   std::lock_guard lock(mutex);
   ASSERT_EQ(lines.size(), 2u);
   const Json line = Json::parse(lines[0]);
@@ -177,9 +190,12 @@ TEST_F(OperationsTest, StalledEngineIsNeitherLiveNorReady) {
   EXPECT_EQ(status("/ready"), 503);
   plug.Pull();
   EXPECT_EQ(waiting->Wait().status, 200);
-  // The answer left from within the loop's last step, which with no patience at all counts as one that stands.
+  // The answer left from within the loop's last step, which with no patience at all counts as one
+  // that stands.
   const auto deadline = std::chrono::steady_clock::now() + 30s;
-  while (status("/ready") != 200 && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(1ms);
+  while (status("/ready") != 200 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(1ms);
+  }
   EXPECT_EQ(status("/ready"), 200);
 }
 

@@ -32,7 +32,7 @@ using HandlerFunction = void (*)(const api::Context&, const http::Request&, Resp
 enum class RouteWork { kNone, kWrites, kEmbeds };
 
 struct Route {
-  const char *method;
+  const char* method;
   std::string_view path;  // one that ends with '/' stands for all that begin so
   HandlerFunction handler;
   RouteWork work = RouteWork::kNone;
@@ -86,7 +86,8 @@ std::string RouteName(const std::string& path) {
 // Where there are any.
 template <class Loop>
 bool AllFull(const std::vector<std::shared_ptr<Loop>>& loops) {
-  return !loops.empty() && std::all_of(loops.begin(), loops.end(), [](const auto& loop) { return loop->QueueFull(); });
+  return !loops.empty() && std::all_of(loops.begin(), loops.end(),
+                                       [](const auto& loop) { return loop->QueueFull(); });
 }
 
 // 429 or 503 where none of them takes a request, before the body is even parsed.
@@ -98,7 +99,8 @@ void RefuseWhenFull(const std::vector<std::shared_ptr<Loop>>& loops) {
   const bool draining = first.Draining();
   ApiError error;
   error.status = draining ? 503 : 429;
-  error.message = draining ? "the server is shutting down" : "too many requests are waiting; try again later";
+  error.message =
+      draining ? "the server is shutting down" : "too many requests are waiting; try again later";
   error.code = draining ? "unavailable" : "queue_full";
   error.retry_after = draining ? 5 : api::RetryAfter(first.Load());
   throw error;
@@ -116,13 +118,18 @@ void RefuseWhenFull(const std::vector<std::shared_ptr<Loop>>& loops) {
 }  // namespace
 
 Router::Router(std::vector<ServedModel> models, RouterOptions options)
-    : context_{.models = std::make_shared<api::ModelRegistry>(std::move(models), options.adapter_bytes, GrammarOptions{.helper = options.grammar_helper}), .adapter_folder = options.adapter_folder,
-               .admin_without_key = options.admin_without_key, .default_model = options.default_model},
+    : context_{.models = std::make_shared<api::ModelRegistry>(
+                   std::move(models), options.adapter_bytes,
+                   GrammarOptions{.helper = options.grammar_helper}),
+               .adapter_folder = options.adapter_folder,
+               .admin_without_key = options.admin_without_key,
+               .default_model = options.default_model},
       stuck_after_(options.stuck_after),
       observers_(std::make_shared<Observers>()) {
   observers_->on_request = std::move(options.on_request);
   if (!options.default_model.empty() && !context_.models->Has(options.default_model)) {
-    Throw(ErrorCode::kInvalidArgument, "the default model '{}' is not among those that are served", options.default_model);
+    Throw(ErrorCode::kInvalidArgument, "the default model '{}' is not among those that are served",
+          options.default_model);
   }
 }
 
@@ -134,16 +141,21 @@ std::vector<std::pair<std::string, std::string>> Router::Routes() {
 }
 
 void Router::Handle(const http::Request& request, ResponderPtr inner) const {
-  const auto responder = std::make_shared<ObservedResponder>(observers_, request, RouteName(request.path), std::move(inner));
-  api::Guarded(*context_.models->loops().front(), request, *responder, [&] { Dispatch(request, responder); });
+  const auto responder = std::make_shared<ObservedResponder>(
+      observers_, request, RouteName(request.path), std::move(inner));
+  api::Guarded(*context_.models->loops().front(), request, *responder,
+               [&] { Dispatch(request, responder); });
 }
 
-void Router::Dispatch(const http::Request& request, const std::shared_ptr<ObservedResponder>& responder) const {
+void Router::Dispatch(const http::Request& request,
+                      const std::shared_ptr<ObservedResponder>& responder) const {
   for (const std::string_view path : kOwnRoutes) {
     if (request.path != path) continue;
     if (request.method != "GET") WrongMethod(request, "GET");
     if (path == "/metrics") return Scrape(*responder);
-    if (path == "/openapi.json") return responder->Send({.headers = {}, .body = api::Dump(OpenApiDocument())});
+    if (path == "/openapi.json") {
+      return responder->Send({.headers = {}, .body = api::Dump(OpenApiDocument())});
+    }
     return Health(*responder, path == "/ready");
   }
   std::string other_methods;
@@ -156,16 +168,22 @@ void Router::Dispatch(const http::Request& request, const std::shared_ptr<Observ
     if (route.work == RouteWork::kWrites) RefuseWhenFull(context_.models->engines());
     if (route.work == RouteWork::kEmbeds) RefuseWhenFull(context_.models->embedders());
     if (route.work != RouteWork::kNone) {
-      responder->Hold(observers_->limits->Admit(request.key.get(), std::chrono::steady_clock::now()));
+      responder->Hold(
+          observers_->limits->Admit(request.key.get(), std::chrono::steady_clock::now()));
     }
     return route.handler(context_, request, responder);
   }
   if (!other_methods.empty()) WrongMethod(request, other_methods);
-  api::Fail(404, fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings, /v1/messages, /api/chat, "
-                             "/health", request.path), "not_found");
+  api::Fail(404,
+            fmt::format("there is nothing at {}; see /v1/models, /v1/chat/completions, "
+                        "/v1/responses, /v1/completions, /v1/embeddings, /v1/messages, /api/chat, "
+                        "/health",
+                        request.path),
+            "not_found");
 }
 
-// Live: the engines make progress, or have nothing to do. Ready: and new requests of every kind are taken.
+// Live: the engines make progress, or have nothing to do. Ready: and new requests of every kind are
+// taken.
 void Router::Health(http::Responder& responder, bool ready) const {
   std::string status = "ok";
   int64_t running = 0, waiting = 0;
@@ -173,7 +191,9 @@ void Router::Health(http::Responder& responder, bool ready) const {
     const LoopMetrics metrics = loop->Load();
     running += metrics.running;
     waiting += metrics.waiting;
-    if (metrics.seconds_since_progress > static_cast<double>(stuck_after_.count())) status = "stuck";
+    if (metrics.seconds_since_progress > static_cast<double>(stuck_after_.count())) {
+      status = "stuck";
+    }
     if (status == "ok" && loop->Draining()) status = "draining";
   }
   const bool full = AllFull(context_.models->engines()) || AllFull(context_.models->embedders());
@@ -183,7 +203,10 @@ void Router::Health(http::Responder& responder, bool ready) const {
 }
 
 void Router::Scrape(http::Responder& responder) const {
-  responder.Send({.content_type = "text/plain; version=0.0.4", .headers = {}, .body = observers_->metrics.Text(*context_.models) + Metrics::TextOf(context_.models->Stats())});
+  responder.Send({.content_type = "text/plain; version=0.0.4",
+                  .headers = {},
+                  .body = observers_->metrics.Text(*context_.models) +
+                          Metrics::TextOf(context_.models->Stats())});
 }
 
 }  // namespace bakestone

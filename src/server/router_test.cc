@@ -1,4 +1,5 @@
-// The routes over a real engine with a tiny model, first without sockets, then through the whole server.
+// The routes over a real engine with a tiny model, first without sockets, then through the whole
+// server.
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -18,7 +19,6 @@ namespace bakestone {
 namespace {
 
 using namespace std::chrono_literals;
-using ::testing::HasSubstr;
 using bakestone::testing::BodyOf;
 using bakestone::testing::EnginePlug;
 using bakestone::testing::Get;
@@ -29,6 +29,7 @@ using bakestone::testing::RawClient;
 using bakestone::testing::Recorder;
 using bakestone::testing::RouterTest;
 using bakestone::testing::StatusOf;
+using ::testing::HasSubstr;
 
 TEST_F(RouterTest, ModelsListsBaseAndAdapters) {
   const Json json = Json::parse(Call("GET", "/v1/models").body);
@@ -58,10 +59,12 @@ TEST_F(RouterTest, PredictionChangesTheUsageAndNothingElse) {
   Json body = ChatBody(24);
   const Json plain = Ok("/v1/chat/completions", body);
   EXPECT_FALSE(plain["usage"].contains("completion_tokens_details"));
-  body["prediction"] = {{"type", "content"}, {"content", plain["choices"][0]["message"]["content"]}};
+  body["prediction"] = {{"type", "content"},
+                        {"content", plain["choices"][0]["message"]["content"]}};
   const Json predicted = Ok("/v1/chat/completions", body);
   EXPECT_EQ(predicted["choices"], plain["choices"]);
-  EXPECT_TRUE(predicted["usage"]["completion_tokens_details"]["accepted_prediction_tokens"].is_number());
+  EXPECT_TRUE(
+      predicted["usage"]["completion_tokens_details"]["accepted_prediction_tokens"].is_number());
   body["speculate"] = false;
   const Json off = Ok("/v1/chat/completions", body);
   EXPECT_EQ(off["choices"], plain["choices"]);
@@ -76,7 +79,8 @@ TEST_F(RouterTest, AdapterIsChosenByModelName) {
   const Json tuned = Ok("/v1/chat/completions", body);
   EXPECT_NE(base["choices"][0]["message"]["content"], tuned["choices"][0]["message"]["content"]);
   EXPECT_NE(base["system_fingerprint"], tuned["system_fingerprint"]);
-  EXPECT_EQ(Refused(404, "/v1/chat/completions", R"({"model": "other", "messages": []})")["code"], "model_not_found");
+  EXPECT_EQ(Refused(404, "/v1/chat/completions", R"({"model": "other", "messages": []})")["code"],
+            "model_not_found");
 }
 
 TEST_F(RouterTest, StreamHasTheFramesThatClientsDependOn) {
@@ -108,7 +112,9 @@ TEST_F(RouterTest, StreamHasTheFramesThatClientsDependOn) {
     }
     EXPECT_FALSE(finished[index]);
     finished[index] = !choice["finish_reason"].is_null();
-    if (choice["delta"].contains("content")) text[index] += choice["delta"]["content"].get<std::string>();
+    if (choice["delta"].contains("content")) {
+      text[index] += choice["delta"]["content"].get<std::string>();
+    }
   }
   EXPECT_EQ(ids.size(), 1u);
   EXPECT_TRUE(finished[0] && finished[1]);
@@ -151,19 +157,27 @@ TEST_F(RouterTest, StopStringsEndTheAnswer) {
 
 TEST_F(RouterTest, ContentPartsAndDeveloperRoleAreRead) {
   Json body = ChatBody();
-  body["messages"] = Json::array({{{"role", "developer"}, {"content", "be short"}},
-                                  {{"role", "user"}, {"content", Json::array({{{"type", "text"}, {"text", "hel"}},
-                                                                              {{"type", "text"}, {"text", "lo"}}})}}});
+  body["messages"] = Json::array(
+      {{{"role", "developer"}, {"content", "be short"}},
+       {{"role", "user"},
+        {"content",
+         Json::array({{{"type", "text"}, {"text", "hel"}}, {{"type", "text"}, {"text", "lo"}}})}}});
   Json plain = ChatBody();
-  plain["messages"] = Json::array({{{"role", "system"}, {"content", "be short"}},
-                                   {{"role", "user"}, {"content", "hello"}}});
-  EXPECT_EQ(Ok("/v1/chat/completions", body)["choices"], Ok("/v1/chat/completions", plain)["choices"]);
+  plain["messages"] = Json::array(
+      {{{"role", "system"}, {"content", "be short"}}, {{"role", "user"}, {"content", "hello"}}});
+  EXPECT_EQ(Ok("/v1/chat/completions", body)["choices"],
+            Ok("/v1/chat/completions", plain)["choices"]);
 }
 
 TEST_F(RouterTest, HarnessGetsLogprobsOfPromptAndOneToken) {
   const std::vector<int32_t> ids = bakestone::testing::TextTokens("the cat sat");
-  const Json json = Ok("/v1/completions", {{"model", "base"}, {"prompt", Json::array({ids, ids})}, {"echo", true},
-                                           {"logprobs", 1}, {"max_tokens", 1}, {"temperature", 0}, {"seed", 1234}});
+  const Json json = Ok("/v1/completions", {{"model", "base"},
+                                           {"prompt", Json::array({ids, ids})},
+                                           {"echo", true},
+                                           {"logprobs", 1},
+                                           {"max_tokens", 1},
+                                           {"temperature", 0},
+                                           {"seed", 1234}});
   ASSERT_EQ(json["choices"].size(), 2u);
   const Json& choice = json["choices"][1];
   EXPECT_EQ(choice["index"], 1);
@@ -188,7 +202,9 @@ TEST_F(RouterTest, CompletionPromptsComeInFourForms) {
   const auto ids = bakestone::testing::TextTokens("hello");
   const auto texts = [&](const Json& prompt) {
     std::vector<std::string> result;
-    const Json json = Ok("/v1/completions", {{"model", "base"}, {"prompt", prompt}, {"temperature", 0}, {"ignore_eos", true}});
+    const Json json =
+        Ok("/v1/completions",
+           {{"model", "base"}, {"prompt", prompt}, {"temperature", 0}, {"ignore_eos", true}});
     for (const Json& choice : json["choices"]) result.push_back(choice["text"].get<std::string>());
     EXPECT_EQ(json["usage"]["completion_tokens"], 16 * result.size());
     return result;
@@ -201,7 +217,11 @@ TEST_F(RouterTest, CompletionPromptsComeInFourForms) {
 }
 
 TEST_F(RouterTest, CompletionStreamAddsUpToTheWhole) {
-  Json body = {{"model", "base"}, {"prompt", "hello"}, {"temperature", 0}, {"echo", true}, {"ignore_eos", true}};
+  Json body = {{"model", "base"},
+               {"prompt", "hello"},
+               {"temperature", 0},
+               {"echo", true},
+               {"ignore_eos", true}};
   const Json whole = Ok("/v1/completions", body);
   body["stream"] = true;
   std::string text;
@@ -213,23 +233,57 @@ TEST_F(RouterTest, CompletionStreamAddsUpToTheWhole) {
 
 TEST_F(RouterTest, FieldsOutOfRangeAreNamed) {
   const std::pair<const char*, Json> cases[] = {
-      {"temperature", -0.1}, {"temperature", 2.1}, {"temperature", "hot"}, {"top_p", 1.5}, {"top_k", -2},
-      {"min_p", 2}, {"n", 0}, {"n", 17}, {"n", 1.5}, {"max_tokens", 0}, {"max_tokens", -1},
-      {"max_completion_tokens", 1e30}, {"presence_penalty", 3}, {"frequency_penalty", -3}, {"stop", 5},
-      {"stop", Json::array({""})}, {"stop", Json::array({1})}, {"logit_bias", {{"x", 1}}}, {"logit_bias", {{"1", 101}}},
-      {"logit_bias", {{"999999", 1}}}, {"logit_bias", {{"-1", 1}}}, {"seed", "x"}, {"seed", 1e300}, {"stream", 1},
-      {"top_logprobs", 5}, {"stream_options", {{"include_usage", true}}}, {"messages", Json::array()},
-      {"messages", "hi"}, {"messages", Json::array({1})}, {"model", 5}, {"logprobs", "yes"},
-      {"speculate", 1}, {"prediction", "hi"}, {"prediction", {{"type", "text"}, {"content", "hi"}}},
-      {"prediction", {{"type", "content"}}}, {"prediction", {{"type", "content"}, {"content", Json::array({1})}}}};
+      {"temperature", -0.1},
+      {"temperature", 2.1},
+      {"temperature", "hot"},
+      {"top_p", 1.5},
+      {"top_k", -2},
+      {"min_p", 2},
+      {"n", 0},
+      {"n", 17},
+      {"n", 1.5},
+      {"max_tokens", 0},
+      {"max_tokens", -1},
+      {"max_completion_tokens", 1e30},
+      {"presence_penalty", 3},
+      {"frequency_penalty", -3},
+      {"stop", 5},
+      {"stop", Json::array({""})},
+      {"stop", Json::array({1})},
+      {"logit_bias", {{"x", 1}}},
+      {"logit_bias", {{"1", 101}}},
+      {"logit_bias", {{"999999", 1}}},
+      {"logit_bias", {{"-1", 1}}},
+      {"seed", "x"},
+      {"seed", 1e300},
+      {"stream", 1},
+      {"top_logprobs", 5},
+      {"stream_options", {{"include_usage", true}}},
+      {"messages", Json::array()},
+      {"messages", "hi"},
+      {"messages", Json::array({1})},
+      {"model", 5},
+      {"logprobs", "yes"},
+      {"speculate", 1},
+      {"prediction", "hi"},
+      {"prediction", {{"type", "text"}, {"content", "hi"}}},
+      {"prediction", {{"type", "content"}}},
+      {"prediction", {{"type", "content"}, {"content", Json::array({1})}}}};
   for (const auto& [name, value] : cases) {
     Json body = ChatBody();
     body[name] = value;
     EXPECT_EQ(Refused(400, "/v1/chat/completions", body.dump())["param"], name) << value.dump();
   }
-  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, Json>>{
-           {"prompt", 5}, {"prompt", Json::array()}, {"prompt", Json::array({-1})}, {"prompt", Json::array({1, "a"})},
-           {"prompt", ""}, {"prompt", Json::array({Json::array()})}, {"logprobs", 21}, {"best_of", 2}, {"suffix", "x"}}) {
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, Json>>{{"prompt", 5},
+                                                           {"prompt", Json::array()},
+                                                           {"prompt", Json::array({-1})},
+                                                           {"prompt", Json::array({1, "a"})},
+                                                           {"prompt", ""},
+                                                           {"prompt", Json::array({Json::array()})},
+                                                           {"logprobs", 21},
+                                                           {"best_of", 2},
+                                                           {"suffix", "x"}}) {
     Json body = {{"model", "base"}, {"prompt", "x"}};
     body[name] = value;
     EXPECT_EQ(Refused(400, "/v1/completions", body.dump())["param"], name) << value.dump();
@@ -247,10 +301,22 @@ TEST_F(RouterTest, TooLongForTheContextSaysSo) {
 
 TEST_F(RouterTest, BodiesThatAreNotJsonAreRefused) {
   std::string deep(100'000, '[');
-  const std::string cases[] = {"", "{", "[]", "null", "\"x\"", "{\"model\": \"\xff\xfe\"}", "{\"a\": 1e999}", "{\"a\": NaN}",
-                               deep, "{\"a\": " + deep, "{\"model\": \"\\ud800\"}", "{} {}", std::string("{\0}", 3)};
+  const std::string cases[] = {"",
+                               "{",
+                               "[]",
+                               "null",
+                               "\"x\"",
+                               "{\"model\": \"\xff\xfe\"}",
+                               "{\"a\": 1e999}",
+                               "{\"a\": NaN}",
+                               deep,
+                               "{\"a\": " + deep,
+                               "{\"model\": \"\\ud800\"}",
+                               "{} {}",
+                               std::string("{\0}", 3)};
   for (const std::string& body : cases) {
-    for (const char* path : {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}) {
+    for (const char* path :
+         {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}) {
       Refused(400, path, body);
     }
   }
@@ -261,13 +327,16 @@ TEST_F(RouterTest, UnknownPathsAndMethods) {
   EXPECT_EQ(Call("GET", "/v1/chat/completions").status, 405);
   EXPECT_EQ(Call("DELETE", "/v1/models").status, 405);
   EXPECT_EQ(Call("OPTIONS", "/v1/chat/completions").status, 405);
-  EXPECT_THAT(Call("PUT", "/v1/responses/x").headers, ::testing::Contains(::testing::Pair("Allow", "GET, DELETE")));
+  EXPECT_THAT(Call("PUT", "/v1/responses/x").headers,
+              ::testing::Contains(::testing::Pair("Allow", "GET, DELETE")));
 }
 
 TEST_F(RouterTest, TokenizerRoutesInvertEachOther) {
-  const Json tokens = Ok("/tokenize", {{"prompt", "the h\xC3\xA9 \xE2\x82\xAC"}, {"add_special_tokens", false}});
+  const Json tokens =
+      Ok("/tokenize", {{"prompt", "the h\xC3\xA9 \xE2\x82\xAC"}, {"add_special_tokens", false}});
   EXPECT_EQ(tokens["count"], tokens["tokens"].size());
-  EXPECT_EQ(Ok("/detokenize", {{"tokens", tokens["tokens"]}})["prompt"], "the h\xC3\xA9 \xE2\x82\xAC");
+  EXPECT_EQ(Ok("/detokenize", {{"tokens", tokens["tokens"]}})["prompt"],
+            "the h\xC3\xA9 \xE2\x82\xAC");
   const Json info = Json::parse(Call("GET", "/tokenizer_info").body);
   EXPECT_EQ(info["eos_token"], "<|im_end|>");
   EXPECT_THAT(info["chat_template"].get<std::string>(), HasSubstr("<|im_start|>"));
@@ -306,7 +375,9 @@ TEST_F(SmallQueueTest, FullQueueGets429AndDepartedClientsMakeRoom) {
   EXPECT_THAT(refused.headers, ::testing::Contains(::testing::Pair("Retry-After", ::testing::_)));
   recorders[0]->Leave();
   plug.Pull();
-  while (engine_->Metrics().running + engine_->Metrics().waiting > 0) std::this_thread::sleep_for(1ms);
+  while (engine_->Metrics().running + engine_->Metrics().waiting > 0) {
+    std::this_thread::sleep_for(1ms);
+  }
   EXPECT_EQ(engine_->Metrics().cancelled, 1);
   EXPECT_EQ(Call("POST", "/v1/chat/completions", ChatBody().dump()).status, 200);
 }
@@ -341,9 +412,12 @@ TEST_F(ServerTest, ClientThatLeavesEndsItsGeneration) {
   client.Send(Post("/v1/chat/completions", body.dump()));
   ASSERT_TRUE(client.ReadUntil("data: "));
   client.Close();
-  std::this_thread::sleep_for(200ms);  // the departure reaches the engine before, or while, it generates
+  std::this_thread::sleep_for(
+      200ms);  // the departure reaches the engine before, or while, it generates
   plug.Pull();
-  while (engine_->Metrics().running + engine_->Metrics().waiting > 0) std::this_thread::sleep_for(1ms);
+  while (engine_->Metrics().running + engine_->Metrics().waiting > 0) {
+    std::this_thread::sleep_for(1ms);
+  }
   EXPECT_EQ(engine_->Metrics().cancelled, 1);
 }
 
@@ -401,7 +475,8 @@ TEST_F(ServerTest, ManyClientsSomeOfWhomLeave) {
 TEST(Server, NeedsModelsWithDifferentNames) {
   const auto engine = MakeTestEngine();
   EXPECT_THROW(Server({.port = 0}, {}), Error);
-  EXPECT_THROW(Server({.port = 0}, {{"a", engine, nullptr, ""}, {"a", engine, nullptr, ""}}), Error);
+  EXPECT_THROW(Server({.port = 0}, {{"a", engine, nullptr, ""}, {"a", engine, nullptr, ""}}),
+               Error);
   EXPECT_THROW(Server({.address = "0.0.0.0", .port = 0}, {{"a", engine, nullptr, ""}}), Error);
 }
 

@@ -15,18 +15,30 @@ namespace bakestone {
 
 struct Server::Impl {
   Impl(const ServerOptions& options, std::vector<ServedModel> models)
-      : address(options.address), scheme(options.tls_certificate.empty() ? "http" : "https"), loops(LoopsOf(models)),
-        router(std::move(models), {.stuck_after = options.stuck_after, .adapter_folder = options.adapter_folder, .adapter_bytes = options.adapter_bytes,
-                                   .admin_without_key = !options.allow_anyone, .default_model = options.default_model, .grammar_helper = options.grammar_helper, .on_request = options.on_request}),
-        folder(options.adapter_folder.empty() ? nullptr : std::make_unique<AdapterFolder>(options.adapter_folder, router.models())),
-        http(HttpOptionsOf(options), [this](const http::Request& request, std::shared_ptr<http::Responder> responder) {
-          router.Handle(request, std::move(responder));
-        }) {}
+      : address(options.address),
+        scheme(options.tls_certificate.empty() ? "http" : "https"),
+        loops(LoopsOf(models)),
+        router(std::move(models), {.stuck_after = options.stuck_after,
+                                   .adapter_folder = options.adapter_folder,
+                                   .adapter_bytes = options.adapter_bytes,
+                                   .admin_without_key = !options.allow_anyone,
+                                   .default_model = options.default_model,
+                                   .grammar_helper = options.grammar_helper,
+                                   .on_request = options.on_request}),
+        folder(options.adapter_folder.empty()
+                   ? nullptr
+                   : std::make_unique<AdapterFolder>(options.adapter_folder, router.models())),
+        http(HttpOptionsOf(options),
+             [this](const http::Request& request, std::shared_ptr<http::Responder> responder) {
+               router.Handle(request, std::move(responder));
+             }) {}
 
   static std::vector<std::shared_ptr<ServingLoop>> LoopsOf(const std::vector<ServedModel>& models) {
     std::vector<std::shared_ptr<ServingLoop>> loops;
     for (const ServedModel& model : models) {
-      if (std::find(loops.begin(), loops.end(), model.loop()) == loops.end()) loops.push_back(model.loop());
+      if (std::find(loops.begin(), loops.end(), model.loop()) == loops.end()) {
+        loops.push_back(model.loop());
+      }
     }
     return loops;
   }
@@ -44,7 +56,8 @@ struct Server::Impl {
     http.public_paths = {"/health", "/ready"};
     http.header_deadline = options.header_deadline;
     http.max_connections = options.max_connections;
-    http.error_body = [](std::string_view path, int status, const std::string& message, const std::string& code) {
+    http.error_body = [](std::string_view path, int status, const std::string& message,
+                         const std::string& code) {
       api::ApiError error;
       error.status = status;
       error.message = message;
@@ -84,7 +97,9 @@ bool Server::Stop(std::chrono::milliseconds deadline) {
   // First the answers, then the connections that carry them: what was written still goes out.
   // All at once, so that none takes a new request while another finishes.
   std::vector<std::future<bool>> drains;
-  for (const auto& loop : impl_->loops) drains.push_back(std::async(std::launch::async, [&] { return loop->Drain(deadline); }));
+  for (const auto& loop : impl_->loops) {
+    drains.push_back(std::async(std::launch::async, [&] { return loop->Drain(deadline); }));
+  }
   bool all = true;
   for (std::future<bool>& drain : drains) all &= drain.get();
   constexpr std::chrono::milliseconds kFlush{2000};

@@ -49,7 +49,8 @@ class RawClient {
     return buffer_;
   }
   // Until the text has arrived; false if the server closed before.
-  bool ReadUntil(std::string_view text, std::chrono::milliseconds quiet = std::chrono::seconds(20)) {
+  bool ReadUntil(std::string_view text,
+                 std::chrono::milliseconds quiet = std::chrono::seconds(20)) {
     while (buffer_.find(text) == std::string::npos) {
       if (!ReadSome(quiet)) return false;
     }
@@ -60,7 +61,8 @@ class RawClient {
     if (!ReadUntil("\r\n\r\n")) return buffer_;
     const size_t head = buffer_.find("\r\n\r\n") + 4;
     const size_t field = buffer_.find("Content-Length: ");
-    const size_t length = field < head ? std::strtoull(buffer_.c_str() + field + 16, nullptr, 10) : 0;
+    const size_t length =
+        field < head ? std::strtoull(buffer_.c_str() + field + 16, nullptr, 10) : 0;
     while (buffer_.size() < head + length && ReadSome(std::chrono::seconds(20))) {
     }
     std::string response = buffer_.substr(0, head + length);
@@ -86,7 +88,8 @@ class RawClient {
 };
 
 inline int StatusOf(std::string_view response) {
-  return response.starts_with("HTTP/1.1 ") ? std::atoi(std::string(response.substr(9, 3)).c_str()) : 0;
+  return response.starts_with("HTTP/1.1 ") ? std::atoi(std::string(response.substr(9, 3)).c_str())
+                                           : 0;
 }
 inline std::string BodyOf(const std::string& response) {
   const size_t end = response.find("\r\n\r\n");
@@ -95,9 +98,12 @@ inline std::string BodyOf(const std::string& response) {
 inline std::string Get(std::string_view path, std::string_view headers = "") {
   return fmt::format("GET {} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", path, headers);
 }
-inline std::string Post(std::string_view path, std::string_view body, std::string_view headers = "") {
-  return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                     "Content-Length: {}\r\n{}\r\n{}", path, body.size(), headers, body);
+inline std::string Post(std::string_view path, std::string_view body,
+                        std::string_view headers = "") {
+  return fmt::format(
+      "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+      "Content-Length: {}\r\n{}\r\n{}",
+      path, body.size(), headers, body);
 }
 
 }  // namespace bakestone::testing

@@ -61,11 +61,15 @@ class RouterTest : public ::testing::Test {
  protected:
   // embedder: served as "encoder"; null: nobody computes embeddings.
   explicit RouterTest(EngineOptions options = {}, std::shared_ptr<EmbeddingLoop> embedder = nullptr)
-      : engine_(MakeTestEngine(options)), embedder_(std::move(embedder)),
-        adapter_(MakeTestAdapter(SharedTestModel()->config, {Site::kQ, Site::kV, Site::kDown}, 4, 3)),
+      : engine_(MakeTestEngine(options)),
+        embedder_(std::move(embedder)),
+        adapter_(
+            MakeTestAdapter(SharedTestModel()->config, {Site::kQ, Site::kV, Site::kDown}, 4, 3)),
         router_(Served(), {.grammar_helper = TestGrammarOptions().helper}) {}
 
-  std::shared_ptr<Recorder> Begin(const std::string& method, const std::string& path, const std::string& body, std::shared_ptr<const http::Key> key = nullptr) {
+  std::shared_ptr<Recorder> Begin(const std::string& method, const std::string& path,
+                                  const std::string& body,
+                                  std::shared_ptr<const http::Key> key = nullptr) {
     const auto recorder = std::make_shared<Recorder>();
     http::Request request;
     request.method = method;
@@ -75,7 +79,10 @@ class RouterTest : public ::testing::Test {
     router_.Handle(request, recorder);
     return recorder;
   }
-  http::Response Call(const std::string& method, const std::string& path, const std::string& body = "") { return Begin(method, path, body)->Wait(); }
+  http::Response Call(const std::string& method, const std::string& path,
+                      const std::string& body = "") {
+    return Begin(method, path, body)->Wait();
+  }
   Json Ok(const std::string& path, const Json& body) {
     const http::Response response = Call("POST", path, body.dump());
     EXPECT_EQ(response.status, 200) << response.body;
@@ -92,11 +99,15 @@ class RouterTest : public ::testing::Test {
     return json.is_object() ? json["error"] : Json();
   }
   static Json ChatBody(int max_tokens = 8) {
-    return {{"model", "base"}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
-            {"max_tokens", max_tokens}, {"temperature", 0}, {"ignore_eos", true}};
+    return {{"model", "base"},
+            {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
+            {"max_tokens", max_tokens},
+            {"temperature", 0},
+            {"ignore_eos", true}};
   }
   std::vector<ServedModel> Served() const {
-    std::vector<ServedModel> served = {{"base", engine_, nullptr, ""}, {"tuned", engine_, adapter_, "base"}};
+    std::vector<ServedModel> served = {{"base", engine_, nullptr, ""},
+                                       {"tuned", engine_, adapter_, "base"}};
     if (embedder_) served.push_back({.id = "encoder", .embedder = embedder_});
     return served;
   }

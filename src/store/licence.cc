@@ -9,15 +9,16 @@ namespace bakestone {
 namespace {
 
 struct Entry {
-  std::string_view word;   // lower case
-  std::string_view id;     // canonical
+  std::string_view word;  // lower case
+  std::string_view id;    // canonical
   LicenceKind kind;
   bool attribution;
 };
 
 using enum LicenceKind;
 
-// SPDX identifiers and the hubs' words for them. Longest match is not tried: a word is known or not.
+// SPDX identifiers and the hubs' words for them. Longest match is not tried: a word is known or
+// not.
 constexpr Entry kEntries[] = {
     {"cc0-1.0", "CC0-1.0", kPublicDomain, false},
     {"public-domain", "public-domain", kPublicDomain, false},
@@ -92,7 +93,8 @@ void AddObligations(const LicensedPart& part, DerivedLicence* result) {
   if (part.licence.kind == kShareAlike) {
     result->warnings.push_back(fmt::format(
         "{} is share-alike ({}): whether weights trained on it must carry its licence is not "
-        "settled; take advice before passing the result on", part.name, part.licence.id));
+        "settled; take advice before passing the result on",
+        part.name, part.licence.id));
   }
 }
 
@@ -115,13 +117,20 @@ Licence ParseLicence(std::optional<std::string_view> text) {
 
 const char* LicenceKindName(LicenceKind kind) {
   switch (kind) {
-    case kPublicDomain: return "public domain";
-    case kPermissive: return "permissive";
-    case kShareAlike: return "share-alike";
-    case kUseRestricted: return "use restricted";
-    case kNonCommercial: return "non-commercial";
-    case kNoDerivatives: return "no derivatives";
-    case kUnknown: return "unknown";
+    case kPublicDomain:
+      return "public domain";
+    case kPermissive:
+      return "permissive";
+    case kShareAlike:
+      return "share-alike";
+    case kUseRestricted:
+      return "use restricted";
+    case kNonCommercial:
+      return "non-commercial";
+    case kNoDerivatives:
+      return "no derivatives";
+    case kUnknown:
+      return "unknown";
   }
   return "unknown";
 }
@@ -142,27 +151,31 @@ DerivedLicence DeriveLicence(const LicensedPart& base, const std::vector<License
       result.reasons.push_back(fmt::format("{}: {} is '{}'", rule, part.name, part.licence.id));
       result.warnings.push_back(fmt::format("{} is '{}': {}", part.name, part.licence.id, warning));
     }
-    if (any) result.licence = {SameId(base, result.licence) && base.licence.kind == kind
-                                   ? base.licence.id : id, kind, false};
+    if (any) {
+      result.licence = {
+          SameId(base, result.licence) && base.licence.kind == kind ? base.licence.id : id, kind,
+          false};
+    }
     return any;
   };
   // The strictest last, so that it decides: rules 2, 3, 1.
-  const bool non_commercial =
-      collect(kNonCommercial, "non-commercial", "rule 2", "the result may not be used commercially");
-  const bool no_derivatives = collect(kNoDerivatives, "not-redistributable", "rule 3",
-                                      "the result may not be passed on");
-  const bool unknown = collect(kUnknown, "unknown", "rule 1",
-                               "what the result may be used for is not known; find out and write it "
-                               "into the recipe");
+  const bool non_commercial = collect(kNonCommercial, "non-commercial", "rule 2",
+                                      "the result may not be used commercially");
+  const bool no_derivatives =
+      collect(kNoDerivatives, "not-redistributable", "rule 3", "the result may not be passed on");
+  const bool unknown =
+      collect(kUnknown, "unknown", "rule 1",
+              "what the result may be used for is not known; find out and write it "
+              "into the recipe");
   if (non_commercial || no_derivatives || unknown) return result;
   if (base.licence.kind == kUseRestricted) {
-    result.reasons.push_back(fmt::format("rule 4: the terms of {} ({}) pass to the result",
-                                         base.name, base.licence.id));
-    result.warnings.push_back(fmt::format(
-        "{} comes under '{}', which restricts use: read it", base.name, base.licence.id));
+    result.reasons.push_back(
+        fmt::format("rule 4: the terms of {} ({}) pass to the result", base.name, base.licence.id));
+    result.warnings.push_back(fmt::format("{} comes under '{}', which restricts use: read it",
+                                          base.name, base.licence.id));
   } else {
-    result.reasons.push_back(fmt::format("rule 6: {} is {}, no part restricts it further",
-                                         base.name, base.licence.id));
+    result.reasons.push_back(
+        fmt::format("rule 6: {} is {}, no part restricts it further", base.name, base.licence.id));
   }
   return result;
 }

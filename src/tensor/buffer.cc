@@ -8,8 +8,8 @@
 namespace bakestone {
 namespace {
 
-// Where the system has them, weights on 4 KiB pages cost a page walk every 300 ns: a Zen 4 core then reads
-// 11 to 16 GB/s of panels, and 19 to 26 from huge pages.
+// Where the system has them, weights on 4 KiB pages cost a page walk every 300 ns: a Zen 4 core
+// then reads 11 to 16 GB/s of panels, and 19 to 26 from huge pages.
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
 }  // namespace
@@ -39,8 +39,6 @@ void* AllocateAligned(int64_t bytes, Fill fill) {
   return data;
 }
 
-void FreeAligned(void* data) noexcept {
-  std::free(data);
-}
+void FreeAligned(void* data) noexcept { std::free(data); }
 
 }  // namespace bakestone

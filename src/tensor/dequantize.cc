@@ -13,15 +13,9 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "files hold little-endian values");
 
-float F(int q) {
-  return static_cast<float>(q);
-}
-int Low(uint8_t x) {
-  return x & 15;
-}
-int High(uint8_t x) {
-  return x >> 4;
-}
+float F(int q) { return static_cast<float>(q); }
+int Low(uint8_t x) { return x & 15; }
+int High(uint8_t x) { return x >> 4; }
 
 void Decode(const BlockQ4_0& b, float* out) {
   const float d = F16ToFloat(b.d);
@@ -40,9 +34,7 @@ void Decode(const BlockQ4_1& b, float* out) {
 }
 
 // The fifth bit of weight j, in place.
-int FifthBit(const uint8_t* qh, int j) {
-  return ((qh[j / 8] >> (j % 8)) & 1) << 4;
-}
+int FifthBit(const uint8_t* qh, int j) { return ((qh[j / 8] >> (j % 8)) & 1) << 4; }
 
 void Decode(const BlockQ5_0& b, float* out) {
   const float d = F16ToFloat(b.d);

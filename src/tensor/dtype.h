@@ -113,9 +113,7 @@ BAKESTONE_INLINE constexpr int64_t BlockBytes(DType type) {
   return 0;
 }
 
-BAKESTONE_INLINE constexpr bool IsQuantized(DType type) {
-  return BlockSize(type) > 1;
-}
+BAKESTONE_INLINE constexpr bool IsQuantized(DType type) { return BlockSize(type) > 1; }
 
 // "F32", "Q4_K", ... as the ecosystem writes it; "?" for a number that is no DType.
 const char* DTypeName(DType type);

@@ -13,9 +13,7 @@
 
 namespace bakestone {
 
-BAKESTONE_INLINE constexpr uint32_t BitsOfFloat(float x) {
-  return __builtin_bit_cast(uint32_t, x);
-}
+BAKESTONE_INLINE constexpr uint32_t BitsOfFloat(float x) { return __builtin_bit_cast(uint32_t, x); }
 BAKESTONE_INLINE constexpr float FloatOfBits(uint32_t bits) {
   return __builtin_bit_cast(float, bits);
 }

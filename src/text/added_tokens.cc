@@ -37,14 +37,16 @@ bool TouchesWord(std::string_view text, size_t begin, size_t end) {
 
 }  // namespace
 
-void AddedTokens::Add(std::string_view text, int32_t id, bool control, const AddedTokenFlags& flags) {
+void AddedTokens::Add(std::string_view text, int32_t id, bool control,
+                      const AddedTokenFlags& flags) {
   if (text.empty()) return;
   trie_.Insert(text, static_cast<int32_t>(tokens_.size()));
   tokens_.push_back({id, control, flags});
   first_[static_cast<uint8_t>(text[0])] |= control ? 2 : 1;
 }
 
-AddedTokens::Found AddedTokens::Longest(std::string_view text, size_t at, size_t control_end) const {
+AddedTokens::Found AddedTokens::Longest(std::string_view text, size_t at,
+                                        size_t control_end) const {
   Found best;
   int32_t node = ByteTrie::kRoot;
   for (size_t i = at; i < text.size();) {

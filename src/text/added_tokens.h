@@ -31,8 +31,8 @@ class AddedTokens {
   void Add(std::string_view text, int32_t id, bool control, const AddedTokenFlags& flags);
   bool empty() const { return trie_.empty(); }
 
-  // The first match that starts at or after `from`. Control tokens match only inside one stretch that
-  // has parse_special. `from` is where the text not yet consumed starts.
+  // The first match that starts at or after `from`. Control tokens match only inside one stretch
+  // that has parse_special. `from` is where the text not yet consumed starts.
   std::optional<AddedMatch> Next(std::string_view text, size_t from,
                                  std::span<const Stretch> stretches) const;
   // The longest user-defined token at text[0]: its length in bytes and id; length 0: none.
@@ -57,7 +57,8 @@ class AddedTokens {
 
   ByteTrie trie_;  // values index tokens_
   std::vector<Token> tokens_;
-  std::array<uint8_t, 256> first_ = {};  // bit 0: starts a user-defined token, bit 1: a control token
+  std::array<uint8_t, 256> first_ =
+      {};  // bit 0: starts a user-defined token, bit 1: a control token
 };
 
 }  // namespace bakestone

@@ -8,8 +8,8 @@
 namespace bakestone {
 namespace {
 
-// Positions that wait under one rank, smallest first. They mostly arrive in order: those go to a plain
-// queue, so that a long run of one character costs no sorting; the others go to a heap.
+// Positions that wait under one rank, smallest first. They mostly arrive in order: those go to a
+// plain queue, so that a long run of one character costs no sorting; the others go to a heap.
 class PositionQueue {
  public:
   bool empty() const { return head_ == in_order_.size() && heap_.empty(); }
@@ -74,8 +74,8 @@ size_t BpeMerges::ApplyShort(int32_t* symbols, size_t size) const {
   }
 }
 
-// Many symbols: a linked list of them, and for each rank the positions of its pairs. A position whose
-// pair has changed since it was queued is recognized by its rank and skipped.
+// Many symbols: a linked list of them, and for each rank the positions of its pairs. A position
+// whose pair has changed since it was queued is recognized by its rank and skipped.
 size_t BpeMerges::ApplyLong(int32_t* symbols, size_t size) const {
   const auto count = static_cast<int32_t>(size);
   std::vector<int32_t> next(size), previous(size);

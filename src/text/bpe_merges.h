@@ -1,7 +1,8 @@
-// The merge step of byte-pair encoding, for merges given in rank order (byte-level BPE) and for pieces
-// given by score (SentencePiece): of all neighbouring pairs, the one of lowest rank is merged, the
-// leftmost first, until no pair has a rank. Immutable after Finish, thread-safe; O(n log n) for a word
-// of n symbols, no recursion, about 20 bytes of heap a symbol for words over kShortWord symbols.
+// The merge step of byte-pair encoding, for merges given in rank order (byte-level BPE) and for
+// pieces given by score (SentencePiece): of all neighbouring pairs, the one of lowest rank is
+// merged, the leftmost first, until no pair has a rank. Immutable after Finish, thread-safe; O(n
+// log n) for a word of n symbols, no recursion, about 20 bytes of heap a symbol for words over
+// kShortWord symbols.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,10 @@
 // Byte-level BPE. The vocabulary spells each byte as a printable character: the printable ones of
 // Latin-1 as themselves, the others in order as U+0100, U+0101... (space is U+0120, "Ġ").
 //
-// Most words of ordinary text are tokens: for those that are what their own merges produce, one lookup
-// answers. Which tokens are that is found out when a token is first met, since asking all of them would be
-// most of a model's start; the answer is the same whoever finds it, so a relaxed atomic holds it.
+// Most words of ordinary text are tokens: for those that are what their own merges produce, one
+// lookup answers. Which tokens are that is found out when a token is first met, since asking all of
+// them would be most of a model's start; the answer is the same whoever finds it, so a relaxed
+// atomic holds it.
 #include <atomic>
 
 #include "base/error.h"
@@ -56,7 +57,8 @@ class ByteBpe : public TextModel {
     }
   }
 
-  void Encode(std::string_view fragment, FragmentPlace place, std::vector<int32_t>* ids) const override {
+  void Encode(std::string_view fragment, FragmentPlace place,
+              std::vector<int32_t>* ids) const override {
     const bool after_special = place != FragmentPlace::kElsewhere;
     std::string changed;
     if (nfc_ && !IsTriviallyNfc(fragment)) fragment = changed = ToNfc(fragment);
@@ -96,8 +98,8 @@ class ByteBpe : public TextModel {
       }
       if (!merges_.Add(find(i, left, "the left part"), find(i, right, "the right part"),
                        {static_cast<uint32_t>(i), result})) {
-        Throw(ErrorCode::kCorrupt, "{}: merges[{}] repeats an earlier merge: '{}' + '{}'", spec.source,
-              i, ToValidUtf8(left), ToValidUtf8(right));
+        Throw(ErrorCode::kCorrupt, "{}: merges[{}] repeats an earlier merge: '{}' + '{}'",
+              spec.source, i, ToValidUtf8(left), ToValidUtf8(right));
       }
     }
   }
@@ -111,7 +113,9 @@ class ByteBpe : public TextModel {
       const TokenType type = spec.types[static_cast<size_t>(id)];
       if (type != TokenType::kNormal && type != TokenType::kUserDefined) continue;
       bytes.clear();
-      if (!ByteLevelToBytes(vocabulary_.texts[id], &bytes) || bytes != vocabulary_.bytes[id]) continue;
+      if (!ByteLevelToBytes(vocabulary_.texts[id], &bytes) || bytes != vocabulary_.bytes[id]) {
+        continue;
+      }
       if (!bytes.empty()) words_.Insert(id);
       if (spec.ignore_merges) whole_[static_cast<size_t>(id)] = Whole::kYes;
     }
@@ -167,7 +171,8 @@ class ByteBpe : public TextModel {
   BpeMerges merges_;
   StringIndex words_;
   enum class Whole : uint8_t { kUnknown, kYes, kNo };
-  mutable std::vector<std::atomic<Whole>> whole_;  // [vocab_size]: is a token what its bytes encode to?
+  mutable std::vector<std::atomic<Whole>>
+      whole_;               // [vocab_size]: is a token what its bytes encode to?
   AddedTokens normalized_;  // user-defined tokens that are matched after normalization
   bool nfc_, add_prefix_space_;
 };
@@ -187,7 +192,8 @@ bool ByteLevelToBytes(std::string_view spelling, std::string* bytes) {
   return true;
 }
 
-std::unique_ptr<const TextModel> MakeByteBpe(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+std::unique_ptr<const TextModel> MakeByteBpe(const TokenizerSpec& spec,
+                                             const Vocabulary& vocabulary) {
   return std::make_unique<ByteBpe>(spec, vocabulary);
 }
 

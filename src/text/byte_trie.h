@@ -1,5 +1,5 @@
-// A trie over bytes with one value a key, in one hash table of edges. Grows while it is built, then is
-// read by any number of threads. A walk costs one probe a byte.
+// A trie over bytes with one value a key, in one hash table of edges. Grows while it is built, then
+// is read by any number of threads. A walk costs one probe a byte.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,9 @@ class ByteTrie {
     uint64_t key = 0;
     int32_t child = -1;
   };
-  static uint64_t Key(int32_t node, uint8_t byte) { return uint64_t{static_cast<uint32_t>(node)} << 8 | byte; }
+  static uint64_t Key(int32_t node, uint8_t byte) {
+    return uint64_t{static_cast<uint32_t>(node)} << 8 | byte;
+  }
   size_t Probe(uint64_t key) const {
     const size_t mask = edges_.size() - 1;
     for (size_t at = (key * 0x9E3779B97F4A7C15) >> 32 & mask;; at = (at + 1) & mask) {

@@ -21,15 +21,17 @@ Charsmap::Charsmap(std::string_view source, std::span<const uint8_t> bytes) {
            uint32_t{bytes[at + 3]} << 24;
   };
   if (bytes.size() < 4) {
-    Throw(ErrorCode::kCorrupt, "{}: precompiled_charsmap: expected 4 bytes or more, found {}", source,
-          bytes.size());
+    Throw(ErrorCode::kCorrupt, "{}: precompiled_charsmap: expected 4 bytes or more, found {}",
+          source, bytes.size());
   }
   const size_t trie_bytes = word(0);
-  if (trie_bytes == 0 || trie_bytes % 4 != 0 || trie_bytes >= bytes.size() - 4 || bytes.back() != 0) {
-    Throw(ErrorCode::kCorrupt,
-          "{}: precompiled_charsmap: expected a trie of a multiple of 4 bytes and then replacements "
-          "ended by NUL within {} bytes, found a trie of {} bytes and a last byte of {}",
-          source, bytes.size() - 4, trie_bytes, bytes.back());
+  if (trie_bytes == 0 || trie_bytes % 4 != 0 || trie_bytes >= bytes.size() - 4 ||
+      bytes.back() != 0) {
+    Throw(
+        ErrorCode::kCorrupt,
+        "{}: precompiled_charsmap: expected a trie of a multiple of 4 bytes and then replacements "
+        "ended by NUL within {} bytes, found a trie of {} bytes and a last byte of {}",
+        source, bytes.size() - 4, trie_bytes, bytes.back());
   }
   units_.reserve(trie_bytes / 4);
   for (size_t at = 4; at < 4 + trie_bytes; at += 4) units_.push_back(word(at));

@@ -1,5 +1,5 @@
-// RWKV's tokenizer: at each place the longest token that the text goes on with, over bytes. A byte that begins no token is
-// the unknown one, where there is one that text may give, or is left out.
+// RWKV's tokenizer: at each place the longest token that the text goes on with, over bytes. A byte
+// that begins no token is the unknown one, where there is one that text may give, or is left out.
 #include "text/byte_trie.h"
 #include "text/text_model.h"
 
@@ -36,7 +36,9 @@ class Greedy : public TextModel {
  private:
   // A control token never comes from text.
   static int32_t UnknownOf(const TokenizerSpec& spec) {
-    return spec.unk >= 0 && spec.types[static_cast<size_t>(spec.unk)] != TokenType::kControl ? spec.unk : -1;
+    return spec.unk >= 0 && spec.types[static_cast<size_t>(spec.unk)] != TokenType::kControl
+               ? spec.unk
+               : -1;
   }
 
   const int32_t unknown_;
@@ -45,7 +47,8 @@ class Greedy : public TextModel {
 
 }  // namespace
 
-std::unique_ptr<const TextModel> MakeGreedy(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+std::unique_ptr<const TextModel> MakeGreedy(const TokenizerSpec& spec,
+                                            const Vocabulary& vocabulary) {
   return std::make_unique<Greedy>(spec, vocabulary);
 }
 

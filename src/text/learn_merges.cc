@@ -28,11 +28,14 @@ class Pairs {
   }
 
   // The most frequent pair that is allowed; of equal ones that of the lowest ids.
-  std::optional<std::pair<int32_t, int32_t>> Best(int64_t least, const std::unordered_set<uint64_t>& banned) const {
+  std::optional<std::pair<int32_t, int32_t>> Best(
+      int64_t least, const std::unordered_set<uint64_t>& banned) const {
     uint64_t best = 0;
     int64_t most = 0;
     for (const auto& [key, count] : counts_) {
-      if (count < least || count < most || (count == most && key > best) || banned.count(key) > 0) continue;
+      if (count < least || count < most || (count == most && key > best) || banned.count(key) > 0) {
+        continue;
+      }
       best = key;
       most = count;
     }
@@ -43,7 +46,9 @@ class Pairs {
   // Of all words, each as often as it is there.
   int64_t Symbols() const {
     int64_t symbols = 0;
-    for (const Word& word : words_) symbols += word.count * static_cast<int64_t>(word.symbols.size());
+    for (const Word& word : words_) {
+      symbols += word.count * static_cast<int64_t>(word.symbols.size());
+    }
     return symbols;
   }
 
@@ -60,7 +65,8 @@ class Pairs {
       Count(index, -1);
       size_t to = 0;
       for (size_t from = 0; from < symbols.size(); ++from) {
-        const bool pair = from + 1 < symbols.size() && symbols[from] == left && symbols[from + 1] == right;
+        const bool pair =
+            from + 1 < symbols.size() && symbols[from] == left && symbols[from + 1] == right;
         symbols[to++] = pair ? result : symbols[from];
         from += pair;
       }
@@ -83,16 +89,19 @@ class Pairs {
 
   std::vector<Word> words_;
   std::unordered_map<uint64_t, int64_t> counts_;
-  std::unordered_map<uint64_t, std::vector<size_t>> where_;  // words that had the pair when they were counted
+  std::unordered_map<uint64_t, std::vector<size_t>>
+      where_;  // words that had the pair when they were counted
 };
 
 }  // namespace
 
 MergeLearner::MergeLearner(const TokenizerSpec& spec)
-    : nfc_(spec.nfc), pre_tokenizer_(spec.kind == TokenizerKind::kByteBpe ? MakePreTokenizer(spec) : nullptr),
+    : nfc_(spec.nfc),
+      pre_tokenizer_(spec.kind == TokenizerKind::kByteBpe ? MakePreTokenizer(spec) : nullptr),
       tokenizer_(spec) {
   if (pre_tokenizer_ == nullptr || spec.add_prefix_space) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a byte-level BPE tokenizer to learn tokens for, found another kind",
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a byte-level BPE tokenizer to learn tokens for, found another kind",
           spec.source);
   }
 }
@@ -113,7 +122,9 @@ LearnedMerges MergeLearner::Learn(int64_t count, int64_t least) const {
   std::vector<std::pair<std::string_view, int64_t>> sorted(words_.begin(), words_.end());
   std::sort(sorted.begin(), sorted.end());
   std::vector<Word> words;
-  for (const auto& [text, times] : sorted) words.push_back({tokenizer_.Encode(text, {.add_special = false}), times});
+  for (const auto& [text, times] : sorted) {
+    words.push_back({tokenizer_.Encode(text, {.add_special = false}), times});
+  }
   Pairs pairs(std::move(words));
   LearnedMerges learned;
   learned.tokens_before = pairs.Symbols();
@@ -126,7 +137,9 @@ LearnedMerges MergeLearner::Learn(int64_t count, int64_t least) const {
     const LearnedMerge& merge = merges[static_cast<size_t>(id - first)];
     return merge.left + merge.right;
   };
-  const auto is_plain = [&](int32_t id) { return id >= first || tokenizer_.Type(id) == TokenType::kNormal; };
+  const auto is_plain = [&](int32_t id) {
+    return id >= first || tokenizer_.Type(id) == TokenType::kNormal;
+  };
   const auto add_pieces = [&](int32_t id, std::vector<int32_t>* pieces) {
     if (id < first) return pieces->push_back(id);
     const auto& of = merges[static_cast<size_t>(id - first)].pieces;
@@ -139,7 +152,8 @@ LearnedMerges MergeLearner::Learn(int64_t count, int64_t least) const {
     LearnedMerge merge{text_of(left), text_of(right), {}};
     const std::string text = merge.left + merge.right;
     // A token that is there already is made in the way that it is made.
-    if (!is_plain(left) || !is_plain(right) || tokenizer_.Find(text) || !new_texts.insert(text).second) {
+    if (!is_plain(left) || !is_plain(right) || tokenizer_.Find(text) ||
+        !new_texts.insert(text).second) {
       banned.insert(KeyOf(left, right));
       continue;
     }

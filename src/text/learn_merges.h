@@ -1,6 +1,7 @@
-// Byte-pair encoding gone on with: merges that a corpus asks for, behind those that a byte-level tokenizer has, for a
-// language or a trade that it cuts into many pieces (P. Gage, "A new algorithm for data compression", 1994; R. Sennrich et
-// al., 2016). Old merges keep their ranks, so every text is first cut as before, and then the new merges are applied.
+// Byte-pair encoding gone on with: merges that a corpus asks for, behind those that a byte-level
+// tokenizer has, for a language or a trade that it cuts into many pieces (P. Gage, "A new algorithm
+// for data compression", 1994; R. Sennrich et al., 2016). Old merges keep their ranks, so every
+// text is first cut as before, and then the new merges are applied.
 //
 // The result is a function of the tokenizer and of how often each word is there. One thread.
 #pragma once
@@ -34,7 +35,8 @@ class MergeLearner {
   explicit MergeLearner(const TokenizerSpec& spec);
 
   void Add(std::string_view text);
-  // Up to `count` merges in order, each of the pair of neighbours that is there most often, `least` times or more.
+  // Up to `count` merges in order, each of the pair of neighbours that is there most often, `least`
+  // times or more.
   LearnedMerges Learn(int64_t count, int64_t least) const;
 
  private:

@@ -52,7 +52,9 @@ TEST(LearnMerges, TheOrderOfTheTextDoesNotMatter) {
     MergeLearner learner(Letters());
     for (const char* text : texts) learner.Add(text);
     std::vector<std::string> tokens;
-    for (const LearnedMerge& merge : learner.Learn(6, 1).merges) tokens.push_back(merge.left + "+" + merge.right);
+    for (const LearnedMerge& merge : learner.Learn(6, 1).merges) {
+      tokens.push_back(merge.left + "+" + merge.right);
+    }
     return tokens;
   };
   EXPECT_EQ(learn({"abc abd abc", "xyz xyz"}), learn({"xyz xyz", "abc abd abc"}));
@@ -69,7 +71,8 @@ TEST(LearnMerges, EverySymbolOfAWordIsCountedAsTheTokenizerWillWriteIt) {
   EXPECT_EQ(learned.tokens_after, static_cast<int64_t>(grown.Encode(text).size()));
   EXPECT_LT(learned.tokens_after, learned.tokens_before);
   for (size_t i = 0; i < merges.size(); ++i) {  // each new token is what its pieces spell
-    EXPECT_EQ(old.Decode(merges[i].pieces), grown.Decode(std::vector<int32_t>{old.vocab_size() + static_cast<int32_t>(i)}));
+    EXPECT_EQ(old.Decode(merges[i].pieces),
+              grown.Decode(std::vector<int32_t>{old.vocab_size() + static_cast<int32_t>(i)}));
   }
 }
 

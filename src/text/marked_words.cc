@@ -71,8 +71,11 @@ std::string WithRunsReplaced(std::string_view text, std::string_view to) {
 }  // namespace
 
 MarkedWords::MarkedWords(const TokenizerSpec& spec)
-    : charsmap_(spec.source, spec.precompiled_charsmap), steps_(spec.normalizer), prefix_(spec.space_prefix),
-      split_white_space_(spec.split_white_space), split_marks_(spec.split_marks) {}
+    : charsmap_(spec.source, spec.precompiled_charsmap),
+      steps_(spec.normalizer),
+      prefix_(spec.space_prefix),
+      split_white_space_(spec.split_white_space),
+      split_marks_(spec.split_marks) {}
 
 MarkedWords::Words MarkedWords::Cut(std::string_view text, FragmentPlace place) const {
   const std::string normalized = Normalize(ToValidUtf8(text));
@@ -99,10 +102,12 @@ void MarkedWords::Add(std::string_view word, bool first, Words& words) const {
   if (word.empty()) return;
   const size_t begin = words.text.size();
   const bool marked = word.starts_with(' ') || word.starts_with(kSpacePiece);
-  const bool always = prefix_ == SpacePrefix::kEveryUnspacedPiece || (prefix_ == SpacePrefix::kFirst && first);
+  const bool always =
+      prefix_ == SpacePrefix::kEveryUnspacedPiece || (prefix_ == SpacePrefix::kFirst && first);
   if (always && !marked) words.text.append(kSpacePiece);
   for (const char c : word) c == ' ' ? words.text.append(kSpacePiece) : words.text.append(1, c);
-  for (size_t at = words.text.find(kSpacePiece, begin + 1); split_marks_ && at != std::string::npos;) {
+  for (size_t at = words.text.find(kSpacePiece, begin + 1);
+       split_marks_ && at != std::string::npos;) {
     words.ends.push_back(at);
     at = words.text.find(kSpacePiece, at + 1);
   }
@@ -136,8 +141,8 @@ std::string MarkedWords::Normalize(std::string_view text) const {
   return out;
 }
 
-// A cluster of up to 5 bytes becomes what the rule of its shortest prefix says, whole; of longer ones, and where no rule
-// fits, each character by itself.
+// A cluster of up to 5 bytes becomes what the rule of its shortest prefix says, whole; of longer
+// ones, and where no rule fits, each character by itself.
 std::string MarkedWords::MapCharacters(std::string_view text) const {
   constexpr size_t kMostOfCluster = 5;
   std::string out;
@@ -156,7 +161,8 @@ std::string MarkedWords::MapCharacters(std::string_view text) const {
       last = next;
     }
     const std::string_view cluster = text.substr(begin, end - begin);
-    const auto rule = cluster.size() <= kMostOfCluster ? charsmap_.FindShortest(cluster) : Charsmap::Rule();
+    const auto rule =
+        cluster.size() <= kMostOfCluster ? charsmap_.FindShortest(cluster) : Charsmap::Rule();
     if (rule.length > 0) {
       out.append(rule.replacement);
     } else {

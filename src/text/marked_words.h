@@ -1,6 +1,7 @@
-// What tokenizer.json makes of a text before the Unigram model sees it: the steps of its normalizer, then spaces as U+2581
-// and words that begin with one. Unlike SentencePiece, which has the same rules (sentencepiece_text.h), it applies those of
-// a precompiled map to characters as a reader sees them. Immutable; any thread.
+// What tokenizer.json makes of a text before the Unigram model sees it: the steps of its
+// normalizer, then spaces as U+2581 and words that begin with one. Unlike SentencePiece, which has
+// the same rules (sentencepiece_text.h), it applies those of a precompiled map to characters as a
+// reader sees them. Immutable; any thread.
 #pragma once
 
 #include <string>

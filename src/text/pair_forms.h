@@ -11,8 +11,11 @@ namespace bakestone {
 // [CLS] first [SEP] second [SEP], the second text and what closes it of type 1.
 inline std::vector<PairPart> PairOfBert(int32_t bos, int32_t eos) {
   using Kind = PairPart::Kind;
-  return {{Kind::kToken, bos, 0}, {Kind::kFirst, -1, 0}, {Kind::kToken, eos, 0},
-          {Kind::kSecond, -1, 1}, {Kind::kToken, eos, 1}};
+  return {{Kind::kToken, bos, 0},
+          {Kind::kFirst, -1, 0},
+          {Kind::kToken, eos, 0},
+          {Kind::kSecond, -1, 1},
+          {Kind::kToken, eos, 1}};
 }
 
 // <s> first </s></s> second </s>, all of type 0.

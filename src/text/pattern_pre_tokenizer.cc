@@ -1,7 +1,7 @@
-// Pre-tokenizer patterns on PCRE2: UTF and Unicode properties, JIT where there is one. Text is made of
-// runs of valid UTF-8 (each invalid byte is a word of its own). PCRE2's match limit bounds the work of
-// one match; the whole of it is an error that says so, never a hang. PCRE2 keeps its backtracking on
-// the heap or on a JIT stack of a stated size, not on the thread's stack.
+// Pre-tokenizer patterns on PCRE2: UTF and Unicode properties, JIT where there is one. Text is made
+// of runs of valid UTF-8 (each invalid byte is a word of its own). PCRE2's match limit bounds the
+// work of one match; the whole of it is an error that says so, never a hang. PCRE2 keeps its
+// backtracking on the heap or on a JIT stack of a stated size, not on the thread's stack.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -12,8 +12,8 @@
 namespace bakestone {
 namespace {
 
-constexpr uint32_t kMatchLimit = 10'000'000;     // steps of one match; ordinary words need under 100
-constexpr uint32_t kHeapLimitKib = 64 * 1024;    // of the interpreter
+constexpr uint32_t kMatchLimit = 10'000'000;   // steps of one match; ordinary words need under 100
+constexpr uint32_t kHeapLimitKib = 64 * 1024;  // of the interpreter
 constexpr size_t kMaxPatternBytes = 64 * 1024;
 constexpr size_t kJitStackBytes = 1024 * 1024;
 
@@ -40,7 +40,9 @@ struct Scratch {
   Owned<pcre2_jit_stack> stack{pcre2_jit_stack_create(32 * 1024, kJitStackBytes, nullptr)};
 
   Scratch() {
-    if (!context || !match || !stack) Throw(ErrorCode::kOutOfMemory, "pre-tokenizer: out of memory");
+    if (!context || !match || !stack) {
+      Throw(ErrorCode::kOutOfMemory, "pre-tokenizer: out of memory");
+    }
     pcre2_set_match_limit(context.get(), kMatchLimit);
     pcre2_set_heap_limit(context.get(), kHeapLimitKib);
     pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
@@ -80,8 +82,8 @@ class PatternPreTokenizer : public PreTokenizer {
  private:
   Owned<pcre2_code> Compile(const std::string& pattern) const {
     if (pattern.empty() || pattern.size() > kMaxPatternBytes) {
-      Throw(ErrorCode::kCorrupt, "{}: pre-tokenizer pattern: expected 1 to {} bytes, found {}", source_,
-            kMaxPatternBytes, pattern.size());
+      Throw(ErrorCode::kCorrupt, "{}: pre-tokenizer pattern: expected 1 to {} bytes, found {}",
+            source_, kMaxPatternBytes, pattern.size());
     }
     Owned<pcre2_compile_context> context(pcre2_compile_context_create(nullptr));
     if (context) pcre2_set_parens_nest_limit(context.get(), 64);
@@ -114,8 +116,8 @@ class PatternPreTokenizer : public PreTokenizer {
     ends->insert(ends->end(), pieces.begin(), pieces.end());
   }
 
-  void SplitPiece(const pcre2_code& code, std::string_view text, size_t from, const Scratch& scratch,
-                  std::vector<uint32_t>* ends) const {
+  void SplitPiece(const pcre2_code& code, std::string_view text, size_t from,
+                  const Scratch& scratch, std::vector<uint32_t>* ends) const {
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data()) + from;  // a piece stands alone
     const size_t size = text.size() - from;
     size_t done = 0;

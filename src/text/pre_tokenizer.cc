@@ -52,8 +52,8 @@ class Reader {
 
 constexpr uint8_t kWordMask = kLetter | kNumber | kSpace;
 
-// 's 't 'm 'd 're 've 'll at offset, which holds an apostrophe: its length, or 0. Ignoring case also
-// takes U+017F, which folds to s.
+// 's 't 'm 'd 're 've 'll at offset, which holds an apostrophe: its length, or 0. Ignoring case
+// also takes U+017F, which folds to s.
 size_t ContractionLength(const Reader& in, size_t offset, bool ignore_case) {
   const auto at = [&](size_t i) -> char {
     if (offset + i >= in.size()) return 0;
@@ -95,8 +95,8 @@ struct Gpt2Scanner {
     size_t j = i;
     if (in.Is(i, ' ')) {
       const auto next = in.At(i + 1);
-      const bool joins = next.length != 0 && !(next.cls & kSpace) &&
-                         !(single_digits && (next.cls & kNumber));
+      const bool joins =
+          next.length != 0 && !(next.cls & kSpace) && !(single_digits && (next.cls & kNumber));
       if (joins) {
         c = next;
         j = i + 1;
@@ -188,7 +188,8 @@ constexpr const char* kTekkenPattern =
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
     "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr const char* kDeepseekV3Words =
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
+    "[!\"#$%&'()*+,\\-./"
+    ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
     " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 // The names that GGUF files carry in tokenizer.ggml.pre, sorted.
@@ -199,7 +200,8 @@ constexpr KnownName kKnown[] = {
     {"deepseek-r1-qwen", Scanner::kQwen2},
     {"deepseek-v3",
      Scanner::kPatterns,
-     {"\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+", kDeepseekV3Words}},
+     {"\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+",
+      kDeepseekV3Words}},
     {"exaone", Scanner::kGpt2SingleDigits},
     {"gpt-2", Scanner::kGpt2},
     {"gpt-4o", Scanner::kPatterns, {kGpt4oPattern}},
@@ -223,7 +225,9 @@ constexpr KnownName kKnown[] = {
     {"tekken", Scanner::kPatterns, {kTekkenPattern}},
 };
 static_assert(std::is_sorted(std::begin(kKnown), std::end(kKnown),
-                             [](const KnownName& a, const KnownName& b) { return a.name < b.name; }));
+                             [](const KnownName& a, const KnownName& b) {
+                               return a.name < b.name;
+                             }));
 
 }  // namespace
 
@@ -235,21 +239,24 @@ std::vector<std::string_view> KnownPreTokenizers() {
 
 std::unique_ptr<const PreTokenizer> MakePreTokenizer(const TokenizerSpec& spec) {
   if (!spec.pre_patterns.empty()) return MakePatternPreTokenizer(spec.source, spec.pre_patterns);
-  const auto* known = std::find_if(std::begin(kKnown), std::end(kKnown),
-                                   [&](const KnownName& k) { return k.name == spec.pre_tokenizer; });
+  const auto* known = std::find_if(std::begin(kKnown), std::end(kKnown), [&](const KnownName& k) {
+    return k.name == spec.pre_tokenizer;
+  });
   if (known == std::end(kKnown)) {
     std::string names;
     for (const std::string_view name : KnownPreTokenizers()) {
       names.append(names.empty() ? "" : ", ").append(name);
     }
     Throw(ErrorCode::kUnsupported,
-          "{}: pre-tokenizer: expected one of {}; found '{}'; another pre-tokenizer would silently give "
+          "{}: pre-tokenizer: expected one of {}; found '{}'; another pre-tokenizer would silently "
+          "give "
           "other tokens than the model was trained on",
           spec.source, names, ToValidUtf8(spec.pre_tokenizer));
   }
   switch (known->scanner) {
     case Scanner::kGpt2:
-      return std::make_unique<ScannerPreTokenizer<Gpt2Scanner>>(Gpt2Scanner{.single_digits = false});
+      return std::make_unique<ScannerPreTokenizer<Gpt2Scanner>>(
+          Gpt2Scanner{.single_digits = false});
     case Scanner::kGpt2SingleDigits:
       return std::make_unique<ScannerPreTokenizer<Gpt2Scanner>>(Gpt2Scanner{.single_digits = true});
     case Scanner::kLlama3:

@@ -1,7 +1,8 @@
-// SentencePiece BPE: of all neighbouring pairs whose text is a piece, the one of best score is merged
-// first, the leftmost of equals. That is merging by rank with every way to cut a piece in two as a
-// merge, so BpeMerges does it. Symbols are ids of pieces, and from vocab_size on the characters that
-// occur in pieces without being one. A tokenizer.json gives the merges themselves: the same by their ranks.
+// SentencePiece BPE: of all neighbouring pairs whose text is a piece, the one of best score is
+// merged first, the leftmost of equals. That is merging by rank with every way to cut a piece in
+// two as a merge, so BpeMerges does it. Symbols are ids of pieces, and from vocab_size on the
+// characters that occur in pieces without being one. A tokenizer.json gives the merges themselves:
+// the same by their ranks.
 //
 // Text is cut into words where no merge can reach across: before a space that follows a character
 // which no piece has before a space. Exact, and it keeps words short.
@@ -48,7 +49,8 @@ class SentencePieceBpe : public TextModel {
     IndexWords(spec);
   }
 
-  void Encode(std::string_view fragment, FragmentPlace place, std::vector<int32_t>* ids) const override {
+  void Encode(std::string_view fragment, FragmentPlace place,
+              std::vector<int32_t>* ids) const override {
     const std::string text = text_.Normalize(fragment, place);
     bool unknown = false;
     size_t begin = 0;
@@ -104,7 +106,8 @@ class SentencePieceBpe : public TextModel {
       });
     }
     std::sort(before_space_.begin(), before_space_.end());
-    before_space_.erase(std::unique(before_space_.begin(), before_space_.end()), before_space_.end());
+    before_space_.erase(std::unique(before_space_.begin(), before_space_.end()),
+                        before_space_.end());
     std::sort(extra_.begin(), extra_.end());
     extra_.erase(std::unique(extra_.begin(), extra_.end()), extra_.end());
   }
@@ -122,7 +125,8 @@ class SentencePieceBpe : public TextModel {
     std::vector<int32_t> order(spec.tokens.size());
     std::iota(order.begin(), order.end(), 0);
     const auto score = [&](int32_t id) { return spec.scores[static_cast<size_t>(id)]; };
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return score(a) > score(b); });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return score(a) > score(b); });
     std::vector<uint32_t> ranks(order.size());
     uint32_t rank = 0;
     for (size_t i = 0; i < order.size(); ++i) {
@@ -137,10 +141,11 @@ class SentencePieceBpe : public TextModel {
     merges_ = BpeMerges(spec.merges.size());
     for (size_t i = 0; i < spec.merges.size(); ++i) {
       const auto& [left, right] = spec.merges[i];
-      const int32_t a = pieces_.Find(left), b = pieces_.Find(right), result = pieces_.Find(left + right);
+      const int32_t a = pieces_.Find(left), b = pieces_.Find(right),
+                    result = pieces_.Find(left + right);
       if (a < 0 || b < 0 || result < 0) {
-        Throw(ErrorCode::kCorrupt, "{}: merges[{}] '{}' + '{}': expected pieces of the vocabulary", spec.source,
-              i, ToValidUtf8(left), ToValidUtf8(right));
+        Throw(ErrorCode::kCorrupt, "{}: merges[{}] '{}' + '{}': expected pieces of the vocabulary",
+              spec.source, i, ToValidUtf8(left), ToValidUtf8(right));
       }
       merges_.Add(a, b, {static_cast<uint32_t>(i), result});
     }
@@ -176,9 +181,10 @@ class SentencePieceBpe : public TextModel {
       const TokenType type = spec.types[static_cast<size_t>(id)];
       if (type == TokenType::kUserDefined) continue;
       std::vector<int32_t> symbols;
-      const bool valid = ForEachChar(vocabulary_.texts[id], [&](size_t at, size_t length, uint32_t) {
-        symbols.push_back(Symbol(vocabulary_.texts[id].substr(at, length)));
-      });
+      const bool valid =
+          ForEachChar(vocabulary_.texts[id], [&](size_t at, size_t length, uint32_t) {
+            symbols.push_back(Symbol(vocabulary_.texts[id].substr(at, length)));
+          });
       if (!valid) continue;
       if (type == TokenType::kUnused) {
         if (const auto halves = LastMerge(symbols, id)) unused_.emplace(id, *halves);
@@ -232,11 +238,13 @@ class SentencePieceBpe : public TextModel {
 
   void Append(int32_t symbol, bool* unknown, std::vector<int32_t>* ids) const {
     if (symbol >= vocabulary_.texts.size()) {
-      text_.AppendUnknown(extra_[static_cast<size_t>(symbol - vocabulary_.texts.size())], unknown, ids);
+      text_.AppendUnknown(extra_[static_cast<size_t>(symbol - vocabulary_.texts.size())], unknown,
+                          ids);
       return;
     }
     if (const auto unused = unused_.find(symbol); unused != unused_.end()) {
-      Append(unused->second.first, unknown, ids);  // shorter each time: at most a piece's length deep
+      Append(unused->second.first, unknown,
+             ids);  // shorter each time: at most a piece's length deep
       Append(unused->second.second, unknown, ids);
       return;
     }
@@ -246,9 +254,9 @@ class SentencePieceBpe : public TextModel {
 
   const Vocabulary& vocabulary_;
   SentencePieceText text_;
-  StringIndex pieces_;  // what text can be made of
-  StringIndex words_;   // those that a word of just their text becomes
-  std::vector<std::string> extra_;  // characters of pieces that are no pieces, sorted
+  StringIndex pieces_;                  // what text can be made of
+  StringIndex words_;                   // those that a word of just their text becomes
+  std::vector<std::string> extra_;      // characters of pieces that are no pieces, sorted
   std::vector<uint32_t> before_space_;  // code points that some piece has before U+2581, sorted
   std::unordered_map<int32_t, std::pair<int32_t, int32_t>> unused_;  // piece -> its two halves
   BpeMerges merges_;

@@ -11,10 +11,13 @@ SentencePieceText::SentencePieceText(const TokenizerSpec& spec, const Vocabulary
       squeeze_(spec.remove_extra_whitespaces),
       bytes_(spec.byte_fallback && vocabulary.has_byte_tokens),
       // A model whose unknown token also ends a turn: text must not be able to do that.
-      unk_(spec.unk >= 0 && spec.types[static_cast<size_t>(spec.unk)] == TokenType::kUnknown ? spec.unk
-                                                                                             : -1) {
+      unk_(spec.unk >= 0 && spec.types[static_cast<size_t>(spec.unk)] == TokenType::kUnknown
+               ? spec.unk
+               : -1) {
   for (int32_t id = 0; id < vocabulary.texts.size(); ++id) {
-    if (spec.types[static_cast<size_t>(id)] != TokenType::kUserDefined || spec.split_user_defined) continue;
+    if (spec.types[static_cast<size_t>(id)] != TokenType::kUserDefined || spec.split_user_defined) {
+      continue;
+    }
     const std::string_view text = vocabulary.texts[id];
     raw_user_defined_.Add(text, id, false, {});
     std::string spelled;
@@ -37,11 +40,16 @@ SentencePieceText::Part SentencePieceText::NormalizePrefix(std::string_view text
 bool SentencePieceText::Prefixed(std::string_view text, FragmentPlace place) const {
   const bool spaced = text.starts_with(' ') || text.starts_with(kSpacePiece);
   switch (space_prefix_) {
-    case SpacePrefix::kNever: return false;
-    case SpacePrefix::kAfterSpecial: return place != FragmentPlace::kElsewhere;
-    case SpacePrefix::kFirst: return place == FragmentPlace::kFirst && !spaced;
-    case SpacePrefix::kEveryPiece: return true;
-    case SpacePrefix::kEveryUnspacedPiece: return !spaced;
+    case SpacePrefix::kNever:
+      return false;
+    case SpacePrefix::kAfterSpecial:
+      return place != FragmentPlace::kElsewhere;
+    case SpacePrefix::kFirst:
+      return place == FragmentPlace::kFirst && !spaced;
+    case SpacePrefix::kEveryPiece:
+      return true;
+    case SpacePrefix::kEveryUnspacedPiece:
+      return !spaced;
   }
   return false;
 }
@@ -72,7 +80,9 @@ std::string SentencePieceText::Normalize(std::string_view text, FragmentPlace pl
 void SentencePieceText::AppendUnknown(std::string_view character, bool* previous_unknown,
                                       std::vector<int32_t>* ids) const {
   bool whole = bytes_;
-  for (const char c : character) whole = whole && vocabulary_.byte_ids[static_cast<uint8_t>(c)] >= 0;
+  for (const char c : character) {
+    whole = whole && vocabulary_.byte_ids[static_cast<uint8_t>(c)] >= 0;
+  }
   if (whole) {
     for (const char c : character) ids->push_back(vocabulary_.byte_ids[static_cast<uint8_t>(c)]);
     *previous_unknown = false;

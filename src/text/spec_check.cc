@@ -15,15 +15,30 @@ constexpr size_t kMaxTokenBytes = 4096;  // the longest in use are under 300; bo
 
 // Tokens that models are known to end a turn or a document with.
 constexpr std::string_view kEndOfGeneration[] = {
-    "<|im_end|>",  "<|endoftext|>",   "<|eot_id|>",    "<|eom_id|>",  "<|end_of_text|>",
-    "<|end|>",     "<|return|>",      "<|call|>",      "<end_of_turn>", "<turn|>",
-    "<|eot|>",     "<|eom|>",         "<|end_of_turn|>", "<EOT>",     "</s>",
-    "<|END_OF_TURN_TOKEN|>", "<|end_of_role|>", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|eot|>",
+    "<|eom|>",
+    "<|end_of_turn|>",
+    "<EOT>",
+    "</s>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|end_of_role|>",
+    "<\xEF\xBD\x9C"
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
 // In a vocabulary with these two (harmony), <|end|> closes a message and not the answer, and a role
 // header is closed by <|end_of_role|> in the vocabularies that have it.
 constexpr std::string_view kHarmony[] = {"<|return|>", "<|call|>"};
-constexpr std::string_view kTurnMarks[] = {"<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>",
-                                           "<s>", "</s>"};
+constexpr std::string_view kTurnMarks[] = {"<start_of_turn>", "<end_of_turn>", "<bos>",
+                                           "<eos>",           "<s>",           "</s>"};
 
 bool IsSentencePiece(const TokenizerSpec& spec) {
   return spec.kind == TokenizerKind::kSentencePieceBpe || spec.kind == TokenizerKind::kUnigram;
@@ -32,7 +47,8 @@ bool IsSentencePiece(const TokenizerSpec& spec) {
 // <|...|> , also with the full-width bars of DeepSeek.
 bool LooksLikeControl(std::string_view text) {
   const auto wrapped = [&](std::string_view open, std::string_view close) {
-    return text.size() > open.size() + close.size() && text.starts_with(open) && text.ends_with(close);
+    return text.size() > open.size() + close.size() && text.starts_with(open) &&
+           text.ends_with(close);
   };
   return wrapped("<|", "|>") || wrapped("<\xEF\xBD\x9C", "\xEF\xBD\x9C>") ||
          std::find(std::begin(kTurnMarks), std::end(kTurnMarks), text) != std::end(kTurnMarks);
@@ -56,7 +72,8 @@ int ParseByteToken(std::string_view text) {
 void CheckSizes(const TokenizerSpec& spec) {
   const size_t n = spec.tokens.size();
   const auto fail = [&](const char* field, const std::string& expected, size_t found) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected {}, found {}", spec.source, field, expected, found);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected {}, found {}", spec.source, field, expected,
+          found);
   };
   if (n == 0 || n > kMaxTokens) fail("tokens", fmt::format("1 to {} entries", kMaxTokens), n);
   if (!spec.types.empty() && spec.types.size() != n) {
@@ -67,18 +84,19 @@ void CheckSizes(const TokenizerSpec& spec) {
   }
   for (size_t i = 0; i < n; ++i) {
     if (spec.tokens[i].size() > kMaxTokenBytes) {
-      Throw(ErrorCode::kCorrupt, "{}: tokens[{}]: expected at most {} bytes, found {}", spec.source, i,
-            kMaxTokenBytes, spec.tokens[i].size());
+      Throw(ErrorCode::kCorrupt, "{}: tokens[{}]: expected at most {} bytes, found {}", spec.source,
+            i, kMaxTokenBytes, spec.tokens[i].size());
     }
     if (!spec.scores.empty() && !std::isfinite(spec.scores[i])) {
-      Throw(ErrorCode::kCorrupt, "{}: scores[{}]: expected a finite number, found {}", spec.source, i,
-            spec.scores[i]);
+      Throw(ErrorCode::kCorrupt, "{}: scores[{}]: expected a finite number, found {}", spec.source,
+            i, spec.scores[i]);
     }
   }
   for (size_t i = 0; i < spec.types.size(); ++i) {
     const int type = static_cast<int>(spec.types[i]);
     if (type < 1 || type > 6) {
-      Throw(ErrorCode::kCorrupt, "{}: token types[{}]: expected 1 to 6, found {}", spec.source, i, type);
+      Throw(ErrorCode::kCorrupt, "{}: token types[{}]: expected 1 to 6, found {}", spec.source, i,
+            type);
     }
   }
 }
@@ -86,8 +104,8 @@ void CheckSizes(const TokenizerSpec& spec) {
 void CheckId(const TokenizerSpec& spec, const char* field, int32_t id, int32_t lowest) {
   const auto n = static_cast<int32_t>(spec.tokens.size());
   if (id < lowest || id >= n) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected a token id from 0 to {}, found {}", spec.source, field,
-          n - 1, id);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a token id from 0 to {}, found {}", spec.source,
+          field, n - 1, id);
   }
 }
 
@@ -118,7 +136,9 @@ void CheckIds(const TokenizerSpec& spec) {
 void InferTypes(TokenizerSpec* spec) {
   spec->types.assign(spec->tokens.size(), TokenType::kNormal);
   for (size_t i = 0; i < spec->tokens.size(); ++i) {
-    if (IsSentencePiece(*spec) && ParseByteToken(spec->tokens[i]) >= 0) spec->types[i] = TokenType::kByte;
+    if (IsSentencePiece(*spec) && ParseByteToken(spec->tokens[i]) >= 0) {
+      spec->types[i] = TokenType::kByte;
+    }
     if (LooksLikeControl(spec->tokens[i])) spec->types[i] = TokenType::kControl;
   }
   if (spec->unk >= 0) spec->types[static_cast<size_t>(spec->unk)] = TokenType::kUnknown;
@@ -172,12 +192,13 @@ void FillVocabulary(const TokenizerSpec& spec, Vocabulary* vocabulary) {
     if (type == TokenType::kByte) {
       const int byte = ParseByteToken(text);
       if (byte < 0) {
-        Throw(ErrorCode::kCorrupt, "{}: tokens[{}] is a byte token: expected <0x00> to <0xFF>, found '{}'",
-              spec.source, i, ToValidUtf8(text));
+        Throw(ErrorCode::kCorrupt,
+              "{}: tokens[{}] is a byte token: expected <0x00> to <0xFF>, found '{}'", spec.source,
+              i, ToValidUtf8(text));
       }
       if (IsSentencePiece(spec) && vocabulary->byte_ids[byte] >= 0) {
-        Throw(ErrorCode::kCorrupt, "{}: tokens[{}] '{}': token {} stands for the same byte", spec.source,
-              i, ToValidUtf8(text), vocabulary->byte_ids[byte]);
+        Throw(ErrorCode::kCorrupt, "{}: tokens[{}] '{}': token {} stands for the same byte",
+              spec.source, i, ToValidUtf8(text), vocabulary->byte_ids[byte]);
       }
       bytes.push_back(static_cast<char>(byte));
       if (IsSentencePiece(spec)) vocabulary->byte_ids[byte] = id;
@@ -186,8 +207,11 @@ void FillVocabulary(const TokenizerSpec& spec, Vocabulary* vocabulary) {
       bytes = text;
     } else if (spec.kind == TokenizerKind::kGreedy) {
       bytes = text;
-      if (type == TokenType::kNormal && bytes.size() == 1) vocabulary->byte_ids[static_cast<uint8_t>(bytes[0])] = id;
-    } else if (spec.kind == TokenizerKind::kWordPiece) {  // a word follows a space, a part of one does not
+      if (type == TokenType::kNormal && bytes.size() == 1) {
+        vocabulary->byte_ids[static_cast<uint8_t>(bytes[0])] = id;
+      }
+    } else if (spec.kind ==
+               TokenizerKind::kWordPiece) {  // a word follows a space, a part of one does not
       bytes = text.starts_with("##") ? text.substr(2) : " " + text;
     } else if (!IsSentencePiece(spec)) {
       if (!ByteLevelToBytes(text, &bytes)) {
@@ -203,7 +227,9 @@ void FillVocabulary(const TokenizerSpec& spec, Vocabulary* vocabulary) {
         bytes.push_back(space ? ' ' : text[at]);
         at += space ? kSpacePiece.size() : 1;
       }
-      if (type == TokenType::kUnknown && !spec.marked_words) bytes = " \xE2\x81\x87 ";  // U+2047, as SentencePiece shows it
+      if (type == TokenType::kUnknown && !spec.marked_words) {
+        bytes = " \xE2\x81\x87 ";  // U+2047, as SentencePiece shows it
+      }
     }
     vocabulary->bytes.Add(bytes);
   }

@@ -1,5 +1,6 @@
-// Byte strings by index, in one block of memory, and a hash index over some of them. Built once, then
-// read by any number of threads. Lookups cost one probe as a rule: the index is at most half full.
+// Byte strings by index, in one block of memory, and a hash index over some of them. Built once,
+// then read by any number of threads. Lookups cost one probe as a rule: the index is at most half
+// full.
 #pragma once
 
 #include <cstdint>

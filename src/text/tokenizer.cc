@@ -18,7 +18,8 @@ struct Tokenizer::Impl {
 
 namespace {
 
-std::unique_ptr<const TextModel> MakeModel(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+std::unique_ptr<const TextModel> MakeModel(const TokenizerSpec& spec,
+                                           const Vocabulary& vocabulary) {
   switch (spec.kind) {
     case TokenizerKind::kByteBpe:
       return MakeByteBpe(spec, vocabulary);
@@ -41,8 +42,8 @@ AddedTokens FindAdded(const TokenizerSpec& spec) {
   AddedTokens added;
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const bool control = spec.types[i] == TokenType::kControl;
-    const bool before_model = spec.split_user_defined ||
-                              (spec.kind == TokenizerKind::kByteBpe && !flags[i].normalized);
+    const bool before_model =
+        spec.split_user_defined || (spec.kind == TokenizerKind::kByteBpe && !flags[i].normalized);
     const bool user_defined = spec.types[i] == TokenType::kUserDefined && before_model;
     if (control || user_defined) {
       added.Add(spec.tokens[i], static_cast<int32_t>(i), control, flags[i]);
@@ -76,7 +77,8 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text, const EncodeOption
   return Encode({&segment, 1}, options.add_special);
 }
 
-std::vector<int32_t> Tokenizer::Encode(std::span<const TextSegment> segments, bool add_special) const {
+std::vector<int32_t> Tokenizer::Encode(std::span<const TextSegment> segments,
+                                       bool add_special) const {
   size_t total = 0;
   std::vector<Stretch> stretches;
   for (const TextSegment& segment : segments) {
@@ -128,14 +130,16 @@ std::vector<int32_t> Tokenizer::Encode(std::span<const TextSegment> segments, bo
 
 Tokenizer::Pair Tokenizer::EncodePair(std::string_view first, std::string_view second) const {
   if (spec_.pair.empty()) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a form for two texts (post_processor's pair), found none", spec_.source);
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a form for two texts (post_processor's pair), found none", spec_.source);
   }
   Pair pair;
   for (const PairPart& part : spec_.pair) {
     if (part.kind == PairPart::Kind::kToken) {
       pair.ids.push_back(part.token);
     } else {
-      const auto ids = Encode(part.kind == PairPart::Kind::kFirst ? first : second, {.add_special = false});
+      const auto ids =
+          Encode(part.kind == PairPart::Kind::kFirst ? first : second, {.add_special = false});
       pair.ids.insert(pair.ids.end(), ids.begin(), ids.end());
     }
     pair.types.resize(pair.ids.size(), part.type);
@@ -145,7 +149,8 @@ Tokenizer::Pair Tokenizer::EncodePair(std::string_view first, std::string_view s
 
 void Tokenizer::CheckId(int32_t id) const {
   if (id < 0 || id >= vocab_size()) {
-    Throw(ErrorCode::kInvalidArgument, "token id: expected 0 to {}, found {}", vocab_size() - 1, id);
+    Throw(ErrorCode::kInvalidArgument, "token id: expected 0 to {}, found {}", vocab_size() - 1,
+          id);
   }
 }
 
@@ -154,12 +159,12 @@ void Tokenizer::AppendBytes(int32_t id, const DecodeOptions& options, bool* at_s
   const bool control = IsControl(id);
   if (control && !options.render_special) return;
   std::string_view bytes = impl_->vocabulary.bytes[id];
-  const bool prefixed = spec_.kind != TokenizerKind::kByteBpe && options.strip_space_prefix &&
-                        spec_.strips_space &&
-                        (spec_.space_prefix != SpacePrefix::kNever || spec_.remove_extra_whitespaces);
+  const bool prefixed =
+      spec_.kind != TokenizerKind::kByteBpe && options.strip_space_prefix && spec_.strips_space &&
+      (spec_.space_prefix != SpacePrefix::kNever || spec_.remove_extra_whitespaces);
   const TokenType type = Type(id);
-  const bool spelled = type == TokenType::kNormal || type == TokenType::kUserDefined ||
-                       type == TokenType::kUnused;
+  const bool spelled =
+      type == TokenType::kNormal || type == TokenType::kUserDefined || type == TokenType::kUnused;
   if (*at_start && prefixed && spelled && bytes.starts_with(' ')) {
     bytes.remove_prefix(1);
     // Where extra spaces are removed none of the leading ones was in the text.
@@ -170,7 +175,8 @@ void Tokenizer::AppendBytes(int32_t id, const DecodeOptions& options, bool* at_s
   out->append(bytes);
 }
 
-std::string Tokenizer::DecodeBytes(std::span<const int32_t> ids, const DecodeOptions& options) const {
+std::string Tokenizer::DecodeBytes(std::span<const int32_t> ids,
+                                   const DecodeOptions& options) const {
   std::string out;
   bool at_start = true;
   for (const int32_t id : ids) {

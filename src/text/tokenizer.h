@@ -1,6 +1,6 @@
-// Text <-> token ids. Built from a TokenizerSpec (throws Error(kCorrupt / kUnsupported) that names the
-// file, the field and the value when the spec is damaged or unknown), immutable and safe to share
-// between threads afterwards. Ids equal those of PyPI's `tokenizers` (byte-level BPE) and
+// Text <-> token ids. Built from a TokenizerSpec (throws Error(kCorrupt / kUnsupported) that names
+// the file, the field and the value when the spec is damaged or unknown), immutable and safe to
+// share between threads afterwards. Ids equal those of PyPI's `tokenizers` (byte-level BPE) and
 // `sentencepiece` (BPE by score, unigram); tools/make_tokenizer_goldens.py has the comparison.
 //
 // Control tokens come from text only in segments that may hold them (the template's, never the
@@ -29,7 +29,7 @@ struct TextSegment {
 };
 
 struct EncodeOptions {
-  bool add_special = true;     // BOS / EOS as the model wants them (never a second BOS)
+  bool add_special = true;  // BOS / EOS as the model wants them (never a second BOS)
   bool parse_special = false;
 };
 
@@ -50,12 +50,13 @@ class Tokenizer {
   std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options = {}) const;
 
   // The segments are one text: words run across their borders, but a control token only matches
-  // inside a stretch of segments that allow it. So with no special spelling in the other segments the ids
-  // equal those of the joined text with parse_special.
+  // inside a stretch of segments that allow it. So with no special spelling in the other segments
+  // the ids equal those of the joined text with parse_special.
   std::vector<int32_t> Encode(std::span<const TextSegment> segments, bool add_special) const;
 
-  // Two texts as the model takes them together (a question and what may answer it), with what stands around and between
-  // them; neither can hold control tokens. kUnsupported where the vocabulary's file has no form for it.
+  // Two texts as the model takes them together (a question and what may answer it), with what
+  // stands around and between them; neither can hold control tokens. kUnsupported where the
+  // vocabulary's file has no form for it.
   struct Pair {
     std::vector<int32_t> ids;
     std::vector<uint8_t> types;  // [ids]: 0 or 1
@@ -79,18 +80,20 @@ class Tokenizer {
   bool add_bos() const { return spec_.add_bos; }
   bool add_eos() const { return spec_.add_eos; }
 
-  // The token in the vocabulary's spelling, and the bytes that it stands for (a control token's: its
-  // text). The id must be in range (kInvalidArgument).
+  // The token in the vocabulary's spelling, and the bytes that it stands for (a control token's:
+  // its text). The id must be in range (kInvalidArgument).
   std::string_view TokenText(int32_t id) const;
   std::string_view TokenBytes(int32_t id) const;
   TokenType Type(int32_t id) const;
-  // kControl as the file says it or by promotion: bos, eos, eot, eom, those that end a generation, and
-  // user-defined tokens shaped <|...|> are control tokens whatever the file calls them.
+  // kControl as the file says it or by promotion: bos, eos, eot, eom, those that end a generation,
+  // and user-defined tokens shaped <|...|> are control tokens whatever the file calls them.
   bool IsControl(int32_t id) const { return Type(id) == TokenType::kControl; }
-  // eos, eot, eom and the tokens that models are known to end a turn with (<|im_end|>, <|eot_id|>...).
+  // eos, eot, eom and the tokens that models are known to end a turn with (<|im_end|>,
+  // <|eot_id|>...).
   bool IsEndOfGeneration(int32_t id) const;
   std::span<const int32_t> EndOfGeneration() const { return eog_; }
-  // Ids that stand for nothing, ascending: kUnused ones, and fillers of the embedding called [PADn] by their own id n.
+  // Ids that stand for nothing, ascending: kUnused ones, and fillers of the embedding called [PADn]
+  // by their own id n.
   std::span<const int32_t> Unused() const { return unused_; }
   std::optional<int32_t> Find(std::string_view token_text) const;  // vocabulary's spelling
 
@@ -103,15 +106,16 @@ class Tokenizer {
   struct Impl;
   void CheckId(int32_t id) const;
   // Appends a token's bytes; *at_start says whether no text came yet, and is kept up to date.
-  void AppendBytes(int32_t id, const DecodeOptions& options, bool* at_start, std::string* out) const;
+  void AppendBytes(int32_t id, const DecodeOptions& options, bool* at_start,
+                   std::string* out) const;
 
   TokenizerSpec spec_;  // without tokens, scores and merges; types as promoted
   std::vector<int32_t> eog_, unused_;
   std::unique_ptr<const Impl> impl_;
 };
 
-// Turns a stream of ids into text that is complete UTF-8 at every call. What it returned so far plus
-// Flush() equals Tokenizer::Decode of the same ids with the same options. Not thread-safe; the
+// Turns a stream of ids into text that is complete UTF-8 at every call. What it returned so far
+// plus Flush() equals Tokenizer::Decode of the same ids with the same options. Not thread-safe; the
 // tokenizer must outlive it. Streams that continue a prompt set strip_space_prefix = false.
 class StreamDetokenizer {
  public:

@@ -29,7 +29,8 @@ TEST_P(Goldens, ByteLevelTextRoundTripsEvenIfItIsNotUtf8) {
     const auto ids = tokenizer_.Encode(text.bytes, {.add_special = false});
     EXPECT_EQ(tokenizer_.DecodeBytes(ids), text.bytes);
     EXPECT_EQ(tokenizer_.Decode(ids), ToValidUtf8(text.bytes));
-    const auto special = tokenizer_.Encode(text.bytes, {.add_special = false, .parse_special = true});
+    const auto special =
+        tokenizer_.Encode(text.bytes, {.add_special = false, .parse_special = true});
     EXPECT_EQ(tokenizer_.DecodeBytes(special, {.render_special = true}), text.bytes);
   }
 }
@@ -72,8 +73,8 @@ TEST_P(Goldens, AnyCutIntoSegmentsGivesTheSameIds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, Goldens,
-                         testing::Values("gpt2", "llama3", "qwen2", "gpt4o", "spm_llama", "spm_gemma",
-                                         "unigram_nfkc", "unigram_bytes"),
+                         testing::Values("gpt2", "llama3", "qwen2", "gpt4o", "spm_llama",
+                                         "spm_gemma", "unigram_nfkc", "unigram_bytes"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

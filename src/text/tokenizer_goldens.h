@@ -135,8 +135,8 @@ inline std::vector<ExpectedLine> ExpectedIds(const std::filesystem::path& source
   for (const std::string& line : Lines(Folder(source_root) / (name + ".ids"))) {
     const size_t bar = line.find(" | ");
     const std::string plain = line.substr(0, bar);
-    expected.push_back({Expected(plain),
-                        Expected(bar == std::string::npos ? plain : line.substr(bar + 3))});
+    expected.push_back(
+        {Expected(plain), Expected(bar == std::string::npos ? plain : line.substr(bar + 3))});
   }
   return expected;
 }
@@ -148,7 +148,8 @@ inline std::vector<std::string> Differences(const std::filesystem::path& source_
   const auto expected = ExpectedIds(source_root, name);
   std::vector<std::string> differences;
   if (corpus.size() < 2000 || expected.size() != corpus.size()) {
-    differences.push_back(fmt::format("{} lines of corpus, {} of ids", corpus.size(), expected.size()));
+    differences.push_back(
+        fmt::format("{} lines of corpus, {} of ids", corpus.size(), expected.size()));
     return differences;
   }
   for (size_t i = 0; i < corpus.size(); ++i) {
@@ -156,11 +157,12 @@ inline std::vector<std::string> Differences(const std::filesystem::path& source_
       const Expected& want = special ? expected[i].special : expected[i].plain;
       // sentencepiece itself never parses a control token.
       if (want.absent() || (special && tokenizer.kind() != TokenizerKind::kByteBpe)) continue;
-      const auto ids = tokenizer.Encode(corpus[i].bytes, {.add_special = false, .parse_special = special});
+      const auto ids =
+          tokenizer.Encode(corpus[i].bytes, {.add_special = false, .parse_special = special});
       if (want.Render(ids) == want.text()) continue;
       differences.push_back(fmt::format("line {}{} '{}': expected {}, found {}", i + 1,
-                                        special ? " with specials" : "", corpus[i].bytes, want.text(),
-                                        want.Render(ids)));
+                                        special ? " with specials" : "", corpus[i].bytes,
+                                        want.text(), want.Render(ids)));
     }
   }
   return differences;

@@ -1,6 +1,6 @@
-// What a tokenizer is made of, as plain data: filled by format/ from GGUF metadata or tokenizer.json,
-// consumed by Tokenizer's constructor, which checks all of it (the values come from a file that
-// nobody vouches for). Nothing here is checked and nothing here has behaviour.
+// What a tokenizer is made of, as plain data: filled by format/ from GGUF metadata or
+// tokenizer.json, consumed by Tokenizer's constructor, which checks all of it (the values come from
+// a file that nobody vouches for). Nothing here is checked and nothing here has behaviour.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@
 namespace bakestone {
 
 enum class TokenizerKind : uint8_t {
-  kByteBpe,           // byte-level BPE, merges in rank order (GPT-2, Llama 3, Qwen, SmolLM); GGUF "gpt2"
+  kByteBpe,  // byte-level BPE, merges in rank order (GPT-2, Llama 3, Qwen, SmolLM); GGUF "gpt2"
   kSentencePieceBpe,  // BPE by piece score (Llama 2, Gemma); GGUF "llama"
   kUnigram,           // SentencePiece unigram, Viterbi (T5, XLM-R); GGUF "t5"
   kGreedy,            // the longest token first, tokens are any bytes (RWKV world); GGUF "rwkv"
-  kWordPiece,         // the longest piece first, "##" before those within a word (BERT); GGUF "bert"
+  kWordPiece,  // the longest piece first, "##" before those within a word (BERT); GGUF "bert"
 };
 
 // GGUF's tokenizer.ggml.token_type and SentencePiece's Type: on disk, do not renumber.
@@ -25,10 +25,11 @@ enum class TokenType : uint8_t {
   kControl = 3,      // never made from text unless the text may hold special tokens
   kUserDefined = 4,  // matched in any text before anything else
   kUnused = 5,
-  kByte = 6,         // "<0x00>".."<0xFF>"
+  kByte = 6,  // "<0x00>".."<0xFF>"
 };
 
-// How an added token (kControl or kUserDefined) is matched; the fields have tokenizer.json's meaning.
+// How an added token (kControl or kUserDefined) is matched; the fields have tokenizer.json's
+// meaning.
 struct AddedTokenFlags {
   int32_t id = -1;
   bool lstrip = false;       // also takes the white space before it
@@ -49,10 +50,11 @@ enum class SpacePrefix : uint8_t {
 // A step of tokenizer.json's normalizer, where the Unigram kind has them.
 struct NormalizerStep {
   enum class Kind : uint8_t {
-    kCharsmap,               // precompiled_charsmap
-    kStripLeft, kStripRight,  // white space at that end of the text
-    kReplace,                // `from` by `to`
-    kReplaceSpaces,          // two spaces or more in a row by `to`
+    kCharsmap,  // precompiled_charsmap
+    kStripLeft,
+    kStripRight,     // white space at that end of the text
+    kReplace,        // `from` by `to`
+    kReplaceSpaces,  // two spaces or more in a row by `to`
     kNfc,
   };
   Kind kind = Kind::kCharsmap;
@@ -79,11 +81,12 @@ struct TokenizerSpec {
 
   // [vocab_size], in the vocabulary's own spelling ("Ġthe", "▁the"); kGreedy: the bytes themselves.
   std::vector<std::string> tokens;
-  std::vector<float> scores;        // [vocab_size] for SentencePiece kinds, else empty
-  std::vector<TokenType> types;     // [vocab_size], or empty: all kNormal
-  // Best first. kByteBpe always has them; kSentencePieceBpe, where not empty, merges by them instead of scores.
+  std::vector<float> scores;     // [vocab_size] for SentencePiece kinds, else empty
+  std::vector<TokenType> types;  // [vocab_size], or empty: all kNormal
+  // Best first. kByteBpe always has them; kSentencePieceBpe, where not empty, merges by them
+  // instead of scores.
   std::vector<std::pair<std::string, std::string>> merges;
-  std::vector<AddedTokenFlags> added;                       // only the tokens whose flags are not the defaults
+  std::vector<AddedTokenFlags> added;  // only the tokens whose flags are not the defaults
 
   int32_t bos = -1, eos = -1, eot = -1, eom = -1, unk = -1, pad = -1;  // -1: the model has none
   std::vector<int32_t> extra_eog;  // further ids that end a generation
@@ -91,8 +94,9 @@ struct TokenizerSpec {
   bool add_eos = false;
   std::vector<PairPart> pair;  // empty: no two texts are put together
 
-  bool ignore_merges = false;  // kByteBpe: a word that is a token is that token, whatever the merges say
-  bool nfc = false;            // kByteBpe: NFC before splitting (Qwen)
+  bool ignore_merges =
+      false;         // kByteBpe: a word that is a token is that token, whatever the merges say
+  bool nfc = false;  // kByteBpe: NFC before splitting (Qwen)
   bool add_prefix_space = false;  // kByteBpe: a space before text that has none (RoBERTa)
 
   // kWordPiece: what is done to text before it is cut into words.
@@ -102,13 +106,16 @@ struct TokenizerSpec {
 
   // SentencePiece kinds.
   SpacePrefix space_prefix = SpacePrefix::kAfterSpecial;
-  bool strips_space = true;         // decoding takes a leading space away, where the prefix may have put it
-  bool split_user_defined = false;  // text is cut at user-defined tokens before it is normalized (tokenizer.json)
+  bool strips_space =
+      true;  // decoding takes a leading space away, where the prefix may have put it
+  bool split_user_defined =
+      false;  // text is cut at user-defined tokens before it is normalized (tokenizer.json)
   bool remove_extra_whitespaces = false;
-  bool byte_fallback = true;               // where the vocabulary has byte tokens
+  bool byte_fallback = true;                  // where the vocabulary has byte tokens
   std::vector<uint8_t> precompiled_charsmap;  // SentencePiece's normalizer; empty: identity
 
-  // kUnigram: as tokenizer.json has it, in place of SentencePiece's rules; the next three are for it.
+  // kUnigram: as tokenizer.json has it, in place of SentencePiece's rules; the next three are for
+  // it.
   bool marked_words = false;
   std::vector<NormalizerStep> normalizer;
   bool split_white_space = false;  // words are what white space leaves

@@ -155,7 +155,8 @@ TEST(Tokenizer, AddsBosOnceAndEos) {
   spec.add_bos = spec.add_eos = true;
   const Tokenizer tokenizer(spec);
   EXPECT_THAT(tokenizer.Encode("hello"), ElementsAre(261, 259, 262));
-  EXPECT_THAT(tokenizer.Encode("<|im_start|>hello", {.parse_special = true}), ElementsAre(261, 259, 262));
+  EXPECT_THAT(tokenizer.Encode("<|im_start|>hello", {.parse_special = true}),
+              ElementsAre(261, 259, 262));
   EXPECT_THAT(tokenizer.Encode("hello", {.add_special = false}), ElementsAre(259));
   EXPECT_THAT(tokenizer.Encode(""), ElementsAre(261, 262));
   EXPECT_THAT(tokenizer.Encode(std::span<const TextSegment>(), false), ElementsAre());
@@ -177,7 +178,8 @@ TEST(Tokenizer, SentencePieceSpacePrefixRules) {
               ElementsAre(1, space_a, 2, space_a));
   EXPECT_THAT(Tokenizer(spec).Encode(""), ElementsAre(1));
   EXPECT_EQ(Tokenizer(spec).Decode(std::vector<int32_t>{1, space_a, space_a}), "a a");
-  EXPECT_EQ(Tokenizer(spec).Decode(std::vector<int32_t>{space_a}, {.strip_space_prefix = false}), " a");
+  EXPECT_EQ(Tokenizer(spec).Decode(std::vector<int32_t>{space_a}, {.strip_space_prefix = false}),
+            " a");
   spec.space_prefix = SpacePrefix::kNever;
   EXPECT_THAT(Tokenizer(spec).Encode("a"), ElementsAre(1, a));
   EXPECT_EQ(Tokenizer(spec).Decode(std::vector<int32_t>{space_a}), " a");
@@ -208,8 +210,9 @@ TEST(Tokenizer, FillersOfTheEmbeddingAreUnused) {
 TEST(Tokenizer, WordPiecesAreThoseOfTokenizers) {
   TokenizerSpec spec;
   spec.kind = TokenizerKind::kWordPiece;
-  spec.tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "hel", "##lo", "world", "caf", "##e", "!", ",", "\u4E2D", "\u6587",
-                 "a", "##b", "naive", "'", "s", "\uFF21\uFF22", "ab"};
+  spec.tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "hel",          "##lo",   "world",
+                 "caf",   "##e",   "!",     ",",     "\u4E2D",       "\u6587", "a",
+                 "##b",   "naive", "'",     "s",     "\uFF21\uFF22", "ab"};
   spec.unk = 1, spec.bos = 2, spec.eos = 3;
   spec.add_bos = spec.add_eos = true;
   const Tokenizer tokenizer(spec);
@@ -231,22 +234,30 @@ TEST(Tokenizer, WordPiecesAreThoseOfTokenizers) {
 TEST(Tokenizer, RefusesHostileSpecsByName) {
   EXPECT_THAT(ErrorOf(SmallSpec()), "no error");
   EXPECT_THAT(ErrorOf(SmallSentencePiece()), "no error");
-  const auto broken = [](const std::function<void(TokenizerSpec&)>& change, bool sentencepiece = false) {
+  const auto broken = [](const std::function<void(TokenizerSpec&)>& change,
+                         bool sentencepiece = false) {
     TokenizerSpec spec = sentencepiece ? SmallSentencePiece() : SmallSpec();
     change(spec);
     return ErrorOf(std::move(spec));
   };
   using S = TokenizerSpec;
-  EXPECT_THAT(broken([](S& s) { s.pre_tokenizer = "nonesuch"; }),
-              testing::AllOf(HasSubstr("small.gguf"), HasSubstr("'nonesuch'"), HasSubstr("smollm")));
-  EXPECT_THAT(broken([](S& s) { s.tokens[257] = "he"; }), HasSubstr("tokens[257] 'he' repeats tokens[256]"));
-  EXPECT_THAT(broken([](S& s) { s.merges.emplace_back("he", "x"); }), HasSubstr("'hex' is not in the vocab"));
+  EXPECT_THAT(
+      broken([](S& s) { s.pre_tokenizer = "nonesuch"; }),
+      testing::AllOf(HasSubstr("small.gguf"), HasSubstr("'nonesuch'"), HasSubstr("smollm")));
+  EXPECT_THAT(broken([](S& s) { s.tokens[257] = "he"; }),
+              HasSubstr("tokens[257] 'he' repeats tokens[256]"));
+  EXPECT_THAT(broken([](S& s) { s.merges.emplace_back("he", "x"); }),
+              HasSubstr("'hex' is not in the vocab"));
   EXPECT_THAT(broken([](S& s) { s.merges.emplace_back("\xFF", "he"); }), HasSubstr("merges[4]"));
-  EXPECT_THAT(broken([](S& s) { s.merges.emplace_back("h", "e"); }), HasSubstr("merges[4] repeats"));
-  EXPECT_THAT(broken([](S& s) { s.merges.emplace_back("", "he"); }), HasSubstr("expected two parts"));
-  EXPECT_THAT(broken([](S& s) { s.bos = 263; }), HasSubstr("bos token: expected a token id from 0 to 262, found 263"));
+  EXPECT_THAT(broken([](S& s) { s.merges.emplace_back("h", "e"); }),
+              HasSubstr("merges[4] repeats"));
+  EXPECT_THAT(broken([](S& s) { s.merges.emplace_back("", "he"); }),
+              HasSubstr("expected two parts"));
+  EXPECT_THAT(broken([](S& s) { s.bos = 263; }),
+              HasSubstr("bos token: expected a token id from 0 to 262, found 263"));
   EXPECT_THAT(broken([](S& s) { s.eos = -2; }), HasSubstr("eos token"));
-  EXPECT_THAT(broken([](S& s) { s.pad = std::numeric_limits<int32_t>::max(); }), HasSubstr("padding token"));
+  EXPECT_THAT(broken([](S& s) { s.pad = std::numeric_limits<int32_t>::max(); }),
+              HasSubstr("padding token"));
   EXPECT_THAT(broken([](S& s) { s.added = {{.id = 999}}; }), HasSubstr("added token"));
   EXPECT_THAT(broken([](S& s) { s.extra_eog = {-1}; }), HasSubstr("end-of-generation"));
   EXPECT_THAT(broken([](S& s) { s.bos = -1, s.add_bos = true; }), HasSubstr("no bos token"));
@@ -256,13 +267,16 @@ TEST(Tokenizer, RefusesHostileSpecsByName) {
   EXPECT_THAT(broken([](S& s) { s.tokens[3] = std::string(5000, 'x'); }), HasSubstr("tokens[3]"));
   EXPECT_THAT(broken([](S& s) { s.pre_patterns = {"(unclosed"}; }), HasSubstr("(unclosed"));
   EXPECT_THAT(broken([](S& s) { s.pre_patterns = {""}; }), HasSubstr("pattern"));
-  EXPECT_THAT(broken([](S& s) { s.scores.clear(); }, true), HasSubstr("token scores: expected 269"));
+  EXPECT_THAT(broken([](S& s) { s.scores.clear(); }, true),
+              HasSubstr("token scores: expected 269"));
   EXPECT_THAT(broken([](S& s) { s.scores[5] = std::numeric_limits<float>::quiet_NaN(); }, true),
               HasSubstr("scores[5]"));
   for (const char* token : {"<0x-1>", "<0x1>", "<0x100>", "<0xGG>", "0x41", "", "<0x4 >"}) {
-    EXPECT_THAT(broken([&](S& s) { s.tokens[3] = token; }, true), HasSubstr("expected <0x00> to <0xFF>"));
+    EXPECT_THAT(broken([&](S& s) { s.tokens[3] = token; }, true),
+                HasSubstr("expected <0x00> to <0xFF>"));
   }
-  EXPECT_THAT(broken([](S& s) { s.tokens[3] = "<0x0a>"; }, true), HasSubstr("stands for the same byte"));
+  EXPECT_THAT(broken([](S& s) { s.tokens[3] = "<0x0a>"; }, true),
+              HasSubstr("stands for the same byte"));
 }
 
 TEST(Tokenizer, RefusesDamagedCharsmaps) {
@@ -273,7 +287,8 @@ TEST(Tokenizer, RefusesDamagedCharsmaps) {
     return spec;
   };
   EXPECT_THAT(ErrorOf(with({1, 2})), HasSubstr("precompiled_charsmap"));
-  EXPECT_THAT(ErrorOf(with({0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0})), HasSubstr("precompiled_charsmap"));
+  EXPECT_THAT(ErrorOf(with({0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0})),
+              HasSubstr("precompiled_charsmap"));
   // A flipped byte is no error by itself, but must stay within the map.
   for (size_t at = 4; at < good.precompiled_charsmap.size(); at += 4801) {
     std::vector<uint8_t> map = good.precompiled_charsmap;
@@ -291,17 +306,21 @@ TEST(Tokenizer, MarkedWordsEndWhateverTheCharsmapMakes) {
   using Kind = NormalizerStep::Kind;
   TokenizerSpec spec = goldens::Spec(kRoot, "unigram_nfkc");
   spec.marked_words = spec.split_marks = true;
-  for (const Kind kind : {Kind::kCharsmap, Kind::kStripLeft, Kind::kStripRight, Kind::kReplaceSpaces, Kind::kNfc, Kind::kCharsmap}) {
+  for (const Kind kind : {Kind::kCharsmap, Kind::kStripLeft, Kind::kStripRight,
+                          Kind::kReplaceSpaces, Kind::kNfc, Kind::kCharsmap}) {
     spec.normalizer.push_back({.kind = kind, .from = {}, .to = " "});
   }
   spec.normalizer.push_back({.kind = Kind::kReplace, .from = "a", .to = "aa"});
   std::vector<uint8_t>& map = spec.precompiled_charsmap;
   const size_t trie = size_t{map[0]} | size_t{map[1]} << 8 | size_t{map[2]} << 16;
-  std::replace_if(map.begin() + static_cast<ptrdiff_t>(4 + trie), map.end(), [](uint8_t byte) { return byte != 0; }, uint8_t{0xFF});
+  std::replace_if(
+      map.begin() + static_cast<ptrdiff_t>(4 + trie), map.end(),
+      [](uint8_t byte) { return byte != 0; }, uint8_t{0xFF});
   for (const bool split : {false, true}) {
     spec.split_white_space = split;
     const Tokenizer tokenizer(spec);
-    for (const char* text : {"", " ", "\xEF\xAC\x81", " \xEF\xAC\x81 \xEF\xAC\x81", "\xC2\xBD\xCC\x81\xFF", "\t \r\n", "plain  text "}) {
+    for (const char* text : {"", " ", "\xEF\xAC\x81", " \xEF\xAC\x81 \xEF\xAC\x81",
+                             "\xC2\xBD\xCC\x81\xFF", "\t \r\n", "plain  text "}) {
       EXPECT_THAT(ErrorOf([&] { tokenizer.Encode(text); }), "no error") << text;
     }
   }
@@ -309,7 +328,8 @@ TEST(Tokenizer, MarkedWordsEndWhateverTheCharsmapMakes) {
 
 TEST(Tokenizer, RefusesIdsOutsideTheVocabulary) {
   const Tokenizer tokenizer(SmallSpec());
-  for (const int32_t id : {-1, 263, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
+  for (const int32_t id :
+       {-1, 263, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
     EXPECT_THROW(tokenizer.Decode(std::vector<int32_t>{id}), Error);
     EXPECT_THROW(StreamDetokenizer(tokenizer).Append(id), Error);
     EXPECT_THROW(tokenizer.TokenBytes(id), Error);
@@ -325,7 +345,9 @@ TEST(StreamDetokenizer, HoldsBackHalfACharacter) {
   for (int i = 1; i < 4; ++i) EXPECT_EQ(stream.Append(ids[static_cast<size_t>(i)]), "");
   EXPECT_EQ(stream.Append(ids[4]), "\xF0\x9F\x91\x8D");
   EXPECT_EQ(stream.Append(ids[1]), "");
-  EXPECT_EQ(stream.Append(ids[0]), "\xEF\xBF\xBD" "a");
+  EXPECT_EQ(stream.Append(ids[0]),
+            "\xEF\xBF\xBD"
+            "a");
   EXPECT_EQ(stream.Append(ids[1]), "");
   EXPECT_EQ(stream.Flush(), "\xEF\xBF\xBD");
   EXPECT_EQ(stream.Flush(), "");
@@ -336,7 +358,8 @@ TEST(BpeMerges, LongWordsGetTheSameMergesAsShortOnes) {
   // that merges with nothing makes the two comparable.
   const Tokenizer tokenizer = Trained("gpt2");
   BpeMerges merges(400);
-  for (int32_t i = 0; i < 400; ++i) {  // ill-formed on purpose: ranks in no order, cycles of results
+  for (int32_t i = 0; i < 400;
+       ++i) {  // ill-formed on purpose: ranks in no order, cycles of results
     merges.Add(i * 7 % 20, i * 13 % 23, {static_cast<uint32_t>(i * 37 % 101), i * 11 % 20});
   }
   uint32_t state = 1;
@@ -407,10 +430,26 @@ TEST_P(Hostile, RunsOfOneCharacterOnASmallStack) {
 TEST_P(Hostile, LargeTextsWithoutAWordInThem) {
   const Tokenizer tokenizer = Trained(GetParam());
   OnSmallStack([&] {
-    const std::initializer_list<std::string_view> units = {
-        " ", "\n", "\t \n", "1", "'", "<", "<|im_start|", "語", "é", "\xFF", "\xE2\x82",
-        "e\u0301\u0323", "\u0301\u0323\u0315", "ab", "A", "aA1 ", "\u2581", "\U0001F468\u200D", "@word",
-        std::string_view("\0\1", 2)};
+    const std::initializer_list<std::string_view> units = {" ",
+                                                           "\n",
+                                                           "\t \n",
+                                                           "1",
+                                                           "'",
+                                                           "<",
+                                                           "<|im_start|",
+                                                           "語",
+                                                           "é",
+                                                           "\xFF",
+                                                           "\xE2\x82",
+                                                           "e\u0301\u0323",
+                                                           "\u0301\u0323\u0315",
+                                                           "ab",
+                                                           "A",
+                                                           "aA1 ",
+                                                           "\u2581",
+                                                           "\U0001F468\u200D",
+                                                           "@word",
+                                                           std::string_view("\0\1", 2)};
     for (const std::string_view unit : units) {
       const std::string text = Repeat(unit, kLarge);
       const auto ids = tokenizer.Encode(text, {.parse_special = true});
@@ -420,8 +459,8 @@ TEST_P(Hostile, LargeTextsWithoutAWordInThem) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, Hostile,
-                         testing::Values("gpt2", "llama3", "qwen2", "gpt4o", "spm_llama", "spm_gemma",
-                                         "unigram_nfkc", "unigram_bytes"),
+                         testing::Values("gpt2", "llama3", "qwen2", "gpt4o", "spm_llama",
+                                         "spm_gemma", "unigram_nfkc", "unigram_bytes"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Tokenizer, OneTokenizerServesManyThreads) {
@@ -432,7 +471,9 @@ TEST(Tokenizer, OneTokenizerServesManyThreads) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
-      for (size_t i = 0; i < corpus.size(); ++i) EXPECT_EQ(tokenizer.Encode(corpus[i].bytes), expected[i]);
+      for (size_t i = 0; i < corpus.size(); ++i) {
+        EXPECT_EQ(tokenizer.Encode(corpus[i].bytes), expected[i]);
+      }
     });
   }
   for (auto& thread : threads) thread.join();
@@ -442,7 +483,8 @@ TEST(Tokenizer, PatternsFromAFileSplitLikeTheScanners) {
   TokenizerSpec spec = goldens::Spec(kRoot, "llama3");
   const Tokenizer scanner(spec);
   spec.pre_patterns = {
-      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+      "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
       "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"};
   const Tokenizer pattern(spec);
   for (const auto& text : goldens::Corpus(kRoot)) {
@@ -461,10 +503,10 @@ TEST(Tokenizer, TooHardAPatternIsAnErrorAndNoHang) {
 
 TEST(Utf8, InvalidPartsBecomeOneReplacementEach) {
   const std::string r = "\xEF\xBF\xBD";
-  EXPECT_EQ(ToValidUtf8("a\xF0\x9F\x98z"), "a" + r + "z");          // one cut character
-  EXPECT_EQ(ToValidUtf8("\xE0\x80\x80"), r + r + r);                // overlong: no part could begin one
-  EXPECT_EQ(ToValidUtf8("\xED\xA0\x80"), r + r + r);                // a surrogate
-  EXPECT_EQ(ToValidUtf8("\xF4\x90\x80\x80"), r + r + r + r);        // beyond U+10FFFF
+  EXPECT_EQ(ToValidUtf8("a\xF0\x9F\x98z"), "a" + r + "z");    // one cut character
+  EXPECT_EQ(ToValidUtf8("\xE0\x80\x80"), r + r + r);          // overlong: no part could begin one
+  EXPECT_EQ(ToValidUtf8("\xED\xA0\x80"), r + r + r);          // a surrogate
+  EXPECT_EQ(ToValidUtf8("\xF4\x90\x80\x80"), r + r + r + r);  // beyond U+10FFFF
   EXPECT_EQ(ToValidUtf8("\xC3"), r);
   EXPECT_EQ(ToValidUtf8("\xF4\x8F\xBF\xBF\xED\x9F\xBF"), "\xF4\x8F\xBF\xBF\xED\x9F\xBF");
 }

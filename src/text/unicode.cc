@@ -43,7 +43,8 @@ uint8_t ClassOf(uint32_t codepoint) {
   }
 }
 
-// Decomposes, orders and composes one run of valid text. utf8proc's own ordering is an insertion sort:
+// Decomposes, orders and composes one run of valid text. utf8proc's own ordering is an insertion
+// sort:
 // quadratic on a long run of marks, so the ordering is done here.
 void AppendNfc(std::string_view valid, std::string* out) {
   std::vector<utf8proc_int32_t> points;
@@ -59,7 +60,9 @@ void AppendNfc(std::string_view valid, std::string* out) {
     BAKESTONE_CHECK(count >= 0 && count <= 8);
     points.insert(points.end(), parts, parts + count);
   }
-  const auto combining = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+  const auto combining = [](utf8proc_int32_t c) {
+    return utf8proc_get_property(c)->combining_class;
+  };
   for (size_t i = 0; i < points.size();) {
     size_t j = i + 1;
     if (combining(points[i]) != 0) {
@@ -70,9 +73,9 @@ void AppendNfc(std::string_view valid, std::string* out) {
     }
     i = j;
   }
-  const auto count = utf8proc_normalize_utf32(
-      points.data(), static_cast<utf8proc_ssize_t>(points.size()),
-      static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+  const auto count =
+      utf8proc_normalize_utf32(points.data(), static_cast<utf8proc_ssize_t>(points.size()),
+                               static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
   BAKESTONE_CHECK(count >= 0);
   for (utf8proc_ssize_t i = 0; i < count; ++i) {
     AppendUtf8(static_cast<uint32_t>(points[static_cast<size_t>(i)]), out);

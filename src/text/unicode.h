@@ -1,5 +1,5 @@
-// Unicode facts for the tokenizers: the classes that pre-tokenizer patterns speak of, and NFC. Pure and
-// thread-safe; the class table (about 60 KiB) is built once, on first use.
+// Unicode facts for the tokenizers: the classes that pre-tokenizer patterns speak of, and NFC. Pure
+// and thread-safe; the class table (about 60 KiB) is built once, on first use.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@ namespace bakestone {
 
 // Bits of a class byte.
 enum CharClass : uint8_t {
-  kLetter = 1,   // \p{L}
-  kNumber = 2,   // \p{N}
-  kSpace = 4,    // \s: White_Space
-  kNewline = 8,  // \r or \n (also kSpace)
-  kMark = 16,    // \p{M}
+  kLetter = 1,      // \p{L}
+  kNumber = 2,      // \p{N}
+  kSpace = 4,       // \s: White_Space
+  kNewline = 8,     // \r or \n (also kSpace)
+  kMark = 16,       // \p{M}
   kConnector = 32,  // \p{Pc}
 };
 
@@ -32,8 +32,8 @@ class CharClasses {
   std::vector<uint8_t> blocks_;
 };
 
-// Normalization form C of the valid parts; invalid bytes stay as they are. O(n log n) even for text of
-// combining marks only.
+// Normalization form C of the valid parts; invalid bytes stay as they are. O(n log n) even for text
+// of combining marks only.
 std::string ToNfc(std::string_view text);
 
 // True when ToNfc would surely return the text unchanged (no character from U+0300 up); cheap.

@@ -1,7 +1,7 @@
 // SentencePiece unigram: the segmentation of best total score (Viterbi). Scores are summed and
-// compared in float, in SentencePiece's order, so that near-ties fall the same way; for what tokenizer.json
-// describes, word by word and in double, as `tokenizers` does. Linear in the text for a given longest piece; 16 bytes
-// of heap for each byte of text.
+// compared in float, in SentencePiece's order, so that near-ties fall the same way; for what
+// tokenizer.json describes, word by word and in double, as `tokenizers` does. Linear in the text
+// for a given longest piece; 16 bytes of heap for each byte of text.
 #include <algorithm>
 #include <optional>
 
@@ -38,7 +38,8 @@ class Unigram : public TextModel {
     unknown_score_ = Sum(static_cast<double>(min_score), static_cast<double>(-kUnknownPenalty));
   }
 
-  void Encode(std::string_view fragment, FragmentPlace place, std::vector<int32_t>* ids) const override {
+  void Encode(std::string_view fragment, FragmentPlace place,
+              std::vector<int32_t>* ids) const override {
     std::vector<Best> best;
     if (!words_) return EncodeWord(text_.Normalize(fragment, place), best, ids);
     const MarkedWords::Words words = words_->Cut(fragment, place);
@@ -126,7 +127,8 @@ class Unigram : public TextModel {
 
 }  // namespace
 
-std::unique_ptr<const TextModel> MakeUnigram(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+std::unique_ptr<const TextModel> MakeUnigram(const TokenizerSpec& spec,
+                                             const Vocabulary& vocabulary) {
   return std::make_unique<Unigram>(spec, vocabulary);
 }
 

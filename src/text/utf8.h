@@ -1,5 +1,5 @@
-// UTF-8 as the Unicode standard defines it: no surrogates, no overlong forms, at most U+10FFFF. Pure
-// functions; nothing here allocates but the two that return or append to a string.
+// UTF-8 as the Unicode standard defines it: no surrogates, no overlong forms, at most U+10FFFF.
+// Pure functions; nothing here allocates but the two that return or append to a string.
 #pragma once
 
 #include <cstddef>
@@ -34,7 +34,8 @@ inline int DecodeUtf8(const char* p, const char* end, uint32_t* codepoint) noexc
     return *codepoint < 0x800 || (*codepoint >= 0xD800 && *codepoint < 0xE000) ? 0 : 3;
   }
   if (left < 4 || !trails(1) || !trails(2) || !trails(3)) return 0;
-  *codepoint = (lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
+  *codepoint =
+      (lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
   return *codepoint < 0x10000 || *codepoint > 0x10FFFF ? 0 : 4;
 }
 
@@ -49,8 +50,9 @@ struct InvalidPart {
 };
 InvalidPart MeasureInvalid(const char* p, const char* end) noexcept;
 
-// Moves what is decided from `bytes` to valid UTF-8 at the end of *out, each maximal invalid part as
-// one U+FFFD, and returns how many bytes it took: all, or all but an unfinished character (<= 3 bytes).
+// Moves what is decided from `bytes` to valid UTF-8 at the end of *out, each maximal invalid part
+// as one U+FFFD, and returns how many bytes it took: all, or all but an unfinished character (<= 3
+// bytes).
 size_t AppendValidUtf8(std::string_view bytes, std::string* out);
 
 // All of `bytes`, an unfinished end as U+FFFD too.

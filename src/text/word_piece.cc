@@ -1,7 +1,8 @@
-// BERT's tokenizer. Text is cleaned (control characters go, white space becomes a space, a Han character stands by
-// itself), its accents are taken off and it is put in lower case, as the spec says; then it is cut at spaces and around
-// each punctuation mark. A word is cut into pieces, each the longest that the vocabulary has; one that cannot be, or of
-// more than 100 characters, is the unknown token.
+// BERT's tokenizer. Text is cleaned (control characters go, white space becomes a space, a Han
+// character stands by itself), its accents are taken off and it is put in lower case, as the spec
+// says; then it is cut at spaces and around each punctuation mark. A word is cut into pieces, each
+// the longest that the vocabulary has; one that cannot be, or of more than 100 characters, is the
+// unknown token.
 #include <memory>
 #include <string>
 
@@ -16,15 +17,21 @@ namespace {
 constexpr int kMaxWord = 100;  // characters, as `tokenizers` has it
 
 bool IsHan(uint32_t c) {
-  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
-         (c >= 0x2A700 && c <= 0x2B73F) || (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B820 && c <= 0x2CEAF) ||
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B820 && c <= 0x2CEAF) ||
          (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
-utf8proc_category_t CategoryOf(uint32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
+utf8proc_category_t CategoryOf(uint32_t c) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
 
 bool IsPunctuation(uint32_t c) {
-  if (c < 128) return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) || (c >= 123 && c <= 126);
+  if (c < 128) {
+    return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) ||
+           (c >= 123 && c <= 126);
+  }
   const utf8proc_category_t category = CategoryOf(c);
   return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
 }
@@ -38,13 +45,17 @@ bool IsGap(uint32_t c) {
 bool IsDropped(uint32_t c) {
   const utf8proc_category_t category = CategoryOf(c);
   return c == 0 || c == kReplacementCodepoint ||
-         (category >= UTF8PROC_CATEGORY_CC && category <= UTF8PROC_CATEGORY_CO) || category == UTF8PROC_CATEGORY_CN;
+         (category >= UTF8PROC_CATEGORY_CC && category <= UTF8PROC_CATEGORY_CO) ||
+         category == UTF8PROC_CATEGORY_CN;
 }
 
 class WordPiece : public TextModel {
  public:
   WordPiece(const TokenizerSpec& spec, const Vocabulary& vocabulary)
-      : vocabulary_(vocabulary), unknown_(spec.unk), lowercase_(spec.lowercase), strip_accents_(spec.strip_accents),
+      : vocabulary_(vocabulary),
+        unknown_(spec.unk),
+        lowercase_(spec.lowercase),
+        strip_accents_(spec.strip_accents),
         space_around_han_(spec.space_around_han) {}
 
   void Encode(std::string_view fragment, FragmentPlace, std::vector<int32_t>* ids) const override {
@@ -117,7 +128,8 @@ class WordPiece : public TextModel {
 
 }  // namespace
 
-std::unique_ptr<const TextModel> MakeWordPiece(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+std::unique_ptr<const TextModel> MakeWordPiece(const TokenizerSpec& spec,
+                                               const Vocabulary& vocabulary) {
   return std::make_unique<const WordPiece>(spec, vocabulary);
 }
 

@@ -66,8 +66,7 @@ std::vector<Sample> Join(std::span<const SampleView> samples, int64_t join, int6
     }
     Sample& to = joined[last.index];
     to.tokens.insert(to.tokens.end(), lead, sample.tokens.end());
-    to.trained.insert(to.trained.end(), sample.trained.begin() + sample.lead,
-                      sample.trained.end());
+    to.trained.insert(to.trained.end(), sample.trained.begin() + sample.lead, sample.trained.end());
     to.num_trained += sample.num_trained;
     ++last.count;
   }
@@ -78,8 +77,7 @@ std::vector<PackedBatch> Pack(std::span<const SampleView> samples, int64_t max_t
   std::vector<PackedBatch> batches;
   for (const SampleView& sample : samples) {
     const auto size = static_cast<int64_t>(sample.tokens.size());
-    if (batches.empty() ||
-        static_cast<int64_t>(batches.back().tokens.size()) + size > max_tokens) {
+    if (batches.empty() || static_cast<int64_t>(batches.back().tokens.size()) + size > max_tokens) {
       batches.emplace_back();
     }
     batches.back().Add(sample);
@@ -106,7 +104,8 @@ int64_t SampleOrder::At(int64_t n) {
 
 // Which units the epoch has, where that is not each once.
 void SampleOrder::Fill(int64_t epoch) {
-  const bool plain = std::all_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.weight == 1; });
+  const bool plain =
+      std::all_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.weight == 1; });
   if (plain) return;
   members_.clear();
   int64_t begin = 0;
@@ -118,7 +117,9 @@ void SampleOrder::Fill(int64_t epoch) {
     stream += uint64_t{1} << 32;
     if (whole < count) {
       SampleOrder order(part.size, seed_, stream);
-      for (int64_t i = 0; i < count - whole; ++i) members_.push_back(begin + order.At(epoch * (count - whole) + i));
+      for (int64_t i = 0; i < count - whole; ++i) {
+        members_.push_back(begin + order.At(epoch * (count - whole) + i));
+      }
     }
     begin += part.size;
   }

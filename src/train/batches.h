@@ -1,5 +1,5 @@
-// Which samples a step takes, and how they are packed. A pure function of (seed, stage, step): a run
-// that resumes at step n sees what an uninterrupted one would have seen, with nothing to save.
+// Which samples a step takes, and how they are packed. A pure function of (seed, stage, step): a
+// run that resumes at step n sees what an uninterrupted one would have seen, with nothing to save.
 #pragma once
 
 #include <cstdint>
@@ -22,15 +22,16 @@ struct PackedBatch {
   TrainBatch View() const;
 };
 
-// Joins conversations that share a lead, in order, up to `join` of them and max_tokens in one sample;
-// the others stay as they are. Result in the order of each one's first conversation.
+// Joins conversations that share a lead, in order, up to `join` of them and max_tokens in one
+// sample; the others stay as they are. Result in the order of each one's first conversation.
 std::vector<Sample> Join(std::span<const SampleView> samples, int64_t join, int64_t max_tokens);
 
 // Packs samples, in order, into micro-batches of at most max_tokens (a longer sample stands alone).
 std::vector<PackedBatch> Pack(std::span<const SampleView> samples, int64_t max_tokens);
 
-// An endless sequence of the units of a data set: a fresh permutation every epoch, in which a part of weight w
-// stands w times; what is left of a whole number is drawn from that part, over the epochs each unit as often.
+// An endless sequence of the units of a data set: a fresh permutation every epoch, in which a part
+// of weight w stands w times; what is left of a whole number is drawn from that part, over the
+// epochs each unit as often.
 class SampleOrder {
  public:
   struct Part {
@@ -51,7 +52,7 @@ class SampleOrder {
   std::vector<Part> parts_;
   uint64_t seed_, stream_;
   int64_t epoch_ = -1;
-  std::vector<int64_t> members_;      // of the epoch; empty where they are 0, 1, 2, ...
+  std::vector<int64_t> members_;  // of the epoch; empty where they are 0, 1, 2, ...
   std::vector<int64_t> permutation_;
 };
 

@@ -88,9 +88,9 @@ std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
     Damaged(path, "expected the SHA-256 at its end to match its contents, found " + ToHex(found));
   }
   if (header_length > body.size() - kPrefix) Damaged(path, "the header is longer than the file");
-  const auto header = nlohmann::json::parse(body.begin() + kPrefix,
-                                            body.begin() + kPrefix + static_cast<ptrdiff_t>(header_length),
-                                            nullptr, false);
+  const auto header = nlohmann::json::parse(
+      body.begin() + kPrefix, body.begin() + kPrefix + static_cast<ptrdiff_t>(header_length),
+      nullptr, false);
   Checkpoint checkpoint;
   uint64_t size = 0;
   bool finished = false;

@@ -1,8 +1,9 @@
-// Everything a run needs to go on as if it had never stopped, in one file, written whole or not at all.
+// Everything a run needs to go on as if it had never stopped, in one file, written whole or not at
+// all.
 //
 //   "BAKECKPT"  u32 version = 1  u32 zero
-//   u64 length of the header, then a JSON object: {"key", "stage", "step", "size", "log_bytes", ...}
-//   f32 masters[size], then unless "finished": f32 first moments[size], second moments[size]
+//   u64 length of the header, then a JSON object: {"key", "stage", "step", "size", "log_bytes",
+//   ...} f32 masters[size], then unless "finished": f32 first moments[size], second moments[size]
 //   SHA-256 of all bytes before it
 //
 // The order of data is a function of (seed, stage, step) and needs no state here.
@@ -17,16 +18,16 @@
 namespace bakestone {
 
 struct Checkpoint {
-  std::string key;           // of the recipe, data and base that it belongs to
-  int64_t stage = 0;         // index
-  int64_t step = 0;          // steps done in that stage
-  int64_t tokens = 0;        // processed so far, all stages
-  double seconds = 0;        // spent training so far
-  int64_t log_bytes = 0;     // of the JSONL log when this was written
-  int64_t best_step = -1;    // of the lowest held-out loss so far; -1: none
+  std::string key;         // of the recipe, data and base that it belongs to
+  int64_t stage = 0;       // index
+  int64_t step = 0;        // steps done in that stage
+  int64_t tokens = 0;      // processed so far, all stages
+  double seconds = 0;      // spent training so far
+  int64_t log_bytes = 0;   // of the JSONL log when this was written
+  int64_t best_step = -1;  // of the lowest held-out loss so far; -1: none
   double best_loss = 0;
-  int64_t worse = 0;         // held-out losses since then
-  bool stopped = false;      // because of them
+  int64_t worse = 0;     // held-out losses since then
+  bool stopped = false;  // because of them
   std::vector<float> masters;
   std::vector<float> first_moments, second_moments;  // empty: the stage is finished
 };

@@ -69,9 +69,10 @@ class RowEncoder {
       return;
     }
     Throw(ErrorCode::kInvalidArgument, "expected {}, found {}",
-          options_.use == RowUse::kPreferences     ? "'chosen' and 'rejected' (method \"dpo\")"
-          : options_.use == RowUse::kConversations ? "a conversation (method \"sft\")"
-                                                   : "a text or a conversation (method \"pretrain\")",
+          options_.use == RowUse::kPreferences ? "'chosen' and 'rejected' (method \"dpo\")"
+          : options_.use == RowUse::kConversations
+              ? "a conversation (method \"sft\")"
+              : "a text or a conversation (method \"pretrain\")",
           found);
   }
 
@@ -85,9 +86,10 @@ class RowEncoder {
     if (row.kind == RowKind::kPreference) AddConversation(row.rejected, row.tools.get(), encoded);
     for (const Sample& sample : encoded->samples) {
       if (sample.num_trained > 0) continue;
-      encoded->unused = encoded->cut > 0
-                            ? fmt::format("nothing to learn within the first {} tokens", options_.max_tokens)
-                            : "nothing to learn: no message of the assistant";
+      encoded->unused =
+          encoded->cut > 0
+              ? fmt::format("nothing to learn within the first {} tokens", options_.max_tokens)
+              : "nothing to learn: no message of the assistant";
     }
     if (encoded->overlong || !encoded->unused.empty()) encoded->samples.clear();
   }
@@ -137,23 +139,30 @@ class Reader {
         encoder_(model, encode_chat, source, options),
         log_(options.rejects),
         train_(cached),
-        heldout_(cached ? std::optional(std::filesystem::path(*cached) += ".heldout") : std::nullopt) {
+        heldout_(cached ? std::optional(std::filesystem::path(*cached) += ".heldout")
+                        : std::nullopt) {
     summary_.name = source.name;
     summary_.format = source.format;
     summary_.masked = source.personal_data == PersonalDataPolicy::kMask;
   }
 
   SourceSamples Read() {
-    if (NeedsPlan(source_)) plan_ = PlanSource(source_, {.pool = options_.pool, .scratch = options_.cache, .progress = options_.plan_progress});
-    ForEachBlock(source_, options_.pool, [this](RowBlock& block) { Take(block); }, &summary_.container,
-                 &summary_.unit);
+    if (NeedsPlan(source_)) {
+      plan_ = PlanSource(
+          source_,
+          {.pool = options_.pool, .scratch = options_.cache, .progress = options_.plan_progress});
+    }
+    ForEachBlock(
+        source_, options_.pool, [this](RowBlock& block) { Take(block); }, &summary_.container,
+        &summary_.unit);
     log_.Finish();
     const int64_t unused = summary_.rejected + summary_.unlearned + summary_.overlong;
     if (unused > 0) summary_.rejects = options_.rejects;
     CheckResult();
     const int64_t unit = options_.use == RowUse::kPreferences ? 2 : 1;
     const auto finish = [&](Side* side) {
-      return Dataset(side->writer.Finish(NoteOf(summary_, side->counts)), side->counts, source_.weight, unit);
+      return Dataset(side->writer.Finish(NoteOf(summary_, side->counts)), side->counts,
+                     source_.weight, unit);
     };
     Dataset train = finish(&train_), heldout = finish(&heldout_);
     return {std::move(train), std::move(heldout), std::move(summary_)};
@@ -163,7 +172,8 @@ class Reader {
   void Take(RowBlock& block) {
     std::vector<EncodedRow> encoded(block.rows.size());
     const auto fate = [&](size_t i) {
-      return plan_.fates.empty() ? RowFate::kTrain : plan_.fates.at(static_cast<size_t>(block.first) + i);
+      return plan_.fates.empty() ? RowFate::kTrain
+                                 : plan_.fates.at(static_cast<size_t>(block.first) + i);
     };
     const auto work = [&](int64_t begin, int64_t end, int) {
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
@@ -178,7 +188,9 @@ class Reader {
     } else {
       work(0, count, 0);
     }
-    for (size_t i = 0; i < encoded.size(); ++i) Count(block.raw[i], block.rows[i], encoded[i], fate(i));
+    for (size_t i = 0; i < encoded.size(); ++i) {
+      Count(block.raw[i], block.rows[i], encoded[i], fate(i));
+    }
     if (options_.progress) options_.progress(block.progress);
   }
 
@@ -200,7 +212,8 @@ class Reader {
     CountPersonal(encoded.personal);
     if (encoded.overlong) {
       ++summary_.overlong;
-      log_.Add(raw, fmt::format("longer than {} tokens ('overlong' is \"drop\")", options_.max_tokens));
+      log_.Add(raw,
+               fmt::format("longer than {} tokens ('overlong' is \"drop\")", options_.max_tokens));
     } else if (!encoded.unused.empty()) {
       ++summary_.unlearned;
       log_.Add(raw, encoded.unused);
@@ -218,25 +231,30 @@ class Reader {
     for (size_t kind = 0; kind < counts.size(); ++kind) {
       if (counts[kind] == 0) continue;
       any = true;
-      summary_.personal[std::string(PersonalKindName(static_cast<PersonalKind>(kind)))] += counts[kind];
+      summary_.personal[std::string(PersonalKindName(static_cast<PersonalKind>(kind)))] +=
+          counts[kind];
     }
     summary_.personal_rows += any;
   }
 
   void CheckResult() const {
     const std::string file = source_.path.string();
-    if (static_cast<double>(summary_.rejected) > source_.max_rejected * static_cast<double>(summary_.rows)) {
+    if (static_cast<double>(summary_.rejected) >
+        source_.max_rejected * static_cast<double>(summary_.rows)) {
       Throw(ErrorCode::kInvalidArgument, "{}, {}{}", file, summary_.first_reject,
             summary_.rejected == 1 && summary_.rows == 1
                 ? std::string()
-                : fmt::format(" ({} of {} {}s cannot be used, 'max_rejected' allows {:g} %{})",
-                              summary_.rejected, summary_.rows, summary_.unit, source_.max_rejected * 100,
-                              summary_.rejects.empty() ? "" : "; all: " + summary_.rejects.string()));
+                : fmt::format(
+                      " ({} of {} {}s cannot be used, 'max_rejected' allows {:g} %{})",
+                      summary_.rejected, summary_.rows, summary_.unit, source_.max_rejected * 100,
+                      summary_.rejects.empty() ? "" : "; all: " + summary_.rejects.string()));
     }
     if (train_.counts.trained == 0) {
       Throw(ErrorCode::kInvalidArgument,
-            "{}: expected at least one token to learn, found none (no text, or no message of the assistant "
-            "within {} tokens)", file, options_.max_tokens);
+            "{}: expected at least one token to learn, found none (no text, or no message of the "
+            "assistant "
+            "within {} tokens)",
+            file, options_.max_tokens);
     }
   }
 
@@ -252,11 +270,12 @@ class Reader {
 // All that the samples follow from.
 std::string CacheKey(const Model& model, const DataSource& source, const ReadOptions& options,
                      const HashMemory& memory) {
-  std::string key = fmt::format(
-      "samples 1|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", ToHex(model.file_hash), ToHex(memory.HashOf(source.path)),
-      source.path.filename().string(), source.format, source.group, source.heldout,
-      static_cast<int>(source.duplicates), static_cast<int>(source.personal_data),
-      static_cast<int>(source.overlong), options.max_tokens, options.joinable, static_cast<int>(options.use));
+  std::string key =
+      fmt::format("samples 1|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", ToHex(model.file_hash),
+                  ToHex(memory.HashOf(source.path)), source.path.filename().string(), source.format,
+                  source.group, source.heldout, static_cast<int>(source.duplicates),
+                  static_cast<int>(source.personal_data), static_cast<int>(source.overlong),
+                  options.max_tokens, options.joinable, static_cast<int>(options.use));
   for (const auto& [field, column] : source.columns) key += "|" + field + "=" + column;
   return ToHex(HashOf(key));
 }
@@ -292,23 +311,25 @@ DatasetCounts& DatasetCounts::operator+=(const DatasetCounts& other) {
   return *this;
 }
 
-Dataset::Dataset(std::shared_ptr<const SampleFile> samples, const DatasetCounts& counts, double weight,
-                 int64_t unit)
+Dataset::Dataset(std::shared_ptr<const SampleFile> samples, const DatasetCounts& counts,
+                 double weight, int64_t unit)
     : size_(samples->size() / unit), unit_(unit), counts_(counts) {
   parts_.push_back({std::move(samples), 0, size_, weight});
 }
 
 int64_t Dataset::epoch_size() const {
   int64_t units = 0;
-  for (const Part& part : parts_) units += std::llround(part.weight * static_cast<double>(part.size));
+  for (const Part& part : parts_) {
+    units += std::llround(part.weight * static_cast<double>(part.size));
+  }
   return units;
 }
 
 SampleView Dataset::At(int64_t unit, int64_t which) const {
   BAKESTONE_CHECK(unit >= 0 && unit < size_ && which >= 0 && which < unit_);
-  const auto after = std::upper_bound(
-      parts_.begin(), parts_.end(), unit,
-      [](int64_t wanted, const Part& part) { return wanted < part.begin; });
+  const auto after =
+      std::upper_bound(parts_.begin(), parts_.end(), unit,
+                       [](int64_t wanted, const Part& part) { return wanted < part.begin; });
   const Part& part = *(after - 1);
   return part.samples->At((unit - part.begin) * unit_ + which);
 }
@@ -323,9 +344,11 @@ void Dataset::Append(const Dataset& other) {
   counts_ += other.counts_;
 }
 
-SourceSamples ReadDataset(const Model& model, const ChatEncoder& encode_chat, const DataSource& source,
-                          const ReadOptions& options) {
-  if (options.cache.empty()) return Reader(model, encode_chat, source, options, std::nullopt).Read();
+SourceSamples ReadDataset(const Model& model, const ChatEncoder& encode_chat,
+                          const DataSource& source, const ReadOptions& options) {
+  if (options.cache.empty()) {
+    return Reader(model, encode_chat, source, options, std::nullopt).Read();
+  }
   const HashMemory memory(options.cache);
   const auto path = options.cache / (CacheKey(model, source, options, memory) + kExtension);
   if (auto samples = Cached(path, source, options, memory)) return std::move(*samples);

@@ -19,7 +19,8 @@ using ::testing::HasSubstr;
 TEST(Dataset, TrainsWhatTheAssistantSaysAndTheEndOfItsTurn) {
   const Trial trial("mask");
   const Dataset data =
-      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("chats"), {.max_tokens = 512}).train;
+      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("chats"), {.max_tokens = 512})
+          .train;
   ASSERT_EQ(data.size(), 3);
   const Tokenizer& tokenizer = trial.model->tokenizer;
   const auto trained_text = [&](const SampleView& sample) {
@@ -40,7 +41,8 @@ TEST(Dataset, TrainsWhatTheAssistantSaysAndTheEndOfItsTurn) {
 TEST(Dataset, MarkdownSectionsAreDocumentsAndLongTextIsCutNotLost) {
   const Trial trial("text");
   const Dataset sections =
-      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("text"), {.max_tokens = 512}).train;
+      ReadDataset(*trial.model, trial.encode, trial.recipe.Source("text"), {.max_tokens = 512})
+          .train;
   EXPECT_EQ(sections.size(), 3);  // the title, One, Two
   std::string text;
   for (int i = 0; i < 300; ++i) text += "word" + std::to_string(i) + (i % 7 == 6 ? "\n\n" : " ");
@@ -82,10 +84,13 @@ TEST(Dataset, AJoinedChatIsWhatTheTemplateWritesForTheLongOne) {
         .train;
   };
   const std::string system = R"({"role": "system", "content": "Be brief."}, )";
-  const std::string a = R"({"role": "user", "content": "When?"}, {"role": "assistant", "content": "Seven."})";
-  const std::string b = R"({"role": "user", "content": "Which?"}, {"role": "assistant", "content": "Two."})";
+  const std::string a =
+      R"({"role": "user", "content": "When?"}, {"role": "assistant", "content": "Seven."})";
+  const std::string b =
+      R"({"role": "user", "content": "Which?"}, {"role": "assistant", "content": "Two."})";
   for (const std::string& lead : {system, std::string()}) {
-    const Dataset apart = read("{\"messages\": [" + lead + a + "]}\n{\"messages\": [" + lead + b + "]}\n");
+    const Dataset apart =
+        read("{\"messages\": [" + lead + a + "]}\n{\"messages\": [" + lead + b + "]}\n");
     const Dataset whole = read("{\"messages\": [" + lead + a + ", " + b + "]}\n");
     const std::vector<SampleView> samples = {apart.At(0), apart.At(1)};
     const std::vector<Sample> joined = Join(samples, 2, 512);
@@ -107,7 +112,8 @@ TEST(Dataset, ATemplateThatWritesALaterChatInAnotherWayIsRefused) {
   const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", "a"}},
                                            {{"role", "assistant"}, {"content", "b"}}};
   // One token a message, and how many messages there are.
-  const ChatEncoder counts = [](const nlohmann::ordered_json& chat, bool, const nlohmann::ordered_json*) {
+  const ChatEncoder counts = [](const nlohmann::ordered_json& chat, bool,
+                                const nlohmann::ordered_json*) {
     std::vector<int32_t> tokens(chat.size(), 1);
     tokens.push_back(static_cast<int32_t>(chat.size()));
     return tokens;
@@ -144,10 +150,18 @@ TEST(Dataset, EveryFormatGivesTheSameSamples) {
     return std::make_pair(std::vector<int32_t>(sample.tokens.begin(), sample.tokens.end()),
                           samples.summary.Line());
   };
-  const auto [tokens, line] = read("a.jsonl", R"({"messages": [{"role": "user", "content": "When?"}, {"role": "assistant", "content": "Seven."}]})");
+  const auto [tokens, line] = read(
+      "a.jsonl",
+      R"({"messages": [{"role": "user", "content": "When?"}, {"role": "assistant", "content": "Seven."}]})");
   EXPECT_THAT(line, HasSubstr("a.jsonl: JSON lines, messages (detected): 1 row, 1 learned"));
-  EXPECT_EQ(read("b.json", R"([{"conversations": [{"from": "human", "value": "When?"}, {"from": "gpt", "value": "Seven."}]}])").first, tokens);
-  EXPECT_EQ(read("c.jsonl", R"({"instruction": "When?", "input": "", "output": "Seven."})").first, tokens);
+  EXPECT_EQ(
+      read(
+          "b.json",
+          R"([{"conversations": [{"from": "human", "value": "When?"}, {"from": "gpt", "value": "Seven."}]}])")
+          .first,
+      tokens);
+  EXPECT_EQ(read("c.jsonl", R"({"instruction": "When?", "input": "", "output": "Seven."})").first,
+            tokens);
   EXPECT_EQ(read("d.csv", "prompt,completion\nWhen?,Seven.\n").first, tokens);
   EXPECT_EQ(read("other.csv", "ask;say\nWhen?;Seven.\n").first, tokens);
 }
@@ -155,19 +169,22 @@ TEST(Dataset, EveryFormatGivesTheSameSamples) {
 TEST(Dataset, RowsThatCannotBeUsedAreInAFileAndFewAreAllowed) {
   const Trial trial("rejects");
   std::string lines;
-  for (int i = 0; i < 10; ++i) lines += "{\"prompt\": \"a" + std::to_string(i) + "\", \"completion\": \"b\"}\n";
+  for (int i = 0; i < 10; ++i) {
+    lines += "{\"prompt\": \"a" + std::to_string(i) + "\", \"completion\": \"b\"}\n";
+  }
   lines += "{oops}\n{\"messages\": [{\"role\": \"user\", \"content\": \"only a question\"}]}\n";
   DataSource source = SourceOf(trial, "some.jsonl", lines);
   ReadOptions options{.max_tokens = 64, .rejects = trial.folder / "rejected.jsonl"};
   EXPECT_THAT(MessageOf([&] { ReadDataset(*trial.model, trial.encode, source, options); }),
-              ::testing::AllOf(HasSubstr("line 11: expected one JSON object"), HasSubstr("1 of 12 lines"),
-                               HasSubstr("rejected.jsonl")));
+              ::testing::AllOf(HasSubstr("line 11: expected one JSON object"),
+                               HasSubstr("1 of 12 lines"), HasSubstr("rejected.jsonl")));
   source.max_rejected = 0.1;
   const SourceSamples samples = ReadDataset(*trial.model, trial.encode, source, options);
   EXPECT_EQ(samples.train.size(), 10);
   EXPECT_EQ(samples.summary.rejected, 1);
   EXPECT_EQ(samples.summary.unlearned, 1);
-  EXPECT_THAT(samples.summary.Warnings(), ElementsAre(HasSubstr("1 of 12 rows cannot be used (line 11")));
+  EXPECT_THAT(samples.summary.Warnings(),
+              ElementsAre(HasSubstr("1 of 12 rows cannot be used (line 11")));
   const std::string file = ReadFile(options.rejects);
   EXPECT_THAT(file, HasSubstr("{\"line\":11,\"reason\":\"expected one JSON object"));
   EXPECT_THAT(file, HasSubstr("{\"line\":12,\"reason\":\"nothing to learn"));
@@ -177,9 +194,12 @@ TEST(Dataset, OverlongConversationsAreCutOrLeftOut) {
   const Trial trial("overlong");
   std::string answer;
   for (int i = 0; i < 100; ++i) answer += "seven ";
-  DataSource source = SourceOf(trial, "long.jsonl", "{\"prompt\": \"a\", \"completion\": \"" + answer + "\"}\n" +
-                                                        "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
-  const auto read = [&] { return ReadDataset(*trial.model, trial.encode, source, {.max_tokens = 64}); };
+  DataSource source = SourceOf(trial, "long.jsonl",
+                               "{\"prompt\": \"a\", \"completion\": \"" + answer + "\"}\n" +
+                                   "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
+  const auto read = [&] {
+    return ReadDataset(*trial.model, trial.encode, source, {.max_tokens = 64});
+  };
   EXPECT_EQ(read().train.counts().cut, 1);
   EXPECT_EQ(read().train.size(), 2);
   source.overlong = OverlongPolicy::kDrop;
@@ -192,7 +212,8 @@ TEST(Dataset, MessagesSayWhetherTheyAreTrained) {
   const DataSource source = SourceOf(
       trial, "flags.jsonl",
       R"({"messages": [{"role": "user", "content": "One", "train": true}, {"role": "assistant", "content": "Two", "train": false}, {"role": "user", "content": "Three"}, {"role": "assistant", "content": "Four", "weight": 1}]})");
-  const SourceSamples samples = ReadDataset(*trial.model, trial.encode, source, {.max_tokens = 512});
+  const SourceSamples samples =
+      ReadDataset(*trial.model, trial.encode, source, {.max_tokens = 512});
   const std::string trained = TrainedText(trial, samples.train.At(0));
   EXPECT_THAT(trained, ::testing::AllOf(HasSubstr("One"), HasSubstr("Four<|im_end|>")));
   EXPECT_THAT(trained, ::testing::Not(::testing::AnyOf(HasSubstr("Two"), HasSubstr("Three"))));
@@ -202,8 +223,9 @@ TEST(Dataset, DuplicatesAndPersonalDataAndTheHeldOutSide) {
   const Trial trial("plan");
   std::string lines;
   for (int i = 0; i < 40; ++i) {
-    lines += fmt::format("{{\"text\": \"Letter {} came from anna{}@example.org on day {} of the year {}.\"}}\n", i * 7,
-                         i, i * 3, 1900 + i);
+    lines += fmt::format(
+        "{{\"text\": \"Letter {} came from anna{}@example.org on day {} of the year {}.\"}}\n",
+        i * 7, i, i * 3, 1900 + i);
   }
   lines += lines.substr(0, lines.find('\n') + 1);
   DataSource source = SourceOf(trial, "letters.jsonl", lines);

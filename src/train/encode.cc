@@ -100,7 +100,8 @@ std::vector<Sample> CutText(const Tokenizer& tokenizer, std::string_view text, i
   return samples;
 }
 
-Sample EncodeConversation(const ChatEncoder& encode_chat, const Conversation& chat, const Json* tools) {
+Sample EncodeConversation(const ChatEncoder& encode_chat, const Conversation& chat,
+                          const Json* tools) {
   const Json& messages = *chat.messages;
   Sample sample;
   sample.tokens = encode_chat(messages, false, tools);
@@ -116,11 +117,15 @@ Sample EncodeConversation(const ChatEncoder& encode_chat, const Conversation& ch
         prefix.empty() ? std::vector<int32_t>() : encode_chat(prefix, IsAssistant(message), tools);
     prefix.push_back(message);
     const std::vector<int32_t> after = encode_chat(prefix, false, tools);
-    if (before.size() > after.size() || !IsPrefix(before, sample.tokens) || !IsPrefix(after, sample.tokens)) {
+    if (before.size() > after.size() || !IsPrefix(before, sample.tokens) ||
+        !IsPrefix(after, sample.tokens)) {
       Throw(ErrorCode::kInvalidArgument,
-            "message {}: the model's chat template renders a conversation's beginning in another way than the "
-            "whole (a date, dropped reasoning, or a merge over the border), so what is to be learned cannot be "
-            "told from the rest; leave that message out or use another template", i + 1);
+            "message {}: the model's chat template renders a conversation's beginning in another "
+            "way than the "
+            "whole (a date, dropped reasoning, or a merge over the border), so what is to be "
+            "learned cannot be "
+            "told from the rest; leave that message out or use another template",
+            i + 1);
     }
     for (size_t t = before.size(); t < after.size(); ++t) sample.trained[t] = 1;
   }
@@ -143,7 +148,8 @@ int64_t FindLead(const ChatEncoder& encode_chat, const Json& messages, const Jso
       !std::equal(once.begin() + lead, once.end(),
                   tokens.begin() + static_cast<int64_t>(once.size()))) {
     Throw(ErrorCode::kInvalidArgument,
-          "the model's chat template writes a conversation that follows another one in another way than alone, "
+          "the model's chat template writes a conversation that follows another one in another way "
+          "than alone, "
           "so conversations cannot be joined; set 'join' to 1");
   }
   return lead;

@@ -59,11 +59,14 @@ std::string Event(double wall_time, int64_t step) {
 uint32_t Crc32c(std::string_view bytes) noexcept {
   static constexpr std::array<uint32_t, 256> kTable = MakeTable();
   uint32_t crc = 0xFFFFFFFFu;
-  for (const char c : bytes) crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFF];
+  for (const char c : bytes) {
+    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFF];
+  }
   return crc ^ 0xFFFFFFFFu;
 }
 
-EventFile::EventFile(const std::filesystem::path& folder, double start) : path_(folder / kName), start_(start) {
+EventFile::EventFile(const std::filesystem::path& folder, double start)
+    : path_(folder / kName), start_(start) {
   std::ifstream log(folder / "log.jsonl");
   file_.open(path_, std::ios::binary | std::ios::trunc);
   if (!file_) Throw(ErrorCode::kIo, "{}: cannot open for writing", path_.string());
@@ -75,13 +78,16 @@ EventFile::EventFile(const std::filesystem::path& folder, double start) : path_(
     if (!json.is_object()) continue;
     std::vector<std::pair<std::string, double>> values;
     for (const auto& [name, value] : json.items()) {
-      if (value.is_number() && name != "step" && name != "seconds") values.emplace_back(name, value.get<double>());
+      if (value.is_number() && name != "step" && name != "seconds") {
+        values.emplace_back(name, value.get<double>());
+      }
     }
     Append(json.value("step", int64_t{0}), json.value("seconds", 0.0), values);
   }
 }
 
-void EventFile::Append(int64_t step, double seconds, const std::vector<std::pair<std::string, double>>& values) {
+void EventFile::Append(int64_t step, double seconds,
+                       const std::vector<std::pair<std::string, double>>& values) {
   std::string summary;
   for (const auto& [tag, number] : values) {
     std::string value;

@@ -14,7 +14,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 TEST(EventFile, ChecksumIsCastagnolis) {
-  EXPECT_EQ(Crc32c("123456789"), 0xE3069283u);  // RFC 3720's polynomial, the catalogue's check value
+  EXPECT_EQ(Crc32c("123456789"),
+            0xE3069283u);  // RFC 3720's polynomial, the catalogue's check value
   EXPECT_EQ(Crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
 }
 
@@ -51,7 +52,8 @@ TEST(EventFile, BeginsWithTheLogAndGoesOn) {
   EXPECT_THAT(records[0], HasSubstr("brain.Event:2"));
   // Event{wall_time 1003, step 1, Summary{Value{"loss", 2.5}}}, by the grammar of protocol buffers.
   using namespace std::string_literals;
-  EXPECT_EQ(records[1], "\x09\0\0\0\0\0\x58\x8F\x40\x10\x01\x2A\x0D\x0A\x0B\x0A\x04loss\x15\0\0\x20\x40"s);
+  EXPECT_EQ(records[1],
+            "\x09\0\0\0\0\0\x58\x8F\x40\x10\x01\x2A\x0D\x0A\x0B\x0A\x04loss\x15\0\0\x20\x40"s);
   EXPECT_THAT(records[2], HasSubstr("\x10\xAC\x02"));  // step 300
 }
 

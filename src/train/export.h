@@ -1,5 +1,5 @@
-// From the trainer's masters to adapters that others read: values as they were served, that is rounded
-// to bf16, so that what is exported is what was measured.
+// From the trainer's masters to adapters that others read: values as they were served, that is
+// rounded to bf16, so that what is exported is what was measured.
 #pragma once
 
 #include <span>

@@ -11,17 +11,20 @@ namespace {
 
 constexpr int64_t kTries = 80;
 constexpr double kLeast = 1e-6, kMost = 0.1;
-constexpr double kKeep = 0.8;       // of the smoothed loss from one step to the next
-constexpr double kRunsAway = 1.5;   // times the lowest smoothed loss
+constexpr double kKeep = 0.8;      // of the smoothed loss from one step to the next
+constexpr double kRunsAway = 1.5;  // times the lowest smoothed loss
 
 // The loss of one step each with the rates in turn, as far as it stays finite and near.
-std::vector<double> Try(StageRun* run, StepSource* source, const std::vector<double>& rates, TrainObserver& observer) {
+std::vector<double> Try(StageRun* run, StepSource* source, const std::vector<double>& rates,
+                        TrainObserver& observer) {
   std::vector<double> losses;
   StepReport report;
   report.num_steps = static_cast<int64_t>(rates.size());
   double lowest = 0;
   for (const double rate : rates) {
-    if (observer.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while looking for a learning rate");
+    if (observer.Cancelled()) {
+      Throw(ErrorCode::kCancelled, "stopped while looking for a learning rate");
+    }
     try {
       run->Step(source->Next(), rate, &report);
     } catch (const Error& error) {
@@ -60,7 +63,8 @@ RateFinding JudgeRates(const std::vector<double>& rates, const std::vector<doubl
   }
   if (most <= 0) {
     Throw(ErrorCode::kInvalidArgument,
-          "no learning rate from {:g} to {:g} lowered the loss: is there something to learn, and is it trained (targets)?",
+          "no learning rate from {:g} to {:g} lowered the loss: is there something to learn, and "
+          "is it trained (targets)?",
           rates.front(), rates.back());
   }
   const auto least = std::min_element(finding.losses.begin(), finding.losses.end());
@@ -69,9 +73,9 @@ RateFinding JudgeRates(const std::vector<double>& rates, const std::vector<doubl
   return finding;
 }
 
-RateFinding FindRate(const Model& model, const Recipe& recipe, const StageRecipe& stage, const StageData& data,
-                     std::vector<float> initial, const KernelTable& kernels, ThreadPool& pool,
-                     const TrainOptions& options, TrainObserver& observer) {
+RateFinding FindRate(const Model& model, const Recipe& recipe, const StageRecipe& stage,
+                     const StageData& data, std::vector<float> initial, const KernelTable& kernels,
+                     ThreadPool& pool, const TrainOptions& options, TrainObserver& observer) {
   StageRun run(model, recipe, stage, kernels, pool, options);
   References references;
   if (stage.method == TrainMethod::kDpo) references = run.Reference(data.train, initial);

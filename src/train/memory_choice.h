@@ -1,5 +1,5 @@
-// How a stage fits into the memory that there is: what is kept for backward, and what is made again. The bits of
-// the result do not depend on it.
+// How a stage fits into the memory that there is: what is kept for backward, and what is made
+// again. The bits of the result do not depend on it.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,15 @@ namespace bakestone {
 
 struct MemoryChoice {
   TrainMemory memory;
-  TrainOptions options;          // with activation and weight_cache_bytes decided
+  TrainOptions options;  // with activation and weight_cache_bytes decided
 
-  std::string Line() const;      // for people
+  std::string Line() const;  // for people
 };
 
-// available: bytes that may be taken now, beside what the loaded model takes. Throws kOutOfMemory with what would
-// fit where nothing that was asked for does.
-MemoryChoice ChooseMemory(const ModelConfig& config, const TrainLayout& layout, const StageRecipe& stage,
-                          const StageData& data, const TrainOptions& options, int64_t available);
+// available: bytes that may be taken now, beside what the loaded model takes. Throws kOutOfMemory
+// with what would fit where nothing that was asked for does.
+MemoryChoice ChooseMemory(const ModelConfig& config, const TrainLayout& layout,
+                          const StageRecipe& stage, const StageData& data,
+                          const TrainOptions& options, int64_t available);
 
 }  // namespace bakestone

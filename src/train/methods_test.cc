@@ -1,5 +1,6 @@
-// Every method through the loop: resumed equals uninterrupted, gradient accumulation changes nothing, held-out
-// losses choose what is kept. The gradients themselves are held against PyTorch in model/train_methods_test.cc.
+// Every method through the loop: resumed equals uninterrupted, gradient accumulation changes
+// nothing, held-out losses choose what is kept. The gradients themselves are held against PyTorch
+// in model/train_methods_test.cc.
 #include <cmath>
 
 #include <gmock/gmock.h>
@@ -31,7 +32,8 @@ std::string Replaced(std::string text, const std::string& from, const std::strin
 
 // The trial's recipe with preferences as its second stage, and another kind of adapter.
 std::string Preferences(const std::string& adapter, const std::string& more = "") {
-  std::string text = Replaced(kRecipe, "[lora]\nrank = 4\ntargets = [\"q_proj\", \"down_proj\"]", adapter);
+  std::string text =
+      Replaced(kRecipe, "[lora]\nrank = 4\ntargets = [\"q_proj\", \"down_proj\"]", adapter);
   text = Replaced(text, "method = \"sft\"", "method = \"dpo\"\nlearning_rate = 0.01\n" + more);
   return Replaced(text, "path = \"chats.jsonl\"", "path = \"pairs.jsonl\"");
 }
@@ -39,8 +41,10 @@ std::string Preferences(const std::string& adapter, const std::string& more = ""
 void WritePairs(const Trial& trial) {
   std::string lines;
   for (int i = 0; i < 9; ++i) {
-    lines += fmt::format("{{\"prompt\": \"Question {}?\", \"chosen\": \"Yes, {} and so on.\", \"rejected\": \"No {}.\"}}\n",
-                         i, i * 3, i);
+    lines += fmt::format(
+        "{{\"prompt\": \"Question {}?\", \"chosen\": \"Yes, {} and so on.\", \"rejected\": \"No "
+        "{}.\"}}\n",
+        i, i * 3, i);
   }
   WriteFileAtomically(trial.folder / "pairs.jsonl", lines);
 }
@@ -76,30 +80,40 @@ TEST(Recipe, MethodsBringTheirOwnDefaultsAndRefuseOthersKeys) {
   EXPECT_EQ(dpo.stages[1].schedule, Schedule::kLinear);
   EXPECT_EQ(dpo.stages[1].beta, 0.1);
   EXPECT_THAT(dpo.stages[1].defaults, ::testing::Contains("warmup 0.1"));
-  const Recipe full = read(Replaced(Preferences("[adapter]\nkind = \"full\""), "learning_rate = 0.01\n[stage.replay]", "[stage.replay]"));
+  const Recipe full = read(Replaced(Preferences("[adapter]\nkind = \"full\""),
+                                    "learning_rate = 0.01\n[stage.replay]", "[stage.replay]"));
   EXPECT_EQ(full.stages[0].learning_rate, 2e-5);
   EXPECT_EQ(full.stages[0].weight_decay, 0.1);
-  EXPECT_EQ(read(Replaced(kRecipe, "rank = 4", "rank = 4\nrslora = true")).lora.kind, AdapterKind::kRsLora);
+  EXPECT_EQ(read(Replaced(kRecipe, "rank = 4", "rank = 4\nrslora = true")).lora.kind,
+            AdapterKind::kRsLora);
   const auto message = [&](const std::string& text) { return MessageOf([&] { read(text); }); };
-  EXPECT_THAT(message(Preferences("[adapter]\nkind = \"lokr\"")), HasSubstr("'kind': expected one of \"lora\", \"rslora\""));
-  EXPECT_THAT(message(Preferences("[adapter]\nkind = \"full\"\nrank = 4")), HasSubstr("'rank': expected only with pairs"));
-  EXPECT_THAT(message(Replaced(kRecipe, "[lora]", "[adapter]\nkind = \"dora\"\n[lora]")), HasSubstr("found both"));
-  EXPECT_THAT(message(Replaced(kRecipe, "epochs = 3", "beta = 0.2")), HasSubstr("'beta': expected only with method \"dpo\""));
-  EXPECT_THAT(message(Preferences(kLora, "join = 2")), HasSubstr("'join': expected 1 with method \"dpo\""));
-  EXPECT_THAT(message(Preferences(kLora, "decay = 0.5")), HasSubstr("'decay': expected only with schedule \"wsd\""));
+  EXPECT_THAT(message(Preferences("[adapter]\nkind = \"lokr\"")),
+              HasSubstr("'kind': expected one of \"lora\", \"rslora\""));
+  EXPECT_THAT(message(Preferences("[adapter]\nkind = \"full\"\nrank = 4")),
+              HasSubstr("'rank': expected only with pairs"));
+  EXPECT_THAT(message(Replaced(kRecipe, "[lora]", "[adapter]\nkind = \"dora\"\n[lora]")),
+              HasSubstr("found both"));
+  EXPECT_THAT(message(Replaced(kRecipe, "epochs = 3", "beta = 0.2")),
+              HasSubstr("'beta': expected only with method \"dpo\""));
+  EXPECT_THAT(message(Preferences(kLora, "join = 2")),
+              HasSubstr("'join': expected 1 with method \"dpo\""));
+  EXPECT_THAT(message(Preferences(kLora, "decay = 0.5")),
+              HasSubstr("'decay': expected only with schedule \"wsd\""));
 }
 
 TEST(Methods, ResumedEqualsUninterruptedForEach) {
-  const std::pair<std::string, std::string> kinds[] = {{"lora", kLora},
-                                                       {"dora", "[adapter]\nkind = \"dora\"\nrank = 4"},
-                                                       {"full", "[adapter]\nkind = \"full\""}};
+  const std::pair<std::string, std::string> kinds[] = {
+      {"lora", kLora},
+      {"dora", "[adapter]\nkind = \"dora\"\nrank = 4"},
+      {"full", "[adapter]\nkind = \"full\""}};
   for (const auto& [name, adapter] : kinds) {
     SCOPED_TRACE(name);
     Trial trial("method_" + name, Preferences(adapter));
     WritePairs(trial);
     for (const size_t stage : {0, 1}) {
       StopAfter whole(1 << 20), first(2), rest(1 << 20);
-      const StageOutcome expected = trial.Train(stage, "whole" + std::to_string(stage), whole, trial.pool, 1e9);
+      const StageOutcome expected =
+          trial.Train(stage, "whole" + std::to_string(stage), whole, trial.pool, 1e9);
       ThreadPool three(3);
       const std::string sub = "part" + std::to_string(stage);
       if (expected.last.num_steps > 2) {
@@ -132,7 +146,8 @@ TEST(Methods, TheReferenceIsTheModelThatTheStageStartsFrom) {
   StopAfter first(1 << 20), second(1 << 20);
   const StageOutcome trained = trial.Train(1, "first", first, trial.pool, 1e9);
   // On from there: the loss begins at log 2 again, which it would not against the bare base.
-  const StageData data = ReadStageData(*trial.model, trial.encode, trial.recipe, trial.recipe.stages[1]);
+  const StageData data =
+      ReadStageData(*trial.model, trial.encode, trial.recipe, trial.recipe.stages[1]);
   TrainOptions options;
   options.folder = trial.folder / "second";
   TrainStage(*trial.model, trial.recipe, trial.recipe.stages[1], data, trained.masters, "other key",
@@ -152,7 +167,8 @@ TEST(Methods, EightByOneEqualsOneByEight) {
     WritePairs(trial);
     trial.recipe.stages[stage].batch = 8;
     trial.recipe.stages[stage].epochs = 3;
-    const StageData data = ReadStageData(*trial.model, trial.encode, trial.recipe, trial.recipe.stages[stage]);
+    const StageData data =
+        ReadStageData(*trial.model, trial.encode, trial.recipe, trial.recipe.stages[stage]);
     const TrainLayout layout = LayoutOf(*trial.model, trial.recipe);
     const auto run = [&](int64_t batch_tokens) {
       TrainOptions options;
@@ -160,21 +176,25 @@ TEST(Methods, EightByOneEqualsOneByEight) {
       options.batch_tokens = batch_tokens;
       StopAfter observer(1 << 20);
       TrainStage(*trial.model, trial.recipe, trial.recipe.stages[stage], data,
-                 InitialValues(*trial.model, layout, 7, *AvailableKernels().back(), trial.pool), "key",
-                 *AvailableKernels().back(), trial.pool, options, observer);
+                 InitialValues(*trial.model, layout, 7, *AvailableKernels().back(), trial.pool),
+                 "key", *AvailableKernels().back(), trial.pool, options, observer);
       return observer.losses;
     };
     const std::vector<double> apart = run(16), together = run(4096);
     ASSERT_EQ(apart.size(), together.size());
-    for (size_t i = 0; i < apart.size(); ++i) EXPECT_NEAR(apart[i], together[i], 2e-3 * together[i]) << "step " << i;
+    for (size_t i = 0; i < apart.size(); ++i) {
+      EXPECT_NEAR(apart[i], together[i], 2e-3 * together[i]) << "step " << i;
+    }
   }
 }
 
 TEST(Methods, TheBestHeldOutValuesAreKeptAndTrainingStopsWhenTheyGetNoBetter) {
-  Trial trial("heldout", Replaced(kRecipe, "path = \"chats.jsonl\"", "path = \"many.jsonl\"\nheldout = 0.4"));
+  Trial trial("heldout",
+              Replaced(kRecipe, "path = \"chats.jsonl\"", "path = \"many.jsonl\"\nheldout = 0.4"));
   std::string lines;
   for (int i = 0; i < 12; ++i) {
-    lines += fmt::format("{{\"prompt\": \"Which is number {}?\", \"completion\": \"Word{}.\"}}\n", i * 31, i * 17);
+    lines += fmt::format("{{\"prompt\": \"Which is number {}?\", \"completion\": \"Word{}.\"}}\n",
+                         i * 31, i * 17);
   }
   WriteFileAtomically(trial.folder / "many.jsonl", lines);
   StageRecipe& stage = trial.recipe.stages[1];
@@ -210,11 +230,13 @@ TEST(Methods, TheBestHeldOutValuesAreKeptAndTrainingStopsWhenTheyGetNoBetter) {
 
 TEST(Methods, AStageGoesOnFromAnAdapterOfThisBaseAndShape) {
   for (const char* kind : {"lora", "dora"}) {
-    Trial trial(std::string("start_") + kind, Replaced(kRecipe, "[lora]", fmt::format("[adapter]\nkind = \"{}\"", kind)));
+    Trial trial(std::string("start_") + kind,
+                Replaced(kRecipe, "[lora]", fmt::format("[adapter]\nkind = \"{}\"", kind)));
     StopAfter whole(1 << 20);
     const StageOutcome outcome = trial.Train(1, "run", whole, trial.pool, 1e9);
     const TrainLayout layout = LayoutOf(*trial.model, trial.recipe);
-    AdapterFile file = MakeAdapterFile(*trial.model, layout, outcome.masters, trial.recipe.lora, "trial");
+    AdapterFile file =
+        MakeAdapterFile(*trial.model, layout, outcome.masters, trial.recipe.lora, "trial");
     WritePeftAdapter(file, trial.folder / "adapter");
     LoraRecipe lora = trial.recipe.lora;
     lora.start = trial.folder / "adapter";
@@ -227,7 +249,8 @@ TEST(Methods, AStageGoesOnFromAnAdapterOfThisBaseAndShape) {
       EXPECT_EQ(again.entries[i].magnitude, file.entries[i].magnitude);
     }
     lora.alpha = 3;
-    EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, &values); }), HasSubstr("rank 4 and alpha 3"));
+    EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, &values); }),
+                HasSubstr("rank 4 and alpha 3"));
   }
 }
 
@@ -236,7 +259,9 @@ TEST(FindRate, LiesWhereTheLossFallsAndBelowWhereItRises) {
   for (int i = 0; i < 80; ++i) {
     rates.push_back(1e-6 * std::pow(1e5, i / 79.0));
     const double x = std::log10(rates.back());
-    losses.push_back(x < -4 ? 4.0 : x < -2.5 ? 4.0 - (x + 4) : 2.5 + 8 * (x + 2.5));  // falls to 10^-2.5, then rises
+    losses.push_back(x < -4     ? 4.0
+                     : x < -2.5 ? 4.0 - (x + 4)
+                                : 2.5 + 8 * (x + 2.5));  // falls to 10^-2.5, then rises
   }
   const RateFinding finding = JudgeRates(rates, losses);
   EXPECT_GT(finding.fastest, 1e-4);
@@ -244,7 +269,8 @@ TEST(FindRate, LiesWhereTheLossFallsAndBelowWhereItRises) {
   EXPECT_NEAR(std::log10(finding.lowest), -2.4, 0.25);
   EXPECT_LT(finding.suggested, finding.lowest);
   EXPECT_LT(finding.rates.back(), 0.05);  // what ran away is cut
-  EXPECT_THAT(MessageOf([&] { JudgeRates(rates, std::vector<double>(80, 2.0)); }), HasSubstr("lowered the loss"));
+  EXPECT_THAT(MessageOf([&] { JudgeRates(rates, std::vector<double>(80, 2.0)); }),
+              HasSubstr("lowered the loss"));
 }
 
 TEST(FindRate, FindsOneForAStageAndKeepsNothing) {
@@ -264,8 +290,9 @@ TEST(FindRate, FindsOneForAStageAndKeepsNothing) {
 
 TEST(Memory, TheEstimateIsWhatThePassTakesAndTooMuchIsRefusedWithTheRemedy) {
   for (const char* kind : {"lora", "dora", "full"}) {
-    Trial trial(std::string("memory_") + kind,
-                Replaced(kRecipe, "[lora]\nrank = 4\n", fmt::format("[adapter]\nkind = \"{}\"\n", kind)));
+    Trial trial(
+        std::string("memory_") + kind,
+        Replaced(kRecipe, "[lora]\nrank = 4\n", fmt::format("[adapter]\nkind = \"{}\"\n", kind)));
     const TrainLayout layout = LayoutOf(*trial.model, trial.recipe);
     const StageRecipe& stage = trial.recipe.stages[0];
     const StageData data = ReadStageData(*trial.model, trial.encode, trial.recipe, stage);
@@ -287,7 +314,8 @@ TEST(Memory, TheEstimateIsWhatThePassTakesAndTooMuchIsRefusedWithTheRemedy) {
     options.batch_tokens = 128;
     const std::string refused = MessageOf([&] { choose(100'000); });
     EXPECT_THAT(refused, HasSubstr("stage 'read' needs"));
-    EXPECT_THAT(refused, HasSubstr(std::string(kind) == "full" ? "kind = \"lora\"" : "lower 'rank'"));
+    EXPECT_THAT(refused,
+                HasSubstr(std::string(kind) == "full" ? "kind = \"lora\"" : "lower 'rank'"));
   }
 }
 

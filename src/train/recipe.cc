@@ -17,8 +17,9 @@ constexpr int64_t kMaxRecipeBytes = 1 << 20;
 void CheckNotTrained(const Recipe& recipe, const std::string& name) {
   const DataSource& source = recipe.Source(name);
   for (const StageRecipe& stage : recipe.stages) {
-    const bool trained = std::find(stage.data.begin(), stage.data.end(), name) != stage.data.end() ||
-                         (stage.replay && recipe.Source(stage.replay->data).path == source.path);
+    const bool trained =
+        std::find(stage.data.begin(), stage.data.end(), name) != stage.data.end() ||
+        (stage.replay && recipe.Source(stage.replay->data).path == source.path);
     if (trained) {
       Throw(ErrorCode::kInvalidArgument,
             "{}: '{}' is scored as general text and trained on in stage '{}': what was forgotten "
@@ -68,10 +69,13 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
   recipe.file = file;
   recipe.name = table.String("name");
   if (recipe.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-_.") !=
-          std::string::npos || recipe.name.front() == '.') {
-    Throw(ErrorCode::kInvalidArgument,
-          "{}: 'name': expected lower-case letters, digits, '-', '_' and '.' (it names a folder and "
-          "a model), found '{}'", file.string(), recipe.name);
+          std::string::npos ||
+      recipe.name.front() == '.') {
+    Throw(
+        ErrorCode::kInvalidArgument,
+        "{}: 'name': expected lower-case letters, digits, '-', '_' and '.' (it names a folder and "
+        "a model), found '{}'",
+        file.string(), recipe.name);
   }
   recipe.base = table.String("base");
   recipe.seed = static_cast<uint64_t>(table.Integer("seed", 1, 0, INT64_MAX));
@@ -85,7 +89,8 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
   }
   auto adapter = table.Table("adapter"), lora = table.Table("lora");
   if (adapter && lora) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected [adapter] or [lora], which mean the same, found both", file.string());
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected [adapter] or [lora], which mean the same, found both", file.string());
   }
   if (adapter || lora) recipe.lora = ReadLora(std::move(adapter ? *adapter : *lora), folders);
   for (TomlTable& entry : table.Tables("stage")) {

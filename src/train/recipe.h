@@ -1,7 +1,7 @@
-// A recipe: what to train on what, how, and how to judge it, as one TOML file. docs/recipes.md lists
-// every key. Reading is strict: an unknown key, a wrong type or a number out of range is an error that
-// names the key, what was expected and what was found. Relative paths are relative to the recipe;
-// "cache:NAME" is NAME in the data folder under BAKESTONE_HOME.
+// A recipe: what to train on what, how, and how to judge it, as one TOML file. docs/recipes.md
+// lists every key. Reading is strict: an unknown key, a wrong type or a number out of range is an
+// error that names the key, what was expected and what was found. Relative paths are relative to
+// the recipe; "cache:NAME" is NAME in the data folder under BAKESTONE_HOME.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace bakestone {
 struct Recipe {
   std::filesystem::path file;
   std::string name;
-  std::string base;                   // a path or a name in the home folder
+  std::string base;  // a path or a name in the home folder
   uint64_t seed = 1;
   std::map<std::string, DataSource> data;
   LoraRecipe lora;
@@ -27,7 +27,8 @@ struct Recipe {
   WatchRecipe watch;
   AddTokensRecipe add_tokens;
 
-  const DataSource& Source(const std::string& name) const;  // throws kInvalidArgument listing the names
+  const DataSource& Source(
+      const std::string& name) const;  // throws kInvalidArgument listing the names
 };
 
 // cache_folder: what "cache:" stands for.

@@ -21,18 +21,23 @@ DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders) {
   source.source = table.String("source", "");
   source.format = table.String("format", source.format);
   if (!ParseRowFormat(source.format)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: 'format': expected one of {}, found '{}'", table.where(),
-          RowFormatNames(), source.format);
+    Throw(ErrorCode::kInvalidArgument, "{}: 'format': expected one of {}, found '{}'",
+          table.where(), RowFormatNames(), source.format);
   }
   source.group = table.String("group", "");
   source.columns = table.StringMap("columns");
   source.heldout = table.Number("heldout", 0, 0, 0.9);
   source.weight = table.Number("weight", 1, 0.001, 1000);
-  source.duplicates = Choice<DuplicatePolicy>(
-      table, "dedupe", {{"off", DuplicatePolicy::kKeep}, {"exact", DuplicatePolicy::kExact}, {"near", DuplicatePolicy::kNear}});
-  source.personal_data = Choice<PersonalDataPolicy>(
-      table, "pii", {{"warn", PersonalDataPolicy::kWarn}, {"mask", PersonalDataPolicy::kMask}, {"off", PersonalDataPolicy::kOff}});
-  source.overlong = Choice<OverlongPolicy>(table, "overlong", {{"cut", OverlongPolicy::kCut}, {"drop", OverlongPolicy::kDrop}});
+  source.duplicates = Choice<DuplicatePolicy>(table, "dedupe",
+                                              {{"off", DuplicatePolicy::kKeep},
+                                               {"exact", DuplicatePolicy::kExact},
+                                               {"near", DuplicatePolicy::kNear}});
+  source.personal_data = Choice<PersonalDataPolicy>(table, "pii",
+                                                    {{"warn", PersonalDataPolicy::kWarn},
+                                                     {"mask", PersonalDataPolicy::kMask},
+                                                     {"off", PersonalDataPolicy::kOff}});
+  source.overlong = Choice<OverlongPolicy>(
+      table, "overlong", {{"cut", OverlongPolicy::kCut}, {"drop", OverlongPolicy::kDrop}});
   source.max_rejected = table.Number("max_rejected", source.max_rejected, 0, 1);
   table.Finish();
   return source;
@@ -60,7 +65,8 @@ AddTokensRecipe ReadAddTokens(TomlTable table) {
   tokens.learn = table.Integer("learn", 0, 1, 100000);
   tokens.from = table.Strings("from");
   if (!tokens.any()) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected 'list' with texts or 'learn' with how many to learn, found neither",
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected 'list' with texts or 'learn' with how many to learn, found neither",
           table.where());
   }
   if (!tokens.from.empty() && tokens.learn == 0) {
@@ -75,13 +81,15 @@ WatchRecipe ReadWatch(TomlTable table) {
   watch.domain = table.Strings("domain");
   watch.general = table.Strings("general");
   if (watch.domain.empty() && watch.general.empty()) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected 'general' or 'domain' with names of [[data]] tables", table.where());
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected 'general' or 'domain' with names of [[data]] tables", table.where());
   }
   watch.tokens = table.Integer("tokens", watch.tokens, 2, int64_t{1} << 30);
   watch.steps = table.Integer("steps", 0, 1, 1 << 30);
   watch.seconds = table.Number("seconds", 0, 0.001, 1e6);
   if (watch.steps > 0 && watch.seconds > 0) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected 'steps' or 'seconds' between two looks, found both", table.where());
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected 'steps' or 'seconds' between two looks, found both", table.where());
   }
   table.Finish();
   return watch;

@@ -39,13 +39,14 @@ void SetDefaults(AdapterKind kind, StageRecipe* stage) {
 void RefuseWithout(TomlTable& table, const StageRecipe& stage) {
   const auto only = [&](const char* key, bool set, bool right, const char* where) {
     if (!set || right) return;
-    Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected only with {}", table.where(), key, where);
+    Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected only with {}", table.where(), key,
+          where);
   };
   const bool dpo = stage.method == TrainMethod::kDpo;
   if (stage.join > 1 && stage.method != TrainMethod::kSft) {
     Throw(ErrorCode::kInvalidArgument,
-          "{}: 'join': expected 1 with method \"{}\" (only conversations are joined), found {}", table.where(),
-          dpo ? "dpo" : "pretrain", stage.join);
+          "{}: 'join': expected 1 with method \"{}\" (only conversations are joined), found {}",
+          table.where(), dpo ? "dpo" : "pretrain", stage.join);
   }
   only("beta", table.Has("beta"), dpo, "method \"dpo\"");
   only("length_normalized", table.Has("length_normalized"), dpo, "method \"dpo\"");
@@ -109,14 +110,16 @@ const char* AdapterKindName(AdapterKind kind) {
 
 LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
   LoraRecipe lora;
-  lora.kind = Choice<AdapterKind>(table, "kind", {{"lora", AdapterKind::kLora},
-                                                  {"rslora", AdapterKind::kRsLora},
-                                                  {"dora", AdapterKind::kDora},
-                                                  {"full", AdapterKind::kFull}});
+  lora.kind = Choice<AdapterKind>(table, "kind",
+                                  {{"lora", AdapterKind::kLora},
+                                   {"rslora", AdapterKind::kRsLora},
+                                   {"dora", AdapterKind::kDora},
+                                   {"full", AdapterKind::kFull}});
   if (table.Boolean("rslora", false)) {
     if (lora.kind != AdapterKind::kLora && lora.kind != AdapterKind::kRsLora) {
-      Throw(ErrorCode::kInvalidArgument, "{}: 'rslora': expected only with kind \"lora\", found kind \"{}\"",
-            table.where(), AdapterKindName(lora.kind));
+      Throw(ErrorCode::kInvalidArgument,
+            "{}: 'rslora': expected only with kind \"lora\", found kind \"{}\"", table.where(),
+            AdapterKindName(lora.kind));
     }
     lora.kind = AdapterKind::kRsLora;
   }
@@ -125,7 +128,8 @@ LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
   if (lora.kind == AdapterKind::kFull) {
     for (const char* key : {"rank", "alpha", "start", "embeddings"}) {
       if (!table.Has(key)) continue;
-      Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected only with pairs, found kind \"full\"", table.where(), key);
+      Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected only with pairs, found kind \"full\"",
+            table.where(), key);
     }
   }
   lora.rank = table.Integer("rank", lora.rank, 1, 1024);
@@ -147,8 +151,9 @@ StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
   } else if (method == "dpo") {
     stage.method = TrainMethod::kDpo;
   } else {
-    Throw(ErrorCode::kInvalidArgument, "{}: 'method': expected \"pretrain\", \"sft\" or \"dpo\", found '{}'",
-          table.where(), method);
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: 'method': expected \"pretrain\", \"sft\" or \"dpo\", found '{}'", table.where(),
+          method);
   }
   SetDefaults(kind, &stage);
   stage.data = table.Strings("data");
@@ -165,18 +170,23 @@ StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
   read.Number("learning_rate", &StageRecipe::learning_rate, 0, 1);
   read.Number("warmup", &StageRecipe::warmup, 0, 1);
   read.Number("final_rate", &StageRecipe::final_rate, 0, 1);
-  if (stage.schedule == Schedule::kWsd || table.Has("decay")) read.Number("decay", &StageRecipe::decay, 0, 1);
+  if (stage.schedule == Schedule::kWsd || table.Has("decay")) {
+    read.Number("decay", &StageRecipe::decay, 0, 1);
+  }
   read.Number("weight_decay", &StageRecipe::weight_decay, 0, 1);
   read.Number("beta1", &StageRecipe::beta1, 0, 0.99999);
   read.Number("beta2", &StageRecipe::beta2, 0, 0.9999999);
   read.Number("clip", &StageRecipe::clip, 1e-6, 1e6);
-  if (stage.method == TrainMethod::kDpo || table.Has("beta")) read.Number("beta", &StageRecipe::beta, 1e-4, 100);
+  if (stage.method == TrainMethod::kDpo || table.Has("beta")) {
+    read.Number("beta", &StageRecipe::beta, 1e-4, 100);
+  }
   stage.length_normalized = table.Boolean("length_normalized", false);
   stage.embedding_rate = table.Number("embedding_rate", stage.embedding_rate, 0, 10);
   stage.eval_steps = table.Integer("eval_steps", 0, 0, 1 << 30);
   stage.heldout_tokens = table.Integer("heldout_tokens", stage.heldout_tokens, 1, int64_t{1} << 40);
   stage.patience = table.Integer("patience", 0, 0, 1 << 20);
-  stage.keep = Choice<KeepPolicy>(table, "keep", {{"last", KeepPolicy::kLast}, {"best", KeepPolicy::kBest}});
+  stage.keep =
+      Choice<KeepPolicy>(table, "keep", {{"last", KeepPolicy::kLast}, {"best", KeepPolicy::kBest}});
   stage.keep_last = table.Integer("keep_last", 0, 0, 1000);
   RefuseWithout(table, stage);
   if (auto replay = table.Table("replay")) stage.replay = ReadReplay(std::move(*replay));
@@ -185,21 +195,23 @@ StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
 }
 
 std::string StageKey(const Recipe& recipe, const StageRecipe& stage) {
-  std::string key = fmt::format(
-      "stage 1|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|lora {} {} {}", stage.name,
-      static_cast<int>(stage.method), stage.epochs, stage.batch, stage.sequence_length,
-      stage.learning_rate, stage.final_rate, stage.warmup, stage.weight_decay, stage.beta1,
-      stage.beta2, stage.clip, recipe.seed, recipe.lora.rank, recipe.lora.alpha,
-      AdapterKindName(recipe.lora.kind));
+  std::string key =
+      fmt::format("stage 1|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|lora {} {} {}", stage.name,
+                  static_cast<int>(stage.method), stage.epochs, stage.batch, stage.sequence_length,
+                  stage.learning_rate, stage.final_rate, stage.warmup, stage.weight_decay,
+                  stage.beta1, stage.beta2, stage.clip, recipe.seed, recipe.lora.rank,
+                  recipe.lora.alpha, AdapterKindName(recipe.lora.kind));
   if (stage.join > 1) key += fmt::format("|join {}", stage.join);
   for (const std::string& target : recipe.lora.targets) key += " " + target;
   if (stage.schedule != Schedule::kCosine) {
     key += fmt::format("|schedule {} {}", static_cast<int>(stage.schedule), stage.decay);
   }
-  if (stage.method == TrainMethod::kDpo) key += fmt::format("|dpo {} {}", stage.beta, stage.length_normalized);
+  if (stage.method == TrainMethod::kDpo) {
+    key += fmt::format("|dpo {} {}", stage.beta, stage.length_normalized);
+  }
   if (stage.patience > 0 || stage.keep == KeepPolicy::kBest) {
-    key += fmt::format("|heldout {} {} {} {}", stage.eval_steps, stage.heldout_tokens, stage.patience,
-                       static_cast<int>(stage.keep));
+    key += fmt::format("|heldout {} {} {} {}", stage.eval_steps, stage.heldout_tokens,
+                       stage.patience, static_cast<int>(stage.keep));
   }
   if (recipe.lora.embeddings) key += "|embeddings";
   key += fmt::format("|embedding {}", stage.embedding_rate);

@@ -1,5 +1,5 @@
-// Between the files that read a recipe: one function a table of the TOML file. Each reads its keys with
-// their ranges, and refuses what it does not know.
+// Between the files that read a recipe: one function a table of the TOML file. Each reads its keys
+// with their ranges, and refuses what it does not know.
 #pragma once
 
 #include <filesystem>
@@ -29,7 +29,8 @@ T Choice(TomlTable& table, const char* key, const std::vector<std::pair<std::str
     if (name == found) return value;
     known += fmt::format("{}\"{}\"", known.empty() ? "" : ", ", name);
   }
-  Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected one of {}, found '{}'", table.where(), key, known, found);
+  Throw(ErrorCode::kInvalidArgument, "{}: '{}': expected one of {}, found '{}'", table.where(), key,
+        known, found);
 }
 
 DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders);

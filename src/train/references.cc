@@ -19,7 +19,8 @@ void Append(const T* values, size_t count, std::string* to) {
 
 }  // namespace
 
-void WriteReferences(const std::filesystem::path& path, const std::string& key, const StageReferences& references) {
+void WriteReferences(const std::filesystem::path& path, const std::string& key,
+                     const StageReferences& references) {
   std::string bytes(kReferencesMagic);
   const uint32_t version[2] = {1, 0};
   const uint64_t counts[2] = {references.train.chosen.size(), references.heldout.chosen.size()};
@@ -28,18 +29,22 @@ void WriteReferences(const std::filesystem::path& path, const std::string& key, 
   const Hash key_hash = HashOf(key);
   Append(key_hash.data(), key_hash.size(), &bytes);
   for (const References* side : {&references.train, &references.heldout}) {
-    for (const auto* values : {&side->chosen, &side->rejected}) Append(values->data(), values->size(), &bytes);
+    for (const auto* values : {&side->chosen, &side->rejected}) {
+      Append(values->data(), values->size(), &bytes);
+    }
   }
   const Hash hash = HashOf(bytes);
   Append(hash.data(), hash.size(), &bytes);
   WriteFileAtomically(path, bytes);
 }
 
-std::optional<StageReferences> ReadReferences(const std::filesystem::path& path, const std::string& key) {
+std::optional<StageReferences> ReadReferences(const std::filesystem::path& path,
+                                              const std::string& key) {
   if (!std::filesystem::exists(path)) return std::nullopt;
   const std::string bytes = ReadFile(path);
   if (bytes.size() < kHeader + kHash || !bytes.starts_with(kReferencesMagic)) return std::nullopt;
-  const Hash found = HashOf(std::string_view(bytes).substr(0, bytes.size() - kHash)), key_hash = HashOf(key);
+  const Hash found = HashOf(std::string_view(bytes).substr(0, bytes.size() - kHash)),
+             key_hash = HashOf(key);
   if (std::memcmp(found.data(), bytes.data() + bytes.size() - kHash, kHash) != 0 ||
       std::memcmp(key_hash.data(), bytes.data() + kHeader - kHash, kHash) != 0) {
     return std::nullopt;
@@ -47,10 +52,13 @@ std::optional<StageReferences> ReadReferences(const std::filesystem::path& path,
   uint64_t counts[2];
   std::memcpy(counts, bytes.data() + 16, sizeof counts);
   const uint64_t values = (bytes.size() - kHeader - kHash) / sizeof(double);
-  if (counts[0] > values || counts[1] > values || 2 * (counts[0] + counts[1]) != values) return std::nullopt;
+  if (counts[0] > values || counts[1] > values || 2 * (counts[0] + counts[1]) != values) {
+    return std::nullopt;
+  }
   StageReferences references;
   const char* next = bytes.data() + kHeader;
-  for (const auto& [side, count] : {std::pair{&references.train, counts[0]}, std::pair{&references.heldout, counts[1]}}) {
+  for (const auto& [side, count] :
+       {std::pair{&references.train, counts[0]}, std::pair{&references.heldout, counts[1]}}) {
     for (auto* to : {&side->chosen, &side->rejected}) {
       to->resize(count);
       std::memcpy(to->data(), next, count * sizeof(double));

@@ -66,7 +66,8 @@ void SampleFile::Parse(std::span<const uint8_t> bytes) {
 SampleView SampleFile::At(int64_t index) const {
   BAKESTONE_CHECK(index >= 0 && index < num_samples_);
   SampleFileWriter::Entry entry;
-  std::memcpy(&entry, bytes_.data() + index_ + index * static_cast<int64_t>(kEntryBytes), kEntryBytes);
+  std::memcpy(&entry, bytes_.data() + index_ + index * static_cast<int64_t>(kEntryBytes),
+              kEntryBytes);
   const auto limit = static_cast<uint64_t>(index_);
   BAKESTONE_CHECK(entry.offset <= limit && entry.tokens <= (limit - entry.offset) / 5);
   const uint8_t* at = bytes_.data() + entry.offset;

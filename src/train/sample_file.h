@@ -1,10 +1,12 @@
-// Tokenized samples in one file, mapped and not read: a set that is larger than memory trains as a small one
-// does. A cache of ours, not a format for others; whoever finds it damaged or of another key makes it anew.
+// Tokenized samples in one file, mapped and not read: a set that is larger than memory trains as a
+// small one does. A cache of ours, not a format for others; whoever finds it damaged or of another
+// key makes it anew.
 //
-// Little-endian. "BKSAMPLE", u32 version, u32 zero. Then each sample: i32 tokens[n], u8 trained[n], zeros up
-// to a multiple of 4. Index, 32 bytes a sample: u64 offset, u32 n, u32 trained tokens, i64 lead, i64 row of
-// the source. Note: a JSON object of the maker's. Trailer, 64 bytes: u64 offset of the index, samples, offset
-// of the note, length of the note; SHA-256 of everything before that hash.
+// Little-endian. "BKSAMPLE", u32 version, u32 zero. Then each sample: i32 tokens[n], u8 trained[n],
+// zeros up to a multiple of 4. Index, 32 bytes a sample: u64 offset, u32 n, u32 trained tokens, i64
+// lead, i64 row of the source. Note: a JSON object of the maker's. Trailer, 64 bytes: u64 offset of
+// the index, samples, offset of the note, length of the note; SHA-256 of everything before that
+// hash.
 //
 // A SampleFile is immutable: any number of threads may read it.
 #pragma once
@@ -28,12 +30,13 @@ namespace bakestone {
 // One sample, owned by nobody.
 struct SampleView {
   std::span<const int32_t> tokens;
-  std::span<const uint8_t> trained;  // [tokens]; 1: this token is predicted and learned. Never the first
+  std::span<const uint8_t>
+      trained;  // [tokens]; 1: this token is predicted and learned. Never the first
   int64_t num_trained = 0;
   // Tokens before the first turn (the system prompt): a conversation that is joined to another one
   // with the same lead goes on without repeating it. kStandsAlone: not to be joined.
   int64_t lead = kStandsAlone;
-  int64_t row = 0;                   // of the source, 1-based; 0: none
+  int64_t row = 0;  // of the source, 1-based; 0: none
 
   static constexpr int64_t kStandsAlone = -1;
 };
@@ -51,8 +54,8 @@ struct Sample {
 
 class SampleFile {
  public:
-  // Null where there is no such file or it is damaged; what was wrong goes to the log. The whole file is
-  // held against its hash, unless `memory` knows that it has been.
+  // Null where there is no such file or it is damaged; what was wrong goes to the log. The whole
+  // file is held against its hash, unless `memory` knows that it has been.
   static std::shared_ptr<const SampleFile> Open(const std::filesystem::path& path,
                                                 const HashMemory& memory);
 
@@ -65,7 +68,7 @@ class SampleFile {
   void Parse(std::span<const uint8_t> bytes);  // throws kCorrupt
 
   MappedFile file_;
-  std::vector<uint8_t> memory_;                // of a set that has no file
+  std::vector<uint8_t> memory_;  // of a set that has no file
   std::span<const uint8_t> bytes_;
   int64_t num_samples_ = 0, index_ = 0;
   std::string note_;

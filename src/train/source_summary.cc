@@ -28,8 +28,8 @@ std::string SourceSummary::Line() const {
   const bool plain = container.starts_with("text") || container.starts_with("Markdown");
   const std::string shape =
       plain ? "" : fmt::format(", {}{}", NamesOf(formats), format == "auto" ? " (detected)" : "");
-  std::string line =
-      fmt::format("{}: {}{}: {} row{}, {} learned", name, container, shape, rows, rows == 1 ? "" : "s", learned);
+  std::string line = fmt::format("{}: {}{}: {} row{}, {} learned", name, container, shape, rows,
+                                 rows == 1 ? "" : "s", learned);
   const auto add = [&](int64_t count, const char* what) {
     if (count > 0) line += fmt::format(", {} {}", count, what);
   };
@@ -50,11 +50,14 @@ std::vector<std::string> SourceSummary::Warnings() const {
     warnings.push_back(fmt::format("{}: {} of {} rows cannot be used ({}){}", name, rejected, rows,
                                    first_reject, file));
   } else if (unlearned + overlong > 0) {
-    warnings.push_back(fmt::format("{}: {} of {} rows are not used{}", name, unlearned + overlong, rows, file));
+    warnings.push_back(
+        fmt::format("{}: {} of {} rows are not used{}", name, unlearned + overlong, rows, file));
   }
   if (!masked && personal_rows > 0) {
-    warnings.push_back(fmt::format("{}: personal data in {} rows ({}); look with 'bakestone data check', mask "
-                                   "with pii = \"mask\"", name, personal_rows, ListOf(personal)));
+    warnings.push_back(
+        fmt::format("{}: personal data in {} rows ({}); look with 'bakestone data check', mask "
+                    "with pii = \"mask\"",
+                    name, personal_rows, ListOf(personal)));
   }
   return warnings;
 }
@@ -79,8 +82,9 @@ Json ToJson(const SourceSummary& summary) {
 }
 
 std::string NoteOf(const SourceSummary& summary, const DatasetCounts& counts) {
-  return Json{{"summary", ToJson(summary)},
-              {"counts", {{"tokens", counts.tokens}, {"trained", counts.trained}, {"cut", counts.cut}}}}
+  return Json{
+      {"summary", ToJson(summary)},
+      {"counts", {{"tokens", counts.tokens}, {"trained", counts.trained}, {"cut", counts.cut}}}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

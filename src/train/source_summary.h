@@ -1,4 +1,5 @@
-// What became of a source's rows, as lines for people, as JSON, and as the note of a file of samples.
+// What became of a source's rows, as lines for people, as JSON, and as the note of a file of
+// samples.
 #pragma once
 
 #include <string>

@@ -11,7 +11,8 @@ namespace {
 // A name of people as part of a file's name.
 std::string FileWord(std::string text) {
   for (char& c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.';
+    const bool plain =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.';
     if (!plain) c = '-';
   }
   return text;
@@ -38,8 +39,12 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
       read.rejects = options.rejects / (FileWord(stage.name + "-" + name) + ".jsonl");
     }
     if (options.progress) {
-      read.plan_progress = [&](const ReadProgress& progress) { options.progress("comparing " + name, progress); };
-      read.progress = [&](const ReadProgress& progress) { options.progress("tokenizing " + name, progress); };
+      read.plan_progress = [&](const ReadProgress& progress) {
+        options.progress("comparing " + name, progress);
+      };
+      read.progress = [&](const ReadProgress& progress) {
+        options.progress("tokenizing " + name, progress);
+      };
     }
     SourceSamples samples = ReadDataset(model, encode_chat, source, read);
     data.sources.push_back(samples.summary);
@@ -59,7 +64,8 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
 
 int64_t NumSteps(const StageRecipe& stage, int64_t epoch_size) {
   const double samples = stage.epochs * static_cast<double>(epoch_size);
-  return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(samples / static_cast<double>(stage.batch))));
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(std::ceil(samples / static_cast<double>(stage.batch))));
 }
 
 }  // namespace bakestone

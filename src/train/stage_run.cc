@@ -15,8 +15,8 @@ double Mean(double sum, double count) { return sum / std::max(1.0, count); }
 
 }  // namespace
 
-StageRun::StageRun(const Model& model, const Recipe& recipe, const StageRecipe& stage, const KernelTable& kernels,
-                   ThreadPool& pool, const TrainOptions& options)
+StageRun::StageRun(const Model& model, const Recipe& recipe, const StageRecipe& stage,
+                   const KernelTable& kernels, ThreadPool& pool, const TrainOptions& options)
     : recipe_(recipe),
       stage_(stage),
       kernels_(kernels),
@@ -24,10 +24,11 @@ StageRun::StageRun(const Model& model, const Recipe& recipe, const StageRecipe& 
       batch_tokens_(options.batch_tokens),
       layout_(LayoutOf(model, recipe)),
       adapter_(model.config, recipe.name),
-      pass_(*model.decoder, layout_, PairScale(recipe.lora), kernels, pool,
-            {.activation = options.activation == Activation::kRecompute ? ActivationPolicy::kRecompute
-                                                                           : ActivationPolicy::kStash,
-              .weight_cache_bytes = options.weight_cache_bytes}) {}
+      pass_(
+          *model.decoder, layout_, PairScale(recipe.lora), kernels, pool,
+          {.activation = options.activation == Activation::kRecompute ? ActivationPolicy::kRecompute
+                                                                      : ActivationPolicy::kStash,
+           .weight_cache_bytes = options.weight_cache_bytes}) {}
 
 void StageRun::Refresh() {
   SetAdapter(layout_, state_.masters, recipe_.lora, &adapter_);
@@ -38,7 +39,8 @@ void StageRun::Step(const StepBatches& batches, double rate, StepReport* report)
   gradients_.assign(static_cast<size_t>(layout_.size), 0.0f);
   const bool dpo = stage_.method == TrainMethod::kDpo;
   const int64_t count = dpo ? batches.pairs : batches.train_rows;
-  const LossSums train = Accumulate(batches.train, 1.0 / static_cast<double>(std::max<int64_t>(1, count)), false);
+  const LossSums train =
+      Accumulate(batches.train, 1.0 / static_cast<double>(std::max<int64_t>(1, count)), false);
   const bool kl = stage_.replay && stage_.replay->kl_weight > 0;
   const double weight = kl ? stage_.replay->kl_weight : ReplayWeight(batches);
   const LossSums replay = Accumulate(
@@ -47,8 +49,10 @@ void StageRun::Step(const StepBatches& batches, double rate, StepReport* report)
   const double loss = dpo ? train.preference : train.nll;
   if (!std::isfinite(norm) || !std::isfinite(loss)) {
     Throw(ErrorCode::kInvalidArgument,
-          "stage '{}', step {}: the loss is no longer a finite number; lower 'learning_rate' (now {:g}) or 'clip' "
-          "(now {:g}) and run again", stage_.name, state_.step + 1, stage_.learning_rate, stage_.clip);
+          "stage '{}', step {}: the loss is no longer a finite number; lower 'learning_rate' (now "
+          "{:g}) or 'clip' "
+          "(now {:g}) and run again",
+          stage_.name, state_.step + 1, stage_.learning_rate, stage_.clip);
   }
   report->learning_rate = rate;
   Update(rate, norm);
@@ -58,9 +62,11 @@ void StageRun::Step(const StepBatches& batches, double rate, StepReport* report)
   report->step = state_.step;
   report->gradient_norm = norm;
   report->loss = Mean(loss, dpo ? static_cast<double>(train.pairs) : train.weight);
-  report->accuracy = dpo ? Mean(static_cast<double>(train.pairs_right), static_cast<double>(train.pairs))
-                         : Mean(static_cast<double>(train.correct), static_cast<double>(train.rows));
-  report->reward_margin = Mean(train.chosen_reward - train.rejected_reward, static_cast<double>(train.pairs));
+  report->accuracy =
+      dpo ? Mean(static_cast<double>(train.pairs_right), static_cast<double>(train.pairs))
+          : Mean(static_cast<double>(train.correct), static_cast<double>(train.rows));
+  report->reward_margin =
+      Mean(train.chosen_reward - train.rejected_reward, static_cast<double>(train.pairs));
   report->replay_loss = Mean(kl ? replay.kl : replay.nll, replay.weight);
   report->tokens = state_.tokens;
 }
@@ -76,7 +82,8 @@ void StageRun::Update(double rate, double norm) {
       ++last;
     }
     const auto begin = static_cast<size_t>(tensors[first].offset);
-    const auto size = static_cast<size_t>(tensors[last - 1].offset + tensors[last - 1].size()) - begin;
+    const auto size =
+        static_cast<size_t>(tensors[last - 1].offset + tensors[last - 1].size()) - begin;
     const auto part = [&](auto& values) { return std::span(values).subspan(begin, size); };
     ops::AdamW(kernels_.train, pool_,
                {.learning_rate = tensors[first].embedding ? rate * stage_.embedding_rate : rate,
@@ -85,7 +92,8 @@ void StageRun::Update(double rate, double norm) {
                 .weight_decay = tensors[first].decays ? stage_.weight_decay : 0,
                 .gradient_scale = scale,
                 .step = state_.step + 1},
-               part(state_.masters), part(state_.first_moments), part(state_.second_moments), part(gradients_));
+               part(state_.masters), part(state_.first_moments), part(state_.second_moments),
+               part(gradients_));
     first = last;
   }
 }
@@ -126,13 +134,14 @@ double StageRun::HeldoutLoss(const Dataset& heldout, const References& reference
       tokens += static_cast<int64_t>(samples.back().tokens.size());
     }
   }
-  const auto batches = dpo ? PackPreferences(heldout, units, references, batch_tokens_) : Pack(samples, batch_tokens_);
+  const auto batches = dpo ? PackPreferences(heldout, units, references, batch_tokens_)
+                           : Pack(samples, batch_tokens_);
   LossSums sums;
   for (const PackedBatch& batch : batches) {
     if (batch.loss_rows.empty()) continue;
-    sums += pass_.Evaluate(batch.View(), {.pairs = batch.pairs,
-                                          .beta = stage_.beta,
-                                          .length_normalized = stage_.length_normalized});
+    sums += pass_.Evaluate(
+        batch.View(),
+        {.pairs = batch.pairs, .beta = stage_.beta, .length_normalized = stage_.length_normalized});
   }
   return dpo ? Mean(sums.preference, static_cast<double>(sums.pairs)) : Mean(sums.nll, sums.weight);
 }

@@ -1,5 +1,5 @@
-// One stage under way: masters, moments, the pass that fills the gradients, and the optimizer's step. One thread at
-// a time.
+// One stage under way: masters, moments, the pass that fills the gradients, and the optimizer's
+// step. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ namespace bakestone {
 class StageRun {
  public:
   // Keeps references.
-  StageRun(const Model& model, const Recipe& recipe, const StageRecipe& stage, const KernelTable& kernels,
-           ThreadPool& pool, const TrainOptions& options);
+  StageRun(const Model& model, const Recipe& recipe, const StageRecipe& stage,
+           const KernelTable& kernels, ThreadPool& pool, const TrainOptions& options);
 
   const TrainLayout& layout() const { return layout_; }
   Adapter& adapter() { return adapter_; }
@@ -24,15 +24,20 @@ class StageRun {
 
   // After every change of state().masters.
   void Refresh();
-  // One optimizer step at this learning rate. Throws kInvalidArgument when the loss is no longer finite.
+  // One optimizer step at this learning rate. Throws kInvalidArgument when the loss is no longer
+  // finite.
   void Step(const StepBatches& batches, double rate, StepReport* report);
-  // Of the masters as they are: the mean loss of held-out samples, up to stage.heldout_tokens of them.
-  // references: of the set's own units.
+  // Of the masters as they are: the mean loss of held-out samples, up to stage.heldout_tokens of
+  // them. references: of the set's own units.
   double HeldoutLoss(const Dataset& heldout, const References& references);
-  // Losses of a batch under the values as they are, and beside them the KL to the base if asked for; and the base's.
-  LossSums Evaluate(const PackedBatch& batch, bool kl_to_base) { return pass_.Evaluate(batch.View(), {.kl_to_base = kl_to_base}); }
+  // Losses of a batch under the values as they are, and beside them the KL to the base if asked
+  // for; and the base's.
+  LossSums Evaluate(const PackedBatch& batch, bool kl_to_base) {
+    return pass_.Evaluate(batch.View(), {.kl_to_base = kl_to_base});
+  }
   LossSums EvaluateBase(const PackedBatch& batch) { return pass_.EvaluateBase(batch.View()); }
-  // Log-probabilities of every preference of the set under these values; the masters stay as they are.
+  // Log-probabilities of every preference of the set under these values; the masters stay as they
+  // are.
   References Reference(const Dataset& data, const std::vector<float>& values);
   int64_t peak_bytes() const noexcept { return pass_.peak_bytes(); }
 

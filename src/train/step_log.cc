@@ -23,7 +23,8 @@ StepLog::StepLog(const std::filesystem::path& folder, int64_t keep_bytes, double
   std::filesystem::create_directories(folder, code);
   if (std::filesystem::exists(path_)) {
     const auto size = std::filesystem::file_size(path_);
-    std::filesystem::resize_file(path_, std::min<uintmax_t>(size, static_cast<uintmax_t>(keep_bytes)));
+    std::filesystem::resize_file(path_,
+                                 std::min<uintmax_t>(size, static_cast<uintmax_t>(keep_bytes)));
   }
   file_.open(path_, std::ios::app);
   if (!file_) Throw(ErrorCode::kIo, "{}: cannot open for writing", path_.string());
@@ -40,10 +41,10 @@ void StepLog::AppendStart(const StepReport& report) {
 
 void StepLog::Append(const StepReport& report) {
   Values values = {{"loss", report.loss},
-                                                        {"accuracy", report.accuracy},
-                                                        {"replay_loss", report.replay_loss},
-                                                        {"learning_rate", report.learning_rate},
-                                                        {"gradient_norm", report.gradient_norm}};
+                   {"accuracy", report.accuracy},
+                   {"replay_loss", report.replay_loss},
+                   {"learning_rate", report.learning_rate},
+                   {"gradient_norm", report.gradient_norm}};
   if (report.reward_margin != 0) values.emplace_back("reward_margin", report.reward_margin);
   if (report.heldout_loss) values.emplace_back("heldout_loss", *report.heldout_loss);
   Write(report, std::move(values));

@@ -1,6 +1,7 @@
-// The log of a run: one JSON object a step in log.jsonl, and the same as TensorBoard reads it (event_file.h). On
-// resumption it is cut back to what the checkpoint knew, so that every step stands in it once. Texts that are watched
-// stand in it as "bits_per_byte/NAME" and "kl_to_base/NAME", from step 0 on (where "base_bits_per_byte/NAME" is, too).
+// The log of a run: one JSON object a step in log.jsonl, and the same as TensorBoard reads it
+// (event_file.h). On resumption it is cut back to what the checkpoint knew, so that every step
+// stands in it once. Texts that are watched stand in it as "bits_per_byte/NAME" and
+// "kl_to_base/NAME", from step 0 on (where "base_bits_per_byte/NAME" is, too).
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ struct StepReport;
 
 class StepLog {
  public:
-  // Keeps the first keep_bytes of an existing folder/log.jsonl. seconds: on the run's own clock, now. Throws kIo.
+  // Keeps the first keep_bytes of an existing folder/log.jsonl. seconds: on the run's own clock,
+  // now. Throws kIo.
   StepLog(const std::filesystem::path& folder, int64_t keep_bytes, double seconds);
   // Before the first step: only what the watched texts cost, and what they cost the base.
   void AppendStart(const StepReport& report);

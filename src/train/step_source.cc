@@ -22,8 +22,8 @@ int64_t Rows(const std::vector<PackedBatch>& batches) {
 
 }  // namespace
 
-StepSource::StepSource(const StageData& data, const StageRecipe& stage, const References& references,
-                       uint64_t seed, int64_t batch_tokens)
+StepSource::StepSource(const StageData& data, const StageRecipe& stage,
+                       const References& references, uint64_t seed, int64_t batch_tokens)
     : data_(data),
       stage_(stage),
       references_(references),
@@ -48,13 +48,15 @@ StepBatches StepSource::Next() {
   batches.train_rows = Rows(batches.train);
   batches.replay_rows = Rows(batches.replay);
   for (const auto* side : {&batches.train, &batches.replay}) {
-    for (const PackedBatch& batch : *side) batches.tokens += static_cast<int64_t>(batch.tokens.size());
+    for (const PackedBatch& batch : *side) {
+      batches.tokens += static_cast<int64_t>(batch.tokens.size());
+    }
   }
   return batches;
 }
 
-// Replay keeps its share over the steps as a whole: the pieces of a step are those that the running total asks
-// for, so the cursor is a function of the step.
+// Replay keeps its share over the steps as a whole: the pieces of a step are those that the running
+// total asks for, so the cursor is a function of the step.
 void StepSource::Draw() {
   units_.clear();
   samples_.clear();
@@ -70,7 +72,9 @@ void StepSource::Draw() {
     samples_.clear();
     for (const Sample& sample : joined_) samples_.push_back(sample.View());
   }
-  for (const SampleView& sample : samples_) train_tokens_ += static_cast<int64_t>(sample.tokens.size());
+  for (const SampleView& sample : samples_) {
+    train_tokens_ += static_cast<int64_t>(sample.tokens.size());
+  }
   if (!stage_.replay || data_.replay.size() == 0) return;
   const double wanted =
       static_cast<double>(train_tokens_) * stage_.replay->share / (1 - stage_.replay->share);

@@ -1,5 +1,5 @@
-// The samples of each step of a stage, packed into micro-batches. What a step draws is a function of (seed,
-// stage, step): nothing to save. One thread.
+// The samples of each step of a stage, packed into micro-batches. What a step draws is a function
+// of (seed, stage, step): nothing to save. One thread.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,14 @@ struct References {
 struct StepBatches {
   std::vector<PackedBatch> train, replay;
   int64_t train_rows = 0, replay_rows = 0, tokens = 0;
-  int64_t pairs = 0;                     // preferences
+  int64_t pairs = 0;  // preferences
 };
 
 class StepSource {
  public:
   // Keeps references.
-  StepSource(const StageData& data, const StageRecipe& stage, const References& references, uint64_t seed,
-             int64_t batch_tokens);
+  StepSource(const StageData& data, const StageRecipe& stage, const References& references,
+             uint64_t seed, int64_t batch_tokens);
 
   // Skips what steps before `step` used, without packing it.
   void SkipTo(int64_t step);

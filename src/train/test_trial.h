@@ -79,10 +79,13 @@ struct Trial {
   explicit Trial(const std::string& name, std::string recipe_text = kRecipe)
       : folder(TestFolder(name)), pool(2) {
     WriteFileAtomically(folder / "recipe.toml", recipe_text);
-    WriteFileAtomically(folder / "text.md",
-                        "# T\n\n## One\n\nThe mill opens at seven.\n\n## Two\n\nThe key is green.\n");
+    WriteFileAtomically(
+        folder / "text.md",
+        "# T\n\n## One\n\nThe mill opens at seven.\n\n## Two\n\nThe key is green.\n");
     std::string other;
-    for (int i = 0; i < 12; ++i) other += "Rain fell on the hills for " + std::to_string(i) + " days.\n\n";
+    for (int i = 0; i < 12; ++i) {
+      other += "Rain fell on the hills for " + std::to_string(i) + " days.\n\n";
+    }
     WriteFileAtomically(folder / "other.txt", other);
     WriteFileAtomically(
         folder / "chats.jsonl",
@@ -111,8 +114,8 @@ struct Trial {
     options.checkpoint_seconds = checkpoint_seconds;
     options.batch_tokens = 128;
     return TrainStage(*model, recipe, recipe.stages[stage], data,
-                      InitialValues(*model, layout, recipe.seed, *AvailableKernels().back(), pool), "key", *AvailableKernels().back(), on_pool,
-                      options, observer);
+                      InitialValues(*model, layout, recipe.seed, *AvailableKernels().back(), pool),
+                      "key", *AvailableKernels().back(), on_pool, options, observer);
   }
 
   std::filesystem::path folder;

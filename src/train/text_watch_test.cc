@@ -39,7 +39,9 @@ class Watcher : public TrainObserver {
 };
 
 void WriteNews(const Trial& trial) {
-  WriteFileAtomically(trial.folder / "news.txt", "The council met on Monday and spoke of the bridge over the river, as it had before.\n");
+  WriteFileAtomically(
+      trial.folder / "news.txt",
+      "The council met on Monday and spoke of the bridge over the river, as it had before.\n");
 }
 
 TEST(TextWatch, CurvesBeginAtTheBaseAndChangeNoTrainedBit) {
@@ -47,7 +49,8 @@ TEST(TextWatch, CurvesBeginAtTheBaseAndChangeNoTrainedBit) {
     std::string text = kRecipe;
     const std::string_view pairs = "rank = 4\n";
     text.replace(text.find(pairs), pairs.size(), std::string("kind = \"") + kind + "\"\n");
-    Trial plain(std::string("unwatched_") + kind, text), watched(std::string("watched_") + kind, text + kWatch);
+    Trial plain(std::string("unwatched_") + kind, text),
+        watched(std::string("watched_") + kind, text + kWatch);
     WriteNews(watched);
     StopAfter none(1 << 20);
     Watcher watcher;
@@ -76,12 +79,14 @@ TEST(TextWatch, CurvesBeginAtTheBaseAndChangeNoTrainedBit) {
 TEST(ForgettingWatch, ATextIsNamedOnceWithTheRemedy) {
   ForgettingWatch watch;
   const auto reading = [](const char* name, bool general, double bits) {
-    return TextReading{.name = name, .general = general, .bits_per_byte = bits, .base_bits_per_byte = 1};
+    return TextReading{
+        .name = name, .general = general, .bits_per_byte = bits, .base_bits_per_byte = 1};
   };
   EXPECT_THAT(watch.Look(5, {reading("own", false, 2), reading("news", true, 1.04)}), IsEmpty());
   EXPECT_THAT(watch.Look(10, {reading("own", false, 2), reading("news", true, 1.08)}),
-              ElementsAre(AllOf(HasSubstr("step 10: the model forgets: general text 'news' costs 8.0 % more"),
-                                HasSubstr("[stage.replay]"))));
+              ElementsAre(AllOf(
+                  HasSubstr("step 10: the model forgets: general text 'news' costs 8.0 % more"),
+                  HasSubstr("[stage.replay]"))));
   EXPECT_THAT(watch.Look(15, {reading("own", false, 2), reading("news", true, 1.2)}), IsEmpty());
 }
 
@@ -95,9 +100,11 @@ TEST(TextWatch, RecipeErrorsNameTheKey) {
   EXPECT_THAT(message("[watch]\ngeneral = [\"other\"]\n"), HasSubstr("forgotten"));
   EXPECT_THAT(message("[watch]\ngeneral = [\"news\"]\n"), HasSubstr("found 'news'"));
   EXPECT_THAT(message("[add_tokens]\n"), HasSubstr("expected 'list' with texts or 'learn'"));
-  EXPECT_THAT(message("[add_tokens]\nlist = [\"mill\"]\nfrom = [\"text\"]\n"), HasSubstr("'from': expected only with 'learn'"));
+  EXPECT_THAT(message("[add_tokens]\nlist = [\"mill\"]\nfrom = [\"text\"]\n"),
+              HasSubstr("'from': expected only with 'learn'"));
   EXPECT_THAT(message("[add_tokens]\nlearn = 5\nfrom = [\"news\"]\n"), HasSubstr("found 'news'"));
-  EXPECT_THAT(message("[watch]\ndomain = [\"text\"]\nsteps = 2\nseconds = 3\n"), HasSubstr("found both"));
+  EXPECT_THAT(message("[watch]\ndomain = [\"text\"]\nsteps = 2\nseconds = 3\n"),
+              HasSubstr("found both"));
 }
 
 }  // namespace

@@ -43,11 +43,13 @@ struct SpeedBatch {
 
 void CheckSizes(const TrainSpeedOptions& options, const ModelConfig& config) {
   if (options.rows < 2 || options.document < 2 || options.steps < 1) {
-    Throw(ErrorCode::kInvalidArgument, "expected at least 2 rows, documents of 2 tokens and 1 step, found {}, {} and {}",
+    Throw(ErrorCode::kInvalidArgument,
+          "expected at least 2 rows, documents of 2 tokens and 1 step, found {}, {} and {}",
           options.rows, options.document, options.steps);
   }
   if (std::min(options.rows, options.document) > config.context_length) {
-    Throw(ErrorCode::kInvalidArgument, "documents of {} tokens: expected at most the model's context of {}",
+    Throw(ErrorCode::kInvalidArgument,
+          "documents of {} tokens: expected at most the model's context of {}",
           std::min(options.rows, options.document), config.context_length);
   }
 }
@@ -66,27 +68,33 @@ double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeed
   for (const LayerWeights& layer : model.weights->layers) {
     for (int site = 0; site < kNumSites; ++site) {
       const Weight& weight = layer.at(static_cast<Site>(site));
-      each += 2 * static_cast<double>(weight.n() * weight.k());  // the output, and the input's gradient
+      each +=
+          2 * static_cast<double>(weight.n() * weight.k());  // the output, and the input's gradient
     }
     if (layer.experts.empty()) continue;
     const ExpertWeights& expert = layer.experts.front();
     for (const Weight* weight : {&expert.gate, &expert.up, &expert.down}) {
       each += 2 * static_cast<double>(config.router.used * weight->n() * weight->k());
     }
-    for (const Weight* weight : {&layer.router, &layer.shared.gate, &layer.shared.up, &layer.shared.down, &layer.shared_gate}) {
+    for (const Weight* weight : {&layer.router, &layer.shared.gate, &layer.shared.up,
+                                 &layer.shared.down, &layer.shared_gate}) {
       each += 2 * static_cast<double>(weight->n() * weight->k());
     }
   }
   for (const LoraSlot& slot : layout.slots) {
-    const double share = slot.id.expert < 0 ? 1 : static_cast<double>(config.router.used) / static_cast<double>(config.router.experts);
+    const double share = slot.id.expert < 0 ? 1
+                                            : static_cast<double>(config.router.used) /
+                                                  static_cast<double>(config.router.experts);
     each += 3 * share * static_cast<double>(slot.rank * (slot.in + slot.out));
   }
   for (const MatrixSlot& slot : layout.matrices) each += static_cast<double>(slot.in * slot.out);
   const Weight& head = model.weights->head();
-  const double loss_rows = rows - static_cast<double>((options.rows + options.document - 1) / options.document);
+  const double loss_rows =
+      rows - static_cast<double>((options.rows + options.document - 1) / options.document);
   double macs = rows * each + 2 * loss_rows * static_cast<double>(head.n() * head.k());
   macs += loss_rows * static_cast<double>(layout.head_rows().rows * head.k());
-  // A query and a key it sees: scores and values forward; gradients of scores, values, queries and keys.
+  // A query and a key it sees: scores and values forward; gradients of scores, values, queries and
+  // keys.
   double seen = 0;
   for (int64_t begin = 0; begin < options.rows; begin += options.document) {
     const auto length = static_cast<double>(std::min(options.document, options.rows - begin));
@@ -110,7 +118,8 @@ double TrainProductLimit(const TrainKernels& kernels, ThreadPool& pool) {
     pool.ParallelFor(threads, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t t = begin; t < end; ++t) {
         TrainGemmArgs args{};
-        args.segments[0] = {x.data() + t * kInner, 0, w.data() + t * kTrainLanes * kInner, 0, kInner};
+        args.segments[0] = {x.data() + t * kInner, 0, w.data() + t * kTrainLanes * kInner, 0,
+                            kInner};
         args.num_segments = 1;
         args.store = TrainStore::kF32;
         args.rows = kRows;
@@ -133,7 +142,8 @@ TrainSpeed MeasureTraining(const Model& model, const KernelTable& kernels, Threa
   Rng rng(5, 0);
   for (float& value : values) value = 0.01f * rng.Normal();
   std::vector<float> gradients(values.size()), first(values.size()), second(values.size());
-  TrainEngine engine(model.config, source, layout, 2.0f, kernels.train, pool, {.activation = options.activation});
+  TrainEngine engine(model.config, source, layout, 2.0f, kernels.train, pool,
+                     {.activation = options.activation});
   engine.SetValues(values);
   const SpeedBatch batch(options, model.config.vocab_size);
   const Objective objective{.gradient_scale = 1.0f / static_cast<float>(options.rows)};
@@ -152,8 +162,9 @@ TrainSpeed MeasureTraining(const Model& model, const KernelTable& kernels, Threa
     speed.step_seconds.push_back(SecondsFrom(start));
   }
   const TrainPhases after = engine.phases();
-  speed.phases = {after.weights - before.weights, after.products - before.products, after.attention - before.attention,
-                  after.rows - before.rows, after.head - before.head};
+  speed.phases = {after.weights - before.weights, after.products - before.products,
+                  after.attention - before.attention, after.rows - before.rows,
+                  after.head - before.head};
   speed.flop = TrainFlop(model, layout, options);
   speed.pass_bytes = engine.peak_bytes();
   return speed;

@@ -1,4 +1,5 @@
-// How fast a training step is, where its time goes, and what the arithmetic of this machine would allow.
+// How fast a training step is, where its time goes, and what the arithmetic of this machine would
+// allow.
 #pragma once
 
 #include <cstdint>
@@ -14,31 +15,33 @@
 namespace bakestone {
 
 struct TrainSpeedOptions {
-  int64_t rows = 512;        // of a step
-  int64_t document = 512;    // tokens of each document in it; the last may be shorter
-  int64_t rank = 16;         // of pairs on every linear; 0: the whole model is trained
+  int64_t rows = 512;      // of a step
+  int64_t document = 512;  // tokens of each document in it; the last may be shorter
+  int64_t rank = 16;       // of pairs on every linear; 0: the whole model is trained
   int64_t steps = 5;
   ActivationPolicy activation = ActivationPolicy::kStash;
 };
 
 struct TrainSpeed {
   std::vector<double> step_seconds;
-  double flop = 0;           // floating-point operations that a step needs: TrainFlop
-  TrainPhases phases;        // seconds of all steps by kind of work
-  double optimizer = 0;      // likewise
-  int64_t pass_bytes = 0;    // most memory of scratch and activations
+  double flop = 0;         // floating-point operations that a step needs: TrainFlop
+  TrainPhases phases;      // seconds of all steps by kind of work
+  double optimizer = 0;    // likewise
+  int64_t pass_bytes = 0;  // most memory of scratch and activations
 };
 
-// Operations of one step on the layout's tensors: products of linears and head, forward and backward, pairs, and
-// attention within documents. What backward computes again, and what is no product, is not counted.
+// Operations of one step on the layout's tensors: products of linears and head, forward and
+// backward, pairs, and attention within documents. What backward computes again, and what is no
+// product, is not counted.
 double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeedOptions& options);
 
-// Operations a second of the products of training on operands in L1, all threads together: what `product` of the table
-// can do at best, strided loads and stores included.
+// Operations a second of the products of training on operands in L1, all threads together: what
+// `product` of the table can do at best, strided loads and stores included.
 double TrainProductLimit(const TrainKernels& kernels, ThreadPool& pool);
 
-// Steps on random tokens: forward, backward, clipping, AdamW. Throws what a pass throws for a model that cannot be
-// trained, kInvalidArgument for sizes below 1 (document: 2) or documents beyond the model's context.
+// Steps on random tokens: forward, backward, clipping, AdamW. Throws what a pass throws for a model
+// that cannot be trained, kInvalidArgument for sizes below 1 (document: 2) or documents beyond the
+// model's context.
 TrainSpeed MeasureTraining(const Model& model, const KernelTable& kernels, ThreadPool& pool,
                            const TrainSpeedOptions& options);
 

@@ -38,12 +38,14 @@ TEST(MeasureTraining, TimesEachStepAndItsKindsOfWork) {
   ThreadPool pool(2);
   const auto model = SharedTestModel();
   for (const int64_t rank : {0, 4}) {
-    const TrainSpeed speed = MeasureTraining(*model, ChooseKernels(nullptr), pool,
-                                             {.rows = 24, .document = 16, .rank = rank, .steps = 3});
+    const TrainSpeed speed =
+        MeasureTraining(*model, ChooseKernels(nullptr), pool,
+                        {.rows = 24, .document = 16, .rank = rank, .steps = 3});
     ASSERT_EQ(speed.step_seconds.size(), 3u);
     const double total = std::accumulate(speed.step_seconds.begin(), speed.step_seconds.end(), 0.0);
     const TrainPhases& phases = speed.phases;
-    for (const double part : {phases.products, phases.attention, phases.rows, phases.head, speed.optimizer}) {
+    for (const double part :
+         {phases.products, phases.attention, phases.rows, phases.head, speed.optimizer}) {
       EXPECT_GT(part, 0);
       EXPECT_LT(part, total);
     }
@@ -55,8 +57,10 @@ TEST(MeasureTraining, RefusesSizesThatMeanNothing) {
   ThreadPool pool(1);
   const auto model = SharedTestModel();
   const int64_t context = model->config.context_length;
-  for (const TrainSpeedOptions& options :
-       {TrainSpeedOptions{.rows = 1}, {.document = 1}, {.steps = 0}, {.rows = context + 1, .document = context + 1}}) {
+  for (const TrainSpeedOptions& options : {TrainSpeedOptions{.rows = 1},
+                                           {.document = 1},
+                                           {.steps = 0},
+                                           {.rows = context + 1, .document = context + 1}}) {
     EXPECT_THROW(MeasureTraining(*model, ChooseKernels(nullptr), pool, options), Error);
   }
 }

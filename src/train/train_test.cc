@@ -41,7 +41,8 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
     return MessageOf([&] { ReadRecipe(folder / "r.toml", folder); });
   };
   EXPECT_THAT(message("rank = 4", "rank = 0"), HasSubstr("'rank': expected a whole number from 1"));
-  EXPECT_THAT(message("rank = 4", "ranks = 4"), HasSubstr("unknown key 'ranks' (did you mean 'rank'?)"));
+  EXPECT_THAT(message("rank = 4", "ranks = 4"),
+              HasSubstr("unknown key 'ranks' (did you mean 'rank'?)"));
   EXPECT_THAT(message("path = \"text.md\"", "path = \"text.md\"\nformat = \"gpt\""),
               HasSubstr("'format': expected one of \"auto\""));
   EXPECT_THAT(message("path = \"text.md\"", "path = \"text.md\"\ndedupe = \"all\""),
@@ -49,7 +50,8 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
   EXPECT_THAT(message("path = \"text.md\"", "path = \"text.md\"\ncolumns = 3"),
               HasSubstr("'columns': expected a table of texts"));
   EXPECT_THAT(message("epochs = 3", "epochs = \"3\""), HasSubstr("'epochs'"));
-  EXPECT_THAT(message("epochs = 3", "join = 0"), HasSubstr("'join': expected a whole number from 1"));
+  EXPECT_THAT(message("epochs = 3", "join = 0"),
+              HasSubstr("'join': expected a whole number from 1"));
   EXPECT_THAT(message("\"pretrain\"", "\"pretrain\"\njoin = 2"),
               HasSubstr("'join': expected 1 with method \"pretrain\""));
   EXPECT_THAT(message("\"sft\"", "\"rlhf\""), HasSubstr("found 'rlhf'"));
@@ -60,7 +62,8 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
 }
 
 TEST(Batches, PackingKeepsBordersAndTargets) {
-  Sample a{{10, 11, 12}, {0, 0, 1}, 1}, b{{20, 21}, {0, 1}, 1}, c{{30, 31, 32, 33}, {0, 1, 1, 1}, 3};
+  Sample a{{10, 11, 12}, {0, 0, 1}, 1}, b{{20, 21}, {0, 1}, 1},
+      c{{30, 31, 32, 33}, {0, 1, 1, 1}, 3};
   const std::vector<SampleView> samples = {a.View(), b.View(), c.View()};
   const auto batches = Pack(samples, 5);
   ASSERT_EQ(batches.size(), 2u);
@@ -109,8 +112,14 @@ TEST(Batches, OrderIsAPermutationEveryEpochAndTheSameFromAnyStart) {
 
 TEST(Checkpoint, DamageIsFoundAtEveryByte) {
   const auto path = TestFolder("checkpoint") / "c.bin";
-  Checkpoint written{.key = "k", .stage = 1, .step = 5, .tokens = 100, .seconds = 1.5,
-                     .log_bytes = 40, .masters = {1, 2, 3}, .first_moments = {4, 5, 6},
+  Checkpoint written{.key = "k",
+                     .stage = 1,
+                     .step = 5,
+                     .tokens = 100,
+                     .seconds = 1.5,
+                     .log_bytes = 40,
+                     .masters = {1, 2, 3},
+                     .first_moments = {4, 5, 6},
                      .second_moments = {7, 8, 9}};
   WriteCheckpoint(path, written);
   const auto read = ReadCheckpoint(path);
@@ -204,8 +213,7 @@ TEST(Export, AdapterHoldsWhatIsServed) {
   Trial trial("export");
   StopAfter whole(1 << 20);
   const StageOutcome outcome = trial.Train(1, "run", whole, trial.pool, 1e9);
-  const auto layout =
-      LayoutOf(*trial.model, trial.recipe);
+  const auto layout = LayoutOf(*trial.model, trial.recipe);
   const AdapterFile file =
       MakeAdapterFile(*trial.model, layout, outcome.masters, trial.recipe.lora, "trial");
   const auto loaded = Adapter::Load(file, trial.model->config);

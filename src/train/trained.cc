@@ -35,7 +35,8 @@ void FillPair(const LoraSlot& slot, uint64_t seed, float* values) {
 }
 
 // ||W|| of every row.
-void FillMagnitude(const LoraSlot& slot, const TrainSource& source, ThreadPool& pool, float* values) {
+void FillMagnitude(const LoraSlot& slot, const TrainSource& source, ThreadPool& pool,
+                   float* values) {
   pool.ParallelFor(slot.out, kRows, [&](int64_t begin, int64_t end, int) {
     std::vector<float> row(static_cast<size_t>(slot.in));
     for (int64_t o = begin; o < end; ++o) {
@@ -50,15 +51,20 @@ void FillMagnitude(const LoraSlot& slot, const TrainSource& source, ThreadPool& 
 void FillOwnTensors(const ModelConfig& config, const TrainLayout& layout, const TrainSource& source,
                     ThreadPool& pool, float* values) {
   for (const MatrixSlot& slot : layout.matrices) {
-    CopyRows(pool, slot.out, slot.in,
-             [&](Range rows, MatrixView<float> out) { source.linear(slot.id, rows, out); },
-             values + slot.offset);
-    if (slot.bias_offset >= 0) std::copy_n(source.bias(slot.id), slot.out, values + slot.bias_offset);
+    CopyRows(
+        pool, slot.out, slot.in,
+        [&](Range rows, MatrixView<float> out) { source.linear(slot.id, rows, out); },
+        values + slot.offset);
+    if (slot.bias_offset >= 0) {
+      std::copy_n(source.bias(slot.id), slot.out, values + slot.bias_offset);
+    }
   }
   for (size_t layer = 0; layer < layout.attention_norms.size(); ++layer) {
     const auto at = static_cast<int64_t>(layer);
     const int64_t attention = layout.attention_norms[layer], mlp = layout.mlp_norms[layer];
-    if (attention >= 0) std::copy_n(source.attention_norm(at), config.hidden_dim, values + attention);
+    if (attention >= 0) {
+      std::copy_n(source.attention_norm(at), config.hidden_dim, values + attention);
+    }
     if (mlp >= 0) std::copy_n(source.mlp_norm(at), config.hidden_dim, values + mlp);
   }
   if (layout.final_norm >= 0) {
@@ -80,19 +86,20 @@ TrainLayout LayoutOf(const Model& model, const Recipe& recipe) {
   const LayerWeights& first = model.weights->layers.front();
   if (full && (first.attention_norm.empty() || first.mlp_norm.empty())) {
     Throw(ErrorCode::kUnsupported,
-          "{}: expected a norm before attention and MLP to train the whole model, and {} models have none; use kind "
-          "\"lora\", \"rslora\" or \"dora\"", model.path.string(), model.config.architecture);
+          "{}: expected a norm before attention and MLP to train the whole model, and {} models "
+          "have none; use kind "
+          "\"lora\", \"rslora\" or \"dora\"",
+          model.path.string(), model.config.architecture);
   }
-  return TrainLayout::Make(
-      model.config,
-      {.targets = lora.targets,
-       .rank = full ? 0 : lora.rank,
-       .dora = lora.kind == AdapterKind::kDora,
-       .rows = full || !lora.trains_rows() ? TrainedRows::kNone
-               : lora.embeddings           ? TrainedRows::kAll
-                                           : TrainedRows::kNew,
-       .first_new_row = lora.first_new},
-      biases);
+  return TrainLayout::Make(model.config,
+                           {.targets = lora.targets,
+                            .rank = full ? 0 : lora.rank,
+                            .dora = lora.kind == AdapterKind::kDora,
+                            .rows = full || !lora.trains_rows() ? TrainedRows::kNone
+                                    : lora.embeddings           ? TrainedRows::kAll
+                                                                : TrainedRows::kNew,
+                            .first_new_row = lora.first_new},
+                           biases);
 }
 
 float PairScale(const LoraRecipe& lora) {
@@ -110,49 +117,60 @@ std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, 
   }
   FillOwnTensors(model.config, layout, source, pool, values.data());
   const auto rows = [&](const RowsSlot& slot, const auto& read) {
-    CopyRows(pool, slot.rows, model.config.hidden_dim,
-             [&](Range range, MatrixView<float> out) {
-               read(Range{slot.first + range.begin, slot.first + range.end}, out);
-             },
-             values.data() + slot.offset);
+    CopyRows(
+        pool, slot.rows, model.config.hidden_dim,
+        [&](Range range, MatrixView<float> out) {
+          read(Range{slot.first + range.begin, slot.first + range.end}, out);
+        },
+        values.data() + slot.offset);
   };
   rows(layout.embedding, source.embedding);
   rows(layout.head, source.head);
   return values;
 }
 
-void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora, std::vector<float>* values) {
+void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora,
+               std::vector<float>* values) {
   const ModelConfig& config = model.config;
   const std::string where = lora.start.string();
-  const AdapterFile file = std::filesystem::is_directory(lora.start)
-                               ? ReadPeftAdapter(lora.start)
-                               : ReadGgufAdapter(lora.start, {config.num_heads, config.num_kv_heads, config.head_dim});
+  const AdapterFile file =
+      std::filesystem::is_directory(lora.start)
+          ? ReadPeftAdapter(lora.start)
+          : ReadGgufAdapter(lora.start, {config.num_heads, config.num_kv_heads, config.head_dim});
   if (!file.base_hash.empty() && file.base_hash != ToHex(model.file_hash)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected an adapter of {}, found one of another base ({})", where,
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected an adapter of {}, found one of another base ({})", where,
           model.path.string(), file.base_name.empty() ? "its hash differs" : file.base_name);
   }
   if (file.entries.size() != layout.slots.size()) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected pairs at {} matrices as 'targets' say, found {}", where,
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: expected pairs at {} matrices as 'targets' say, found {}", where,
           layout.slots.size(), file.entries.size());
   }
   for (const AdapterEntry& entry : file.entries) {
-    const auto slot = std::find_if(layout.slots.begin(), layout.slots.end(), [&](const LoraSlot& known) {
-      return known.id.layer == entry.layer && static_cast<int>(known.id.site) == static_cast<int>(entry.site) &&
-             known.id.expert == entry.expert;
-    });
-    const bool fits = slot != layout.slots.end() && slot->rank == entry.rank && slot->in == entry.in &&
-                      slot->out == entry.out && (slot->magnitude_offset >= 0) == !entry.magnitude.empty() &&
+    const auto slot =
+        std::find_if(layout.slots.begin(), layout.slots.end(), [&](const LoraSlot& known) {
+          return known.id.layer == entry.layer &&
+                 static_cast<int>(known.id.site) == static_cast<int>(entry.site) &&
+                 known.id.expert == entry.expert;
+        });
+    const bool fits = slot != layout.slots.end() && slot->rank == entry.rank &&
+                      slot->in == entry.in && slot->out == entry.out &&
+                      (slot->magnitude_offset >= 0) == !entry.magnitude.empty() &&
                       static_cast<float>(AdapterScale(file, entry)) == PairScale(lora);
     if (!fits) {
       Throw(ErrorCode::kInvalidArgument,
-            "{}: {}: expected the recipe's kind \"{}\", rank {} and alpha {:g}, found rank {} and scale {:g}{}", where,
-            AdapterEntryName(entry), AdapterKindName(lora.kind), lora.rank, lora.alpha, entry.rank,
-            AdapterScale(file, entry), entry.magnitude.empty() ? "" : " with DoRA magnitudes");
+            "{}: {}: expected the recipe's kind \"{}\", rank {} and alpha {:g}, found rank {} and "
+            "scale {:g}{}",
+            where, AdapterEntryName(entry), AdapterKindName(lora.kind), lora.rank, lora.alpha,
+            entry.rank, AdapterScale(file, entry),
+            entry.magnitude.empty() ? "" : " with DoRA magnitudes");
     }
     std::copy(entry.a.begin(), entry.a.end(), values->begin() + slot->a_offset);
     std::copy(entry.b.begin(), entry.b.end(), values->begin() + slot->b_offset);
     if (slot->magnitude_offset >= 0) {
-      std::copy(entry.magnitude.begin(), entry.magnitude.end(), values->begin() + slot->magnitude_offset);
+      std::copy(entry.magnitude.begin(), entry.magnitude.end(),
+                values->begin() + slot->magnitude_offset);
     }
   }
 }

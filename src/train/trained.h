@@ -1,5 +1,5 @@
-// From a recipe to what is trained: the layout of its tensors, their values before the first step, and the
-// adapter that they are served as.
+// From a recipe to what is trained: the layout of its tensors, their values before the first step,
+// and the adapter that they are served as.
 #pragma once
 
 #include <cstdint>
@@ -18,16 +18,18 @@ TrainLayout LayoutOf(const Model& model, const Recipe& recipe);
 // What multiplies B (A x): alpha / rank, or alpha / sqrt(rank) with rsLoRA.
 float PairScale(const LoraRecipe& lora);
 
-// Pairs: A uniform in +-1/sqrt(in), B zero, magnitudes the norms of the base's rows. The model's own
-// tensors: their values, exactly. A function of the base, the layout and the seed.
+// Pairs: A uniform in +-1/sqrt(in), B zero, magnitudes the norms of the base's rows. The model's
+// own tensors: their values, exactly. A function of the base, the layout and the seed.
 std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
                                  const KernelTable& kernels, ThreadPool& pool);
 
-// Puts the pairs of lora.start in place of the initial ones. Throws kInvalidArgument for an adapter of another base,
-// or of another shape than the recipe's.
-void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora, std::vector<float>* values);
+// Puts the pairs of lora.start in place of the initial ones. Throws kInvalidArgument for an adapter
+// of another base, or of another shape than the recipe's.
+void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora,
+               std::vector<float>* values);
 
-// Rounds the pairs into the adapter, as they are used in training and in serving. Of a layout with pairs.
+// Rounds the pairs into the adapter, as they are used in training and in serving. Of a layout with
+// pairs.
 void SetAdapter(const TrainLayout& layout, std::span<const float> values, const LoraRecipe& lora,
                 Adapter* adapter);
 

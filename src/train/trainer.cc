@@ -21,7 +21,8 @@ double Seconds(Clock::duration duration) { return std::chrono::duration<double>(
 [[noreturn]] void WrongKey(const std::filesystem::path& path) {
   Throw(ErrorCode::kInvalidArgument,
         "{}: belongs to another base, recipe or data; delete it to start afresh, or use another "
-        "output folder", path.string());
+        "output folder",
+        path.string());
 }
 
 void CheckState(const Checkpoint& state, const std::string& key, int64_t size,
@@ -79,13 +80,18 @@ std::vector<float> ReadStageResult(const std::filesystem::path& folder, const st
 
 namespace {
 
-// The held-out side while it trains: its loss now and then, the best values so far, and when to give up.
+// The held-out side while it trains: its loss now and then, the best values so far, and when to
+// give up.
 class HeldoutWatch {
  public:
   HeldoutWatch(const StageRecipe& stage, const StageData& data, const References& references,
                std::filesystem::path best_path, int64_t num_steps)
-      : stage_(stage), data_(data), references_(references), best_path_(std::move(best_path)),
-        every_(stage.eval_steps > 0 ? stage.eval_steps : std::max<int64_t>(1, num_steps / 10)), num_steps_(num_steps) {}
+      : stage_(stage),
+        data_(data),
+        references_(references),
+        best_path_(std::move(best_path)),
+        every_(stage.eval_steps > 0 ? stage.eval_steps : std::max<int64_t>(1, num_steps / 10)),
+        num_steps_(num_steps) {}
 
   bool Due(int64_t step) const { return step % every_ == 0 || step == num_steps_; }
 
@@ -108,10 +114,14 @@ class HeldoutWatch {
 
   // The values that the stage ends with.
   void TakeBest(Checkpoint* state) const {
-    if (stage_.keep != KeepPolicy::kBest || state->best_step < 0 || state->best_step == state->step) return;
+    if (stage_.keep != KeepPolicy::kBest || state->best_step < 0 ||
+        state->best_step == state->step) {
+      return;
+    }
     auto best = ReadCheckpoint(best_path_);
     if (!best || best->key != state->key || best->step != state->best_step) {
-      Throw(ErrorCode::kCorrupt, "{}: expected the values of step {}; delete the stage's folder to train it again",
+      Throw(ErrorCode::kCorrupt,
+            "{}: expected the values of step {}; delete the stage's folder to train it again",
             best_path_.string(), state->best_step);
     }
     state->masters = std::move(best->masters);
@@ -134,15 +144,17 @@ class HeldoutWatch {
 };
 
 // What preferences are measured against: the model that the stage starts from.
-StageReferences ReferencesOf(const StageRecipe& stage, const StageData& data, const std::string& key,
-                             const std::vector<float>& initial, const std::filesystem::path& path, StageRun* run) {
+StageReferences ReferencesOf(const StageRecipe& stage, const StageData& data,
+                             const std::string& key, const std::vector<float>& initial,
+                             const std::filesystem::path& path, StageRun* run) {
   if (stage.method != TrainMethod::kDpo) return {};
   if (auto known = ReadReferences(path, key);
       known && static_cast<int64_t>(known->train.chosen.size()) == data.train.size() &&
       static_cast<int64_t>(known->heldout.chosen.size()) == data.heldout.size()) {
     return std::move(*known);
   }
-  StageReferences references = {run->Reference(data.train, initial), run->Reference(data.heldout, initial)};
+  StageReferences references = {run->Reference(data.train, initial),
+                                run->Reference(data.heldout, initial)};
   WriteReferences(path, key, references);
   return references;
 }
@@ -153,8 +165,10 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
                         const StageData& data, std::vector<float> initial_masters,
                         const std::string& key, const KernelTable& kernels, ThreadPool& pool,
                         const TrainOptions& options, TrainObserver& observer) {
-  const auto checkpoint_path = options.folder / "checkpoint.bin", best_path = options.folder / "best.bin";
-  const auto result_path = options.folder / "result.bin", reference_path = options.folder / "references.bin";
+  const auto checkpoint_path = options.folder / "checkpoint.bin",
+             best_path = options.folder / "best.bin";
+  const auto result_path = options.folder / "result.bin",
+             reference_path = options.folder / "references.bin";
   StageRun run(model, recipe, stage, kernels, pool, options);
   const TrainLayout& layout = run.layout();
   StageOutcome outcome;
@@ -215,12 +229,17 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     state.stopped = heldout.Look(&run, &report);
     state.seconds += Seconds(Clock::now() - start);
     report.seconds = state.seconds;
-    report.texts = watch.AfterStep(state.step, state.seconds, state.stopped || state.step == report.num_steps);
+    report.texts =
+        watch.AfterStep(state.step, state.seconds, state.stopped || state.step == report.num_steps);
     log.Append(report);
     observer.OnStep(report);
-    for (const std::string& words : forgetting.Look(state.step, report.texts)) observer.OnTrouble(words);
+    for (const std::string& words : forgetting.Look(state.step, report.texts)) {
+      observer.OnTrouble(words);
+    }
     if (const std::string words = trend.Look(report); !words.empty()) observer.OnTrouble(words);
-    if (stage.keep_last > 0 && heldout.Due(state.step)) observer.OnKeep({state.step, state.best_step, state.masters});
+    if (stage.keep_last > 0 && heldout.Due(state.step)) {
+      observer.OnKeep({state.step, state.best_step, state.masters});
+    }
     observer.Between(run.adapter());
     if (Seconds(Clock::now() - last_save) >= options.checkpoint_seconds) {
       save();

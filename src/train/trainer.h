@@ -1,9 +1,9 @@
 // Trains one stage of a recipe: the loop around model/trainer_pass.h. Same seed, same bits: for any
 // number of threads, and for a run that was stopped (or killed) and resumed.
 //
-// A step is `batch` samples of the stage's data, plus replay pieces up to their share of its tokens,
-// packed into micro-batches. The loss is summed over tokens and divided by the step's trained tokens,
-// so that the split into micro-batches changes nothing.
+// A step is `batch` samples of the stage's data, plus replay pieces up to their share of its
+// tokens, packed into micro-batches. The loss is summed over tokens and divided by the step's
+// trained tokens, so that the split into micro-batches changes nothing.
 #pragma once
 
 #include <cstdint>
@@ -24,29 +24,32 @@
 namespace bakestone {
 
 struct StepReport {
-  int64_t step = 0, num_steps = 0;      // done of all
-  double loss = 0;                      // mean nats a trained token (DPO's loss a preference), this step
-  double accuracy = 0;                  // share of the trained tokens (preferences) that are right
-  double replay_loss = 0;               // mean nats a replayed token (KL or next-token), this step
+  int64_t step = 0, num_steps = 0;  // done of all
+  double loss = 0;         // mean nats a trained token (DPO's loss a preference), this step
+  double accuracy = 0;     // share of the trained tokens (preferences) that are right
+  double replay_loss = 0;  // mean nats a replayed token (KL or next-token), this step
   double learning_rate = 0, gradient_norm = 0;
-  double reward_margin = 0;             // preferences: how much likelier than before the chosen became than the rejected
-  std::optional<double> heldout_loss;   // after this step, where it was measured
-  std::vector<TextReading> texts;       // likewise: the texts that are watched
-  int64_t tokens = 0;                   // processed in this stage so far, replay included
-  double seconds = 0;                   // training in this stage so far, interruptions not counted
+  double reward_margin =
+      0;  // preferences: how much likelier than before the chosen became than the rejected
+  std::optional<double> heldout_loss;  // after this step, where it was measured
+  std::vector<TextReading> texts;      // likewise: the texts that are watched
+  int64_t tokens = 0;                  // processed in this stage so far, replay included
+  double seconds = 0;                  // training in this stage so far, interruptions not counted
 };
 
 // Values on the way, of a stage that keeps some.
 struct KeptValues {
-  int64_t step = 0, best_step = -1;     // best_step: of the lowest held-out loss so far; -1: none was measured
-  std::span<const float> masters;       // [layout.size]
+  int64_t step = 0,
+          best_step = -1;  // best_step: of the lowest held-out loss so far; -1: none was measured
+  std::span<const float> masters;  // [layout.size]
 };
 
 // What the caller sees of a run, on the training thread.
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
-  virtual void OnStart(const StepReport&) {}  // before the first step, with the texts that are watched, if any
+  virtual void OnStart(const StepReport&) {
+  }  // before the first step, with the texts that are watched, if any
   virtual void OnStep(const StepReport&) {}
   virtual void OnTrouble(const std::string& /*what*/) {}  // the loss leaps, gradients grow
   // After the looks at the held-out side (without one: as often), where the stage keeps values.
@@ -56,30 +59,31 @@ class TrainObserver {
   virtual bool Cancelled() { return false; }
 };
 
-// What backward needs of the layers: kept, or computed again (less memory, about a third slower, the same bits).
-// kAuto: as memory allows (memory_choice.h); kept, where nobody chose.
+// What backward needs of the layers: kept, or computed again (less memory, about a third slower,
+// the same bits). kAuto: as memory allows (memory_choice.h); kept, where nobody chose.
 enum class Activation { kAuto, kStash, kRecompute };
 
 struct TrainOptions {
-  std::filesystem::path folder;         // of this stage: checkpoint.bin, log.jsonl, result.bin
-  double checkpoint_seconds = 60;       // at most this much work is lost
-  int64_t batch_tokens = 1024;          // rows of a micro-batch
+  std::filesystem::path folder;    // of this stage: checkpoint.bin, log.jsonl, result.bin
+  double checkpoint_seconds = 60;  // at most this much work is lost
+  int64_t batch_tokens = 1024;     // rows of a micro-batch
   Activation activation = Activation::kAuto;
   int64_t weight_cache_bytes = int64_t{1} << 30;  // of weights as bf16 that are kept between layers
 };
 
 struct StageData {
   Dataset train;
-  Dataset heldout;                      // of the sources that are split; else empty
-  Dataset replay;                       // empty without replay
-  std::vector<WatchedText> watched;     // scored while it trains; no part of the others
-  std::vector<SourceSummary> sources;   // of train, then of replay
+  Dataset heldout;                     // of the sources that are split; else empty
+  Dataset replay;                      // empty without replay
+  std::vector<WatchedText> watched;    // scored while it trains; no part of the others
+  std::vector<SourceSummary> sources;  // of train, then of replay
 };
 
 struct StageDataOptions {
   ThreadPool* pool = nullptr;
-  std::filesystem::path rejects;        // folder for the rows that are not used; empty: they are not written
-  std::filesystem::path cache;          // folder for the samples; empty: in memory
+  std::filesystem::path
+      rejects;  // folder for the rows that are not used; empty: they are not written
+  std::filesystem::path cache;  // folder for the samples; empty: in memory
   // what: "tokenizing NAME". May throw to stop.
   std::function<void(const std::string& what, const ReadProgress&)> progress = {};
 };
@@ -95,14 +99,14 @@ int64_t NumSteps(const StageRecipe& stage, int64_t epoch_size);
 double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps);
 
 struct StageOutcome {
-  std::vector<float> masters;           // [layout.size], what the next stage starts from
+  std::vector<float> masters;  // [layout.size], what the next stage starts from
   StepReport last;
-  bool resumed = false;                 // from a checkpoint
-  bool reused = false;                  // the stage was done before; nothing was trained
-  bool stopped_early = false;           // the held-out side got no better
-  int64_t best_step = -1;               // of the lowest held-out loss; -1: none was measured
+  bool resumed = false;        // from a checkpoint
+  bool reused = false;         // the stage was done before; nothing was trained
+  bool stopped_early = false;  // the held-out side got no better
+  int64_t best_step = -1;      // of the lowest held-out loss; -1: none was measured
   double best_loss = 0;
-  int64_t peak_bytes = 0;               // of the pass; 0 where nothing was trained
+  int64_t peak_bytes = 0;  // of the pass; 0 where nothing was trained
 };
 
 // True if the folder has a checkpoint or a result of this key; false if it has none or of another.
@@ -112,8 +116,8 @@ bool HasStageState(const std::filesystem::path& folder, const std::string& key);
 std::vector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
                                    const TrainLayout& layout);
 
-// key: identifies base, data, recipe and initial masters; a checkpoint or result with another key is
-// refused. Throws kCancelled when the observer asks for it; what is on disk then resumes.
+// key: identifies base, data, recipe and initial masters; a checkpoint or result with another key
+// is refused. Throws kCancelled when the observer asks for it; what is on disk then resumes.
 StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRecipe& stage,
                         const StageData& data, std::vector<float> initial_masters,
                         const std::string& key, const KernelTable& kernels, ThreadPool& pool,

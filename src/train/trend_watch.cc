@@ -26,18 +26,26 @@ std::string TrendWatch::Look(const StepReport& report) {
 
 std::string TrendWatch::Words(const StepReport& report) const {
   if (report.gradient_norm == 0 && !still_) {
-    return fmt::format("step {}: the gradient is zero, so nothing is learnt; if that goes on, lower 'learning_rate' (a "
-                       "model thrown far off answers the same to everything), or see whether the texts have tokens to "
-                       "learn", report.step);
+    return fmt::format(
+        "step {}: the gradient is zero, so nothing is learnt; if that goes on, lower "
+        "'learning_rate' (a "
+        "model thrown far off answers the same to everything), or see whether the texts have "
+        "tokens to "
+        "learn",
+        report.step);
   }
   if (count_ < kTrendSteps) return {};
   const double spread = std::sqrt(std::max(variance_, 1e-12));
   if (report.loss > loss_ + 6 * spread && report.loss > 1.3 * loss_) {
-    return fmt::format("step {}: the loss leapt from about {:.2f} to {:.2f}", report.step, loss_, report.loss);
+    return fmt::format("step {}: the loss leapt from about {:.2f} to {:.2f}", report.step, loss_,
+                       report.loss);
   }
   if (norm_ > 0 && report.gradient_norm > 10 * norm_) {
-    return fmt::format("step {}: the gradient's norm is {:.1f}, ten times what it was ({:.1f}); if that goes on, lower "
-                       "'learning_rate'", report.step, report.gradient_norm, norm_);
+    return fmt::format(
+        "step {}: the gradient's norm is {:.1f}, ten times what it was ({:.1f}); if that goes on, "
+        "lower "
+        "'learning_rate'",
+        report.step, report.gradient_norm, norm_);
   }
   return {};
 }

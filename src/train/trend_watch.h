@@ -1,4 +1,5 @@
-// What goes wrong slowly while a stage trains: the loss leaps, gradients grow, or there is nothing left to learn from.
+// What goes wrong slowly while a stage trains: the loss leaps, gradients grow, or there is nothing
+// left to learn from.
 #pragma once
 
 #include <cstdint>

@@ -19,14 +19,21 @@ StepReport ReportOf(int64_t step, double loss, double norm) {
 TEST(TrendWatch, IsSilentWhileALossWanders) {
   TrendWatch watch;
   for (int64_t step = 1; step <= 100; ++step) {
-    EXPECT_EQ(watch.Look(ReportOf(step, 2.0 + static_cast<double>(step % 7) * 0.05 - 0.005 * static_cast<double>(step), 1 + static_cast<double>(step % 3))), "");
+    EXPECT_EQ(
+        watch.Look(ReportOf(
+            step, 2.0 + static_cast<double>(step % 7) * 0.05 - 0.005 * static_cast<double>(step),
+            1 + static_cast<double>(step % 3))),
+        "");
   }
 }
 
 TEST(TrendWatch, NamesALeapOfTheLoss) {
   TrendWatch watch;
-  for (int64_t step = 1; step <= 30; ++step) watch.Look(ReportOf(step, 2.0 + static_cast<double>(step % 2) * 0.1, 1));
-  EXPECT_THAT(watch.Look(ReportOf(31, 5, 1)), HasSubstr("step 31: the loss leapt from about 2.05 to 5.00"));
+  for (int64_t step = 1; step <= 30; ++step) {
+    watch.Look(ReportOf(step, 2.0 + static_cast<double>(step % 2) * 0.1, 1));
+  }
+  EXPECT_THAT(watch.Look(ReportOf(31, 5, 1)),
+              HasSubstr("step 31: the loss leapt from about 2.05 to 5.00"));
 }
 
 TEST(TrendWatch, NamesGradientsThatGrow) {

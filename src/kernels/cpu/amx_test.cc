@@ -1,5 +1,5 @@
-// The kernels of the amx table over emulated tile registers: machines with AVX-512 test what they would never
-// choose.
+// The kernels of the amx table over emulated tile registers: machines with AVX-512 test what they
+// would never choose.
 #if defined(__x86_64__)
 #include "kernels/cpu/test_tables.h"
 #include "kernels/cpu/tile_table.inl.h"

@@ -1,7 +1,8 @@
-// Attention over a vector class; the formulas are at the top of reference/attention.cc. A tile is rows x
-// the query heads of one key/value head; each step of 64 slots goes through three phases for all of its
-// rows: scores, softmax, values. Both products read the pages as they are, kRows rows by kWidth vectors
-// at a time; how pages are held and multiplied is a policy: attention_float.inl.h, attention_q8.inl.h.
+// Attention over a vector class; the formulas are at the top of reference/attention.cc. A tile is
+// rows x the query heads of one key/value head; each step of 64 slots goes through three phases for
+// all of its rows: scores, softmax, values. Both products read the pages as they are, kRows rows by
+// kWidth vectors at a time; how pages are held and multiplied is a policy: attention_float.inl.h,
+// attention_q8.inl.h.
 #pragma once
 
 #include "kernels/cpu/math.inl.h"
@@ -10,8 +11,8 @@
 namespace bakestone {
 namespace {
 
-// Rows of a register tile of float products: 6 x 2 vectors x 2 chains are 24 of AVX-512's 32 registers,
-// 3 x 1 x 2 are 12 of AVX2's 16 (two a vector) and 24 of NEON's 32 (four a vector).
+// Rows of a register tile of float products: 6 x 2 vectors x 2 chains are 24 of AVX-512's 32
+// registers, 3 x 1 x 2 are 12 of AVX2's 16 (two a vector) and 24 of NEON's 32 (four a vector).
 template <class V>
 constexpr int kRegisterRows = V::kPairRows > 2 ? 6 : 3;
 
@@ -165,8 +166,8 @@ class AttentionTile {
     for (int64_t row = begin; row < end;) row += pages_.AddValues(t_, row, end - row, j0);
   }
 
-  // Scores to probabilities in place, zero where the row does not see. Three loops, so that the rows'
-  // long chains of dependent operations overlap.
+  // Scores to probabilities in place, zero where the row does not see. Three loops, so that the
+  // rows' long chains of dependent operations overlap.
   void Softmax(int64_t begin, int64_t end) {
     const float cap = t_.args.soft_cap;
     for (int64_t row = begin; row < end; ++row) {
@@ -189,7 +190,9 @@ class AttentionTile {
     }
   }
 
-  BAKESTONE_INLINE bool Whole(int64_t row) const { return t_.begin[row] == 0 && t_.end[row] == kKvStep; }
+  BAKESTONE_INLINE bool Whole(int64_t row) const {
+    return t_.begin[row] == 0 && t_.end[row] == kKvStep;
+  }
 
   BAKESTONE_INLINE void Advance(int64_t row, typename V::F sum) {
     m_[row] = next_m_[row];
@@ -197,7 +200,9 @@ class AttentionTile {
   }
 
   static void SoftCap(float* s, float cap) {
-    for (int64_t j = 0; j < kKvStep; j += 16) V::Store(s + j, bakestone::SoftCap<V>(V::Load(s + j), cap));
+    for (int64_t j = 0; j < kKvStep; j += 16) {
+      V::Store(s + j, bakestone::SoftCap<V>(V::Load(s + j), cap));
+    }
   }
 
   // x where begin <= j + lane < end, else y.
@@ -209,8 +214,8 @@ class AttentionTile {
 
   BAKESTONE_INLINE static float Max(const float* s, int64_t begin, int64_t end) {
     if (begin == 0 && end == kKvStep) {
-      return V::MaxOf(V::Max(V::Max(V::Load(s), V::Load(s + 16)),
-                             V::Max(V::Load(s + 32), V::Load(s + 48))));
+      return V::MaxOf(
+          V::Max(V::Max(V::Load(s), V::Load(s + 16)), V::Max(V::Load(s + 32), V::Load(s + 48))));
     }
     const auto lowest = V::Set(-__builtin_inff());
     auto max = lowest;
@@ -280,8 +285,8 @@ class AttentionTile {
       Fill(t_.acc + row * t_.width, t_.width, 0);
       Merge(row, false);
     }
-    float* out = t_.args.out + (t_.rows.begin + row / t_.group) * t_.args.out_stride +
-                 t_.Head(row) * t_.dim;
+    float* out =
+        t_.args.out + (t_.rows.begin + row / t_.group) * t_.args.out_stride + t_.Head(row) * t_.dim;
     const auto inverse = V::Set(1.0f / total_l_[row]);
     for (int64_t d = 0; d < t_.dim; d += 16) {
       V::StoreN(out + d, V::Mul(V::Load(total_ + row * t_.width + d), inverse), t_.dim - d);

@@ -1,5 +1,5 @@
-// Attention's products over pages of bf16, f16 and f32: pair order, one lane a key (scores) or a channel
-// (values). A pair is two channels of a key, or two slots of a value.
+// Attention's products over pages of bf16, f16 and f32: pair order, one lane a key (scores) or a
+// channel (values). A pair is two channels of a key, or two slots of a value.
 #pragma once
 
 #include "kernels/cpu/attention.inl.h"
@@ -7,10 +7,12 @@
 namespace bakestone {
 namespace {
 
-// Sixteen pairs from p; `second` bytes on from p is the other half of each, unless they are interleaved.
+// Sixteen pairs from p; `second` bytes on from p is the other half of each, unless they are
+// interleaved.
 template <class V>
 struct ElementBF16 {
-  static constexpr int64_t kBytes = 2, kLane = 4;  // lane: bytes from one key, or channel, to the next
+  static constexpr int64_t kBytes = 2,
+                           kLane = 4;  // lane: bytes from one key, or channel, to the next
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return RoundBF16<V>(x); }
   BAKESTONE_INLINE static typename V::F Probability(typename V::F x) {  // x <= 0
     return ExpOrZeroBF16<V>(x);
@@ -32,9 +34,7 @@ template <class V>
 struct ElementF16 {
   static constexpr int64_t kBytes = 2, kLane = 2;
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
-  BAKESTONE_INLINE static typename V::F Probability(typename V::F x) {
-    return ExpOrZero<V>(x);
-  }
+  BAKESTONE_INLINE static typename V::F Probability(typename V::F x) { return ExpOrZero<V>(x); }
   BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t second, typename V::F& even,
                                     typename V::F& odd) {
     even = V::LoadHalf(p);
@@ -68,8 +68,8 @@ struct ElementF32 {
   }
 };
 
-// sum[i][v] = even + odd over n (even, <= 32) steps of a[i][k] * b[v][k]; lanes of the last vector: those
-// below `lanes`.
+// sum[i][v] = even + odd over n (even, <= 32) steps of a[i][k] * b[v][k]; lanes of the last vector:
+// those below `lanes`.
 template <class V, class E, int kR, int kW, bool kPart = false>
 BAKESTONE_INLINE void PairSums(const float* const (&a)[kR], const uint8_t* const (&b)[kW],
                                int64_t second, int64_t n, typename V::F (&sum)[kR][kW],
@@ -150,16 +150,29 @@ class FloatPages {
   template <class Body>
   BAKESTONE_INLINE static int64_t ForRows(int64_t left, const Body& body) {
     switch (left) {
-      case 1: body(Rows<1>()); return 1;
-      case 2: body(Rows<2>()); return 2;
-      case 3: body(Rows<3>()); return 3;
-      default: break;
+      case 1:
+        body(Rows<1>());
+        return 1;
+      case 2:
+        body(Rows<2>());
+        return 2;
+      case 3:
+        body(Rows<3>());
+        return 3;
+      default:
+        break;
     }
     if constexpr (kRegisterRows<V> > 3) {
       switch (left) {
-        case 4: body(Rows<4>()); return 4;
-        case 5: body(Rows<5>()); return 5;
-        default: body(Rows<6>()); return 6;
+        case 4:
+          body(Rows<4>());
+          return 4;
+        case 5:
+          body(Rows<5>());
+          return 5;
+        default:
+          body(Rows<6>());
+          return 6;
       }
     } else {
       body(Rows<3>());
@@ -176,7 +189,8 @@ class FloatPages {
     constexpr int kW = V::kPairWidth;
     if constexpr (kW == 2 && kR <= 3) {  // few rows: twice the width keeps as many chains in flight
       if (end > kKvBlock) {
-        const uint8_t* keys[4] = {page[0], page[0] + 16 * E::kLane, page[1], page[1] + 16 * E::kLane};
+        const uint8_t* keys[4] = {page[0], page[0] + 16 * E::kLane, page[1],
+                                  page[1] + 16 * E::kLane};
         ScoreVectors<kR, 4>(t, row, keys, 0);
         return;
       }

@@ -1,6 +1,6 @@
-// Attention's products over Q8_0 pages: integer dot products of 32 channels (scores) or 32 slots (values),
-// one lane a key or a channel. The query is quantized per 32 channels; p takes in the scales of the values
-// and is quantized per 32 slots, for each 32 channels anew.
+// Attention's products over Q8_0 pages: integer dot products of 32 channels (scores) or 32 slots
+// (values), one lane a key or a channel. The query is quantized per 32 channels; p takes in the
+// scales of the values and is quantized per 32 slots, for each 32 channels anew.
 #pragma once
 
 #include "kernels/cpu/attention.inl.h"
@@ -81,7 +81,9 @@ class PagesQ8 {
     for (int64_t i = row; i < row + n; ++i) {
       float* acc = t.acc + i * t.width;
       const auto rescale = V::Set(t.rescale[i]);
-      for (int64_t d = 0; d < t.width; d += 16) V::Store(acc + d, V::Mul(V::Load(acc + d), rescale));
+      for (int64_t d = 0; d < t.width; d += 16) {
+        V::Store(acc + d, V::Mul(V::Load(acc + d), rescale));
+      }
     }
     for (int64_t block = 0; block < kKvStep; block += kKvBlock) {
       bool any = false;

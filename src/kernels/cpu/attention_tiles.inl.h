@@ -1,7 +1,8 @@
-// Attention's products over pages of bf16 on tile registers (AMX), 16 rows at a time: a page of keys and one of
-// values are tiles of weights as they lie. A dot product of tiles over 32 channels, or the 32 slots of a block, is
-// even + odd of docs/numerics.md; what follows it there is done in vectors, on sums that the tiles stored. For
-// head sizes of whole 32 channels. Tiles is AmxTiles (tiles_amx.h), or its emulation in tests.
+// Attention's products over pages of bf16 on tile registers (AMX), 16 rows at a time: a page of
+// keys and one of values are tiles of weights as they lie. A dot product of tiles over 32 channels,
+// or the 32 slots of a block, is even + odd of docs/numerics.md; what follows it there is done in
+// vectors, on sums that the tiles stored. For head sizes of whole 32 channels. Tiles is AmxTiles
+// (tiles_amx.h), or its emulation in tests.
 #pragma once
 
 #include "kernels/cpu/attention_float.inl.h"
@@ -20,12 +21,15 @@ struct TileAttention {
     BAKESTONE_INLINE static __m512 Probability(__m512 x) { return ElementBF16<V>::Probability(x); }
 
     BAKESTONE_INLINE void Prepare(const Tile& t, ScratchFloats& floats) {
-      const int64_t rows = t.count + kRows - 1;  // a tile that begins at the last row reads beyond it
+      const int64_t rows =
+          t.count + kRows - 1;  // a tile that begins at the last row reads beyond it
       q_ = reinterpret_cast<uint16_t*>(floats.Take(rows * t.dim / 2));
       head_offset_ = t.kv_head * t.dim * kKvBlock * 2;
       for (int64_t row = 0; row < t.count; ++row) {
         const float* q = t.Query(row);
-        for (int64_t d = 0; d < t.dim; d += 16) Halves(RoundBF16<V>(V::Load(q + d)), q_ + row * t.dim + d);
+        for (int64_t d = 0; d < t.dim; d += 16) {
+          Halves(RoundBF16<V>(V::Load(q + d)), q_ + row * t.dim + d);
+        }
       }
       const auto unused = static_cast<size_t>((rows - t.count) * t.dim) * 2;
       __builtin_memset(q_ + t.count * t.dim, 0, unused);
@@ -33,13 +37,15 @@ struct TileAttention {
 
     BAKESTONE_INLINE int64_t Scores(const Tile& t, int64_t row, int64_t left, int64_t j0) {
       const int64_t rows = left < kRows ? left : kRows;
-      t.end[row + rows - 1] > kKvBlock ? ScoreRows<2>(t, row, rows, j0) : ScoreRows<1>(t, row, rows, j0);
+      t.end[row + rows - 1] > kKvBlock ? ScoreRows<2>(t, row, rows, j0)
+                                       : ScoreRows<1>(t, row, rows, j0);
       return rows;
     }
 
     BAKESTONE_INLINE int64_t AddValues(const Tile& t, int64_t row, int64_t left, int64_t j0) {
       const int64_t rows = left < kRows ? left : kRows;
-      t.end[row + rows - 1] > kKvBlock ? ValueRows<2>(t, row, rows, j0) : ValueRows<1>(t, row, rows, j0);
+      t.end[row + rows - 1] > kKvBlock ? ValueRows<2>(t, row, rows, j0)
+                                       : ValueRows<1>(t, row, rows, j0);
       return rows;
     }
 
@@ -58,7 +64,8 @@ struct TileAttention {
       constexpr int64_t kStride = kKvBlock * 4;  // from a pair of channels to the next
       alignas(64) float sums[kRows][kKvStep];
       const uint8_t* first = t.run.k_pages[j0 / kKvBlock] + head_offset_;
-      const uint8_t* second = kBlocks == 2 ? t.run.k_pages[j0 / kKvBlock + 1] + head_offset_ : first;
+      const uint8_t* second =
+          kBlocks == 2 ? t.run.k_pages[j0 / kKvBlock + 1] + head_offset_ : first;
       const uint16_t* q = q_ + row * t.dim;
       tiles_.template Zero<0>();
       tiles_.template Zero<1>();
@@ -89,7 +96,9 @@ struct TileAttention {
       for (int64_t i = 0; i < rows; ++i) {
         float* out = t.scores + (row + i) * kKvStep;
 #pragma GCC unroll 4
-        for (int64_t j = 0; j < kBlocks * kKvBlock; j += 16) V::Store(out + j, V::Mul(V::Load(sums[i] + j), scale));
+        for (int64_t j = 0; j < kBlocks * kKvBlock; j += 16) {
+          V::Store(out + j, V::Mul(V::Load(sums[i] + j), scale));
+        }
       }
     }
 
@@ -107,7 +116,8 @@ struct TileAttention {
       }
       const int64_t stride = t.dim * 4;  // from a pair of slots to the next
       const uint8_t* first = t.run.v_pages[j0 / kKvBlock] + head_offset_;
-      const uint8_t* second = kBlocks == 2 ? t.run.v_pages[j0 / kKvBlock + 1] + head_offset_ : first;
+      const uint8_t* second =
+          kBlocks == 2 ? t.run.v_pages[j0 / kKvBlock + 1] + head_offset_ : first;
       tiles_.template Load<4>(p[0], 64);
       if constexpr (kBlocks == 2) tiles_.template Load<5>(p[1], 64);
       for (int64_t d = 0; d < t.dim; d += 32, first += 128, second += 128) {

@@ -1,6 +1,7 @@
-// The gated delta rule over a vector class. Columns of S do not meet: a tile of 32 of them stays in the L1 cache (16 KiB
-// of 128 rows) while it goes through all rows of the step, so S is read and written once. decay S is made twice, which
-// costs less than to keep it. The sums over rows of S are chains: two vectors side by side hide their latency.
+// The gated delta rule over a vector class. Columns of S do not meet: a tile of 32 of them stays in
+// the L1 cache (16 KiB of 128 rows) while it goes through all rows of the step, so S is read and
+// written once. decay S is made twice, which costs less than to keep it. The sums over rows of S
+// are chains: two vectors side by side hide their latency.
 #pragma once
 
 #include "kernels/cpu/math.inl.h"
@@ -25,8 +26,10 @@ struct DeltaTile {
   }
 
   BAKESTONE_INLINE void Row(int64_t row, const float* before) const {
-    const float *q = args.q + row * args.stride, *k = args.k + row * args.stride, *v = args.v + row * args.stride + first;
-    const F decay = V::Set(args.decay[row * args.gate_stride]), rate = V::Set(args.rate[row * args.gate_stride]);
+    const float *q = args.q + row * args.stride, *k = args.k + row * args.stride,
+                *v = args.v + row * args.stride + first;
+    const F decay = V::Set(args.decay[row * args.gate_stride]),
+            rate = V::Set(args.rate[row * args.gate_stride]);
     F change[kVectors], y[kVectors];
 #pragma GCC unroll 2
     for (int i = 0; i < kVectors; ++i) change[i] = y[i] = V::Zero();
@@ -34,7 +37,9 @@ struct DeltaTile {
       const float* s = before + d * args.value_dim + first;
       const F k_d = V::Set(k[d]);
 #pragma GCC unroll 2
-      for (int i = 0; i < kVectors; ++i) change[i] = V::Add(change[i], V::Mul(k_d, V::Mul(Load(s, i), decay)));
+      for (int i = 0; i < kVectors; ++i) {
+        change[i] = V::Add(change[i], V::Mul(k_d, V::Mul(Load(s, i), decay)));
+      }
     }
 #pragma GCC unroll 2
     for (int i = 0; i < kVectors; ++i) change[i] = V::Mul(rate, V::Sub(Load(v, i), change[i]));
@@ -62,7 +67,9 @@ template <class V>
 void DeltaRule(const DeltaRuleArgs& args, Range rows) noexcept {
   constexpr int64_t kWide = 32;
   int64_t first = 0;
-  for (; first + kWide <= args.value_dim; first += kWide) DeltaTile<V, 2, false>{args, first, kWide}.Run(rows);
+  for (; first + kWide <= args.value_dim; first += kWide) {
+    DeltaTile<V, 2, false>{args, first, kWide}.Run(rows);
+  }
   const int64_t left = args.value_dim - first;
   if (left > 16) DeltaTile<V, 2, true>{args, first, left}.Run(rows);
   if (left == 16) DeltaTile<V, 1, false>{args, first, left}.Run(rows);

@@ -78,7 +78,8 @@ BAKESTONE_INLINE void DequantizePlain(const StripPlanes& p, int64_t k0, int64_t 
 }
 
 template <class V, PanelType kType>
-[[gnu::noinline]] void DequantizeStrip(const Panel& panel, int64_t strip, int64_t k0, int64_t k1, float* out) noexcept {
+[[gnu::noinline]] void DequantizeStrip(const Panel& panel, int64_t strip, int64_t k0, int64_t k1,
+                                       float* out) noexcept {
   constexpr int64_t kBlock = PanelShapeOf(kType).block;
   const StripPlanes planes = PlanesOf(panel, strip);
   if constexpr (kBlock == 2) {

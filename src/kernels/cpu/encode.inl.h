@@ -1,8 +1,8 @@
-// f32 rows to the quantized blocks of files (tensor/blocks.h): sixteen groups of weights at a time are put
-// side by side, searched for (encode_search.inl.h, encode_super.inl.h), and packed.
+// f32 rows to the quantized blocks of files (tensor/blocks.h): sixteen groups of weights at a time
+// are put side by side, searched for (encode_search.inl.h, encode_super.inl.h), and packed.
 //
-// The error that is made small is weighted: each weight counts as the importance of its column says (the
-// mean square of the activation that it meets).
+// The error that is made small is weighted: each weight counts as the importance of its column says
+// (the mean square of the activation that it meets).
 #pragma once
 
 #include "kernels/cpu/encode_super.inl.h"
@@ -24,9 +24,11 @@ struct Codes {
   }
 };
 
-// Groups first, first + 1, ... of the rows from x on, row after row; beyond count lanes are empty: x = w = 0.
+// Groups first, first + 1, ... of the rows from x on, row after row; beyond count lanes are empty:
+// x = w = 0.
 template <int kSize>
-BAKESTONE_INLINE void LoadGroups(const EncodeArgs& args, int64_t first, int64_t count, Groups<kSize>* g) {
+BAKESTONE_INLINE void LoadGroups(const EncodeArgs& args, int64_t first, int64_t count,
+                                 Groups<kSize>* g) {
   const int64_t per_row = args.k / kSize;
   for (int64_t lane = 0; lane < kLanes; ++lane) {
     if (lane >= count) {
@@ -57,7 +59,7 @@ BAKESTONE_INLINE void Assign(const Groups<kSize>& g, typename V::F scale, typena
 // From a level to its position in the tables of the file's format: its own copy, because the tables
 // themselves are inline variables, which an object of a newer ISA may not emit.
 struct CodeTables {
-  uint8_t iq4[256];  // by level + 128
+  uint8_t iq4[256];   // by level + 128
   uint8_t mxfp4[13];  // by magnitude
 };
 constexpr CodeTables MakeCodeTables() {
@@ -68,7 +70,9 @@ constexpr CodeTables MakeCodeTables() {
 }
 constexpr CodeTables kCodes = MakeCodeTables();
 
-BAKESTONE_INLINE int8_t CodeOfIQ4(int level) { return static_cast<int8_t>(kCodes.iq4[level + 128]); }
+BAKESTONE_INLINE int8_t CodeOfIQ4(int level) {
+  return static_cast<int8_t>(kCodes.iq4[level + 128]);
+}
 BAKESTONE_INLINE int8_t CodeOfMXFP4(int level) {
   return static_cast<int8_t>(level < 0 ? kCodes.mxfp4[-level] + 8 : kCodes.mxfp4[level]);
 }
@@ -223,13 +227,13 @@ struct FormQ5_1 {
   }
 };
 
-// Both ends alike, one end, or the other: from a little outside the range to well inside it, for groups
-// whose ends matter little.
+// Both ends alike, one end, or the other: from a little outside the range to well inside it, for
+// groups whose ends matter little.
 inline constexpr RangeCut kCuts[] = {
-    {0.25f, 0.25f},  {0, 0},         {-0.2f, -0.2f}, {-0.4f, -0.4f}, {-0.6f, -0.6f}, {-0.8f, -0.8f},
-    {-1.1f, -1.1f},  {-1.5f, -1.5f}, {-2.2f, -2.2f}, {-3.0f, -3.0f}, {-0.5f, 0},     {-1.0f, 0},
-    {-1.5f, 0},      {-2.2f, 0},     {-3.2f, 0},     {-4.5f, 0},     {0, -0.5f},     {0, -1.0f},
-    {0, -1.5f},      {0, -2.2f},     {0, -3.2f},     {0, -4.5f},
+    {0.25f, 0.25f}, {0, 0},         {-0.2f, -0.2f}, {-0.4f, -0.4f}, {-0.6f, -0.6f}, {-0.8f, -0.8f},
+    {-1.1f, -1.1f}, {-1.5f, -1.5f}, {-2.2f, -2.2f}, {-3.0f, -3.0f}, {-0.5f, 0},     {-1.0f, 0},
+    {-1.5f, 0},     {-2.2f, 0},     {-3.2f, 0},     {-4.5f, 0},     {0, -0.5f},     {0, -1.0f},
+    {0, -1.5f},     {0, -2.2f},     {0, -3.2f},     {0, -4.5f},
 };
 inline constexpr int kNumCuts = sizeof(kCuts) / sizeof(RangeCut);
 

@@ -1,15 +1,16 @@
-// The searches of the encoders: which scale, or which scale and offset, leaves the least weighted squared
-// error of a group of weights,
+// The searches of the encoders: which scale, or which scale and offset, leaves the least weighted
+// squared error of a group of weights,
 //
 //   E = sum over i of w[i] * (x[i] - (scale * q[i] + offset))^2,   q[i] the level nearest to x[i].
 //
-// E is no smooth function: as the scale moves, weights hop from level to level, and E has many minima that
-// lie well below the mean over scales. So scales are tried on a grid that is fine beside the distance
-// between hops, each candidate is judged by the scale that is best for its levels (a least-squares fit),
-// and the winner is polished: fit, assign levels, fit again.
+// E is no smooth function: as the scale moves, weights hop from level to level, and E has many
+// minima that lie well below the mean over scales. So scales are tried on a grid that is fine
+// beside the distance between hops, each candidate is judged by the scale that is best for its
+// levels (a least-squares fit), and the winner is polished: fit, assign levels, fit again.
 //
-// Sixteen groups go side by side, one a lane; no sum crosses lanes, and every sum is one chain in the order
-// of i. So the result does not depend on the ISA, on the split of the work or on the neighbours.
+// Sixteen groups go side by side, one a lane; no sum crosses lanes, and every sum is one chain in
+// the order of i. So the result does not depend on the ISA, on the split of the work or on the
+// neighbours.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,8 @@ struct Groups {
 // To the nearest integer, ties to even; |t| < 2^22.
 template <class V>
 BAKESTONE_INLINE typename V::F RoundToInteger(typename V::F t) {
-  const typename V::F magic = V::Set(12582912.0f);  // 1.5 * 2^23: the sum has no bits below the point
+  const typename V::F magic =
+      V::Set(12582912.0f);  // 1.5 * 2^23: the sum has no bits below the point
   return V::Sub(V::Add(t, magic), magic);
 }
 
@@ -89,8 +91,8 @@ BAKESTONE_INLINE typename V::F DivideOr(typename V::F a, typename V::F b, typena
 
 template <class V>
 struct ScaleFit {
-  typename V::F error;  // of the scale that was given
-  typename V::F scale;  // best for the levels that it gave
+  typename V::F error;         // of the scale that was given
+  typename V::F scale;         // best for the levels that it gave
   typename V::F level_energy;  // sum of w q^2
 };
 
@@ -132,7 +134,8 @@ BAKESTONE_INLINE typename V::F Peak(const Groups<kSize>& g) {
   return peak;
 }
 
-// Scales peak / v for v = first, first + step, ... (count of them): v is the level that the peak falls on.
+// Scales peak / v for v = first, first + step, ... (count of them): v is the level that the peak
+// falls on.
 struct LevelGrid {
   float first, step;
   int32_t count;
@@ -140,7 +143,8 @@ struct LevelGrid {
 
 // kPolish: rounds of fitting after the grids.
 template <class V, class Levels, int kPolish, int kSize>
-BAKESTONE_INLINE BestScale<V> SearchScale(const Groups<kSize>& g, const LevelGrid* grids, int num_grids) {
+BAKESTONE_INLINE BestScale<V> SearchScale(const Groups<kSize>& g, const LevelGrid* grids,
+                                          int num_grids) {
   using F = typename V::F;
   const F peak = Peak<V>(g);
   BestScale<V> best = {V::Set(3e38f), V::Zero()};
@@ -168,12 +172,14 @@ BAKESTONE_INLINE BestScale<V> SearchScale(const Groups<kSize>& g, const LevelGri
 
 template <class V>
 struct LineSums {
-  typename V::F error;            // of the line that was given
-  typename V::F r, rq, q, qq;     // sums of w times: the residual r = x - offset - scale q, r q, q, q^2
+  typename V::F error;  // of the line that was given
+  typename V::F r, rq, q,
+      qq;  // sums of w times: the residual r = x - offset - scale q, r q, q, q^2
 };
 
 template <class V, int kMost, int kSize>
-BAKESTONE_INLINE LineSums<V> SumLine(const Groups<kSize>& g, typename V::F scale, typename V::F offset) {
+BAKESTONE_INLINE LineSums<V> SumLine(const Groups<kSize>& g, typename V::F scale,
+                                     typename V::F offset) {
   using F = typename V::F;
   const F inverse = InverseOrZero<V>(scale);
   const F shift = V::Mul(V::Sub(V::Zero(), offset), inverse);
@@ -199,8 +205,8 @@ BAKESTONE_INLINE typename V::F SumOfWeights(const Groups<kSize>& g) {
   return sum;
 }
 
-// Moves the line to where it is best for the levels that it gave: normal equations for the change, over
-// residuals, so that nothing large cancels. kUpTo0: the offset may not be above 0.
+// Moves the line to where it is best for the levels that it gave: normal equations for the change,
+// over residuals, so that nothing large cancels. kUpTo0: the offset may not be above 0.
 template <class V, bool kUpTo0>
 BAKESTONE_INLINE void Refit(const LineSums<V>& s, typename V::F sum_w, typename V::F* scale,
                             typename V::F* offset) {
@@ -231,13 +237,15 @@ struct BestLine {
   }
 };
 
-// Where the search for a line starts: the range of the group is cut by `low` and `high` steps at its ends.
+// Where the search for a line starts: the range of the group is cut by `low` and `high` steps at
+// its ends.
 struct RangeCut {
   float low, high;
 };
 
 template <class V, int kMost, bool kUpTo0, int kRounds, int kPolish, int kSize>
-BAKESTONE_INLINE BestLine<V> SearchLine(const Groups<kSize>& g, const RangeCut* cuts, int num_cuts) {
+BAKESTONE_INLINE BestLine<V> SearchLine(const Groups<kSize>& g, const RangeCut* cuts,
+                                        int num_cuts) {
   using F = typename V::F;
   F low = V::Load(g.x), high = low;
   for (int i = 1; i < kSize; ++i) {

@@ -1,10 +1,12 @@
-// Super-blocks: the scales (and minima) of 8 or 16 groups are whole multiples of one f16 scale (and one f16
-// minimum). Each group is searched for by itself first; then base and multiples are chosen together, because
-// rounding a group's scale to a multiple costs as much as a coarse search for it would. For a base, each group
-// tries the multiples around its own optimum with its levels assigned anew; bases are tried on a grid, then
-// fitted by least squares to the levels and multiples of the best, and tried again.
+// Super-blocks: the scales (and minima) of 8 or 16 groups are whole multiples of one f16 scale (and
+// one f16 minimum). Each group is searched for by itself first; then base and multiples are chosen
+// together, because rounding a group's scale to a multiple costs as much as a coarse search for it
+// would. For a base, each group tries the multiples around its own optimum with its levels assigned
+// anew; bases are tried on a grid, then fitted by least squares to the levels and multiples of the
+// best, and tried again.
 //
-// The lanes of one super-block are neighbours; what is one number for a super-block is held in all its lanes.
+// The lanes of one super-block are neighbours; what is one number for a super-block is held in all
+// its lanes.
 #pragma once
 
 #include "kernels/cpu/encode_search.inl.h"
@@ -58,9 +60,9 @@ BAKESTONE_INLINE typename V::F Clamp(typename V::F x, float low, float high) {
 
 template <class V>
 struct LineMultiples {
-  typename V::F total;      // error of the super-block
-  typename V::F d, dmin;    // as f16 holds them
-  typename V::F scale, min; // whole, 0 .. kTop
+  typename V::F total;       // error of the super-block
+  typename V::F d, dmin;     // as f16 holds them
+  typename V::F scale, min;  // whole, 0 .. kTop
 
   BAKESTONE_INLINE void Offer(const LineMultiples& other) {
     d = V::SelectLess(other.total, total, other.d, d);
@@ -78,7 +80,8 @@ BAKESTONE_INLINE LineMultiples<V> MultiplesOf(const Groups<kSize>& g, typename V
                                               typename V::F dmin) {
   using F = typename V::F;
   const F zero = V::Zero(), per_min = InverseOrZero<V>(dmin);
-  const F near_scale = RoundToInteger<V>(Clamp<V>(V::Mul(line.scale, InverseOrZero<V>(d)), 0, kTop));
+  const F near_scale =
+      RoundToInteger<V>(Clamp<V>(V::Mul(line.scale, InverseOrZero<V>(d)), 0, kTop));
   const F near_min =
       RoundToInteger<V>(Clamp<V>(V::Mul(V::Sub(zero, line.offset), per_min), 0, kTop));
   BestLine<V> best = {V::Set(3e38f), zero, zero};
@@ -99,12 +102,13 @@ BAKESTONE_INLINE LineMultiples<V> MultiplesOf(const Groups<kSize>& g, typename V
 
 // The bases that are best for the levels and multiples of `m`.
 template <class V, int kGroups, int kMost, int kSize>
-BAKESTONE_INLINE void RefitBases(const Groups<kSize>& g, typename V::F sum_w, const LineMultiples<V>& m,
-                                 typename V::F* d, typename V::F* dmin) {
+BAKESTONE_INLINE void RefitBases(const Groups<kSize>& g, typename V::F sum_w,
+                                 const LineMultiples<V>& m, typename V::F* d, typename V::F* dmin) {
   using F = typename V::F;
   const LineSums<V> s =
       SumLine<V, kMost>(g, V::Mul(m.d, m.scale), V::Sub(V::Zero(), V::Mul(m.dmin, m.min)));
-  const auto sum = [](F x) __attribute__((always_inline)) { return SumOfSuperBlock<V, kGroups>(x); };
+  const auto sum = [](F x)
+                       __attribute__((always_inline)) { return SumOfSuperBlock<V, kGroups>(x); };
   const F a = sum(V::Mul(V::Mul(m.scale, m.scale), s.qq));
   const F b = sum(V::Mul(V::Mul(m.scale, m.min), s.q));
   const F c = sum(V::Mul(V::Mul(m.min, m.min), sum_w));
@@ -173,7 +177,8 @@ BAKESTONE_INLINE ScaleMultiples<V> MultiplesOf(const Groups<kSize>& g, typename 
   return {SumOfSuperBlock<V, kGroups>(best.error), d, best.scale};
 }
 
-// kLow: the lowest multiple; the group of largest scale takes it, or one near it, with d of either sign.
+// kLow: the lowest multiple; the group of largest scale takes it, or one near it, with d of either
+// sign.
 template <class V, class Levels, int kGroups, int kLow, int kHigh, int kSize>
 BAKESTONE_INLINE ScaleMultiples<V> FitSuperBlock(const Groups<kSize>& g, typename V::F real) {
   using F = typename V::F;

@@ -98,11 +98,12 @@ struct FormQ3_K {
       b->hmask[l] = static_cast<uint8_t>(bits);
     }
     for (int g = 0; g < 4; ++g) {
-      const int s[4] = {p.scale[g] + 32, p.scale[g + 4] + 32, p.scale[g + 8] + 32, p.scale[g + 12] + 32};
+      const int s[4] = {p.scale[g] + 32, p.scale[g + 4] + 32, p.scale[g + 8] + 32,
+                        p.scale[g + 12] + 32};
       b->scales[g] = static_cast<uint8_t>((s[0] & 15) | (s[2] & 15) << 4);
       b->scales[g + 4] = static_cast<uint8_t>((s[1] & 15) | (s[3] & 15) << 4);
-      b->scales[g + 8] = static_cast<uint8_t>(s[0] >> 4 | (s[1] >> 4) << 2 | (s[2] >> 4) << 4 |
-                                              (s[3] >> 4) << 6);
+      b->scales[g + 8] =
+          static_cast<uint8_t>(s[0] >> 4 | (s[1] >> 4) << 2 | (s[2] >> 4) << 4 | (s[3] >> 4) << 6);
     }
   }
 };
@@ -122,9 +123,11 @@ struct FormQ6_K {
       const auto code = [q](int i) __attribute__((always_inline)) { return q[i] + 32; };
       for (int l = 0; l < 32; ++l) {
         b->ql[64 * half + l] = static_cast<uint8_t>((code(l) & 15) | (code(l + 64) & 15) << 4);
-        b->ql[64 * half + 32 + l] = static_cast<uint8_t>((code(l + 32) & 15) | (code(l + 96) & 15) << 4);
-        b->qh[32 * half + l] = static_cast<uint8_t>(code(l) >> 4 | (code(l + 32) >> 4) << 2 |
-                                                    (code(l + 64) >> 4) << 4 | (code(l + 96) >> 4) << 6);
+        b->ql[64 * half + 32 + l] =
+            static_cast<uint8_t>((code(l + 32) & 15) | (code(l + 96) & 15) << 4);
+        b->qh[32 * half + l] =
+            static_cast<uint8_t>(code(l) >> 4 | (code(l + 32) >> 4) << 2 |
+                                 (code(l + 64) >> 4) << 4 | (code(l + 96) >> 4) << 6);
       }
     }
   }

@@ -1,11 +1,15 @@
-// Strips of integer panels as the wide tiles (matmul_wide.inl.h) read them: a byte for each weight, scales
-// as 32-bit numbers, so that many rows share the work of unpacking. Written to scratch, never kept.
+// Strips of integer panels as the wide tiles (matmul_wide.inl.h) read them: a byte for each weight,
+// scales as 32-bit numbers, so that many rows share the work of unpacking. Written to scratch,
+// never kept.
 //
-// A step is 32 k, of super-blocks 128 k. One plane of steps, and for super-blocks with minima a second:
-//   32-blocks      eight B (unsigned, L of kernels/panel.h), d, and m where the type has one: [16] f32
+// A step is 32 k, of super-blocks 128 k. One plane of steps, and for super-blocks with minima a
+//   second:
+//   32-blocks      eight B (unsigned, L of kernels/panel.h), d, and m where the type has one: [16]
+//                  f32
 //   super-blocks   four times eight B and the integer scales of that 32 k, [16] i32 each; then d
-//   Q2_K, Q3_K     four times eight B and d: the integer scale is multiplied into each byte. Q2_K: scale *
-//                  quant, at most 45. Q3_K: 128 - scale * (quant - 4), 4 to 252; d is negated
+//   Q2_K, Q3_K     four times eight B and d: the integer scale is multiplied into each byte. Q2_K:
+//                  scale * quant, at most 45. Q3_K: 128 - scale * (quant - 4), 4 to 252; d is
+//                  negated
 //   minima         pairs of int16 for V::DotPairs, dmin
 #pragma once
 
@@ -42,8 +46,8 @@ BAKESTONE_INLINE void PutI(uint8_t* out, typename V::I x) {
   Put<V>(out, V::OfBits(x));
 }
 
-// Four bytes a lane times the lane's scale, each byte by itself: in Q2_K no product reaches the next one;
-// in Q3_K the sum modulo 2^32 is the one whose bytes are all in range.
+// Four bytes a lane times the lane's scale, each byte by itself: in Q2_K no product reaches the
+// next one; in Q3_K the sum modulo 2^32 is the one whose bytes are all in range.
 template <class V, PanelType kType>
 BAKESTONE_INLINE typename V::I Fold(typename V::I quants, typename V::I scale) {
   if constexpr (kType == PanelType::kQ2_K) {
@@ -56,8 +60,8 @@ BAKESTONE_INLINE typename V::I Fold(typename V::I quants, typename V::I scale) {
 
 // 32 k with their integer scales.
 template <class V, PanelType kType>
-BAKESTONE_INLINE void ExpandGroup(const StripPlanes& planes, const uint8_t* side, int64_t block, int sub,
-                                  uint8_t* out) {
+BAKESTONE_INLINE void ExpandGroup(const StripPlanes& planes, const uint8_t* side, int64_t block,
+                                  int sub, uint8_t* out) {
   using T = Traits<kType>;
   const int64_t share = block * 8 + sub;
   typename V::B w[8];
@@ -91,7 +95,8 @@ BAKESTONE_INLINE void ExpandHalf(const StripPlanes& planes, int64_t block, int h
   if constexpr (E::kPairs > 0) {
     for (int i = 0; i < E::kPairs; ++i, minima += 64) {
       const int group = 2 * (E::kPairs * half + i);
-      PutI<V>(minima, Pairs<V>(GroupMin<V, kType>(side, group), GroupMin<V, kType>(side, group + 1)));
+      PutI<V>(minima,
+              Pairs<V>(GroupMin<V, kType>(side, group), GroupMin<V, kType>(side, group + 1)));
     }
     Put<V>(minima, V::LoadHalf(side + 32));
   }

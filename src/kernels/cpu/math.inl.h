@@ -25,8 +25,8 @@ BAKESTONE_INLINE typename V::F Exp(typename V::F x) {
   return V::Mul(V::Mul(e, a), b);
 }
 
-// The bits of exp(x) for x from math::kExpVisibleBF16 to 0, where 2^n is one factor and never denormal;
-// elsewhere anything.
+// The bits of exp(x) for x from math::kExpVisibleBF16 to 0, where 2^n is one factor and never
+// denormal; elsewhere anything.
 template <class V>
 BAKESTONE_INLINE typename V::I VisibleExpBits(typename V::F x) {
   const auto round = V::Set(math::kRound);

@@ -53,7 +53,8 @@ struct Sub32 {
   typename V::B w[8];
   typename V::I scale[2], pairs;  // pairs: the minima, or the scales times the bias
 
-  BAKESTONE_INLINE void Read(const StripPlanes& planes, const uint8_t* side, int64_t block, int sub) {
+  BAKESTONE_INLINE void Read(const StripPlanes& planes, const uint8_t* side, int64_t block,
+                             int sub) {
     using T = Traits<kType>;
     const int64_t share = block * 8 + sub;
     Unpack32<V, kType>(planes.low + share * T::kLow, planes.high + share * T::kHigh, w);
@@ -131,14 +132,16 @@ BAKESTONE_INLINE void TileSuperBlocks(const Activations& x, const Panel& panel, 
   for (int i = 0; i < kR; ++i) r[i] = kMin ? V::Sub(a[i], b[i]) : a[i];
 }
 
-// Weights of plain panels as pairs of vectors; Fma takes them into two sums, with inputs that a kernel's caller rounded.
+// Weights of plain panels as pairs of vectors; Fma takes them into two sums, with inputs that a
+// kernel's caller rounded.
 template <class V>
 struct ReadF32 {
   BAKESTONE_INLINE static void Pair(const uint8_t* p, typename V::F* even, typename V::F* odd) {
     *even = V::Load(reinterpret_cast<const float*>(p));
     *odd = V::Load(reinterpret_cast<const float*>(p) + 16);
   }
-  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even, typename V::F* odd) {
+  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even,
+                                   typename V::F* odd) {
     typename V::F w0, w1;
     Pair(p, &w0, &w1);
     *even = V::Fma(w0, V::Set(x[0]), *even);
@@ -152,7 +155,8 @@ struct ReadF16 {
     *even = V::LoadHalf(p);
     *odd = V::LoadHalf(p + 32);
   }
-  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even, typename V::F* odd) {
+  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even,
+                                   typename V::F* odd) {
     *even = V::Fma(V::LoadHalf(p), V::Set(x[0]), *even);
     *odd = V::Fma(V::LoadHalf(p + 32), V::Set(x[1]), *odd);
   }
@@ -164,15 +168,16 @@ struct ReadBF16 {  // below 2^-50 to zero
     *even = V::KeepFrom(V::LoadEven(p), 0x1p-50f);
     *odd = V::KeepFrom(V::LoadOdd(p), 0x1p-50f);
   }
-  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even, typename V::F* odd) {
+  BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even,
+                                   typename V::F* odd) {
     *even = V::FmaFrom(V::LoadEven(p), V::Set(x[0]), *even, 0x1p-50f);
     *odd = V::FmaFrom(V::LoadOdd(p), V::Set(x[1]), *odd, 0x1p-50f);
   }
   static constexpr int kBytes = 64;
 };
 
-// How far ahead of their use the weights of plain panels are fetched where few rows share them: the next page's too, which
-// the hardware does not foresee.
+// How far ahead of their use the weights of plain panels are fetched where few rows share them: the
+// next page's too, which the hardware does not foresee.
 template <class Reader>
 BAKESTONE_INLINE void FetchPair(const uint8_t* w) {
   constexpr int64_t kAhead = 4096;
@@ -188,7 +193,8 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
 #pragma GCC unroll 16
   for (int i = 0; i < kR; ++i) r[i] = V::Zero();
   int64_t k0 = 0;
-  if constexpr (kR == 1) {  // the chains of several blocks side by side: each waits for its last step
+  if constexpr (kR ==
+                1) {  // the chains of several blocks side by side: each waits for its last step
     constexpr int kBlocks = 4;
     for (; k0 + 32 * kBlocks <= k; k0 += 32 * kBlocks) {
       typename V::F even[kBlocks], odd[kBlocks];
@@ -230,7 +236,8 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
 
 // The same for one row and kS strips, where k is short.
 template <class V, class Reader, int kS>
-BAKESTONE_INLINE void StripsFloat(const float* f, int64_t x_k, const uint8_t* w, int64_t strip_bytes, typename V::F* r) {
+BAKESTONE_INLINE void StripsFloat(const float* f, int64_t x_k, const uint8_t* w,
+                                  int64_t strip_bytes, typename V::F* r) {
   const int64_t k = x_k + x_k % 2;
 #pragma GCC unroll 16
   for (int s = 0; s < kS; ++s) r[s] = V::Zero();
@@ -301,10 +308,17 @@ BAKESTONE_INLINE void Finish(const MatMulArgs& args, int64_t strip, int64_t row,
   float* y = args.y + row * args.y_stride + strip * kStripRows;
   if (args.bias != nullptr) r = V::Add(r, V::LoadN(args.bias + strip * kStripRows, n));
   switch (args.epilogue) {
-    case Epilogue::kStore: break;
-    case Epilogue::kAdd: r = V::Add(V::LoadN(y, n), r); break;
-    case Epilogue::kAddScaled: r = V::Fma(V::Set(args.scale), r, V::LoadN(y, n)); break;
-    case Epilogue::kSwiGlu: r = SwiGlu<V>(r, up); break;
+    case Epilogue::kStore:
+      break;
+    case Epilogue::kAdd:
+      r = V::Add(V::LoadN(y, n), r);
+      break;
+    case Epilogue::kAddScaled:
+      r = V::Fma(V::Set(args.scale), r, V::LoadN(y, n));
+      break;
+    case Epilogue::kSwiGlu:
+      r = SwiGlu<V>(r, up);
+      break;
   }
   V::StoreN(y, r, n);
 }
@@ -353,7 +367,8 @@ void RunRows(const MatMulArgs& args, int64_t strip, StripWeights w, int64_t m0, 
 // Rows that stay in the L2 cache while all strips of the range pass.
 constexpr int64_t kRowBlock = 64;
 
-// One row by strips of few k: kStripsATime of them side by side. Returns the first strip that is left.
+// One row by strips of few k: kStripsATime of them side by side. Returns the first strip that is
+// left.
 template <class V, class Reader>
 int64_t RunShortStrips(const MatMulArgs& args, Range strips, int64_t row) {
   constexpr int kStripsATime = 4;
@@ -361,7 +376,8 @@ int64_t RunShortStrips(const MatMulArgs& args, Range strips, int64_t row) {
   int64_t strip = strips.begin;
   for (; strip + kStripsATime <= strips.end; strip += kStripsATime) {
     typename V::F r[kStripsATime];
-    StripsFloat<V, Reader, kStripsATime>(args.x.f + row * args.x.stride, args.x.k, args.panel.data + strip * bytes, bytes, r);
+    StripsFloat<V, Reader, kStripsATime>(args.x.f + row * args.x.stride, args.x.k,
+                                         args.panel.data + strip * bytes, bytes, r);
     for (int s = 0; s < kStripsATime; ++s) Finish<V>(args, strip + s, row, r[s], r[s]);
   }
   return strip;
@@ -389,7 +405,8 @@ void MatMulNarrow(const MatMulArgs& args, Range strips, Range rows) {
 
 template <class V>
 void RunExact(const MatMulArgs& args, int64_t strip, const float* panel, const float* up) {
-  const StripWeights w{reinterpret_cast<const uint8_t*>(panel), reinterpret_cast<const uint8_t*>(up)};
+  const StripWeights w{reinterpret_cast<const uint8_t*>(panel),
+                       reinterpret_cast<const uint8_t*>(up)};
   RunRows<V, ExactTile<V>>(args, strip, w, 0, args.x.rows);
 }
 
@@ -399,7 +416,9 @@ void MatMulExact(const MatMulArgs& args, Range strips, void* scratch) noexcept {
   float* up = panel + (args.x.k + 256) * kStripRows;
   for (int64_t strip = strips.begin; strip < strips.end; ++strip) {
     ExactTile<V>::template Decode<kType>(args.panel, strip, panel);
-    if (args.epilogue == Epilogue::kSwiGlu) ExactTile<V>::template Decode<kType>(args.up, strip, up);
+    if (args.epilogue == Epilogue::kSwiGlu) {
+      ExactTile<V>::template Decode<kType>(args.up, strip, up);
+    }
     RunExact<V>(args, strip, panel, up);
   }
 }

@@ -1,12 +1,14 @@
-// Matrix products on tile registers (AMX) over AVX-512: 16 rows by a strip of 16 outputs at a time, for
-// integer and BF16 panels and rows enough. Tiles is AmxTiles (tiles_amx.h), or its emulation in tests. The same
-// arithmetic as matmul.inl.h, the same bits: integer sums of 32 k (super-blocks: 128 k with their integer
-// scales) are exact whatever makes them, and the float steps follow in the same order.
+// Matrix products on tile registers (AMX) over AVX-512: 16 rows by a strip of 16 outputs at a time,
+// for integer and BF16 panels and rows enough. Tiles is AmxTiles (tiles_amx.h), or its emulation in
+// tests. The same arithmetic as matmul.inl.h, the same bits: integer sums of 32 k (super-blocks:
+// 128 k with their integer scales) are exact whatever makes them, and the float steps follow in the
+// same order.
 //
-// A tile multiplies 16 x 16 x 64 in 16 cycles; its sums then go through memory to be scaled, which is what
-// takes the time. So super-blocks multiply their integer scales into the weights beforehand: a product of
-// 8 x 6 bits, split into two planes of int8, 64 h + l, is summed over 128 k before it meets a float. Rows share
-// what was expanded; the sums of the next step are made while this one is scaled.
+// A tile multiplies 16 x 16 x 64 in 16 cycles; its sums then go through memory to be scaled, which
+// is what takes the time. So super-blocks multiply their integer scales into the weights
+// beforehand: a product of 8 x 6 bits, split into two planes of int8, 64 h + l, is summed over 128
+// k before it meets a float. Rows share what was expanded; the sums of the next step are made while
+// this one is scaled.
 #pragma once
 
 #include "kernels/cpu/matmul.inl.h"
@@ -18,10 +20,13 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBlock = 256;  // rows that share an expanded strip
 
-// A strip of a panel as the tiles read it, and what they need of each row, per step: 32 k, of super-blocks 128.
-//   weights  planes of int8 in the order of B tiles (32-blocks [8][16][4]; super-blocks for each 64 k, each
-//            plane, [16][16][4]); d [16] f32; of types with minima m [16] f32, or the pairs of int16 and dmin
-//   rows     words [kRowWords][16 rows]: the scale; of types with minima the scaled sum, or pairs of sums
+// A strip of a panel as the tiles read it, and what they need of each row, per step: 32 k, of
+//   super-blocks 128.
+//   weights  planes of int8 in the order of B tiles (32-blocks [8][16][4]; super-blocks for each 64
+//            k, each plane, [16][16][4]); d [16] f32; of types with minima m [16] f32, or the pairs
+//            of int16 and dmin
+//   rows     words [kRowWords][16 rows]: the scale; of types with minima the scaled sum, or pairs
+//            of sums
 template <PanelType kType>
 struct TileForm {
   using T = Traits<kType>;
@@ -135,7 +140,8 @@ template <PanelType kType>
   constexpr int kEach = Traits<kType>::kBy16 ? 1 : 2;  // sums of 16 k that make a number of a pair
   const int64_t steps = Form::Steps(x.k);
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i rows = V512::MulI(lanes, V512::SetI(static_cast<int32_t>(steps))), sums = V512::Shl<3>(rows);
+  const __m512i rows = V512::MulI(lanes, V512::SetI(static_cast<int32_t>(steps))),
+                sums = V512::Shl<3>(rows);
   for (int64_t m = m0; m < m1; m += kTileRows) {
     const __mmask16 there = V512::Mask(m1 - m);
     const auto put = [&](__m512i x16) __attribute__((always_inline)) {
@@ -157,7 +163,8 @@ template <PanelType kType>
           put(pairs(sum));
         } else {
           const __m512i ones = _mm512_set1_epi16(1);
-          put(Pairs<V512>(_mm512_madd_epi16(pairs(sum), ones), _mm512_madd_epi16(pairs(sum + 2), ones)));
+          put(Pairs<V512>(_mm512_madd_epi16(pairs(sum), ones),
+                          _mm512_madd_epi16(pairs(sum + 2), ones)));
         }
       }
     }
@@ -168,7 +175,8 @@ template <PanelType kType>
 
 // Sums of one step into tiles kFirst and on, and from there to memory: [plane][16][16].
 template <PanelType kType, int kFirst, class Tiles>
-BAKESTONE_INLINE void TileSums(Tiles& tiles, const int8_t* q, int64_t stride, const uint8_t* w, int32_t* sums) {
+BAKESTONE_INLINE void TileSums(Tiles& tiles, const int8_t* q, int64_t stride, const uint8_t* w,
+                               int32_t* sums) {
   constexpr int kPlanes = TileForm<kType>::kPlanes;
   tiles.template Load<4>(q, stride);
   tiles.template Load<6>(w, 64);
@@ -192,7 +200,8 @@ BAKESTONE_INLINE void TileSums(Tiles& tiles, const int8_t* q, int64_t stride, co
 
 // a[row] = fma(float(sum) * d, scale[row], a[row])
 template <PanelType kType>
-BAKESTONE_INLINE void ScaleTile(const int32_t* sums, __m512 d, const float* scale, __m512 (&a)[kTileRows]) {
+BAKESTONE_INLINE void ScaleTile(const int32_t* sums, __m512 d, const float* scale,
+                                __m512 (&a)[kTileRows]) {
 #pragma GCC unroll 16
   for (int i = 0; i < kTileRows; ++i) {
     __m512i c = _mm512_load_si512(sums + 16 * i);
@@ -203,16 +212,18 @@ BAKESTONE_INLINE void ScaleTile(const int32_t* sums, __m512 d, const float* scal
   }
 }
 
-// What the minima bring to 16 rows, all steps -> out [16][16]; subtracted for super-blocks. For all rows of a block
-// before their tiles: vectors and tiles slow each other down.
+// What the minima bring to 16 rows, all steps -> out [16][16]; subtracted for super-blocks. For all
+// rows of a block before their tiles: vectors and tiles slow each other down.
 template <PanelType kType>
-[[gnu::noinline]] void SumMinima(int64_t steps, const uint8_t* w, const int32_t* words, float* out) {
+[[gnu::noinline]] void SumMinima(int64_t steps, const uint8_t* w, const int32_t* words,
+                                 float* out) {
   using Form = TileForm<kType>;
   __m512 b[kTileRows];
 #pragma GCC unroll 16
   for (int i = 0; i < kTileRows; ++i) b[i] = V512::Zero();
   w += Form::kQuantBytes + 64;
-  for (int64_t step = 0; step < steps; ++step, w += Form::kStepBytes, words += 16 * Form::kRowWords) {
+  for (int64_t step = 0; step < steps;
+       ++step, w += Form::kStepBytes, words += 16 * Form::kRowWords) {
     const auto* scale = reinterpret_cast<const float*>(words + (Form::kSuper ? 0 : 16));
     const __m512 m = V512::Load(reinterpret_cast<const float*>(w + 64 * Form::kPairs));
 #pragma GCC unroll 16
@@ -236,8 +247,9 @@ template <PanelType kType>
 
 // 16 rows by one strip -> results [16][16]. minima: SumMinima's, of types that have them.
 template <PanelType kType, class Tiles>
-[[gnu::noinline]] void RunOneTile(Tiles& tiles, int64_t k, const int8_t* q, int64_t stride, const uint8_t* w,
-                                  const int32_t* words, const float* minima, float* results) {
+[[gnu::noinline]] void RunOneTile(Tiles& tiles, int64_t k, const int8_t* q, int64_t stride,
+                                  const uint8_t* w, const int32_t* words, const float* minima,
+                                  float* results) {
   using Form = TileForm<kType>;
   constexpr int kSums = 256 * Form::kPlanes;
   alignas(64) int32_t sums[2][kSums];
@@ -272,8 +284,8 @@ template <PanelType kType, class Tiles>
 
 // ---- BF16 panels ----
 
-// Sums of bf16 pairs stay in the tile over all of k: each 32 k bring even + odd, which is the order of
-// docs/numerics.md. k is padded to a multiple of 32 with zeros.
+// Sums of bf16 pairs stay in the tile over all of k: each 32 k bring even + odd, which is the order
+// of docs/numerics.md. k is padded to a multiple of 32 with zeros.
 constexpr int64_t kFloatTileBlock = 64;  // rows that share a strip
 
 BAKESTONE_INLINE constexpr int64_t FloatTileSteps(int64_t k) { return (k + 31) / 32; }
@@ -288,20 +300,25 @@ BAKESTONE_INLINE constexpr int64_t FloatTileSteps(int64_t k) { return (k + 31) /
     const __mmask32 kept = _mm512_cmpge_epi16_mask(_mm512_and_si512(x, magnitude), least);
     _mm512_store_si512(out, _mm512_maskz_mov_epi16(kept, x));
   }
-  for (int64_t i = pairs; i < padded; ++i, out += 64) _mm512_store_si512(out, _mm512_setzero_si512());
+  for (int64_t i = pairs; i < padded; ++i, out += 64) {
+    _mm512_store_si512(out, _mm512_setzero_si512());
+  }
 }
 
 // Rows [m0, m1) in bf16 (they are held as f32 that are exact), [tile][step][16][32], zeros beyond.
-[[gnu::noinline]] inline void MakeFloatTileRows(const Activations& x, int64_t m0, int64_t m1, uint16_t* out) {
+[[gnu::noinline]] inline void MakeFloatTileRows(const Activations& x, int64_t m0, int64_t m1,
+                                                uint16_t* out) {
   for (int64_t m = m0; m < m1; m += kTileRows) {
     for (int64_t k = 0; k < x.k; k += 32) {
       for (int64_t i = 0; i < kTileRows; ++i, out += 32) {
         for (int64_t half = 0; half < 2; ++half) {
           const int64_t at = k + 16 * half, left = m + i < m1 ? x.k - at : 0;
           const __mmask16 mask = left <= 0 ? __mmask16{0} : V512::Mask(left);
-          const __m512 values = _mm512_maskz_loadu_ps(mask, x.f + (left > 0 ? (m + i) * x.stride + at : 0));
-          _mm256_store_si256(reinterpret_cast<__m256i*>(out + 16 * half),
-                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(values), 16)));
+          const __m512 values =
+              _mm512_maskz_loadu_ps(mask, x.f + (left > 0 ? (m + i) * x.stride + at : 0));
+          _mm256_store_si256(
+              reinterpret_cast<__m256i*>(out + 16 * half),
+              _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(values), 16)));
         }
       }
     }
@@ -310,8 +327,8 @@ BAKESTONE_INLINE constexpr int64_t FloatTileSteps(int64_t k) { return (k + 31) /
 
 // 16 rows, or 32 where kR is 2, by one strip -> results [rows][16].
 template <int kR, class Tiles>
-[[gnu::noinline]] void RunFloatTile(Tiles& tiles, int64_t steps, const uint16_t* rows, const uint8_t* w,
-                                    float* results) {
+[[gnu::noinline]] void RunFloatTile(Tiles& tiles, int64_t steps, const uint16_t* rows,
+                                    const uint8_t* w, float* results) {
   tiles.template Zero<0>();
   if constexpr (kR == 2) tiles.template Zero<1>();
   for (int64_t step = 0; step < steps; ++step, rows += 512, w += 1024) {
@@ -329,8 +346,8 @@ template <int kR, class Tiles>
 
 // ---- From tiles to a kernel ----
 
-// The scratch of a call, within MatMulScratchBytes. Per k at most: integer panels 64 bytes of words, 2 x 34 of
-// strips and 16 of rows; BF16 128 of rows and 2 x 32 of strips.
+// The scratch of a call, within MatMulScratchBytes. Per k at most: integer panels 64 bytes of
+// words, 2 x 34 of strips and 16 of rows; BF16 128 of rows and 2 x 32 of strips.
 template <PanelType kType>
 struct TileScratch {
   static constexpr bool kFloat = kType == PanelType::kBF16;
@@ -346,7 +363,8 @@ struct TileScratch {
   uint16_t* rows;  // BF16
 
   TileScratch(void* scratch, int64_t k) {
-    const int64_t strip = kFloat ? 1024 * FloatTileSteps(k) : TileForm<kType>::Steps(k) * TileForm<kType>::kStepBytes;
+    const int64_t strip =
+        kFloat ? 1024 * FloatTileSteps(k) : TileForm<kType>::Steps(k) * TileForm<kType>::kStepBytes;
     results[0] = static_cast<float*>(scratch);
     results[1] = results[0] + kRows * kStripRows;
     minima[0] = results[1] + kRows * kStripRows;
@@ -382,18 +400,19 @@ BAKESTONE_INLINE void MakeStrip(const Panel& panel, int64_t strip, int i, int64_
 
 // kRows rows from m on by strip number i. The block begins at m0 and ends at m1.
 template <PanelType kType, class Tiles>
-BAKESTONE_INLINE void RunTileRows(Tiles& tiles, const Activations& x, int i, int64_t m, int64_t m0, int64_t m1,
-                                  const TileScratch<kType>& space) {
+BAKESTONE_INLINE void RunTileRows(Tiles& tiles, const Activations& x, int i, int64_t m, int64_t m0,
+                                  int64_t m1, const TileScratch<kType>& space) {
   if constexpr (TileScratch<kType>::kFloat) {
     const int64_t steps = FloatTileSteps(x.k);
     const auto run = m + kTileRows < m1 ? RunFloatTile<2, Tiles> : RunFloatTile<1, Tiles>;
     run(tiles, steps, space.rows + (m - m0) * 32 * steps, space.strips[i], space.results[i]);
   } else {
     const bool whole = m + kTileRows <= x.rows;
-    const int32_t* words = space.words + (m - m0) * TileForm<kType>::Steps(x.k) * TileForm<kType>::kRowWords;
+    const int32_t* words =
+        space.words + (m - m0) * TileForm<kType>::Steps(x.k) * TileForm<kType>::kRowWords;
     const float* minima = space.minima[i] + (m - m0) * kStripRows;
-    RunOneTile<kType>(tiles, x.k, whole ? x.q + m * x.stride : space.tail, whole ? x.stride : x.k, space.strips[i],
-                      words, minima, space.results[i]);
+    RunOneTile<kType>(tiles, x.k, whole ? x.q + m * x.stride : space.tail, whole ? x.stride : x.k,
+                      space.strips[i], words, minima, space.results[i]);
   }
 }
 
@@ -403,17 +422,20 @@ BAKESTONE_INLINE void CopyTail(const Activations& x, int8_t* tail) {
   if (left == 0) return;
   __builtin_memset(tail, 0, static_cast<size_t>(kTileRows * x.k));
   for (int64_t i = 0; i < left; ++i) {
-    __builtin_memcpy(tail + i * x.k, x.q + (x.rows - left + i) * x.stride, static_cast<size_t>(x.k));
+    __builtin_memcpy(tail + i * x.k, x.q + (x.rows - left + i) * x.stride,
+                     static_cast<size_t>(x.k));
   }
 }
 
-// Finish (matmul.inl.h) for rows [m, m + rows) of one strip, what does not change from row to row done once.
+// Finish (matmul.inl.h) for rows [m, m + rows) of one strip, what does not change from row to row
+// done once.
 template <Epilogue kEpilogue>
-BAKESTONE_INLINE void FinishRows(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows, const float* r,
-                                 const float* up) {
+BAKESTONE_INLINE void FinishRows(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows,
+                                 const float* r, const float* up) {
   const __mmask16 there = V512::Mask(args.panel.n - strip * kStripRows);
   const bool biased = args.bias != nullptr;
-  const __m512 bias = biased ? _mm512_maskz_loadu_ps(there, args.bias + strip * kStripRows) : V512::Zero();
+  const __m512 bias =
+      biased ? _mm512_maskz_loadu_ps(there, args.bias + strip * kStripRows) : V512::Zero();
   float* y = args.y + m * args.y_stride + strip * kStripRows;
   for (int64_t i = 0; i < rows; ++i, y += args.y_stride) {
     __m512 x = V512::Load(r + i * kStripRows);
@@ -422,18 +444,24 @@ BAKESTONE_INLINE void FinishRows(const MatMulArgs& args, int64_t strip, int64_t 
     if constexpr (kEpilogue == Epilogue::kAddScaled) {
       x = V512::Fma(V512::Set(args.scale), x, _mm512_maskz_loadu_ps(there, y));
     }
-    if constexpr (kEpilogue == Epilogue::kSwiGlu) x = SwiGlu<V512>(x, V512::Load(up + i * kStripRows));
+    if constexpr (kEpilogue == Epilogue::kSwiGlu) {
+      x = SwiGlu<V512>(x, V512::Load(up + i * kStripRows));
+    }
     _mm512_mask_storeu_ps(y, there, x);
   }
 }
 
-inline void FinishTiles(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows, const float* r,
-                        const float* up) {
+inline void FinishTiles(const MatMulArgs& args, int64_t strip, int64_t m, int64_t rows,
+                        const float* r, const float* up) {
   switch (args.epilogue) {
-    case Epilogue::kStore: return FinishRows<Epilogue::kStore>(args, strip, m, rows, r, up);
-    case Epilogue::kAdd: return FinishRows<Epilogue::kAdd>(args, strip, m, rows, r, up);
-    case Epilogue::kAddScaled: return FinishRows<Epilogue::kAddScaled>(args, strip, m, rows, r, up);
-    case Epilogue::kSwiGlu: return FinishRows<Epilogue::kSwiGlu>(args, strip, m, rows, r, up);
+    case Epilogue::kStore:
+      return FinishRows<Epilogue::kStore>(args, strip, m, rows, r, up);
+    case Epilogue::kAdd:
+      return FinishRows<Epilogue::kAdd>(args, strip, m, rows, r, up);
+    case Epilogue::kAddScaled:
+      return FinishRows<Epilogue::kAddScaled>(args, strip, m, rows, r, up);
+    case Epilogue::kSwiGlu:
+      return FinishRows<Epilogue::kSwiGlu>(args, strip, m, rows, r, up);
   }
 }
 
@@ -456,7 +484,9 @@ void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
     for (int64_t strip = strips.begin; strip < strips.end; strip += gated ? 1 : 2) {
       const bool both = gated || strip + 1 < strips.end;
       MakeStrip<kType>(args.panel, strip, 0, m0, m1, space);
-      if (both) MakeStrip<kType>(gated ? args.up : args.panel, gated ? strip : strip + 1, 1, m0, m1, space);
+      if (both) {
+        MakeStrip<kType>(gated ? args.up : args.panel, gated ? strip : strip + 1, 1, m0, m1, space);
+      }
       for (int64_t m = m0; m < m1; m += Scratch::kRows) {
         const int64_t rows = m1 - m < Scratch::kRows ? m1 - m : Scratch::kRows;
         for (int i = 0; i < (both ? 2 : 1); ++i) {

@@ -1,9 +1,10 @@
-// Matrix products of four rows and more with integer panels, for vector classes of 32 registers and a dot
-// product that adds to 32 bits: V::kWideRows rows by two strips at a time. Every activation that is
-// broadcast meets two vectors of weights and the sums stay in registers, so a tile is as fast as its
-// multiplications, of which the scales are 2 of 10 for 32 k (3 of 11 with minima); unpacking the weights
-// runs beside them. Where that is much (super-blocks) and rows are many, strips are expanded once for
-// kWideBlock rows (expand.inl.h). The same arithmetic as matmul.inl.h, the same bits.
+// Matrix products of four rows and more with integer panels, for vector classes of 32 registers and
+// a dot product that adds to 32 bits: V::kWideRows rows by two strips at a time. Every activation
+// that is broadcast meets two vectors of weights and the sums stay in registers, so a tile is as
+// fast as its multiplications, of which the scales are 2 of 10 for 32 k (3 of 11 with minima);
+// unpacking the weights runs beside them. Where that is much (super-blocks) and rows are many,
+// strips are expanded once for kWideBlock rows (expand.inl.h). The same arithmetic as matmul.inl.h,
+// the same bits.
 #pragma once
 
 #include "kernels/cpu/expand.inl.h"
@@ -12,8 +13,8 @@
 namespace bakestone {
 namespace {
 
-// Rows that pass before the next pair of strips. Their activations may exceed the L2 cache: they come as
-// few long streams (k = 8192 on one core: 64 rows 158 GMAC/s, 256 and more 165).
+// Rows that pass before the next pair of strips. Their activations may exceed the L2 cache: they
+// come as few long streams (k = 8192 on one core: 64 rows 158 GMAC/s, 256 and more 165).
 constexpr int64_t kWideBlock = 256;
 
 // Strips as the panel has them, unpacked in the tile.
@@ -82,8 +83,8 @@ struct ExpandedStrip {
     return V::Load(reinterpret_cast<const float*>(at));
   }
   BAKESTONE_INLINE typename V::F M(int64_t step) const {
-    const uint8_t* at = kSuper ? minima + step * E::kMinBytes + 64 * E::kPairs
-                               : w + step * E::kStepBytes + 576;
+    const uint8_t* at =
+        kSuper ? minima + step * E::kMinBytes + 64 * E::kPairs : w + step * E::kStepBytes + 576;
     return V::Load(reinterpret_cast<const float*>(at));
   }
   BAKESTONE_INLINE typename V::I MinPair(int64_t step, int i) const {
@@ -91,9 +92,9 @@ struct ExpandedStrip {
   }
 };
 
-// What a step (32 k, of super-blocks 128 k) needs of each row beside the quants, as 32-bit words: the number
-// that an integer sum begins with, -bias * (sum of a), for every scale; or the sums of a as pairs of
-// int16, to meet the minima.
+// What a step (32 k, of super-blocks 128 k) needs of each row beside the quants, as 32-bit words:
+// the number that an integer sum begins with, -bias * (sum of a), for every scale; or the sums of a
+// as pairs of int16, to meet the minima.
 template <class Strip, PanelType kType>
 struct RowWords {
   static constexpr bool kMinima = Strip::kSuper && Traits<kType>::kMin;
@@ -126,15 +127,16 @@ template <class V, PanelType kType, class Strip>
   }
 }
 
-// Fetches the next pair of strips while this one is multiplied, a little in every step, so that memory and
-// products are at work together. (On one core of Zen 4, weights in memory, 16 rows, GMAC/s: in one go before
-// each tile 135, a little in every step 168.)
+// Fetches the next pair of strips while this one is multiplied, a little in every step, so that
+// memory and products are at work together. (On one core of Zen 4, weights in memory, 16 rows,
+// GMAC/s: in one go before each tile 135, a little in every step 168.)
 struct FetchAhead {
   const uint8_t *first, *second;
   int64_t lines;  // of each, per step
   bool far;
 
-  FetchAhead(const uint8_t* first_strip, const uint8_t* second_strip, int64_t strip_bytes, int64_t steps)
+  FetchAhead(const uint8_t* first_strip, const uint8_t* second_strip, int64_t strip_bytes,
+             int64_t steps)
       : first(first_strip),
         second(second_strip),
         lines((strip_bytes / 64 + steps - 1) / steps),
@@ -178,8 +180,8 @@ BAKESTONE_INLINE void FillWide(T (&r)[kR][2], T value) {
 
 // c += groups [kG, kEnd), of four k each, of all rows by both strips.
 template <class V, int kG, int kEnd, class Strip, int kR>
-BAKESTONE_INLINE void WideDot(const Strip& first, const Strip& second, int64_t group, const int8_t* q,
-                              int64_t stride, typename V::I (&c)[kR][2]) {
+BAKESTONE_INLINE void WideDot(const Strip& first, const Strip& second, int64_t group,
+                              const int8_t* q, int64_t stride, typename V::I (&c)[kR][2]) {
   if constexpr (kG < kEnd) {
     const auto w0 = first.template Weights<kG>(group), w1 = second.template Weights<kG>(group);
 #pragma GCC unroll 8
@@ -254,11 +256,12 @@ template <class V, PanelType kType, int kR, class Strip>
   StoreWide<V>(out, a);
 }
 
-// b = fma(float(I2) * dmin, da, b) over all steps, a loop of its own: with the other sums it would not fit
-// into the registers.
+// b = fma(float(I2) * dmin, da, b) over all steps, a loop of its own: with the other sums it would
+// not fit into the registers.
 template <class V, PanelType kType, class Strip, int kR>
 BAKESTONE_INLINE void WideMinima(const Activations& x, const Strip& first, const Strip& second,
-                                 const int32_t* words, const float* scale, typename V::F (&b)[kR][2]) {
+                                 const int32_t* words, const float* scale,
+                                 typename V::F (&b)[kR][2]) {
   constexpr int kPairs = RowWords<Strip, kType>::kPerStep;
   const int64_t steps = x.k / 128;
   FillWide(b, V::Zero());
@@ -270,7 +273,8 @@ BAKESTONE_INLINE void WideMinima(const Activations& x, const Strip& first, const
       const auto min0 = first.MinPair(step, j), min1 = second.MinPair(step, j);
 #pragma GCC unroll 8
       for (int i = 0; i < kR; ++i) {
-        const auto* sums = reinterpret_cast<const int16_t*>(words + (i * steps + step) * kPairs + j);
+        const auto* sums =
+            reinterpret_cast<const int16_t*>(words + (i * steps + step) * kPairs + j);
         i2[i][0] = V::DotPairs(i2[i][0], min0, sums);
         i2[i][1] = V::DotPairs(i2[i][1], min1, sums);
       }
@@ -281,8 +285,8 @@ BAKESTONE_INLINE void WideMinima(const Activations& x, const Strip& first, const
 
 // c[row][strip] = i1 + c * scale
 template <class V, int kR>
-BAKESTONE_INLINE void AddScaledSums(const typename V::I (&c)[kR][2], typename V::I s0, typename V::I s1,
-                                    typename V::I (&i1)[kR][2]) {
+BAKESTONE_INLINE void AddScaledSums(const typename V::I (&c)[kR][2], typename V::I s0,
+                                    typename V::I s1, typename V::I (&i1)[kR][2]) {
 #pragma GCC unroll 8
   for (int i = 0; i < kR; ++i) {
     i1[i][0] = V::AddI(i1[i][0], V::MulI(c[i][0], s0));
@@ -292,10 +296,11 @@ BAKESTONE_INLINE void AddScaledSums(const typename V::I (&c)[kR][2], typename V:
 
 // The integer sums of 128 k.
 template <class V, PanelType kType, class Strip, int kR>
-BAKESTONE_INLINE void WideSums(const Strip& first, const Strip& second, int64_t step, const int8_t* q,
-                               int64_t stride, const int32_t* words, int64_t word_stride,
-                               FetchAhead& ahead, typename V::I (&i1)[kR][2]) {
-  constexpr bool kBegin = !RowWords<Strip, kType>::kMinima && (Strip::kFolded || DotBias<V, kType>() != 0);
+BAKESTONE_INLINE void WideSums(const Strip& first, const Strip& second, int64_t step,
+                               const int8_t* q, int64_t stride, const int32_t* words,
+                               int64_t word_stride, FetchAhead& ahead, typename V::I (&i1)[kR][2]) {
+  constexpr bool kBegin =
+      !RowWords<Strip, kType>::kMinima && (Strip::kFolded || DotBias<V, kType>() != 0);
   FillWide(i1, V::SetI(0));
   if constexpr (Strip::kFolded && kBegin) BeginWide<V>(words, word_stride, i1);
   for (int64_t group = 4 * step; group < 4 * step + 4; ++group, q += 32) {
@@ -324,7 +329,7 @@ BAKESTONE_INLINE void WideSums(const Strip& first, const Strip& second, int64_t 
 template <class V, PanelType kType, int kR, class Strip>
 [[gnu::noinline]] void WideTileSuper(const Activations& x, const Strip& first, const Strip& second,
                                      const int32_t* words, int64_t m0, const WideOut& out,
-                                  FetchAhead& ahead) {
+                                     FetchAhead& ahead) {
   constexpr bool kMin = Traits<kType>::kMin;
   constexpr int kWords = RowWords<Strip, kType>::kPerStep;
   const int64_t steps = x.k / 128;
@@ -372,7 +377,8 @@ struct StripPair {
   BAKESTONE_INLINE int64_t next() const { return first + 1 > second ? first + 1 : second + 1; }
 };
 
-// The scratch of a call, as MatMulScratchBytes provides it: k * (42 + 64) bytes at most, and 32 KiB.
+// The scratch of a call, as MatMulScratchBytes provides it: k * (42 + 64) bytes at most, and 32
+// KiB.
 template <class Strip, PanelType kType>
 struct WideScratch {
   uint8_t *w0, *w1;  // expanded strips
@@ -389,8 +395,9 @@ struct WideScratch {
 
 // Rows [m0, m1), a multiple of V::kWideRows many, by the pair of strips.
 template <class V, PanelType kType, class Strip>
-void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& first, const Strip& second,
-                 int64_t m0, int64_t m1, const WideScratch<Strip, kType>& scratch) {
+void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& first,
+                 const Strip& second, int64_t m0, int64_t m1,
+                 const WideScratch<Strip, kType>& scratch) {
   constexpr int kR = V::kWideRows;
   const int64_t row_words = Expanded<kType>::Steps(args.x.k) * RowWords<Strip, kType>::kPerStep;
   const bool direct = (args.epilogue == Epilogue::kStore || args.epilogue == Epilogue::kAdd) &&
@@ -427,8 +434,8 @@ void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& fir
   }
 }
 
-// All rows by the strips of the range, an even number unless they are gated; rows that make no whole tile
-// one strip at a time, while it is in the caches.
+// All rows by the strips of the range, an even number unless they are gated; rows that make no
+// whole tile one strip at a time, while it is in the caches.
 template <class V, PanelType kType, class Strip>
 void MatMulWide(const MatMulArgs& args, Range strips, void* scratch) {
   const WideScratch<Strip, kType> space(scratch, args.x.k);
@@ -453,7 +460,8 @@ constexpr int64_t kExpandFrom = 32;
 
 template <class V, PanelType kType>
 void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept {
-  constexpr bool kInteger = ActTypeOf(kType) == ActType::kInt8x32 || ActTypeOf(kType) == ActType::kInt8x128;
+  constexpr bool kInteger =
+      ActTypeOf(kType) == ActType::kInt8x32 || ActTypeOf(kType) == ActType::kInt8x128;
   if constexpr (V::kWideRows > 0 && kInteger) {
     // What unpacks in a step or two of its own is no better expanded.
     constexpr bool kSimple = kType == PanelType::kQ4_0 || kType == PanelType::kQ4_1 ||

@@ -17,7 +17,9 @@ int64_t PeakInt8(int64_t rounds, const uint8_t* operands, float* result) noexcep
     // Another address each round, so that no product can be taken out of the loop.
     const auto* a = reinterpret_cast<const int8_t*>(operands) + round % 32 * 64;
 #pragma GCC unroll 8
-    for (int row = 0; row < V::kRows; ++row) sums[row] = V::template Dot<4, 8>(sums[row], w, a + row * 32);
+    for (int row = 0; row < V::kRows; ++row) {
+      sums[row] = V::template Dot<4, 8>(sums[row], w, a + row * 32);
+    }
   }
   typename V::F total = V::Zero();
   for (const auto& sum : sums) total = V::Add(total, V::ToFloat(sum));
@@ -32,7 +34,8 @@ int64_t PeakFloat(int64_t rounds, const uint8_t* operands, float* result) noexce
   for (auto& sum : sums) sum = V::Zero();
   const typename V::F w = V::Set(0.5f);
   for (int64_t round = 0; round < rounds; ++round) {
-    const auto* a = reinterpret_cast<const float*>(operands + kPeakOperandBytes / 2) + round % 32 * 16;
+    const auto* a =
+        reinterpret_cast<const float*>(operands + kPeakOperandBytes / 2) + round % 32 * 16;
 #pragma GCC unroll 8
     for (int i = 0; i < kSums; ++i) sums[i] = V::Fma(w, V::Set(a[i]), sums[i]);
   }

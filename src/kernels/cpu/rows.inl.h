@@ -36,8 +36,9 @@ BAKESTONE_INLINE float QuantizeGroup(const float* x, int8_t* q, int16_t* sum, ui
   return scale;
 }
 
-// Up to kGroups groups of kN values with a scale each, and their sums of kSum values each: sixteen sums at a
-// time, so that reductions across lanes, divisions and conversions are shared by all of them.
+// Up to kGroups groups of kN values with a scale each, and their sums of kSum values each: sixteen
+// sums at a time, so that reductions across lanes, divisions and conversions are shared by all of
+// them.
 template <class V, int kN, int kSum>
 struct GroupQuantizer {
   static constexpr int kGroups = 16 * kSum / kN;
@@ -45,7 +46,8 @@ struct GroupQuantizer {
   int count;  // of groups, at most kGroups
 
   // Writes 127 / amax of each group to inverse and amax / 127 to scale; 0 where amax is tiny.
-  BAKESTONE_INLINE void Scales(const float* x, float* inverse, float* scale, uint32_t* error) const {
+  BAKESTONE_INLINE void Scales(const float* x, float* inverse, float* scale,
+                               uint32_t* error) const {
     typename V::I maxima[16];
     for (auto& max : maxima) max = V::SetI(0);
 #pragma GCC unroll 16
@@ -221,7 +223,9 @@ struct GeGluOp {
 };
 template <class V>
 struct AddOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) { return V::Add(a, b); }
+  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
+    return V::Add(a, b);
+  }
 };
 
 template <class V, class Op>

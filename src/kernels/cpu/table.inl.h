@@ -21,8 +21,8 @@ constexpr void FillType(ServeKernels& t) {
 
 template <class V, template <class> class Writer, template <class> class Pages>
 constexpr void FillAttention(ServeKernels& t) {
-  t.attention[static_cast<int>(Writer<V>::kElement)] = {WriteKv<V, Writer>, RunAttention<V, Pages>,
-                                                        RunSegment<V, Pages>, MergeSegments<V, PagesF32>};
+  t.attention[static_cast<int>(Writer<V>::kElement)] = {
+      WriteKv<V, Writer>, RunAttention<V, Pages>, RunSegment<V, Pages>, MergeSegments<V, PagesF32>};
 }
 
 template <class V>
@@ -44,18 +44,19 @@ constexpr ServeKernels MakeTable() {
   FillType<V, PanelType::kIQ4_NL>(t);
   FillType<V, PanelType::kIQ4_XS>(t);
   FillType<V, PanelType::kMXFP4>(t);
-  t.rows = {{QuantizeInt8x32<V>, QuantizeInt8x128<V>, QuantizeFloat<V, true>, QuantizeFloat<V, false>},
-            RmsNorm<V>,
-            Rope<V>,
-            Binary<V, SwiGluOp<V>>,
-            Binary<V, AddOp<V>>,
-            ComputeSoftmaxStats<V>,
-            Softmax<V>,
-            LayerNorm<V>,
-            Binary<V, GeGluOp<V>>,
-            GeluRows<V>,
-            SoftCapRows<V>,
-            DeltaRule<V>};
+  t.rows = {
+      {QuantizeInt8x32<V>, QuantizeInt8x128<V>, QuantizeFloat<V, true>, QuantizeFloat<V, false>},
+      RmsNorm<V>,
+      Rope<V>,
+      Binary<V, SwiGluOp<V>>,
+      Binary<V, AddOp<V>>,
+      ComputeSoftmaxStats<V>,
+      Softmax<V>,
+      LayerNorm<V>,
+      Binary<V, GeGluOp<V>>,
+      GeluRows<V>,
+      SoftCapRows<V>,
+      DeltaRule<V>};
   FillAttention<V, WriterBF16, PagesBF16>(t);
   FillAttention<V, WriterF32, PagesF32>(t);
   FillAttention<V, WriterF16, PagesF16>(t);

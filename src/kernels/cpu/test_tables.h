@@ -1,5 +1,6 @@
-// Tables that only kernels_test has: what a machine with AVX-512 and no more would never choose. Plain data, as
-// the units that make them are compiled with flags of their own and without exceptions.
+// Tables that only kernels_test has: what a machine with AVX-512 and no more would never choose.
+// Plain data, as the units that make them are compiled with flags of their own and without
+// exceptions.
 #pragma once
 
 #include "kernels/serve_tables.h"

@@ -28,7 +28,8 @@ void MatMulFromRows(const MatMulArgs& args, Range strips, void* scratch) noexcep
 
 // Rows are those of a tile of attention: tokens by the query heads of one key/value head.
 BAKESTONE_INLINE bool EnoughForTiles(const AttentionArgs& args, Range rows) {
-  return args.head_dim % 32 == 0 && (rows.end - rows.begin) * (args.heads / args.kv_heads) >= kTilesFrom;
+  return args.head_dim % 32 == 0 &&
+         (rows.end - rows.begin) * (args.heads / args.kv_heads) >= kTilesFrom;
 }
 
 template <class Tiles>
@@ -37,15 +38,17 @@ void AttentionFromRows(const AttentionArgs& args, const KvRun& run, Range rows, 
   if (EnoughForTiles(args, rows)) {
     RunAttention<V512, TileAttention<Tiles>::template Pages>(args, run, rows, kv_head, scratch);
   } else {
-    kServeAvx512.attention[static_cast<int>(KvElement::kBF16)].tile(args, run, rows, kv_head, scratch);
+    kServeAvx512.attention[static_cast<int>(KvElement::kBF16)].tile(args, run, rows, kv_head,
+                                                                    scratch);
   }
 }
 
 template <class Tiles>
-void SegmentFromRows(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head, int64_t segment,
-                     float* partial, void* scratch) noexcept {
+void SegmentFromRows(const AttentionArgs& args, const KvRun& run, Range rows, int64_t kv_head,
+                     int64_t segment, float* partial, void* scratch) noexcept {
   if (EnoughForTiles(args, rows)) {
-    RunSegment<V512, TileAttention<Tiles>::template Pages>(args, run, rows, kv_head, segment, partial, scratch);
+    RunSegment<V512, TileAttention<Tiles>::template Pages>(args, run, rows, kv_head, segment,
+                                                           partial, scratch);
   } else {
     const AttentionKernels& vectors = kServeAvx512.attention[static_cast<int>(KvElement::kBF16)];
     vectors.segment(args, run, rows, kv_head, segment, partial, scratch);

@@ -1,8 +1,9 @@
-// The eight tile registers of AMX as an object: configured when made, released when destroyed. Tiles 0 to 3
-// hold sums, [16][16] of 32 bits; 4 and 5 rows of activations, [16][row_bytes]; 6 and 7 weights,
-// [row_bytes / 4][64] (four consecutive k of 16 lanes, or two of bf16: L of kernels/panel.h). Written as
-// assembly, because intrinsics take register numbers as literals only, and g++ 12's _tile_loadconfig does not
-// tell that it reads all 64 bytes. What each instruction computes: tiles_emulated.h.
+// The eight tile registers of AMX as an object: configured when made, released when destroyed.
+// Tiles 0 to 3 hold sums, [16][16] of 32 bits; 4 and 5 rows of activations, [16][row_bytes]; 6 and
+// 7 weights, [row_bytes / 4][64] (four consecutive k of 16 lanes, or two of bf16: L of
+// kernels/panel.h). Written as assembly, because intrinsics take register numbers as literals only,
+// and g++ 12's _tile_loadconfig does not tell that it reads all 64 bytes. What each instruction
+// computes: tiles_emulated.h.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,10 @@ class AmxTiles {
   }
   template <int kTile>
   BAKESTONE_INLINE void Store(void* rows, int64_t stride) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(rows), "r"(stride), "i"(kTile) : "memory");
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)"
+                 :
+                 : "r"(rows), "r"(stride), "i"(kTile)
+                 : "memory");
   }
   template <int kTile>
   BAKESTONE_INLINE void Zero() {
@@ -46,11 +50,17 @@ class AmxTiles {
   }
   template <int kSums, int kRows, int kWeights>
   BAKESTONE_INLINE void DotInt8() {
-    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kWeights) : "memory");
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0"
+                 :
+                 : "i"(kSums), "i"(kRows), "i"(kWeights)
+                 : "memory");
   }
   template <int kSums, int kRows, int kWeights>
   BAKESTONE_INLINE void DotBF16() {
-    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kWeights) : "memory");
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0"
+                 :
+                 : "i"(kSums), "i"(kRows), "i"(kWeights)
+                 : "memory");
   }
 };
 

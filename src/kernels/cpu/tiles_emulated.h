@@ -1,5 +1,5 @@
-// tiles_amx.h in plain code, so that a machine without tile registers can test what is written over them.
-// Test code only.
+// tiles_amx.h in plain code, so that a machine without tile registers can test what is written over
+// them. Test code only.
 #pragma once
 
 #include <cmath>
@@ -49,15 +49,17 @@ class EmulatedTiles {
       }
     }
   }
-  // sums[row][lane] += even + odd, each a chain of multiply-adds over the even or odd k that begins at 0.
+  // sums[row][lane] += even + odd, each a chain of multiply-adds over the even or odd k that begins
+  // at 0.
   template <int kSums, int kRows, int kWeights>
   void DotBF16() {
     for (int row = 0; row < 16; ++row) {
       for (int lane = 0; lane < 16; ++lane) {
         float chain[2] = {0, 0}, sum;
         for (int k = 0; k < row_bytes_ / 2; ++k) {
-          chain[k % 2] = std::fma(BF16(tiles_[kRows][row] + 2 * k),
-                                  BF16(tiles_[kWeights][k / 2] + 4 * lane + 2 * (k % 2)), chain[k % 2]);
+          chain[k % 2] =
+              std::fma(BF16(tiles_[kRows][row] + 2 * k),
+                       BF16(tiles_[kWeights][k / 2] + 4 * lane + 2 * (k % 2)), chain[k % 2]);
         }
         std::memcpy(&sum, tiles_[kSums][row] + 4 * lane, 4);
         sum += chain[0] + chain[1];

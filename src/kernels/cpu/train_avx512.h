@@ -1,4 +1,5 @@
-// Between the two AVX-512 units of training: the products on vdpbf16ps need a unit with flags of its own.
+// Between the two AVX-512 units of training: the products on vdpbf16ps need a unit with flags of
+// its own.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// The frame of the bf16 products, shared by the ISA units: which tiles, and what becomes of their sums.
-// The unit brings M::Tile<P>: the sums of kTrainTileRows rows x P panels into a tile [12][32] of floats
-// that lies in L1; V is its vector class. Include inside the unit's anonymous namespace.
+// The frame of the bf16 products, shared by the ISA units: which tiles, and what becomes of their
+// sums. The unit brings M::Tile<P>: the sums of kTrainTileRows rows x P panels into a tile [12][32]
+// of floats that lies in L1; V is its vector class. Include inside the unit's anonymous namespace.
 //
 // A tile of x (12 rows, 14 KiB at K = 576) stays in L1 while the panels stream from L2, where the
 // caller's choice of range keeps them (ops/train_products.cc).

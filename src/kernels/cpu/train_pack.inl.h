@@ -1,9 +1,9 @@
-// Panels from rows, shared by the ISA units. The unit's V brings Transpose16 (16 x 16 words of 32 bits)
-// and Pairs (two rows of bf16 to pairs). Include inside the unit's anonymous namespace.
+// Panels from rows, shared by the ISA units. The unit's V brings Transpose16 (16 x 16 words of 32
+// bits) and Pairs (two rows of bf16 to pairs). Include inside the unit's anonymous namespace.
 
 // Words [row][word] of 16 rows from word `first` on -> out [word][16]; absent ones are zero.
-inline void PackLanesSlowly(const uint16_t* x, int64_t stride, int64_t rows, int64_t k, int64_t first,
-                            int64_t words, uint16_t* out) noexcept {
+inline void PackLanesSlowly(const uint16_t* x, int64_t stride, int64_t rows, int64_t k,
+                            int64_t first, int64_t words, uint16_t* out) noexcept {
   for (int64_t w = 0; w < words; ++w) {
     for (int64_t i = 0; i < kTrainLanes; ++i) {
       const int64_t c = (first + w) * 2;
@@ -46,8 +46,8 @@ void PackPairs(const uint16_t* x, int64_t stride, int64_t k, int64_t n, int64_t 
   }
 }
 
-// Words of 64 bits hold 2 lanes x 2 of k of the input and 2 of k x 2 lanes of the output: swapping the
-// middle halves turns one into the other, and the words themselves are transposed.
+// Words of 64 bits hold 2 lanes x 2 of k of the input and 2 of k x 2 lanes of the output: swapping
+// the middle halves turns one into the other, and the words themselves are transposed.
 template <class V>
 void TransposePanels(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t* out,
                      int64_t out_stride, int64_t panel_begin, int64_t panel_end) noexcept {
@@ -60,8 +60,8 @@ void TransposePanels(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t*
   }
 }
 
-// Pairs of rows, 16 columns wide, are words of 32 bits: 16 such rows of words transposed are 16 columns
-// of 32 values.
+// Pairs of rows, 16 columns wide, are words of 32 bits: 16 such rows of words transposed are 16
+// columns of 32 values.
 template <class V>
 void Transpose(const uint16_t* x, int64_t stride, int64_t rows, uint16_t* out, int64_t out_stride,
                int64_t col_begin, int64_t col_end) noexcept {

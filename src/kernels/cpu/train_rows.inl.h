@@ -1,6 +1,6 @@
-// The row operations of training, written once over a vector class V of 16 floats; Load and Store take
-// the number of elements left, so that a tail needs no code of its own (absent lanes read as 0).
-// Formulas and shapes: kernels/train_kernels.h. Include inside the unit's anonymous namespace.
+// The row operations of training, written once over a vector class V of 16 floats; Load and Store
+// take the number of elements left, so that a tail needs no code of its own (absent lanes read as
+// 0). Formulas and shapes: kernels/train_kernels.h. Include inside the unit's anonymous namespace.
 
 // exp(x): 2^n * P(r), |r| <= ln(2) / 2, a degree-6 polynomial; within 2 ulp; 0 below -87.
 template <class V>
@@ -40,9 +40,11 @@ void ColumnDot(const TrainColumnDotArgs& args, int64_t col_begin, int64_t col_en
     F sum = V::Zero();
     for (int64_t row = 0; row < args.rows; ++row) {
       const int64_t at = row * args.a_stride + col;
-      const F a = args.a != nullptr ? V::Load(args.a + at, left) : V::LoadBf16(args.a_bf16 + at, left);
-      sum = args.b == nullptr ? V::Add(sum, a)
-                              : V::Fma(a, V::LoadBf16(args.b + row * args.b_stride + col, left), sum);
+      const F a =
+          args.a != nullptr ? V::Load(args.a + at, left) : V::LoadBf16(args.a_bf16 + at, left);
+      sum = args.b == nullptr
+                ? V::Add(sum, a)
+                : V::Fma(a, V::LoadBf16(args.b + row * args.b_stride + col, left), sum);
     }
     if (args.factor != nullptr) sum = V::Mul(sum, V::Load(args.factor + col, left));
     V::Store(args.sums + col, V::Add(V::Load(args.sums + col, left), sum), left);
@@ -189,7 +191,8 @@ void Softmax(const TrainSoftmaxArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     float* s = args.s + row * args.s_stride;
     uint16_t* p = args.p + row * args.p_stride;
-    const int64_t seen = args.first_visible + row < args.cols ? args.first_visible + row : args.cols;
+    const int64_t seen =
+        args.first_visible + row < args.cols ? args.first_visible + row : args.cols;
     F largest = V::Set(-1e30f);
     for (int64_t i = 0; i < seen; i += 16) {
       largest = V::Max(largest, V::LoadOr(s + i, seen - i, -1e30f));

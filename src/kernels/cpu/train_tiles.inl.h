@@ -1,20 +1,23 @@
-// The bf16 products of training on tile registers (AMX): 32 rows by 32 columns are four tiles of sums, each fed
-// by two of four tiles of operands, 16 x 16 x 32 multiply-adds in 16 cycles. A sum is one chain over k whatever
-// the tile it falls into, so bits do not depend on the split. Tiles is AmxTiles, or its emulation in tests.
-// Include inside the unit's anonymous namespace, after train_gemm.inl.h and train_vector_avx512.inl.h.
+// The bf16 products of training on tile registers (AMX): 32 rows by 32 columns are four tiles of
+// sums, each fed by two of four tiles of operands, 16 x 16 x 32 multiply-adds in 16 cycles. A sum
+// is one chain over k whatever the tile it falls into, so bits do not depend on the split. Tiles is
+// AmxTiles, or its emulation in tests. Include inside the unit's anonymous namespace, after
+// train_gemm.inl.h and train_vector_avx512.inl.h.
 
 template <class Tiles>
 struct TileProduct {
-  static constexpr int64_t kRows = 16, kInner = 32;           // of a tile of operands
-  static constexpr int64_t kElements = kRows * kInner;        // 16 rows of 32, or 16 pairs of rows of 16
+  static constexpr int64_t kRows = 16, kInner = 32;     // of a tile of operands
+  static constexpr int64_t kElements = kRows * kInner;  // 16 rows of 32, or 16 pairs of rows of 16
 
   struct Operand {
     const uint16_t* data;
     int64_t stride;  // bytes
   };
 
-  // Rows [row, row + rows) of x from column k on: in place where 16 x 32 are there, else a copy with zeros.
-  static Operand RowsOf(const TrainSegment& segment, int64_t row, int64_t rows, int64_t k, uint16_t* copy) {
+  // Rows [row, row + rows) of x from column k on: in place where 16 x 32 are there, else a copy
+  // with zeros.
+  static Operand RowsOf(const TrainSegment& segment, int64_t row, int64_t rows, int64_t k,
+                        uint16_t* copy) {
     const uint16_t* x = segment.x + row * segment.x_stride + k;
     const int64_t inner = segment.k - k < kInner ? segment.k - k : kInner;
     if (rows >= kRows && inner == kInner) return {x, segment.x_stride * 2};
@@ -34,7 +37,8 @@ struct TileProduct {
 
   // kR (1 or 2) tiles of rows by P (1 or 2) panels -> tile [32][kTileStride].
   template <int kR, int P>
-  static void Sum(Tiles& tiles, const TrainGemmArgs& args, int64_t row, int64_t row_end, int64_t panel, float* tile) {
+  static void Sum(Tiles& tiles, const TrainGemmArgs& args, int64_t row, int64_t row_end,
+                  int64_t panel, float* tile) {
     alignas(64) uint16_t copies[4][kElements];
     tiles.template Zero<0>();
     if constexpr (P == 2) tiles.template Zero<1>();
@@ -69,8 +73,8 @@ struct TileProduct {
     }
   }
 
-  static void Gemm(const TrainGemmArgs& args, int64_t row_begin, int64_t row_end, int64_t panel_begin,
-                   int64_t panel_end) noexcept {
+  static void Gemm(const TrainGemmArgs& args, int64_t row_begin, int64_t row_end,
+                   int64_t panel_begin, int64_t panel_end) noexcept {
     alignas(64) float tile[2 * kRows * kTileStride];
     Tiles tiles(64);
     for (int64_t row = row_begin; row < row_end; row += 2 * kRows) {
@@ -89,11 +93,13 @@ struct TileProduct {
   }
 
   // Rows t and t + 1 of z side by side, 32 of t by 16 columns; zero beyond.
-  static void PairsOf(const TrainOuterArgs& args, int64_t t, int64_t col, int64_t cols, uint16_t* out) {
+  static void PairsOf(const TrainOuterArgs& args, int64_t t, int64_t col, int64_t cols,
+                      uint16_t* out) {
     for (int64_t pair = 0; pair < 16; ++pair, out += 2 * kTrainLanes) {
       const int64_t at = t + 2 * pair;
       const uint16_t* even = args.z + at * args.z_stride + col;
-      V::StorePairs(out, at < args.rows ? even : nullptr, at + 1 < args.rows ? even + args.z_stride : nullptr, cols);
+      V::StorePairs(out, at < args.rows ? even : nullptr,
+                    at + 1 < args.rows ? even + args.z_stride : nullptr, cols);
     }
   }
   // 16 of r by 32 of t: the panel's words transposed; zero beyond.
@@ -135,7 +141,9 @@ struct TileProduct {
         const int64_t rows = args.r - r < kRows ? args.r - r : kRows;
         for (int64_t i = 0; i < rows; ++i) {
           float* out = args.out + (r + i) * args.out_row_stride + col * args.out_col_stride;
-          for (int64_t c = 0; c < cols; ++c) out[c * args.out_col_stride] += tile[i * kTileStride + c];
+          for (int64_t c = 0; c < cols; ++c) {
+            out[c * args.out_col_stride] += tile[i * kTileStride + c];
+          }
         }
       }
     }

@@ -1,5 +1,5 @@
-// The vector class of the AVX-512 training units: 16 floats in one register. Include inside the unit's
-// anonymous namespace.
+// The vector class of the AVX-512 training units: 16 floats in one register. Include inside the
+// unit's anonymous namespace.
 
 struct V {
   using F = __m512;
@@ -125,8 +125,8 @@ struct V {
 
   // 8 x 8 words of 64 bits, each with its middle halves swapped, transposed.
   static void TransposeBlock(const uint16_t* in, uint16_t* out) noexcept {
-    const __m512i swap = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    const __m512i swap =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
     __m512i a[8], b[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {

@@ -1,5 +1,5 @@
-// The per-type transforms: what each panel type needs and nothing else knows. Weights of 32 k come out
-// as eight B (four k a lane each), unsigned: the true quant is the byte less kBias.
+// The per-type transforms: what each panel type needs and nothing else knows. Weights of 32 k come
+// out as eight B (four k a lane each), unsigned: the true quant is the byte less kBias.
 #pragma once
 
 #include <cstdint>
@@ -25,17 +25,17 @@ struct Traits {
                                kType == PanelType::kQ2_K || kType == PanelType::kQ4_K ||
                                kType == PanelType::kQ5_K;
   // Bound of the unsigned weights, for tables whose 16-bit sums are narrow.
-  static constexpr int kBits = kType == PanelType::kQ8_0 || kIQ4 ? 8
-                               : kType == PanelType::kQ6_K       ? 6
+  static constexpr int kBits = kType == PanelType::kQ8_0 || kIQ4   ? 8
+                               : kType == PanelType::kQ6_K         ? 6
                                : kQ5 || kType == PanelType::kMXFP4 ? 5
                                                                    : 4;
-  static constexpr int kBias = kType == PanelType::kQ4_0               ? 8
-                               : kType == PanelType::kQ5_0             ? 16
-                               : kType == PanelType::kQ8_0 || kIQ4     ? 128
-                               : kType == PanelType::kMXFP4            ? 12
-                               : kType == PanelType::kQ6_K             ? 32
-                               : kType == PanelType::kQ3_K             ? 4
-                                                                       : 0;
+  static constexpr int kBias = kType == PanelType::kQ4_0           ? 8
+                               : kType == PanelType::kQ5_0         ? 16
+                               : kType == PanelType::kQ8_0 || kIQ4 ? 128
+                               : kType == PanelType::kMXFP4        ? 12
+                               : kType == PanelType::kQ6_K         ? 32
+                               : kType == PanelType::kQ3_K         ? 4
+                                                                   : 0;
   // Super-blocks whose scales cover 16 weights.
   static constexpr bool kBy16 =
       kType == PanelType::kQ2_K || kType == PanelType::kQ3_K || kType == PanelType::kQ6_K;
@@ -76,7 +76,7 @@ BAKESTONE_INLINE typename V::B UnpackGroup(const uint8_t* low, const uint8_t* hi
       w = V::OrB(w, V::AndB(MoveBits<V, kG, 2>(V::LoadB(high)), V::SetB(4)));
     }
   } else {
-    w = V::AndB(MoveBits<V, kG < 4 ? 0 : 4, 0>(V::LoadB(low + 64 * (kG % 4))), V::SetB(15));
+    w = V::AndB(MoveBits < V, kG<4 ? 0 : 4, 0>(V::LoadB(low + 64 * (kG % 4))), V::SetB(15));
     if constexpr (Traits<kType>::kQ5) {
       w = V::OrB(w, V::AndB(MoveBits<V, kG, 4>(V::LoadB(high)), V::SetB(16)));
     }
@@ -159,10 +159,10 @@ BAKESTONE_INLINE StripPlanes PlanesOf(const Panel& panel, int64_t strip) {
   return {low, low + blocks * shape.low, low + blocks * (shape.low + shape.high)};
 }
 
-// Fetches a line of weights that are read soon: into the L1 cache, or where it is one of a long strip into
-// L2, which waits for more of them at once. On one core of Zen 4, 1 row, weights of 40 to 55 MB on huge
-// pages, GB/s with L1 and with L2: Q4_1 k = 576 (5.8 KiB) 27 and 24, Q8_0 (9.8 KiB) 23 and 20, Q4_K
-// k = 2048 (19 KiB) 30 and 44, Q6_K (27 KiB) 23 and 41.
+// Fetches a line of weights that are read soon: into the L1 cache, or where it is one of a long
+// strip into L2, which waits for more of them at once. On one core of Zen 4, 1 row, weights of 40
+// to 55 MB on huge pages, GB/s with L1 and with L2: Q4_1 k = 576 (5.8 KiB) 27 and 24, Q8_0 (9.8
+// KiB) 23 and 20, Q4_K k = 2048 (19 KiB) 30 and 44, Q6_K (27 KiB) 23 and 41.
 BAKESTONE_INLINE void FetchLine(const uint8_t* line, bool far) {
   if (far) {
     __builtin_prefetch(line, 0, 2);
@@ -172,9 +172,10 @@ BAKESTONE_INLINE void FetchLine(const uint8_t* line, bool far) {
 }
 constexpr int64_t kFarStrip = 16384;
 
-// Fetches weights ahead of their use: what lies one strip further, as one stream of rising addresses. The
-// planes of a short strip are too many short streams for the hardware's prefetcher, and software streams
-// plane by plane did not help it. On Zen 4, k = 576, weights in memory, GB/s without and with:
+// Fetches weights ahead of their use: what lies one strip further, as one stream of rising
+// addresses. The planes of a short strip are too many short streams for the hardware's prefetcher,
+// and software streams plane by plane did not help it. On Zen 4, k = 576, weights in memory, GB/s
+// without and with:
 // Q4_1 10 and 25 (1 row), 6 and 11.5 (8 rows, where products are the limit), Q8_0 11 and 20.
 template <PanelType kType>
 struct Ahead {

@@ -20,7 +20,7 @@ struct V256 {
   using B = I;
 
   static constexpr int kRows = 4;
-  static constexpr int kWideRows = 0;   // too few registers for tiles of two strips
+  static constexpr int kWideRows = 0;  // too few registers for tiles of two strips
   static constexpr int kPairRows = 2;
   static constexpr int kPairWidth = 1;
   static constexpr int kByteBias = 0;  // vpmaddubsw saturates: 8-bit weights are signed here
@@ -81,7 +81,9 @@ struct V256 {
     return {_mm256_and_ps(a.lo, _mm256_cmp_ps(m.lo, l.lo, _CMP_GE_OQ)),
             _mm256_and_ps(a.hi, _mm256_cmp_ps(m.hi, l.hi, _CMP_GE_OQ))};
   }
-  BAKESTONE_INLINE static F FmaFrom(F a, F b, F acc, float limit) { return Fma(KeepFrom(a, limit), b, acc); }
+  BAKESTONE_INLINE static F FmaFrom(F a, F b, F acc, float limit) {
+    return Fma(KeepFrom(a, limit), b, acc);
+  }
   BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
     return {_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
             _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};
@@ -215,14 +217,15 @@ struct V256 {
   }
   BAKESTONE_INLINE static I AsI(B x) { return x; }
 
-  // Sums of int16 pairs hold this many vpmaddubsw of kBits-bit weights: steps * 2 * w * 127 < 32768.
+  // Sums of int16 pairs hold this many vpmaddubsw of kBits-bit weights: steps * 2 * w * 127 <
+  // 32768.
   template <int kBits>
   static constexpr int StepsOf16() {
     return kBits <= 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
   }
 
-  // One step: sums of pairs as int16. 8-bit weights are biased by 128 in the panel; |w| times a with
-  // w's sign stays below 32,768: 2 * 128 * 127 = 32,512.
+  // One step: sums of pairs as int16. 8-bit weights are biased by 128 in the panel; |w| times a
+  // with w's sign stays below 32,768: 2 * 128 * 127 = 32,512.
   template <int kBits>
   BAKESTONE_INLINE static __m256i MulAdd(__m256i w, __m256i a) {
     if constexpr (kBits == 8) {

@@ -1,6 +1,6 @@
-// Sixteen lanes in one register: what the templates of this folder are written over (vec_avx2.h has the
-// same names). F: 16 floats, I: 16 int32, B: 64 bytes as [16][4]. Anonymous namespace: an object of this
-// ISA exports its table and nothing else.
+// Sixteen lanes in one register: what the templates of this folder are written over (vec_avx2.h has
+// the same names). F: 16 floats, I: 16 int32, B: 64 bytes as [16][4]. Anonymous namespace: an
+// object of this ISA exports its table and nothing else.
 #pragma once
 
 #include <immintrin.h>
@@ -17,11 +17,11 @@ struct V512 {
   using I = __m512i;
   using B = __m512i;
 
-  static constexpr int kRows = 8;       // rows of an integer tile: 8 weight, 8 to 16 sum registers
-  static constexpr int kWideRows = 4;   // rows of a tile of two strips: 8 dot products, 8 or 16 sums
-  static constexpr int kPairRows = 6;   // float tile: 6 x 2 even and odd chains and 12 sums are 24
+  static constexpr int kRows = 8;      // rows of an integer tile: 8 weight, 8 to 16 sum registers
+  static constexpr int kWideRows = 4;  // rows of a tile of two strips: 8 dot products, 8 or 16 sums
+  static constexpr int kPairRows = 6;  // float tile: 6 x 2 even and odd chains and 12 sums are 24
   static constexpr int kPairWidth = 2;
-  static constexpr int kByteBias = 128; // 8-bit weights stay unsigned for vpdpbusd
+  static constexpr int kByteBias = 128;  // 8-bit weights stay unsigned for vpdpbusd
 
   BAKESTONE_INLINE static __mmask16 Mask(int64_t n) {
     return n >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << n) - 1);
@@ -156,8 +156,8 @@ struct V512 {
     }
     return acc;
   }
-  // Four activations for every lane, in a register: it meets more than one vector of weights, and a memory
-  // operand would be loaded for each.
+  // Four activations for every lane, in a register: it meets more than one vector of weights, and a
+  // memory operand would be loaded for each.
   BAKESTONE_INLINE static I LoadWord(const int8_t* a) {
     int32_t word;
     __builtin_memcpy(&word, a, 4);

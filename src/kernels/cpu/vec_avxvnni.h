@@ -1,5 +1,6 @@
-// vec_avx2.h with the byte dot products of the AVX-VNNI extension: clients from Alder Lake and Zen 5 on.
-// AVX-512 has the same two instructions in its own encoding, so a machine with that can test this class.
+// vec_avx2.h with the byte dot products of the AVX-VNNI extension: clients from Alder Lake and Zen
+// 5 on. AVX-512 has the same two instructions in its own encoding, so a machine with that can test
+// this class.
 #pragma once
 
 #include "kernels/cpu/vec_avx2.h"

@@ -1,6 +1,6 @@
-// Sixteen lanes in four registers; the same names as vec_avx512.h. Needs the dot product instructions;
-// in a unit that also has i8mm, 8-bit weights stay unsigned (usdot). Minimum and maximum give the number
-// where one operand is a NaN, as the clamps of Exp want it.
+// Sixteen lanes in four registers; the same names as vec_avx512.h. Needs the dot product
+// instructions; in a unit that also has i8mm, 8-bit weights stay unsigned (usdot). Minimum and
+// maximum give the number where one operand is a NaN, as the clamps of Exp want it.
 #pragma once
 
 #include <arm_neon.h>
@@ -23,9 +23,9 @@ struct V128 {
     uint8x16_t v[4];
   };
 
-  static constexpr int kRows = 4;       // weights are read again for each row: 8 B are 32 registers
-  static constexpr int kWideRows = 0;   // too few registers for tiles of two strips
-  static constexpr int kPairRows = 2;   // 2 x 4 even, odd and 8 weight registers, sums at the end
+  static constexpr int kRows = 4;      // weights are read again for each row: 8 B are 32 registers
+  static constexpr int kWideRows = 0;  // too few registers for tiles of two strips
+  static constexpr int kPairRows = 2;  // 2 x 4 even, odd and 8 weight registers, sums at the end
   static constexpr int kPairWidth = 1;
 #if defined(__ARM_FEATURE_MATMUL_INT8)
   static constexpr int kByteBias = 128;
@@ -70,13 +70,10 @@ struct V128 {
     for (int64_t i = 0; i < n; ++i) p[i] = part[i];
   }
   BAKESTONE_INLINE static F LoadHalf(const uint8_t* p) {
-    return Make<F>(BAKESTONE_EACH {
-      return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 8 * i)));
-    });
+    return Make<F>(
+        BAKESTONE_EACH { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 8 * i))); });
   }
-  BAKESTONE_INLINE static F LoadEven(const uint8_t* p) {
-    return OfBits(Shl<16>(AsI(LoadB(p))));
-  }
+  BAKESTONE_INLINE static F LoadEven(const uint8_t* p) { return OfBits(Shl<16>(AsI(LoadB(p)))); }
   BAKESTONE_INLINE static F LoadOdd(const uint8_t* p) {
     return OfBits(AndI(AsI(LoadB(p)), SetI(static_cast<int32_t>(0xFFFF0000u))));
   }
@@ -111,7 +108,9 @@ struct V128 {
       return vreinterpretq_f32_u32(vandq_u32(bits, vcageq_f32(a.v[i], least)));
     });
   }
-  BAKESTONE_INLINE static F FmaFrom(F a, F b, F acc, float limit) { return Fma(KeepFrom(a, limit), b, acc); }
+  BAKESTONE_INLINE static F FmaFrom(F a, F b, F acc, float limit) {
+    return Fma(KeepFrom(a, limit), b, acc);
+  }
   BAKESTONE_INLINE static F SelectLess(F x, F y, F a, F b) {
     return Make<F>(BAKESTONE_EACH { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), a.v[i], b.v[i]); });
   }

@@ -28,7 +28,9 @@ struct WriterBF16 {
         Put32(keys + (d + i) * 64 + slot * 4, BitsOfFloat(a[i]) >> 16 | BitsOfFloat(a[i + 1]));
       }
       uint8_t* out = values + (slot / 2 * dim + d) * 4 + slot % 2 * 2;
-      for (int64_t i = 0; i < n; ++i) Put16(out + 4 * i, static_cast<uint16_t>(BitsOfFloat(b[i]) >> 16));
+      for (int64_t i = 0; i < n; ++i) {
+        Put16(out + 4 * i, static_cast<uint16_t>(BitsOfFloat(b[i]) >> 16));
+      }
     }
   }
 };
@@ -69,8 +71,7 @@ struct WriterQ8 {
     alignas(64) float group[32];
     LoadGroup<V>(x, n, group);
     int16_t sum;
-    const float scale =
-        QuantizeGroup<V>(group, reinterpret_cast<int8_t*>(q), &sum, error);
+    const float scale = QuantizeGroup<V>(group, reinterpret_cast<int8_t*>(q), &sum, error);
     for (int64_t i = 0; i < 32; ++i) q[i] ^= 0x80;  // + 128
     return scale;
   }
@@ -107,8 +108,8 @@ void WriteKv(const WriteKvArgs& args, const KvRun& run, Range rows) noexcept {
       largest = V::MaxI(largest, V::AndI(V::Bits(V::LoadN(v + i, n)), magnitude));
     }
     for (int64_t h = 0; h < args.kv_heads; ++h) {
-      Writer<V>::Write(k + h * dim, v + h * dim, dim, slot % kKvBlock, run.k_pages[page] + h * bytes,
-                       run.v_pages[page] + h * bytes, args.error);
+      Writer<V>::Write(k + h * dim, v + h * dim, dim, slot % kKvBlock,
+                       run.k_pages[page] + h * bytes, run.v_pages[page] + h * bytes, args.error);
     }
   }
   if (V::MaxOfI(largest) >= kInfinityBits) SetError(args.error);

@@ -1,19 +1,20 @@
-// One query row and head at a time, over the slots that it sees: the last `window` up to its own, or all.
+// One query row and head at a time, over the slots that it sees: the last `window` up to its own,
+// or all.
 //
 //   s_j = (q . k_j) * scale                        the dot product: attention_pages.h
 //   with a soft cap c: s_j = c - 2c / (exp(s_j * (2 / c)) + 1), which is c tanh(s_j / c)
 //   per segment of 512 slots, m = l = acc = 0; per step of 64 with a slot that the row sees:
 //     m' = max(m, s_j of those);  r = exp(m - m') (0 in the row's first step of the segment)
 //     p_j = exp(s_j - m'), 0 where the row does not see; below 2^-50: 0 (not with f32 pages)
-//     l = fma(l, r, sum p_j)                       16 lanes: lane i has slots i, i + 16, i + 32, i + 48
-//     acc = acc * r; per block of 32 with a slot that the row sees: acc += sum p_j v_j
+//     l = fma(l, r, sum p_j)                       16 lanes: lane i has slots i, i + 16, i + 32, i
+//     + 48 acc = acc * r; per block of 32 with a slot that the row sees: acc += sum p_j v_j
 //   segments are merged in order: m' = max(m1, m2), a = exp(m1 - m'), b = exp(m2 - m')
 //     l = fma(l1, a, l2 * b), acc = fma(acc1, a, acc2 * b)
 //   a sink is one more segment, the last: m its score, l = 1, acc = 0
 //   out = acc * (1 / l)
 //
-// With bf16 pages q, k, p and v are rounded to bf16, and l sums the rounded p. f16 pages round k and v
-// only (saturating), Q8_0 pages quantize k, v and q per 32 channels.
+// With bf16 pages q, k, p and v are rounded to bf16, and l sums the rounded p. f16 pages round k
+// and v only (saturating), Q8_0 pages quantize k, v and q per 32 channels.
 #include "kernels/math.h"
 #include "kernels/reference/attention_pages.h"
 
@@ -51,7 +52,8 @@ struct Sight {
 };
 
 template <class Row>
-void Step(const Row& row, const AttentionArgs& args, Sight sight, int64_t j0, bool first, State& state) {
+void Step(const Row& row, const AttentionArgs& args, Sight sight, int64_t j0, bool first,
+          State& state) {
   float s[kKvStep], p[kKvStep];
   float max = first ? -INFINITY : state.m;
   for (int64_t j = 0; j < kKvStep; ++j) {
@@ -149,7 +151,8 @@ void AttentionOf<kElement>::Attend(const AttentionArgs& args, const KvRun& run, 
 
 template <KvElement kElement>
 void AttentionOf<kElement>::Segment(const AttentionArgs& args, const KvRun& run, Range rows,
-                                    int64_t kv_head, int64_t segment, float* partial, void*) noexcept {
+                                    int64_t kv_head, int64_t segment, float* partial,
+                                    void*) noexcept {
   const Tile tile{args, run, rows, kv_head};
   const int64_t stride = AttentionPartialStride(args.head_dim);
   for (int64_t i = 0; i < tile.count(); ++i) {

@@ -1,12 +1,12 @@
-// How the reference reads and writes the pages of each KvElement (layouts: kernels/kernel_table.h), and
-// the two products over them. A Row is one query row and head:
+// How the reference reads and writes the pages of each KvElement (layouts: kernels/kernel_table.h),
+// and the two products over them. A Row is one query row and head:
 //   Row(tile, i)             its query, in the form that the pages ask for
 //   Score(j)                 q . k_j, not scaled
 //   Probability(e)           e = exp(s - m) as it enters sum and product
 //   AddBlock(p, j0, acc)     acc += sum of p_j v_j over the 32 slots from j0 on
-// For float pages both products are in pair order. For Q8_0 they are integer within 32: scores like a
-// matrix product of Q8_0; for values the scales are folded into p, which is quantized per 32 slots for
-// each 32 channels.
+// For float pages both products are in pair order. For Q8_0 they are integer within 32: scores like
+// a matrix product of Q8_0; for values the scales are folded into p, which is quantized per 32
+// slots for each 32 channels.
 #pragma once
 
 #include <cmath>
@@ -29,7 +29,9 @@ struct Tile {
   int64_t group() const { return args.heads / args.kv_heads; }
   int64_t count() const { return (rows.end - rows.begin) * group(); }
   int64_t Last(int64_t i) const { return LastVisibleSlot(run, rows.begin + i / group()); }
-  int64_t First(int64_t i) const { return FirstVisibleSlot(args, SlotOf(run, rows.begin + i / group())); }
+  int64_t First(int64_t i) const {
+    return FirstVisibleSlot(args, SlotOf(run, rows.begin + i / group()));
+  }
   int64_t FirstSegment(int64_t i) const { return First(i) / kKvSegment * kKvSegment; }
   int64_t Head(int64_t i) const { return kv_head * group() + i % group(); }
   const float* Query(int64_t i) const {
@@ -142,7 +144,8 @@ class FloatRow {
 class Q8Row {
  public:
   Q8Row(const Tile& tile, int64_t i)
-      : run_(tile.run), dim_(tile.args.head_dim),
+      : run_(tile.run),
+        dim_(tile.args.head_dim),
         offset_(tile.kv_head * KvHeadBytes(KvElement::kQ8_0, dim_)) {
     uint32_t ignored = 0;
     for (int64_t d = 0; d < dim_; d += 32) {
@@ -152,7 +155,9 @@ class Q8Row {
 
   static int64_t Width(int64_t dim) { return (dim + 31) / 32 * 32; }
   static int64_t Channels(int64_t dim, int64_t d) { return dim - d < 32 ? dim - d : 32; }
-  static int64_t KeyIndex(int64_t slot, int64_t d) { return d / 4 * 128 + slot % kKvBlock * 4 + d % 4; }
+  static int64_t KeyIndex(int64_t slot, int64_t d) {
+    return d / 4 * 128 + slot % kKvBlock * 4 + d % 4;
+  }
   static int64_t ValueIndex(int64_t dim, int64_t slot, int64_t d) {
     return (slot % kKvBlock / 4 * Width(dim) + d) * 4 + slot % 4;
   }
@@ -180,7 +185,9 @@ class Q8Row {
     float sum = 0;
     for (int64_t d0 = 0; d0 < dim_; d0 += 32) {
       int32_t c = 0;
-      for (int64_t d = d0; d < d0 + Channels(dim_, d0); ++d) c += q_[d] * (page[KeyIndex(j, d)] - 128);
+      for (int64_t d = d0; d < d0 + Channels(dim_, d0); ++d) {
+        c += q_[d] * (page[KeyIndex(j, d)] - 128);
+      }
       sum = std::fma(static_cast<float>(c) * Scale(page, j, d0), dq_[d0 / 32], sum);
     }
     return sum;

@@ -1,5 +1,6 @@
-// The encoders over sixteen lanes of plain C++: the same templates as the vector tables, so the same bytes.
-// What the bytes are worth is tested against the decoder and against independent encoders.
+// The encoders over sixteen lanes of plain C++: the same templates as the vector tables, so the
+// same bytes. What the bytes are worth is tested against the decoder and against independent
+// encoders.
 #include <cmath>
 
 #include "kernels/cpu/encode_table.inl.h"

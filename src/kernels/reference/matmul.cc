@@ -1,5 +1,5 @@
-// Matrix products, one output at a time. Rows of x go in groups so that a weight block is read once for
-// the group; the arithmetic of an output does not know about its group.
+// Matrix products, one output at a time. Rows of x go in groups so that a weight block is read once
+// for the group; the arithmetic of an output does not know about its group.
 #include <cmath>
 
 #include "kernels/reference/panel_reader.h"
@@ -98,8 +98,10 @@ using DotFunction = void (*)(const Dot&, float* scratch, float* r);
 
 void ServeDot(const Dot& dot, float* scratch, float* r) {
   switch (ActTypeOf(dot.panel.type)) {
-    case ActType::kInt8x32: return DotBlocks32(dot, r);
-    case ActType::kInt8x128: return DotSuperBlocks(dot, r);
+    case ActType::kInt8x32:
+      return DotBlocks32(dot, r);
+    case ActType::kInt8x128:
+      return DotSuperBlocks(dot, r);
     default:
       FloatRow(dot.panel, dot.row, dot.panel.type == PanelType::kBF16, scratch);
       return DotFloat(dot, scratch, r);
@@ -116,16 +118,25 @@ void Finish(const MatMulArgs& args, int64_t row, const Dot& dot, const float* r,
     float* y = args.y + (dot.m0 + m) * args.y_stride + row;
     const float value = args.bias != nullptr ? r[m] + args.bias[row] : r[m];
     switch (args.epilogue) {
-      case Epilogue::kStore: *y = value; break;
-      case Epilogue::kAdd: *y = *y + value; break;
-      case Epilogue::kAddScaled: *y = std::fma(args.scale, value, *y); break;
-      case Epilogue::kSwiGlu: *y = SwiGlu(value, up[m]); break;
+      case Epilogue::kStore:
+        *y = value;
+        break;
+      case Epilogue::kAdd:
+        *y = *y + value;
+        break;
+      case Epilogue::kAddScaled:
+        *y = std::fma(args.scale, value, *y);
+        break;
+      case Epilogue::kSwiGlu:
+        *y = SwiGlu(value, up[m]);
+        break;
     }
   }
 }
 
 void Run(const MatMulArgs& args, Range strips, float* scratch, DotFunction function) {
-  const int64_t end = strips.end * kStripRows < args.panel.n ? strips.end * kStripRows : args.panel.n;
+  const int64_t end =
+      strips.end * kStripRows < args.panel.n ? strips.end * kStripRows : args.panel.n;
   for (int64_t row = strips.begin * kStripRows; row < end; ++row) {
     for (int64_t m0 = 0; m0 < args.x.rows; m0 += kGroup) {
       const int64_t count = args.x.rows - m0 < kGroup ? args.x.rows - m0 : kGroup;

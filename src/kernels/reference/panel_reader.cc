@@ -52,15 +52,18 @@ int ScaleQ3K(const uint8_t* side, int lane, int g) {
 int QuantSuper(PanelType type, const Planes& p, int lane, int k) {
   const int sub = k / 32, j = k % 32;
   switch (type) {
-    case PanelType::kQ2_K: return TwoBits(p.low + sub * 128, lane, j);
+    case PanelType::kQ2_K:
+      return TwoBits(p.low + sub * 128, lane, j);
     case PanelType::kQ3_K:
       return (TwoBits(p.low + sub * 128, lane, j) | OneBit(p.high + sub * 64, lane, j) << 2) - 4;
-    case PanelType::kQ4_K: return Nibble(p.low + sub * 256, lane, j);
+    case PanelType::kQ4_K:
+      return Nibble(p.low + sub * 256, lane, j);
     case PanelType::kQ5_K:
       return Nibble(p.low + sub * 256, lane, j) | OneBit(p.high + sub * 64, lane, j) << 4;
     case PanelType::kQ6_K:
       return (Nibble(p.low + sub * 256, lane, j) | TwoBits(p.high + sub * 128, lane, j) << 4) - 32;
-    default: return kIQ4Values[Nibble(p.low + sub * 256, lane, j)];
+    default:
+      return kIQ4Values[Nibble(p.low + sub * 256, lane, j)];
   }
 }
 
@@ -74,7 +77,9 @@ void ReadScales(PanelType type, const uint8_t* side, int lane, SuperBlock& out) 
         out.scale[g] = side[64 + g * 16 + lane] & 15;
         out.min[g] = side[64 + g * 16 + lane] >> 4;
         break;
-      case PanelType::kQ3_K: out.scale[g] = ScaleQ3K(side + 32, lane, g); break;
+      case PanelType::kQ3_K:
+        out.scale[g] = ScaleQ3K(side + 32, lane, g);
+        break;
       case PanelType::kQ4_K:
       case PanelType::kQ5_K:
         out.scale[g] = side[64 + g / 2 * 16 + lane];
@@ -83,7 +88,9 @@ void ReadScales(PanelType type, const uint8_t* side, int lane, SuperBlock& out) 
       case PanelType::kQ6_K:
         out.scale[g] = static_cast<int8_t>(side[32 + g * 16 + lane]);
         break;
-      default: out.scale[g] = static_cast<int8_t>(side[32 + g / 2 * 16 + lane]); break;
+      default:
+        out.scale[g] = static_cast<int8_t>(side[32 + g / 2 * 16 + lane]);
+        break;
     }
   }
 }
@@ -102,13 +109,27 @@ Block32 ReadBlock32(const Panel& panel, int64_t row, int64_t block) {
   for (int k = 0; k < 32; ++k) {
     int& q = out.q[k];
     switch (panel.type) {
-      case PanelType::kQ4_0: q = Nibble(p.low, lane, k) - 8; break;
-      case PanelType::kQ4_1: q = Nibble(p.low, lane, k); break;
-      case PanelType::kQ5_0: q = (Nibble(p.low, lane, k) | OneBit(p.high, lane, k) << 4) - 16; break;
-      case PanelType::kQ5_1: q = Nibble(p.low, lane, k) | OneBit(p.high, lane, k) << 4; break;
-      case PanelType::kQ8_0: q = Byte(p.low, lane, k) - 128; break;
-      case PanelType::kIQ4_NL: q = kIQ4Values[Nibble(p.low, lane, k)]; break;
-      default: q = kMXFP4Values[Nibble(p.low, lane, k)]; break;
+      case PanelType::kQ4_0:
+        q = Nibble(p.low, lane, k) - 8;
+        break;
+      case PanelType::kQ4_1:
+        q = Nibble(p.low, lane, k);
+        break;
+      case PanelType::kQ5_0:
+        q = (Nibble(p.low, lane, k) | OneBit(p.high, lane, k) << 4) - 16;
+        break;
+      case PanelType::kQ5_1:
+        q = Nibble(p.low, lane, k) | OneBit(p.high, lane, k) << 4;
+        break;
+      case PanelType::kQ8_0:
+        q = Byte(p.low, lane, k) - 128;
+        break;
+      case PanelType::kIQ4_NL:
+        q = kIQ4Values[Nibble(p.low, lane, k)];
+        break;
+      default:
+        q = kMXFP4Values[Nibble(p.low, lane, k)];
+        break;
     }
   }
   out.d = panel.type == PanelType::kMXFP4 ? E8M0ToFloatHalf(p.side[lane]) : Half(p.side, lane);

@@ -1,6 +1,6 @@
-// The reference table: plain scalar C++ that states what every other table must compute, bit for bit.
-// Written to be read beside docs/numerics.md, independent of the vector templates; it also serves
-// machines that have no faster table.
+// The reference table: plain scalar C++ that states what every other table must compute, bit for
+// bit. Written to be read beside docs/numerics.md, independent of the vector templates; it also
+// serves machines that have no faster table.
 #pragma once
 
 #include "kernels/kernel_table.h"
@@ -15,13 +15,15 @@ bool IsFinite(float x) noexcept;
 void SetError(uint32_t* error, uint32_t bit) noexcept;
 float SwiGlu(float gate, float up) noexcept;
 float Gelu(float x) noexcept;
-// One scale over n values: q = RNE(x * (127 / amax)), d = amax / 127; amax below 2^-100 gives zeros.
+// One scale over n values: q = RNE(x * (127 / amax)), d = amax / 127; amax below 2^-100 gives
+// zeros.
 float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) noexcept;
 
 // matmul.cc
 void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept;
 void MatMulExact(const MatMulArgs& args, Range strips, void* scratch) noexcept;
-void DequantizeStrip(const Panel& panel, int64_t strip, int64_t k0, int64_t k1, float* out) noexcept;
+void DequantizeStrip(const Panel& panel, int64_t strip, int64_t k0, int64_t k1,
+                     float* out) noexcept;
 void DequantizeRows(const Panel& panel, const int32_t* rows, int64_t count, float* out,
                     int64_t stride) noexcept;
 // rows.cc

@@ -78,7 +78,8 @@ void QuantizeInt8x32(const QuantizeArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     int8_t* q = args.out.q + m * args.out.stride;
     for (int64_t b = 0; b < blocks; ++b) {
-      const float scale = QuantizeGroup(args.x + m * args.x_stride + 32 * b, 32, q + 32 * b, args.error);
+      const float scale =
+          QuantizeGroup(args.x + m * args.x_stride + 32 * b, 32, q + 32 * b, args.error);
       const int16_t sum = Sum(q + 32 * b, 32);
       args.out.scale[m * blocks + b] = scale;
       args.out.sum[m * blocks + b] = sum;

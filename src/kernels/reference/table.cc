@@ -7,7 +7,8 @@ namespace {
 template <KvElement kElement>
 constexpr void FillAttention(ServeKernels& t) {
   using Of = reference::AttentionOf<kElement>;
-  t.attention[static_cast<int>(kElement)] = {Of::Write, Of::Attend, Of::Segment, reference::MergeSegments};
+  t.attention[static_cast<int>(kElement)] = {Of::Write, Of::Attend, Of::Segment,
+                                             reference::MergeSegments};
 }
 
 constexpr ServeKernels MakeTable() {

@@ -23,8 +23,8 @@ void Gemm(const TrainGemmArgs& args, int64_t row_begin, int64_t row_end, int64_t
       for (int32_t i = 0; i < args.num_segments; ++i) {
         const TrainSegment& segment = args.segments[i];
         const uint16_t* x = segment.x + row * segment.x_stride;
-        const uint16_t* w = segment.panels + col / kTrainLanes * segment.panel_stride +
-                            col % kTrainLanes * 2;
+        const uint16_t* w =
+            segment.panels + col / kTrainLanes * segment.panel_stride + col % kTrainLanes * 2;
         for (int64_t k = 0; k < segment.k; ++k) {
           sum += Wide(x[k]) * Wide(w[k / 2 * 2 * kTrainLanes + k % 2]);
         }
@@ -188,8 +188,7 @@ void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
       const double up = Wide(args.gate_up[(row * 2 + 1) * args.dim + i]);
       const double d = Wide(args.d_act[row * args.dim + i]);
       const double sigmoid = 1 / (1 + std::exp(-gate));
-      args.d_gate_up[row * 2 * args.dim + i] =
-          Round(d * up * sigmoid * (1 + gate * (1 - sigmoid)));
+      args.d_gate_up[row * 2 * args.dim + i] = Round(d * up * sigmoid * (1 + gate * (1 - sigmoid)));
       args.d_gate_up[(row * 2 + 1) * args.dim + i] = Round(d * gate * sigmoid);
     }
   }
@@ -220,8 +219,8 @@ void SoftmaxBackward(const TrainSoftmaxBackwardArgs& args) noexcept {
         const int64_t query = args.by_column ? i : row;
         p = std::exp(Wide(args.scale) * Wide(args.s[row * args.stride + i]) -
                      Wide(args.log_sum[query]));
-        ds = Wide(args.scale) * p *
-             (Wide(args.dp[row * args.stride + i]) - Wide(args.delta[query]));
+        ds =
+            Wide(args.scale) * p * (Wide(args.dp[row * args.stride + i]) - Wide(args.delta[query]));
       }
       if (args.p != nullptr) args.p[row * args.out_stride + i] = Round(p);
       if (args.ds != nullptr) args.ds[row * args.out_stride + i] = Round(ds);
@@ -234,7 +233,9 @@ void RowDot(const TrainRowDotArgs& args) noexcept {
     for (int64_t head = 0; head < args.heads; ++head) {
       const int64_t at = (row * args.heads + head) * args.head_dim;
       double sum = 0;
-      for (int64_t i = 0; i < args.head_dim; ++i) sum += Wide(args.a[at + i]) * Wide(args.b[at + i]);
+      for (int64_t i = 0; i < args.head_dim; ++i) {
+        sum += Wide(args.a[at + i]) * Wide(args.b[at + i]);
+      }
       args.delta[head * args.delta_stride + row] = static_cast<float>(sum);
     }
   }
@@ -301,26 +302,26 @@ void AdamW(const TrainAdamWArgs& args) noexcept {
 }  // namespace
 
 constinit const TrainKernels kTrainReference = {.product = "scalar, f64 sums",
-                                      .gemm = Gemm,
-                                      .outer = Outer,
-                                      .pack_lanes = PackLanes,
-                                      .pack_pairs = PackPairs,
-                                      .transpose_panels = TransposePanels,
-                                      .transpose = Transpose,
-                                      .to_bf16 = ToBf16,
-                                      .add_bf16 = AddBf16,
-                                      .column_dot = ColumnDot,
-                                      .norm = Norm,
-                                      .norm_backward = NormBackward,
-                                      .scale_rows = ScaleRows,
-                                      .rope = Rope,
-                                      .swiglu = SwiGlu,
-                                      .swiglu_backward = SwiGluBackward,
-                                      .softmax = Softmax,
-                                      .softmax_backward = SoftmaxBackward,
-                                      .row_dot = RowDot,
-                                      .loss = Loss,
-                                      .sum_squares = SumSquares,
-                                      .adamw = AdamW};
+                                                .gemm = Gemm,
+                                                .outer = Outer,
+                                                .pack_lanes = PackLanes,
+                                                .pack_pairs = PackPairs,
+                                                .transpose_panels = TransposePanels,
+                                                .transpose = Transpose,
+                                                .to_bf16 = ToBf16,
+                                                .add_bf16 = AddBf16,
+                                                .column_dot = ColumnDot,
+                                                .norm = Norm,
+                                                .norm_backward = NormBackward,
+                                                .scale_rows = ScaleRows,
+                                                .rope = Rope,
+                                                .swiglu = SwiGlu,
+                                                .swiglu_backward = SwiGluBackward,
+                                                .softmax = Softmax,
+                                                .softmax_backward = SoftmaxBackward,
+                                                .row_dot = RowDot,
+                                                .loss = Loss,
+                                                .sum_squares = SumSquares,
+                                                .adamw = AdamW};
 
 }  // namespace bakestone

@@ -1,6 +1,7 @@
-// BERT and what is built like it (MiniLM, BGE, E5, GTE), RoBERTa and XLM-R, and NomicBERT: encoders, whose rows see the whole
-// text. BERT has learned positions, biases everywhere and GELU by erf; so have RoBERTa and XLM-R, whose folders' positions
-// begin behind the padding's (their GGUF files are BERT's); NomicBERT rotates queries and keys and has SwiGLU.
+// BERT and what is built like it (MiniLM, BGE, E5, GTE), RoBERTa and XLM-R, and NomicBERT:
+// encoders, whose rows see the whole text. BERT has learned positions, biases everywhere and GELU
+// by erf; so have RoBERTa and XLM-R, whose folders' positions begin behind the padding's (their
+// GGUF files are BERT's); NomicBERT rotates queries and keys and has SwiGLU.
 #include <cmath>
 
 #include "base/error.h"
@@ -30,8 +31,13 @@ constexpr TensorNames kBertHf = [] {
   names.layers = "model.encoder.layer.";
   names.attention_post_norm = "attention.output.LayerNorm";
   names.mlp_post_norm = "output.LayerNorm";
-  names.sites = {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-                 "", "intermediate.dense", "output.dense"};
+  names.sites = {"attention.self.query",
+                 "attention.self.key",
+                 "attention.self.value",
+                 "attention.output.dense",
+                 "",
+                 "intermediate.dense",
+                 "output.dense"};
   return names;
 }();
 
@@ -43,7 +49,8 @@ constexpr TensorNames kNomicBertHf = [] {
   names.layers = "model.encoder.layers.";
   names.attention_post_norm = "norm1";
   names.mlp_post_norm = "norm2";
-  names.sites = {"attn.Wq", "attn.Wk", "attn.Wv", "attn.out_proj", "mlp.fc12", "mlp.fc11", "mlp.fc2"};
+  names.sites = {"attn.Wq",  "attn.Wk",  "attn.Wv", "attn.out_proj",
+                 "mlp.fc12", "mlp.fc11", "mlp.fc2"};
   names.q_k_v = "attn.Wqkv";
   return names;
 }();
@@ -56,7 +63,9 @@ void DescribeEncoder(const ConfigReader& in, ModelConfig& config) {
   config.encoder = {.both_ways = true, .token_types = true, .embedding_norm = true};
   ReadPooling(in, config);
   ReadClassifier(in, config);
-  for (const char* name : {"is_decoder", "add_cross_attention"}) in.Refuse({nullptr, name}, "a decoder of this kind");
+  for (const char* name : {"is_decoder", "add_cross_attention"}) {
+    in.Refuse({nullptr, name}, "a decoder of this kind");
+  }
 }
 
 }  // namespace
@@ -68,15 +77,18 @@ void DescribeBert(const ConfigReader& in, ModelConfig& config) {
   config.layer_ropes.assign(static_cast<size_t>(config.num_layers), LayerRope::kNone);
   const std::string type = in.Text({nullptr, "position_embedding_type"}).value_or("absolute");
   if (type != "absolute") {
-    Throw(ErrorCode::kUnsupported, "{}: position_embedding_type: expected absolute, found {}", in.file(), type);
+    Throw(ErrorCode::kUnsupported, "{}: position_embedding_type: expected absolute, found {}",
+          in.file(), type);
   }
 }
 
 void DescribeXlmRoberta(const ConfigReader& in, ModelConfig& config) {
   const Field field = {nullptr, "pad_token_id"};
   const double padding = in.Number(field).value_or(1);
-  if (!(padding >= 0 && padding + 1 < static_cast<double>(config.context_length)) || padding != std::floor(padding)) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected a token id below the {} positions less 1, found {}", in.file(),
+  if (!(padding >= 0 && padding + 1 < static_cast<double>(config.context_length)) ||
+      padding != std::floor(padding)) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: {}: expected a token id below the {} positions less 1, found {}", in.file(),
           in.Spelled(field), config.context_length, padding);
   }
   const int64_t first = static_cast<int64_t>(padding) + 1;

@@ -21,8 +21,8 @@ int64_t ConfigReader::Size(const Field& field, int64_t max, std::optional<int64_
   const std::optional<double> value = Number(field);
   if (!value && fallback) return *fallback;
   if (!value) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected a number from 1 to {}, found none", file(), Spelled(field),
-          max);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a number from 1 to {}, found none", file(),
+          Spelled(field), max);
   }
   if (!(*value >= 1 && *value <= static_cast<double>(max)) || *value != std::floor(*value)) {
     Throw(ErrorCode::kCorrupt, "{}: {}: expected a number from 1 to {}, found {:.15g}", file(),
@@ -34,7 +34,8 @@ int64_t ConfigReader::Size(const Field& field, int64_t max, std::optional<int64_
 double ConfigReader::Positive(const Field& field, double fallback) const {
   const double value = Number(field).value_or(fallback);
   if (!std::isfinite(value) || value <= 0 || value > 1e15) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected a positive number, found {}", file(), Spelled(field), value);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a positive number, found {}", file(),
+          Spelled(field), value);
   }
   return value;
 }
@@ -42,7 +43,8 @@ double ConfigReader::Positive(const Field& field, double fallback) const {
 void ConfigReader::Expect(const Field& field, double constant) const {
   const double found = Number(field).value_or(constant);
   if (std::fabs(found - constant) < 1e-6) return;
-  Throw(ErrorCode::kUnsupported, "{}: {}: expected {}, found {}", file(), Spelled(field), constant, found);
+  Throw(ErrorCode::kUnsupported, "{}: {}: expected {}, found {}", file(), Spelled(field), constant,
+        found);
 }
 
 void ConfigReader::Refuse(const Field& field, const char* what) const {
@@ -55,16 +57,17 @@ void ConfigReader::Refuse(const Field& field, const char* what) const {
 std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config, int64_t period) {
   const Field field = {nullptr, "layer_types"};
   const Field pattern = {"attention.sliding_window_pattern", "sliding_window_pattern"};
-  const std::vector<double> given = in.Numbers({pattern.gguf, nullptr});  // config.json has a period there
+  const std::vector<double> given =
+      in.Numbers({pattern.gguf, nullptr});  // config.json has a period there
   const std::vector<std::string> types = in.Texts(field);
   if (!given.empty() && given.size() != static_cast<size_t>(config.num_layers)) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected one value for each of {} layers, found {}", in.file(),
-          in.Spelled(pattern), config.num_layers, given.size());
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected one value for each of {} layers, found {}",
+          in.file(), in.Spelled(pattern), config.num_layers, given.size());
   }
   if (given.empty() && period > 0) period = in.Size(pattern, kMaxLayers, period);
   if (!types.empty() && types.size() != static_cast<size_t>(config.num_layers)) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected one name for each of {} layers, found {}", in.file(),
-          in.Spelled(field), config.num_layers, types.size());
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected one name for each of {} layers, found {}",
+          in.file(), in.Spelled(field), config.num_layers, types.size());
   }
   std::vector<bool> local;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -94,10 +97,11 @@ void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& lo
 
 namespace {
 
-void CheckLayers(const ConfigReader& in, const ModelConfig& config, const Field& field, size_t found) {
+void CheckLayers(const ConfigReader& in, const ModelConfig& config, const Field& field,
+                 size_t found) {
   if (found == static_cast<size_t>(config.num_layers)) return;
-  Throw(ErrorCode::kCorrupt, "{}: {}: expected one number for each of {} layers, found {}", in.file(), in.Spelled(field),
-        config.num_layers, found);
+  Throw(ErrorCode::kCorrupt, "{}: {}: expected one number for each of {} layers, found {}",
+        in.file(), in.Spelled(field), config.num_layers, found);
 }
 
 // One width, or a list by layer.
@@ -111,14 +115,16 @@ void ReadWidths(const ConfigReader& in, ModelConfig& config) {
   CheckLayers(in, config, field, by_layer.size());
   for (const double width : by_layer) {
     if (!(width >= 1 && width <= static_cast<double>(kMaxWidth))) {
-      Throw(ErrorCode::kCorrupt, "{}: {}: expected numbers from 1 to {}, found {:.15g}", in.file(), in.Spelled(field),
-            kMaxWidth, width);
+      Throw(ErrorCode::kCorrupt, "{}: {}: expected numbers from 1 to {}, found {:.15g}", in.file(),
+            in.Spelled(field), kMaxWidth, width);
     }
     config.ffn_dims.push_back(static_cast<int64_t>(width));
   }
   config.ffn_dim = config.ffn_dims.front();
   const auto& all = config.ffn_dims;
-  if (std::adjacent_find(all.begin(), all.end(), std::not_equal_to<>()) == all.end()) config.ffn_dims.clear();
+  if (std::adjacent_find(all.begin(), all.end(), std::not_equal_to<>()) == all.end()) {
+    config.ffn_dims.clear();
+  }
 }
 
 void ReadHeads(const ConfigReader& in, ModelConfig& config) {
@@ -126,11 +132,16 @@ void ReadHeads(const ConfigReader& in, ModelConfig& config) {
   const Field kv_heads = {"attention.head_count_kv", "num_key_value_heads"};
   const Field length = {"attention.key_length", "head_dim"};
   config.num_heads = in.Size(heads, kMaxHeads);
-  const std::vector<double> by_layer = in.Numbers({kv_heads.gguf, nullptr});  // 0 in layers without attention
+  const std::vector<double> by_layer =
+      in.Numbers({kv_heads.gguf, nullptr});  // 0 in layers without attention
   for (const double count : by_layer) {
-    if (count != 0 && config.num_kv_heads == 0) config.num_kv_heads = static_cast<int64_t>(std::min(count, 1e6));
+    if (count != 0 && config.num_kv_heads == 0) {
+      config.num_kv_heads = static_cast<int64_t>(std::min(count, 1e6));
+    }
   }
-  if (config.num_kv_heads == 0) config.num_kv_heads = in.Size(kv_heads, kMaxHeads, config.num_heads);
+  if (config.num_kv_heads == 0) {
+    config.num_kv_heads = in.Size(kv_heads, kMaxHeads, config.num_heads);
+  }
   const auto check = [&](int64_t count) {
     if (count >= 1 && count <= config.num_heads && config.num_heads % count == 0) return;
     Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the {} heads, found {}", in.file(),
@@ -147,13 +158,13 @@ void ReadHeads(const ConfigReader& in, ModelConfig& config) {
     config.kv_head_counts = std::move(counts);
   }
   if (!in.Number(length) && config.hidden_dim % config.num_heads != 0) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the embedding length {}, found {}", in.file(),
-          in.Spelled(heads), config.hidden_dim, config.num_heads);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a divisor of the embedding length {}, found {}",
+          in.file(), in.Spelled(heads), config.hidden_dim, config.num_heads);
   }
   config.head_dim = in.Size(length, kMaxHeadDim, config.hidden_dim / config.num_heads);
   if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
-    Throw(ErrorCode::kCorrupt, "{}: head size: expected an even number up to {}, found {}", in.file(),
-          kMaxHeadDim, config.head_dim);
+    Throw(ErrorCode::kCorrupt, "{}: head size: expected an even number up to {}, found {}",
+          in.file(), kMaxHeadDim, config.head_dim);
   }
   const Field value = {"attention.value_length", nullptr};
   const int64_t value_length = in.Size(value, kMaxHeadDim, config.head_dim);
@@ -180,8 +191,8 @@ void ReadEpsilon(const ConfigReader& in, ModelConfig& config) {
   }
   const double eps = in.Positive(field, in.is_hf() && !layer ? 1e-6 : 1e-5);
   if (eps >= 1) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected a number below 1, found {}", in.file(), in.Spelled(field),
-          eps);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected a number below 1, found {}", in.file(),
+          in.Spelled(field), eps);
   }
   config.norm_eps = static_cast<float>(eps);
 }
@@ -193,20 +204,27 @@ void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
   const std::string found = in.Text(field).value_or("");
   if (config.mlp == MlpKind::kSquaredRelu) {
     if (found.empty() || found == "sqrelu") return;
-    Throw(ErrorCode::kUnsupported, "{}: {}: expected sqrelu, found {}", in.file(), in.Spelled(field), Quote(found));
+    Throw(ErrorCode::kUnsupported, "{}: {}: expected sqrelu, found {}", in.file(),
+          in.Spelled(field), Quote(found));
   }
   const bool silu = config.mlp == MlpKind::kSwiGlu || config.mlp == MlpKind::kClampedSwiGlu;
   const bool erf = config.mlp == MlpKind::kErfGelu || config.mlp == MlpKind::kErfGeGlu;
-  const bool fits = erf ? found == "gelu" : silu ? found == "silu" || found == "swish"
-                         : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast" ||
-                               (found == "gelu" && config.architecture == "gemma");  // as its first files say
+  const bool fits =
+      erf    ? found == "gelu"
+      : silu ? found == "silu" || found == "swish"
+             : found == "gelu_pytorch_tanh" || found == "gelu_new" || found == "gelu_fast" ||
+                   (found == "gelu" && config.architecture == "gemma");  // as its first files say
   if (found.empty() || fits) return;
   Throw(ErrorCode::kUnsupported, "{}: {}: expected {}, found {}", in.file(), in.Spelled(field),
-        silu ? "silu" : erf ? "gelu" : "gelu_pytorch_tanh", Quote(found));
+        silu  ? "silu"
+        : erf ? "gelu"
+              : "gelu_pytorch_tanh",
+        Quote(found));
 }
 
 void CheckVocabulary(const ConfigReader& in, ModelConfig& config) {
-  config.vocab_size = in.VocabularyRows(config.names != nullptr ? config.names->embedding : kGgufNames.embedding);
+  config.vocab_size =
+      in.VocabularyRows(config.names != nullptr ? config.names->embedding : kGgufNames.embedding);
   if (config.vocab_size < 1 || config.vocab_size > std::numeric_limits<int32_t>::max()) {
     Throw(ErrorCode::kCorrupt, "{}: embedding: expected 1 to 2^31 - 1 rows, found {}", in.file(),
           config.vocab_size);
@@ -215,8 +233,9 @@ void CheckVocabulary(const ConfigReader& in, ModelConfig& config) {
   const bool has_head = in.HasHead();
   config.tied_embedding = in.Flag(tie).value_or(!has_head);
   if (!config.tied_embedding && !has_head) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected true, or a tensor of the output head; found neither",
-          in.file(), in.Spelled(tie));
+    Throw(ErrorCode::kCorrupt,
+          "{}: {}: expected true, or a tensor of the output head; found neither", in.file(),
+          in.Spelled(tie));
   }
 }
 
@@ -232,7 +251,8 @@ ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
   config.hidden_dim = in.Size({"embedding_length", "hidden_size"}, kMaxWidth);
   if (family.attention) {
     ReadWidths(in, config);
-    in.Number({"attention.kv_lora_rank", "kv_lora_rank"}) ? ReadLatent(in, config) : ReadHeads(in, config);
+    in.Number({"attention.kv_lora_rank", "kv_lora_rank"}) ? ReadLatent(in, config)
+                                                          : ReadHeads(in, config);
   }
   config.rope.dim = config.local_rope.dim = config.rotated_dim();
   family.describe(in, config);
@@ -252,7 +272,8 @@ void ScaleAsLlama3(const Llama3Scaling& scaling, RopeConfig& rope) {
   rope.frequency_factors.clear();
   for (int64_t i = 0; i < rope.dim / 2; ++i) {
     const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(rope.dim);
-    const double turns = scaling.original_context / (2 * std::numbers::pi * std::pow(rope.theta, exponent));
+    const double turns =
+        scaling.original_context / (2 * std::numbers::pi * std::pow(rope.theta, exponent));
     double factor = 1;  // of what turns often within the original context
     if (turns < scaling.low_frequency) {
       factor = scaling.factor;
@@ -285,7 +306,8 @@ void ScaleAsYarn(const YarnScaling& scaling, RopeConfig& rope) {
     const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
     rope.frequency_factors.push_back(static_cast<float>(1 / (ramp / scaling.factor + (1 - ramp))));
   }
-  rope.magnitude = scaling.magnitude.value_or(scaling.factor > 1 ? 0.1 * std::log(scaling.factor) + 1 : 1);
+  rope.magnitude =
+      scaling.magnitude.value_or(scaling.factor > 1 ? 0.1 * std::log(scaling.factor) + 1 : 1);
 }
 
 }  // namespace bakestone

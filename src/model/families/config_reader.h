@@ -1,6 +1,7 @@
-// A model's settings, whichever format holds them: GGUF's metadata or config.json of a Hugging Face folder
-// (as transformers 4 or 5 writes it). Every value is bounded; errors are kCorrupt or kUnsupported and name
-// the file, the field as it is spelled there, expected and found. Immutable; any thread.
+// A model's settings, whichever format holds them: GGUF's metadata or config.json of a Hugging Face
+// folder (as transformers 4 or 5 writes it). Every value is bounded; errors are kCorrupt or
+// kUnsupported and name the file, the field as it is spelled there, expected and found. Immutable;
+// any thread.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +34,8 @@ class ConfigReader {
  public:
   virtual ~ConfigReader() = default;
 
-  virtual std::string file() const { return "defaults"; }        // for messages
-  virtual std::string Spelled(const Field& field) const;         // the same
+  virtual std::string file() const { return "defaults"; }  // for messages
+  virtual std::string Spelled(const Field& field) const;   // the same
   virtual std::optional<double> Number(const Field&) const { return std::nullopt; }
   virtual std::optional<bool> Flag(const Field&) const { return std::nullopt; }
   virtual std::optional<std::string> Text(const Field&) const { return std::nullopt; }
@@ -48,7 +49,8 @@ class ConfigReader {
   virtual void ReadRope(ModelConfig&) const {}
   // The text of another of a folder's files; empty where there is none.
   virtual std::string File(const char*) const { return {}; }
-  // What sentence-transformers puts behind the model, in order: "Pooling", "Dense", and the folder of each.
+  // What sentence-transformers puts behind the model, in order: "Pooling", "Dense", and the folder
+  // of each.
   struct Module {
     std::string type, path;
   };
@@ -56,14 +58,19 @@ class ConfigReader {
   // The names of a classifier's labels; empty where they have none.
   virtual std::vector<std::string> Labels() const { return {}; }
   // Tensors.
-  virtual int64_t VocabularyRows(const char*) const { return 1; }  // of a matrix by its name, that of the embedding
+  virtual int64_t VocabularyRows(const char*) const {
+    return 1;
+  }  // of a matrix by its name, that of the embedding
   virtual bool HasHead() const { return true; }
-  virtual bool HasTensor(const std::string&) const { return false; }  // by its whole name in the format
+  virtual bool HasTensor(const std::string&) const {
+    return false;
+  }  // by its whole name in the format
   // True for config.json.
   virtual bool is_hf() const { return false; }
 
   // An integer from 1 to max; absent: the fallback, or an error where there is none.
-  int64_t Size(const Field& field, int64_t max, std::optional<int64_t> fallback = std::nullopt) const;
+  int64_t Size(const Field& field, int64_t max,
+               std::optional<int64_t> fallback = std::nullopt) const;
   double Positive(const Field& field, double fallback) const;
   // A constant of the decoder: the field must be absent or near it.
   void Expect(const Field& field, double constant) const;
@@ -71,8 +78,8 @@ class ConfigReader {
   void Refuse(const Field& field, const char* what) const;
 };
 
-// By layer, whether it has a window: config.json's layer_types or GGUF's list where they are, else all but every
-// period-th layer (0: all); a period of the file's own goes before the family's.
+// By layer, whether it has a window: config.json's layer_types or GGUF's list where they are, else
+// all but every period-th layer (0: all); a period of the file's own goes before the family's.
 std::vector<bool> LocalLayers(const ConfigReader& in, const ModelConfig& config, int64_t period);
 // Gives those layers the window; those that have it, by what LocalLayers says.
 void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& local);
@@ -80,8 +87,8 @@ void SetWindows(ModelConfig& config, int64_t window, const std::vector<bool>& lo
 // Heads of attention over a latent (families/deepseek.cc).
 void ReadLatent(const ConfigReader& in, ModelConfig& config);
 
-// The experts of the layers, where the settings have any, and the width of one. What neither format says is as the
-// config has it before.
+// The experts of the layers, where the settings have any, and the width of one. What neither format
+// says is as the config has it before.
 void ReadRouter(const ConfigReader& in, ModelConfig& config);
 
 // Everything that all families share; then the family's own. Throws as ReadConfig does.

@@ -1,6 +1,7 @@
-// Every family against the logits that transformers (or, where it lacks the family, a plain reference) computes for a
-// tiny random model of it (tools/make_family_goldens.py): as a Hugging Face folder and as GGUF, whole and token by token,
-// and with every axis that the family declares turned off.
+// Every family against the logits that transformers (or, where it lacks the family, a plain
+// reference) computes for a tiny random model of it (tools/make_family_goldens.py): as a Hugging
+// Face folder and as GGUF, whole and token by token, and with every axis that the family declares
+// turned off.
 #include "model/families/families.h"
 
 #include <gmock/gmock.h>
@@ -52,14 +53,14 @@ ThreadPool& Pool() {
 struct RunOptions {
   const KernelTable* kernels = &ChooseKernels(nullptr);
   Precision precision = Precision::kExact;
-  int64_t chunk = 1000;  // tokens of a step
-  bool last_only = false;  // the logits of the last token, of one step
+  int64_t chunk = 1000;     // tokens of a step
+  bool last_only = false;   // the logits of the last token, of one step
   bool keeps_state = true;  // else one run without a state
 };
 
 // The logits of all tokens, in steps over one sequence state.
-std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights, std::span<const int32_t> tokens,
-                       const RunOptions& options = {}) {
+std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights,
+                            std::span<const int32_t> tokens, const RunOptions& options = {}) {
   const Decoder decoder(config, weights);
   Exec exec(*options.kernels, Pool(), options.precision);
   const KvType type = options.precision == Precision::kExact ? KvType::kF32 : KvType::kBf16;
@@ -76,19 +77,22 @@ std::vector<float> LogitsOf(const ModelConfig& config, const Weights& weights, s
       positions.push_back(static_cast<int32_t>(begin + i));
       if (!options.last_only || begin + i + 1 == length) rows.push_back(static_cast<int32_t>(i));
     }
-    const SequenceRun run = {0, static_cast<int32_t>(count), options.keeps_state ? &state : nullptr};
+    const SequenceRun run = {0, static_cast<int32_t>(count),
+                             options.keeps_state ? &state : nullptr};
     const auto asked = static_cast<int64_t>(rows.size());
     std::vector<float> hidden(rows.size() * static_cast<size_t>(config.hidden_dim));
     const auto h = DenseView(hidden.data(), asked, config.hidden_dim);
     state.Reserve(count);
-    decoder.Forward(exec,
-                    {.tokens = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
-                     .positions = positions,
-                     .sequences = {&run, 1},
-                     .output_rows = rows},
-                    h);
+    decoder.Forward(
+        exec,
+        {.tokens = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
+         .positions = positions,
+         .sequences = {&run, 1},
+         .output_rows = rows},
+        h);
     state.Commit(count);
-    decoder.Logits(exec, h, DenseView(logits.data() + begin * config.vocab_size, asked, config.vocab_size));
+    decoder.Logits(exec, h,
+                   DenseView(logits.data() + begin * config.vocab_size, asked, config.vocab_size));
   }
   return logits;
 }
@@ -115,19 +119,23 @@ struct Axis {
 };
 
 // Biases of norms, where decoders have layer norms.
-bool HasNormBiases(const ModelConfig& config) { return config.norm_kind == NormKind::kLayer && !config.encoder.both_ways; }
+bool HasNormBiases(const ModelConfig& config) {
+  return config.norm_kind == NormKind::kLayer && !config.encoder.both_ways;
+}
 
 void ForNorms(Weights& weights, const std::function<void(std::vector<float>&)>& change) {
   change(weights.final_norm);
   for (LayerWeights& layer : weights.layers) {
-    for (auto* norm : {&layer.attention_norm, &layer.mlp_norm, &layer.attention_post_norm, &layer.mlp_post_norm,
-                       &layer.q_norm, &layer.k_norm}) {
+    for (auto* norm : {&layer.attention_norm, &layer.mlp_norm, &layer.attention_post_norm,
+                       &layer.mlp_post_norm, &layer.q_norm, &layer.k_norm}) {
       change(*norm);
     }
   }
 }
 
-void Fill(std::vector<float>& values, float value) { std::fill(values.begin(), values.end(), value); }
+void Fill(std::vector<float>& values, float value) {
+  std::fill(values.begin(), values.end(), value);
+}
 
 Axis ForRwkv(const char* name, const std::function<void(RwkvWeights&)>& change) {
   return {name, [](const ModelConfig& config) { return config.rwkv.heads > 0; },
@@ -139,13 +147,20 @@ Axis ForRwkv(const char* name, const std::function<void(RwkvWeights&)>& change) 
 const std::vector<Axis>& Axes() {
   using C = const ModelConfig&;
   static const std::vector<Axis> axes = {
-      {"window", [](C c) { return !c.windows.empty(); }, [](ModelConfig& c, Weights&) { c.windows.clear(); }},
+      {"window", [](C c) { return !c.windows.empty(); },
+       [](ModelConfig& c, Weights&) { c.windows.clear(); }},
       {"window by layer",
-       [](C c) { return std::adjacent_find(c.windows.begin(), c.windows.end(), std::not_equal_to<>()) != c.windows.end(); },
-       [](ModelConfig& c, Weights&) { std::rotate(c.windows.begin(), c.windows.begin() + 1, c.windows.end()); }},
+       [](C c) {
+         return std::adjacent_find(c.windows.begin(), c.windows.end(), std::not_equal_to<>()) !=
+                c.windows.end();
+       },
+       [](ModelConfig& c, Weights&) {
+         std::rotate(c.windows.begin(), c.windows.begin() + 1, c.windows.end());
+       }},
       {"rope by layer", [](C c) { return !c.layer_ropes.empty() && c.head_dims.empty(); },
        [](ModelConfig& c, Weights&) { c.layer_ropes.clear(); }},
-      {"rope base", [](C c) { return c.rope.theta != 10000; }, [](ModelConfig& c, Weights&) { c.rope.theta = 10000; }},
+      {"rope base", [](C c) { return c.rope.theta != 10000; },
+       [](ModelConfig& c, Weights&) { c.rope.theta = 10000; }},
       {"local rope base", [](C c) { return c.local_rope.theta != 10000; },
        [](ModelConfig& c, Weights&) { c.local_rope.theta = 10000; }},
       {"part of a head", [](C c) { return c.rope.dim != c.rotated_dim(); },
@@ -154,7 +169,8 @@ const std::vector<Axis>& Axes() {
          c.rope.frequency_factors.resize(static_cast<size_t>(c.head_dim / 2), 1.0f);
          c.rope.far_factors.clear();
        }},
-      {"same rope in all layers", [](C c) { return !c.layer_ropes.empty() && c.local_rope.theta == c.rope.theta; },
+      {"same rope in all layers",
+       [](C c) { return !c.layer_ropes.empty() && c.local_rope.theta == c.rope.theta; },
        [](ModelConfig& c, Weights&) { c.local_rope = c.rope; }},
       {"experts of a row", [](C c) { return c.router.experts > 0; },
        [](ModelConfig& c, Weights&) { c.router.used = 1; }},
@@ -178,19 +194,25 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig& c, Weights&) { c.router.shared_gate = false; }},
       {"norm of the latent", [](C c) { return c.latent.kv_rank > 0; },
        [](ModelConfig&, Weights& w) {
-         for (LayerWeights& layer : w.layers) layer.latent->kv_a_norm.assign(layer.latent->kv_a_norm.size(), 1.0f);
+         for (LayerWeights& layer : w.layers) {
+           layer.latent->kv_a_norm.assign(layer.latent->kv_a_norm.size(), 1.0f);
+         }
        }},
       {"norm of the queries' latent", [](C c) { return c.latent.q_rank > 0; },
        [](ModelConfig&, Weights& w) {
-         for (LayerWeights& layer : w.layers) layer.latent->q_a_norm.assign(layer.latent->q_a_norm.size(), 1.0f);
+         for (LayerWeights& layer : w.layers) {
+           layer.latent->q_a_norm.assign(layer.latent->q_a_norm.size(), 1.0f);
+         }
        }},
       {"norm epsilon of latents", [](C c) { return c.latent.kv_rank > 0; },
        [](ModelConfig& c, Weights&) { c.latent.norm_eps = 1; }},
-      {"output gate", [](C c) { return c.output_gate; }, [](ModelConfig& c, Weights&) { c.output_gate = false; }},
+      {"output gate", [](C c) { return c.output_gate; },
+       [](ModelConfig& c, Weights&) { c.output_gate = false; }},
       {"taps", [](C c) { return c.taps > 0; },
        [](ModelConfig&, Weights& w) {
          for (LayerWeights& layer : w.layers) {
-           for (auto* taps : {layer.convolution ? &layer.convolution->taps : nullptr, layer.delta ? &layer.delta->taps : nullptr}) {
+           for (auto* taps : {layer.convolution ? &layer.convolution->taps : nullptr,
+                              layer.delta ? &layer.delta->taps : nullptr}) {
              if (taps != nullptr) std::fill_n(taps->begin(), taps->size() / 4, 0.0f);
            }
          }
@@ -269,8 +291,9 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig& c, Weights&) {  // those of the first
          for (int64_t layer = 0; layer < c.num_layers; ++layer) {
            if (c.owns_kv(layer)) continue;
-           const auto first = std::find_if(c.windows.begin(), c.windows.end(),
-                                           [&](int64_t window) { return window == c.window(layer); });
+           const auto first = std::find_if(c.windows.begin(), c.windows.end(), [&](int64_t window) {
+             return window == c.window(layer);
+           });
            c.kv_layers[static_cast<size_t>(layer)] = first - c.windows.begin();
          }
        }},
@@ -287,7 +310,9 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig&, Weights& w) { w.per_layer_norm.assign(w.per_layer_norm.size(), 1.0f); }},
       {"norm of what a layer is told", [](C c) { return c.per_layer_dim > 0; },
        [](ModelConfig&, Weights& w) {
-         for (LayerWeights& layer : w.layers) layer.per_layer->norm.assign(layer.per_layer->norm.size(), 1.0f);
+         for (LayerWeights& layer : w.layers) {
+           layer.per_layer->norm.assign(layer.per_layer->norm.size(), 1.0f);
+         }
        }},
       {"scale of layers", [](C c) { return c.layer_scales; },
        [](ModelConfig& c, Weights&) { c.layer_scales = false; }},
@@ -295,7 +320,9 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig& c, Weights&) { c.router.beside_mlp = false; }},
       {"norm of the router", [](C c) { return c.router.beside_mlp; },
        [](ModelConfig&, Weights& w) {
-         for (LayerWeights& layer : w.layers) layer.beside->router_norm = layer.beside->experts_norm;
+         for (LayerWeights& layer : w.layers) {
+           layer.beside->router_norm = layer.beside->experts_norm;
+         }
        }},
       {"norm of experts", [](C c) { return c.router.beside_mlp; },
        [](ModelConfig&, Weights& w) {
@@ -303,17 +330,24 @@ const std::vector<Axis>& Axes() {
        }},
       {"norm after the MLP beside", [](C c) { return c.router.beside_mlp; },
        [](ModelConfig&, Weights& w) {
-         for (LayerWeights& layer : w.layers) layer.beside->mlp_norm.assign(layer.beside->mlp_norm.size(), 1.0f);
+         for (LayerWeights& layer : w.layers) {
+           layer.beside->mlp_norm.assign(layer.beside->mlp_norm.size(), 1.0f);
+         }
        }},
       {"norm after experts", [](C c) { return c.router.beside_mlp; },
        [](ModelConfig&, Weights& w) {
-         for (LayerWeights& layer : w.layers) layer.beside->experts_post_norm.assign(layer.mlp_norm.size(), 1.0f);
+         for (LayerWeights& layer : w.layers) {
+           layer.beside->experts_post_norm.assign(layer.mlp_norm.size(), 1.0f);
+         }
        }},
       {"scale by expert", [](C c) { return c.router.beside_mlp; },
        [](ModelConfig&, Weights& w) {
-         for (LayerWeights& layer : w.layers) layer.beside->expert_scales.assign(layer.experts.size(), 1.0f);
+         for (LayerWeights& layer : w.layers) {
+           layer.beside->expert_scales.assign(layer.experts.size(), 1.0f);
+         }
        }},
-      ForRwkv("shares of the first branch's receptance", [](RwkvWeights& r) { Fill(r.shares[0], 0); }),
+      ForRwkv("shares of the first branch's receptance",
+              [](RwkvWeights& r) { Fill(r.shares[0], 0); }),
       ForRwkv("shares of its decay", [](RwkvWeights& r) { r.shares[1] = r.shares[2]; }),
       ForRwkv("shares of its keys", [](RwkvWeights& r) { r.shares[2] = r.shares[3]; }),
       ForRwkv("shares of its values", [](RwkvWeights& r) { Fill(r.shares[3], 0); }),
@@ -331,7 +365,9 @@ const std::vector<Axis>& Axes() {
       {"norm of the embedding", [](C c) { return c.embedding_norm; },
        [](ModelConfig& c, Weights&) { c.embedding_norm = false; }},
       {"size of heads", [](C c) { return c.rwkv.heads > 0; },
-       [](ModelConfig& c, Weights&) { c.rwkv = {.heads = 2 * c.rwkv.heads, .head_dim = c.rwkv.head_dim / 2}; }},
+       [](ModelConfig& c, Weights&) {
+         c.rwkv = {.heads = 2 * c.rwkv.heads, .head_dim = c.rwkv.head_dim / 2};
+       }},
       {"norms less one", [](C c) { return c.norms_less_one; },
        [](ModelConfig&, Weights& w) {
          ForNorms(w, [](std::vector<float>& norm) {
@@ -355,13 +391,13 @@ const std::vector<Axis>& Axes() {
        [](ModelConfig& c, Weights&) { c.embedding_scale = 1; }},
       {"residual scale", [](C c) { return c.residual_scale != 1; },
        [](ModelConfig& c, Weights&) { c.residual_scale = 1; }},
-      {"logit scale", [](C c) { return c.logit_scale != 1; }, [](ModelConfig& c, Weights&) { c.logit_scale = 1; }},
+      {"logit scale", [](C c) { return c.logit_scale != 1; },
+       [](ModelConfig& c, Weights&) { c.logit_scale = 1; }},
       {"norm epsilon", [](C c) { return c.norm_eps > 0.01f; },
        [](ModelConfig& c, Weights&) { c.norm_eps = 1e-6f; }},
       {"untied head", [](C c) { return !c.tied_embedding; },
        [](ModelConfig&, Weights& w) { w.untied_head.reset(); }},
-      {"biases",
-       [](C c) { return c.architecture == "qwen2" || c.architecture == "starcoder2"; },
+      {"biases", [](C c) { return c.architecture == "qwen2" || c.architecture == "starcoder2"; },
        [](ModelConfig&, Weights& w) {
          for (LayerWeights& layer : w.layers) layer.q.ClearBias();
        }},
@@ -380,21 +416,27 @@ TEST_P(FamilyProof, FolderGivesTheLogitsOfTransformers) {
   const ModelConfig config = file.Config();
   const auto weights = LoadFrom(file, config);
   for (const KernelTable* table : AvailableKernels()) {
-    EXPECT_LT(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.kernels = table}), golden.logits), kTolerance)
+    EXPECT_LT(
+        MaxDifference(LogitsOf(config, *weights, golden.tokens, {.kernels = table}), golden.logits),
+        kTolerance)
         << IsaName(table->isa);
   }
   for (const int64_t window : config.windows) {
-    EXPECT_LT(window, static_cast<int64_t>(golden.tokens.size())) << "the prompt is no longer than the window";
+    EXPECT_LT(window, static_cast<int64_t>(golden.tokens.size()))
+        << "the prompt is no longer than the window";
   }
 }
 
 TEST_P(FamilyProof, GgufGivesTheLogitsOfTransformers) {
   const std::filesystem::path path = FolderOf(type()) / "model.gguf";
-  if (!std::filesystem::exists(path) && type() == "gemma3") return;  // the same file as gemma3_text's
+  if (!std::filesystem::exists(path) && type() == "gemma3") {
+    return;  // the same file as gemma3_text's
+  }
   const Golden golden = ReadGolden(type());
   const ModelFile file = ModelFile::Open(path);
   const ModelConfig config = file.Config();
-  EXPECT_LT(MaxDifference(LogitsOf(config, *LoadFrom(file, config), golden.tokens), golden.logits), kTolerance);
+  EXPECT_LT(MaxDifference(LogitsOf(config, *LoadFrom(file, config), golden.tokens), golden.logits),
+            kTolerance);
 }
 
 TEST_P(FamilyProof, TokenByTokenIsTheWholeBitForBit) {
@@ -405,10 +447,16 @@ TEST_P(FamilyProof, TokenByTokenIsTheWholeBitForBit) {
   for (const Precision precision : {Precision::kExact, Precision::kServe}) {
     const auto whole = LogitsOf(config, *weights, golden.tokens, {.precision = precision});
     for (const int64_t chunk : {1, 7}) {
-      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.precision = precision, .chunk = chunk}), whole), 0);
+      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens,
+                                       {.precision = precision, .chunk = chunk}),
+                              whole),
+                0);
     }
     for (const KernelTable* table : AvailableKernels()) {
-      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.kernels = table, .precision = precision}), whole), 0)
+      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens,
+                                       {.kernels = table, .precision = precision}),
+                              whole),
+                0)
           << IsaName(table->isa);
     }
   }
@@ -424,34 +472,43 @@ TEST_P(FamilyProof, EveryDeclaredAxisMatters) {
     ModelConfig flipped = config;
     const auto weights = LoadFrom(file, config);
     axis.flip(flipped, *weights);
-    EXPECT_GT(MaxDifference(LogitsOf(flipped, *weights, golden.tokens), golden.logits), 100 * kTolerance) << axis.name;
+    EXPECT_GT(MaxDifference(LogitsOf(flipped, *weights, golden.tokens), golden.logits),
+              100 * kTolerance)
+        << axis.name;
   }
   if (config.latent.kv_rank > 0) {
     ModelConfig flipped = config;
     flipped.latent.interleaved = !flipped.latent.interleaved;
-    EXPECT_GT(MaxDifference(LogitsOf(flipped, *LoadFrom(file, flipped), golden.tokens), golden.logits), 100 * kTolerance);
+    EXPECT_GT(
+        MaxDifference(LogitsOf(flipped, *LoadFrom(file, flipped), golden.tokens), golden.logits),
+        100 * kTolerance);
   } else if (config.gated()) {  // rows of q and k of GGUF files of some families are permuted
     const std::filesystem::path path = FolderOf(type()) / "model.gguf";
     if (!std::filesystem::exists(path)) return;
     const ModelFile gguf = ModelFile::Open(path);
     ModelConfig flipped = gguf.Config();
     flipped.permuted_qk = !flipped.permuted_qk;
-    EXPECT_GT(MaxDifference(LogitsOf(flipped, *LoadFrom(gguf, flipped), golden.tokens), golden.logits), 100 * kTolerance);
+    EXPECT_GT(
+        MaxDifference(LogitsOf(flipped, *LoadFrom(gguf, flipped), golden.tokens), golden.logits),
+        100 * kTolerance);
   }
 }
 
-// Where a family can be trained: loss and gradients of random pairs on every matrix against autograd's, with the
-// layers' matrices halved. The products are bf16's: some percent of the norm.
-void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden, const std::filesystem::path& path) {
+// Where a family can be trained: loss and gradients of random pairs on every matrix against
+// autograd's, with the layers' matrices halved. The products are bf16's: some percent of the norm.
+void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
+                                  const std::filesystem::path& path) {
   const ModelConfig config = model.Config();
   const SafetensorsFile file = SafetensorsFile::Open(path);
   const auto weights = LoadFrom(model, config);
   const TrainLayout layout = TrainLayout::Make(config, {.rank = 4});
-  std::vector<float> pairs(static_cast<size_t>(layout.size)), expected(pairs.size()), found(pairs.size());
+  std::vector<float> pairs(static_cast<size_t>(layout.size)), expected(pairs.size()),
+      found(pairs.size());
   for (const LoraSlot& slot : layout.slots) {
     const std::string_view site = SiteName(slot.id.site);
     const std::string expert = slot.id.expert < 0 ? "" : fmt::format("experts.{}.", slot.id.expert);
-    const std::string key = fmt::format("{}.{}{}", slot.id.layer, expert, site.substr(site.find('.') + 1));
+    const std::string key =
+        fmt::format("{}.{}{}", slot.id.layer, expert, site.substr(site.find('.') + 1));
     const auto copy = [](const std::vector<float>& from, std::vector<float>& to, int64_t at) {
       std::copy(from.begin(), from.end(), to.begin() + at);
     };
@@ -460,7 +517,8 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden, 
     copy(testing::ValuesOf<float>(file, "d.a." + key), expected, slot.a_offset);
     copy(testing::ValuesOf<float>(file, "d.b." + key), expected, slot.b_offset);
   }
-  const auto targets = testing::ValuesOf<int32_t>(file, "targets"), begins = testing::ValuesOf<int32_t>(file, "begins");
+  const auto targets = testing::ValuesOf<int32_t>(file, "targets"),
+             begins = testing::ValuesOf<int32_t>(file, "begins");
   std::vector<int32_t> positions, rows;
   for (size_t i = 0; i < golden.tokens.size(); ++i) {
     rows.push_back(static_cast<int32_t>(i));
@@ -475,17 +533,20 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden, 
       for (int64_t i = 0; i < out.cols; ++i) out.Row(row)[i] *= 0.5f;
     }
   };
-  source.shared = [whole = source.shared](int64_t layer, Site site, Range range, MatrixView<float> out) {
+  source.shared = [whole = source.shared](int64_t layer, Site site, Range range,
+                                          MatrixView<float> out) {
     whole(layer, site, range, out);
     for (int64_t i = 0; i < out.rows * out.cols; ++i) out.data[i] *= 0.5f;
   };
   TrainEngine engine(config, source, layout, 0.5f, kernels.train, Pool(), {});
   engine.SetValues(pairs);
-  const LossSums sums = engine.ForwardBackward({golden.tokens, positions, begins, rows, targets, ones}, {}, found);
+  const LossSums sums =
+      engine.ForwardBackward({golden.tokens, positions, begins, rows, targets, ones}, {}, found);
   const double loss = testing::ValuesOf<double>(file, "loss").at(0);
   EXPECT_NEAR(sums.nll, loss, 0.01 * loss);
   EXPECT_LT(testing::RelativeError(found, expected), 0.05);
-  ::testing::Test::RecordProperty("relative_error", std::to_string(testing::RelativeError(found, expected)));
+  ::testing::Test::RecordProperty("relative_error",
+                                  std::to_string(testing::RelativeError(found, expected)));
 }
 
 TEST_P(FamilyProof, TrainingStepIsThatOfAutograd) {
@@ -496,11 +557,13 @@ TEST_P(FamilyProof, TrainingStepIsThatOfAutograd) {
     return;
   }
   if (type() == "gemma3") return;  // the same model as gemma3_text's
-  ASSERT_TRUE(std::filesystem::exists(path)) << "this family can be trained, but has no proof of it";
+  ASSERT_TRUE(std::filesystem::exists(path))
+      << "this family can be trained, but has no proof of it";
   ExpectTrainingStepOfAutograd(model, ReadGolden(type()), path);
 }
 
-// Beyond its original context Phi-3 has other factors, for all of a sequence; a document that is shorter keeps its own.
+// Beyond its original context Phi-3 has other factors, for all of a sequence; a document that is
+// shorter keeps its own.
 TEST(Families, Phi3ChoosesItsFactorsByTheSequence) {
   const Golden far = ReadGolden("phi3", "golden_far.safetensors"), near = ReadGolden("phi3");
   for (const char* name : {".", "model.gguf"}) {
@@ -511,7 +574,9 @@ TEST(Families, Phi3ChoosesItsFactorsByTheSequence) {
     const auto weights = LoadFrom(file, config);
     const auto whole = LogitsOf(config, *weights, far.tokens);
     EXPECT_LT(MaxDifference(whole, far.logits), kTolerance) << name;
-    for (const int64_t chunk : {1, 7}) EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, far.tokens, {.chunk = chunk}), whole), 0);
+    for (const int64_t chunk : {1, 7}) {
+      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, far.tokens, {.chunk = chunk}), whole), 0);
+    }
     ModelConfig flipped = config;
     flipped.rope.far_factors = flipped.rope.frequency_factors;
     EXPECT_GT(MaxDifference(LogitsOf(flipped, *weights, far.tokens), far.logits), 100 * kTolerance);
@@ -520,19 +585,24 @@ TEST(Families, Phi3ChoosesItsFactorsByTheSequence) {
     Exec exec(ChooseKernels(nullptr), Pool(), Precision::kExact);
     std::vector<int32_t> tokens = near.tokens, positions, rows;
     tokens.insert(tokens.end(), far.tokens.begin(), far.tokens.end());
-    const auto border = static_cast<int32_t>(near.tokens.size()), end = static_cast<int32_t>(tokens.size());
+    const auto border = static_cast<int32_t>(near.tokens.size()),
+               end = static_cast<int32_t>(tokens.size());
     for (int32_t i = 0; i < end; ++i) positions.push_back(i < border ? i : i - border);
     rows = {border - 1, end - 1};
     const std::array<SequenceRun, 2> runs = {{{0, border, nullptr}, {border, end, nullptr}}};
-    std::vector<float> hidden(static_cast<size_t>(2 * config.hidden_dim)), logits(static_cast<size_t>(2 * config.vocab_size));
+    std::vector<float> hidden(static_cast<size_t>(2 * config.hidden_dim)),
+        logits(static_cast<size_t>(2 * config.vocab_size));
     const auto h = DenseView(hidden.data(), 2, config.hidden_dim);
     decoder.Forward(exec, {tokens, positions, runs, {}, rows}, h);
     decoder.Logits(exec, h, DenseView(logits.data(), 2, config.vocab_size));
-    const auto last = [&](const Golden& golden) { return std::span(golden.logits).last(static_cast<size_t>(config.vocab_size)); };
+    const auto last = [&](const Golden& golden) {
+      return std::span(golden.logits).last(static_cast<size_t>(config.vocab_size));
+    };
     EXPECT_LT(MaxDifference(std::span(logits).first(last(near).size()), last(near)), kTolerance);
     EXPECT_LT(MaxDifference(std::span(logits).last(last(far).size()), last(far)), kTolerance);
   }
-  ExpectTrainingStepOfAutograd(ModelFile::Open(FolderOf("phi3")), far, FolderOf("phi3") / "train_far.safetensors");
+  ExpectTrainingStepOfAutograd(ModelFile::Open(FolderOf("phi3")), far,
+                               FolderOf("phi3") / "train_far.safetensors");
 }
 
 TEST(Families, ASequenceThatWasBegunNearDoesNotGoFar) {
@@ -566,8 +636,10 @@ TEST_P(FamilyProof, WithoutAStateItIsTheSameBits) {
   const ModelConfig config = file.Config();
   const auto weights = LoadFrom(file, config);
   const auto whole = LogitsOf(config, *weights, golden.tokens);
-  EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.keeps_state = false}), whole), 0);
-  const auto last = LogitsOf(config, *weights, golden.tokens, {.last_only = true, .keeps_state = false});
+  EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, golden.tokens, {.keeps_state = false}), whole),
+            0);
+  const auto last =
+      LogitsOf(config, *weights, golden.tokens, {.last_only = true, .keeps_state = false});
   EXPECT_EQ(MaxDifference(last, std::span(whole).last(last.size())), 0);
 }
 
@@ -591,9 +663,11 @@ TEST(Families, KeysAndValuesThatLayersShareAreKeptOnce) {
 
 // gpt-oss as it is saved after training: experts transposed, in halves.
 TEST(Families, GptOssRunsUnquantizedToo) {
-  const auto folder = std::filesystem::path(::testing::TempDir()) / fmt::format("gpt_oss_{}", ::getpid());
+  const auto folder =
+      std::filesystem::path(::testing::TempDir()) / fmt::format("gpt_oss_{}", ::getpid());
   std::filesystem::create_directories(folder);
-  std::filesystem::copy_file(FolderOf("gpt_oss") / "plain.safetensors", folder / "model.safetensors");
+  std::filesystem::copy_file(FolderOf("gpt_oss") / "plain.safetensors",
+                             folder / "model.safetensors");
   std::filesystem::copy_file(FolderOf("gpt_oss") / "config.json", folder / "config.json");
   const ModelFile file = ModelFile::Open(folder);
   const ModelConfig config = file.Config();
@@ -624,7 +698,8 @@ INSTANTIATE_TEST_SUITE_P(Types, FamilyProof, ::testing::ValuesIn(AllTypes()),
 class EncoderProof : public FamilyProof {};
 
 // The hidden states of the text and of its first seven tokens, in one step.
-std::vector<std::vector<float>> StatesOf(const ModelConfig& config, const Weights& weights, const KernelTable& kernels,
+std::vector<std::vector<float>> StatesOf(const ModelConfig& config, const Weights& weights,
+                                         const KernelTable& kernels,
                                          std::span<const int32_t> tokens, Precision precision) {
   const Decoder decoder(config, weights);
   Exec exec(kernels, Pool(), precision);
@@ -637,14 +712,16 @@ std::vector<std::vector<float>> StatesOf(const ModelConfig& config, const Weight
   }
   const SequenceRun runs[] = {{0, whole, nullptr}, {whole, whole + 7, nullptr}};
   std::vector<float> hidden(both.size() * static_cast<size_t>(config.hidden_dim));
-  decoder.Forward(exec, {.tokens = both, .positions = positions, .sequences = runs, .output_rows = rows},
+  decoder.Forward(exec,
+                  {.tokens = both, .positions = positions, .sequences = runs, .output_rows = rows},
                   DenseView(hidden.data(), static_cast<int64_t>(both.size()), config.hidden_dim));
   const auto split = hidden.begin() + static_cast<int64_t>(whole) * config.hidden_dim;
   return {{hidden.begin(), split}, {split, hidden.end()}};
 }
 
-std::vector<std::vector<float>> StatesOf(const ModelFile& file, const KernelTable& kernels, std::span<const int32_t> tokens,
-                                         Precision precision, const std::function<void(ModelConfig&, Weights&)>& change = {}) {
+std::vector<std::vector<float>> StatesOf(
+    const ModelFile& file, const KernelTable& kernels, std::span<const int32_t> tokens,
+    Precision precision, const std::function<void(ModelConfig&, Weights&)>& change = {}) {
   ModelConfig config = file.Config();
   const auto weights = LoadFrom(file, config);
   if (change) change(config, *weights);
@@ -654,7 +731,8 @@ std::vector<std::vector<float>> StatesOf(const ModelFile& file, const KernelTabl
 // Texts without a state have temporary pages of their own.
 TEST_P(FamilyProof, TwoTextsOfAStepDoNotTouch) {
   const Golden golden = ReadGolden(type());
-  const auto both = StatesOf(ModelFile::Open(FolderOf(type())), ChooseKernels(nullptr), golden.tokens, Precision::kServe);
+  const auto both = StatesOf(ModelFile::Open(FolderOf(type())), ChooseKernels(nullptr),
+                             golden.tokens, Precision::kServe);
   EXPECT_EQ(MaxDifference(both[1], std::span(both[0]).first(both[1].size())), 0);
 }
 
@@ -663,19 +741,24 @@ TEST_P(EncoderProof, HiddenStatesAreThoseOfTransformers) {
   for (const auto& path : {FolderOf(type()), FolderOf(type()) / "model.gguf"}) {
     const ModelFile file = ModelFile::Open(path);
     for (const KernelTable* table : AvailableKernels()) {
-      EXPECT_LT(MaxDifference(StatesOf(file, *table, golden.tokens, Precision::kExact)[0], golden.logits), kTolerance)
+      EXPECT_LT(
+          MaxDifference(StatesOf(file, *table, golden.tokens, Precision::kExact)[0], golden.logits),
+          kTolerance)
           << path << " " << IsaName(table->isa);
     }
     for (const int64_t window : file.Config().windows) {
-      EXPECT_LT(2 * window, static_cast<int64_t>(golden.tokens.size())) << "no row sees a whole window and no end of the text";
+      EXPECT_LT(2 * window, static_cast<int64_t>(golden.tokens.size()))
+          << "no row sees a whole window and no end of the text";
     }
   }
 }
 
 // Where the golden has it: mean, dense layers, length 1.
 TEST_P(EncoderProof, VectorsAreThoseOfSentenceTransformers) {
-  const SafetensorsFile golden_file = SafetensorsFile::Open(FolderOf(type()) / "golden.safetensors");
-  EXPECT_EQ(golden_file.Find("embedding") != nullptr, !ModelFile::Open(FolderOf(type())).Config().encoder.dense.empty());
+  const SafetensorsFile golden_file =
+      SafetensorsFile::Open(FolderOf(type()) / "golden.safetensors");
+  EXPECT_EQ(golden_file.Find("embedding") != nullptr,
+            !ModelFile::Open(FolderOf(type())).Config().encoder.dense.empty());
   if (golden_file.Find("embedding") == nullptr) return;
   const Golden golden = ReadGolden(type());
   const auto expected = testing::ValuesOf<float>(golden_file, "embedding");
@@ -685,15 +768,20 @@ TEST_P(EncoderProof, VectorsAreThoseOfSentenceTransformers) {
     EXPECT_EQ(config.encoder.pooling, Pooling::kMean);
     ASSERT_EQ(config.embedding_width(), std::ssize(expected));
     const auto weights = LoadFrom(file, config);
-    const auto states = StatesOf(config, *weights, ChooseKernels(nullptr), golden.tokens, Precision::kExact)[0];
+    const auto states =
+        StatesOf(config, *weights, ChooseKernels(nullptr), golden.tokens, Precision::kExact)[0];
     const auto width = static_cast<size_t>(config.hidden_dim);
     std::vector<float> mean(width), vector(expected.size());
-    for (size_t i = 0; i < states.size(); ++i) mean[i % width] += states[i] / static_cast<float>(golden.tokens.size());
+    for (size_t i = 0; i < states.size(); ++i) {
+      mean[i % width] += states[i] / static_cast<float>(golden.tokens.size());
+    }
     Exec exec(ChooseKernels(nullptr), Pool(), Precision::kExact);
     ApplyDense(exec, config, *weights, DenseView<const float>(mean.data(), 1, config.hidden_dim),
                DenseView(vector.data(), 1, std::ssize(vector)));
     double length = 0;
-    for (const float value : vector) length += static_cast<double>(value) * static_cast<double>(value);
+    for (const float value : vector) {
+      length += static_cast<double>(value) * static_cast<double>(value);
+    }
     for (float& value : vector) value /= static_cast<float>(std::sqrt(length));
     EXPECT_LT(MaxDifference(vector, expected), kTolerance) << path;
   }
@@ -704,7 +792,8 @@ TEST_P(EncoderProof, SomeRowsAloneAreTheSameBits) {
   const ModelFile file = ModelFile::Open(FolderOf(type()));
   const ModelConfig config = file.Config();
   const auto weights = LoadFrom(file, config);
-  const auto whole = StatesOf(config, *weights, ChooseKernels(nullptr), golden.tokens, Precision::kServe)[0];
+  const auto whole =
+      StatesOf(config, *weights, ChooseKernels(nullptr), golden.tokens, Precision::kServe)[0];
   Exec exec(ChooseKernels(nullptr), Pool(), Precision::kServe);
   const auto length = static_cast<int32_t>(golden.tokens.size());
   std::vector<int32_t> positions(golden.tokens.size());
@@ -713,12 +802,18 @@ TEST_P(EncoderProof, SomeRowsAloneAreTheSameBits) {
   const std::vector<int32_t> rows = {0, 1, 9, length - 2, length - 1};
   std::vector<float> some(rows.size() * static_cast<size_t>(config.hidden_dim));
   Decoder(config, *weights)
-      .Forward(exec, {.tokens = golden.tokens, .positions = positions, .sequences = {&run, 1}, .output_rows = rows},
+      .Forward(exec,
+               {.tokens = golden.tokens,
+                .positions = positions,
+                .sequences = {&run, 1},
+                .output_rows = rows},
                DenseView(some.data(), std::ssize(rows), config.hidden_dim));
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto width = static_cast<size_t>(config.hidden_dim);
     const auto row = static_cast<size_t>(rows[i]);
-    EXPECT_EQ(MaxDifference(std::span(some).subspan(i * width, width), std::span(whole).subspan(row * width, width)), 0);
+    EXPECT_EQ(MaxDifference(std::span(some).subspan(i * width, width),
+                            std::span(whole).subspan(row * width, width)),
+              0);
   }
 }
 
@@ -726,38 +821,47 @@ TEST_P(EncoderProof, ATextDoesNotDependOnItsNeighboursNorOnTheTable) {
   const Golden golden = ReadGolden(type());
   const ModelFile file = ModelFile::Open(FolderOf(type()));
   const auto both = StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kServe);
-  const auto alone = StatesOf(file, ChooseKernels(nullptr), std::span(golden.tokens).first(7), Precision::kServe);
+  const auto alone =
+      StatesOf(file, ChooseKernels(nullptr), std::span(golden.tokens).first(7), Precision::kServe);
   EXPECT_EQ(MaxDifference(both[1], alone[0]), 0);
   for (const KernelTable* table : AvailableKernels()) {
-    EXPECT_EQ(MaxDifference(StatesOf(file, *table, golden.tokens, Precision::kServe)[0], both[0]), 0) << IsaName(table->isa);
+    EXPECT_EQ(MaxDifference(StatesOf(file, *table, golden.tokens, Precision::kServe)[0], both[0]),
+              0)
+        << IsaName(table->isa);
   }
 }
 
 TEST_P(EncoderProof, WhatAnEncoderHasMatters) {
   const Golden golden = ReadGolden(type());
   const ModelFile file = ModelFile::Open(FolderOf(type()));
-  const auto moves = [&](const char* what, const std::function<void(ModelConfig&, Weights&)>& change) {
-    const auto states = StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact, change);
+  const auto moves = [&](const char* what,
+                         const std::function<void(ModelConfig&, Weights&)>& change) {
+    const auto states =
+        StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact, change);
     EXPECT_GT(MaxDifference(states[0], golden.logits), 100 * kTolerance) << what;
   };
   const ModelConfig config = file.Config();
   const auto weights = LoadFrom(file, config);
   moves("both ways", [](ModelConfig& changed, Weights&) { changed.encoder.both_ways = false; });
   if (config.encoder.token_types) {
-    moves("token types", [](ModelConfig& changed, Weights&) { changed.encoder.token_types = false; });
+    moves("token types",
+          [](ModelConfig& changed, Weights&) { changed.encoder.token_types = false; });
   }
   if (!weights->layers[0].mlp_norm_bias.empty()) {
     moves("bias of a norm", [](ModelConfig&, Weights& w) { w.layers[0].mlp_norm_bias.clear(); });
   }
   if (config.encoder.embedding_norm) {
-    moves("norm of the embedding", [](ModelConfig& changed, Weights&) { changed.encoder.embedding_norm = false; });
+    moves("norm of the embedding",
+          [](ModelConfig& changed, Weights&) { changed.encoder.embedding_norm = false; });
   }
   if (!weights->embedding_norm_bias.empty()) {
-    moves("bias of the embedding's norm", [](ModelConfig&, Weights& w) { w.embedding_norm_bias.clear(); });
+    moves("bias of the embedding's norm",
+          [](ModelConfig&, Weights& w) { w.embedding_norm_bias.clear(); });
   }
   if (config.encoder.bare_first) {
-    moves("no norm before the first attention",
-          [](ModelConfig&, Weights& w) { w.layers[0].attention_norm = w.layers[1].attention_norm; });
+    moves("no norm before the first attention", [](ModelConfig&, Weights& w) {
+      w.layers[0].attention_norm = w.layers[1].attention_norm;
+    });
   }
   if (config.encoder.positions > 0) {
     moves("positions", [](ModelConfig& changed, Weights&) { changed.encoder.positions = 0; });
@@ -768,8 +872,8 @@ TEST_P(EncoderProof, WhatAnEncoderHasMatters) {
     ModelConfig from_zero = config;
     from_zero.encoder.first_position = 0;
     from_zero.encoder.positions += config.encoder.first_position;
-    const auto states =
-        StatesOf(from_zero, *LoadFrom(file, from_zero), ChooseKernels(nullptr), golden.tokens, Precision::kExact);
+    const auto states = StatesOf(from_zero, *LoadFrom(file, from_zero), ChooseKernels(nullptr),
+                                 golden.tokens, Precision::kExact);
     EXPECT_GT(MaxDifference(states[0], golden.logits), 100 * kTolerance) << "first position";
   }
   if (!config.windows.empty()) {
@@ -777,11 +881,13 @@ TEST_P(EncoderProof, WhatAnEncoderHasMatters) {
       for (int64_t& window : changed.windows) window = window > 0 ? window + 2 : 0;
     });
   }
-  if (config.mlp == MlpKind::kErfGelu || config.mlp == MlpKind::kErfGeGlu) {  // the tanh form is within 5e-4
+  if (config.mlp == MlpKind::kErfGelu ||
+      config.mlp == MlpKind::kErfGeGlu) {  // the tanh form is within 5e-4
     const auto tanh = [](ModelConfig& changed, Weights&) {
       changed.mlp = changed.mlp == MlpKind::kErfGelu ? MlpKind::kGelu : MlpKind::kGeGlu;
     };
-    const auto states = StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact, tanh);
+    const auto states =
+        StatesOf(file, ChooseKernels(nullptr), golden.tokens, Precision::kExact, tanh);
     EXPECT_GT(MaxDifference(states[0], golden.logits), kTolerance);
   }
   if (config.norm_placement == NormPlacement::kSum) return;
@@ -820,9 +926,10 @@ TEST(Families, SayWhatTrainingLacks) {
   for (const Family& family : Families()) {
     const ModelConfig config = TypicalConfig(family);
     const std::string lacks = TrainingLacks(config);
-    const bool lacking = family.architecture == "gemma2" || family.architecture == "gemma4" || family.architecture == "starcoder2" ||
-                         (family.experts && family.architecture != "qwen3moe" && family.architecture != "qwen2moe" &&
-                          family.architecture != "llama") ||
+    const bool lacking = family.architecture == "gemma2" || family.architecture == "gemma4" ||
+                         family.architecture == "starcoder2" ||
+                         (family.experts && family.architecture != "qwen3moe" &&
+                          family.architecture != "qwen2moe" && family.architecture != "llama") ||
                          family.encoder || config.has_state();
     EXPECT_EQ(!lacks.empty(), lacking) << family.architecture << ": " << lacks;
   }

@@ -1,6 +1,6 @@
-// Gemma 2: sandwich norms stored less 1, GeGLU, scaled embedding, soft-capped scores and logits, and a window
-// on every other layer from the first on. GGUF files hold the norms plus 1 and leave out the query scale,
-// which only the largest model has of its own.
+// Gemma 2: sandwich norms stored less 1, GeGLU, scaled embedding, soft-capped scores and logits,
+// and a window on every other layer from the first on. GGUF files hold the norms plus 1 and leave
+// out the query scale, which only the largest model has of its own.
 #include <cmath>
 
 #include "model/families/families.h"
@@ -17,7 +17,8 @@ void DescribeGemma(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& c
   config.norms_less_one = in.is_hf();
   config.mlp = MlpKind::kGeGlu;
   config.embedding_scale = std::sqrt(static_cast<float>(config.hidden_dim));
-  const double per_head = static_cast<double>(config.hidden_dim) / static_cast<double>(config.num_heads);
+  const double per_head =
+      static_cast<double>(config.hidden_dim) / static_cast<double>(config.num_heads);
   const bool is_27b = !in.is_hf() && config.num_layers == layers_of_27b;
   const double scalar = in.Positive({nullptr, "query_pre_attn_scalar"},
                                     is_27b ? per_head : static_cast<double>(config.head_dim));

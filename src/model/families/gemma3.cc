@@ -1,6 +1,7 @@
-// Gemma 3, its text half: Gemma 2 without soft-caps, with queries and keys normalized by head (those norms too
-// are stored less 1), and five layers with a window and a rope of their own to one without. EmbeddingGemma is an encoder of
-// this kind: its rows see the text to both sides, windows half to each.
+// Gemma 3, its text half: Gemma 2 without soft-caps, with queries and keys normalized by head
+// (those norms too are stored less 1), and five layers with a window and a rope of their own to one
+// without. EmbeddingGemma is an encoder of this kind: its rows see the text to both sides, windows
+// half to each.
 #include "model/families/families.h"
 
 namespace bakestone {
@@ -20,7 +21,8 @@ void DescribeCommon(const ConfigReader& in, int64_t layers_of_27b, ModelConfig& 
   DescribeGemma(in, layers_of_27b, config);
   config.qk_norm = QkNorm::kPerHead;
   in.Refuse({"attn_logit_softcapping", "attn_logit_softcapping"}, "a cap of scores in this family");
-  in.Refuse({"final_logit_softcapping", "final_logit_softcapping"}, "a cap of logits in this family");
+  in.Refuse({"final_logit_softcapping", "final_logit_softcapping"},
+            "a cap of logits in this family");
 }
 
 constexpr Field kWindow = {"attention.sliding_window", "sliding_window"};

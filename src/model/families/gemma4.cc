@@ -1,7 +1,8 @@
-// Gemma 4, its text half: Gemma 3's sandwich norms (stored as they are), windows and two ropes, with values normalized and
-// scores not scaled; layers without a window have heads of another size, of which a part is rotated, and in the larger
-// models no values but the keys; the last layers of the smaller ones read the keys and values of the last layer of
-// their kind before them, and all are told of the token once more. 26B-A4B has experts beside its MLPs.
+// Gemma 4, its text half: Gemma 3's sandwich norms (stored as they are), windows and two ropes,
+// with values normalized and scores not scaled; layers without a window have heads of another size,
+// of which a part is rotated, and in the larger models no values but the keys; the last layers of
+// the smaller ones read the keys and values of the last layer of their kind before them, and all
+// are told of the token once more. 26B-A4B has experts beside its MLPs.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -32,33 +33,41 @@ namespace {
 
 // Of each layer; config.json says it of layers without a window as a whole, or of single layers.
 void ReadLayerHeads(const ConfigReader& in, const std::vector<bool>& local, ModelConfig& config) {
-  const Field local_size = {"attention.key_length_swa", "head_dim"}, value_size = {"attention.value_length_swa", nullptr};
+  const Field local_size = {"attention.key_length_swa", "head_dim"},
+              value_size = {"attention.value_length_swa", nullptr};
   const int64_t local_dim = in.Size(local_size, kMaxHeadDim, in.is_hf() ? 256 : config.head_dim);
-  const int64_t global_dim = in.is_hf() ? in.Size({nullptr, "global_head_dim"}, kMaxHeadDim, 512) : config.head_dim;
+  const int64_t global_dim =
+      in.is_hf() ? in.Size({nullptr, "global_head_dim"}, kMaxHeadDim, 512) : config.head_dim;
   if (in.Size(value_size, kMaxHeadDim, local_dim) != local_dim) {
-    Throw(ErrorCode::kUnsupported, "{}: {}: expected the key length {}, found another", in.file(), in.Spelled(value_size),
-          local_dim);
+    Throw(ErrorCode::kUnsupported, "{}: {}: expected the key length {}, found another", in.file(),
+          in.Spelled(value_size), local_dim);
   }
   const bool same = in.Flag({nullptr, "attention_k_eq_v"}).value_or(false);
   const int64_t global_kv =
-      same ? in.Size({nullptr, "num_global_key_value_heads"}, kMaxHeads, config.num_kv_heads) : config.num_kv_heads;
+      same ? in.Size({nullptr, "num_global_key_value_heads"}, kMaxHeads, config.num_kv_heads)
+           : config.num_kv_heads;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const bool is_local = local[static_cast<size_t>(layer)];
-    int64_t dim = is_local ? local_dim : global_dim, kv = is_local ? config.num_kv_heads : global_kv;
+    int64_t dim = is_local ? local_dim : global_dim,
+            kv = is_local ? config.num_kv_heads : global_kv;
     if (in.HasLayerConfig()) {
       dim = local_dim;
       kv = config.num_kv_heads;
     }
     for (const auto& [name, value] : in.OfLayer(layer)) {
-      if ((name != "head_dim" && name != "num_key_value_heads") || !(value >= 1 && value <= kMaxHeads)) {
-        Throw(ErrorCode::kUnsupported, "{}: per_layer_config.{}: expected head_dim or num_key_value_heads, found {} {}",
+      if ((name != "head_dim" && name != "num_key_value_heads") ||
+          !(value >= 1 && value <= kMaxHeads)) {
+        Throw(ErrorCode::kUnsupported,
+              "{}: per_layer_config.{}: expected head_dim or num_key_value_heads, found {} {}",
               in.file(), layer, Quote(name), value);
       }
       (name == "head_dim" ? dim : kv) = static_cast<int64_t>(value);
     }
     if (dim % 2 != 0 || dim > kMaxHeadDim || config.num_heads % kv != 0) {
-      Throw(ErrorCode::kCorrupt, "{}: layer {}: expected heads of an even size up to {} and a divisor of {} of keys, "
-            "found {} and {}", in.file(), layer, kMaxHeadDim, config.num_heads, dim, kv);
+      Throw(ErrorCode::kCorrupt,
+            "{}: layer {}: expected heads of an even size up to {} and a divisor of {} of keys, "
+            "found {} and {}",
+            in.file(), layer, kMaxHeadDim, config.num_heads, dim, kv);
     }
     config.head_dims.push_back(dim);
     if (in.is_hf()) config.kv_head_counts.push_back(kv);
@@ -72,14 +81,16 @@ void CheckKinds(const ConfigReader& in, const std::vector<bool>& local, ModelCon
     int64_t& known = first[local[static_cast<size_t>(layer)] ? 1 : 0];
     if (known < 0) known = layer;
     if (config.layer_head_dim(layer) == config.layer_head_dim(known)) continue;
-    Throw(ErrorCode::kUnsupported, "{}: heads of layer {}: expected {} channels as in layer {} of the same kind, found {}",
+    Throw(ErrorCode::kUnsupported,
+          "{}: heads of layer {}: expected {} channels as in layer {} of the same kind, found {}",
           in.file(), layer, config.layer_head_dim(known), known, config.layer_head_dim(layer));
   }
   const int64_t global = std::max<int64_t>(first[0], 0);
   config.head_dim = config.layer_head_dim(global);
   config.num_kv_heads = config.layer_kv_heads(global);
   for (auto* by_layer : {&config.head_dims, &config.kv_head_counts}) {
-    const bool same = std::adjacent_find(by_layer->begin(), by_layer->end(), std::not_equal_to<>()) == by_layer->end();
+    const bool same = std::adjacent_find(by_layer->begin(), by_layer->end(),
+                                         std::not_equal_to<>()) == by_layer->end();
     if (same) by_layer->clear();
   }
 }
@@ -93,8 +104,10 @@ void ReadSharing(const ConfigReader& in, const std::vector<bool>& local, ModelCo
     int64_t owner = std::min(layer, first - 1);
     while (owner >= 0 && is_local(owner) != is_local(layer)) --owner;
     if (owner < 0) {
-      Throw(ErrorCode::kCorrupt, "{}: {}: expected a layer {} a window before layer {}, to read the keys and values of, "
-            "found none", in.file(), in.Spelled(field), is_local(layer) ? "with" : "without", first);
+      Throw(ErrorCode::kCorrupt,
+            "{}: {}: expected a layer {} a window before layer {}, to read the keys and values of, "
+            "found none",
+            in.file(), in.Spelled(field), is_local(layer) ? "with" : "without", first);
     }
     config.kv_layers.push_back(owner);
   }
@@ -109,8 +122,8 @@ void ReadExperts(const ConfigReader& in, ModelConfig& config) {
   const Field experts = {"expert_count", "num_experts"};
   if (!in.is_hf() && in.Number(experts).value_or(0) == 0) return;
   if (!config.ffn_dims.empty()) {
-    Throw(ErrorCode::kUnsupported, "{}: {}: expected none in a model with MLPs of several widths", in.file(),
-          in.Spelled(experts));
+    Throw(ErrorCode::kUnsupported, "{}: {}: expected none in a model with MLPs of several widths",
+          in.file(), in.Spelled(experts));
   }
   RouterConfig& router = config.router;
   router.experts = in.Size(experts, kMaxExperts);
@@ -130,14 +143,21 @@ void DescribeGemma4(const ConfigReader& in, ModelConfig& config) {
   config.attention_scale = 1;
   config.embedding_scale = std::sqrt(static_cast<float>(config.hidden_dim));
   const Field cap = {"final_logit_softcapping", "final_logit_softcapping"};
-  if (in.Number(cap).value_or(in.is_hf() ? 0 : 30) != 0) config.final_soft_cap = static_cast<float>(in.Positive(cap, 30));
+  if (in.Number(cap).value_or(in.is_hf() ? 0 : 30) != 0) {
+    config.final_soft_cap = static_cast<float>(in.Positive(cap, 30));
+  }
   if (in.Text({nullptr, "use_bidirectional_attention"}).value_or("") == "all") {
-    Throw(ErrorCode::kUnsupported, "{}: use_bidirectional_attention: expected null or \"vision\", found \"all\": attention "
-          "to later tokens is not supported in this family", in.file());
+    Throw(ErrorCode::kUnsupported,
+          "{}: use_bidirectional_attention: expected null or \"vision\", found \"all\": attention "
+          "to later tokens is not supported in this family",
+          in.file());
   }
   const std::vector<bool> local = LocalLayers(in, config, 6);
-  SetWindows(config, in.Size({"attention.sliding_window", "sliding_window"}, kMaxContext, 512), local);
-  for (const bool is_local : local) config.layer_ropes.push_back(is_local ? LayerRope::kLocal : LayerRope::kMain);
+  SetWindows(config, in.Size({"attention.sliding_window", "sliding_window"}, kMaxContext, 512),
+             local);
+  for (const bool is_local : local) {
+    config.layer_ropes.push_back(is_local ? LayerRope::kLocal : LayerRope::kMain);
+  }
   ReadLayerHeads(in, local, config);
   CheckKinds(in, local, config);
   ReadSharing(in, local, config);
@@ -147,7 +167,8 @@ void DescribeGemma4(const ConfigReader& in, ModelConfig& config) {
                                  : !in.HasTensor(kGemma4Gguf.Layer(layer, "attn_v.weight"));
     config.keys_as_values.push_back(none && config.owns_kv(layer));
   }
-  if (std::find(config.keys_as_values.begin(), config.keys_as_values.end(), true) == config.keys_as_values.end()) {
+  if (std::find(config.keys_as_values.begin(), config.keys_as_values.end(), true) ==
+      config.keys_as_values.end()) {
     config.keys_as_values.clear();
   }
   const Field told = {"embedding_length_per_layer_input", "hidden_size_per_layer_input"};

@@ -19,7 +19,9 @@ std::string GgufConfig::Spelled(const Field& field) const {
   return field.gguf != nullptr ? prefix_ + field.gguf : "";
 }
 
-bool GgufConfig::Has(const Field& field) const { return field.gguf != nullptr && file_.Has(Spelled(field)); }
+bool GgufConfig::Has(const Field& field) const {
+  return field.gguf != nullptr && file_.Has(Spelled(field));
+}
 
 std::optional<double> GgufConfig::Number(const Field& field) const {
   if (!Has(field)) return std::nullopt;
@@ -66,22 +68,25 @@ int64_t GgufConfig::VocabularyRows(const char* embedding) const {
 
 bool GgufConfig::HasHead() const { return file_.FindTensor("output.weight") != nullptr; }
 
-bool GgufConfig::HasTensor(const std::string& name) const { return file_.FindTensor(name) != nullptr; }
+bool GgufConfig::HasTensor(const std::string& name) const {
+  return file_.FindTensor(name) != nullptr;
+}
 
 // Llama 3's scaling and longrope come as tensors of divisors.
 std::vector<float> GgufConfig::Factors(const char* name, int64_t rope_dim) const {
   const GgufTensor* tensor = file_.FindTensor(name);
   if (tensor == nullptr) return {};
   if (tensor->type != DType::kF32 || tensor->elements() != rope_dim / 2) {
-    Throw(ErrorCode::kCorrupt, "{}: tensor '{}': expected {} numbers of type F32, found {} of type {}",
-          file_.name(), name, rope_dim / 2, tensor->elements(), DTypeName(tensor->type));
+    Throw(ErrorCode::kCorrupt,
+          "{}: tensor '{}': expected {} numbers of type F32, found {} of type {}", file_.name(),
+          name, rope_dim / 2, tensor->elements(), DTypeName(tensor->type));
   }
   std::vector<float> factors(static_cast<size_t>(rope_dim / 2));
   DequantizeRow(tensor->type, tensor->data.data(), factors.data(), rope_dim / 2);
   for (size_t i = 0; i < factors.size(); ++i) {
     if (!std::isfinite(factors[i]) || factors[i] <= 0) {
-      Throw(ErrorCode::kCorrupt, "{}: tensor '{}'[{}]: expected a positive number, found {}", file_.name(),
-            name, i, factors[i]);
+      Throw(ErrorCode::kCorrupt, "{}: tensor '{}'[{}]: expected a positive number, found {}",
+            file_.name(), name, i, factors[i]);
     }
   }
   return factors;
@@ -101,8 +106,8 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
   config.local_rope = {.theta = Positive({"rope.freq_base_swa", nullptr}, local),
                        .dim = Size(local_dim, local_head, std::min(rope.dim, local_head))};
   if (config.local_rope.dim % 2 != 0) {
-    Throw(ErrorCode::kCorrupt, "{}: {}: expected an even number, found {}", file(), Spelled(local_dim),
-          config.local_rope.dim);
+    Throw(ErrorCode::kCorrupt, "{}: {}: expected an even number, found {}", file(),
+          Spelled(local_dim), config.local_rope.dim);
   }
   const Field type_field = {"rope.scaling.type", nullptr};
   const std::string type = Text(type_field).value_or("");
@@ -110,7 +115,8 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
   if (type == "linear") {
     rope.linear_scale = factor;
   } else if (type.empty()) {
-    rope.linear_scale = Positive({"rope.scale_linear", nullptr}, 1.0);  // files before GGUF's scaling keys
+    rope.linear_scale =
+        Positive({"rope.scale_linear", nullptr}, 1.0);  // files before GGUF's scaling keys
   } else if (type == "yarn") {
     ScaleAsYarn({.factor = factor,
                  .original_context = Positive({"rope.scaling.original_context_length", nullptr},
@@ -127,8 +133,8 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
                                                   std::pow(rate * std::log(factor) + 1, 2));
     }
   } else if (type != "none" && type != "longrope") {
-    Throw(ErrorCode::kUnsupported, "{}: {}: expected none, linear, yarn or longrope, found {}", file(),
-          Spelled(type_field), Quote(type));
+    Throw(ErrorCode::kUnsupported, "{}: {}: expected none, linear, yarn or longrope, found {}",
+          file(), Spelled(type_field), Quote(type));
   }
   if (file_.FindTensor("rope_factors_short.weight") != nullptr) return ReadLongRope(config);
   std::vector<float> factors = Factors("rope_freqs.weight", rope.dim);

@@ -1,5 +1,5 @@
-// gpt-oss: experts in every layer, with biases and a clamped SwiGLU; attention with sinks, every other layer with a
-// window; YaRN. Its folders have the experts in MXFP4.
+// gpt-oss: experts in every layer, with biases and a clamped SwiGLU; attention with sinks, every
+// other layer with a window; YaRN. Its folders have the experts in MXFP4.
 #include "model/families/families.h"
 
 namespace bakestone {

@@ -1,8 +1,10 @@
 // config.json says how queries and keys are rotated in three ways:
 //
-//   transformers 4   "rope_theta": 1e6, "rope_scaling": null | {"rope_type" | "type": "llama3", "factor": ...}
+//   transformers 4   "rope_theta": 1e6, "rope_scaling": null | {"rope_type" | "type": "llama3",
+//                    "factor": ...}
 //   transformers 5   "rope_parameters": {"rope_theta": 1e6, "rope_type": "default", "factor": ...}
-//   5, by layer type "rope_parameters": {"full_attention": {"rope_theta": ...}, "sliding_attention": {...}}
+//   5, by layer type "rope_parameters": {"full_attention": {"rope_theta": ...},
+//   "sliding_attention": {...}}
 //
 // and what part of a head, as "partial_rotary_factor" beside or within them.
 #include "model/families/hf_config.h"
@@ -140,7 +142,9 @@ std::vector<std::string> HfConfig::Labels() const {
   std::vector<std::string> labels;
   for (size_t i = 0; i < names->size(); ++i) {
     const auto name = names->find(std::to_string(i));
-    if (name == names->end() || !name->is_string()) Fail("id2label", "a name for each number from 0 on", *names);
+    if (name == names->end() || !name->is_string()) {
+      Fail("id2label", "a name for each number from 0 on", *names);
+    }
     labels.push_back(name->get<std::string>());
   }
   return labels;
@@ -155,7 +159,9 @@ double HfConfig::Part(const Json& scaling, const char* name, std::optional<doubl
   if (value == nullptr && fallback) return *fallback;
   if (value == nullptr) Fail(std::string("rope scaling: ") + name, "a positive number", Json());
   const double number = value->is_number() ? value->get<double>() : -1;
-  if (!(number > 0 && number < 1e15)) Fail(std::string("rope scaling: ") + name, "a positive number", *value);
+  if (!(number > 0 && number < 1e15)) {
+    Fail(std::string("rope scaling: ") + name, "a positive number", *value);
+  }
   return number;
 }
 
@@ -165,9 +171,11 @@ void HfConfig::ReadRope(ModelConfig& config) const {
   const Json empty = Json::object();
   const auto read = [&](const Json& parameters, double theta, int64_t head_dim, RopeConfig& rope) {
     rope.theta = Part(parameters, "rope_theta", theta);
-    const double share = std::min(
-        Part(parameters, "partial_rotary_factor", Positive({nullptr, "partial_rotary_factor"}, 1.0)), 1.0);
-    if (TypeOf(parameters) == "proportional") {  // frequencies as of the whole head, the last ones 0
+    const double share = std::min(Part(parameters, "partial_rotary_factor",
+                                       Positive({nullptr, "partial_rotary_factor"}, 1.0)),
+                                  1.0);
+    if (TypeOf(parameters) ==
+        "proportional") {  // frequencies as of the whole head, the last ones 0
       rope.dim = head_dim;
       const auto rotated = static_cast<size_t>(share * static_cast<double>(head_dim) / 2);
       rope.frequency_factors.assign(static_cast<size_t>(head_dim / 2), kNotRotated);
@@ -177,12 +185,15 @@ void HfConfig::ReadRope(ModelConfig& config) const {
     }
     rope.dim = static_cast<int64_t>(static_cast<double>(head_dim) * share);
     if (rope.dim < 2 || rope.dim % 2 != 0) {
-      Throw(ErrorCode::kCorrupt, "{}: partial_rotary_factor: expected an even number of a head's {} channels, "
-            "found {}", file(), head_dim, rope.dim);
+      Throw(ErrorCode::kCorrupt,
+            "{}: partial_rotary_factor: expected an even number of a head's {} channels, "
+            "found {}",
+            file(), head_dim, rope.dim);
     }
     Scale(parameters, config, rope);
   };
-  const double theta = Positive({nullptr, "rope_theta"}, Positive({nullptr, "global_rope_theta"}, config.rope.theta));
+  const double theta = Positive({nullptr, "rope_theta"},
+                                Positive({nullptr, "global_rope_theta"}, config.rope.theta));
   const Json* full = v5 != nullptr ? Member(*v5, "full_attention") : nullptr;
   const Json* local = v5 != nullptr ? Member(*v5, "sliding_attention") : nullptr;
   const Json* scaling = folder_.Config("rope_scaling");
@@ -190,17 +201,18 @@ void HfConfig::ReadRope(ModelConfig& config) const {
   const Json* main = full != nullptr ? full : v5 != nullptr ? v5 : scaling;
   read(main != nullptr ? *main : empty, theta, config.rotated_dim(), config.rope);
   const double fallback = config.local_rope.theta > 0 ? config.local_rope.theta : config.rope.theta;
-  const double local_theta = Positive({nullptr, "rope_local_base_freq"}, Positive({nullptr, "local_rope_theta"}, fallback));
+  const double local_theta = Positive({nullptr, "rope_local_base_freq"},
+                                      Positive({nullptr, "local_rope_theta"}, fallback));
   read(local != nullptr ? *local : empty, local_theta, config.local_head_dim(), config.local_rope);
 }
 
 void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope) const {
   const std::string type = TypeOf(scaling);
   const Json* own_context = Member(scaling, "original_max_position_embeddings");
-  const double original =
-      own_context != nullptr
-          ? Part(scaling, "original_max_position_embeddings", std::nullopt)
-          : Positive({nullptr, "original_max_position_embeddings"}, static_cast<double>(config.context_length));
+  const double original = own_context != nullptr
+                              ? Part(scaling, "original_max_position_embeddings", std::nullopt)
+                              : Positive({nullptr, "original_max_position_embeddings"},
+                                         static_cast<double>(config.context_length));
   if (type == "default") return;
   if (type == "linear") {
     rope.linear_scale = Part(scaling, "factor", std::nullopt);
@@ -218,14 +230,17 @@ void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope)
     const Json* truncate = Member(scaling, "truncate");
     yarn.truncate = truncate == nullptr || *truncate != false;
     const auto magnitude = [&](const char* name) {
-      return yarn.factor > 1 ? 0.1 * Part(scaling, name, std::nullopt) * std::log(yarn.factor) + 1 : 1;
+      return yarn.factor > 1 ? 0.1 * Part(scaling, name, std::nullopt) * std::log(yarn.factor) + 1
+                             : 1;
     };
     if (Member(scaling, "attention_factor") != nullptr) {
       yarn.magnitude = Part(scaling, "attention_factor", std::nullopt);
-    } else if (Member(scaling, "mscale") != nullptr && Member(scaling, "mscale_all_dim") != nullptr) {
+    } else if (Member(scaling, "mscale") != nullptr &&
+               Member(scaling, "mscale_all_dim") != nullptr) {
       yarn.magnitude = magnitude("mscale") / magnitude("mscale_all_dim");
     }
-    if (config.latent.kv_rank > 0 && Member(scaling, "mscale_all_dim") != nullptr) {  // of scores, not of the rope
+    if (config.latent.kv_rank > 0 &&
+        Member(scaling, "mscale_all_dim") != nullptr) {  // of scores, not of the rope
       config.attention_scale = static_cast<float>(static_cast<double>(config.attention_scale) *
                                                   std::pow(magnitude("mscale_all_dim"), 2));
     }
@@ -233,22 +248,27 @@ void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope)
   } else if (type == "longrope" || type == "su") {
     ReadLongRope(scaling, config, rope);
   } else {
-    Throw(ErrorCode::kUnsupported, "{}: rope scaling: expected default, linear, llama3, yarn, longrope or proportional, "
-          "found {}", file(), Quote(type));
+    Throw(ErrorCode::kUnsupported,
+          "{}: rope scaling: expected default, linear, llama3, yarn, longrope or proportional, "
+          "found {}",
+          file(), Quote(type));
   }
 }
 
 void HfConfig::ReadLongRope(const Json& scaling, ModelConfig& config, RopeConfig& rope) const {
   for (const char* name : {"short_factor", "long_factor"}) {
     const Json* list = Member(scaling, name);
-    if (list == nullptr || !list->is_array() || static_cast<int64_t>(list->size()) != rope.dim / 2) {
+    if (list == nullptr || !list->is_array() ||
+        static_cast<int64_t>(list->size()) != rope.dim / 2) {
       Fail(std::string("rope scaling: ") + name, "a factor for each pair of channels",
            list != nullptr ? *list : Json());
     }
     std::vector<float> factors;
     for (const Json& one : *list) {
       const double factor = one.is_number() ? one.get<double>() : -1;
-      if (!(factor > 0 && factor < 1e15)) Fail(std::string("rope scaling: ") + name, "positive numbers", one);
+      if (!(factor > 0 && factor < 1e15)) {
+        Fail(std::string("rope scaling: ") + name, "positive numbers", one);
+      }
       factors.push_back(static_cast<float>(factor));
     }
     (name[0] == 's' ? rope.frequency_factors : rope.far_factors) = std::move(factors);

@@ -34,11 +34,13 @@ class HfConfig : public ConfigReader {
 
  private:
   const nlohmann::json* Find(const Field& field) const;
-  [[noreturn]] void Fail(const std::string& field, const char* expected, const nlohmann::json& found) const;
+  [[noreturn]] void Fail(const std::string& field, const char* expected,
+                         const nlohmann::json& found) const;
   void Scale(const nlohmann::json& scaling, ModelConfig& config, RopeConfig& rope) const;
   void ReadLongRope(const nlohmann::json& scaling, ModelConfig& config, RopeConfig& rope) const;
   // A number of the scaling object.
-  double Part(const nlohmann::json& scaling, const char* name, std::optional<double> fallback) const;
+  double Part(const nlohmann::json& scaling, const char* name,
+              std::optional<double> fallback) const;
 
   const HfFolder& folder_;
 };

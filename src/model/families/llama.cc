@@ -1,5 +1,5 @@
-// Llama 2 to 3.3 and what is built like it: pre-norm RMS, grouped heads, SwiGLU, rotary over whole heads.
-// Mistral's first models have a window in every layer.
+// Llama 2 to 3.3 and what is built like it: pre-norm RMS, grouped heads, SwiGLU, rotary over whole
+// heads. Mistral's first models have a window in every layer.
 #include <limits>
 
 #include "model/families/families.h"
@@ -7,9 +7,8 @@
 namespace bakestone {
 
 void DescribeWindow(const ConfigReader& in, ModelConfig& config) {
-  const int64_t window =
-      in.Size({"attention.sliding_window", "sliding_window"}, std::numeric_limits<uint32_t>::max(),
-              config.context_length);
+  const int64_t window = in.Size({"attention.sliding_window", "sliding_window"},
+                                 std::numeric_limits<uint32_t>::max(), config.context_length);
   if (window < config.context_length) SetWindows(config, window, LocalLayers(in, config, 0));
 }
 

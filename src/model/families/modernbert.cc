@@ -1,5 +1,6 @@
-// ModernBERT: an encoder with norms before its branches (none before the first attention), rotated queries and keys, GeGLU
-// by erf, and a window to both sides in all but every third layer, where the rope has a base of its own.
+// ModernBERT: an encoder with norms before its branches (none before the first attention), rotated
+// queries and keys, GeGLU by erf, and a window to both sides in all but every third layer, where
+// the rope has a base of its own.
 #include "model/families/families.h"
 
 namespace bakestone {
@@ -41,7 +42,9 @@ void DescribeModernBert(const ConfigReader& in, ModelConfig& config) {
   }
   const int64_t window = in.Size({"attention.sliding_window", "local_attention"}, kMaxContext, 128);
   SetWindows(config, window / 2 * 2 + 1, local);
-  for (const bool is_local : local) config.layer_ropes.push_back(is_local ? LayerRope::kLocal : LayerRope::kMain);
+  for (const bool is_local : local) {
+    config.layer_ropes.push_back(is_local ? LayerRope::kLocal : LayerRope::kMain);
+  }
 }
 
 }  // namespace bakestone

@@ -1,6 +1,6 @@
-// OLMo 2 and 3: norms on what attention and MLP give instead of on what they take; queries and keys are
-// normalized over all heads at once. OLMo 3 has a window on three layers of four, and scales the rope of the
-// others only.
+// OLMo 2 and 3: norms on what attention and MLP give instead of on what they take; queries and keys
+// are normalized over all heads at once. OLMo 3 has a window on three layers of four, and scales
+// the rope of the others only.
 #include "model/families/families.h"
 
 namespace bakestone {

@@ -1,6 +1,6 @@
-// Phi-3 and Phi-4: one matrix for q, k and v, one for gate and up; part of a head may stay unrotated
-// (Phi-4-mini). Models for long contexts have two lists of rotary factors; which is used is decided once for a
-// sequence, by the tokens that it may come to (ModelConfig::far).
+// Phi-3 and Phi-4: one matrix for q, k and v, one for gate and up; part of a head may stay
+// unrotated (Phi-4-mini). Models for long contexts have two lists of rotary factors; which is used
+// is decided once for a sequence, by the tokens that it may come to (ModelConfig::far).
 #include "model/families/families.h"
 
 namespace bakestone {
@@ -19,8 +19,6 @@ constexpr TensorNames kPhi3Hf = [] {
   return names;
 }();
 
-void DescribePhi3(const ConfigReader& in, ModelConfig& config) {
-  DescribeWindow(in, config);
-}
+void DescribePhi3(const ConfigReader& in, ModelConfig& config) { DescribeWindow(in, config); }
 
 }  // namespace bakestone

@@ -1,5 +1,5 @@
-// Qwen2 and Qwen2.5: a Llama with biases on q, k and v (taken where the file has them). Windows, which no
-// published model uses, belong to the layers from max_window_layers on.
+// Qwen2 and Qwen2.5: a Llama with biases on q, k and v (taken where the file has them). Windows,
+// which no published model uses, belong to the layers from max_window_layers on.
 #include "base/error.h"
 #include "model/families/families.h"
 
@@ -8,10 +8,12 @@ namespace bakestone {
 void DescribeQwen2(const ConfigReader& in, ModelConfig& config) {
   if (in.is_hf()) {
     if (in.Flag({nullptr, "use_sliding_window"}).value_or(false)) {
-      const int64_t window = in.Size({nullptr, "sliding_window"}, kMaxContext, config.context_length);
+      const int64_t window =
+          in.Size({nullptr, "sliding_window"}, kMaxContext, config.context_length);
       std::vector<bool> local = LocalLayers(in, config, 0);
       if (in.Texts({nullptr, "layer_types"}).empty()) {
-        const int64_t first = in.Size({nullptr, "max_window_layers"}, kMaxLayers, config.num_layers);
+        const int64_t first =
+            in.Size({nullptr, "max_window_layers"}, kMaxLayers, config.num_layers);
         for (int64_t layer = 0; layer < std::min(first, config.num_layers); ++layer) {
           local[static_cast<size_t>(layer)] = false;
         }

@@ -1,5 +1,5 @@
-// Qwen1.5-MoE and Qwen2's mixtures of experts: Qwen2 with experts in every layer and one that all rows share, which
-// counts by a gate.
+// Qwen1.5-MoE and Qwen2's mixtures of experts: Qwen2 with experts in every layer and one that all
+// rows share, which counts by a gate.
 #include "base/error.h"
 #include "model/families/families.h"
 
@@ -7,7 +7,8 @@ namespace bakestone {
 
 constexpr TensorNames kQwen2MoeHf = [] {
   TensorNames names = kHfNames;
-  names.shared = {"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"};
+  names.shared = {"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj",
+                  "mlp.shared_expert.down_proj"};
   return names;
 }();
 

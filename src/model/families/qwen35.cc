@@ -1,5 +1,6 @@
-// Qwen3.5 and 3.6 (text): the gated delta rule in three of four layers, attention whose output is gated in the fourth,
-// a quarter of a head rotated; the larger ones with experts, one of which all rows share by a gate.
+// Qwen3.5 and 3.6 (text): the gated delta rule in three of four layers, attention whose output is
+// gated in the fourth, a quarter of a head rotated; the larger ones with experts, one of which all
+// rows share by a gate.
 #include "base/error.h"
 #include "base/quote.h"
 #include "model/families/families.h"
@@ -14,7 +15,8 @@ constexpr TensorNames kQwen35Gguf = [] {
 
 constexpr TensorNames kQwen35Hf = [] {
   TensorNames names = kHfNames;
-  names.shared = {"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"};
+  names.shared = {"mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj",
+                  "mlp.shared_expert.down_proj"};
   return names;
 }();
 
@@ -30,22 +32,29 @@ void DescribeQwen35(const ConfigReader& in, ModelConfig& config) {
   delta.value_dim = in.Size({nullptr, "linear_value_head_dim"}, kMaxHeadDim, delta.key_dim);
   if (!in.is_hf()) {
     const Field inner = {"ssm.inner_size", nullptr};
-    delta.value_dim = in.Size(inner, kMaxWidth, delta.value_heads * delta.key_dim) / delta.value_heads;
+    delta.value_dim =
+        in.Size(inner, kMaxWidth, delta.value_heads * delta.key_dim) / delta.value_heads;
     delta.tiled = true;
   }
   if (delta.value_heads % delta.key_heads != 0 || delta.value_dim < 1) {
-    Throw(ErrorCode::kCorrupt, "{}: heads of the delta rule: expected a multiple of the {} heads of keys, found {} of {}",
-          in.file(), delta.key_heads, delta.value_heads, delta.value_dim);
+    Throw(
+        ErrorCode::kCorrupt,
+        "{}: heads of the delta rule: expected a multiple of the {} heads of keys, found {} of {}",
+        in.file(), delta.key_heads, delta.value_heads, delta.value_dim);
   }
   const std::vector<std::string> types = in.Texts({nullptr, "layer_types"});
-  const int64_t period = in.Size({"full_attention_interval", "full_attention_interval"}, kMaxLayers, 4);
+  const int64_t period =
+      in.Size({"full_attention_interval", "full_attention_interval"}, kMaxLayers, 4);
   if (!types.empty() && types.size() != static_cast<size_t>(config.num_layers)) {
-    Throw(ErrorCode::kCorrupt, "{}: layer_types: expected {} names, found {}", in.file(), config.num_layers, types.size());
+    Throw(ErrorCode::kCorrupt, "{}: layer_types: expected {} names, found {}", in.file(),
+          config.num_layers, types.size());
   }
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    const bool attends = types.empty() ? (layer + 1) % period == 0 : types[static_cast<size_t>(layer)] == "full_attention";
+    const bool attends = types.empty() ? (layer + 1) % period == 0
+                                       : types[static_cast<size_t>(layer)] == "full_attention";
     if (!types.empty() && !attends && types[static_cast<size_t>(layer)] != "linear_attention") {
-      Throw(ErrorCode::kUnsupported, "{}: layer_types[{}]: expected linear_attention or full_attention, found {}", in.file(),
+      Throw(ErrorCode::kUnsupported,
+            "{}: layer_types[{}]: expected linear_attention or full_attention, found {}", in.file(),
             layer, Quote(types[static_cast<size_t>(layer)]));
     }
     config.mixers.push_back(attends ? Mixer::kAttention : Mixer::kDeltaRule);

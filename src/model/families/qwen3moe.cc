@@ -7,8 +7,10 @@ namespace bakestone {
 void RequireExpertsEverywhere(const ConfigReader& in) {
   const Field step = {nullptr, "decoder_sparse_step"}, dense = {nullptr, "mlp_only_layers"};
   if (in.Number(step).value_or(1) == 1 && in.Numbers(dense).empty()) return;
-  Throw(ErrorCode::kUnsupported, "{}: {}, {}: expected 1 and an empty list: layers without experts among layers with "
-        "them are not supported", in.file(), in.Spelled(step), in.Spelled(dense));
+  Throw(ErrorCode::kUnsupported,
+        "{}: {}, {}: expected 1 and an empty list: layers without experts among layers with "
+        "them are not supported",
+        in.file(), in.Spelled(step), in.Spelled(dense));
 }
 
 void DescribeQwen3Moe(const ConfigReader& in, ModelConfig& config) {

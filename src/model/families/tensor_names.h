@@ -1,6 +1,6 @@
-// How a format, or a family in it, names a model's tensors: data for whoever reads or writes them. Names are
-// without ".weight" and ".bias"; those of a layer follow the layer's prefix. Where a family lacks a tensor
-// (norms after a branch, a gate), its name is not asked for.
+// How a format, or a family in it, names a model's tensors: data for whoever reads or writes them.
+// Names are without ".weight" and ".bias"; those of a layer follow the layer's prefix. Where a
+// family lacks a tensor (norms after a branch, a gate), its name is not asked for.
 #pragma once
 
 #include <array>
@@ -11,8 +11,9 @@
 
 namespace bakestone {
 
-// Of RWKV-7's layers. Without a suffix: matrices, and the norm; biases, which are null where they are with the matrix,
-// have their own ".weight". With their suffix: the rest; shares together, or each by itself.
+// Of RWKV-7's layers. Without a suffix: matrices, and the norm; biases, which are null where they
+// are with the matrix, have their own ".weight". With their suffix: the rest; shares together, or
+// each by itself.
 struct RwkvNames {
   const char *receptance, *key, *value, *output;
   const char *decay_in, *decay_out, *decay_bias, *rate_in, *rate_out, *rate_bias;
@@ -26,7 +27,8 @@ struct RwkvNames {
 struct TensorNames {
   const char* embedding = "token_embd";
   const char* final_norm = "output_norm";
-  const char *positions = "position_embd", *token_types = "token_types", *embedding_norm = "token_embd_norm";  // encoders'
+  const char *positions = "position_embd", *token_types = "token_types",
+             *embedding_norm = "token_embd_norm";  // encoders'
   const char* head = "output";
   const char* layers = "blk.";  // then the layer's number and a dot
   const char* attention_norm = "attn_norm";
@@ -40,34 +42,40 @@ struct TensorNames {
   // Matrices whose rows are those of several sites one after the other; null: each by itself.
   const char* q_k_v = nullptr;
   const char* gate_up = nullptr;
-  // Of a mixture of experts: the router, and gate, up and down of all experts stacked [experts, n, k] ...
+  // Of a mixture of experts: the router, and gate, up and down of all experts stacked [experts, n,
+  // k] ...
   const char* router = "ffn_gate_inp";
-  std::array<const char*, 3> stacked = {"ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"};
-  // ... or gate and up in one [experts, 2 n, k] (null: never), or each expert by itself, its number after `experts`.
+  std::array<const char*, 3> stacked = {"ffn_gate_exps.weight", "ffn_up_exps.weight",
+                                        "ffn_down_exps.weight"};
+  // ... or gate and up in one [experts, 2 n, k] (null: never), or each expert by itself, its number
+  // after `experts`.
   const char* stacked_gate_up = nullptr;
   const char* experts = nullptr;
   std::array<const char*, 3> of_expert = {"gate_proj", "up_proj", "down_proj"};
-  // ... or gate and up row by row, with names to which _blocks, _scales (MXFP4) and _bias are added, or [experts, k, n]
-  // as they are (null: never).
+  // ... or gate and up row by row, with names to which _blocks, _scales (MXFP4) and _bias are
+  // added, or [experts, k, n] as they are (null: never).
   const char *interleaved_gate_up = nullptr, *interleaved_down = nullptr;
 
   // Of layers that keep a state; taps, dt, decay and norm with their suffix.
   const char *convolution_in = "shortconv.in_proj", *convolution_out = "shortconv.out_proj";
   const char* convolution = "shortconv.conv";
-  const char *delta_qkv = "attn_qkv", *delta_z = "attn_gate", *delta_alpha = "ssm_alpha", *delta_beta = "ssm_beta";
+  const char *delta_qkv = "attn_qkv", *delta_z = "attn_gate", *delta_alpha = "ssm_alpha",
+             *delta_beta = "ssm_beta";
   const char *delta_out = "ssm_out", *delta_taps = "ssm_conv1d.weight", *delta_dt = "ssm_dt.bias";
   const char *delta_decay = "ssm_a", *delta_norm = "ssm_norm.weight";
   bool logarithmic_decay = false;  // a file's decay is the logarithm of what the rule takes
-  // Of experts beside an MLP; the last two with their suffix. Of embeddings by layer, and a layer's scale with its suffix.
+  // Of experts beside an MLP; the last two with their suffix. Of embeddings by layer, and a layer's
+  // scale with its suffix.
   const char *beside_mlp_norm = "post_ffw_norm_1", *beside_experts_norm = "pre_ffw_norm_2";
-  const char *beside_experts_post_norm = "post_ffw_norm_2";
+  const char* beside_experts_post_norm = "post_ffw_norm_2";
   const char *router_scale = "ffn_gate_inp.scale", *expert_scales = "ffn_down_exps.scale";
-  const char *per_layer_embedding = "per_layer_token_embd", *per_layer_projection = "per_layer_model_proj";
+  const char *per_layer_embedding = "per_layer_token_embd",
+             *per_layer_projection = "per_layer_model_proj";
   const char* per_layer_norm = "per_layer_proj_norm";
   const char *layer_gate = "inp_gate", *layer_out = "proj", *layer_norm = "post_norm";
   const char* layer_scale = "layer_output_scale.weight";
   const RwkvNames* rwkv = nullptr;
-  const char* sinks = "attn_sinks.weight";  // with its suffix
+  const char* sinks = "attn_sinks.weight";       // with its suffix
   const char* router_bias = "exp_probs_b.bias";  // with its suffix
   std::array<const char*, 3> shared = {"ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"};
   const char* shared_gate = "ffn_gate_inp_shexp";
@@ -89,7 +97,8 @@ inline constexpr TensorNames kHfNames = {
     .head = "lm_head",
     .layers = "model.layers.",
     .attention_norm = "input_layernorm",
-    .attention_post_norm = "post_attention_layernorm",  // of families that have norms after their branches
+    .attention_post_norm =
+        "post_attention_layernorm",  // of families that have norms after their branches
     .mlp_norm = "post_attention_layernorm",
     .mlp_post_norm = "post_feedforward_layernorm",
     .q_norm = "self_attn.q_norm",
@@ -127,7 +136,8 @@ inline constexpr TensorNames kHfNames = {
     .layer_scale = "layer_scalar",
     .sinks = "self_attn.sinks",
     .router_bias = "mlp.gate.e_score_correction_bias",
-    .shared = {"mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"},
+    .shared = {"mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj",
+               "mlp.shared_experts.down_proj"},
     .shared_gate = "mlp.shared_expert_gate",
     .q_a = "self_attn.q_a_proj",
     .q_a_norm = "self_attn.q_a_layernorm",

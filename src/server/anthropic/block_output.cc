@@ -20,7 +20,9 @@ void BlockOutput::Open(const char* type, Json block) {
 void BlockOutput::Close() {
   if (open_.empty()) return;
   if (open_ == "thinking") {  // clients hold a block without a signature for incomplete
-    emit_("content_block_delta", {{"index", index()}, {"delta", {{"type", "signature_delta"}, {"signature", blocks_.back()["signature"]}}}});
+    emit_("content_block_delta",
+          {{"index", index()},
+           {"delta", {{"type", "signature_delta"}, {"signature", blocks_.back()["signature"]}}}});
   }
   open_.clear();
   emit_("content_block_stop", {{"index", index()}});
@@ -36,16 +38,22 @@ void BlockOutput::AddText(const char* type, const std::string& text) {
     if (thinking) blocks_.back()["signature"] = "unsigned";
   }
   blocks_.back()[key].get_ref<std::string&>() += text;
-  emit_("content_block_delta", {{"index", index()}, {"delta", {{"type", thinking ? "thinking_delta" : "text_delta"}, {key, text}}}});
+  emit_("content_block_delta",
+        {{"index", index()},
+         {"delta", {{"type", thinking ? "thinking_delta" : "text_delta"}, {key, text}}}});
 }
 
 void BlockOutput::AddCall(const dialog::CallDelta& call, const api::ChatReply& whole) {
   if (call.begins) {
-    Open("tool_use", {{"type", "tool_use"}, {"id", whole.calls[static_cast<size_t>(call.index)].id}, {"name", call.name}});
+    Open("tool_use", {{"type", "tool_use"},
+                      {"id", whole.calls[static_cast<size_t>(call.index)].id},
+                      {"name", call.name}});
   }
   if (open_ != "tool_use" || call.arguments.empty()) return;
   blocks_.back()["input"].get_ref<std::string&>() += call.arguments;
-  emit_("content_block_delta", {{"index", index()}, {"delta", {{"type", "input_json_delta"}, {"partial_json", call.arguments}}}});
+  emit_("content_block_delta",
+        {{"index", index()},
+         {"delta", {{"type", "input_json_delta"}, {"partial_json", call.arguments}}}});
 }
 
 void BlockOutput::Add(const dialog::ReplyDelta& delta, const api::ChatReply& whole) {

@@ -1,5 +1,5 @@
-// The content blocks of one message while they come: thinking, text and tool_use, in the order in which the
-// model began them, and the events that tell of each. No sockets; one thread at a time.
+// The content blocks of one message while they come: thinking, text and tool_use, in the order in
+// which the model began them, and the events that tell of each. No sockets; one thread at a time.
 #pragma once
 
 #include <functional>
@@ -19,7 +19,8 @@ class BlockOutput {
 
   void Add(const dialog::ReplyDelta& delta, const api::ChatReply& whole);
   void Finish();
-  // Of a finished message; a call's input is an object, or empty where the model wrote something else.
+  // Of a finished message; a call's input is an object, or empty where the model wrote something
+  // else.
   Json Blocks() const;
 
  private:

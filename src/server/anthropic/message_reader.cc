@@ -16,8 +16,8 @@ using api::Fields;
 
 constexpr size_t kMaxMessages = 8192;
 
-// An agent puts a line with a number that changes with every request before its system text; it means nothing
-// to a model, and with it no two prompts would begin alike.
+// An agent puts a line with a number that changes with every request before its system text; it
+// means nothing to a model, and with it no two prompts would begin alike.
 constexpr std::string_view kBillingHeader = "x-anthropic-billing-header:";
 
 std::string WithoutBillingHeader(std::string text) {
@@ -30,7 +30,10 @@ std::string BlockText(const Json& json, const std::string& where, const std::str
   if (!json.is_object()) BadField(param, where + " expected an object");
   Fields block(json, where, param);
   const std::string type = block.RequiredString("type");
-  if (type != "text") block.Unsupported("type", fmt::format("blocks of type '{}' are not supported here, only text", type.substr(0, 60)));
+  if (type != "text") {
+    block.Unsupported("type", fmt::format("blocks of type '{}' are not supported here, only text",
+                                          type.substr(0, 60)));
+  }
   std::string text = block.RequiredString("text");
   block.Ignore({"cache_control", "citations"});
   block.Finish();
@@ -43,7 +46,8 @@ std::string TextOf(const Json& content, const std::string& where, const std::str
   if (!content.is_array()) BadField(param, where + " expected a string or a list of text blocks");
   std::string text;
   for (size_t i = 0; i < content.size(); ++i) {
-    std::string piece = WithoutBillingHeader(BlockText(content[i], fmt::format("{}[{}].", where, i), param));
+    std::string piece =
+        WithoutBillingHeader(BlockText(content[i], fmt::format("{}[{}].", where, i), param));
     if (!text.empty() && !piece.empty()) text += '\n';
     text += piece;
   }
@@ -94,7 +98,10 @@ void MessageReader::ReadUserBlock(const Json& json, const std::string& where) {
     ReadToolResult(block, where);
     block.Finish();
   } else {
-    block.Unsupported("type", fmt::format("blocks of type '{}' are not supported; a user's are text and tool_result", type.substr(0, 60)));
+    block.Unsupported(
+        "type",
+        fmt::format("blocks of type '{}' are not supported; a user's are text and tool_result",
+                    type.substr(0, 60)));
   }
 }
 
@@ -112,10 +119,17 @@ void MessageReader::ReadAssistantBlock(const Json& json, const std::string& wher
     append("reasoning_content", block.RequiredString("thinking"));
   } else if (type == "tool_use") {
     const Json* input = block.Object("input");
-    Json function = {{"name", block.RequiredString("name")}, {"arguments", input ? api::Dump(*input) : "{}"}};
-    (*message)["tool_calls"].push_back({{"id", block.RequiredString("id")}, {"type", "function"}, {"function", std::move(function)}});
+    Json function = {{"name", block.RequiredString("name")},
+                     {"arguments", input ? api::Dump(*input) : "{}"}};
+    (*message)["tool_calls"].push_back({{"id", block.RequiredString("id")},
+                                        {"type", "function"},
+                                        {"function", std::move(function)}});
   } else if (type != "redacted_thinking") {  // nobody but its author can read that
-    block.Unsupported("type", fmt::format("blocks of type '{}' are not supported; an assistant's are text, thinking and tool_use", type.substr(0, 60)));
+    block.Unsupported(
+        "type",
+        fmt::format(
+            "blocks of type '{}' are not supported; an assistant's are text, thinking and tool_use",
+            type.substr(0, 60)));
   }
 }
 
@@ -124,19 +138,28 @@ void MessageReader::Read(const Json& json, const std::string& where) {
   Fields message(json, where + ".", "messages");
   const std::string role = message.RequiredString("role");
   const Json* content = message.Find("content");
-  if (role != "user" && role != "assistant" && role != "system") message.Bad("role", "expected user or assistant");
-  if (!content || !(content->is_string() || content->is_array())) message.Bad("content", "expected a string or a list of blocks");
+  if (role != "user" && role != "assistant" && role != "system") {
+    message.Bad("role", "expected user or assistant");
+  }
+  if (!content || !(content->is_string() || content->is_array())) {
+    message.Bad("content", "expected a string or a list of blocks");
+  }
   message.Finish();
   joins_ = false;
   if (role == "system") {
-    messages_.push_back({{"role", "system"}, {"content", TextOf(*content, where + ".content", "messages")}});
+    messages_.push_back(
+        {{"role", "system"}, {"content", TextOf(*content, where + ".content", "messages")}});
   } else if (content->is_string()) {
     messages_.push_back({{"role", role}, {"content", *content}});
   } else if (role == "user") {
-    for (size_t i = 0; i < content->size(); ++i) ReadUserBlock((*content)[i], fmt::format("{}.content[{}].", where, i));
+    for (size_t i = 0; i < content->size(); ++i) {
+      ReadUserBlock((*content)[i], fmt::format("{}.content[{}].", where, i));
+    }
   } else {
     Json assistant = {{"role", "assistant"}, {"content", ""}};
-    for (size_t i = 0; i < content->size(); ++i) ReadAssistantBlock((*content)[i], fmt::format("{}.content[{}].", where, i), &assistant);
+    for (size_t i = 0; i < content->size(); ++i) {
+      ReadAssistantBlock((*content)[i], fmt::format("{}.content[{}].", where, i), &assistant);
+    }
     messages_.push_back(std::move(assistant));
   }
 }
@@ -173,30 +196,39 @@ void ReadConversation(Fields& fields, api::ChatTask* task) {
   }
   const size_t before = task->messages.size();
   MessageReader reader(&task->messages);
-  for (size_t i = 0; i < messages->size(); ++i) reader.Read((*messages)[i], fmt::format("messages[{}]", i));
-  if (task->messages.size() == before) fields.Bad("messages", "expected something said, found no blocks");
+  for (size_t i = 0; i < messages->size(); ++i) {
+    reader.Read((*messages)[i], fmt::format("messages[{}]", i));
+  }
+  if (task->messages.size() == before) {
+    fields.Bad("messages", "expected something said, found no blocks");
+  }
   const Json& last = task->messages.back();
-  task->continue_last = last["role"] == "assistant" && !last.contains("tool_calls") && !last.contains("reasoning_content");
+  task->continue_last = last["role"] == "assistant" && !last.contains("tool_calls") &&
+                        !last.contains("reasoning_content");
 }
 
 void ReadTools(Fields& fields, api::ChatTask* task, std::vector<std::string>* dropped) {
-  api::ReadToolList(fields, task, "input_schema", [&](const Json& json, const std::string& where) -> std::optional<Json> {
-    Fields tool(json, where, "tools");
-    const std::string type = tool.String("type").value_or("custom");
-    if (type != "custom") {
-      dropped->push_back(type.substr(0, 60));
-      return std::nullopt;
-    }
-    Json function = {{"name", api::RequiredToolName(tool)}};
-    const Json* schema = tool.Object("input_schema");
-    if (!schema) tool.Bad("input_schema", "this field is required");
-    if (const auto description = tool.String("description")) function["description"] = *description;
-    function["parameters"] = *schema;
-    if (tool.Bool("strict").value_or(false)) function["strict"] = true;
-    tool.Ignore({"cache_control", "allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"});
-    tool.Finish();
-    return function;
-  });
+  api::ReadToolList(fields, task, "input_schema",
+                    [&](const Json& json, const std::string& where) -> std::optional<Json> {
+                      Fields tool(json, where, "tools");
+                      const std::string type = tool.String("type").value_or("custom");
+                      if (type != "custom") {
+                        dropped->push_back(type.substr(0, 60));
+                        return std::nullopt;
+                      }
+                      Json function = {{"name", api::RequiredToolName(tool)}};
+                      const Json* schema = tool.Object("input_schema");
+                      if (!schema) tool.Bad("input_schema", "this field is required");
+                      if (const auto description = tool.String("description")) {
+                        function["description"] = *description;
+                      }
+                      function["parameters"] = *schema;
+                      if (tool.Bool("strict").value_or(false)) function["strict"] = true;
+                      tool.Ignore({"cache_control", "allowed_callers", "defer_loading",
+                                   "eager_input_streaming", "input_examples"});
+                      tool.Finish();
+                      return function;
+                    });
   ReadToolChoice(fields, task);
 }
 

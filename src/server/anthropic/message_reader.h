@@ -1,5 +1,5 @@
-// A /v1/messages request's conversation and tools, checked and brought to what a ChatTask has. Throws
-// ApiError that names the field and the place in it.
+// A /v1/messages request's conversation and tools, checked and brought to what a ChatTask has.
+// Throws ApiError that names the field and the place in it.
 #pragma once
 
 #include <string>
@@ -12,11 +12,12 @@ namespace bakestone::anthropic {
 
 using api::Json;
 
-// The fields "system" and "messages". A last message of the assistant's is the beginning of the reply.
+// The fields "system" and "messages". A last message of the assistant's is the beginning of the
+// reply.
 void ReadConversation(api::Fields& fields, api::ChatTask* task);
 
-// tools and tool_choice. Tools that only their owner's server can run are left out; their types are added
-// to dropped.
+// tools and tool_choice. Tools that only their owner's server can run are left out; their types are
+// added to dropped.
 void ReadTools(api::Fields& fields, api::ChatTask* task, std::vector<std::string>* dropped);
 
 }  // namespace bakestone::anthropic

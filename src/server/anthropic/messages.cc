@@ -23,22 +23,28 @@ constexpr size_t kMaxStops = 16;
 
 class MessageAnswer : public api::ChatAnswer {
  public:
-  // prompt_tokens: told before the first token is there. cut_short: the context holds less than max_tokens.
+  // prompt_tokens: told before the first token is there. cut_short: the context holds less than
+  // max_tokens.
   struct Details {
     int64_t prompt_tokens = 0;
     bool cut_short = false;
     std::vector<std::string> dropped = {};
   };
-  MessageAnswer(api::ChatAnswerOptions options, Details details, std::shared_ptr<http::Responder> responder)
-      : ChatAnswer(std::move(options), std::move(responder)), details_(std::move(details)), id_(api::MakeId("msg_")),
+  MessageAnswer(api::ChatAnswerOptions options, Details details,
+                std::shared_ptr<http::Responder> responder)
+      : ChatAnswer(std::move(options), std::move(responder)),
+        details_(std::move(details)),
+        id_(api::MakeId("msg_")),
         output_([this](const char* type, Json event) { Emit(type, std::move(event)); }) {}
 
  private:
   http::Response Head(const char* type) const {
     http::Response head{.content_type = type, .headers = {}, .body = {}};
     if (!details_.dropped.empty()) {
-      head.headers.emplace_back("X-Bakestone-Warning",
-                                fmt::format("{} tools of a kind that this server does not run were left out", details_.dropped.size()));
+      head.headers.emplace_back(
+          "X-Bakestone-Warning",
+          fmt::format("{} tools of a kind that this server does not run were left out",
+                      details_.dropped.size()));
     }
     return head;
   }
@@ -49,25 +55,40 @@ class MessageAnswer : public api::ChatAnswer {
     responder().Write(api::SseEvent(type, json));
   }
   static Json UsageJson(int64_t prompt, int64_t cached, int64_t output) {
-    return {{"input_tokens", prompt - cached}, {"cache_creation_input_tokens", 0}, {"cache_read_input_tokens", cached}, {"output_tokens", output}};
+    return {{"input_tokens", prompt - cached},
+            {"cache_creation_input_tokens", 0},
+            {"cache_read_input_tokens", cached},
+            {"output_tokens", output}};
   }
   Json Message() const {
-    return {{"id", id_}, {"type", "message"}, {"role", "assistant"}, {"model", options().model->served.id}, {"content", Json::array()},
-            {"stop_reason", nullptr}, {"stop_sequence", nullptr}, {"usage", UsageJson(details_.prompt_tokens, 0, 0)}};
+    return {{"id", id_},
+            {"type", "message"},
+            {"role", "assistant"},
+            {"model", options().model->served.id},
+            {"content", Json::array()},
+            {"stop_reason", nullptr},
+            {"stop_sequence", nullptr},
+            {"usage", UsageJson(details_.prompt_tokens, 0, 0)}};
   }
   const char* StopReason() const {
     const api::ChatReply& whole = reply(0);
-    if (whole.finish == FinishReason::kLength) return details_.cut_short ? "model_context_window_exceeded" : "max_tokens";
+    if (whole.finish == FinishReason::kLength) {
+      return details_.cut_short ? "model_context_window_exceeded" : "max_tokens";
+    }
     if (!whole.calls.empty()) return "tool_use";
     return whole.stop_string.empty() ? "end_turn" : "stop_sequence";
   }
-  Json StopSequence() const { return reply(0).stop_string.empty() ? Json(nullptr) : Json(reply(0).stop_string); }
+  Json StopSequence() const {
+    return reply(0).stop_string.empty() ? Json(nullptr) : Json(reply(0).stop_string);
+  }
 
   void BeginStream() override {
     responder().Begin(Head(api::kEventStream), api::SseEvent("ping", {{"type", "ping"}}));
     Emit("message_start", {{"message", Message()}});
   }
-  void OnDelta(int64_t, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>&) override { output_.Add(delta, reply(0)); }
+  void OnDelta(int64_t, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>&) override {
+    output_.Add(delta, reply(0));
+  }
 
   void Complete() override {
     output_.Finish();
@@ -84,7 +105,9 @@ class MessageAnswer : public api::ChatAnswer {
       responder().Send(std::move(response));
       return;
     }
-    Emit("message_delta", {{"delta", {{"stop_reason", StopReason()}, {"stop_sequence", StopSequence()}}}, {"usage", std::move(used)}});
+    Emit("message_delta",
+         {{"delta", {{"stop_reason", StopReason()}, {"stop_sequence", StopSequence()}}},
+          {"usage", std::move(used)}});
     Emit("message_stop", Json::object());
     responder().End();
   }
@@ -94,7 +117,8 @@ class MessageAnswer : public api::ChatAnswer {
       responder().Send(ToResponse(api, api::Family::kAnthropic));
       return;
     }
-    responder().Write(fmt::format("event: error\ndata: {}\n\n", ErrorBody(api, api::Family::kAnthropic)));
+    responder().Write(
+        fmt::format("event: error\ndata: {}\n\n", ErrorBody(api, api::Family::kAnthropic)));
     responder().End();
   }
 
@@ -109,7 +133,9 @@ void ReadThinking(Fields& fields, api::ChatTask* task) {
     Fields inner(*thinking, "thinking.", "thinking");
     const std::string type = inner.RequiredString("type");
     static constexpr std::array kTypes = {"enabled", "disabled", "adaptive", "between_tools"};
-    if (std::find(kTypes.begin(), kTypes.end(), type) == kTypes.end()) inner.Bad("type", "expected enabled, disabled or adaptive");
+    if (std::find(kTypes.begin(), kTypes.end(), type) == kTypes.end()) {
+      inner.Bad("type", "expected enabled, disabled or adaptive");
+    }
     inner.Integer("budget_tokens", 1, INT32_MAX);
     inner.Ignore({"display"});  // thinking is shown as it is
     inner.Finish();
@@ -118,7 +144,9 @@ void ReadThinking(Fields& fields, api::ChatTask* task) {
   if (const Json* config = fields.Object("output_config")) {
     Fields inner(*config, "output_config.", "output_config");
     const auto effort = inner.String("effort");
-    if (const Json* format = inner.Find("format")) task->form = api::ReadFormat(*format, "output_config", false);
+    if (const Json* format = inner.Find("format")) {
+      task->form = api::ReadFormat(*format, "output_config", false);
+    }
     inner.Finish();
     if (effort && task->effort != "none") task->effort = *effort;
   }
@@ -138,10 +166,11 @@ api::ChatTask ReadPrompt(Fields& fields, std::vector<std::string>* dropped) {
     const Json* found = fields.Find(name);
     if (found && !found->empty()) fields.Unsupported(name, "this server does not do that");
   }
-  fields.Ignore({"cache_control", "context_management", "diagnostics", "inference_geo", "metadata", "service_tier", "speed", "user_profile_id",
-                 "workspace_id", "betas"});
+  fields.Ignore({"cache_control", "context_management", "diagnostics", "inference_geo", "metadata",
+                 "service_tier", "speed", "user_profile_id", "workspace_id", "betas"});
   if (!dropped->empty()) {
-    LogWarning("/v1/messages: left out tools that this server does not run: {}", Quote(fmt::format("{}", fmt::join(*dropped, ", "))));
+    LogWarning("/v1/messages: left out tools that this server does not run: {}",
+               Quote(fmt::format("{}", fmt::join(*dropped, ", "))));
   }
   return task;
 }
@@ -149,7 +178,8 @@ api::ChatTask ReadPrompt(Fields& fields, std::vector<std::string>* dropped) {
 void ReadSampling(Fields& fields, GenerationRequest* request) {
   SamplingParams& sampling = request->sampling;
   sampling.temperature = fields.Number("temperature", 0, 2).value_or(1);
-  sampling.top_p = std::max(fields.Number("top_p", 0, 1).value_or(1), std::numeric_limits<double>::min());
+  sampling.top_p =
+      std::max(fields.Number("top_p", 0, 1).value_or(1), std::numeric_limits<double>::min());
   sampling.top_k = static_cast<int32_t>(fields.Integer("top_k", 0, INT32_MAX).value_or(0));
   sampling.seed = RandomSeed();
   request->stop = fields.Strings("stop_sequences", kMaxStops);
@@ -162,7 +192,8 @@ void ReadSampling(Fields& fields, GenerationRequest* request) {
 
 }  // namespace
 
-void HandleMessages(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleMessages(const api::Context& context, const http::Request& request,
+                    std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
@@ -176,12 +207,19 @@ void HandleMessages(const api::Context& context, const http::Request& request, s
   api::PreparedChat prepared = api::PrepareChat(*model, task);
   details.prompt_tokens = static_cast<int64_t>(prepared.requests[0].prompt.size());
   details.cut_short = api::FitMaxTokens(*model, &prepared.requests);
-  api::ChatAnswerOptions options{.model = model, .stream = stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .call_prefix = "toolu_", .begun = std::move(prepared.begun)};
-  const auto answer = std::make_shared<MessageAnswer>(std::move(options), std::move(details), std::move(responder));
+  api::ChatAnswerOptions options{.model = model,
+                                 .stream = stream,
+                                 .parsing = std::move(prepared.parsing),
+                                 .one_call = prepared.one_call,
+                                 .call_prefix = "toolu_",
+                                 .begun = std::move(prepared.begun)};
+  const auto answer =
+      std::make_shared<MessageAnswer>(std::move(options), std::move(details), std::move(responder));
   answer->StartInForm(model, std::move(prepared.requests), prepared.form, request);
 }
 
-void HandleCountTokens(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleCountTokens(const api::Context& context, const http::Request& request,
+                       std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
@@ -191,7 +229,8 @@ void HandleCountTokens(const api::Context& context, const http::Request& request
   fields.Ignore({"max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"});
   fields.Finish();
   const api::PreparedChat prepared = api::PrepareChat(*model, task);
-  responder->Send({.headers = {}, .body = api::Dump({{"input_tokens", prepared.requests[0].prompt.size()}})});
+  responder->Send(
+      {.headers = {}, .body = api::Dump({{"input_tokens", prepared.requests[0].prompt.size()}})});
 }
 
 }  // namespace bakestone::anthropic

@@ -9,7 +9,9 @@
 namespace bakestone::anthropic {
 
 // Throw ApiError or Error with nothing sent; afterwards the answer comes through the responder.
-void HandleMessages(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
-void HandleCountTokens(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleMessages(const api::Context& context, const http::Request& request,
+                    std::shared_ptr<http::Responder> responder);
+void HandleCountTokens(const api::Context& context, const http::Request& request,
+                       std::shared_ptr<http::Responder> responder);
 
 }  // namespace bakestone::anthropic

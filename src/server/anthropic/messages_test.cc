@@ -1,4 +1,5 @@
-// /v1/messages and count_tokens: the whole form, the sequence of events, every field, blocks of every type.
+// /v1/messages and count_tokens: the whole form, the sequence of events, every field, blocks of
+// every type.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,18 +9,22 @@
 namespace bakestone {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using bakestone::testing::Json;
 using bakestone::testing::RouterTest;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 constexpr const char* kPath = "/v1/messages";
 
 class MessagesTest : public RouterTest {
  protected:
-  // An end of the answer cannot be forbidden in this API: the model must not draw one by itself, and does not.
+  // An end of the answer cannot be forbidden in this API: the model must not draw one by itself,
+  // and does not.
   static Json Body(int max_tokens = 8) {
-    return {{"model", "base"}, {"max_tokens", max_tokens}, {"temperature", 0}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})}};
+    return {{"model", "base"},
+            {"max_tokens", max_tokens},
+            {"temperature", 0},
+            {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})}};
   }
   Json RefusedMessage(const Json& body, int status = 400) {
     const http::Response response = Call("POST", kPath, body.dump());
@@ -41,7 +46,8 @@ TEST_F(MessagesTest, AnswersWithTheFormThatClientsExpect) {
   EXPECT_TRUE(json["stop_sequence"].is_null());
   const Json again = Ok(kPath, Body());
   EXPECT_EQ(again["content"], json["content"]);
-  for (const char* key : {"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"}) {
+  for (const char* key : {"input_tokens", "output_tokens", "cache_creation_input_tokens",
+                          "cache_read_input_tokens"}) {
     EXPECT_TRUE(json["usage"][key].is_number()) << key;
   }
 }
@@ -59,7 +65,9 @@ TEST_F(MessagesTest, StreamHasTheEventsByName) {
     const size_t end = response.body.find("\n\n", at), data = response.body.find("\ndata: ", at);
     const Json event = Json::parse(response.body.substr(data + 7, end - data - 7));
     EXPECT_EQ(response.body.substr(at, data - at), "event: " + event["type"].get<std::string>());
-    if (types.empty() || types.back() != event["type"].get<std::string>()) types.push_back(event["type"]);
+    if (types.empty() || types.back() != event["type"].get<std::string>()) {
+      types.push_back(event["type"]);
+    }
     if (event["type"] == "content_block_delta") text += event["delta"]["text"].get<std::string>();
     if (event["type"] == "message_start") {
       EXPECT_EQ(event["message"]["content"], Json::array());
@@ -67,7 +75,8 @@ TEST_F(MessagesTest, StreamHasTheEventsByName) {
     if (event["type"] == "message_delta") last_delta = event;
     at = end + 2;
   }
-  EXPECT_THAT(types, ElementsAre("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop"));
+  EXPECT_THAT(types, ElementsAre("message_start", "content_block_start", "content_block_delta",
+                                 "content_block_stop", "message_delta", "message_stop"));
   EXPECT_EQ(text, whole["content"][0]["text"].get<std::string>());
   EXPECT_EQ(last_delta["delta"]["stop_reason"], whole["stop_reason"]);
   EXPECT_EQ(last_delta["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
@@ -75,7 +84,8 @@ TEST_F(MessagesTest, StreamHasTheEventsByName) {
 
 TEST_F(MessagesTest, CountTokensCountsWhatTheMessageWouldRead) {
   Json body = Body();
-  body["system"] = Json::array({{{"type", "text"}, {"text", "be short"}, {"cache_control", {{"type", "ephemeral"}}}}});
+  body["system"] = Json::array(
+      {{{"type", "text"}, {"text", "be short"}, {"cache_control", {{"type", "ephemeral"}}}}});
   const Json usage = Ok(kPath, body)["usage"];
   body.erase("max_tokens");
   EXPECT_EQ(Ok("/v1/messages/count_tokens", body)["input_tokens"].get<int>(),
@@ -86,7 +96,9 @@ TEST_F(MessagesTest, BillingHeaderOfAnAgentDoesNotReachThePrompt) {
   Json body = Body();
   body["system"] = "be short";
   const Json plain = Ok("/v1/messages/count_tokens", body);
-  body["system"] = Json::array({{{"type", "text"}, {"text", "x-anthropic-billing-header: v=1; cch=8a31;"}}, {{"type", "text"}, {"text", "be short"}}});
+  body["system"] =
+      Json::array({{{"type", "text"}, {"text", "x-anthropic-billing-header: v=1; cch=8a31;"}},
+                   {{"type", "text"}, {"text", "be short"}}});
   EXPECT_EQ(Ok("/v1/messages/count_tokens", body), plain);
   body["system"] = "x-anthropic-billing-header: cch=1\nbe short";
   EXPECT_EQ(Ok("/v1/messages/count_tokens", body), plain);
@@ -112,17 +124,40 @@ struct FieldCase {
 };
 // Every field of Anthropic's MessageCreateParams, and those that its agents send beside them.
 const FieldCase kFields[] = {
-    {"cache_control", {{"type", "ephemeral"}}, kAccepted}, {"container", "x", kRefused}, {"diagnostics", Json::object(), kAccepted},
-    {"inference_geo", "eu", kAccepted}, {"max_tokens", 0, kRefused}, {"max_tokens", nullptr, kRefused}, {"messages", Json::array(), kRefused},
-    {"metadata", {{"user_id", "x"}}, kAccepted}, {"output_config", {{"effort", "high"}}, kAccepted},
-    {"output_config", {{"format", {{"type", "json_schema"}}}}, kRefused}, {"output_format", {{"type", "frob"}}, kRefused}, {"service_tier", "auto", kAccepted}, {"speed", "fast", kAccepted},
-    {"stop_sequences", Json::array({"x"}), kAccepted}, {"stop_sequences", Json::array({""}), kRefused}, {"stream", false, kAccepted},
-    {"system", "be short", kAccepted}, {"system", 5, kRefused}, {"temperature", 0.5, kAccepted}, {"temperature", -1, kRefused},
-    {"thinking", {{"type", "enabled"}, {"budget_tokens", 1024}}, kAccepted}, {"thinking", {{"type", "adaptive"}}, kAccepted},
-    {"thinking", {{"type", "deep"}}, kRefused}, {"tool_choice", {{"type", "auto"}}, kAccepted}, {"tool_choice", {{"type", "any"}}, kRefused},
-    {"tools", Json::array(), kAccepted}, {"top_k", 5, kAccepted}, {"top_p", 0.9, kAccepted}, {"user_profile_id", "x", kAccepted},
-    {"workspace_id", "x", kAccepted}, {"context_management", Json::object(), kAccepted}, {"mcp_servers", Json::array(), kAccepted},
-    {"mcp_servers", Json::array({1}), kRefused}, {"made_up_field", 1, kRefused},
+    {"cache_control", {{"type", "ephemeral"}}, kAccepted},
+    {"container", "x", kRefused},
+    {"diagnostics", Json::object(), kAccepted},
+    {"inference_geo", "eu", kAccepted},
+    {"max_tokens", 0, kRefused},
+    {"max_tokens", nullptr, kRefused},
+    {"messages", Json::array(), kRefused},
+    {"metadata", {{"user_id", "x"}}, kAccepted},
+    {"output_config", {{"effort", "high"}}, kAccepted},
+    {"output_config", {{"format", {{"type", "json_schema"}}}}, kRefused},
+    {"output_format", {{"type", "frob"}}, kRefused},
+    {"service_tier", "auto", kAccepted},
+    {"speed", "fast", kAccepted},
+    {"stop_sequences", Json::array({"x"}), kAccepted},
+    {"stop_sequences", Json::array({""}), kRefused},
+    {"stream", false, kAccepted},
+    {"system", "be short", kAccepted},
+    {"system", 5, kRefused},
+    {"temperature", 0.5, kAccepted},
+    {"temperature", -1, kRefused},
+    {"thinking", {{"type", "enabled"}, {"budget_tokens", 1024}}, kAccepted},
+    {"thinking", {{"type", "adaptive"}}, kAccepted},
+    {"thinking", {{"type", "deep"}}, kRefused},
+    {"tool_choice", {{"type", "auto"}}, kAccepted},
+    {"tool_choice", {{"type", "any"}}, kRefused},
+    {"tools", Json::array(), kAccepted},
+    {"top_k", 5, kAccepted},
+    {"top_p", 0.9, kAccepted},
+    {"user_profile_id", "x", kAccepted},
+    {"workspace_id", "x", kAccepted},
+    {"context_management", Json::object(), kAccepted},
+    {"mcp_servers", Json::array(), kAccepted},
+    {"mcp_servers", Json::array({1}), kRefused},
+    {"made_up_field", 1, kRefused},
 };
 
 TEST_F(MessagesTest, EveryFieldIsAcceptedOrRefusedByName) {
@@ -151,18 +186,24 @@ TEST_F(MessagesTest, BlocksOfAConversationWithToolsAreRead) {
     {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}])");
   const http::Response response = Call("POST", kPath, body.dump());
   EXPECT_EQ(response.status, 200) << response.body;
-  EXPECT_THAT(response.headers, ::testing::Contains(::testing::Pair("X-Bakestone-Warning", HasSubstr("1 tools"))));
+  EXPECT_THAT(response.headers,
+              ::testing::Contains(::testing::Pair("X-Bakestone-Warning", HasSubstr("1 tools"))));
 }
 
 TEST_F(MessagesTest, BlocksThatCannotBeReadAreRefusedWithTheirPlace) {
   const std::pair<const char*, const char*> cases[] = {
-      {R"([1])", "messages[0]"}, {R"([{"role": "robot", "content": "x"}])", "messages[0].role"}, {R"([{"role": "user"}])", "messages[0].content"},
-      {R"([{"role": "user", "content": [1]}])", "messages[0].content[0]"}, {R"([{"role": "user", "content": [{"type": "image", "source": {}}]}])", "image"},
+      {R"([1])", "messages[0]"},
+      {R"([{"role": "robot", "content": "x"}])", "messages[0].role"},
+      {R"([{"role": "user"}])", "messages[0].content"},
+      {R"([{"role": "user", "content": [1]}])", "messages[0].content[0]"},
+      {R"([{"role": "user", "content": [{"type": "image", "source": {}}]}])", "image"},
       {R"([{"role": "user", "content": [{"type": "document", "source": {}}]}])", "document"},
       {R"([{"role": "user", "content": [{"type": "tool_result"}]}])", "tool_use_id"},
-      {R"([{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": [{"type": "image"}]}]}])", "image"},
+      {R"([{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": [{"type": "image"}]}]}])",
+       "image"},
       {R"([{"role": "assistant", "content": [{"type": "tool_use", "id": "x"}]}])", "name"},
-      {R"([{"role": "assistant", "content": [{"type": "server_tool_use"}]}])", "server_tool_use"}, {R"([{"role": "user", "content": []}])", "messages"}};
+      {R"([{"role": "assistant", "content": [{"type": "server_tool_use"}]}])", "server_tool_use"},
+      {R"([{"role": "user", "content": []}])", "messages"}};
   for (const auto& [messages, place] : cases) {
     Json body = Body();
     body["messages"] = Json::parse(messages);
@@ -176,17 +217,25 @@ TEST_F(MessagesTest, BlocksThatCannotBeReadAreRefusedWithTheirPlace) {
 TEST(BlockOutput, TellsOfThinkingTextAndCallsInOrder) {
   std::vector<std::string> events;
   anthropic::BlockOutput output([&](const char* type, Json event) {
-    const std::string what = event.contains("delta") ? event["delta"]["type"] : event.contains("content_block") ? event["content_block"]["type"] : Json("");
+    const std::string what = event.contains("delta")           ? event["delta"]["type"]
+                             : event.contains("content_block") ? event["content_block"]["type"]
+                                                               : Json("");
     events.push_back(std::string(type).substr(14) + " " + what);
   });
   api::ChatReply whole;
   whole.calls = {{"toolu_1", "f", ""}, {"toolu_2", "g", ""}};
   output.Add({.reasoning = "Hm", .text = "Yes.", .calls = {}}, whole);
-  output.Add({.reasoning = "", .text = "", .calls = {{.index = 0, .begins = true, .name = "f", .arguments = "{\"a\": 1}", .ends = true},
-                                                     {.index = 1, .begins = true, .name = "g", .arguments = "{\"a\": "}}}, whole);
+  output.Add(
+      {.reasoning = "",
+       .text = "",
+       .calls = {{.index = 0, .begins = true, .name = "f", .arguments = "{\"a\": 1}", .ends = true},
+                 {.index = 1, .begins = true, .name = "g", .arguments = "{\"a\": "}}},
+      whole);
   output.Finish();
-  EXPECT_THAT(events, ElementsAre("start thinking", "delta thinking_delta", "delta signature_delta", "stop ", "start text", "delta text_delta", "stop ",
-                                  "start tool_use", "delta input_json_delta", "stop ", "start tool_use", "delta input_json_delta", "stop "));
+  EXPECT_THAT(events, ElementsAre("start thinking", "delta thinking_delta", "delta signature_delta",
+                                  "stop ", "start text", "delta text_delta", "stop ",
+                                  "start tool_use", "delta input_json_delta", "stop ",
+                                  "start tool_use", "delta input_json_delta", "stop "));
   const Json blocks = output.Blocks();
   EXPECT_EQ(blocks[0]["thinking"], "Hm");
   EXPECT_EQ(blocks[2]["input"]["a"], 1);

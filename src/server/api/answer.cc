@@ -45,28 +45,41 @@ void Answer::Start(const ModelPtr& model, std::vector<GenerationRequest> request
   });
 }
 
-void Answer::StartInForm(const ModelPtr& model, std::vector<GenerationRequest> requests, const std::optional<AnswerForm>& form,
-                         const http::Request& request) {
+void Answer::StartInForm(const ModelPtr& model, std::vector<GenerationRequest> requests,
+                         const std::optional<AnswerForm>& form, const http::Request& request) {
   if (!form) return Start(model, std::move(requests));
   // What is told of the request where it fails; its body is not kept.
-  http::Request told{.method = request.method, .path = request.path, .query = {}, .headers = {}, .body = {}, .key = nullptr};
+  http::Request told{.method = request.method,
+                     .path = request.path,
+                     .query = {},
+                     .headers = {},
+                     .body = {},
+                     .key = nullptr};
   auto waiting = std::make_shared<std::vector<GenerationRequest>>(std::move(requests));
-  model->grammars->Compile(form->source, [self = shared_from_this(), model, waiting, field = form->field, told = std::move(told)](
-                                             std::shared_ptr<const Constraint> constraint, std::exception_ptr error) {
-    Guarded(model->engine(), told, self->responder(), [&] {
-      try {
-        if (error) std::rethrow_exception(error);
-      } catch (const Error& refused) {
-        const std::string why = refused.what();
-        if (refused.code() == ErrorCode::kInvalidArgument && why.starts_with(field + "[")) BadField(why.substr(0, why.find(':')), why);  // says where in the field
-        if (refused.code() == ErrorCode::kInvalidArgument) BadField(field, fmt::format("{}: {}", field, refused.what()));
-        if (refused.code() == ErrorCode::kUnsupported) UnsupportedField(field, fmt::format("{}: {}", field, refused.what()));
-        throw;
-      }
-      for (GenerationRequest& one : *waiting) one.constraint = constraint;
-      self->Start(model, std::move(*waiting));
-    });
-  });
+  model->grammars->Compile(
+      form->source,
+      [self = shared_from_this(), model, waiting, field = form->field, told = std::move(told)](
+          std::shared_ptr<const Constraint> constraint, std::exception_ptr error) {
+        Guarded(model->engine(), told, self->responder(), [&] {
+          try {
+            if (error) std::rethrow_exception(error);
+          } catch (const Error& refused) {
+            const std::string why = refused.what();
+            if (refused.code() == ErrorCode::kInvalidArgument && why.starts_with(field + "[")) {
+              BadField(why.substr(0, why.find(':')), why);  // says where in the field
+            }
+            if (refused.code() == ErrorCode::kInvalidArgument) {
+              BadField(field, fmt::format("{}: {}", field, refused.what()));
+            }
+            if (refused.code() == ErrorCode::kUnsupported) {
+              UnsupportedField(field, fmt::format("{}: {}", field, refused.what()));
+            }
+            throw;
+          }
+          for (GenerationRequest& one : *waiting) one.constraint = constraint;
+          self->Start(model, std::move(*waiting));
+        });
+      });
 }
 
 void Answer::Receive(int64_t choice, Event&& event) {
@@ -103,9 +116,13 @@ void Answer::Account(bool failed) {
     cost.prompt_tokens += usages_[i].prompt_tokens;
     cost.cached_tokens += usages_[i].cached_tokens;
   }
-  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  const auto seconds = [](Clock::duration time) {
+    return std::chrono::duration<double>(time).count();
+  };
   if (longest > 0) cost.first_token_seconds = seconds(first_token_ - start_);
-  if (longest > 1) cost.seconds_per_token = seconds(last_token_ - first_token_) / static_cast<double>(longest - 1);
+  if (longest > 1) {
+    cost.seconds_per_token = seconds(last_token_ - first_token_) / static_cast<double>(longest - 1);
+  }
   responder_->Account(cost);
 }
 
@@ -123,9 +140,13 @@ void Answer::CountEnd(int64_t choice) {
   Complete();
 }
 
-std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
-std::string MakeId(std::string_view prefix) { return fmt::format("{}{:016x}", prefix, RandomSeed()); }
+std::string MakeId(std::string_view prefix) {
+  return fmt::format("{}{:016x}", prefix, RandomSeed());
+}
 
 int64_t UnixTime() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();

@@ -14,16 +14,22 @@ namespace {
 using Kind = GrammarSource::Kind;
 
 struct GuidedField {
-  const char* name;    // inside of structured_outputs; beside it with "guided_" before it
+  const char* name;  // inside of structured_outputs; beside it with "guided_" before it
   Kind kind;
 };
-constexpr std::array kGuided = {GuidedField{"json", Kind::kJsonSchema}, GuidedField{"regex", Kind::kRegex}, GuidedField{"choice", Kind::kChoice},
-                                GuidedField{"grammar", Kind::kEbnf}, GuidedField{"json_object", Kind::kJsonObject}};
+constexpr std::array kGuided = {
+    GuidedField{"json", Kind::kJsonSchema}, GuidedField{"regex", Kind::kRegex},
+    GuidedField{"choice", Kind::kChoice}, GuidedField{"grammar", Kind::kEbnf},
+    GuidedField{"json_object", Kind::kJsonObject}};
 
-std::optional<AnswerForm> ReadGuided(Fields& fields, const std::string& name, Kind kind, const std::string& field) {
+std::optional<AnswerForm> ReadGuided(Fields& fields, const std::string& name, Kind kind,
+                                     const std::string& field) {
   const Json* value = fields.Find(name);
   if (!value) return std::nullopt;
-  if (kind == Kind::kJsonObject) return fields.Bool(name).value_or(false) ? std::optional(AnswerForm{{kind, ""}, field}) : std::nullopt;
+  if (kind == Kind::kJsonObject) {
+    return fields.Bool(name).value_or(false) ? std::optional(AnswerForm{{kind, ""}, field})
+                                             : std::nullopt;
+  }
   if (kind == Kind::kChoice) {
     const auto texts = fields.Strings(name, 1000);
     if (!value->is_array() || texts.empty()) fields.Bad(name, "expected a list of texts");
@@ -39,7 +45,9 @@ std::optional<AnswerForm> ReadGuided(Fields& fields, const std::string& name, Ki
 }  // namespace
 
 AnswerForm SchemaForm(const Json& schema, const std::string& field) {
-  if (!schema.is_object() && !schema.is_boolean()) BadField(field, field + ": expected a JSON schema, an object");
+  if (!schema.is_object() && !schema.is_boolean()) {
+    BadField(field, field + ": expected a JSON schema, an object");
+  }
   return {{Kind::kJsonSchema, Dump(schema)}, field};
 }
 
@@ -76,13 +84,19 @@ std::optional<AnswerForm> ReadFormat(const Json& format, const std::string& fiel
 std::optional<AnswerForm> ReadResponseFormat(Fields& fields) {
   std::optional<AnswerForm> form;
   const auto take = [&](std::optional<AnswerForm> next) {
-    if (form && next) BadField(next->field, fmt::format("{}: not together with {}", next->field, form->field));
+    if (form && next) {
+      BadField(next->field, fmt::format("{}: not together with {}", next->field, form->field));
+    }
     if (next) form = std::move(next);
   };
-  if (const Json* format = fields.Find("response_format")) take(ReadFormat(*format, "response_format", true));
+  if (const Json* format = fields.Find("response_format")) {
+    take(ReadFormat(*format, "response_format", true));
+  }
   if (const Json* outputs = fields.Object("structured_outputs")) {
     Fields inner(*outputs, "structured_outputs.", "structured_outputs");
-    for (const GuidedField& guided : kGuided) take(ReadGuided(inner, guided.name, guided.kind, "structured_outputs"));
+    for (const GuidedField& guided : kGuided) {
+      take(ReadGuided(inner, guided.name, guided.kind, "structured_outputs"));
+    }
     inner.Finish();
   }
   for (const GuidedField& guided : kGuided) {

@@ -16,13 +16,20 @@ std::string_view TypeOf(int status) {
 
 std::string_view AnthropicTypeOf(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
-    case 413: return "request_too_large";
-    case 429: return "rate_limit_error";
-    case 503: return "overloaded_error";
-    default: return status >= 500 ? "api_error" : "invalid_request_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
   }
 }
 
@@ -101,9 +108,13 @@ std::string ErrorBody(const ApiError& error, Family family) {
   if (family == Family::kOllama) {
     body["error"] = error.message;
   } else if (family == Family::kAnthropic) {
-    body = {{"type", "error"}, {"error", {{"type", AnthropicTypeOf(error.status)}, {"message", error.message}}}};
+    body = {{"type", "error"},
+            {"error", {{"type", AnthropicTypeOf(error.status)}, {"message", error.message}}}};
   } else {
-    body["error"] = {{"message", error.message}, {"type", TypeOf(error.status)}, {"param", nullptr}, {"code", nullptr}};
+    body["error"] = {{"message", error.message},
+                     {"type", TypeOf(error.status)},
+                     {"param", nullptr},
+                     {"code", nullptr}};
     if (error.param) body["error"]["param"] = *error.param;
     if (error.code) body["error"]["code"] = *error.code;
   }
@@ -112,7 +123,9 @@ std::string ErrorBody(const ApiError& error, Family family) {
 
 http::Response ToResponse(const ApiError& error, Family family) {
   http::Response response{.status = error.status, .headers = {}, .body = ErrorBody(error, family)};
-  if (error.retry_after) response.headers.emplace_back("Retry-After", std::to_string(*error.retry_after));
+  if (error.retry_after) {
+    response.headers.emplace_back("Retry-After", std::to_string(*error.retry_after));
+  }
   if (error.allow) response.headers.emplace_back("Allow", *error.allow);
   return response;
 }

@@ -1,6 +1,6 @@
 // What is wrong with a request, and how each family of clients wants to hear it: OpenAI's
-// {"error": {message, type, param, code}}, all four; Anthropic's {"type": "error", "error": {type, message}};
-// Ollama's {"error": message}.
+// {"error": {message, type, param, code}}, all four; Anthropic's {"type": "error", "error": {type,
+// message}}; Ollama's {"error": message}.
 #pragma once
 
 #include <exception>
@@ -17,7 +17,7 @@ struct ApiError : std::exception {
   int status = 400;
   std::string message;
   std::optional<std::string> param, code;
-  std::optional<int> retry_after;  // seconds
+  std::optional<int> retry_after;    // seconds
   std::optional<std::string> allow;  // methods, of a 405
 
   const char* what() const noexcept override { return message.c_str(); }

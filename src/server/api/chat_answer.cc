@@ -45,7 +45,8 @@ void ChatAnswer::Add(const dialog::ReplyDelta& delta, ChatReply* reply) const {
   reply->text += delta.text;
   for (const dialog::CallDelta& call : delta.calls) {
     if (call.begins) {
-      reply->calls.push_back({fmt::format("{}{:016x}{:08x}", options_.call_prefix, RandomSeed(), static_cast<uint32_t>(RandomSeed())),
+      reply->calls.push_back({fmt::format("{}{:016x}{:08x}", options_.call_prefix, RandomSeed(),
+                                          static_cast<uint32_t>(RandomSeed())),
                               call.name, ""});
     }
     reply->calls[static_cast<size_t>(call.index)].arguments += call.arguments;
@@ -62,7 +63,9 @@ void ChatAnswer::OnEvent(int64_t index, Event&& event) {
   const bool enough = options_.one_call && CutAfterFirstCall(&delta);
   reply.usage = event.usage;
   reply.stop_string = std::move(event.stop_string);
-  if (was_reasoning || !delta.reasoning.empty()) reply.reasoning_tokens += static_cast<int64_t>(event.tokens.size());
+  if (was_reasoning || !delta.reasoning.empty()) {
+    reply.reasoning_tokens += static_cast<int64_t>(event.tokens.size());
+  }
   reply.finish = enough ? FinishReason::kStop : event.finish;
   Add(delta, &reply);
   OnDelta(index, delta, event.tokens);

@@ -1,5 +1,5 @@
-// An answer to a conversation: each choice's text is taken apart into reasoning, text and tool calls while it
-// comes. The families' subclasses write what it is made of.
+// An answer to a conversation: each choice's text is taken apart into reasoning, text and tool
+// calls while it comes. The families' subclasses write what it is made of.
 #pragma once
 
 #include <memory>
@@ -34,7 +34,7 @@ struct ChatAnswerOptions {
   bool one_call = false;
   std::string call_prefix = "call_";
   std::string begun = {};  // what the prompt has of the reply already
-  bool raw = false;  // the text is taken as it is; the model needs no chat template
+  bool raw = false;        // the text is taken as it is; the model needs no chat template
 };
 
 class ChatAnswer : public Answer {
@@ -42,8 +42,10 @@ class ChatAnswer : public Answer {
   ChatAnswer(ChatAnswerOptions options, std::shared_ptr<http::Responder> responder);
 
  protected:
-  // What came, after it was added to the reply, streamed or not. The reply's finish is set in its last delta.
-  virtual void OnDelta(int64_t choice, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>& tokens) = 0;
+  // What came, after it was added to the reply, streamed or not. The reply's finish is set in its
+  // last delta.
+  virtual void OnDelta(int64_t choice, const dialog::ReplyDelta& delta,
+                       const std::vector<TokenInfo>& tokens) = 0;
 
   const ChatAnswerOptions& options() const { return options_; }
   const Tokenizer& tokenizer() const { return options_.model->model().tokenizer; }

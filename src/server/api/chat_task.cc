@@ -18,7 +18,9 @@ void SetEffort(const ChatTask& task, const Model& model, Json* variables) {
   if (!task.effort) return;
   const std::string& source = model.chat_template->source();
   const auto set = [&](const char* name, const Json& value) {
-    if (source.find(name) != std::string::npos && !variables->contains(name)) (*variables)[name] = value;
+    if (source.find(name) != std::string::npos && !variables->contains(name)) {
+      (*variables)[name] = value;
+    }
   };
   if (*task.effort != "none") set("reasoning_effort", *task.effort);
   set("enable_thinking", *task.effort != "none");
@@ -36,12 +38,18 @@ bool EndsInReasoning(const dialog::ReasoningSyntax& syntax, const std::string& p
   return tail.find_first_not_of(" \n\t\r", begin + syntax.begin.size()) == std::string::npos;
 }
 
-// What comes before a reply of a given form: no reasoning, and where replies come in channels, the last one's opening.
-std::string FormOpening(const ChatTask& task, const dialog::ReplyFormat& format, bool in_reasoning) {
+// What comes before a reply of a given form: no reasoning, and where replies come in channels, the
+// last one's opening.
+std::string FormOpening(const ChatTask& task, const dialog::ReplyFormat& format,
+                        bool in_reasoning) {
   const std::string& field = task.form->field;
-  if (task.continue_last) UnsupportedField(field, field + ": not together with a reply that is continued");
+  if (task.continue_last) {
+    UnsupportedField(field, field + ": not together with a reply that is continued");
+  }
   if (!task.tools.empty() && task.tool_choice.kind != ToolChoice::kNone) {
-    UnsupportedField(field, field + ": not together with tools, which the reply could not call; leave them out, or say \"tool_choice\": \"none\"");
+    UnsupportedField(field, field +
+                                ": not together with tools, which the reply could not call; leave "
+                                "them out, or say \"tool_choice\": \"none\"");
   }
   if (format.calls.shape == dialog::CallShape::kHarmony) return "<|channel|>final<|message|>";
   return in_reasoning ? format.reasoning.end + "\n\n" : "";
@@ -50,13 +58,18 @@ std::string FormOpening(const ChatTask& task, const dialog::ReplyFormat& format,
 void CheckTools(const ChatTask& task, const ChatSupport& support) {
   if (task.tools.empty()) return;
   if (support.traits.format.calls.shape == dialog::CallShape::kNone) {
-    UnsupportedField("tools", "tools: this model's chat template writes tool calls in a way that this server cannot read");
+    UnsupportedField("tools",
+                     "tools: this model's chat template writes tool calls in a way that this "
+                     "server cannot read");
   }
   if (task.tool_choice.kind != ToolChoice::kNamed) return;
   const bool known = std::any_of(task.tools.begin(), task.tools.end(), [&](const Json& tool) {
     return tool["function"]["name"] == task.tool_choice.name;
   });
-  if (!known) BadField("tool_choice", fmt::format("tool_choice: there is no tool '{}' among the tools", task.tool_choice.name.substr(0, 100)));
+  if (!known) {
+    BadField("tool_choice", fmt::format("tool_choice: there is no tool '{}' among the tools",
+                                        task.tool_choice.name.substr(0, 100)));
+  }
 }
 
 }  // namespace
@@ -74,32 +87,41 @@ bool FitMaxTokens(const ModelEntry& model, std::vector<GenerationRequest>* reque
 
 bool IsToolName(const std::string& name) {
   constexpr size_t kMostBytes = 128;
-  return !name.empty() && name.size() <= kMostBytes && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
-  });
+  return !name.empty() && name.size() <= kMostBytes &&
+         std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '_' || c == '-' || c == '.';
+         });
 }
 
 PreparedChat PrepareChat(const ModelEntry& model, const ChatTask& task) {
   if (!model.chat) {
-    Throw(ErrorCode::kUnsupported, "messages: the model '{}' has no chat template, so it cannot hold a conversation; use /v1/completions",
+    Throw(ErrorCode::kUnsupported,
+          "messages: the model '{}' has no chat template, so it cannot hold a conversation; use "
+          "/v1/completions",
           model.served.id);
   }
   const ChatSupport& support = *model.chat;
   CheckTools(task, support);
   const bool offer = !task.tools.empty() && task.tool_choice.kind != ToolChoice::kNone;
-  dialog::TemplateInput input = dialog::AdaptMessages(support.traits, task.messages, offer ? task.tools : Json::array());
+  dialog::TemplateInput input =
+      dialog::AdaptMessages(support.traits, task.messages, offer ? task.tools : Json::array());
   Json variables = task.variables;
   variables.update(input.variables);
   SetEffort(task, model.model(), &variables);
-  ChatPrompt prompt = RenderChat(model.model(), input.messages, ChatOptions{.continue_last = task.continue_last, .variables = &variables});
+  ChatPrompt prompt =
+      RenderChat(model.model(), input.messages,
+                 ChatOptions{.continue_last = task.continue_last, .variables = &variables});
 
   PreparedChat prepared;
   prepared.one_call = !task.parallel_calls;
   prepared.parsing.reads_calls = offer;
-  prepared.parsing.in_reasoning = !task.continue_last && EndsInReasoning(support.traits.format.reasoning, prompt.text);
+  prepared.parsing.in_reasoning =
+      !task.continue_last && EndsInReasoning(support.traits.format.reasoning, prompt.text);
   for (const Json& tool : task.tools) {
     const Json& function = tool["function"];
-    prepared.parsing.tools[function["name"].get<std::string>()] = function.value("parameters", Json());
+    prepared.parsing.tools[function["name"].get<std::string>()] =
+        function.value("parameters", Json());
   }
   if (task.form) {
     prepared.begun = FormOpening(task, support.traits.format, prepared.parsing.in_reasoning);
@@ -111,8 +133,10 @@ PreparedChat PrepareChat(const ModelEntry& model, const ChatTask& task) {
   }
   GenerationRequest request = task.request;
   request.prompt = std::move(prompt.tokens);
-  if (!prepared.begun.empty()) {  // the template's words and a checked name: control tokens may be read from it
-    for (const int32_t token : model.model().tokenizer.Encode(prepared.begun, {.add_special = false, .parse_special = true})) {
+  if (!prepared.begun.empty()) {  // the template's words and a checked name: control tokens may be
+                                  // read from it
+    for (const int32_t token : model.model().tokenizer.Encode(
+             prepared.begun, {.add_special = false, .parse_special = true})) {
       request.prompt.push_back(token);
     }
   }

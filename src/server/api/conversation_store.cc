@@ -6,7 +6,8 @@
 
 namespace bakestone::api {
 
-void ConversationStore::Put(const std::string& tenant, const std::string& id, const StoredConversation& conversation) {
+void ConversationStore::Put(const std::string& tenant, const std::string& id,
+                            const StoredConversation& conversation) {
   Entry entry{id, tenant, Dump(conversation.messages), Dump(conversation.answer)};
   if (entry.bytes() > options_.max_bytes / 4) return;
   std::lock_guard lock(mutex_);
@@ -14,7 +15,9 @@ void ConversationStore::Put(const std::string& tenant, const std::string& id, co
   bytes_ += entry.bytes();
   entries_.push_back(std::move(entry));
   by_id_[id] = std::prev(entries_.end());
-  while (bytes_ > options_.max_bytes || entries_.size() > options_.max_entries) Erase(entries_.begin());
+  while (bytes_ > options_.max_bytes || entries_.size() > options_.max_entries) {
+    Erase(entries_.begin());
+  }
 }
 
 void ConversationStore::Erase(Entries::iterator entry) {
@@ -23,7 +26,8 @@ void ConversationStore::Erase(Entries::iterator entry) {
   entries_.erase(entry);
 }
 
-std::optional<StoredConversation> ConversationStore::Get(const std::string& tenant, const std::string& id) const {
+std::optional<StoredConversation> ConversationStore::Get(const std::string& tenant,
+                                                         const std::string& id) const {
   std::string messages, answer;
   {
     std::lock_guard lock(mutex_);

@@ -1,5 +1,6 @@
-// Answers that clients may go on from by id, so that they need not send a conversation again. In memory
-// only and bounded: the oldest go first. What one key stored, another cannot see. Thread-safe.
+// Answers that clients may go on from by id, so that they need not send a conversation again. In
+// memory only and bounded: the oldest go first. What one key stored, another cannot see.
+// Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,8 @@ class ConversationStore {
   explicit ConversationStore(ConversationStoreOptions options) : options_(options) {}
 
   // Kept as text, so that the bytes are known. One larger than a quarter of the store is not kept.
-  void Put(const std::string& tenant, const std::string& id, const StoredConversation& conversation);
+  void Put(const std::string& tenant, const std::string& id,
+           const StoredConversation& conversation);
   std::optional<StoredConversation> Get(const std::string& tenant, const std::string& id) const;
   bool Remove(const std::string& tenant, const std::string& id);  // false: there was none
   size_t bytes() const;

@@ -1,5 +1,6 @@
-// One HTTP answer made of the vectors of some texts, whatever API asks for them. Subclasses know its form, and write a
-// vector as soon as it is there: a large answer takes the loop no time at its end.
+// One HTTP answer made of the vectors of some texts, whatever API asks for them. Subclasses know
+// its form, and write a vector as soon as it is there: a large answer takes the loop no time at its
+// end.
 #pragma once
 
 #include <chrono>
@@ -22,11 +23,14 @@ inline constexpr size_t kMaxEmbeddedTexts = 2048;
 
 class EmbeddingAnswer : public std::enable_shared_from_this<EmbeddingAnswer> {
  public:
-  explicit EmbeddingAnswer(std::shared_ptr<http::Responder> responder) : responder_(std::move(responder)) {}
+  explicit EmbeddingAnswer(std::shared_ptr<http::Responder> responder)
+      : responder_(std::move(responder)) {}
   virtual ~EmbeddingAnswer() = default;
 
-  // Submits; what is wrong is sent in the form of the request's API. The loop must outlive the HTTP server.
-  void Start(const ModelPtr& model, std::vector<std::vector<int32_t>> texts, const http::Request& request);
+  // Submits; what is wrong is sent in the form of the request's API. The loop must outlive the HTTP
+  // server.
+  void Start(const ModelPtr& model, std::vector<std::vector<int32_t>> texts,
+             const http::Request& request);
 
  protected:
   // Called in order, on the loop's thread.
@@ -34,14 +38,17 @@ class EmbeddingAnswer : public std::enable_shared_from_this<EmbeddingAnswer> {
   virtual void Finish(std::string* body) = 0;
 
   int64_t tokens() const { return tokens_; }  // of all texts so far
-  std::chrono::steady_clock::duration Elapsed() const { return std::chrono::steady_clock::now() - start_; }
+  std::chrono::steady_clock::duration Elapsed() const {
+    return std::chrono::steady_clock::now() - start_;
+  }
 
  private:
   void Receive(EmbeddingEvent&& event);
 
   const std::shared_ptr<http::Responder> responder_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::string model_, path_, body_;  // the model's name: whoever holds the model may not end on the loop's thread
+  std::string model_, path_,
+      body_;  // the model's name: whoever holds the model may not end on the loop's thread
   std::vector<int64_t> lengths_;  // of the texts, in tokens
   int64_t index_ = 0, tokens_ = 0;
 };

@@ -32,14 +32,16 @@ bool TooDeep(const std::string& text) {
 std::string Shown(const Json& value) {
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
   constexpr size_t kMost = 60;
-  return text.size() <= kMost ? text : fmt::format("{} of {} bytes", value.type_name(), text.size());
+  return text.size() <= kMost ? text
+                              : fmt::format("{} of {} bytes", value.type_name(), text.size());
 }
 
 }  // namespace
 
 Json ParseBody(const std::string& body) {
   if (TooDeep(body)) {
-    Fail(400, fmt::format("the body is nested deeper than {} levels", kMaxJsonDepth), "invalid_json");
+    Fail(400, fmt::format("the body is nested deeper than {} levels", kMaxJsonDepth),
+         "invalid_json");
   }
   Json json;
   try {
@@ -48,7 +50,8 @@ Json ParseBody(const std::string& body) {
     Fail(400, fmt::format("the body is not valid JSON: {}", error.what()), "invalid_json");
   }
   if (!json.is_object()) {
-    Fail(400, fmt::format("the body must be a JSON object, found {}", json.type_name()), "invalid_json");
+    Fail(400, fmt::format("the body must be a JSON object, found {}", json.type_name()),
+         "invalid_json");
   }
   return json;
 }
@@ -83,7 +86,8 @@ std::optional<int64_t> Fields::Integer(const std::string& name, int64_t least, i
   const bool fits = value->is_number_integer() &&
                     !(value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{INT64_MAX});
   if (!fits || value->get<int64_t>() < least || value->get<int64_t>() > most) {
-    Bad(name, fmt::format("expected an integer from {} to {}, found {}", least, most, Shown(*value)));
+    Bad(name,
+        fmt::format("expected an integer from {} to {}, found {}", least, most, Shown(*value)));
   }
   return value->get<int64_t>();
 }
@@ -91,7 +95,9 @@ std::optional<int64_t> Fields::Integer(const std::string& name, int64_t least, i
 std::optional<bool> Fields::Bool(const std::string& name) {
   const Json* value = Find(name);
   if (!value) return std::nullopt;
-  if (!value->is_boolean()) Bad(name, fmt::format("expected true or false, found {}", Shown(*value)));
+  if (!value->is_boolean()) {
+    Bad(name, fmt::format("expected true or false, found {}", Shown(*value)));
+  }
   return value->get<bool>();
 }
 
@@ -113,7 +119,8 @@ std::vector<std::string> Fields::Strings(const std::string& name, size_t most) {
   if (!value) return {};
   if (value->is_string()) return {value->get<std::string>()};
   if (!value->is_array() || value->size() > most) {
-    Bad(name, fmt::format("expected a string or a list of at most {} strings, found {}", most, Shown(*value)));
+    Bad(name, fmt::format("expected a string or a list of at most {} strings, found {}", most,
+                          Shown(*value)));
   }
   std::vector<std::string> strings;
   for (const Json& item : *value) {
@@ -125,7 +132,9 @@ std::vector<std::string> Fields::Strings(const std::string& name, size_t most) {
 
 const Json* Fields::Object(const std::string& name) {
   const Json* value = Find(name);
-  if (value && !value->is_object()) Bad(name, fmt::format("expected an object, found {}", Shown(*value)));
+  if (value && !value->is_object()) {
+    Bad(name, fmt::format("expected an object, found {}", Shown(*value)));
+  }
   return value;
 }
 
@@ -136,15 +145,18 @@ void Fields::Ignore(std::initializer_list<const char*> names) {
 void Fields::Only(const std::string& name, const Json& value, std::string_view reason) {
   const Json* found = Find(name);
   if (!found || *found == value) return;
-  Unsupported(name, fmt::format("{} (only {} is accepted), found {}", reason, value.dump(), Shown(*found)));
+  Unsupported(
+      name, fmt::format("{} (only {} is accepted), found {}", reason, value.dump(), Shown(*found)));
 }
 
 void Fields::Finish() const {
   for (const auto& item : object_.items()) {
     if (!read_.contains(item.key())) {
       const std::string shown = Shown(item.key());
-      UnsupportedField(Param(item.key()), fmt::format("{}{}: this field is not known here; it is refused because "
-                                                      "ignoring it could change the answer", where_, shown));
+      UnsupportedField(Param(item.key()),
+                       fmt::format("{}{}: this field is not known here; it is refused because "
+                                   "ignoring it could change the answer",
+                                   where_, shown));
     }
   }
 }

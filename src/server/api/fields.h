@@ -1,6 +1,6 @@
-// Reading a request's JSON body: depth-limited, every field with its type and range, every error naming
-// its field, and nothing ignored in silence (Finish refuses what nobody asked for). JSON null means
-// absent, as in OpenAI's API.
+// Reading a request's JSON body: depth-limited, every field with its type and range, every error
+// naming its field, and nothing ignored in silence (Finish refuses what nobody asked for). JSON
+// null means absent, as in OpenAI's API.
 #pragma once
 
 #include <optional>
@@ -24,7 +24,8 @@ Json ParseBody(const std::string& body);
 class Fields {
  public:
   explicit Fields(const Json& object) : object_(object) {}
-  // An object inside of the body: messages say where ("messages[0]."), and errors carry the body's field.
+  // An object inside of the body: messages say where ("messages[0]."), and errors carry the body's
+  // field.
   Fields(const Json& object, std::string where, std::string param)
       : object_(object), where_(std::move(where)), param_(std::move(param)) {}
 

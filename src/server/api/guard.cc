@@ -9,11 +9,13 @@ namespace bakestone::api {
 
 int RetryAfter(const LoopMetrics& metrics) {
   // About how long until a few of those that wait are done, from what was finished so far.
-  const double each = metrics.finished > 0 ? metrics.busy_seconds / static_cast<double>(metrics.finished) : 1;
+  const double each =
+      metrics.finished > 0 ? metrics.busy_seconds / static_cast<double>(metrics.finished) : 1;
   return static_cast<int>(std::clamp(each * static_cast<double>(metrics.waiting) / 4, 1.0, 60.0));
 }
 
-void Guarded(const ServingLoop& loop, const http::Request& request, http::Responder& responder, const std::function<void()>& work) {
+void Guarded(const ServingLoop& loop, const http::Request& request, http::Responder& responder,
+             const std::function<void()>& work) {
   const Family family = FamilyOf(request.path);
   try {
     work();

@@ -10,7 +10,8 @@
 namespace bakestone::api {
 
 // Runs work; sends what it throws. loop: whose load says when to come back. Never throws.
-void Guarded(const ServingLoop& loop, const http::Request& request, http::Responder& responder, const std::function<void()>& work);
+void Guarded(const ServingLoop& loop, const http::Request& request, http::Responder& responder,
+             const std::function<void()>& work);
 
 // Seconds until a client should try again.
 int RetryAfter(const LoopMetrics& metrics);

@@ -14,11 +14,14 @@ constexpr size_t kMaxTools = 256;
 
 }  // namespace
 
-void ReadToolList(Fields& fields, ChatTask* task, const char* schema,
-                  const std::function<std::optional<Json>(const Json& tool, const std::string& where)>& read) {
+void ReadToolList(
+    Fields& fields, ChatTask* task, const char* schema,
+    const std::function<std::optional<Json>(const Json& tool, const std::string& where)>& read) {
   const Json* tools = fields.Find("tools");
   if (!tools) return;
-  if (!tools->is_array() || tools->size() > kMaxTools) fields.Bad("tools", fmt::format("expected a list of at most {} tools", kMaxTools));
+  if (!tools->is_array() || tools->size() > kMaxTools) {
+    fields.Bad("tools", fmt::format("expected a list of at most {} tools", kMaxTools));
+  }
   std::set<std::string> names;
   for (size_t i = 0; i < tools->size(); ++i) {
     const std::string where = fmt::format("tools[{}].", i);
@@ -46,8 +49,11 @@ ToolChoice::Kind ChoiceOfWord(const Fields& fields, const std::string& word) {
 }
 
 void CheckToolChoice(const Fields& fields, const ChatTask& task) {
-  const bool needs_tools = task.tool_choice.kind == ToolChoice::kRequired || task.tool_choice.kind == ToolChoice::kNamed;
-  if (needs_tools && task.tools.empty()) fields.Bad("tool_choice", "a call cannot be required without functions that the client runs");
+  const bool needs_tools =
+      task.tool_choice.kind == ToolChoice::kRequired || task.tool_choice.kind == ToolChoice::kNamed;
+  if (needs_tools && task.tools.empty()) {
+    fields.Bad("tool_choice", "a call cannot be required without functions that the client runs");
+  }
 }
 
 }  // namespace bakestone::api

@@ -10,11 +10,12 @@
 
 namespace bakestone::api {
 
-// Reads the list `tools` into the task. read makes a function {name, description, parameters, ...} of a tool, which is an
-// object, or nothing where it is left out; where: "tools[0].". schema: the place of the parameters' schema in a tool.
-// Throws ApiError: no list, too long, a name twice.
-void ReadToolList(Fields& fields, ChatTask* task, const char* schema,
-                  const std::function<std::optional<Json>(const Json& tool, const std::string& where)>& read);
+// Reads the list `tools` into the task. read makes a function {name, description, parameters, ...}
+// of a tool, which is an object, or nothing where it is left out; where: "tools[0].". schema: the
+// place of the parameters' schema in a tool. Throws ApiError: no list, too long, a name twice.
+void ReadToolList(
+    Fields& fields, ChatTask* task, const char* schema,
+    const std::function<std::optional<Json>(const Json& tool, const std::string& where)>& read);
 
 // A function's name as every API allows it: throws ApiError naming the field.
 std::string RequiredToolName(Fields& function);

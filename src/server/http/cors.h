@@ -1,4 +1,5 @@
-// Which pages of other origins a browser may let ask here: none, unless the server was told. Pure: no sockets.
+// Which pages of other origins a browser may let ask here: none, unless the server was told. Pure:
+// no sockets.
 #pragma once
 
 #include <optional>
@@ -8,10 +9,12 @@
 
 namespace bakestone::http {
 
-// Header lines for an answer to this request; empty where its origin is not allowed, or it has none.
+// Header lines for an answer to this request; empty where its origin is not allowed, or it has
+// none.
 std::string CorsHeaders(const HttpOptions& options, const Request& head);
 
-// True for a browser's question before the request itself, from an allowed origin: it carries no key.
+// True for a browser's question before the request itself, from an allowed origin: it carries no
+// key.
 bool IsPreflight(const HttpOptions& options, const Request& head);
 Response PreflightAnswer(const Request& head);
 

@@ -9,7 +9,8 @@
 namespace bakestone::http {
 namespace {
 
-std::string Head(const Response& response, bool close, std::string_view length, const std::string& extra) {
+std::string Head(const Response& response, bool close, std::string_view length,
+                 const std::string& extra) {
   std::string head = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\n{}", response.status,
                                  ReasonOf(response.status), response.content_type, length);
   head += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
@@ -26,27 +27,44 @@ std::string Chunk(const std::string& bytes, bool chunked) {
 
 std::string_view ReasonOf(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 417: return "Expectation Failed";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 503: return "Service Unavailable";
-    default: return "Status";
+    case 200:
+      return "OK";
+    case 204:
+      return "No Content";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 413:
+      return "Content Too Large";
+    case 415:
+      return "Unsupported Media Type";
+    case 417:
+      return "Expectation Failed";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 503:
+      return "Service Unavailable";
+    default:
+      return "Status";
   }
 }
 
 std::string Serialize(const Response& response, bool close, const std::string& extra) {
-  const std::string length = response.status == 204 ? "" : fmt::format("Content-Length: {}\r\n", response.body.size());
+  const std::string length =
+      response.status == 204 ? "" : fmt::format("Content-Length: {}\r\n", response.body.size());
   return Head(response, close, length, extra) + response.body;
 }
 

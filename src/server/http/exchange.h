@@ -1,6 +1,6 @@
-// One request's answer on its way from a handler's thread to a connection's: turns Responder calls into
-// bytes of HTTP/1.1 and keeps them until the connection takes them. Thread-safe; may outlive the
-// connection and the server (an engine still holds it).
+// One request's answer on its way from a handler's thread to a connection's: turns Responder calls
+// into bytes of HTTP/1.1 and keeps them until the connection takes them. Thread-safe; may outlive
+// the connection and the server (an engine still holds it).
 #pragma once
 
 #include <functional>
@@ -37,8 +37,8 @@ class Exchange : public Responder {
   // For the connection.
   struct Taken {
     std::string bytes;
-    bool ended = false;     // nothing will follow
-    bool broken = false;    // abandoned, or the client does not read: close
+    bool ended = false;   // nothing will follow
+    bool broken = false;  // abandoned, or the client does not read: close
   };
   Taken Take();
   std::string KeepAlive();  // what to write when nothing else was; empty before Begin

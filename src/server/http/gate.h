@@ -1,4 +1,5 @@
-// What can be refused from a request's head alone, before a byte of its body is read. Pure: no sockets.
+// What can be refused from a request's head alone, before a byte of its body is read. Pure: no
+// sockets.
 #pragma once
 
 #include <optional>
@@ -16,7 +17,7 @@ struct Refusal {
 
 // The framing that the parser found beside the header fields.
 struct Framing {
-  int version = 11;      // 10 or 11
+  int version = 11;  // 10 or 11
   bool chunked = false;
 };
 

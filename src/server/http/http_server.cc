@@ -40,14 +40,12 @@ using Clock = std::chrono::steady_clock;
 using Parser = bhttp::request_parser<bhttp::string_body>;
 
 constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
-// After an error answer the rest of the request is read and dropped this long: closing with unread bytes
-// would reset the connection and take the answer with it.
+// After an error answer the rest of the request is read and dropped this long: closing with unread
+// bytes would reset the connection and take the answer with it.
 constexpr std::chrono::milliseconds kLinger{1000};
 constexpr std::chrono::milliseconds kAcceptRetry{100};
 
-std::string_view View(beast::string_view text) {
-  return {text.data(), text.size()};
-}
+std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
 
 // The request without its body.
 Request MakeHead(const Parser& parser) {
@@ -72,15 +70,18 @@ struct Shared {  // what a connection needs of the server
   const KeyStore& keys;
   asio::thread_pool& handlers;
   asio::ssl::context* tls;  // null: in the clear
-  bool stopping = false;  // I/O thread
+  bool stopping = false;    // I/O thread
 };
 
 // One client. Lives on the I/O thread, kept alive by its coroutines.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(tcp::socket socket, Shared& shared)
-      : stream_(std::move(socket), shared.tls), socket_(stream_.socket()), shared_(shared),
-        deadline_timer_(socket_.get_executor()), signal_(socket_.get_executor()),
+      : stream_(std::move(socket), shared.tls),
+        socket_(stream_.socket()),
+        shared_(shared),
+        deadline_timer_(socket_.get_executor()),
+        signal_(socket_.get_executor()),
         buffer_(static_cast<size_t>(shared.options.max_header_bytes) + (64 << 10)) {}
 
   asio::awaitable<void> Run();
@@ -90,7 +91,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   asio::awaitable<bool> ShakeHands();
-  asio::awaitable<void> SayGoodbye();  // under TLS the end is said, so that nobody takes a cut answer for a whole one
+  asio::awaitable<void>
+  SayGoodbye();  // under TLS the end is said, so that nobody takes a cut answer for a whole one
   asio::awaitable<bool> Serve(bool first);  // one request; false: the connection ends
   asio::awaitable<error_code> WaitForBytes();
   asio::awaitable<bool> Answer(Request request, bool close, bool http10);
@@ -110,7 +112,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Clock::time_point deadline_ = Clock::time_point::max();
   std::shared_ptr<Exchange> exchange_;
   std::string extra_;  // header lines of the answer to the request at hand
-  bool timed_out_ = false, closed_ = false, reading_ahead_ = false, reader_running_ = false, gone_ = false;
+  bool timed_out_ = false, closed_ = false, reading_ahead_ = false, reader_running_ = false,
+       gone_ = false;
 };
 
 void Connection::Close() {
@@ -189,7 +192,8 @@ asio::awaitable<bool> Connection::Serve(bool first) {
   parser.header_limit(static_cast<uint32_t>(options.max_header_bytes));
   parser.body_limit(static_cast<uint64_t>(options.max_body_bytes));
   SetDeadline(options.header_deadline);
-  auto [head_error, head_bytes] = co_await bhttp::async_read_header(stream_, buffer_, parser, kAsTuple);
+  auto [head_error, head_bytes] =
+      co_await bhttp::async_read_header(stream_, buffer_, parser, kAsTuple);
   ClearDeadline();
   if (head_error) {
     co_await RefuseParse(head_error);
@@ -200,7 +204,7 @@ asio::awaitable<bool> Connection::Serve(bool first) {
   extra_ = CorsHeaders(options, request);
   if (IsPreflight(options, request)) {
     const bool written = co_await WriteAll(Serialize(PreflightAnswer(request), false, extra_));
-    co_return written && parser.is_done() && parser.keep_alive();
+    co_return written&& parser.is_done() && parser.keep_alive();
   }
   const auto refusal = CheckHead(options, *shared_.keys.Current(), framing, request);
   if (refusal) {
@@ -224,19 +228,23 @@ asio::awaitable<bool> Connection::Serve(bool first) {
   co_return complete && !close;
 }
 
-// Hands the request over and writes what comes back, while an outstanding read watches for the client's
-// departure.
+// Hands the request over and writes what comes back, while an outstanding read watches for the
+// client's departure.
 asio::awaitable<bool> Connection::Answer(Request request, bool close, bool http10) {
   std::weak_ptr<Connection> weak = weak_from_this();
   auto executor = socket_.get_executor();
-  exchange_ = std::make_shared<Exchange>(
-      Exchange::Options{close || shared_.stopping, !http10, shared_.options.max_unsent_bytes, extra_}, [weak, executor] {
-        asio::post(executor, [weak] {
-          if (const auto self = weak.lock()) self->signal_.cancel();
-        });
-      });
-  std::shared_ptr<Responder> answer(exchange_.get(), [kept = exchange_](Responder*) { kept->Abandon(); });
-  asio::post(shared_.handlers, [&handler = shared_.handler, request = std::move(request), answer = std::move(answer)] {
+  exchange_ =
+      std::make_shared<Exchange>(Exchange::Options{close || shared_.stopping, !http10,
+                                                   shared_.options.max_unsent_bytes, extra_},
+                                 [weak, executor] {
+                                   asio::post(executor, [weak] {
+                                     if (const auto self = weak.lock()) self->signal_.cancel();
+                                   });
+                                 });
+  std::shared_ptr<Responder> answer(exchange_.get(),
+                                    [kept = exchange_](Responder*) { kept->Abandon(); });
+  asio::post(shared_.handlers, [&handler = shared_.handler, request = std::move(request),
+                                answer = std::move(answer)] {
     try {
       handler(request, answer);
     } catch (const std::exception& error) {
@@ -296,8 +304,8 @@ asio::awaitable<bool> Connection::WriteAll(std::string bytes) {
   size_t sent = 0;
   while (sent < bytes.size()) {
     SetDeadline(shared_.options.write_deadline);
-    auto [error, n] =
-        co_await stream_.async_write_some(asio::buffer(bytes.data() + sent, bytes.size() - sent), kAsTuple);
+    auto [error, n] = co_await stream_.async_write_some(
+        asio::buffer(bytes.data() + sent, bytes.size() - sent), kAsTuple);
     ClearDeadline();
     if (error) co_return false;
     sent += n;
@@ -310,13 +318,14 @@ asio::awaitable<void> Connection::RefuseParse(error_code error) {
   if (timed_out_) {
     refusal = {408, "the request took too long to arrive", "request_timeout"};
   } else if (error == bhttp::error::header_limit || error == bhttp::error::buffer_overflow) {
-    refusal = {431, fmt::format("headers are limited to {} bytes", shared_.options.max_header_bytes),
+    refusal = {431,
+               fmt::format("headers are limited to {} bytes", shared_.options.max_header_bytes),
                "headers_too_large"};
   } else if (error == bhttp::error::body_limit) {
     refusal = {413, fmt::format("bodies are limited to {} bytes", shared_.options.max_body_bytes),
                "body_too_large"};
-  } else if (error == bhttp::error::end_of_stream || error.category() != bhttp::make_error_code(
-                 bhttp::error::end_of_stream).category()) {
+  } else if (error == bhttp::error::end_of_stream ||
+             error.category() != bhttp::make_error_code(bhttp::error::end_of_stream).category()) {
     co_return;  // the client closed, or the network failed: nobody to tell
   }
   co_await Refuse(std::move(refusal));
@@ -326,7 +335,8 @@ asio::awaitable<void> Connection::Refuse(Refusal refusal, std::string path) {
   Response response{.status = refusal.status, .headers = {}, .body = {}};
   if (refusal.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   const auto& body = shared_.options.error_body;
-  response.body = body ? body(path, refusal.status, refusal.message, refusal.code) : refusal.message;
+  response.body =
+      body ? body(path, refusal.status, refusal.message, refusal.code) : refusal.message;
   timed_out_ = false;
   const bool written = co_await WriteAll(Serialize(response, true, extra_));
   if (!written) co_return;
@@ -344,9 +354,13 @@ asio::awaitable<void> Connection::Refuse(Refusal refusal, std::string path) {
 
 struct HttpServer::Impl {
   Impl(HttpOptions options_in, Handler handler_in)
-      : options(std::move(options_in)), handler(std::move(handler_in)), keys(options.api_keys),
-        handlers(static_cast<size_t>(options.handler_threads)), acceptor(io),
-        tls(MakeTls(options)), shared{options, handler, keys, handlers, tls.get()} {
+      : options(std::move(options_in)),
+        handler(std::move(handler_in)),
+        keys(options.api_keys),
+        handlers(static_cast<size_t>(options.handler_threads)),
+        acceptor(io),
+        tls(MakeTls(options)),
+        shared{options, handler, keys, handlers, tls.get()} {
     Listen();
     asio::co_spawn(io, Accept(), asio::detached);
     thread = std::thread([this] { io.run(); });
@@ -371,7 +385,7 @@ struct HttpServer::Impl {
   const std::unique_ptr<asio::ssl::context> tls;  // null: in the clear
   Shared shared;
   std::set<std::shared_ptr<Connection>> connections;  // I/O thread
-  std::string bound;  // address
+  std::string bound;                                  // address
   uint16_t port = 0;
   std::mutex mutex;
   std::condition_variable emptied;
@@ -381,17 +395,26 @@ struct HttpServer::Impl {
 
 std::unique_ptr<asio::ssl::context> HttpServer::Impl::MakeTls(const HttpOptions& options) {
   if (options.tls_certificate.empty() != options.tls_key.empty()) {
-    Throw(ErrorCode::kInvalidArgument, "TLS needs both a certificate and its key (--tls-certificate, --tls-key), found one of them");
+    Throw(ErrorCode::kInvalidArgument,
+          "TLS needs both a certificate and its key (--tls-certificate, --tls-key), found one of "
+          "them");
   }
   if (options.tls_certificate.empty()) return nullptr;
   auto context = std::make_unique<asio::ssl::context>(asio::ssl::context::tls_server);
   ::SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
-  ::SSL_CTX_set_mode(context->native_handle(), SSL_MODE_RELEASE_BUFFERS);  // an idle connection holds none
+  ::SSL_CTX_set_mode(context->native_handle(),
+                     SSL_MODE_RELEASE_BUFFERS);  // an idle connection holds none
   error_code error;
   context->use_certificate_chain_file(options.tls_certificate, error);
-  if (error) Throw(ErrorCode::kInvalidArgument, "{}: expected a certificate in PEM form: {}", options.tls_certificate, error.message());
+  if (error) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected a certificate in PEM form: {}",
+          options.tls_certificate, error.message());
+  }
   context->use_private_key_file(options.tls_key, asio::ssl::context::pem, error);
-  if (error) Throw(ErrorCode::kInvalidArgument, "{}: expected the certificate's private key in PEM form: {}", options.tls_key, error.message());
+  if (error) {
+    Throw(ErrorCode::kInvalidArgument, "{}: expected the certificate's private key in PEM form: {}",
+          options.tls_key, error.message());
+  }
   return context;
 }
 
@@ -410,8 +433,10 @@ void HttpServer::Impl::Listen() {
 void HttpServer::Impl::CheckOpen(const std::string& address, bool no_keys) const {
   if (IsLoopback(address) || !no_keys || options.allow_anyone) return;
   Throw(ErrorCode::kInvalidArgument,
-        "address {}: other machines could reach the server without a key; give --api-key-file, bind to 127.0.0.1, or "
-        "say --allow-anyone", address);
+        "address {}: other machines could reach the server without a key; give --api-key-file, "
+        "bind to 127.0.0.1, or "
+        "say --allow-anyone",
+        address);
 }
 
 void HttpServer::Impl::Adopt() {
@@ -420,7 +445,8 @@ void HttpServer::Impl::Adopt() {
   error_code error;
   if (::getsockname(options.listen_fd, reinterpret_cast<sockaddr*>(&name), &length) != 0 ||
       (name.ss_family != AF_INET && name.ss_family != AF_INET6)) {
-    Throw(ErrorCode::kInvalidArgument, "the inherited file descriptor {} is not a TCP socket", options.listen_fd);
+    Throw(ErrorCode::kInvalidArgument, "the inherited file descriptor {} is not a TCP socket",
+          options.listen_fd);
   }
   acceptor.assign(name.ss_family == AF_INET ? tcp::v4() : tcp::v6(), options.listen_fd, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
@@ -432,7 +458,8 @@ void HttpServer::Impl::Bind() {
   error_code error;
   const auto address = asio::ip::make_address(name, error);
   if (error) {
-    Throw(ErrorCode::kInvalidArgument, "address: expected an IP address or localhost, found '{}'", options.address);
+    Throw(ErrorCode::kInvalidArgument, "address: expected an IP address or localhost, found '{}'",
+          options.address);
   }
   CheckOpen(name, keys.Current()->empty());  // before anybody could connect
   const tcp::endpoint endpoint(address, options.port);
@@ -465,7 +492,9 @@ void HttpServer::Impl::Add(tcp::socket socket) {
     if (tls) return;  // to say so would take a handshake
     socket.non_blocking(true, ignored);
     Response busy{.status = 503, .headers = {{"Retry-After", "1"}}, .body = {}};
-    if (options.error_body) busy.body = options.error_body("", 503, "too many connections", "overloaded");
+    if (options.error_body) {
+      busy.body = options.error_body("", 503, "too many connections", "overloaded");
+    }
     socket.write_some(asio::buffer(Serialize(busy, true)), ignored);
     return;
   }
@@ -500,7 +529,9 @@ void HttpServer::Impl::Stop(std::chrono::milliseconds deadline) {
     emptied.wait_for(lock, deadline, [this] { return count == 0; });
   }
   asio::post(io, [this] {
-    for (const auto& connection : std::vector(connections.begin(), connections.end())) connection->Close();
+    for (const auto& connection : std::vector(connections.begin(), connections.end())) {
+      connection->Close();
+    }
   });
   thread.join();  // io.run() returns when the last coroutine ended
   handlers.join();

@@ -15,13 +15,13 @@ namespace bakestone::http {
 namespace {
 
 using namespace std::chrono_literals;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using bakestone::testing::BodyOf;
 using bakestone::testing::Get;
 using bakestone::testing::Post;
 using bakestone::testing::RawClient;
 using bakestone::testing::StatusOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 HttpOptions TestOptions() {
   HttpOptions options;
@@ -37,9 +37,9 @@ HttpOptions TestOptions() {
 class HttpServerTest : public ::testing::Test {
  protected:
   void Start(HttpOptions options = TestOptions()) {
-    server_ = std::make_unique<HttpServer>(std::move(options), [this](const Request& request, auto responder) {
-      Handle(request, std::move(responder));
-    });
+    server_ = std::make_unique<HttpServer>(
+        std::move(options),
+        [this](const Request& request, auto responder) { Handle(request, std::move(responder)); });
   }
   void Handle(const Request& request, std::shared_ptr<Responder> responder) {
     if (request.path == "/throw") throw std::runtime_error("a defect");
@@ -50,7 +50,8 @@ class HttpServerTest : public ::testing::Test {
       return;
     }
     if (request.path == "/quiet") {  // begins, then says nothing for a while
-      responder->Begin({.content_type = "text/event-stream", .headers = {}, .body = {}}, ": ping\n\n");
+      responder->Begin({.content_type = "text/event-stream", .headers = {}, .body = {}},
+                       ": ping\n\n");
       std::this_thread::sleep_for(200ms);
       responder->Write("data: late\n\n");
       responder->End();
@@ -62,9 +63,10 @@ class HttpServerTest : public ::testing::Test {
       responder->End();
       return;
     }
-    responder->Send({.content_type = "text/plain", .headers = {},
-                     .body = request.method + " " + request.path + " " + request.query + " " + request.tenant() + "|" +
-                             request.body});
+    responder->Send({.content_type = "text/plain",
+                     .headers = {},
+                     .body = request.method + " " + request.path + " " + request.query + " " +
+                             request.tenant() + "|" + request.body});
   }
   std::string Exchange(std::string_view bytes) {
     RawClient client(server_->port());
@@ -102,8 +104,9 @@ TEST_F(HttpServerTest, ChunkedBodiesAndContinueAreUnderstood) {
                        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
               HasSubstr("|abcde"));
   RawClient client(server_->port());
-  client.Send("POST /c HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-              "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+  client.Send(
+      "POST /c HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+      "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n");
   ASSERT_TRUE(client.ReadUntil("100 Continue\r\n\r\n"));
   client.Send("{}");
   EXPECT_TRUE(client.ReadUntil("|{}"));
@@ -162,7 +165,9 @@ TEST_F(HttpServerTest, SlowHeadersAndBodiesEndAtTheirDeadline) {
   Start();
   RawClient head(server_->port()), body(server_->port());
   head.Send("GET / HTTP/1.1\r\nHost: loc");
-  body.Send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{");
+  body.Send(
+      "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+      "100\r\n\r\n{");
   const auto start = std::chrono::steady_clock::now();
   std::thread drip([&] {
     for (int i = 0; i < 12; ++i) {
@@ -182,28 +187,46 @@ TEST_F(HttpServerTest, HostileRequestsGetA4xx) {
   Start(options);
   const std::string json = "Content-Type: application/json\r\n";
   const std::pair<int, std::string> cases[] = {
-      {400, "GET / HTTP/1.1\r\n\r\n"},                                                  // no Host
+      {400, "GET / HTTP/1.1\r\n\r\n"},  // no Host
       {400, "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n"},
       {403, "GET / HTTP/1.1\r\nHost: rebound.example\r\n\r\n"},
       {403, "GET / HTTP/1.1\r\nHost: localhost.rebound.example\r\n\r\n"},
       {403, "GET / HTTP/1.1\r\nHost: 127.0.0.1.rebound.example\r\n\r\n"},
       {400, "GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n"},
-      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
-      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"},
-      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"},
+      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"},
+      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"},
       {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Content-Length: -1\r\n\r\n"},
-      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Content-Length: 99999999999999999999999\r\n\r\n"},
-      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"},
-      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"},
-      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Transfer-Encoding: chunked\r\n\r\nZZ\r\n"},
+      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Content-Length: 99999999999999999999999\r\n\r\n"},
+      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"},
+      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"},
+      {400, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Transfer-Encoding: chunked\r\n\r\nZZ\r\n"},
       {413, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Content-Length: 1001\r\n\r\n"},
-      {413, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Transfer-Encoding: chunked\r\n\r\nFFFFF\r\n" + std::string(2000, 'x')},
-      {415, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}"},
-      {415, "POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://page.example\r\nContent-Length: 2\r\n\r\n{}"},
-      {415, "POST / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 2\r\n\r\n{}"},
-      {415, "DELETE / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}"},
-      {415, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"},
-      {417, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json + "Expect: tea\r\nContent-Length: 2\r\n\r\n{}"},
+      {413, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Transfer-Encoding: chunked\r\n\r\nFFFFF\r\n" + std::string(2000, 'x')},
+      {415,
+       "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: "
+       "2\r\n\r\n{}"},
+      {415,
+       "POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://page.example\r\nContent-Length: "
+       "2\r\n\r\n{}"},
+      {415,
+       "POST / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nContent-Length: "
+       "2\r\n\r\n{}"},
+      {415,
+       "DELETE / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: "
+       "2\r\n\r\n{}"},
+      {415, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"},
+      {417, "POST / HTTP/1.1\r\nHost: localhost\r\n" + json +
+                "Expect: tea\r\nContent-Length: 2\r\n\r\n{}"},
       {431, "GET / HTTP/1.1\r\nHost: localhost\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n"},
       {431, "GET /" + std::string(20'000, 'x') + " HTTP/1.1\r\nHost: localhost\r\n\r\n"},
       {400, "GET / HTTP/9.9\r\nHost: localhost\r\n\r\n"},
@@ -241,7 +264,9 @@ TEST_F(HttpServerTest, MutatedRequestsLeaveTheServerAlive) {
   const std::string good = Post("/x", "{\"a\": 1}", "Connection: close\r\n");
   for (int i = 0; i < 300; ++i) {
     std::string bytes = good;
-    for (uint64_t k = 0; k <= rng.Below(4); ++k) bytes[rng.Below(bytes.size())] = static_cast<char>(rng.Below(256));
+    for (uint64_t k = 0; k <= rng.Below(4); ++k) {
+      bytes[rng.Below(bytes.size())] = static_cast<char>(rng.Below(256));
+    }
     RawClient client(server_->port());
     client.Send(bytes);
     const int status = StatusOf(client.ReadResponse());
@@ -258,13 +283,15 @@ TEST_F(HttpServerTest, EveryRouteButThePublicOnesNeedsAKey) {
   const auto status = [&](std::string_view path, const std::string& authorization) {
     return StatusOf(Exchange(Get(path, authorization)));
   };
-  for (const char* path : {"/", "/v1/models", "/health/", "//health", "/Health", "/v1/../health", "/health%00"}) {
+  for (const char* path :
+       {"/", "/v1/models", "/health/", "//health", "/Health", "/v1/../health", "/health%00"}) {
     EXPECT_EQ(status(path, ""), 401) << path;
     EXPECT_EQ(status(path, "Authorization: Bearer wrong-key-0123456789\r\n"), 401);
     EXPECT_EQ(status(path, "Authorization: Bearer \r\n"), 401);
     EXPECT_EQ(status(path, "Authorization: Basic first-key-0123456789\r\n"), 401);
     EXPECT_EQ(status(path, "Authorization: Bearer first-key-01234567890\r\n"), 401);
-    EXPECT_EQ(status(path, "Authorization: Bearer first-key-0123456789\r\nAuthorization: x\r\n"), 401);
+    EXPECT_EQ(status(path, "Authorization: Bearer first-key-0123456789\r\nAuthorization: x\r\n"),
+              401);
     EXPECT_EQ(status(path, "Authorization: Bearer first-key-0123456789\r\n"), 200);
     EXPECT_EQ(status(path, "authorization: bearer second-key-0123456789\r\n"), 200);
   }
@@ -283,8 +310,10 @@ TEST_F(HttpServerTest, EveryRouteButThePublicOnesNeedsAKey) {
 
 TEST_F(HttpServerTest, PagesOfOtherOriginsMayAskOnlyWhereTold) {
   const std::string page = "Origin: https://page.example\r\n";
-  const std::string preflight = "OPTIONS /x HTTP/1.1\r\nHost: localhost\r\nAccess-Control-Request-Method: POST\r\n"
-                                "Access-Control-Request-Headers: authorization, content-type\r\n" + page + "\r\n";
+  const std::string preflight =
+      "OPTIONS /x HTTP/1.1\r\nHost: localhost\r\nAccess-Control-Request-Method: POST\r\n"
+      "Access-Control-Request-Headers: authorization, content-type\r\n" +
+      page + "\r\n";
   HttpOptions options = TestOptions();
   options.api_keys = {"first-key-0123456789"};
   Start(options);
@@ -297,9 +326,12 @@ TEST_F(HttpServerTest, PagesOfOtherOriginsMayAskOnlyWhereTold) {
   EXPECT_EQ(StatusOf(answer), 204);
   EXPECT_THAT(answer, HasSubstr("Access-Control-Allow-Headers: authorization, content-type\r\n"));
   EXPECT_THAT(answer, HasSubstr("Access-Control-Allow-Origin: https://page.example\r\n"));
-  EXPECT_THAT(Exchange(Get("/x", page + key)), HasSubstr("Access-Control-Allow-Origin: https://page.example\r\n"));
-  EXPECT_THAT(Exchange(Get("/x", page)), HasSubstr("Access-Control-Allow-Origin"));  // so that the page can read the 401
-  EXPECT_THAT(Exchange(Get("/x", "Origin: https://other.example\r\n" + key)), Not(HasSubstr("Access-Control")));
+  EXPECT_THAT(Exchange(Get("/x", page + key)),
+              HasSubstr("Access-Control-Allow-Origin: https://page.example\r\n"));
+  EXPECT_THAT(Exchange(Get("/x", page)),
+              HasSubstr("Access-Control-Allow-Origin"));  // so that the page can read the 401
+  EXPECT_THAT(Exchange(Get("/x", "Origin: https://other.example\r\n" + key)),
+              Not(HasSubstr("Access-Control")));
 }
 
 TEST_F(HttpServerTest, MoreConnectionsThanTheCapAreTurnedAway) {
@@ -346,7 +378,9 @@ TEST(HttpServer, RefusesToBindBeyondLoopbackWithoutAKey) {
     options.address = address;
     options.port = 0;
     options.api_keys = std::move(keys);
-    HttpServer server(options, [](const Request&, auto responder) { responder->Send({.headers = {}, .body = {}}); });
+    HttpServer server(options, [](const Request&, auto responder) {
+      responder->Send({.headers = {}, .body = {}});
+    });
   };
   EXPECT_THROW(start("0.0.0.0", {}), Error);
   EXPECT_THROW(start("::", {}), Error);

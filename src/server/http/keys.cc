@@ -34,15 +34,24 @@ Hash DigestOf(std::string_view word, size_t line) {
   if (word.starts_with(kDigest)) {
     const std::string_view hex = word.substr(kDigest.size());
     Hash digest{};
-    const bool valid = hex.size() == 2 * digest.size() && std::all_of(hex.begin(), hex.end(), [](char c) { return HexDigit(c) >= 0; });
-    if (!valid) Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected 64 hex digits after sha256:", line);
-    for (size_t i = 0; i < digest.size(); ++i) digest[i] = static_cast<uint8_t>(HexDigit(hex[2 * i]) * 16 + HexDigit(hex[2 * i + 1]));
+    const bool valid = hex.size() == 2 * digest.size() &&
+                       std::all_of(hex.begin(), hex.end(), [](char c) { return HexDigit(c) >= 0; });
+    if (!valid) {
+      Throw(ErrorCode::kInvalidArgument,
+            "API keys, line {}: expected 64 hex digits after sha256:", line);
+    }
+    for (size_t i = 0; i < digest.size(); ++i) {
+      digest[i] = static_cast<uint8_t>(HexDigit(hex[2 * i]) * 16 + HexDigit(hex[2 * i + 1]));
+    }
     return digest;
   }
-  const bool printable = std::all_of(word.begin(), word.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  const bool printable =
+      std::all_of(word.begin(), word.end(), [](char c) { return c > 0x20 && c < 0x7f; });
   if (word.size() < kMinKey || !printable) {
-    Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected at least {} printable ASCII characters without spaces, found {}{}", line, kMinKey,
-          word.size(), printable ? "" : " with others among them");
+    Throw(ErrorCode::kInvalidArgument,
+          "API keys, line {}: expected at least {} printable ASCII characters without spaces, "
+          "found {}{}",
+          line, kMinKey, word.size(), printable ? "" : " with others among them");
   }
   return HashOf(word);
 }
@@ -51,7 +60,8 @@ void ReadAliases(const std::string& value, size_t line, Key* key) {
   for (const std::string& pair : Split(value, ",")) {
     const size_t equals = pair.find('=');
     if (equals == std::string::npos || equals == 0 || equals + 1 == pair.size()) {
-      Throw(ErrorCode::kInvalidArgument, "API keys, line {}: alias: expected NAME=MODEL, found {}", line, Quote(pair));
+      Throw(ErrorCode::kInvalidArgument, "API keys, line {}: alias: expected NAME=MODEL, found {}",
+            line, Quote(pair));
     }
     key->aliases[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
@@ -67,15 +77,20 @@ void ReadWord(const std::string& word, size_t line, Key* key) {
     return;
   }
   const size_t equals = std::min(word.find('='), word.size());
-  const std::string name = word.substr(0, equals), value = equals < word.size() ? word.substr(equals + 1) : "";
+  const std::string name = word.substr(0, equals),
+                    value = equals < word.size() ? word.substr(equals + 1) : "";
   const auto number = [&](int64_t* to) {
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), *to);
     if (error != std::errc() || end != value.data() + value.size() || *to < 1) {
-      Throw(ErrorCode::kInvalidArgument, "API keys, line {}: {}: expected a number from 1, found {}", line, name, Quote(value));
+      Throw(ErrorCode::kInvalidArgument,
+            "API keys, line {}: {}: expected a number from 1, found {}", line, name, Quote(value));
     }
   };
   if (value.empty()) {
-    Throw(ErrorCode::kInvalidArgument, "API keys, line {}: after the key, expected words like name=team, found one of {} characters", line, word.size());
+    Throw(ErrorCode::kInvalidArgument,
+          "API keys, line {}: after the key, expected words like name=team, found one of {} "
+          "characters",
+          line, word.size());
   }
   if (name == "name") {
     key->name = value;
@@ -92,7 +107,9 @@ void ReadWord(const std::string& word, size_t line, Key* key) {
   } else if (name == "tokens-per-minute") {
     number(&key->tokens_per_minute);
   } else {
-    Throw(ErrorCode::kInvalidArgument, "API keys, line {}: expected name, models, default, alias, admin, background, max-requests, requests-per-minute or tokens-per-minute, found {}",
+    Throw(ErrorCode::kInvalidArgument,
+          "API keys, line {}: expected name, models, default, alias, admin, background, "
+          "max-requests, requests-per-minute or tokens-per-minute, found {}",
           line, Quote(name));
   }
 }
@@ -116,7 +133,8 @@ KeyRing::KeyRing(std::span<const std::string> lines) {
     if (begin == std::string::npos || lines[i][begin] == '#') continue;
     Key key = ReadKey(lines[i], i + 1);
     if (!tenants.insert(key.tenant).second || !names.insert(key.name).second) {
-      Throw(ErrorCode::kInvalidArgument, "API keys, line {}: this key or its name was there before", i + 1);
+      Throw(ErrorCode::kInvalidArgument, "API keys, line {}: this key or its name was there before",
+            i + 1);
     }
     keys_.push_back(std::make_shared<const Key>(std::move(key)));
   }

@@ -1,6 +1,7 @@
 // API keys and what each may do, kept as digests. The text of a key is never kept.
 //
-// A line of a key file is empty, a comment that begins with '#', or: the key itself, or "sha256:" and the 64 hex digits of its SHA-256, then words:
+// A line of a key file is empty, a comment that begins with '#', or: the key itself, or "sha256:"
+//   and the 64 hex digits of its SHA-256, then words:
 //   name=TEAM                 in logs and metrics; else the first digits of the digest
 //   models=A,B                what it may ask for, and see; else all
 //   default=A                 what answers where a request names a model that is not there
@@ -38,8 +39,8 @@ struct Key {
 // Immutable.
 class KeyRing {
  public:
-  // Throws kInvalidArgument naming the line's number, never its key: too short (16 characters), with
-  // characters that a header cannot carry, unknown words, a key or a name twice.
+  // Throws kInvalidArgument naming the line's number, never its key: too short (16 characters),
+  // with characters that a header cannot carry, unknown words, a key or a name twice.
   explicit KeyRing(std::span<const std::string> lines);
   bool empty() const { return keys_.empty(); }
   // Every key is compared whole, so time tells nothing. Null: unknown.
@@ -52,7 +53,8 @@ class KeyRing {
 // The ring of now, which may be replaced while requests come. Thread-safe.
 class KeyStore {
  public:
-  explicit KeyStore(std::span<const std::string> lines) : ring_(std::make_shared<const KeyRing>(lines)) {}
+  explicit KeyStore(std::span<const std::string> lines)
+      : ring_(std::make_shared<const KeyRing>(lines)) {}
   std::shared_ptr<const KeyRing> Current() const {
     std::lock_guard lock(mutex_);
     return ring_;

@@ -22,7 +22,8 @@ TEST(KeyRing, TenantsHaveDifferentNames) {
 
 TEST(KeyRing, HashedKeysAreFoundByTheirText) {
   const KeyRing ring = Ring({"sha256:" + ToHex(HashOf("0123456789abcdef")) +
-                             "  name=team models=a,b default=b background max-requests=2 requests-per-minute=30 tokens-per-minute=5000"});
+                             "  name=team models=a,b default=b background max-requests=2 "
+                             "requests-per-minute=30 tokens-per-minute=5000"});
   const auto key = ring.Find("0123456789abcdef");
   ASSERT_TRUE(key);
   EXPECT_EQ(key->name, "team");
@@ -33,13 +34,16 @@ TEST(KeyRing, HashedKeysAreFoundByTheirText) {
   EXPECT_EQ(key->max_requests, 2);
   EXPECT_EQ(key->requests_per_minute, 30);
   EXPECT_EQ(key->tokens_per_minute, 5000);
-  EXPECT_FALSE(ring.Find("sha256:" + ToHex(HashOf("0123456789abcdef"))));  // the digest itself opens nothing
+  EXPECT_FALSE(
+      ring.Find("sha256:" + ToHex(HashOf("0123456789abcdef"))));  // the digest itself opens nothing
 }
 
 TEST(KeyRing, WrongLinesAreToldByNumberWithoutTheirKey) {
-  for (const char* line : {"short", "sha256:12", "sha256:zz", "0123456789abcde\xC3\xA9", "0123456789abcdef rest", "0123456789abcdef limit=5",
-                           "0123456789abcdef max-requests=0", "0123456789abcdef max-requests=x", "0123456789abcdef max-requests=99999999999999999999",
-                           "0123456789abcdef name=", "first-key-0123456789"}) {
+  for (const char* line :
+       {"short", "sha256:12", "sha256:zz", "0123456789abcde\xC3\xA9", "0123456789abcdef rest",
+        "0123456789abcdef limit=5", "0123456789abcdef max-requests=0",
+        "0123456789abcdef max-requests=x", "0123456789abcdef max-requests=99999999999999999999",
+        "0123456789abcdef name=", "first-key-0123456789"}) {
     try {
       Ring({"first-key-0123456789", line});
       ADD_FAILURE() << line;

@@ -1,5 +1,5 @@
-// A request as the routes see it and the way to answer it, without sockets: what http/ and openai/ have
-// in common. openai/ is tested through these alone.
+// A request as the routes see it and the way to answer it, without sockets: what http/ and openai/
+// have in common. openai/ is tested through these alone.
 #pragma once
 
 #include <functional>
@@ -14,15 +14,17 @@
 namespace bakestone::http {
 
 struct Request {
-  std::string method;   // "GET"
-  std::string path;     // "/v1/models", without the query
-  std::string query;    // after '?', not decoded
+  std::string method;                                        // "GET"
+  std::string path;                                          // "/v1/models", without the query
+  std::string query;                                         // after '?', not decoded
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
   std::shared_ptr<const Key> key;  // the one that the client showed; null where none is asked for
 
   std::string_view Header(std::string_view lower_case_name) const;  // empty when absent
-  std::string tenant() const { return key ? key->tenant : std::string(); }  // whose request it is; empty without keys
+  std::string tenant() const {
+    return key ? key->tenant : std::string();
+  }  // whose request it is; empty without keys
   bool background() const { return key && key->background; }
 };
 
@@ -37,13 +39,15 @@ struct Response {
 struct Cost {
   std::string model;
   int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
-  double first_token_seconds = -1;      // from the request's admission; negative: there was none
-  double seconds_per_token = -1;        // of those after the first, in the mean; negative: there were none
+  double first_token_seconds = -1;  // from the request's admission; negative: there was none
+  double seconds_per_token =
+      -1;  // of those after the first, in the mean; negative: there were none
   bool cancelled = false, failed = false;
 };
 
-// The answer to one request: one Send, or Begin, any number of Write, and End. Thread-safe; calls after
-// the client has gone do nothing. Destroying it before an answer was given closes the connection.
+// The answer to one request: one Send, or Begin, any number of Write, and End. Thread-safe; calls
+// after the client has gone do nothing. Destroying it before an answer was given closes the
+// connection.
 class Responder {
  public:
   virtual ~Responder() = default;

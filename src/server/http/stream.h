@@ -1,5 +1,5 @@
-// A connection's bytes, in the clear or under TLS: what Beast and the server's coroutines read from and write to.
-// Included by http_server.cc alone.
+// A connection's bytes, in the clear or under TLS: what Beast and the server's coroutines read from
+// and write to. Included by http_server.cc alone.
 #pragma once
 
 #include <memory>
@@ -16,8 +16,12 @@ class Stream {
   using executor_type = boost::asio::ip::tcp::socket::executor_type;
 
   // context: null for bytes in the clear; else it outlives the stream.
-  Stream(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context* context) : socket_(std::move(socket)) {
-    if (context) tls_ = std::make_unique<boost::asio::ssl::stream<boost::asio::ip::tcp::socket&>>(socket_, *context);
+  Stream(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context* context)
+      : socket_(std::move(socket)) {
+    if (context) {
+      tls_ = std::make_unique<boost::asio::ssl::stream<boost::asio::ip::tcp::socket&>>(socket_,
+                                                                                       *context);
+    }
   }
 
   executor_type get_executor() { return socket_.get_executor(); }
@@ -26,11 +30,13 @@ class Stream {
 
   template <class Buffers, class Token>
   auto async_read_some(const Buffers& buffers, Token&& token) {
-    return tls_ ? tls_->async_read_some(buffers, std::forward<Token>(token)) : socket_.async_read_some(buffers, std::forward<Token>(token));
+    return tls_ ? tls_->async_read_some(buffers, std::forward<Token>(token))
+                : socket_.async_read_some(buffers, std::forward<Token>(token));
   }
   template <class Buffers, class Token>
   auto async_write_some(const Buffers& buffers, Token&& token) {
-    return tls_ ? tls_->async_write_some(buffers, std::forward<Token>(token)) : socket_.async_write_some(buffers, std::forward<Token>(token));
+    return tls_ ? tls_->async_write_some(buffers, std::forward<Token>(token))
+                : socket_.async_write_some(buffers, std::forward<Token>(token));
   }
 
  private:

@@ -22,7 +22,9 @@ using api::Json;
 
 constexpr size_t kMaxMessages = 8192;
 
-int64_t Nanoseconds(std::chrono::steady_clock::duration time) { return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count(); }
+int64_t Nanoseconds(std::chrono::steady_clock::duration time) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+}
 
 // One answer; chat: in a message, else in response.
 class OllamaAnswer : public api::ChatAnswer {
@@ -31,11 +33,17 @@ class OllamaAnswer : public api::ChatAnswer {
     std::string model;  // as the client named it
     bool chat = true, logprobs = false;
   };
-  OllamaAnswer(api::ChatAnswerOptions options, Details details, std::shared_ptr<http::Responder> responder)
-      : ChatAnswer(std::move(options), std::move(responder)), details_(std::move(details)), start_(Clock::now()), first_(start_) {}
+  OllamaAnswer(api::ChatAnswerOptions options, Details details,
+               std::shared_ptr<http::Responder> responder)
+      : ChatAnswer(std::move(options), std::move(responder)),
+        details_(std::move(details)),
+        start_(Clock::now()),
+        first_(start_) {}
 
  private:
-  void BeginStream() override { responder().Begin({.content_type = "application/x-ndjson", .headers = {}, .body = {}}, ""); }
+  void BeginStream() override {
+    responder().Begin({.content_type = "application/x-ndjson", .headers = {}, .body = {}}, "");
+  }
 
   Json Line(const std::string& text, const std::string& thinking, Json calls, Json logprobs) const {
     Json json = {{"model", details_.model}, {"created_at", Timestamp()}};
@@ -60,19 +68,25 @@ class OllamaAnswer : public api::ChatAnswer {
     for (; told_ < ended_; ++told_) {
       Json arguments = dialog::ParseBounded(calls[told_].arguments);
       if (!arguments.is_object()) arguments = Json::object();
-      result.push_back({{"id", calls[told_].id}, {"function", {{"index", told_}, {"name", calls[told_].name}, {"arguments", std::move(arguments)}}}});
+      result.push_back(
+          {{"id", calls[told_].id},
+           {"function",
+            {{"index", told_}, {"name", calls[told_].name}, {"arguments", std::move(arguments)}}}});
     }
     return result;
   }
 
-  void OnDelta(int64_t, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>& tokens) override {
+  void OnDelta(int64_t, const dialog::ReplyDelta& delta,
+               const std::vector<TokenInfo>& tokens) override {
     if (!any_) first_ = Clock::now();
     any_ = true;
     if (!options().stream) return;
     Json calls = EndedCalls(delta, reply(0).finish.has_value());
-    Json logprobs = details_.logprobs ? openai::TokenLogprobsJson(tokenizer(), tokens) : Json::array();
+    Json logprobs =
+        details_.logprobs ? openai::TokenLogprobsJson(tokenizer(), tokens) : Json::array();
     if (delta.text.empty() && delta.reasoning.empty() && calls.empty() && logprobs.empty()) return;
-    responder().Write(api::Dump(Line(delta.text, delta.reasoning, std::move(calls), std::move(logprobs))) + "\n");
+    responder().Write(
+        api::Dump(Line(delta.text, delta.reasoning, std::move(calls), std::move(logprobs))) + "\n");
   }
 
   void AddEnding(Json* json) const {
@@ -96,7 +110,8 @@ class OllamaAnswer : public api::ChatAnswer {
       return;
     }
     const api::ChatReply& whole = reply(0);
-    Json logprobs = details_.logprobs ? openai::TokenLogprobsJson(tokenizer(), whole.tokens) : Json::array();
+    Json logprobs =
+        details_.logprobs ? openai::TokenLogprobsJson(tokenizer(), whole.tokens) : Json::array();
     Json json = Line(whole.text, whole.reasoning, EndedCalls({}, true), std::move(logprobs));
     AddEnding(&json);
     responder().Send({.headers = {}, .body = api::Dump(json)});
@@ -118,7 +133,8 @@ class OllamaAnswer : public api::ChatAnswer {
   size_t ended_ = 0, told_ = 0;  // calls
 };
 
-// Ollama's calls have no ids of their own: a result belongs to the first call of its name that has none yet.
+// Ollama's calls have no ids of their own: a result belongs to the first call of its name that has
+// none yet.
 class MessageReader {
  public:
   explicit MessageReader(Json* messages) : messages_(*messages) {}
@@ -126,7 +142,8 @@ class MessageReader {
 
  private:
   Json ReadCalls(Fields& message, const std::string& where);
-  std::string TakeId(const std::optional<std::string>& given, const std::optional<std::string>& name);
+  std::string TakeId(const std::optional<std::string>& given,
+                     const std::optional<std::string>& name);
 
   Json& messages_;
   std::deque<std::pair<std::string, std::string>> waiting_;  // (id, name)
@@ -137,7 +154,9 @@ Json MessageReader::ReadCalls(Fields& message, const std::string& where) {
   const Json* calls = message.Find("tool_calls");
   Json result = Json::array();
   if (!calls) return result;
-  if (!calls->is_array() || calls->size() > 256) message.Bad("tool_calls", "expected a list of at most 256 calls");
+  if (!calls->is_array() || calls->size() > 256) {
+    message.Bad("tool_calls", "expected a list of at most 256 calls");
+  }
   for (size_t i = 0; i < calls->size(); ++i) {
     const std::string place = fmt::format("{}tool_calls[{}].", where, i);
     if (!(*calls)[i].is_object()) api::BadField("messages", place + " expected an object");
@@ -154,12 +173,16 @@ Json MessageReader::ReadCalls(Fields& message, const std::string& where) {
     inner.Ignore({"index", "description"});
     inner.Finish();
     waiting_.emplace_back(id, name);
-    result.push_back({{"id", id}, {"type", "function"}, {"function", {{"name", name}, {"arguments", arguments ? api::Dump(*arguments) : "{}"}}}});
+    result.push_back(
+        {{"id", id},
+         {"type", "function"},
+         {"function", {{"name", name}, {"arguments", arguments ? api::Dump(*arguments) : "{}"}}}});
   }
   return result;
 }
 
-std::string MessageReader::TakeId(const std::optional<std::string>& given, const std::optional<std::string>& name) {
+std::string MessageReader::TakeId(const std::optional<std::string>& given,
+                                  const std::optional<std::string>& name) {
   for (auto call = waiting_.begin(); call != waiting_.end(); ++call) {
     if (given ? call->first != *given : (name && call->second != *name)) continue;
     std::string id = call->first;
@@ -173,11 +196,14 @@ void MessageReader::Read(const Json& json, const std::string& where) {
   if (!json.is_object()) api::BadField("messages", where + " expected an object");
   Fields message(json, where, "messages");
   const std::string role = message.RequiredString("role");
-  if (role != "system" && role != "user" && role != "assistant" && role != "tool") message.Bad("role", "expected system, user, assistant or tool");
+  if (role != "system" && role != "user" && role != "assistant" && role != "tool") {
+    message.Bad("role", "expected system, user, assistant or tool");
+  }
   Json result = {{"role", role}, {"content", message.String("content").value_or("")}};
   const Json* images = message.Find("images");
   if (images && !images->empty()) message.Unsupported("images", "only text is supported");
-  const auto thinking = message.String("thinking"), tool_name = message.String("tool_name"), id = message.String("tool_call_id");
+  const auto thinking = message.String("thinking"), tool_name = message.String("tool_name"),
+             id = message.String("tool_call_id");
   if (role == "assistant") {
     if (thinking) result["reasoning_content"] = *thinking;
     Json calls = ReadCalls(message, where);
@@ -216,18 +242,29 @@ struct Call {
 void Start(Call&& call, api::ChatTask&& task, api::PreparedChat&& prepared, bool raw) {
   for (GenerationRequest& request : prepared.requests) api::SetOwner(call.request, &request);
   api::FitMaxTokens(*call.model, &prepared.requests);
-  api::ChatAnswerOptions options{.model = call.model, .stream = call.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun), .raw = raw};
-  OllamaAnswer::Details details{.model = call.name, .chat = call.chat, .logprobs = task.request.logprobs};
-  const auto answer = std::make_shared<OllamaAnswer>(std::move(options), std::move(details), std::move(call.responder));
+  api::ChatAnswerOptions options{.model = call.model,
+                                 .stream = call.stream,
+                                 .parsing = std::move(prepared.parsing),
+                                 .one_call = prepared.one_call,
+                                 .begun = std::move(prepared.begun),
+                                 .raw = raw};
+  OllamaAnswer::Details details{
+      .model = call.name, .chat = call.chat, .logprobs = task.request.logprobs};
+  const auto answer = std::make_shared<OllamaAnswer>(std::move(options), std::move(details),
+                                                     std::move(call.responder));
   answer->StartInForm(call.model, std::move(prepared.requests), prepared.form, call.request);
 }
 
 }  // namespace
 
-void HandleChat(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleChat(const api::Context& context, const http::Request& request,
+                std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  Call call{.request = request, .responder = std::move(responder), .name = fields.RequiredString("model"), .model = nullptr};
+  Call call{.request = request,
+            .responder = std::move(responder),
+            .name = fields.RequiredString("model"),
+            .model = nullptr};
   call.model = context.Select(request, ServedName(context, call.name));
   api::ChatTask task;
   const Json* messages = fields.Find("messages");
@@ -235,7 +272,9 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
     fields.Bad("messages", fmt::format("expected a list of at most {} messages", kMaxMessages));
   }
   MessageReader reader(&task.messages);
-  for (size_t i = 0; messages && i < messages->size(); ++i) reader.Read((*messages)[i], fmt::format("messages[{}].", i));
+  for (size_t i = 0; messages && i < messages->size(); ++i) {
+    reader.Read((*messages)[i], fmt::format("messages[{}].", i));
+  }
   openai::ReadTools(fields, &task);
   ReadShared(fields, &task);
   call.stream = fields.Bool("stream").value_or(true);
@@ -245,10 +284,15 @@ void HandleChat(const api::Context& context, const http::Request& request, std::
   Start(std::move(call), std::move(task), std::move(prepared), false);
 }
 
-void HandleGenerate(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleGenerate(const api::Context& context, const http::Request& request,
+                    std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  Call call{.request = request, .responder = std::move(responder), .name = fields.RequiredString("model"), .model = nullptr, .chat = false};
+  Call call{.request = request,
+            .responder = std::move(responder),
+            .name = fields.RequiredString("model"),
+            .model = nullptr,
+            .chat = false};
   call.model = context.Select(request, ServedName(context, call.name));
   api::ChatTask task;
   const std::string prompt = fields.String("prompt").value_or("");

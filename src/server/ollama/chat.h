@@ -9,7 +9,9 @@
 namespace bakestone::ollama {
 
 // Throw ApiError or Error with nothing sent; afterwards the answer comes through the responder.
-void HandleChat(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
-void HandleGenerate(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleChat(const api::Context& context, const http::Request& request,
+                std::shared_ptr<http::Responder> responder);
+void HandleGenerate(const api::Context& context, const http::Request& request,
+                    std::shared_ptr<http::Responder> responder);
 
 }  // namespace bakestone::ollama

@@ -18,7 +18,8 @@ using api::Json;
 
 class EmbedAnswer : public api::EmbeddingAnswer {
  public:
-  EmbedAnswer(std::string model, std::shared_ptr<http::Responder> responder) : EmbeddingAnswer(std::move(responder)), model_(std::move(model)) {}
+  EmbedAnswer(std::string model, std::shared_ptr<http::Responder> responder)
+      : EmbeddingAnswer(std::move(responder)), model_(std::move(model)) {}
 
  private:
   void Append(int64_t index, std::span<const float> vector, std::string* body) override {
@@ -27,7 +28,8 @@ class EmbedAnswer : public api::EmbeddingAnswer {
   }
   void Finish(std::string* body) override {
     const auto total = std::chrono::duration_cast<std::chrono::nanoseconds>(Elapsed()).count();
-    *body += fmt::format(R"(],"total_duration":{},"load_duration":0,"prompt_eval_count":{}}})", total, tokens());
+    *body += fmt::format(R"(],"total_duration":{},"load_duration":0,"prompt_eval_count":{}}})",
+                         total, tokens());
   }
 
   const std::string model_;  // as the client named it
@@ -46,7 +48,8 @@ class OlderEmbedAnswer : public api::EmbeddingAnswer {
   void Finish(std::string* body) override { *body += '}'; }
 };
 
-// A text that is longer than the context loses its end, but for the token that the model wants there.
+// A text that is longer than the context loses its end, but for the token that the model wants
+// there.
 std::vector<int32_t> Truncated(std::vector<int32_t> tokens, const api::ModelEntry& model) {
   const auto most = static_cast<size_t>(model.loop().max_context());
   if (tokens.size() <= most) return tokens;
@@ -64,7 +67,8 @@ void CheckOptions(Fields& fields) {
 
 }  // namespace
 
-void HandleEmbed(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleEmbed(const api::Context& context, const http::Request& request,
+                 std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   const std::string name = fields.RequiredString("model");
@@ -79,22 +83,31 @@ void HandleEmbed(const api::Context& context, const http::Request& request, std:
     std::vector<int32_t> tokens = model->model().tokenizer.Encode(text);
     texts.push_back(truncate ? Truncated(std::move(tokens), *model) : std::move(tokens));
   }
-  if (input.empty() || (input.size() == 1 && input[0].empty())) {  // Ollama's way to ask for the model to be loaded
-    const Json loaded = {{"model", name}, {"embeddings", Json::array()}, {"total_duration", 0}, {"load_duration", 0}, {"prompt_eval_count", 0}};
+  if (input.empty() ||
+      (input.size() == 1 && input[0].empty())) {  // Ollama's way to ask for the model to be loaded
+    const Json loaded = {{"model", name},
+                         {"embeddings", Json::array()},
+                         {"total_duration", 0},
+                         {"load_duration", 0},
+                         {"prompt_eval_count", 0}};
     return responder->Send({.headers = {}, .body = api::Dump(loaded)});
   }
-  std::make_shared<EmbedAnswer>(name, std::move(responder))->Start(model, std::move(texts), request);
+  std::make_shared<EmbedAnswer>(name, std::move(responder))
+      ->Start(model, std::move(texts), request);
 }
 
-void HandleEmbeddings(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleEmbeddings(const api::Context& context, const http::Request& request,
+                      std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
-  const api::ModelPtr model = context.SelectEmbedder(request, ServedName(context, fields.RequiredString("model")));
+  const api::ModelPtr model =
+      context.SelectEmbedder(request, ServedName(context, fields.RequiredString("model")));
   const std::string prompt = fields.String("prompt").value_or("");
   CheckOptions(fields);
   fields.Finish();
   if (prompt.empty()) return responder->Send({.headers = {}, .body = R"({"embedding":[]})"});
-  std::vector<std::vector<int32_t>> texts = {Truncated(model->model().tokenizer.Encode(prompt), *model)};
+  std::vector<std::vector<int32_t>> texts = {
+      Truncated(model->model().tokenizer.Encode(prompt), *model)};
   std::make_shared<OlderEmbedAnswer>(std::move(responder))->Start(model, std::move(texts), request);
 }
 

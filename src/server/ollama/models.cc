@@ -24,11 +24,13 @@ constexpr std::string_view kLatest = ":latest";
 std::string FormatTime(std::chrono::system_clock::time_point time) {
   const auto since = time.time_since_epoch();
   const std::time_t seconds = std::chrono::duration_cast<std::chrono::seconds>(since).count();
-  const int64_t micros = std::chrono::duration_cast<std::chrono::microseconds>(since).count() % 1'000'000;
+  const int64_t micros =
+      std::chrono::duration_cast<std::chrono::microseconds>(since).count() % 1'000'000;
   std::tm parts{};
   ::gmtime_r(&seconds, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
-                     parts.tm_min, parts.tm_sec, micros);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", parts.tm_year + 1900,
+                     parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
+                     micros);
 }
 
 int64_t CountParameters(const Model& model) {
@@ -39,7 +41,8 @@ int64_t CountParameters(const Model& model) {
 
 std::string HumanCount(int64_t count) {
   const double number = static_cast<double>(count);
-  return number >= 1e9 ? fmt::format("{:.1f}B", number * 1e-9) : fmt::format("{:.2f}M", number * 1e-6);
+  return number >= 1e9 ? fmt::format("{:.1f}B", number * 1e-9)
+                       : fmt::format("{:.2f}M", number * 1e-6);
 }
 
 std::string Digest(const api::ModelEntry& entry) {
@@ -62,9 +65,12 @@ Json Details(const api::ModelEntry& entry) {
 
 Json ListEntry(const api::ModelEntry& entry) {
   const std::chrono::system_clock::time_point created{std::chrono::seconds(entry.created)};
-  return {{"name", entry.served.id}, {"model", entry.served.id},
-          {"modified_at", FormatTime(created)}, {"size", entry.model().weights->bytes()},
-          {"digest", Digest(entry)}, {"details", Details(entry)}};
+  return {{"name", entry.served.id},
+          {"model", entry.served.id},
+          {"modified_at", FormatTime(created)},
+          {"size", entry.model().weights->bytes()},
+          {"digest", Digest(entry)},
+          {"details", Details(entry)}};
 }
 
 Json ModelInfo(const Model& model) {
@@ -89,11 +95,15 @@ Json Capabilities(const api::ModelEntry& entry) {
   if (!entry.chat) return capabilities;
   const dialog::ReplyFormat& format = entry.chat->traits.format;
   if (format.calls.shape != dialog::CallShape::kNone) capabilities.push_back("tools");
-  if (format.reasoning.present() || format.calls.shape == dialog::CallShape::kHarmony) capabilities.push_back("thinking");
+  if (format.reasoning.present() || format.calls.shape == dialog::CallShape::kHarmony) {
+    capabilities.push_back("thinking");
+  }
   return capabilities;
 }
 
-void SendJson(http::Responder& responder, const Json& json) { responder.Send({.headers = {}, .body = api::Dump(json)}); }
+void SendJson(http::Responder& responder, const Json& json) {
+  responder.Send({.headers = {}, .body = api::Dump(json)});
+}
 
 }  // namespace
 
@@ -104,13 +114,15 @@ std::string ServedName(const api::Context& context, const std::string& name) {
   return tagged ? name.substr(0, name.size() - kLatest.size()) : name;
 }
 
-void HandleTags(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleTags(const api::Context& context, const http::Request& request,
+                std::shared_ptr<http::Responder> responder) {
   Json models = Json::array();
   for (const api::ModelPtr& entry : context.List(request)) models.push_back(ListEntry(*entry));
   SendJson(*responder, {{"models", std::move(models)}});
 }
 
-void HandlePs(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandlePs(const api::Context& context, const http::Request& request,
+              std::shared_ptr<http::Responder> responder) {
   Json models = Json::array();
   for (const api::ModelPtr& entry : context.List(request)) {
     Json json = ListEntry(*entry);
@@ -123,7 +135,8 @@ void HandlePs(const api::Context& context, const http::Request& request, std::sh
   SendJson(*responder, {{"models", std::move(models)}});
 }
 
-void HandleShow(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleShow(const api::Context& context, const http::Request& request,
+                std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   const auto name = fields.String("model"), older = fields.String("name");
@@ -133,7 +146,8 @@ void HandleShow(const api::Context& context, const http::Request& request, std::
   fields.String("template");
   fields.Object("options");
   fields.Finish();
-  const api::ModelPtr entry = context.SelectAny(request, ServedName(context, name ? *name : *older));
+  const api::ModelPtr entry =
+      context.SelectAny(request, ServedName(context, name ? *name : *older));
   const Model& model = entry->model();
   SendJson(*responder, {{"license", model.licence.value_or("")},
                         {"modelfile", ""},
@@ -145,7 +159,8 @@ void HandleShow(const api::Context& context, const http::Request& request, std::
                         {"modified_at", ListEntry(*entry)["modified_at"]}});
 }
 
-void HandleVersion(const api::Context&, const http::Request&, std::shared_ptr<http::Responder> responder) {
+void HandleVersion(const api::Context&, const http::Request&,
+                   std::shared_ptr<http::Responder> responder) {
   SendJson(*responder, {{"version", kApiVersion}});
 }
 

@@ -7,18 +7,23 @@
 namespace bakestone {
 namespace {
 
-using ::testing::HasSubstr;
 using bakestone::testing::Json;
 using bakestone::testing::RouterTest;
+using ::testing::HasSubstr;
 
 class OllamaTest : public RouterTest {
  protected:
   static Json Chat(int most = 8) {
-    return {{"model", "base"}, {"stream", false}, {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
+    return {{"model", "base"},
+            {"stream", false},
+            {"messages", Json::array({{{"role", "user"}, {"content", "hello"}}})},
             {"options", {{"temperature", 0}, {"num_predict", most}}}};
   }
   static Json Generate(int most = 8) {
-    return {{"model", "base:latest"}, {"stream", false}, {"prompt", "hello"}, {"options", {{"temperature", 0}, {"num_predict", most}}}};
+    return {{"model", "base:latest"},
+            {"stream", false},
+            {"prompt", "hello"},
+            {"options", {{"temperature", 0}, {"num_predict", most}}}};
   }
   std::string RefusedMessage(const std::string& path, const Json& body, int status = 400) {
     const http::Response response = Call("POST", path, body.dump());
@@ -43,7 +48,8 @@ TEST_F(OllamaTest, ChatAnswersWholeAndInLines) {
   EXPECT_EQ(whole["message"]["role"], "assistant");
   EXPECT_EQ(whole["done"], true);
   EXPECT_TRUE(whole["done_reason"] == "stop" || whole["done_reason"] == "length");
-  for (const char* key : {"total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration"}) {
+  for (const char* key : {"total_duration", "load_duration", "prompt_eval_count",
+                          "prompt_eval_duration", "eval_count", "eval_duration"}) {
     EXPECT_TRUE(whole[key].is_number_integer()) << key;
   }
   body.erase("stream");
@@ -67,13 +73,16 @@ TEST_F(OllamaTest, GenerateIsAChatOfOneMessageUnlessRaw) {
   body["raw"] = true;
   const Json raw = Ok("/api/generate", body);
   EXPECT_LT(raw["prompt_eval_count"].get<int>(), generated["prompt_eval_count"].get<int>());
-  const Json completion = Ok("/v1/completions", {{"model", "base"}, {"prompt", "hello"}, {"max_tokens", 8}, {"temperature", 0}});
+  const Json completion =
+      Ok("/v1/completions",
+         {{"model", "base"}, {"prompt", "hello"}, {"max_tokens", 8}, {"temperature", 0}});
   EXPECT_EQ(raw["response"], completion["choices"][0]["text"]);
 }
 
 TEST_F(OllamaTest, NothingToSayLoads) {
   EXPECT_EQ(Ok("/api/generate", {{"model", "base"}})["done_reason"], "load");
-  EXPECT_EQ(Ok("/api/chat", {{"model", "base"}, {"messages", Json::array()}})["done_reason"], "load");
+  EXPECT_EQ(Ok("/api/chat", {{"model", "base"}, {"messages", Json::array()}})["done_reason"],
+            "load");
 }
 
 TEST_F(OllamaTest, TellsWhatIsServed) {
@@ -81,7 +90,8 @@ TEST_F(OllamaTest, TellsWhatIsServed) {
   ASSERT_EQ(tags.size(), 2u);
   EXPECT_EQ(tags[1]["details"]["parent_model"], "base");
   EXPECT_NE(tags[0]["digest"], tags[1]["digest"]);
-  EXPECT_EQ(Json::parse(Call("GET", "/api/ps").body)["models"].at(0)["context_length"], engine_->max_context());
+  EXPECT_EQ(Json::parse(Call("GET", "/api/ps").body)["models"].at(0)["context_length"],
+            engine_->max_context());
   const Json show = Ok("/api/show", {{"model", "base:latest"}});
   EXPECT_EQ(show["capabilities"].at(0), "completion");
   EXPECT_EQ(show["model_info"]["general.architecture"], engine_->model().config.architecture);
@@ -100,14 +110,38 @@ struct FieldCase {
   Outcome outcome;
 };
 const FieldCase kShared[] = {
-    {"format", "", kAccepted}, {"format", "yaml", kRefused}, {"keep_alive", "5m", kAccepted}, {"keep_alive", 0, kAccepted},
-    {"logprobs", true, kAccepted}, {"top_logprobs", 3, kAccepted}, {"top_logprobs", 21, kRefused}, {"think", true, kAccepted},
-    {"think", "low", kAccepted}, {"think", "much", kRefused}, {"truncate", true, kAccepted}, {"shift", true, kAccepted},
-    {"options", 5, kRefused}, {"options", {{"made_up", 1}}, kRefused}, {"options", {{"mirostat", 1}}, kRefused},
-    {"options", {{"num_ctx", 4096}, {"num_gpu", 1}, {"mirostat", 0}, {"repeat_last_n", 64}}, kAccepted},
-    {"options", {{"temperature", 0.5}, {"top_k", 5}, {"top_p", 0.5}, {"min_p", 0.1}, {"seed", 3}, {"num_predict", 2}, {"stop", Json::array({"x"})},
-                 {"repeat_penalty", 1.1}, {"presence_penalty", 0.1}, {"frequency_penalty", 0.1}}, kAccepted},
-    {"options", {{"num_predict", -5}}, kRefused}, {"made_up_field", 1, kRefused},
+    {"format", "", kAccepted},
+    {"format", "yaml", kRefused},
+    {"keep_alive", "5m", kAccepted},
+    {"keep_alive", 0, kAccepted},
+    {"logprobs", true, kAccepted},
+    {"top_logprobs", 3, kAccepted},
+    {"top_logprobs", 21, kRefused},
+    {"think", true, kAccepted},
+    {"think", "low", kAccepted},
+    {"think", "much", kRefused},
+    {"truncate", true, kAccepted},
+    {"shift", true, kAccepted},
+    {"options", 5, kRefused},
+    {"options", {{"made_up", 1}}, kRefused},
+    {"options", {{"mirostat", 1}}, kRefused},
+    {"options",
+     {{"num_ctx", 4096}, {"num_gpu", 1}, {"mirostat", 0}, {"repeat_last_n", 64}},
+     kAccepted},
+    {"options",
+     {{"temperature", 0.5},
+      {"top_k", 5},
+      {"top_p", 0.5},
+      {"min_p", 0.1},
+      {"seed", 3},
+      {"num_predict", 2},
+      {"stop", Json::array({"x"})},
+      {"repeat_penalty", 1.1},
+      {"presence_penalty", 0.1},
+      {"frequency_penalty", 0.1}},
+     kAccepted},
+    {"options", {{"num_predict", -5}}, kRefused},
+    {"made_up_field", 1, kRefused},
 };
 
 TEST_F(OllamaTest, EveryFieldIsAcceptedOrRefusedByName) {
@@ -123,9 +157,15 @@ TEST_F(OllamaTest, EveryFieldIsAcceptedOrRefusedByName) {
     check("/api/chat", Chat(2), field);
     check("/api/generate", Generate(2), field);
   }
-  for (const FieldCase& field : std::initializer_list<FieldCase>{
-           {"suffix", "x", kRefused}, {"suffix", "", kAccepted}, {"template", "x", kRefused}, {"context", Json::array({1}), kRefused},
-           {"images", Json::array({"x"}), kRefused}, {"images", Json::array(), kAccepted}, {"system", "be short", kAccepted}, {"width", 5, kAccepted}}) {
+  for (const FieldCase& field :
+       std::initializer_list<FieldCase>{{"suffix", "x", kRefused},
+                                        {"suffix", "", kAccepted},
+                                        {"template", "x", kRefused},
+                                        {"context", Json::array({1}), kRefused},
+                                        {"images", Json::array({"x"}), kRefused},
+                                        {"images", Json::array(), kAccepted},
+                                        {"system", "be short", kAccepted},
+                                        {"width", 5, kAccepted}}) {
     check("/api/generate", Generate(2), field);
   }
 }
@@ -136,12 +176,17 @@ TEST_F(OllamaTest, ConversationsWithToolsAreRead) {
     {"role": "system", "content": "Metres."}, {"role": "user", "content": "Tide?"},
     {"role": "assistant", "content": "", "thinking": "Hm.", "tool_calls": [{"function": {"name": "get_tide", "arguments": {"harbour": "x"}}}]},
     {"role": "tool", "content": "2 m", "tool_name": "get_tide"}])");
-  body["tools"] = Json::parse(R"([{"type": "function", "function": {"name": "get_tide", "description": "x", "parameters": {"type": "object"}}}])");
+  body["tools"] = Json::parse(
+      R"([{"type": "function", "function": {"name": "get_tide", "description": "x", "parameters": {"type": "object"}}}])");
   EXPECT_EQ(Call("POST", "/api/chat", body.dump()).status, 200);
   const std::pair<const char*, const char*> cases[] = {
-      {R"([1])", "messages[0]"}, {R"([{"role": "robot"}])", "messages[0].role"}, {R"([{"role": "user", "content": "x", "images": ["x"]}])", "images"},
-      {R"([{"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}])", "function.name"},
-      {R"([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}])", "function.arguments"}};
+      {R"([1])", "messages[0]"},
+      {R"([{"role": "robot"}])", "messages[0].role"},
+      {R"([{"role": "user", "content": "x", "images": ["x"]}])", "images"},
+      {R"([{"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}])",
+       "function.name"},
+      {R"([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}])",
+       "function.arguments"}};
   for (const auto& [messages, place] : cases) {
     body["messages"] = Json::parse(messages);
     EXPECT_THAT(RefusedMessage("/api/chat", body), HasSubstr(place)) << messages;

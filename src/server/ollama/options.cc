@@ -16,7 +16,9 @@ constexpr size_t kMaxStops = 16;
 void ReadThink(Fields& fields, api::ChatTask* task) {
   const Json* think = fields.Find("think");
   if (!think) return;
-  const auto is_level = [&] { return *think == "low" || *think == "medium" || *think == "high" || *think == "max"; };
+  const auto is_level = [&] {
+    return *think == "low" || *think == "medium" || *think == "high" || *think == "max";
+  };
   if (think->is_boolean()) {
     task->effort = think->get<bool>() ? "medium" : "none";
   } else if (think->is_string() && is_level()) {
@@ -32,8 +34,10 @@ void ReadOptions(const Json& json, GenerationRequest* request) {
   Fields options(json, "options.", "options");
   SamplingParams& sampling = request->sampling;
   sampling.temperature = options.Number("temperature", 0, 2).value_or(sampling.temperature);
-  sampling.top_k = static_cast<int32_t>(std::max<int64_t>(options.Integer("top_k", -1, INT32_MAX).value_or(sampling.top_k), 0));
-  sampling.top_p = std::max(options.Number("top_p", 0, 1).value_or(sampling.top_p), std::numeric_limits<double>::min());
+  sampling.top_k = static_cast<int32_t>(
+      std::max<int64_t>(options.Integer("top_k", -1, INT32_MAX).value_or(sampling.top_k), 0));
+  sampling.top_p = std::max(options.Number("top_p", 0, 1).value_or(sampling.top_p),
+                            std::numeric_limits<double>::min());
   sampling.min_p = options.Number("min_p", 0, 1).value_or(0);
   sampling.repetition_penalty = options.Number("repeat_penalty", 0.01, 10).value_or(1);
   sampling.presence_penalty = options.Number("presence_penalty", -2, 2).value_or(0);
@@ -49,10 +53,12 @@ void ReadOptions(const Json& json, GenerationRequest* request) {
   options.Only("mirostat", 0, "this way of sampling is not supported");
   options.Only("tfs_z", 1.0, "this way of sampling is not supported");
   options.Only("typical_p", 1.0, "this way of sampling is not supported");
-  // How the model is loaded is the server's; what it may hold is said by --max-context. A penalty looks at all of
-  // the prompt and the answer.
-  options.Ignore({"numa", "num_ctx", "num_batch", "num_gpu", "main_gpu", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mmap", "use_mlock",
-                  "embedding_only", "num_thread", "num_keep", "repeat_last_n", "mirostat_tau", "mirostat_eta", "penalize_newline"});
+  // How the model is loaded is the server's; what it may hold is said by --max-context. A penalty
+  // looks at all of the prompt and the answer.
+  options.Ignore({"numa", "num_ctx", "num_batch", "num_gpu", "main_gpu", "low_vram", "f16_kv",
+                  "logits_all", "vocab_only", "use_mmap", "use_mlock", "embedding_only",
+                  "num_thread", "num_keep", "repeat_last_n", "mirostat_tau", "mirostat_eta",
+                  "penalize_newline"});
   options.Finish();
 }
 

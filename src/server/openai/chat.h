@@ -9,6 +9,7 @@
 namespace bakestone::openai {
 
 // Throws ApiError or Error with nothing sent; afterwards the answer comes through the responder.
-void HandleChat(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleChat(const api::Context& context, const http::Request& request,
+                std::shared_ptr<http::Responder> responder);
 
 }  // namespace bakestone::openai

@@ -22,7 +22,8 @@ constexpr size_t kMaxCalls = 256;
 // The calls of an assistant's message.
 Json ReadCalls(const Json& calls, const std::string& where) {
   if (!calls.is_array() || calls.size() > kMaxCalls) {
-    BadField("messages", fmt::format("{}tool_calls: expected a list of at most {} calls", where, kMaxCalls));
+    BadField("messages",
+             fmt::format("{}tool_calls: expected a list of at most {} calls", where, kMaxCalls));
   }
   Json result = Json::array();
   for (size_t i = 0; i < calls.size(); ++i) {
@@ -39,7 +40,9 @@ Json ReadCalls(const Json& calls, const std::string& where) {
     const std::string name = inner.RequiredString("name");
     const std::string arguments = inner.String("arguments").value_or("{}");
     inner.Finish();
-    result.push_back({{"id", id}, {"type", "function"}, {"function", {{"name", name}, {"arguments", arguments}}}});
+    result.push_back({{"id", id},
+                      {"type", "function"},
+                      {"function", {{"name", name}, {"arguments", arguments}}}});
   }
   return result;
 }
@@ -48,7 +51,9 @@ Json ReadAssistant(Fields& message, const std::string& where) {
   Json result = {{"role", "assistant"}, {"content", ""}};
   const Json* calls = message.Find("tool_calls");
   const bool has_calls = calls && !(calls->is_array() && calls->empty());
-  if (message.Find("function_call")) message.Unsupported("function_call", "use tool_calls, its newer name");
+  if (message.Find("function_call")) {
+    message.Unsupported("function_call", "use tool_calls, its newer name");
+  }
   if (message.Find("audio")) message.Unsupported("audio", "only text is supported");
   const Json* content = message.Find("content");
   const auto refusal = message.String("refusal");
@@ -61,15 +66,20 @@ Json ReadAssistant(Fields& message, const std::string& where) {
   }
   const auto reasoning = message.String("reasoning");
   const auto reasoning_content = message.String("reasoning_content");
-  if (reasoning || reasoning_content) result["reasoning_content"] = reasoning_content.value_or(reasoning.value_or(""));
+  if (reasoning || reasoning_content) {
+    result["reasoning_content"] = reasoning_content.value_or(reasoning.value_or(""));
+  }
   if (has_calls) result["tool_calls"] = ReadCalls(*calls, where);
   // What clients keep of an answer and send back with it.
-  message.Ignore({"name", "annotations", "reasoning_details", "provider_specific_fields", "images", "thinking_blocks"});
+  message.Ignore({"name", "annotations", "reasoning_details", "provider_specific_fields", "images",
+                  "thinking_blocks"});
   return result;
 }
 
 Json ReadMessage(const Json& json, const std::string& where) {
-  if (!json.is_object()) BadField("messages", where.substr(0, where.size() - 1) + ": expected an object");
+  if (!json.is_object()) {
+    BadField("messages", where.substr(0, where.size() - 1) + ": expected an object");
+  }
   Fields message(json, where, "messages");
   const std::string role = message.RequiredString("role");
   if (role == "assistant") {
@@ -77,9 +87,13 @@ Json ReadMessage(const Json& json, const std::string& where) {
     message.Finish();
     return result;
   }
-  if (role == "function") message.Unsupported("role", "function results come as role tool with a tool_call_id");
+  if (role == "function") {
+    message.Unsupported("role", "function results come as role tool with a tool_call_id");
+  }
   static const std::set<std::string> kRoles = {"system", "developer", "user", "tool"};
-  if (!kRoles.contains(role)) message.Bad("role", "expected system, developer, user, assistant or tool");
+  if (!kRoles.contains(role)) {
+    message.Bad("role", "expected system, developer, user, assistant or tool");
+  }
   const Json* content = message.Find("content");
   if (!content) message.Bad("content", "expected a string or a list of text parts");
   Json result = {{"role", role}, {"content", TextOfParts(*content, where, {"text"})}};
@@ -114,11 +128,12 @@ void ReadToolChoice(Fields& fields, api::ChatTask* task) {
 
 }  // namespace
 
-std::string TextOfParts(const Json& content, const std::string& where, std::initializer_list<const char*> types,
-                        const std::string& param) {
+std::string TextOfParts(const Json& content, const std::string& where,
+                        std::initializer_list<const char*> types, const std::string& param) {
   if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) {
-    BadField(param, fmt::format("{}content: expected a string or a list of text parts, found {}", where, content.type_name()));
+    BadField(param, fmt::format("{}content: expected a string or a list of text parts, found {}",
+                                where, content.type_name()));
   }
   std::string text;
   for (size_t i = 0; i < content.size(); ++i) {
@@ -127,8 +142,10 @@ std::string TextOfParts(const Json& content, const std::string& where, std::init
     if (!part.is_object()) BadField(param, place + " expected an object");
     Fields fields(part, place, param);
     const std::string type = fields.RequiredString("type");
-    if (std::find_if(types.begin(), types.end(), [&](const char* known) { return type == known; }) == types.end()) {
-      fields.Unsupported("type", fmt::format("parts of type '{}' are not supported, only text", type.substr(0, 40)));
+    if (std::find_if(types.begin(), types.end(),
+                     [&](const char* known) { return type == known; }) == types.end()) {
+      fields.Unsupported("type", fmt::format("parts of type '{}' are not supported, only text",
+                                             type.substr(0, 40)));
     }
     text += fields.RequiredString(type == "refusal" ? "refusal" : "text");
     fields.Ignore({"cache_control", "annotations", "logprobs", "prompt_cache_breakpoint"});
@@ -143,7 +160,9 @@ Json ReadMessages(Fields& fields) {
     fields.Bad("messages", fmt::format("expected a list of 1 to {} messages", kMaxMessages));
   }
   Json result = Json::array();
-  for (size_t i = 0; i < messages->size(); ++i) result.push_back(ReadMessage((*messages)[i], fmt::format("messages[{}].", i)));
+  for (size_t i = 0; i < messages->size(); ++i) {
+    result.push_back(ReadMessage((*messages)[i], fmt::format("messages[{}].", i)));
+  }
   return result;
 }
 
@@ -164,15 +183,16 @@ void ReadTools(Fields& fields, api::ChatTask* task) {
     const bool empty = found && ((found->is_array() && found->empty()) || *found == "none");
     if (found && !empty) fields.Unsupported(older, "use tools and tool_choice, its newer names");
   }
-  api::ReadToolList(fields, task, "function.parameters", [](const Json& json, const std::string& where) -> std::optional<Json> {
-    Fields tool(json, where, "tools");
-    tool.Only("type", "function", "only function tools are supported");
-    const Json* function = tool.Object("function");
-    if (!function) tool.Bad("function", "this field is required");
-    tool.Ignore({"cache_control"});
-    tool.Finish();
-    return ReadFunction(*function, where + "function.", "tools");
-  });
+  api::ReadToolList(fields, task, "function.parameters",
+                    [](const Json& json, const std::string& where) -> std::optional<Json> {
+                      Fields tool(json, where, "tools");
+                      tool.Only("type", "function", "only function tools are supported");
+                      const Json* function = tool.Object("function");
+                      if (!function) tool.Bad("function", "this field is required");
+                      tool.Ignore({"cache_control"});
+                      tool.Finish();
+                      return ReadFunction(*function, where + "function.", "tools");
+                    });
   ReadToolChoice(fields, task);
   task->parallel_calls = fields.Bool("parallel_tool_calls").value_or(true);
 }

@@ -7,9 +7,9 @@
 namespace bakestone {
 namespace {
 
-using ::testing::HasSubstr;
 using bakestone::testing::Json;
 using bakestone::testing::RouterTest;
+using ::testing::HasSubstr;
 
 constexpr const char* kPath = "/v1/chat/completions";
 
@@ -18,9 +18,12 @@ class ChatTest : public RouterTest {
   Json Answer(const Json& body) { return Ok(kPath, body)["choices"]; }
 };
 
-const Json kTool = {{"type", "function"},
-                    {"function", {{"name", "get_tide"}, {"description", "Tells the tide."},
-                                  {"parameters", {{"type", "object"}, {"properties", {{"harbour", {{"type", "string"}}}}}}}}}};
+const Json kTool = {
+    {"type", "function"},
+    {"function",
+     {{"name", "get_tide"},
+      {"description", "Tells the tide."},
+      {"parameters", {{"type", "object"}, {"properties", {{"harbour", {{"type", "string"}}}}}}}}}};
 
 enum Outcome { kHonoured, kNoEffect, kRefused };
 struct FieldCase {
@@ -135,14 +138,18 @@ TEST_F(ChatTest, MessagesThatCannotBeReadAreRefusedWithTheirPlace) {
       {R"([{"role": "function", "name": "f", "content": "x"}])", "messages[0].role"},
       {R"([{"role": "user"}])", "messages[0].content"},
       {R"([{"role": "user", "content": 5}])", "messages[0].content"},
-      {R"([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])", "image_url"},
-      {R"([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}])", "input_audio"},
+      {R"([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])",
+       "image_url"},
+      {R"([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}])",
+       "input_audio"},
       {R"([{"role": "user", "content": [{"type": "file", "file": {}}]}])", "file"},
       {R"([{"role": "user", "content": [{"type": "text"}]}])", "messages[0].content[0].text"},
       {R"([{"role": "user", "content": "x", "made_up": 1}])", "made_up"},
       {R"([{"role": "assistant"}])", "messages[0].content"},
-      {R"([{"role": "assistant", "tool_calls": [{"id": "x", "function": {"arguments": "{}"}}]}])", "function.name"},
-      {R"([{"role": "assistant", "tool_calls": [{"id": "x", "type": "custom"}]}])", "tool_calls[0].type"},
+      {R"([{"role": "assistant", "tool_calls": [{"id": "x", "function": {"arguments": "{}"}}]}])",
+       "function.name"},
+      {R"([{"role": "assistant", "tool_calls": [{"id": "x", "type": "custom"}]}])",
+       "tool_calls[0].type"},
       {R"([{"role": "assistant", "function_call": {"name": "f"}}])", "function_call"},
       {R"([{"role": "tool", "content": "x"}])", "tool_call_id"}};
   for (const auto& [messages, place] : cases) {
@@ -161,8 +168,10 @@ TEST_F(ChatTest, ToolsThatCannotBeReadAreRefusedWithTheirPlace) {
       {R"({"tools": [{"type": "custom", "custom": {"name": "x"}}]})", "tools"},
       {R"({"tools": [{"type": "function"}]})", "tools"},
       {R"({"tools": [{"type": "function", "function": {"name": "a b"}}]})", "tools"},
-      {R"({"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]})", "tools"},
-      {R"({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "f"}}]})", "tools"},
+      {R"({"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]})",
+       "tools"},
+      {R"({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "f"}}]})",
+       "tools"},
       {R"({"tool_choice": "sometimes"})", "tool_choice"},
       {R"({"tool_choice": "required"})", "tool_choice"},
       {R"({"tool_choice": {"type": "function", "function": {"name": "f"}}})", "tool_choice"},
@@ -188,18 +197,23 @@ TEST_F(ChatTest, RequiredCallIsBegunForTheModel) {
   Json body = ChatBody();
   body.erase("ignore_eos");
   body["tools"] = Json::array({kTool});
-  body["logit_bias"] = {{std::to_string(bakestone::testing::kTestFirstByte + '{'), 100}};  // what a call's arguments begin with
-  for (const Json& choice : {Json("required"), Json{{"type", "function"}, {"function", {{"name", "get_tide"}}}}}) {
+  body["logit_bias"] = {{std::to_string(bakestone::testing::kTestFirstByte + '{'),
+                         100}};  // what a call's arguments begin with
+  for (const Json& choice :
+       {Json("required"), Json{{"type", "function"}, {"function", {{"name", "get_tide"}}}}}) {
     body["tool_choice"] = choice;
     const Json message = Ok(kPath, body)["choices"][0]["message"];
     ASSERT_TRUE(message.contains("tool_calls")) << message;
     EXPECT_EQ(message["tool_calls"][0]["function"]["name"], "get_tide");
-    EXPECT_TRUE(message["tool_calls"][0]["function"]["arguments"].get<std::string>().starts_with("{")) << message;
+    EXPECT_TRUE(
+        message["tool_calls"][0]["function"]["arguments"].get<std::string>().starts_with("{"))
+        << message;
     EXPECT_TRUE(message["content"].is_null()) << message;
   }
   body["stream"] = true;
   const std::vector<std::string> frames = Frames(Call("POST", kPath, body.dump()).body);
-  EXPECT_EQ(Json::parse(frames.at(1))["choices"][0]["delta"]["tool_calls"][0]["function"]["name"], "get_tide");
+  EXPECT_EQ(Json::parse(frames.at(1))["choices"][0]["delta"]["tool_calls"][0]["function"]["name"],
+            "get_tide");
 }
 
 TEST_F(ChatTest, LastMessageIsContinuedWhereAskedTo) {

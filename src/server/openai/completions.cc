@@ -26,8 +26,12 @@ class CompletionAnswer : public api::Answer {
     std::vector<std::string> echo = {};  // by prompt; empty: not asked for
     int64_t n = 1;
   };
-  CompletionAnswer(Options options, EnvelopeOptions envelope, const api::ModelPtr& model, std::shared_ptr<http::Responder> responder)
-      : Answer(std::move(responder)), options_(std::move(options)), envelope_(std::move(envelope), *model), model_(model) {}
+  CompletionAnswer(Options options, EnvelopeOptions envelope, const api::ModelPtr& model,
+                   std::shared_ptr<http::Responder> responder)
+      : Answer(std::move(responder)),
+        options_(std::move(options)),
+        envelope_(std::move(envelope), *model),
+        model_(model) {}
 
  private:
   struct Choice {
@@ -55,7 +59,9 @@ class CompletionAnswer : public api::Answer {
     Json top = Json::object();
     for (const TokenLogprob& entry : info.logprobs->top) {
       const std::string name = api::TokenString(tokenizer, entry.token);
-      if (!top.contains(name)) top[name] = entry.logprob;  // of two that look the same, the likelier
+      if (!top.contains(name)) {
+        top[name] = entry.logprob;  // of two that look the same, the likelier
+      }
     }
     if (!top.contains(text)) top[text] = info.logprobs->logprob;
     (*json)["top_logprobs"].push_back(std::move(top));
@@ -63,15 +69,20 @@ class CompletionAnswer : public api::Answer {
 
   Json LogprobsJson(const Event& event, int64_t* offset) const {
     if (!options_.logprobs) return nullptr;
-    Json json = {{"tokens", Json::array()}, {"token_logprobs", Json::array()}, {"top_logprobs", Json::array()},
+    Json json = {{"tokens", Json::array()},
+                 {"token_logprobs", Json::array()},
+                 {"top_logprobs", Json::array()},
                  {"text_offset", Json::array()}};
     for (const TokenInfo& info : event.prompt) AppendToken(info, offset, &json);
     for (const TokenInfo& info : event.tokens) AppendToken(info, offset, &json);
     return json;
   }
 
-  static Json ChoiceJson(int64_t index, std::string text, Json logprobs, const std::optional<FinishReason>& finish) {
-    return {{"index", index}, {"text", std::move(text)}, {"logprobs", std::move(logprobs)},
+  static Json ChoiceJson(int64_t index, std::string text, Json logprobs,
+                         const std::optional<FinishReason>& finish) {
+    return {{"index", index},
+            {"text", std::move(text)},
+            {"logprobs", std::move(logprobs)},
             {"finish_reason", finish ? Json(FinishName(*finish)) : Json(nullptr)}};
   }
 
@@ -80,7 +91,9 @@ class CompletionAnswer : public api::Answer {
     if (!options_.stream) return;
     responder().Begin({.content_type = api::kEventStream, .headers = {}, .body = {}}, ": ping\n\n");
     for (int64_t i = 0; i < num_choices(); ++i) {
-      if (!Echo(i).empty()) responder().Write(envelope_.Chunk(ChoiceJson(i, Echo(i), nullptr, std::nullopt)));
+      if (!Echo(i).empty()) {
+        responder().Write(envelope_.Chunk(ChoiceJson(i, Echo(i), nullptr, std::nullopt)));
+      }
     }
   }
 
@@ -91,7 +104,8 @@ class CompletionAnswer : public api::Answer {
     all.finish = event.finish;
     if (options_.stream) {
       if (event.text.empty() && !options_.logprobs && !event.finish) return;
-      responder().Write(envelope_.Chunk(ChoiceJson(index, event.text, LogprobsJson(event, &choice.text_offset), event.finish)));
+      responder().Write(envelope_.Chunk(
+          ChoiceJson(index, event.text, LogprobsJson(event, &choice.text_offset), event.finish)));
       return;
     }
     all.text += event.text;
@@ -125,7 +139,8 @@ class CompletionAnswer : public api::Answer {
       int64_t offset = 0;
       choices.push_back(ChoiceJson(i, Echo(i) + all.text, LogprobsJson(all, &offset), all.finish));
     }
-    responder().Send({.headers = {}, .body = api::Dump(envelope_.Whole(std::move(choices), TotalUsage()))});
+    responder().Send(
+        {.headers = {}, .body = api::Dump(envelope_.Whole(std::move(choices), TotalUsage()))});
   }
   void Fail(const Error& error) override { SendFailure(error, options_.stream, responder()); }
 
@@ -137,7 +152,8 @@ class CompletionAnswer : public api::Answer {
 
 }  // namespace
 
-void HandleCompletion(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleCompletion(const api::Context& context, const http::Request& request,
+                      std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
@@ -149,9 +165,12 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   base.logprobs = logprobs.has_value();
   base.top_logprobs = static_cast<int32_t>(logprobs.value_or(0));
   base.prompt_logprobs = echo && base.logprobs;
-  base.max_tokens = fields.Integer("max_tokens", echo ? 0 : 1, INT32_MAX).value_or(kDefaultMaxTokens);
+  base.max_tokens =
+      fields.Integer("max_tokens", echo ? 0 : 1, INT32_MAX).value_or(kDefaultMaxTokens);
   const auto best_of = fields.Integer("best_of", 1, kMaxChoices);
-  if (best_of && *best_of != generation.n) fields.Unsupported("best_of", "only the value of n is accepted");
+  if (best_of && *best_of != generation.n) {
+    fields.Unsupported("best_of", "only the value of n is accepted");
+  }
   fields.Only("suffix", "", "insertion is not supported by this server");
   const auto form = api::ReadResponseFormat(fields);
   std::vector<TextInput> prompts = ReadTextInputs(fields, "prompt", tokenizer, kMaxPrompts);
@@ -160,17 +179,25 @@ void HandleCompletion(const api::Context& context, const http::Request& request,
   base.adapter = model->adapter();
   api::SetOwner(request, &base);
   std::vector<GenerationRequest> requests;
-  CompletionAnswer::Options options{.stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};
+  CompletionAnswer::Options options{
+      .stream = generation.stream, .logprobs = base.logprobs, .echo = {}, .n = generation.n};
   for (const TextInput& prompt : prompts) {
-    if (echo) options.echo.push_back(prompt.text ? *prompt.text : tokenizer.Decode(prompt.tokens, {.render_special = true, .strip_space_prefix = false}));
+    if (echo) {
+      options.echo.push_back(prompt.text
+                                 ? *prompt.text
+                                 : tokenizer.Decode(prompt.tokens, {.render_special = true,
+                                                                    .strip_space_prefix = false}));
+    }
     for (int64_t i = 0; i < generation.n; ++i) {
       requests.push_back(base);
       requests.back().prompt = prompt.tokens;
       requests.back().sampling.stream = static_cast<uint64_t>(i);
     }
   }
-  EnvelopeOptions envelope{"cmpl-", "text_completion", "text_completion", generation.include_usage, generation.has_prediction};
-  const auto answer = std::make_shared<CompletionAnswer>(std::move(options), std::move(envelope), model, std::move(responder));
+  EnvelopeOptions envelope{"cmpl-", "text_completion", "text_completion", generation.include_usage,
+                           generation.has_prediction};
+  const auto answer = std::make_shared<CompletionAnswer>(std::move(options), std::move(envelope),
+                                                         model, std::move(responder));
   answer->StartInForm(model, std::move(requests), form, request);
 }
 

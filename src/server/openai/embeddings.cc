@@ -38,24 +38,30 @@ class OpenAiEmbeddings : public api::EmbeddingAnswer {
 
 }  // namespace
 
-void HandleEmbeddings(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleEmbeddings(const api::Context& context, const http::Request& request,
+                      std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   const api::ModelPtr model = context.SelectEmbedder(request, fields.RequiredString("model"));
   const std::string format = fields.String("encoding_format").value_or("float");
-  if (format != "float" && format != "base64") fields.Bad("encoding_format", "expected float or base64");
+  if (format != "float" && format != "base64") {
+    fields.Bad("encoding_format", "expected float or base64");
+  }
   api::CheckDimensions(fields, *model);
   (void)fields.String("user");  // without effect
-  std::vector<TextInput> inputs = ReadTextInputs(fields, "input", model->model().tokenizer, api::kMaxEmbeddedTexts);
+  std::vector<TextInput> inputs =
+      ReadTextInputs(fields, "input", model->model().tokenizer, api::kMaxEmbeddedTexts);
   fields.Finish();
   std::vector<std::vector<int32_t>> texts;
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].text && inputs[i].text->empty()) {
-      api::BadField("input", fmt::format("input{}: expected a text that is not empty", inputs.size() == 1 ? "" : fmt::format("[{}]", i)));
+      api::BadField("input", fmt::format("input{}: expected a text that is not empty",
+                                         inputs.size() == 1 ? "" : fmt::format("[{}]", i)));
     }
     texts.push_back(std::move(inputs[i].tokens));
   }
-  std::make_shared<OpenAiEmbeddings>(model->served.id, format == "base64", std::move(responder))->Start(model, std::move(texts), request);
+  std::make_shared<OpenAiEmbeddings>(model->served.id, format == "base64", std::move(responder))
+      ->Start(model, std::move(texts), request);
 }
 
 }  // namespace bakestone::openai

@@ -9,8 +9,11 @@
 namespace bakestone::openai {
 
 Envelope::Envelope(EnvelopeOptions options, const api::ModelEntry& model)
-    : options_(std::move(options)), id_(api::MakeId(options_.id_prefix)), model_(model.served.id),
-      fingerprint_(model.fingerprint), created_(api::UnixTime()) {}
+    : options_(std::move(options)),
+      id_(api::MakeId(options_.id_prefix)),
+      model_(model.served.id),
+      fingerprint_(model.fingerprint),
+      created_(api::UnixTime()) {}
 
 Json Envelope::Base(const char* object) const {
   Json json;
@@ -27,10 +30,13 @@ Json Envelope::UsageJson(const Usage& usage, int64_t reasoning_tokens) const {
                {"completion_tokens", usage.completion_tokens},
                {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
                {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
-  if (options_.reasoning_usage) json["completion_tokens_details"]["reasoning_tokens"] = reasoning_tokens;
+  if (options_.reasoning_usage) {
+    json["completion_tokens_details"]["reasoning_tokens"] = reasoning_tokens;
+  }
   if (options_.prediction_usage) {
     json["completion_tokens_details"]["accepted_prediction_tokens"] = usage.accepted_tokens;
-    json["completion_tokens_details"]["rejected_prediction_tokens"] = usage.proposed_tokens - usage.accepted_tokens;
+    json["completion_tokens_details"]["rejected_prediction_tokens"] =
+        usage.proposed_tokens - usage.accepted_tokens;
   }
   return json;
 }
@@ -70,6 +76,8 @@ void SendFailure(const Error& error, bool stream, http::Responder& responder) {
   responder.End();
 }
 
-const char* FinishName(FinishReason reason) { return reason == FinishReason::kLength ? "length" : "stop"; }
+const char* FinishName(FinishReason reason) {
+  return reason == FinishReason::kLength ? "length" : "stop";
+}
 
 }  // namespace bakestone::openai

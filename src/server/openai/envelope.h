@@ -26,8 +26,9 @@ class Envelope {
   Envelope(EnvelopeOptions options, const api::ModelEntry& model);
 
   Json Whole(Json choices, const Usage& usage, int64_t reasoning_tokens = 0) const;
-  std::string Chunk(Json choice) const;                                            // as a server-sent event
-  std::string Ending(const Usage& usage, int64_t reasoning_tokens = 0) const;      // the usage, if asked for, and [DONE]
+  std::string Chunk(Json choice) const;  // as a server-sent event
+  std::string Ending(const Usage& usage,
+                     int64_t reasoning_tokens = 0) const;  // the usage, if asked for, and [DONE]
 
  private:
   Json Base(const char* object) const;

@@ -21,12 +21,15 @@ using api::Json;
 void ReadLogitBias(Fields& fields, int32_t vocab_size, SamplingParams* sampling) {
   const Json* bias = fields.Find("logit_bias");
   if (!bias) return;
-  if (!bias->is_object()) BadField("logit_bias", "logit_bias: expected an object from token id to number");
+  if (!bias->is_object()) {
+    BadField("logit_bias", "logit_bias: expected an object from token id to number");
+  }
   for (const auto& [key, value] : bias->items()) {
     int32_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= vocab_size) {
-      BadField("logit_bias", fmt::format("logit_bias: expected token ids from 0 to {} as keys", vocab_size - 1));
+      BadField("logit_bias",
+               fmt::format("logit_bias: expected token ids from 0 to {} as keys", vocab_size - 1));
     }
     if (!value.is_number() || !(value.get<double>() >= -100 && value.get<double>() <= 100)) {
       BadField("logit_bias", "logit_bias: expected numbers from -100 to 100");
@@ -39,7 +42,9 @@ void ReadStream(Fields& fields, GenerationFields* result) {
   result->stream = fields.Bool("stream").value_or(false);
   const Json* options = fields.Find("stream_options");
   if (!options) return;
-  if (!result->stream) BadField("stream_options", "stream_options: only allowed with \"stream\": true");
+  if (!result->stream) {
+    BadField("stream_options", "stream_options: only allowed with \"stream\": true");
+  }
   if (!options->is_object()) BadField("stream_options", "stream_options: expected an object");
   Fields inner(*options);
   result->include_usage = inner.Bool("include_usage").value_or(false);
@@ -47,12 +52,15 @@ void ReadStream(Fields& fields, GenerationFields* result) {
   inner.Finish();
 }
 
-// The text that the client expects back, mostly: a file before its edit. Only the answer's time depends on it.
+// The text that the client expects back, mostly: a file before its edit. Only the answer's time
+// depends on it.
 void ReadPrediction(Fields& fields, const Tokenizer& tokenizer, GenerationFields* result) {
   const Json* prediction = fields.Find("prediction");
   if (!prediction) return;
   const auto refuse = [] {
-    BadField("prediction", "prediction: expected {\"type\": \"content\", \"content\": a string or a list of text parts}");
+    BadField("prediction",
+             "prediction: expected {\"type\": \"content\", \"content\": a string or a list of text "
+             "parts}");
   };
   if (!prediction->is_object()) refuse();
   Fields inner(*prediction);
@@ -64,7 +72,10 @@ void ReadPrediction(Fields& fields, const Tokenizer& tokenizer, GenerationFields
     text = content->get<std::string>();
   } else if (content && content->is_array()) {
     for (const Json& part : *content) {
-      if (!part.is_object() || part.value("type", Json()) != "text" || !part.value("text", Json()).is_string()) refuse();
+      if (!part.is_object() || part.value("type", Json()) != "text" ||
+          !part.value("text", Json()).is_string()) {
+        refuse();
+      }
       text += part["text"].get<std::string>();
     }
   } else {
@@ -79,7 +90,9 @@ bool ReadsFlex(Fields& fields) {
   const std::string tier = fields.String("service_tier").value_or("auto");
   constexpr const char* kTiers[] = {"auto", "default", "flex", "priority", "scale"};
   if (std::find(std::begin(kTiers), std::end(kTiers), tier) == std::end(kTiers)) {
-    BadField("service_tier", fmt::format("service_tier: expected auto, default, flex, priority or scale, found {}", Quote(tier)));
+    BadField("service_tier",
+             fmt::format("service_tier: expected auto, default, flex, priority or scale, found {}",
+                         Quote(tier)));
   }
   return tier == "flex";
 }

@@ -21,8 +21,8 @@ struct GenerationFields {
   bool has_prediction = false;  // request.expected came from the client: its usage is told
 };
 
-// Reads stream, stream_options, n, seed, stop, the sampling fields, prediction and speculate. Throws
-// ApiError 400.
+// Reads stream, stream_options, n, seed, stop, the sampling fields, prediction and speculate.
+// Throws ApiError 400.
 GenerationFields ReadGenerationFields(api::Fields& fields, const Tokenizer& tokenizer);
 
 }  // namespace bakestone::openai

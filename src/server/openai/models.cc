@@ -21,13 +21,16 @@ Json ModelJson(const api::ModelEntry& entry) {
 
 }  // namespace
 
-void HandleModels(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleModels(const api::Context& context, const http::Request& request,
+                  std::shared_ptr<http::Responder> responder) {
   Json data = Json::array();
   for (const api::ModelPtr& entry : context.List(request)) data.push_back(ModelJson(*entry));
-  responder->Send({.headers = {}, .body = api::Dump({{"object", "list"}, {"data", std::move(data)}})});
+  responder->Send(
+      {.headers = {}, .body = api::Dump({{"object", "list"}, {"data", std::move(data)}})});
 }
 
-void HandleModel(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleModel(const api::Context& context, const http::Request& request,
+                 std::shared_ptr<http::Responder> responder) {
   const std::string id = request.path.substr(std::string_view("/v1/models/").size());
   responder->Send({.headers = {}, .body = api::Dump(ModelJson(*context.SelectAny(request, id)))});
 }

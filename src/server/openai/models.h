@@ -8,7 +8,9 @@
 
 namespace bakestone::openai {
 
-void HandleModels(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
-void HandleModel(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder);
+void HandleModels(const api::Context& context, const http::Request& request,
+                  std::shared_ptr<http::Responder> responder);
+void HandleModel(const api::Context& context, const http::Request& request,
+                 std::shared_ptr<http::Responder> responder);
 
 }  // namespace bakestone::openai

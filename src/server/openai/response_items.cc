@@ -28,7 +28,9 @@ class InputReader {
   void ReadReasoning(Fields& item, const std::string& where);
   void ReadCall(Fields& item);
   void ReadCallOutput(Fields& item, const std::string& where);
-  bool AfterAssistant() const { return !messages_.empty() && messages_.back()["role"] == "assistant"; }
+  bool AfterAssistant() const {
+    return !messages_.empty() && messages_.back()["role"] == "assistant";
+  }
   Json& NewAssistant() {
     messages_.push_back({{"role", "assistant"}, {"content", ""}});
     return messages_.back();
@@ -38,7 +40,9 @@ class InputReader {
 };
 
 void InputReader::Read(const Json& json, const std::string& where) {
-  if (!json.is_object()) BadField("input", where.substr(0, where.size() - 1) + ": expected an object");
+  if (!json.is_object()) {
+    BadField("input", where.substr(0, where.size() - 1) + ": expected an object");
+  }
   Fields item(json, where, "input");
   const std::string type = item.String("type").value_or("message");
   if (type == "message") {
@@ -50,8 +54,12 @@ void InputReader::Read(const Json& json, const std::string& where) {
   } else if (type == "function_call_output") {
     ReadCallOutput(item, where);
   } else {
-    item.Unsupported("type", fmt::format("items of type '{}' are not supported; known are message, reasoning, function_call "
-                                         "and function_call_output", type.substr(0, 60)));
+    item.Unsupported(
+        "type",
+        fmt::format(
+            "items of type '{}' are not supported; known are message, reasoning, function_call "
+            "and function_call_output",
+            type.substr(0, 60)));
   }
   item.Ignore({"id", "status"});
   item.Finish();
@@ -63,13 +71,15 @@ void InputReader::ReadMessage(Fields& item, const std::string& where) {
   if (!kRoles.contains(role)) item.Bad("role", "expected system, developer, user or assistant");
   const Json* content = item.Find("content");
   if (!content) item.Bad("content", "expected a string or a list of text parts");
-  std::string text = TextOfParts(*content, where, {"input_text", "output_text", "text", "refusal"}, "input");
+  std::string text =
+      TextOfParts(*content, where, {"input_text", "output_text", "text", "refusal"}, "input");
   item.Ignore({"phase"});
   if (role != "assistant") {
     messages_.push_back({{"role", role}, {"content", std::move(text)}});
     return;
   }
-  const bool joins = AfterAssistant() && messages_.back()["content"] == "" && !messages_.back().contains("tool_calls");
+  const bool joins = AfterAssistant() && messages_.back()["content"] == "" &&
+                     !messages_.back().contains("tool_calls");
   Json& message = joins ? messages_.back() : NewAssistant();
   message["content"] = std::move(text);
 }
@@ -87,7 +97,8 @@ void InputReader::ReadReasoning(Fields& item, const std::string& where) {
 
 void InputReader::ReadCall(Fields& item) {
   Json call = {{"id", item.RequiredString("call_id")}, {"type", "function"}, {"function", {}}};
-  call["function"] = {{"name", item.RequiredString("name")}, {"arguments", item.String("arguments").value_or("{}")}};
+  call["function"] = {{"name", item.RequiredString("name")},
+                      {"arguments", item.String("arguments").value_or("{}")}};
   item.Ignore({"caller", "namespace", "async"});
   Json& message = AfterAssistant() ? messages_.back() : NewAssistant();
   message["tool_calls"].push_back(std::move(call));
@@ -105,7 +116,9 @@ void InputReader::ReadCallOutput(Fields& item, const std::string& where) {
 void DropAllBut(const std::set<std::string>& names, Json* tools) {
   Json kept = Json::array();
   for (Json& tool : *tools) {
-    if (names.contains(tool["function"]["name"].get<std::string>())) kept.push_back(std::move(tool));
+    if (names.contains(tool["function"]["name"].get<std::string>())) {
+      kept.push_back(std::move(tool));
+    }
   }
   *tools = std::move(kept);
 }
@@ -122,12 +135,17 @@ void ReadChoiceObject(const Json& json, api::ChatTask* task) {
     if (!tools || !tools->is_array()) choice.Bad("tools", "expected a list of tools");
     std::set<std::string> names;
     for (const Json& tool : *tools) {
-      if (tool.is_object() && tool.value("name", Json()).is_string()) names.insert(tool["name"].get<std::string>());
+      if (tool.is_object() && tool.value("name", Json()).is_string()) {
+        names.insert(tool["name"].get<std::string>());
+      }
     }
     DropAllBut(names, &task->tools);
     task->tool_choice.kind = mode == "auto" ? api::ToolChoice::kAuto : api::ToolChoice::kRequired;
   } else {
-    choice.Unsupported("type", fmt::format("'{}' is not a tool of this server; function and allowed_tools are known", type.substr(0, 60)));
+    choice.Unsupported(
+        "type",
+        fmt::format("'{}' is not a tool of this server; function and allowed_tools are known",
+                    type.substr(0, 60)));
   }
   choice.Finish();
 }
@@ -159,16 +177,22 @@ void ReadInput(Fields& fields, Json* messages) {
 }
 
 void ReadResponseTools(Fields& fields, api::ChatTask* task, std::vector<std::string>* dropped) {
-  api::ReadToolList(fields, task, "parameters", [&](const Json& json, const std::string& where) -> std::optional<Json> {
-    Json tool = json;
-    if (!tool.value("type", Json()).is_string()) BadField("tools", where + "type: expected an object with a type");
-    if (tool["type"] != "function") {
-      dropped->push_back(tool["type"].get<std::string>().substr(0, 60));
-      return std::nullopt;
-    }
-    for (const char* without_effect : {"allowed_callers", "defer_loading", "output_schema", "async"}) tool.erase(without_effect);
-    return ReadFunction(tool, where, "tools");
-  });
+  api::ReadToolList(fields, task, "parameters",
+                    [&](const Json& json, const std::string& where) -> std::optional<Json> {
+                      Json tool = json;
+                      if (!tool.value("type", Json()).is_string()) {
+                        BadField("tools", where + "type: expected an object with a type");
+                      }
+                      if (tool["type"] != "function") {
+                        dropped->push_back(tool["type"].get<std::string>().substr(0, 60));
+                        return std::nullopt;
+                      }
+                      for (const char* without_effect :
+                           {"allowed_callers", "defer_loading", "output_schema", "async"}) {
+                        tool.erase(without_effect);
+                      }
+                      return ReadFunction(tool, where, "tools");
+                    });
   ReadResponseToolChoice(fields, task);
   task->parallel_calls = fields.Bool("parallel_tool_calls").value_or(true);
 }

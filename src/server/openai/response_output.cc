@@ -4,7 +4,9 @@
 
 namespace bakestone::openai {
 
-Json ResponseOutput::At() const { return {{"item_id", items_.back()["id"]}, {"output_index", index()}}; }
+Json ResponseOutput::At() const {
+  return {{"item_id", items_.back()["id"]}, {"output_index", index()}};
+}
 
 Json ResponseOutput::AtPart() const {
   Json place = At();
@@ -19,7 +21,10 @@ void ResponseOutput::Open(Kind kind, Json item) {
   emit_("response.output_item.added", {{"output_index", index()}, {"item", items_.back()}});
   if (kind == Kind::kCall) return;
   Json part = kind == Kind::kReasoning ? Json{{"type", "reasoning_text"}, {"text", ""}}
-                                       : Json{{"type", "output_text"}, {"text", ""}, {"annotations", Json::array()}, {"logprobs", Json::array()}};
+                                       : Json{{"type", "output_text"},
+                                              {"text", ""},
+                                              {"annotations", Json::array()},
+                                              {"logprobs", Json::array()}};
   items_.back()["content"] = Json::array({part});
   Json event = AtPart();
   event["part"] = std::move(part);
@@ -39,7 +44,8 @@ void ResponseOutput::Close(const char* status) {
     Json event = AtPart();
     event["text"] = part["text"];
     if (open_ == Kind::kMessage) event["logprobs"] = part["logprobs"];
-    emit_(open_ == Kind::kMessage ? "response.output_text.done" : "response.reasoning_text.done", std::move(event));
+    emit_(open_ == Kind::kMessage ? "response.output_text.done" : "response.reasoning_text.done",
+          std::move(event));
     event = AtPart();
     event["part"] = part;
     emit_("response.content_part.done", std::move(event));
@@ -51,7 +57,9 @@ void ResponseOutput::Close(const char* status) {
 void ResponseOutput::AddText(Kind kind, const std::string& text, Json logprobs) {
   if (open_ != kind) {
     const bool reasoning = kind == Kind::kReasoning;
-    Json item = {{"id", api::MakeId(reasoning ? "rs_" : "msg_")}, {"type", reasoning ? "reasoning" : "message"}, {"status", "in_progress"}};
+    Json item = {{"id", api::MakeId(reasoning ? "rs_" : "msg_")},
+                 {"type", reasoning ? "reasoning" : "message"},
+                 {"status", "in_progress"}};
     item[reasoning ? "summary" : "content"] = Json::array();
     if (!reasoning) item["role"] = "assistant";
     Open(kind, std::move(item));
@@ -64,13 +72,18 @@ void ResponseOutput::AddText(Kind kind, const std::string& text, Json logprobs) 
     for (const Json& entry : logprobs) part["logprobs"].push_back(entry);
     event["logprobs"] = std::move(logprobs);
   }
-  emit_(kind == Kind::kMessage ? "response.output_text.delta" : "response.reasoning_text.delta", std::move(event));
+  emit_(kind == Kind::kMessage ? "response.output_text.delta" : "response.reasoning_text.delta",
+        std::move(event));
 }
 
 void ResponseOutput::AddCall(const dialog::CallDelta& call, const api::ChatReply& whole) {
   if (call.begins) {
-    Open(Kind::kCall, {{"id", api::MakeId("fc_")}, {"type", "function_call"}, {"status", "in_progress"},
-                       {"call_id", whole.calls[static_cast<size_t>(call.index)].id}, {"name", call.name}, {"arguments", ""}});
+    Open(Kind::kCall, {{"id", api::MakeId("fc_")},
+                       {"type", "function_call"},
+                       {"status", "in_progress"},
+                       {"call_id", whole.calls[static_cast<size_t>(call.index)].id},
+                       {"name", call.name},
+                       {"arguments", ""}});
   }
   if (open_ != Kind::kCall || call.arguments.empty()) return;
   items_.back()["arguments"].get_ref<std::string&>() += call.arguments;
@@ -79,7 +92,8 @@ void ResponseOutput::AddCall(const dialog::CallDelta& call, const api::ChatReply
   emit_("response.function_call_arguments.delta", std::move(event));
 }
 
-void ResponseOutput::Add(const dialog::ReplyDelta& delta, const api::ChatReply& whole, Json logprobs) {
+void ResponseOutput::Add(const dialog::ReplyDelta& delta, const api::ChatReply& whole,
+                         Json logprobs) {
   if (!delta.reasoning.empty()) AddText(Kind::kReasoning, delta.reasoning, Json::array());
   if (!delta.text.empty()) AddText(Kind::kMessage, delta.text, std::move(logprobs));
   for (const dialog::CallDelta& call : delta.calls) AddCall(call, whole);

@@ -1,5 +1,6 @@
-// The output items of one response while they come: reasoning, messages and function calls, in the order in
-// which the model began them, and the events that tell of each. No sockets; one thread at a time.
+// The output items of one response while they come: reasoning, messages and function calls, in the
+// order in which the model began them, and the events that tell of each. No sockets; one thread at
+// a time.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +32,8 @@ class ResponseOutput {
   void AddText(Kind kind, const std::string& text, Json logprobs);
   void AddCall(const dialog::CallDelta& call, const api::ChatReply& whole);
   int64_t index() const { return static_cast<int64_t>(items_.size()) - 1; }
-  Json At() const;         // {item_id, output_index}
-  Json AtPart() const;     // with content_index
+  Json At() const;      // {item_id, output_index}
+  Json AtPart() const;  // with content_index
 
   const Emit emit_;
   Json items_ = Json::array();

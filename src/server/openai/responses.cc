@@ -33,17 +33,24 @@ struct ResponseFields {
 
 class ResponsesAnswer : public api::ChatAnswer {
  public:
-  ResponsesAnswer(api::ChatAnswerOptions options, ResponseFields fields, std::shared_ptr<api::ConversationStore> conversations,
+  ResponsesAnswer(api::ChatAnswerOptions options, ResponseFields fields,
+                  std::shared_ptr<api::ConversationStore> conversations,
                   std::shared_ptr<http::Responder> responder)
-      : ChatAnswer(std::move(options), std::move(responder)), fields_(std::move(fields)), conversations_(std::move(conversations)),
-        id_(api::MakeId("resp_")), created_(api::UnixTime()),
+      : ChatAnswer(std::move(options), std::move(responder)),
+        fields_(std::move(fields)),
+        conversations_(std::move(conversations)),
+        id_(api::MakeId("resp_")),
+        created_(api::UnixTime()),
         output_([this](const std::string& type, Json event) { Emit(type, std::move(event)); }) {}
 
  private:
   http::Response Head(const char* type) const {
     http::Response head{.content_type = type, .headers = {}, .body = {}};
     if (!fields_.dropped.empty()) {
-      head.headers.emplace_back("X-Bakestone-Warning", fmt::format("{} tools of a kind that this server does not run were left out", fields_.dropped.size()));
+      head.headers.emplace_back(
+          "X-Bakestone-Warning",
+          fmt::format("{} tools of a kind that this server does not run were left out",
+                      fields_.dropped.size()));
     }
     return head;
   }
@@ -57,7 +64,8 @@ class ResponsesAnswer : public api::ChatAnswer {
   Json UsageJson() const {
     const Usage usage = TotalUsage();
     return {{"input_tokens", usage.prompt_tokens},
-            {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}, {"cache_write_tokens", 0}}},
+            {"input_tokens_details",
+             {{"cached_tokens", usage.cached_tokens}, {"cache_write_tokens", 0}}},
             {"output_tokens", usage.completion_tokens},
             {"output_tokens_details", {{"reasoning_tokens", ReasoningTokens()}}},
             {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
@@ -79,7 +87,8 @@ class ResponsesAnswer : public api::ChatAnswer {
     Emit("response.created", {{"response", Whole("in_progress")}});
     Emit("response.in_progress", {{"response", Whole("in_progress")}});
   }
-  void OnDelta(int64_t, const dialog::ReplyDelta& delta, const std::vector<TokenInfo>& tokens) override {
+  void OnDelta(int64_t, const dialog::ReplyDelta& delta,
+               const std::vector<TokenInfo>& tokens) override {
     for (Json& entry : TokenLogprobsJson(tokenizer(), tokens)) untold_.push_back(std::move(entry));
     output_.Add(delta, reply(0), delta.text.empty() ? Json::array() : untold_);
     if (!delta.empty()) untold_ = Json::array();
@@ -114,13 +123,17 @@ class ResponsesAnswer : public api::ChatAnswer {
 
   void Store(const Json& answer) {
     const auto finish = reply(0).finish;
-    if (!fields_.store || (finish != FinishReason::kStop && finish != FinishReason::kLength)) return;
+    if (!fields_.store || (finish != FinishReason::kStop && finish != FinishReason::kLength)) {
+      return;
+    }
     const api::ChatReply& said = reply(0);
     Json message = {{"role", "assistant"}, {"content", said.text}};
     if (!said.reasoning.empty()) message["reasoning_content"] = said.reasoning;
     for (const api::ToolCall& call : said.calls) {
       message["tool_calls"].push_back(
-          {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+          {{"id", call.id},
+           {"type", "function"},
+           {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
     }
     fields_.history.push_back(std::move(message));
     conversations_->Put(fields_.tenant, id_, {std::move(fields_.history), answer});
@@ -138,14 +151,17 @@ class ResponsesAnswer : public api::ChatAnswer {
 [[noreturn]] void NoSuchResponse(const std::string& id, int status, const char* param) {
   api::ApiError error;
   error.status = status;
-  error.message = fmt::format("there is no response '{}' here: answers are kept in memory only, the oldest are forgotten, "
-                              "and none is kept with \"store\": false; send the whole conversation as input", id.substr(0, 100));
+  error.message = fmt::format(
+      "there is no response '{}' here: answers are kept in memory only, the oldest are forgotten, "
+      "and none is kept with \"store\": false; send the whole conversation as input",
+      id.substr(0, 100));
   error.param = param;
   error.code = "previous_response_not_found";
   throw error;
 }
 
-void ReadConversation(Fields& fields, const api::Context& context, api::ChatTask* task, ResponseFields* response) {
+void ReadConversation(Fields& fields, const api::Context& context, api::ChatTask* task,
+                      ResponseFields* response) {
   const auto previous = fields.String("previous_response_id");
   if (previous) {
     auto stored = context.conversations->Get(response->tenant, *previous);
@@ -153,7 +169,9 @@ void ReadConversation(Fields& fields, const api::Context& context, api::ChatTask
     response->history = std::move(stored->messages);
   }
   ReadInput(fields, &response->history);
-  if (response->history.empty()) fields.Bad("input", "expected something said: a message or the result of a call");
+  if (response->history.empty()) {
+    fields.Bad("input", "expected something said: a message or the result of a call");
+  }
   const auto instructions = fields.String("instructions");
   if (instructions) task->messages.push_back({{"role", "system"}, {"content", *instructions}});
   for (const Json& message : response->history) task->messages.push_back(message);
@@ -163,14 +181,22 @@ void ReadConversation(Fields& fields, const api::Context& context, api::ChatTask
 
 void ReadInclude(Fields& fields, api::ChatTask* task) {
   // Of parts that an answer here never has, but for the first.
-  static constexpr std::array kKnown = {kLogprobs, "reasoning.encrypted_content", "web_search_call.action.sources", "web_search_call.results",
-                                        "file_search_call.results", "code_interpreter_call.outputs",
-                                        "computer_call_output.output.image_url", "message.input_image.image_url"};
+  static constexpr std::array kKnown = {kLogprobs,
+                                        "reasoning.encrypted_content",
+                                        "web_search_call.action.sources",
+                                        "web_search_call.results",
+                                        "file_search_call.results",
+                                        "code_interpreter_call.outputs",
+                                        "computer_call_output.output.image_url",
+                                        "message.input_image.image_url"};
   for (const std::string& name : fields.Strings("include", 32)) {
-    if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) fields.Bad("include", fmt::format("'{}' is not known", name.substr(0, 60)));
+    if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) {
+      fields.Bad("include", fmt::format("'{}' is not known", name.substr(0, 60)));
+    }
     task->request.logprobs |= name == kLogprobs;
   }
-  task->request.top_logprobs = static_cast<int32_t>(fields.Integer("top_logprobs", 0, 20).value_or(0));
+  task->request.top_logprobs =
+      static_cast<int32_t>(fields.Integer("top_logprobs", 0, 20).value_or(0));
   task->request.logprobs |= task->request.top_logprobs > 0;
 }
 
@@ -179,8 +205,10 @@ void ReadReasoning(Fields& fields, api::ChatTask* task) {
   if (!reasoning) return;
   Fields inner(*reasoning, "reasoning.", "reasoning");
   task->effort = inner.String("effort");
-  static constexpr std::array kEfforts = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
-  if (task->effort && std::find(kEfforts.begin(), kEfforts.end(), *task->effort) == kEfforts.end()) {
+  static constexpr std::array kEfforts = {"none", "minimal", "low", "medium",
+                                          "high", "xhigh",   "max"};
+  if (task->effort &&
+      std::find(kEfforts.begin(), kEfforts.end(), *task->effort) == kEfforts.end()) {
     inner.Bad("effort", "expected none, minimal, low, medium, high, xhigh or max");
   }
   inner.Ignore({"summary", "generate_summary", "context", "mode"});  // reasoning is shown as it is
@@ -191,7 +219,9 @@ void ReadText(Fields& fields, api::ChatTask* task) {
   const Json* text = fields.Object("text");
   if (!text) return;
   Fields inner(*text, "text.", "text");
-  if (const Json* format = inner.Find("format")) task->form = api::ReadFormat(*format, "text", false);
+  if (const Json* format = inner.Find("format")) {
+    task->form = api::ReadFormat(*format, "text", false);
+  }
   inner.Only("verbosity", "medium", "how long an answer is, is for the prompt to say");
   inner.Finish();
 }
@@ -199,13 +229,19 @@ void ReadText(Fields& fields, api::ChatTask* task) {
 void RefuseUnsupported(Fields& fields) {
   fields.Only("background", false, "answers are not computed in the background");
   for (const char* name : {"conversation", "prompt", "moderation"}) {
-    if (fields.Find(name)) fields.Unsupported(name, "this server does not keep such objects; send what it stands for as input");
+    if (fields.Find(name)) {
+      fields.Unsupported(
+          name, "this server does not keep such objects; send what it stands for as input");
+    }
   }
   const auto truncation = fields.String("truncation");
-  if (truncation && *truncation != "auto" && *truncation != "disabled") fields.Bad("truncation", "expected auto or disabled");
-  // Without effect: nothing is truncated or compacted here; a conversation that is too long is an error.
-  fields.Ignore({"context_management", "max_tool_calls", "access_programs", "background_options", "image", "prompt_cache_options",
-                 "client_metadata"});
+  if (truncation && *truncation != "auto" && *truncation != "disabled") {
+    fields.Bad("truncation", "expected auto or disabled");
+  }
+  // Without effect: nothing is truncated or compacted here; a conversation that is too long is an
+  // error.
+  fields.Ignore({"context_management", "max_tool_calls", "access_programs", "background_options",
+                 "image", "prompt_cache_options", "client_metadata"});
 }
 
 // The request's fields as the answer repeats them.
@@ -220,7 +256,8 @@ void Repeat(const Json& body, const api::ChatTask& task, const std::string& mode
   (*shown)["metadata"] = given("metadata", Json::object());
   (*shown)["model"] = model;
   (*shown)["parallel_tool_calls"] = task.parallel_calls;
-  (*shown)["reasoning"] = {{"effort", task.effort ? Json(*task.effort) : Json(nullptr)}, {"summary", nullptr}};
+  (*shown)["reasoning"] = {{"effort", task.effort ? Json(*task.effort) : Json(nullptr)},
+                           {"summary", nullptr}};
   (*shown)["service_tier"] = task.request.background ? "flex" : "default";
   (*shown)["store"] = given("store", true);
   (*shown)["temperature"] = task.request.sampling.temperature;
@@ -229,7 +266,11 @@ void Repeat(const Json& body, const api::ChatTask& task, const std::string& mode
   (*shown)["tool_choice"] = given("tool_choice", "auto");
   (*shown)["tools"] = Json::array();
   for (const Json& tool : task.tools) {
-    Json flat = {{"type", "function"}, {"name", nullptr}, {"description", nullptr}, {"parameters", nullptr}, {"strict", false}};
+    Json flat = {{"type", "function"},
+                 {"name", nullptr},
+                 {"description", nullptr},
+                 {"parameters", nullptr},
+                 {"strict", false}};
     flat.update(tool["function"]);
     (*shown)["tools"].push_back(std::move(flat));
   }
@@ -239,11 +280,14 @@ void Repeat(const Json& body, const api::ChatTask& task, const std::string& mode
   (*shown)["user"] = given("user", nullptr);
 }
 
-std::string IdOf(const http::Request& request) { return request.path.substr(std::string_view("/v1/responses/").size()); }
+std::string IdOf(const http::Request& request) {
+  return request.path.substr(std::string_view("/v1/responses/").size());
+}
 
 }  // namespace
 
-void HandleResponses(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleResponses(const api::Context& context, const http::Request& request,
+                     std::shared_ptr<http::Responder> responder) {
   const Json body = api::ParseBody(request.body);
   Fields fields(body);
   const api::ModelPtr model = context.Select(request, fields.RequiredString("model"));
@@ -264,26 +308,35 @@ void HandleResponses(const api::Context& context, const http::Request& request, 
   response.store = fields.Bool("store").value_or(true);
   fields.Finish();
   if (!response.dropped.empty()) {
-    LogWarning("/v1/responses: left out tools that this server does not run: {}", Quote(fmt::format("{}", fmt::join(response.dropped, ", "))));
+    LogWarning("/v1/responses: left out tools that this server does not run: {}",
+               Quote(fmt::format("{}", fmt::join(response.dropped, ", "))));
   }
 
   Repeat(body, task, model->served.id, &response.shown);
   api::PreparedChat prepared = api::PrepareChat(*model, task);
-  api::ChatAnswerOptions options{.model = model, .stream = generation.stream, .parsing = std::move(prepared.parsing), .one_call = prepared.one_call, .begun = std::move(prepared.begun)};
-  const auto answer = std::make_shared<ResponsesAnswer>(std::move(options), std::move(response), context.conversations, std::move(responder));
+  api::ChatAnswerOptions options{.model = model,
+                                 .stream = generation.stream,
+                                 .parsing = std::move(prepared.parsing),
+                                 .one_call = prepared.one_call,
+                                 .begun = std::move(prepared.begun)};
+  const auto answer = std::make_shared<ResponsesAnswer>(
+      std::move(options), std::move(response), context.conversations, std::move(responder));
   answer->StartInForm(model, std::move(prepared.requests), prepared.form, request);
 }
 
-void HandleGetResponse(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleGetResponse(const api::Context& context, const http::Request& request,
+                       std::shared_ptr<http::Responder> responder) {
   const auto stored = context.conversations->Get(request.tenant(), IdOf(request));
   if (!stored) NoSuchResponse(IdOf(request), 404, "response_id");
   responder->Send({.headers = {}, .body = api::Dump(stored->answer)});
 }
 
-void HandleDeleteResponse(const api::Context& context, const http::Request& request, std::shared_ptr<http::Responder> responder) {
+void HandleDeleteResponse(const api::Context& context, const http::Request& request,
+                          std::shared_ptr<http::Responder> responder) {
   const std::string id = IdOf(request);
   if (!context.conversations->Remove(request.tenant(), id)) NoSuchResponse(id, 404, "response_id");
-  responder->Send({.headers = {}, .body = api::Dump({{"id", id}, {"object", "response"}, {"deleted", true}})});
+  responder->Send(
+      {.headers = {}, .body = api::Dump({{"id", id}, {"object", "response"}, {"deleted", true}})});
 }
 
 }  // namespace bakestone::openai

@@ -1,4 +1,5 @@
-// /v1/responses: the whole form, the sequence of events, every field, items of every type, stored answers.
+// /v1/responses: the whole form, the sequence of events, every field, items of every type, stored
+// answers.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,17 +9,21 @@
 namespace bakestone {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using bakestone::testing::Json;
 using bakestone::testing::RouterTest;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 constexpr const char* kPath = "/v1/responses";
 
 class ResponsesTest : public RouterTest {
  protected:
   static Json Body(int max_tokens = 8) {
-    return {{"model", "base"}, {"input", "hello"}, {"max_output_tokens", max_tokens}, {"temperature", 0}, {"ignore_eos", true}};
+    return {{"model", "base"},
+            {"input", "hello"},
+            {"max_output_tokens", max_tokens},
+            {"temperature", 0},
+            {"ignore_eos", true}};
   }
   static std::vector<Json> Events(const std::string& stream) {
     std::vector<Json> events;
@@ -31,7 +36,9 @@ class ResponsesTest : public RouterTest {
     }
     return events;
   }
-  static std::string TextOf(const Json& response) { return response["output"].at(0)["content"].at(0)["text"]; }
+  static std::string TextOf(const Json& response) {
+    return response["output"].at(0)["content"].at(0)["text"];
+  }
 };
 
 TEST_F(ResponsesTest, AnswersWithTheFormThatClientsExpect) {
@@ -39,8 +46,9 @@ TEST_F(ResponsesTest, AnswersWithTheFormThatClientsExpect) {
   EXPECT_EQ(json["object"], "response");
   EXPECT_EQ(json["status"], "incomplete");
   EXPECT_EQ(json["incomplete_details"]["reason"], "max_output_tokens");
-  for (const char* key : {"id", "created_at", "error", "instructions", "metadata", "model", "parallel_tool_calls", "temperature",
-                          "tool_choice", "tools", "top_p", "usage", "text", "truncation", "reasoning", "previous_response_id"}) {
+  for (const char* key : {"id", "created_at", "error", "instructions", "metadata", "model",
+                          "parallel_tool_calls", "temperature", "tool_choice", "tools", "top_p",
+                          "usage", "text", "truncation", "reasoning", "previous_response_id"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   const Json& item = json["output"].at(0);
@@ -63,16 +71,20 @@ TEST_F(ResponsesTest, StreamHasTheWholeSequenceOfEvents) {
   std::vector<std::string> types;
   std::string text;
   for (const Json& event : events) {
-    if (types.empty() || types.back() != event["type"].get<std::string>()) types.push_back(event["type"]);
+    if (types.empty() || types.back() != event["type"].get<std::string>()) {
+      types.push_back(event["type"]);
+    }
     if (event["type"] == "response.output_text.delta") {
       text += event["delta"].get<std::string>();
       EXPECT_EQ(event["output_index"], 0);
       EXPECT_EQ(event["content_index"], 0);
     }
   }
-  EXPECT_THAT(types, ElementsAre("response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
-                                 "response.output_text.delta", "response.output_text.done", "response.content_part.done",
-                                 "response.output_item.done", "response.incomplete"));
+  EXPECT_THAT(types,
+              ElementsAre("response.created", "response.in_progress", "response.output_item.added",
+                          "response.content_part.added", "response.output_text.delta",
+                          "response.output_text.done", "response.content_part.done",
+                          "response.output_item.done", "response.incomplete"));
   EXPECT_EQ(text, TextOf(whole));
   EXPECT_EQ(TextOf(events.back()["response"]), text);
   EXPECT_EQ(events.back()["response"]["output"][0], events[events.size() - 2]["item"]);
@@ -96,9 +108,11 @@ TEST_F(ResponsesTest, ConversationIsGoneOnFromItsId) {
   next["previous_response_id"] = first["id"];
   const Json second = Ok(kPath, next);
   Json whole = Body();
-  whole["input"] = Json::array({{{"role", "user"}, {"content", "hello"}},
-                                first["output"][0],
-                                {{"role", "user"}, {"content", Json::array({{{"type", "input_text"}, {"text", "again"}}})}}});
+  whole["input"] =
+      Json::array({{{"role", "user"}, {"content", "hello"}},
+                   first["output"][0],
+                   {{"role", "user"},
+                    {"content", Json::array({{{"type", "input_text"}, {"text", "again"}}})}}});
   const Json stateless = Ok(kPath, whole);
   EXPECT_EQ(second["usage"]["input_tokens"], stateless["usage"]["input_tokens"]);
   EXPECT_EQ(TextOf(second), TextOf(stateless));
@@ -136,21 +150,48 @@ struct FieldCase {
 };
 // Every field of OpenAI's CreateResponse, then those of others that this server knows.
 const FieldCase kFields[] = {
-    {"access_programs", Json::object(), kAccepted}, {"background", false, kAccepted}, {"background", true, kRefused},
-    {"background_options", Json::object(), kAccepted}, {"context_management", Json::array(), kAccepted},
-    {"conversation", "conv_1", kRefused}, {"image", Json::object(), kAccepted},
-    {"include", Json::array({"reasoning.encrypted_content"}), kAccepted}, {"include", Json::array({"all"}), kRefused},
-    {"instructions", "be short", kAccepted}, {"max_output_tokens", 0, kRefused}, {"max_tool_calls", 3, kAccepted},
-    {"metadata", {{"a", "b"}}, kAccepted}, {"moderation", {{"model", "x"}}, kRefused}, {"n", 2, kRefused},
-    {"parallel_tool_calls", false, kAccepted}, {"prompt", {{"id", "x"}}, kRefused}, {"prompt_cache_key", "x", kAccepted},
-    {"prompt_cache_options", Json::object(), kAccepted}, {"prompt_cache_retention", "24h", kAccepted},
-    {"reasoning", {{"effort", "low"}, {"summary", "auto"}}, kAccepted}, {"reasoning", {{"effort", "huge"}}, kRefused},
-    {"safety_identifier", "x", kAccepted}, {"service_tier", "auto", kAccepted}, {"service_tier", "flex", kAccepted}, {"service_tier", "fast", kRefused}, {"store", false, kAccepted},
-    {"stream", false, kAccepted}, {"temperature", 3, kRefused}, {"text", {{"format", {{"type", "text"}}}}, kAccepted},
-    {"text", {{"format", {{"type", "frob"}}}}, kRefused}, {"tool_choice", "auto", kAccepted},
-    {"tool_choice", {{"type", "web_search"}}, kRefused}, {"tools", Json::array(), kAccepted}, {"top_logprobs", 21, kRefused},
-    {"top_p", 0.5, kAccepted}, {"truncation", "auto", kAccepted}, {"truncation", "some", kRefused}, {"user", "x", kAccepted},
-    {"seed", 4, kAccepted}, {"top_k", 4, kAccepted}, {"made_up_field", 1, kRefused},
+    {"access_programs", Json::object(), kAccepted},
+    {"background", false, kAccepted},
+    {"background", true, kRefused},
+    {"background_options", Json::object(), kAccepted},
+    {"context_management", Json::array(), kAccepted},
+    {"conversation", "conv_1", kRefused},
+    {"image", Json::object(), kAccepted},
+    {"include", Json::array({"reasoning.encrypted_content"}), kAccepted},
+    {"include", Json::array({"all"}), kRefused},
+    {"instructions", "be short", kAccepted},
+    {"max_output_tokens", 0, kRefused},
+    {"max_tool_calls", 3, kAccepted},
+    {"metadata", {{"a", "b"}}, kAccepted},
+    {"moderation", {{"model", "x"}}, kRefused},
+    {"n", 2, kRefused},
+    {"parallel_tool_calls", false, kAccepted},
+    {"prompt", {{"id", "x"}}, kRefused},
+    {"prompt_cache_key", "x", kAccepted},
+    {"prompt_cache_options", Json::object(), kAccepted},
+    {"prompt_cache_retention", "24h", kAccepted},
+    {"reasoning", {{"effort", "low"}, {"summary", "auto"}}, kAccepted},
+    {"reasoning", {{"effort", "huge"}}, kRefused},
+    {"safety_identifier", "x", kAccepted},
+    {"service_tier", "auto", kAccepted},
+    {"service_tier", "flex", kAccepted},
+    {"service_tier", "fast", kRefused},
+    {"store", false, kAccepted},
+    {"stream", false, kAccepted},
+    {"temperature", 3, kRefused},
+    {"text", {{"format", {{"type", "text"}}}}, kAccepted},
+    {"text", {{"format", {{"type", "frob"}}}}, kRefused},
+    {"tool_choice", "auto", kAccepted},
+    {"tool_choice", {{"type", "web_search"}}, kRefused},
+    {"tools", Json::array(), kAccepted},
+    {"top_logprobs", 21, kRefused},
+    {"top_p", 0.5, kAccepted},
+    {"truncation", "auto", kAccepted},
+    {"truncation", "some", kRefused},
+    {"user", "x", kAccepted},
+    {"seed", 4, kAccepted},
+    {"top_k", 4, kAccepted},
+    {"made_up_field", 1, kRefused},
 };
 
 TEST_F(ResponsesTest, EveryFieldIsAcceptedOrRefusedByName) {
@@ -182,16 +223,23 @@ TEST_F(ResponsesTest, ItemsOfAConversationWithToolsAreRead) {
   const http::Response response = Call("POST", kPath, body.dump());
   EXPECT_EQ(response.status, 200) << response.body;
   EXPECT_EQ(Json::parse(response.body)["tools"].size(), 1u);
-  EXPECT_THAT(response.headers, ::testing::Contains(::testing::Pair("X-Bakestone-Warning", HasSubstr("3 tools"))));
+  EXPECT_THAT(response.headers,
+              ::testing::Contains(::testing::Pair("X-Bakestone-Warning", HasSubstr("3 tools"))));
 }
 
 TEST_F(ResponsesTest, ItemsThatCannotBeReadAreRefusedWithTheirPlace) {
   const std::pair<const char*, const char*> cases[] = {
-      {R"(5)", "input"}, {R"([])", "input"}, {R"([1])", "input[0]"}, {R"([{"type": "message"}])", "input[0].role"},
-      {R"([{"role": "user"}])", "input[0].content"}, {R"([{"type": "item_reference", "id": "x"}])", "item_reference"},
-      {R"([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}])", "input_image"},
+      {R"(5)", "input"},
+      {R"([])", "input"},
+      {R"([1])", "input[0]"},
+      {R"([{"type": "message"}])", "input[0].role"},
+      {R"([{"role": "user"}])", "input[0].content"},
+      {R"([{"type": "item_reference", "id": "x"}])", "item_reference"},
+      {R"([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}])",
+       "input_image"},
       {R"([{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}])", "input_file"},
-      {R"([{"type": "function_call", "name": "x"}])", "call_id"}, {R"([{"type": "function_call_output", "call_id": "x"}])", "output"},
+      {R"([{"type": "function_call", "name": "x"}])", "call_id"},
+      {R"([{"type": "function_call_output", "call_id": "x"}])", "output"},
       {R"([{"type": "reasoning", "id": "x", "summary": []}])", "input"}};
   for (const auto& [input, place] : cases) {
     Json body = Body();
@@ -204,13 +252,20 @@ TEST_F(ResponsesTest, ItemsThatCannotBeReadAreRefusedWithTheirPlace) {
 
 TEST(ResponseOutput, TellsOfReasoningTextAndCallsInOrder) {
   std::vector<std::string> types;
-  openai::ResponseOutput output([&](const std::string& type, Json) { types.push_back(type.substr(9)); });
+  openai::ResponseOutput output(
+      [&](const std::string& type, Json) { types.push_back(type.substr(9)); });
   api::ChatReply whole;
   whole.calls = {{"call_1", "f", ""}, {"call_2", "g", ""}};
   output.Add({.reasoning = "Hm", .text = "", .calls = {}}, whole, Json::array());
   output.Add({.reasoning = ".", .text = "Yes.", .calls = {}}, whole, Json::array());
-  output.Add({.reasoning = "", .text = "", .calls = {{.index = 0, .begins = true, .name = "f", .arguments = "{\"a\""}}}, whole, Json::array());
-  output.Add({.reasoning = "", .text = "", .calls = {{.index = 0, .arguments = ": 1}", .ends = true}, {.index = 1, .begins = true, .name = "g", .arguments = "{}"}}},
+  output.Add({.reasoning = "",
+              .text = "",
+              .calls = {{.index = 0, .begins = true, .name = "f", .arguments = "{\"a\""}}},
+             whole, Json::array());
+  output.Add({.reasoning = "",
+              .text = "",
+              .calls = {{.index = 0, .arguments = ": 1}", .ends = true},
+                        {.index = 1, .begins = true, .name = "g", .arguments = "{}"}}},
              whole, Json::array());
   output.Finish(true);
   const Json& items = output.items();
@@ -220,12 +275,15 @@ TEST(ResponseOutput, TellsOfReasoningTextAndCallsInOrder) {
   EXPECT_EQ(items[2]["arguments"], "{\"a\": 1}");
   EXPECT_EQ(items[3]["call_id"], "call_2");
   for (const Json& item : items) EXPECT_EQ(item["status"], "completed");
-  EXPECT_THAT(types, ElementsAre("output_item.added", "content_part.added", "reasoning_text.delta", "reasoning_text.delta",
-                                 "reasoning_text.done", "content_part.done", "output_item.done",
-                                 "output_item.added", "content_part.added", "output_text.delta", "output_text.done", "content_part.done", "output_item.done",
-                                 "output_item.added", "function_call_arguments.delta", "function_call_arguments.delta",
-                                 "function_call_arguments.done", "output_item.done",
-                                 "output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"));
+  EXPECT_THAT(types,
+              ElementsAre("output_item.added", "content_part.added", "reasoning_text.delta",
+                          "reasoning_text.delta", "reasoning_text.done", "content_part.done",
+                          "output_item.done", "output_item.added", "content_part.added",
+                          "output_text.delta", "output_text.done", "content_part.done",
+                          "output_item.done", "output_item.added", "function_call_arguments.delta",
+                          "function_call_arguments.delta", "function_call_arguments.done",
+                          "output_item.done", "output_item.added", "function_call_arguments.delta",
+                          "function_call_arguments.done", "output_item.done"));
 }
 
 }  // namespace

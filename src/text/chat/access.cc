@@ -88,8 +88,9 @@ std::optional<Value> FindItem(Runtime& runtime, const Value& value, const Value&
 
 std::optional<Int> SliceIndex(const Value& value) {
   if (value.is_none()) return std::nullopt;
-  if (!value.is_integral())
+  if (!value.is_integral()) {
     Fail("slice indices must be integers or None or have an __index__ method");
+  }
   return value.as_int();
 }
 

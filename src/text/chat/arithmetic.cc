@@ -8,9 +8,7 @@
 namespace bakestone::chat {
 namespace {
 
-[[noreturn]] void Overflow() {
-  Fail("an integer is beyond 128 bits");
-}
+[[noreturn]] void Overflow() { Fail("an integer is beyond 128 bits"); }
 
 Int NegateInt(Int a) {
   Int out = 0;
@@ -91,8 +89,9 @@ Value FloatArithmetic(std::string_view op, double a, double b) {
     Fail("a negative number to a fractional power is complex, which templates do not have");
   }
   const double out = std::pow(a, b);
-  if (std::isinf(out) && std::isfinite(a) && std::isfinite(b))
+  if (std::isinf(out) && std::isfinite(a) && std::isfinite(b)) {
     Fail("numerical result out of range");
+  }
   return Value(out);
 }
 

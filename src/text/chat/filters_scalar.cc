@@ -29,8 +29,9 @@ Value ToInt(Runtime&, const Value& self, const CallArgs& args) {
   if (self.is_float()) return Truncated(self.as_double()).value_or(fallback);
   if (self.is_undefined()) Fail(self.undefined_message());
   if (!self.is_string()) return fallback;
-  if (const auto whole = ParseInt(self.str(), static_cast<int>(p.Integer(1, 10))))
+  if (const auto whole = ParseInt(self.str(), static_cast<int>(p.Integer(1, 10)))) {
     return Value(*whole);
+  }
   if (const auto real = ParseDouble(self.str())) return Truncated(*real).value_or(fallback);
   return fallback;
 }
@@ -130,9 +131,10 @@ Value FileSize(Runtime& rt, const Value& self, const CallArgs& args) {
   const double base = binary ? 1024 : 1000;
   if (!std::isfinite(bytes)) Fail("filesizeformat: expected a finite number");
   if (bytes == 1) return rt.MakeString("1 Byte");
-  if (bytes < base)
+  if (bytes < base) {
     return rt.MakeString(
         fmt::format("{} Bytes", IntToString(static_cast<Int>(std::max(bytes, -1e30)))));
+  }
   constexpr std::string_view kPrefixes = "kMGTPEZY";
   double unit = base * base;
   std::size_t i = 0;
@@ -156,8 +158,6 @@ constexpr NamedBuiltin kScalarFilters[] = {
 
 }  // namespace
 
-std::span<const NamedBuiltin> ScalarFilters() {
-  return kScalarFilters;
-}
+std::span<const NamedBuiltin> ScalarFilters() { return kScalarFilters; }
 
 }  // namespace bakestone::chat

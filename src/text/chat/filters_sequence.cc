@@ -40,15 +40,17 @@ Value Sort(Runtime& rt, const Value& self, const CallArgs& args) {
     if (p[2].is_string()) {
       const Value comma = rt.MakeString(",");
       paths.clear();
-      for (Text& part : SplitText(p[2].text(), &comma, -1, false))
+      for (Text& part : SplitText(p[2].text(), &comma, -1, false)) {
         paths.push_back(rt.MakeString(std::move(part)));
+      }
     }
   }
   std::vector<Keyed> keyed;
   for (Value& item : rt.Iterate(self)) {
     std::vector<Value> key;
-    for (const Value& path : paths)
+    for (const Value& path : paths) {
       key.push_back(IgnoreCase(rt, AttributePath(rt, item, path), sensitive));
+    }
     keyed.push_back({rt.NewList(std::move(key)), std::move(item)});
   }
   SortKeyed(rt, keyed, p.Flag(0, false));
@@ -125,8 +127,9 @@ Value GroupBy(Runtime& rt, const Value& self, const CallArgs& args) {
   for (std::size_t i = 0; i < keyed.size();) {
     std::vector<Value> group;
     const std::size_t first = i;
-    for (; i < keyed.size() && Equal(keyed[i].key, keyed[first].key); ++i)
+    for (; i < keyed.size() && Equal(keyed[i].key, keyed[first].key); ++i) {
       group.push_back(keyed[i].item);
+    }
     Value key = AttributePath(rt, keyed[first].item, p[0], fallback);
     out.push_back(rt.NewList({std::move(key), rt.NewList(std::move(group))}, true));
   }
@@ -157,8 +160,9 @@ Value First(Runtime& rt, const Value& self, const CallArgs& args) {
 }
 
 void CheckReversible(const Value& self) {
-  if (self.As<Generator>() != nullptr)
+  if (self.As<Generator>() != nullptr) {
     Fail("'generator' object is not reversible; use |list first");
+  }
 }
 
 Value Last(Runtime& rt, const Value& self, const CallArgs& args) {
@@ -190,8 +194,9 @@ Value Sum(Runtime& rt, const Value& self, const CallArgs& args) {
 
 std::size_t Count(const Params& p, std::string_view what) {
   const Int n = p.Integer(0, 0);
-  if (n < 1 || n > 100'000)
+  if (n < 1 || n > 100'000) {
     FailF("{}: expected a number from 1 to 100,000, found {}", what, IntToString(n));
+  }
   return static_cast<std::size_t>(n);
 }
 
@@ -250,8 +255,9 @@ Value Map(Runtime& rt, const Value& self, const CallArgs& args) {
   if (args.positional.empty()) {
     const Params p("map", args, {"attribute", "default"}, 1);
     const Value* fallback = p.HasValue(1) ? &p[1] : nullptr;
-    for (const Value& item : rt.Iterate(self))
+    for (const Value& item : rt.Iterate(self)) {
       out.push_back(AttributePath(rt, item, p[0], fallback));
+    }
     return rt.NewGenerator(std::move(out));
   }
   const Value& name = args.positional[0];
@@ -317,9 +323,7 @@ constexpr NamedBuiltin kSequenceFilters[] = {
 
 }  // namespace
 
-std::span<const NamedBuiltin> SequenceFilters() {
-  return kSequenceFilters;
-}
+std::span<const NamedBuiltin> SequenceFilters() { return kSequenceFilters; }
 
 Value AttributePath(Runtime& rt, const Value& item, const Value& path, const Value* fallback) {
   if (path.is_none()) return item;

@@ -111,8 +111,9 @@ Value Indent(Runtime& rt, const Value& self, const CallArgs& args) {
     if (i > 0 && (p.Flag(2, false) || !lines[i].empty())) out.Append(pad);
     out.Append(lines[i]);
     rt.budget.Step();
-    if (static_cast<std::int64_t>(out.size()) > rt.budget.limits().max_string_bytes)
+    if (static_cast<std::int64_t>(out.size()) > rt.budget.limits().max_string_bytes) {
       Fail("indent: the string is too long");
+    }
   }
   return rt.MakeString(std::move(out));
 }
@@ -245,9 +246,7 @@ constexpr NamedBuiltin kStringFilters[] = {
 
 }  // namespace
 
-std::span<const NamedBuiltin> StringFilters() {
-  return kStringFilters;
-}
+std::span<const NamedBuiltin> StringFilters() { return kStringFilters; }
 
 const NamedBuiltin* FindFilter(std::string_view name) {
   for (const auto table : {StringFilters(), SequenceFilters(), ScalarFilters()}) {

@@ -148,8 +148,9 @@ Text FormatInt(Int value, const Spec& spec) {
   if (spec.precision >= 0) Fail("Precision not allowed in integer format specifier");
   std::string sign = value < 0 ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
   if (spec.type == 'c') {
-    if (value < 0 || value > 0x10FFFF || (value >= 0xD800 && value < 0xE000))
+    if (value < 0 || value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) {
       Fail("%c arg not in range(0x110000)");
+    }
     std::string c;
     AppendUtf8(c, static_cast<char32_t>(value));
     return Padded(Text::Trusted(c), spec, '<');
@@ -177,8 +178,9 @@ Text FormatDouble(double value, Spec spec) {
     int precision = spec.precision < 0 ? 6 : spec.precision;
     if ((type == 'g' || type == 'G') && precision == 0) precision = 1;
     digits = FloatDigits(value, type, precision, spec.alternate);
-    if (spec.type == 0 && std::isfinite(value) && digits.find_first_of(".e") == std::string::npos)
+    if (spec.type == 0 && std::isfinite(value) && digits.find_first_of(".e") == std::string::npos) {
       digits += ".0";
+    }
   }
   if (spec.grouping != 0) digits = Group(digits, spec.grouping, 3);
   return PadNumber(sign, digits, spec);
@@ -221,13 +223,15 @@ class PercentArgs {
 
 Text PercentString(Runtime& rt, const Value& value, const Spec& spec, bool markup) {
   Text body;
-  if (spec.type == 's')
+  if (spec.type == 's') {
     body = rt.ToText(value);
-  else
+  } else {
     AppendRepr(body, value);
+  }
   if (markup) body = EscapeHtml(body);
-  if (spec.precision >= 0)
+  if (spec.precision >= 0) {
     body = body.Slice(0, ByteOffset(body.view(), static_cast<std::size_t>(spec.precision)));
+  }
   return Padded(body, spec, '>');
 }
 
@@ -247,10 +251,12 @@ Text PercentOne(Runtime& rt, const Value& value, Spec spec, bool markup) {
     return FormatDouble(value.as_double(), spec);
   }
   const bool hex = type == 'x' || type == 'X' || type == 'o';
-  if (hex && !value.is_integral())
+  if (hex && !value.is_integral()) {
     FailF("%{} format: an integer is required, not {}", type, value.type_name());
-  if (value.is_float() && !(std::fabs(value.as_double()) < 1e38))
+  }
+  if (value.is_float() && !(std::fabs(value.as_double()) < 1e38)) {
     Fail("cannot convert float to integer");
+  }
   const Int number =
       value.is_float() ? static_cast<Int>(std::trunc(value.as_double())) : value.as_int();
   if (type == 'c') {
@@ -320,8 +326,9 @@ class BraceFormatter {
         out.Append(Convert(value, field.conversion, spec.view()));
         i = close + 1;
       }
-      if (static_cast<std::int64_t>(out.size()) > rt_.budget.limits().max_string_bytes)
+      if (static_cast<std::int64_t>(out.size()) > rt_.budget.limits().max_string_bytes) {
         Fail("a formatted string is too long");
+      }
     }
     return out;
   }
@@ -340,12 +347,13 @@ class BraceFormatter {
   Text Convert(const Value& value, std::string_view conversion, std::string_view spec) {
     if (conversion.empty()) return FormatWithSpec(rt_, value, spec);
     Text text;
-    if (conversion == "s")
+    if (conversion == "s") {
       text = rt_.ToText(value);
-    else if (conversion == "r")
+    } else if (conversion == "r") {
       AppendRepr(text, value);
-    else
+    } else {
       FailF("Unknown conversion specifier '{}'", conversion);
+    }
     return FormatWithSpec(rt_, rt_.MakeString(std::move(text)), spec);
   }
 
@@ -399,8 +407,9 @@ Text FormatWithSpec(Runtime& rt, const Value& value, std::string_view text) {
   Spec spec = ParseSpec(text);
   rt.budget.Work(static_cast<std::size_t>(spec.width));
   if (value.is_string()) {
-    if (spec.type != 0 && spec.type != 's')
+    if (spec.type != 0 && spec.type != 's') {
       FailF("Unknown format code '{}' for object of type 'str'", spec.type);
+    }
     if (spec.zero && spec.align == 0) spec.fill = "0";
     const Text& body = value.text();
     if (spec.precision < 0) return Padded(body, spec, '<');
@@ -446,14 +455,15 @@ Text PercentFormat(Runtime& rt, const Text& format, const Value& values) {
     }
     Spec spec;
     for (; i < s.size() && std::string_view("-+ #0").find(s[i]) != std::string_view::npos; ++i) {
-      if (s[i] == '-')
+      if (s[i] == '-') {
         spec.align = '<';
-      else if (s[i] == '#')
+      } else if (s[i] == '#') {
         spec.alternate = true;
-      else if (s[i] == '0')
+      } else if (s[i] == '0') {
         spec.zero = true;
-      else if (spec.sign != '+')
+      } else if (spec.sign != '+') {
         spec.sign = s[i];
+      }
     }
     spec.width = ReadNumber(s, i);
     if (i < s.size() && s[i] == '.') spec.precision = ReadNumber(s, ++i);
@@ -468,8 +478,9 @@ Text PercentFormat(Runtime& rt, const Text& format, const Value& values) {
       FailF("unsupported format character '{}'", spec.type);
     }
     out.Append(PercentOne(rt, keyed != nullptr ? *keyed : args.Next(), spec, format.markup()));
-    if (static_cast<std::int64_t>(out.size()) > rt.budget.limits().max_string_bytes)
+    if (static_cast<std::int64_t>(out.size()) > rt.budget.limits().max_string_bytes) {
       Fail("a formatted string is too long");
+    }
   }
   args.Finish();
   return out;

@@ -31,8 +31,9 @@ Value MakeRange(Runtime&, const Value&, const CallArgs& args) {
 
 // dict(mapping_or_pairs, **more), shared by dict() and namespace().
 std::vector<Dict::Item> DictItems(Runtime& rt, std::string_view name, const CallArgs& args) {
-  if (args.positional.size() > 1)
+  if (args.positional.size() > 1) {
     FailF("{} expected at most 1 argument, got {}", name, args.positional.size());
+  }
   std::vector<Dict::Item> items;
   if (!args.positional.empty()) {
     const Value& from = args.positional[0];
@@ -41,8 +42,9 @@ std::vector<Dict::Item> DictItems(Runtime& rt, std::string_view name, const Call
     } else {
       for (const Value& pair : rt.Iterate(from)) {
         std::vector<Value> two = rt.Iterate(pair);
-        if (two.size() != 2)
+        if (two.size() != 2) {
           FailF("dictionary update sequence element has length {}; 2 is required", two.size());
+        }
         items.emplace_back(std::move(two[0]), std::move(two[1]));
       }
     }
@@ -55,8 +57,9 @@ Value MakeNamespace(Runtime& rt, const Value&, const CallArgs& args) {
   auto ns = rt.NewNamespace();
   for (auto& [key, value] : DictItems(rt, "namespace", args)) {
     if (!key.is_string()) FailF("namespace() names must be strings, not {}", key.type_name());
-    if (key.str().starts_with('_'))
+    if (key.str().starts_with('_')) {
       FailF("a namespace cannot store the underscore-prefixed name '{}'", key.str());
+    }
     ns->Set(key.str(), std::move(value));
   }
   rt.budget.Items(ns->attributes.size());
@@ -258,8 +261,6 @@ const NamedBuiltin* FindFunction(std::string_view name) {
   return it == std::end(kFunctions) ? nullptr : it;
 }
 
-std::span<const NamedBuiltin> Functions() {
-  return kFunctions;
-}
+std::span<const NamedBuiltin> Functions() { return kFunctions; }
 
 }  // namespace bakestone::chat

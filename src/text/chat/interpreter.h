@@ -25,10 +25,11 @@ struct Scope {
     return nullptr;
   }
   void Set(NameId name, Value value) {
-    if (Value* old = Find(name))
+    if (Value* old = Find(name)) {
       *old = std::move(value);
-    else
+    } else {
       variables.emplace_back(name, std::move(value));
+    }
   }
 };
 

@@ -123,8 +123,9 @@ Value Interpreter::EvalConcat(const Expr& e, const ScopeRef& scope) {
   Text out;
   for (const ExprPtr& child : e.children) {
     out.Append(ToText(Eval(*child, scope)));
-    if (static_cast<std::int64_t>(out.size()) > budget.limits().max_string_bytes)
+    if (static_cast<std::int64_t>(out.size()) > budget.limits().max_string_bytes) {
       budget.String(out.size());
+    }
   }
   return MakeString(std::move(out));
 }
@@ -168,8 +169,9 @@ Value Interpreter::ApplyFilters(const Expr& e, Value input, const ScopeRef& scop
 CallArgs Interpreter::EvalArguments(const CallNodes& call, const ScopeRef& scope) {
   CallArgs args;
   for (const ExprPtr& argument : call.positional) args.positional.push_back(Eval(*argument, scope));
-  for (const auto& [name, argument] : call.keyword)
+  for (const auto& [name, argument] : call.keyword) {
     args.keyword.emplace_back(name, Eval(*argument, scope));
+  }
   if (call.star != nullptr) {
     for (Value& item : Iterate(Eval(*call.star, scope))) args.positional.push_back(std::move(item));
   }
@@ -179,8 +181,9 @@ CallArgs Interpreter::EvalArguments(const CallNodes& call, const ScopeRef& scope
     for (const auto& [key, value] : more.dict().items()) {
       if (!key.is_string()) Fail("keywords must be strings");
       for (const auto& given : args.keyword) {
-        if (given.first == key.str())
+        if (given.first == key.str()) {
           FailF("got multiple values for keyword argument '{}'", key.str());
+        }
       }
       args.keyword.emplace_back(key.str(), value);
     }
@@ -191,10 +194,12 @@ CallArgs Interpreter::EvalArguments(const CallNodes& call, const ScopeRef& scope
 Value Interpreter::Call(const Value& callee, CallArgs args) {
   budget.Step();
   if (callee.is_undefined()) Fail(callee.undefined_message());
-  if (const auto* function = callee.As<Function>())
+  if (const auto* function = callee.As<Function>()) {
     return function->builtin->call(*this, Value(), args);
-  if (const auto* method = callee.As<BoundMethod>())
+  }
+  if (const auto* method = callee.As<BoundMethod>()) {
     return CallMethod(*this, method->self, method->name, args);
+  }
   if (const auto* macro = callee.As<Macro>()) return CallMacro(*macro, std::move(args));
   if (auto* joiner = callee.As<Joiner>()) {
     Params("joiner", args, {});
@@ -202,11 +207,13 @@ Value Interpreter::Call(const Value& callee, CallArgs args) {
     return MakeString("");
   }
   if (auto* loop = callee.As<Loop>()) {
-    if (loop->recurse == nullptr)
+    if (loop->recurse == nullptr) {
       Fail("The loop must have the 'recursive' marker to be called recursively.");
+    }
     const Params p("loop", args, {"iterable"}, 1);
-    if (++calls_ > budget.limits().max_depth)
+    if (++calls_ > budget.limits().max_depth) {
       FailF("loops recurse deeper than {} levels", budget.limits().max_depth);
+    }
     const auto recurse = loop->recurse;
     Value out = recurse(p[0]);
     --calls_;
@@ -230,10 +237,11 @@ void Interpreter::BindParameters(const MacroNode& node, CallArgs& args, const Sc
     const auto& [name, id] = node.parameters[i];
     const std::size_t first_default = count - node.defaults.size();
     std::optional<Value> value;
-    if (i < args.positional.size())
+    if (i < args.positional.size()) {
       value = args.positional[i];
-    else
+    } else {
       value = take(name);
+    }
     if (!value && i >= first_default) value = Eval(*node.defaults[i - first_default], scope);
     scope->Set(id,
                value ? *value
@@ -261,8 +269,9 @@ void Interpreter::BindParameters(const MacroNode& node, CallArgs& args, const Sc
 }
 
 Value Interpreter::CallMacro(const Macro& macro, CallArgs args) {
-  if (++calls_ > budget.limits().max_depth)
+  if (++calls_ > budget.limits().max_depth) {
     FailF("macros recurse deeper than {} levels", budget.limits().max_depth);
+  }
   const ScopeRef scope = Inner(macro.closure);
   BindParameters(*macro.node, args, scope);
   Text text = Capture(macro.node->body, scope);
@@ -273,15 +282,17 @@ Value Interpreter::CallMacro(const Macro& macro, CallArgs args) {
 std::optional<Value> MacroAttribute(const Value& value, std::string_view name) {
   const auto* macro = value.As<Macro>();
   if (macro == nullptr) return std::nullopt;
-  if (name == "name")
+  if (name == "name") {
     return macro->node->name.empty() ? Value() : Value(Text::Trusted(macro->node->name));
+  }
   if (name == "catch_kwargs") return Value(macro->node->uses_kwargs);
   if (name == "catch_varargs") return Value(macro->node->uses_varargs);
   if (name == "caller") return Value(macro->node->uses_caller);
   if (name != "arguments") return std::nullopt;
   std::vector<Value> names;
-  for (const auto& parameter : macro->node->parameters)
+  for (const auto& parameter : macro->node->parameters) {
     names.push_back(Value(Text::Trusted(parameter.first)));
+  }
   return MakeTuple(std::move(names));
 }
 

@@ -43,8 +43,9 @@ void Interpreter::Write(Text& out, const Text& text) {
   out.Append(text);
   budget.Work(text.size());
   const auto size = static_cast<std::int64_t>(out.size());
-  if (size > budget.limits().max_output_bytes)
+  if (size > budget.limits().max_output_bytes) {
     FailF("the output passes {} bytes", budget.limits().max_output_bytes);
+  }
 }
 
 // What jinja2 joins into the output without making it a string first.
@@ -158,10 +159,11 @@ void Interpreter::RunLoop(const Stmt& stmt, const Value& iterable, int depth0,
   ScopeRef inner;
   for (loop->index0 = 0; loop->index0 < loop->items.size(); ++loop->index0) {
     budget.Step();
-    if (inner != nullptr && inner.use_count() == 1)
+    if (inner != nullptr && inner.use_count() == 1) {
       inner->variables.clear();
-    else
+    } else {
       inner = Inner(scope);
+    }
     inner->Set(kLoopName, Value(Value::ObjectRef(loop)));
     Assign(stmt.target, loop->items[loop->index0], inner);
     const Flow flow = ExecBody(stmt.body, inner, out);
@@ -213,11 +215,13 @@ void Interpreter::Assign(const Target& target, const Value& value, const ScopeRe
   }
   const std::string& name = parsed_.names[static_cast<std::size_t>(target.name)];
   Value* found = nullptr;
-  for (Scope* s = scope.get(); s != nullptr && found == nullptr; s = s->parent.get())
+  for (Scope* s = scope.get(); s != nullptr && found == nullptr; s = s->parent.get()) {
     found = s->Find(target.name);
+  }
   auto* ns = found != nullptr ? found->As<Namespace>() : nullptr;
-  if (ns == nullptr)
+  if (ns == nullptr) {
     FailF("cannot assign attribute '{}' on '{}', which is not a namespace", target.attribute, name);
+  }
   ns->Set(target.attribute, value);
 }
 

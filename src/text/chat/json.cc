@@ -21,23 +21,24 @@ void AppendJsonString(Text& out, const Text& text, bool ascii) {
     const char32_t c = NextCodePoint(s, p);
     std::string piece(s.substr(at, p - at));
     const auto n = static_cast<std::uint32_t>(c);
-    if (c == '"' || c == '\\')
+    if (c == '"' || c == '\\') {
       piece.insert(0, "\\");
-    else if (c == '\n')
+    } else if (c == '\n') {
       piece = "\\n";
-    else if (c == '\r')
+    } else if (c == '\r') {
       piece = "\\r";
-    else if (c == '\t')
+    } else if (c == '\t') {
       piece = "\\t";
-    else if (c == '\b')
+    } else if (c == '\b') {
       piece = "\\b";
-    else if (c == '\f')
+    } else if (c == '\f') {
       piece = "\\f";
-    else if (c < 0x20 || (ascii && (c == 0x7F || (c > 0x7F && c < 0x10000))))
+    } else if (c < 0x20 || (ascii && (c == 0x7F || (c > 0x7F && c < 0x10000)))) {
       piece = c == 0x7F ? piece : fmt::format("\\u{:04x}", n);
-    else if (ascii && c >= 0x10000)
+    } else if (ascii && c >= 0x10000) {
       piece =
           fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((n - 0x10000) >> 10), 0xDC00 + (n & 0x3FF));
+    }
     out.Append(piece, cursor.Trusted(at));
   }
   out.Append("\"", true);
@@ -155,8 +156,9 @@ class Importer {
 
 void AppendJson(Runtime& rt, Text& out, const Value& value, const JsonStyle& style, int level) {
   rt.budget.Step();
-  if (static_cast<std::int64_t>(out.size()) > rt.budget.limits().max_string_bytes)
+  if (static_cast<std::int64_t>(out.size()) > rt.budget.limits().max_string_bytes) {
     Fail("tojson: the string is too long");
+  }
   switch (value.kind()) {
     case Value::Kind::kNone:
       return out.Append("null", true);

@@ -9,9 +9,7 @@
 namespace bakestone::chat {
 namespace {
 
-bool IsDigitByte(char c) {
-  return c >= '0' && c <= '9';
-}
+bool IsDigitByte(char c) { return c >= '0' && c <= '9'; }
 
 // One line ending for all, and the last newline dropped, as jinja2 does before it reads.
 std::string NormalizeNewlines(std::string_view source) {
@@ -189,8 +187,9 @@ class Lexer {
     std::string brackets;
     while (true) {
       Advance(SkipSpace(pos_));
-      if (pos_ == s_.size())
+      if (pos_ == s_.size()) {
         Fail(variable ? "expected '}}' before the end" : "expected '%}' before the end");
+      }
       if (brackets.empty()) {
         if (const std::size_t end = TagEnd(variable); end != 0) {
           Push(variable ? Token::Kind::kVariableEnd : Token::Kind::kBlockEnd,
@@ -200,14 +199,15 @@ class Lexer {
         }
       }
       const char c = s_[pos_];
-      if (c == '"' || c == '\'')
+      if (c == '"' || c == '\'') {
         String();
-      else if (IsDigitByte(c))
+      } else if (IsDigitByte(c)) {
         Number();
-      else if (IsNameAt(pos_))
+      } else if (IsNameAt(pos_)) {
         Name();
-      else
+      } else {
         Operator(brackets);
+      }
     }
   }
 
@@ -229,8 +229,9 @@ class Lexer {
 
   std::size_t Digits(std::size_t at) const {
     while (at < s_.size() && (IsDigitByte(s_[at]) ||
-                              (s_[at] == '_' && at + 1 < s_.size() && IsDigitByte(s_[at + 1]))))
+                              (s_[at] == '_' && at + 1 < s_.size() && IsDigitByte(s_[at + 1])))) {
       ++at;
+    }
     return at;
   }
 
@@ -241,15 +242,17 @@ class Lexer {
     if (s_[pos_] == '0' && (second == 'x' || second == 'o' || second == 'b')) {
       end = pos_ + 2;
       while (end < s_.size() &&
-             (std::isalnum(static_cast<unsigned char>(s_[end])) != 0 || s_[end] == '_'))
+             (std::isalnum(static_cast<unsigned char>(s_[end])) != 0 || s_[end] == '_')) {
         ++end;
+      }
     } else {
       end = Digits(pos_);
       // A "." after a "." is a subscript (x.0.1), never a fraction.
       const bool after_dot = pos_ > 0 && s_[pos_ - 1] == '.';
       std::size_t fraction = end;
-      if (!after_dot && end + 1 < s_.size() && s_[end] == '.' && IsDigitByte(s_[end + 1]))
+      if (!after_dot && end + 1 < s_.size() && s_[end] == '.' && IsDigitByte(s_[end + 1])) {
         fraction = Digits(end + 1);
+      }
       std::size_t exponent = fraction;
       if (!after_dot && exponent < s_.size() && (s_[exponent] | 0x20) == 'e') {
         ++exponent;
@@ -304,23 +307,26 @@ class Lexer {
     if (digits != 0) {
       for (std::size_t k = 1; k <= digits; ++k) {
         const char h = i + k < s_.size() ? s_[i + k] : 'z';
-        if (std::isxdigit(static_cast<unsigned char>(h)) == 0)
+        if (std::isxdigit(static_cast<unsigned char>(h)) == 0) {
           Fail("a \\x, \\u or \\U escape is cut short");
+        }
         code = code << 4 |
                static_cast<std::uint32_t>(IsDigitByte(h) ? h - '0' : (h | 0x20) - 'a' + 10);
       }
       i += digits + 1;
     } else if (c >= '0' && c <= '7') {
-      for (int k = 0; k < 3 && i < s_.size() && s_[i] >= '0' && s_[i] <= '7'; ++k)
+      for (int k = 0; k < 3 && i < s_.size() && s_[i] >= '0' && s_[i] <= '7'; ++k) {
         code = code * 8 + static_cast<std::uint32_t>(s_[i++] - '0');
+      }
     } else if (c == 'N') {
       Fail("\\N{...} escapes are not supported");
     } else {
       out += '\\';
       return i;
     }
-    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
+    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) {
       Fail("an escape is not a Unicode character");
+    }
     AppendUtf8(out, code);
     return i;
   }
@@ -341,8 +347,9 @@ class Lexer {
       brackets += op == "(" ? ')' : op == "[" ? ']' : '}';
     } else if (op == ")" || op == "]" || op == "}") {
       if (brackets.empty()) Fail("unexpected '" + std::string(op) + "'");
-      if (brackets.back() != op[0])
+      if (brackets.back() != op[0]) {
         Fail("unexpected '" + std::string(op) + "', expected '" + brackets.back() + "'");
+      }
       brackets.pop_back();
     }
     Push(Token::Kind::kOperator, std::string(op));
@@ -372,8 +379,9 @@ std::string Token::Describe() const {
 }
 
 std::vector<Token> Tokenize(std::string_view source) {
-  if (ToValidUtf8(source) != source)
+  if (ToValidUtf8(source) != source) {
     Throw(ErrorCode::kInvalidArgument, "line 1: the template is not UTF-8");
+  }
   return Lexer(NormalizeNewlines(source)).Run();
 }
 

@@ -81,8 +81,9 @@ Value CountOf(Runtime& rt, const Text& text, const CallArgs& args) {
   if (what.empty()) return Value(CountCodePoints(s) + 1);
   int count = 0;
   for (std::size_t at = s.find(what); at != std::string_view::npos;
-       at = s.find(what, at + what.size()))
+       at = s.find(what, at + what.size())) {
     ++count;
+  }
   return Value(count);
 }
 
@@ -102,8 +103,9 @@ Value Pad(Runtime& rt, const Text& text, const CallArgs& args, std::string_view 
   if (name == "rjust" || name == "zfill") left = pad;
   Text out;
   std::size_t sign = 0;
-  if (name == "zfill" && !text.empty() && (text.bytes()[0] == '-' || text.bytes()[0] == '+'))
+  if (name == "zfill" && !text.empty() && (text.bytes()[0] == '-' || text.bytes()[0] == '+')) {
     sign = 1;
+  }
   out.Append(text, 0, sign);
   for (Int i = 0; i < left; ++i) out.Append(fill);
   out.Append(text, sign, text.size());
@@ -167,10 +169,11 @@ bool AllCased(std::string_view s, bool (*wanted)(char32_t)) {
   bool any = false;
   for (std::size_t p = 0; p < s.size();) {
     const char32_t c = NextCodePoint(s, p);
-    if (wanted(c))
+    if (wanted(c)) {
       any = true;
-    else if (IsCased(c))
+    } else if (IsCased(c)) {
       return false;
+    }
   }
   return any;
 }
@@ -192,8 +195,9 @@ bool IsIdentifier(std::string_view s) {
 
 std::optional<bool> Predicate(std::string_view name, const Text& text) {
   const std::string_view s = text.view();
-  if (name == "isalnum")
+  if (name == "isalnum") {
     return AllOf(s, false, [](char32_t c) { return IsAlpha(c) || IsNumeric(c); });
+  }
   if (name == "isalpha") return AllOf(s, false, IsAlpha);
   if (name == "isascii") return AllOf(s, true, [](char32_t c) { return c < 0x80; });
   if (name == "isdecimal") return AllOf(s, false, IsDecimal);
@@ -245,10 +249,12 @@ Value ExpandTabs(Runtime& rt, const Text& text, const CallArgs& args) {
 Value Removed(Runtime& rt, const Text& text, const CallArgs& args, bool prefix) {
   const Params p(prefix ? "removeprefix" : "removesuffix", args, {""}, 1);
   const Text& affix = p.String(0);
-  if (prefix && text.view().starts_with(affix.view()))
+  if (prefix && text.view().starts_with(affix.view())) {
     return rt.MakeString(text.Slice(affix.size(), text.size()));
-  if (!prefix && text.view().ends_with(affix.view()))
+  }
+  if (!prefix && text.view().ends_with(affix.view())) {
     return rt.MakeString(text.Slice(0, text.size() - affix.size()));
+  }
   return rt.MakeString(text);
 }
 
@@ -256,8 +262,9 @@ Value CallString(Runtime& rt, const Value& self, std::string_view name, const Ca
   const Text& text = self.text();
   rt.budget.Work(text.size());
   if (const auto yes = Predicate(name, text)) return Params(name, args, {}), Value(*yes);
-  if (const auto map = CaseMethod(name))
+  if (const auto map = CaseMethod(name)) {
     return Params(name, args, {}), rt.MakeString(MapCase(text, *map));
+  }
   if (name == "split" || name == "rsplit") {
     const Params p(name, args, {"sep", "maxsplit"});
     return TextList(
@@ -273,20 +280,24 @@ Value CallString(Runtime& rt, const Value& self, std::string_view name, const Ca
     const Text to = text.markup() ? EscapeHtml(p.String(1)) : p.String(1);
     return rt.MakeString(ReplaceText(rt, text, p.String(0), to, p.Integer(2, -1)));
   }
-  if (name == "startswith" || name == "endswith")
+  if (name == "startswith" || name == "endswith") {
     return Affix(rt, text, args, name == "startswith");
+  }
   if (name == "find" || name == "rfind") return Find(rt, text, args, name == "rfind", false);
   if (name == "index" || name == "rindex") return Find(rt, text, args, name == "rindex", true);
   if (name == "join") return JoinWith(rt, text, args);
   if (name == "count") return CountOf(rt, text, args);
   if (name == "format") return rt.MakeString(BraceFormat(rt, text, args));
-  if (name == "center" || name == "ljust" || name == "rjust" || name == "zfill")
+  if (name == "center" || name == "ljust" || name == "rjust" || name == "zfill") {
     return Pad(rt, text, args, name);
-  if (name == "partition" || name == "rpartition")
+  }
+  if (name == "partition" || name == "rpartition") {
     return Partition(rt, text, args, name == "rpartition");
+  }
   if (name == "expandtabs") return ExpandTabs(rt, text, args);
-  if (name == "removeprefix" || name == "removesuffix")
+  if (name == "removeprefix" || name == "removesuffix") {
     return Removed(rt, text, args, name == "removeprefix");
+  }
   const Params p(name, args, {"keepends"});  // splitlines
   return TextList(rt, SplitLines(text, p.Flag(0, false)));
 }
@@ -315,9 +326,10 @@ Value CallList(Runtime& rt, const Value& self, std::string_view name, const Call
   if (name == "copy") return Params(name, args, {}), self;
   const Params p(name, args, {"", "", ""}, 1);
   rt.budget.Step(static_cast<std::int64_t>(items.size()));
-  if (name == "count")
+  if (name == "count") {
     return Value(
         std::count_if(items.begin(), items.end(), [&](const Value& v) { return Equal(v, p[0]); }));
+  }
   const auto size = static_cast<Int>(items.size());
   const auto clip = [&](Int i) { return std::clamp<Int>(i < 0 ? i + size : i, 0, size); };
   const Int stop = clip(p.Integer(2, size));
@@ -378,8 +390,9 @@ bool Listed(std::span<const std::string_view> names, std::string_view name) {
 bool HasMethod(const Value& self, std::string_view name) {
   if (self.is_string()) return Listed(kStringMethods, name);
   if (self.is_dict()) return Listed(kDictMethods, name);
-  if (self.is_list())
+  if (self.is_list()) {
     return self.is_tuple() ? Listed(kTupleMethods, name) : Listed(kListMethods, name);
+  }
   if (self.As<Loop>() != nullptr) return Listed(kLoopMethods, name);
   return self.As<Cycler>() != nullptr && Listed(kCyclerMethods, name);
 }
@@ -415,10 +428,12 @@ std::optional<Value> LoopAttribute(const Loop& loop, std::string_view name) {
   if (name == "length") return Value(n);
   if (name == "depth") return Value(loop.depth0 + 1);
   if (name == "depth0") return Value(loop.depth0);
-  if (name == "previtem")
+  if (name == "previtem") {
     return i > 0 ? loop.items[i - 1] : Value::MakeUndefined("there is no previous item");
-  if (name == "nextitem")
+  }
+  if (name == "nextitem") {
     return i + 1 < n ? loop.items[i + 1] : Value::MakeUndefined("there is no next item");
+  }
   return std::nullopt;
 }
 

@@ -111,8 +111,9 @@ std::vector<Value> Runtime::Iterate(const Value& value) {
     for (std::size_t i = 0; i < view->dict->size(); ++i) out.push_back(DictViewItem(*view, i));
   } else if (const auto* range = value.As<Range>()) {
     const std::size_t n = range->size();
-    for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t i = 0; i < n; ++i) {
       out.emplace_back(range->start + static_cast<Int>(i) * range->step);
+    }
   } else {
     FailF("'{}' object is not iterable", value.type_name());
   }

@@ -23,9 +23,7 @@ namespace bakestone::chat {
 int DepthAbove(std::span<const Value> items);
 Value MakeList(std::vector<Value> items, bool tuple = false);
 Value MakeDict(std::vector<Dict::Item> items);
-inline Value MakeTuple(std::vector<Value> items) {
-  return MakeList(std::move(items), true);
-}
+inline Value MakeTuple(std::vector<Value> items) { return MakeList(std::move(items), true); }
 
 struct CallArgs {
   std::vector<Value> positional;

@@ -14,8 +14,9 @@ using StmtPtr = std::unique_ptr<Stmt>;
 
 bool MentionsContent(const Expr& e) {
   if ((e.kind == Expr::Kind::kAttr || e.kind == Expr::Kind::kConst) && e.value.is_string() &&
-      e.value.str() == "content")
+      e.value.str() == "content") {
     return true;
+  }
   return std::any_of(e.children.begin(), e.children.end(),
                      [](const ExprPtr& c) { return c != nullptr && MentionsContent(*c); });
 }
@@ -32,8 +33,9 @@ bool ComparesContent(const Expr& e) {
       return c->kind != Expr::Kind::kConst && MentionsContent(*c);
     };
     if (std::any_of(e.children.begin(), e.children.end(), literal) &&
-        std::any_of(e.children.begin(), e.children.end(), content))
+        std::any_of(e.children.begin(), e.children.end(), content)) {
       return true;
+    }
   }
   return std::any_of(e.children.begin(), e.children.end(),
                      [](const ExprPtr& c) { return c != nullptr && ComparesContent(*c); });
@@ -51,8 +53,10 @@ class Parser : ExpressionParser {
     CheckCalls();
     out.names = names_;
     for (const std::string& name : read_names_) {
-      if (!set_names_.contains(name) && FindFunction(name) == nullptr && Intern(name) > kKwargsName)
+      if (!set_names_.contains(name) && FindFunction(name) == nullptr &&
+          Intern(name) > kKwargsName) {
         out.variables.insert(name);
+      }
     }
     out.branches_on_content = branches_on_content_;
     return out;
@@ -88,8 +92,9 @@ class Parser : ExpressionParser {
           StmtPtr output = MakeStmt(Stmt::Kind::kOutput, token.line);
           output->expr = ParseTuple(true, false);
           body.push_back(std::move(output));
-          if (Here().kind != Token::Kind::kVariableEnd)
+          if (Here().kind != Token::Kind::kVariableEnd) {
             Fail(Here(), "expected '}}}}', found {}", Here().Describe());
+          }
           Next();
           break;
         }
@@ -101,16 +106,18 @@ class Parser : ExpressionParser {
     }
     if (ends.size() != 0) {
       std::string wanted;
-      for (const std::string_view end : ends)
+      for (const std::string_view end : ends) {
         wanted += (wanted.empty() ? "'" : " or '") + std::string(end) + "'";
+      }
       Fail(Here(), "the template ends where {} is expected", wanted);
     }
     return body;
   }
 
   void EndTag() {
-    if (Here().kind != Token::Kind::kBlockEnd)
+    if (Here().kind != Token::Kind::kBlockEnd) {
       Fail(Here(), "expected '%}}', found {}", Here().Describe());
+    }
     Next();
   }
 
@@ -128,31 +135,33 @@ class Parser : ExpressionParser {
 
   void ParseStatement(Body& out) {
     const Token& tag = Here();
-    if (tag.kind != Token::Kind::kName)
+    if (tag.kind != Token::Kind::kName) {
       Fail(tag, "expected a statement's name, found {}", tag.Describe());
+    }
     const std::string& name = tag.text;
-    if (name == "if")
+    if (name == "if") {
       out.push_back(ParseIf());
-    else if (name == "for")
+    } else if (name == "for") {
       out.push_back(ParseFor());
-    else if (name == "set")
+    } else if (name == "set") {
       out.push_back(ParseSet());
-    else if (name == "macro")
+    } else if (name == "macro") {
       out.push_back(ParseMacro());
-    else if (name == "call")
+    } else if (name == "call") {
       out.push_back(ParseCallBlock());
-    else if (name == "filter")
+    } else if (name == "filter") {
       out.push_back(ParseFilterBlock());
-    else if (name == "with")
+    } else if (name == "with") {
       out.push_back(ParseWith());
-    else if (name == "generation")
+    } else if (name == "generation") {
       out.push_back(ParseGeneration());
-    else if (name == "print")
+    } else if (name == "print") {
       ParsePrint(out);
-    else if (name == "break" || name == "continue")
+    } else if (name == "break" || name == "continue") {
       out.push_back(ParseJump());
-    else
+    } else {
       Unsupported(tag.line, "unknown statement '{}'", name);
+    }
   }
 
   StmtPtr ParseIf() {
@@ -203,8 +212,9 @@ class Parser : ExpressionParser {
     out.name = Intern(token.text);
     if (with_namespace && SkipOp(".")) {
       out.attribute = ExpectIdentifier().text;
-      if (out.attribute.starts_with('_'))
+      if (out.attribute.starts_with('_')) {
         Fail(token, "a namespace cannot store the underscore-prefixed name '{}'", out.attribute);
+      }
       namespace_names_.insert(out.attribute);
     } else {
       set_names_.insert(token.text);
@@ -251,10 +261,11 @@ class Parser : ExpressionParser {
       }
       macro.parameters.emplace_back(name.text, Intern(name.text));
       set_names_.insert(name.text);
-      if (SkipOp("="))
+      if (SkipOp("=")) {
         macro.defaults.push_back(ParseExpression());
-      else if (!macro.defaults.empty())
+      } else if (!macro.defaults.empty()) {
         Fail(name, "a parameter without default follows one with default");
+      }
     }
     ExpectOp(")");
   }
@@ -343,13 +354,15 @@ class Parser : ExpressionParser {
   // Names that are called must be something a template can call, unless it asks `is defined` first.
   void CheckCalls() const {
     for (const auto& [name, line] : called_names_) {
-      if (FindFunction(name) != nullptr || set_names_.contains(name) || guarded_.contains(name))
+      if (FindFunction(name) != nullptr || set_names_.contains(name) || guarded_.contains(name)) {
         continue;
+      }
       if (ids_.at(name) > kKwargsName) Unsupported(line, "unknown function '{}'", name);
     }
     for (const auto& [name, line] : called_methods_) {
-      if (IsKnownMethod(name) || namespace_names_.contains(name) || guarded_.contains(name))
+      if (IsKnownMethod(name) || namespace_names_.contains(name) || guarded_.contains(name)) {
         continue;
+      }
       Unsupported(line, "unknown method '{}'", name);
     }
   }
@@ -361,8 +374,6 @@ class Parser : ExpressionParser {
 
 }  // namespace
 
-ParsedTemplate ParseTemplate(std::string_view source) {
-  return Parser(Tokenize(source)).Run();
-}
+ParsedTemplate ParseTemplate(std::string_view source) { return Parser(Tokenize(source)).Run(); }
 
 }  // namespace bakestone::chat

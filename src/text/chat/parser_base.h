@@ -27,8 +27,9 @@ class ExpressionParser {
   class Nest {
    public:
     explicit Nest(ExpressionParser& parser) : parser_(parser) {
-      if (++parser_.nesting_ > kMaxNesting)
+      if (++parser_.nesting_ > kMaxNesting) {
         parser_.Fail(parser_.Here(), "the template nests too deeply");
+      }
     }
     ~Nest() { --parser_.nesting_; }
     Nest(const Nest&) = delete;

@@ -28,8 +28,9 @@ void ExpressionParser::ExpectName(std::string_view name) {
 }
 
 const Token& ExpressionParser::ExpectIdentifier() {
-  if (Here().kind != Token::Kind::kName)
+  if (Here().kind != Token::Kind::kName) {
     Fail(Here(), "expected a name, found {}", Here().Describe());
+  }
   return Next();
 }
 
@@ -48,8 +49,9 @@ ExprPtr ExpressionParser::Make(Kind kind, int line) const {
 
 void ExpressionParser::Adopt(Expr& parent, ExprPtr child) const {
   if (child != nullptr) parent.depth = std::max(parent.depth, child->depth + 1);
-  if (parent.depth > kMaxExprDepth)
+  if (parent.depth > kMaxExprDepth) {
     Fail(Here(), "an expression has more than {} levels", kMaxExprDepth);
+  }
   parent.children.push_back(std::move(child));
 }
 
@@ -276,12 +278,13 @@ ExprPtr ExpressionParser::ParseDict() {
 
 ExprPtr ExpressionParser::ParsePostfix(ExprPtr node) {
   while (true) {
-    if (Here().Is(".") || Here().Is("["))
+    if (Here().Is(".") || Here().Is("[")) {
       node = ParseSubscript(std::move(node));
-    else if (Here().Is("("))
+    } else if (Here().Is("(")) {
       node = ParseCall(std::move(node));
-    else
+    } else {
       return node;
+    }
   }
 }
 
@@ -297,8 +300,9 @@ ExprPtr ExpressionParser::ParseSubscript(ExprPtr node) {
       Adopt(*out, std::move(node));
       return out;
     }
-    if (name.kind != Token::Kind::kInteger)
+    if (name.kind != Token::Kind::kInteger) {
       Fail(name, "expected a name or number after '.', found {}", name.Describe());
+    }
     ExprPtr index = Make(Kind::kConst, name.line);
     index->value = name.number;
     return Binary(Kind::kItem, open.line, "", std::move(node), std::move(index));
@@ -342,7 +346,7 @@ CallNodes ExpressionParser::ParseCallArguments() {
     const bool named = at.kind == Token::Kind::kName && Ahead().Is("=");
     const bool order =
         named || at.Is("*") ? call.double_star == nullptr && (named || call.star == nullptr)
-        : at.Is("**")       ? call.double_star == nullptr
+        : at.Is("**") ? call.double_star == nullptr
                       : call.keyword.empty() && call.star == nullptr && call.double_star == nullptr;
     if (!order) Fail(at, "invalid order of arguments in a call");
     if (SkipOp("*")) {
@@ -373,8 +377,9 @@ void ExpressionParser::AdoptCall(Expr& parent, CallNodes call) const {
   for (const auto& [name, argument] : call.keyword) measure(argument);
   measure(call.star);
   measure(call.double_star);
-  if (parent.depth > kMaxExprDepth)
+  if (parent.depth > kMaxExprDepth) {
     Fail(Here(), "an expression has more than {} levels", kMaxExprDepth);
+  }
   parent.call = std::move(call);
 }
 
@@ -392,14 +397,15 @@ ExprPtr ExpressionParser::ParseCall(ExprPtr callee) {
 
 ExprPtr ExpressionParser::ParseFilterChain(ExprPtr node) {
   while (true) {
-    if (Here().Is("|"))
+    if (Here().Is("|")) {
       node = ParseFilters(std::move(node), false);
-    else if (Here().IsName("is"))
+    } else if (Here().IsName("is")) {
       node = ParseTest(std::move(node));
-    else if (Here().Is("("))
+    } else if (Here().Is("(")) {
       node = ParseCall(std::move(node));
-    else
+    } else {
       return node;
+    }
   }
 }
 
@@ -457,8 +463,9 @@ ExprPtr ExpressionParser::ParseTest(ExprPtr node) {
     call.positional.push_back(ParsePostfix(ParsePrimary()));
     AdoptCall(*test, std::move(call));
   }
-  if (test->text == "defined" && (node->kind == Kind::kName || node->kind == Kind::kAttr))
+  if (test->text == "defined" && (node->kind == Kind::kName || node->kind == Kind::kAttr)) {
     guarded_.insert(node->text);
+  }
   Adopt(*test, std::move(node));
   if (!negated) return test;
   ExprPtr inverse = Make(Kind::kNot, token.line);

@@ -131,8 +131,9 @@ std::string IntToString(Int value) {
   std::string digits;
   __extension__ unsigned __int128 rest =
       value < 0 ? -static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value);
-  for (; rest != 0; rest /= 10)
+  for (; rest != 0; rest /= 10) {
     digits.insert(digits.begin(), static_cast<char>('0' + static_cast<int>(rest % 10)));
+  }
   return value < 0 ? "-" + digits : digits;
 }
 
@@ -158,10 +159,12 @@ std::string DoubleRepr(double value) {
     if (n > 1) digits.insert(1, ".");
     return fmt::format("{}{}e{}{:02d}", sign, digits, exponent < 0 ? '-' : '+', std::abs(exponent));
   }
-  if (exponent < 0)
+  if (exponent < 0) {
     return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
-  if (n <= exponent + 1)
+  }
+  if (n <= exponent + 1) {
     return sign + digits + std::string(static_cast<std::size_t>(exponent + 1 - n), '0') + ".0";
+  }
   return sign + digits.substr(0, static_cast<std::size_t>(exponent + 1)) + "." +
          digits.substr(static_cast<std::size_t>(exponent + 1));
 }
@@ -219,8 +222,9 @@ std::optional<double> ParseDouble(std::string_view text) {
   } else {
     if (s.empty() || !((s[0] >= '0' && s[0] <= '9') || s[0] == '.')) return std::nullopt;
     const auto result = std::from_chars(s.data(), s.data() + s.size(), value);
-    if (result.ptr != s.data() + s.size() || result.ec == std::errc::invalid_argument)
+    if (result.ptr != s.data() + s.size() || result.ec == std::errc::invalid_argument) {
       return std::nullopt;
+    }
     if (result.ec == std::errc::result_out_of_range) {
       // from_chars leaves the value alone: too large is infinite, too small is zero.
       const std::size_t e = lower.find('e');

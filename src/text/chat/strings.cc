@@ -149,10 +149,11 @@ Text ReplaceText(Runtime& runtime, const Text& text, const Text& from, const Tex
     std::size_t at = s.find(from.view(), begin);
     if (from.empty()) {  // between any two code points, and at both ends
       at = begin;
-      if (done > 0 && at < s.size())
+      if (done > 0 && at < s.size()) {
         NextCodePoint(s, at);
-      else if (done > 0)
+      } else if (done > 0) {
         break;
+      }
     } else if (at == std::string_view::npos) {
       break;
     }
@@ -221,12 +222,13 @@ Text MapCase(const Text& text, CaseMap map) {
         AppendFolded(piece, c);
         break;
       case CaseMap::kSwap:
-        if (IsUpper(c))
+        if (IsUpper(c)) {
           lower();
-        else if (IsLower(c))
+        } else if (IsLower(c)) {
           AppendUpper(piece, c);
-        else
+        } else {
           AppendUtf8(piece, c);
+        }
         break;
       case CaseMap::kTitle:
         previous_cased ? lower() : AppendTitle(piece, c);

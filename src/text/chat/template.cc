@@ -22,8 +22,8 @@ ChatTemplate::~ChatTemplate() = default;
 
 ChatTemplate ChatTemplate::Parse(std::string_view source, std::string_view name) {
   try {
-    return ChatTemplate(
-        std::make_unique<const Program>(Program{std::string(name), std::string(source), ParseTemplate(source)}));
+    return ChatTemplate(std::make_unique<const Program>(
+        Program{std::string(name), std::string(source), ParseTemplate(source)}));
   } catch (const Error& error) {
     Throw(error.code(), "{} {}", name, error.what());
   }
@@ -62,12 +62,8 @@ Rendered ChatTemplate::Render(const nlohmann::ordered_json& context,
   return out;
 }
 
-const std::set<std::string>& ChatTemplate::variables() const {
-  return program_->parsed.variables;
-}
-bool ChatTemplate::branches_on_content() const {
-  return program_->parsed.branches_on_content;
-}
+const std::set<std::string>& ChatTemplate::variables() const { return program_->parsed.variables; }
+bool ChatTemplate::branches_on_content() const { return program_->parsed.branches_on_content; }
 
 std::chrono::local_seconds LocalNow() {
   const std::time_t now = std::time(nullptr);
@@ -96,8 +92,9 @@ std::chrono::local_seconds ParseLocalTime(std::string_view text) {
   if (!shape) fail();
   const auto number = [&](std::size_t at, std::size_t digits) {
     int value = 0;
-    for (std::size_t i = at; i < at + digits && i < text.size(); ++i)
+    for (std::size_t i = at; i < at + digits && i < text.size(); ++i) {
       value = value * 10 + (text[i] - '0');
+    }
     return value;
   };
   const std::chrono::year_month_day date{std::chrono::year(number(0, 4)),

@@ -20,8 +20,7 @@ using Json = nlohmann::ordered_json;
 using ::testing::HasSubstr;
 
 std::string Read(const std::string& name) {
-  std::ifstream file(std::string(SourceDir()) + "/tests/data/chat/" + name,
-                     std::ios::binary);
+  std::ifstream file(std::string(SourceDir()) + "/tests/data/chat/" + name, std::ios::binary);
   EXPECT_TRUE(file.good()) << name;
   return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -268,8 +267,9 @@ TEST(ChatTemplate, OneInstanceRendersInManyThreads) {
   const std::string wanted = parsed.Render(context, {}).text;
   std::vector<std::string> got(4);
   std::vector<std::thread> threads;
-  for (std::string& slot : got)
+  for (std::string& slot : got) {
     threads.emplace_back([&] { slot = parsed.Render(context, {}).text; });
+  }
   for (std::thread& thread : threads) thread.join();
   for (const std::string& text : got) EXPECT_EQ(text, wanted);
 }

@@ -12,10 +12,12 @@ bool Compare(Runtime& rt, std::string_view op, const Value& a, const CallArgs& a
   if (op == "!=") return !Equal(a, p[0]);
   if (op == "<") return Less(a, p[0]);
   if (op == ">") return Less(p[0], a);
-  if (op == "<=")
+  if (op == "<=") {
     return Equal(a, p[0]) ? !a.is_undefined() || (Less(a, p[0]), false) : Less(a, p[0]);
-  if (op == ">=")
+  }
+  if (op == ">=") {
     return Equal(a, p[0]) ? !a.is_undefined() || (Less(a, p[0]), false) : Less(p[0], a);
+  }
   return Contains(rt, p[0], a);
 }
 

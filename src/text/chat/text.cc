@@ -11,9 +11,7 @@ Text::Text(std::string bytes, bool trusted) : bytes_(std::move(bytes)) {
   if (!bytes_.empty()) runs_.push_back({bytes_.size(), trusted});
 }
 
-std::size_t Text::length() const {
-  return CountCodePoints(bytes_);
-}
+std::size_t Text::length() const { return CountCodePoints(bytes_); }
 
 void Text::Append(std::string_view bytes, bool trusted) {
   if (bytes.empty()) return;
@@ -25,9 +23,7 @@ void Text::Append(std::string_view bytes, bool trusted) {
   }
 }
 
-void Text::Append(const Text& text) {
-  Append(text, 0, text.size());
-}
+void Text::Append(const Text& text) { Append(text, 0, text.size()); }
 
 void Text::Append(const Text& text, std::size_t begin, std::size_t end) {
   auto run = std::upper_bound(text.runs_.begin(), text.runs_.end(), begin,

@@ -133,9 +133,7 @@ bool IsAlpha(char32_t c) {
   return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
 }
 
-bool IsDecimal(char32_t c) {
-  return Category(c) == UTF8PROC_CATEGORY_ND;
-}
+bool IsDecimal(char32_t c) { return Category(c) == UTF8PROC_CATEGORY_ND; }
 
 bool IsDigit(char32_t c) {
   return IsDecimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0x1369 && c <= 0x1371) ||
@@ -165,13 +163,9 @@ bool IsLower(char32_t c) {
          (c >= 0x2B0 && c <= 0x2B8) || (c >= 0x1D2C && c <= 0x1D6A);
 }
 
-bool IsTitle(char32_t c) {
-  return Category(c) == UTF8PROC_CATEGORY_LT;
-}
+bool IsTitle(char32_t c) { return Category(c) == UTF8PROC_CATEGORY_LT; }
 
-bool IsCased(char32_t c) {
-  return IsUpper(c) || IsLower(c) || IsTitle(c);
-}
+bool IsCased(char32_t c) { return IsUpper(c) || IsLower(c) || IsTitle(c); }
 
 bool IsPrintable(char32_t c) {
   if (c == ' ') return true;
@@ -179,9 +173,7 @@ bool IsPrintable(char32_t c) {
   return category != UTF8PROC_CATEGORY_CN && !(category >= UTF8PROC_CATEGORY_ZS);
 }
 
-bool IsWord(char32_t c) {
-  return c == '_' || IsAlpha(c) || IsNumeric(c);
-}
+bool IsWord(char32_t c) { return c == '_' || IsAlpha(c) || IsNumeric(c); }
 
 int DecimalValue(char32_t c) {
   if (c >= '0' && c <= '9') return static_cast<int>(c - '0');

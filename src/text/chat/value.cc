@@ -17,9 +17,7 @@ void CheckDepth(int depth) {
   if (depth > kMaxValueDepth) FailF("values nest deeper than {} levels", kMaxValueDepth);
 }
 
-int Sign(long double d) {
-  return (d > 0) - (d < 0);
-}
+int Sign(long double d) { return (d > 0) - (d < 0); }
 
 int CompareNumbers(const Value& a, const Value& b) {
   if (a.is_integral() && b.is_integral()) {
@@ -56,9 +54,7 @@ bool EqualDicts(const Dict& a, const Dict& b) {
 
 }  // namespace
 
-void Fail(std::string message) {
-  throw Error(ErrorCode::kInvalidArgument, std::move(message));
-}
+void Fail(std::string message) { throw Error(ErrorCode::kInvalidArgument, std::move(message)); }
 
 Value Value::MakeUndefined(std::string message) {
   return Value(Undefined{std::make_shared<const std::string>(std::move(message))});

@@ -1,5 +1,5 @@
-// Reads the syntax of tool calls off a rendered conversation. The two calls of the probe differ in every
-// name, so that whatever stands between them is the template's.
+// Reads the syntax of tool calls off a rendered conversation. The two calls of the probe differ in
+// every name, so that whatever stands between them is the template's.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -37,7 +37,8 @@ bool InsideMarker(const std::string& text, size_t at, size_t* begin, size_t* end
 
 // Longest common beginning and end that do not cut a marker in two.
 size_t CommonPrefix(const std::string& a, const std::string& b) {
-  size_t n = std::mismatch(a.begin(), a.begin() + std::min(a.size(), b.size()), b.begin()).first - a.begin();
+  size_t n = std::mismatch(a.begin(), a.begin() + std::min(a.size(), b.size()), b.begin()).first -
+             a.begin();
   size_t begin = 0, end = 0;
   if (InsideMarker(a, n, &begin, &end) || InsideMarker(b, n, &begin, &end)) n = begin;
   return n;
@@ -55,14 +56,15 @@ size_t CommonSuffix(const std::string& a, const std::string& b) {
 }
 
 void ReplaceAll(std::string* text, const std::string& what, const std::string& with) {
-  for (size_t at = text->find(what); at != std::string::npos; at = text->find(what, at + with.size())) {
+  for (size_t at = text->find(what); at != std::string::npos;
+       at = text->find(what, at + with.size())) {
     text->replace(at, what.size(), with);
   }
 }
 
 // Where a call's parts are in the rendered text.
 struct Span {
-  size_t begin = 0, end = 0;           // the call, without what surrounds it
+  size_t begin = 0, end = 0;  // the call, without what surrounds it
   size_t name = 0;
   size_t arguments = 0, arguments_end = 0;
 };
@@ -82,10 +84,13 @@ std::optional<Json> ObjectAt(const std::string& text, size_t at, size_t* end) {
   return json.is_object() ? std::optional(std::move(json)) : std::nullopt;
 }
 
-bool IsArguments(const Json& value) { return value.is_object() && value.contains(kKey) && value.contains(kOtherKey); }
+bool IsArguments(const Json& value) {
+  return value.is_object() && value.contains(kKey) && value.contains(kOtherKey);
+}
 
 // The object around the name that holds the arguments too.
-bool FindObjectCall(const std::string& text, size_t name, const char* needle, CallSyntax* syntax, Span* span) {
+bool FindObjectCall(const std::string& text, size_t name, const char* needle, CallSyntax* syntax,
+                    Span* span) {
   for (size_t from = name + 1; from-- > 0;) {
     const size_t open = text.rfind('{', from);
     if (open == std::string::npos) return false;
@@ -130,7 +135,9 @@ bool FindParameters(const std::string& text, CallSyntax* syntax, Span* span) {
   const size_t key = text.find(kKey, name_end), value = text.find(kValue, key);
   const size_t other = text.find(kOtherKey, value), number = text.find(kOtherValue, other);
   if (number == std::string::npos) return false;
-  const auto between = [&](size_t begin, size_t length, size_t end) { return text.substr(begin + length, end - begin - length); };
+  const auto between = [&](size_t begin, size_t length, size_t end) {
+    return text.substr(begin + length, end - begin - length);
+  };
   const std::string before = text.substr(name_end, key - name_end);
   const std::string middle = between(value, std::string_view(kValue).size(), other);
   const std::string first = between(key, std::string_view(kKey).size(), value);
@@ -164,10 +171,17 @@ bool FindParameters(const std::string& text, CallSyntax* syntax, Span* span) {
   } else {  // an attribute that depends on the value's type
     size_t front = 0, back = 0;
     while (front < std::min(first.size(), second.size()) && first[front] == second[front]) ++front;
-    while (back < std::min(first.size(), second.size()) - front && first[first.size() - 1 - back] == second[second.size() - 1 - back]) ++back;
+    while (back < std::min(first.size(), second.size()) - front &&
+           first[first.size() - 1 - back] == second[second.size() - 1 - back]) {
+      ++back;
+    }
     syntax->key_end = first.substr(0, front) + "\x01" + first.substr(first.size() - back);
   }
-  const size_t tail = std::mismatch(rest.begin(), rest.begin() + std::min(rest.size(), syntax->value_end.size()), syntax->value_end.begin()).first - rest.begin();
+  const size_t tail =
+      std::mismatch(rest.begin(), rest.begin() + std::min(rest.size(), syntax->value_end.size()),
+                    syntax->value_end.begin())
+          .first -
+      rest.begin();
   span->end = span->arguments_end = number + std::string_view(kOtherValue).size() + tail;
   return true;
 }
@@ -194,7 +208,8 @@ bool FindSecondCall(const std::string& text, const Span& first, CallSyntax* synt
   const size_t value = text.find(kOtherValue, first.arguments);
   const size_t tail = first.end - value;
   span->name = text.find(kNames[1], first.end);
-  const size_t other = text.find(kOtherValue, span->name == std::string::npos ? text.size() : span->name);
+  const size_t other =
+      text.find(kOtherValue, span->name == std::string::npos ? text.size() : span->name);
   if (other == std::string::npos) return false;
   span->begin = span->arguments = span->name;
   span->end = span->arguments_end = std::min(other + tail, text.size());
@@ -235,7 +250,8 @@ void MarkIndex(std::string* text, const std::string& other) {
 }
 
 // front, the calls, `between` them, and after: what opens and closes each, and all of them.
-void SetSurroundings(std::string front, std::string between, const std::string& after, CallSyntax* syntax) {
+void SetSurroundings(std::string front, std::string between, const std::string& after,
+                     CallSyntax* syntax) {
   ReplaceAll(&front, kIds[0], "\x01");
   ReplaceAll(&between, kIds[1], "\x01");
   const size_t shared = CommonSuffix(front, between);
@@ -252,7 +268,9 @@ bool ReadsBack(const CallSyntax& syntax, const std::string& reply, int calls) {
   ReplyFormat format;
   format.calls = syntax;
   ReplyParserOptions options{.reads_calls = true};
-  for (const char* name : kNames) options.tools[name] = {{"properties", {{kKey, {{"type", "string"}}}}}};
+  for (const char* name : kNames) {
+    options.tools[name] = {{"properties", {{kKey, {{"type", "string"}}}}}};
+  }
   const auto parser = MakeReplyParser(format, std::move(options));
   std::array<std::string, 2> arguments;
   int found = 0;
@@ -276,7 +294,9 @@ Json ProbeCalls(int calls, bool object_arguments) {
   for (int i = 0; i < calls; ++i) {
     Json arguments = {{kKey, kValue}, {kOtherKey, std::stoi(kOtherValue)}};
     if (!object_arguments) arguments = arguments.dump();
-    list.push_back({{"id", kIds[i]}, {"type", "function"}, {"function", {{"name", kNames[i]}, {"arguments", arguments}}}});
+    list.push_back({{"id", kIds[i]},
+                    {"type", "function"},
+                    {"function", {{"name", kNames[i]}, {"arguments", arguments}}}});
   }
   return list;
 }
@@ -293,16 +313,19 @@ CallSyntax LearnCallSyntax(const std::string& rendered, const std::vector<std::s
   }
   if (!FindCall(rendered, head, 0, &syntax, &first)) return {};
   head = std::min(head, first.begin);
-  const size_t thought = reasoning.present() ? rendered.find(reasoning.end, head) : std::string::npos;
+  const size_t thought =
+      reasoning.present() ? rendered.find(reasoning.end, head) : std::string::npos;
   if (thought < first.begin) head = thought + reasoning.end.size();
   SetInner(rendered, first, 0, &syntax);
   const size_t end = std::max(rendered.size() - tail, first.end);
-  const bool two = FindSecondCall(rendered, first, &syntax, &second) && second.begin >= first.end && second.end <= end;
+  const bool two = FindSecondCall(rendered, first, &syntax, &second) && second.begin >= first.end &&
+                   second.end <= end;
   if (!two) {
     syntax.call_begin = rendered.substr(head, first.begin - head);
     syntax.call_end = rendered.substr(first.end, end - first.end);
   } else {
-    SetSurroundings(rendered.substr(head, first.begin - head), rendered.substr(first.end, second.begin - first.end),
+    SetSurroundings(rendered.substr(head, first.begin - head),
+                    rendered.substr(first.end, second.begin - first.end),
                     rendered.substr(second.end, end - second.end), &syntax);
     CallSyntax other = syntax;
     SetInner(rendered, second, 1, &other);

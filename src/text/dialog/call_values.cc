@@ -15,7 +15,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kMaxDepth = 64;
 
-std::string Dumped(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string Dumped(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 // Reads values in Python's syntax, or in the one with braces and bare names.
 class ValueReader {
@@ -53,7 +55,10 @@ class ValueReader {
 
  private:
   void SkipSpace() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) ++at_;
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) {
+      ++at_;
+    }
   }
   Json Quoted() {
     const size_t end = text_.find(quote_, at_);
@@ -72,7 +77,12 @@ class ValueReader {
       if (c == '\\' && at_ + 1 < text_.size()) {
         c = text_[++at_];
         if (c == 'u' && CodeUnits(&value)) continue;
-        c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c == 'b' ? '\b' : c == 'f' ? '\f' : c;
+        c = c == 'n'   ? '\n'
+            : c == 't' ? '\t'
+            : c == 'r' ? '\r'
+            : c == 'b' ? '\b'
+            : c == 'f' ? '\f'
+                       : c;
       }
       value += c;
     }
@@ -80,13 +90,17 @@ class ValueReader {
     ++at_;
     return value;
   }
-  // Behind a backslash, at the u: four hexadecimal digits, and the second half of a pair. At the last of them afterwards.
+  // Behind a backslash, at the u: four hexadecimal digits, and the second half of a pair. At the
+  // last of them afterwards.
   bool CodeUnits(std::string* value) {
     const auto unit = [&](size_t at) -> int {
       const std::string_view digits = text_.substr(std::min(at, text_.size()), 4);
       unsigned code = 0;
-      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
-      return error == std::errc() && digits.size() == 4 && end == digits.data() + 4 ? static_cast<int>(code) : -1;
+      const auto [end, error] =
+          std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
+      return error == std::errc() && digits.size() == 4 && end == digits.data() + 4
+                 ? static_cast<int>(code)
+                 : -1;
     };
     const int high = unit(at_ + 1);
     if (high < 0 || (high >= 0xDC00 && high < 0xE000)) return false;
@@ -97,7 +111,9 @@ class ValueReader {
     }
     const int low = text_.substr(at_ + 5).starts_with("\\u") ? unit(at_ + 7) : -1;
     if (low < 0xDC00 || low >= 0xE000) return false;
-    AppendUtf8(0x10000 + (static_cast<uint32_t>(high - 0xD800) << 10) + static_cast<uint32_t>(low - 0xDC00), value);
+    AppendUtf8(0x10000 + (static_cast<uint32_t>(high - 0xD800) << 10) +
+                   static_cast<uint32_t>(low - 0xDC00),
+               value);
     at_ += 10;
     return true;
   }
@@ -126,7 +142,10 @@ class ValueReader {
   }
   Json Scalar() {
     const size_t begin = at_;
-    while (at_ < text_.size() && std::string_view(",)]} \n\t\r").find(text_[at_]) == std::string_view::npos) ++at_;
+    while (at_ < text_.size() &&
+           std::string_view(",)]} \n\t\r").find(text_[at_]) == std::string_view::npos) {
+      ++at_;
+    }
     const std::string word(text_.substr(begin, at_ - begin));
     if (word == "True") return true;
     if (word == "False") return false;
@@ -161,7 +180,8 @@ bool IsStringOnly(const Json& schema) {
     return true;
   }
   const auto type = schema.find("type");
-  return type != schema.end() && (*type == "string" || (type->is_array() && type->size() == 1 && (*type)[0] == "string"));
+  return type != schema.end() &&
+         (*type == "string" || (type->is_array() && type->size() == 1 && (*type)[0] == "string"));
 }
 
 Json ParameterValue(const std::string& text, const Json* schema) {
@@ -175,8 +195,9 @@ Json ParameterValue(const std::string& text, const Json* schema) {
   Json value = ParseBounded(word);
   if (value.is_discarded()) return text;
   // "5" for a parameter that may be a string and may not be a number stays a string.
-  const bool number_for_string = value.is_number() && schema && schema->is_object() && Allows(*schema, "string") &&
-                                 !Allows(*schema, "number") && !Allows(*schema, "integer");
+  const bool number_for_string = value.is_number() && schema && schema->is_object() &&
+                                 Allows(*schema, "string") && !Allows(*schema, "number") &&
+                                 !Allows(*schema, "integer");
   return number_for_string ? Json(text) : value;
 }
 

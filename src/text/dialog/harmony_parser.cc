@@ -17,7 +17,8 @@ std::string WordAfter(const std::string& header, std::string_view mark) {
   const size_t at = header.find(mark);
   if (at == std::string::npos) return "";
   const size_t begin = at + mark.size();
-  return header.substr(begin, std::min(header.find_first_of(" \n\t<", begin), header.size()) - begin);
+  return header.substr(begin,
+                       std::min(header.find_first_of(" \n\t<", begin), header.size()) - begin);
 }
 
 }  // namespace
@@ -104,8 +105,11 @@ ReplyDelta HarmonyParser::Finish() {
   return std::exchange(delta_, {});
 }
 
-std::unique_ptr<ReplyParser> MakeReplyParser(const ReplyFormat& format, ReplyParserOptions options) {
-  if (format.calls.shape == CallShape::kHarmony) return std::make_unique<HarmonyParser>(std::move(options));
+std::unique_ptr<ReplyParser> MakeReplyParser(const ReplyFormat& format,
+                                             ReplyParserOptions options) {
+  if (format.calls.shape == CallShape::kHarmony) {
+    return std::make_unique<HarmonyParser>(std::move(options));
+  }
   return std::make_unique<MarkedParser>(format, std::move(options));
 }
 

@@ -1,9 +1,10 @@
 // ReplyParser for harmony: a reply is a list of messages
 //
-//   <|start|>assistant [to=RECIPIENT]<|channel|>CHANNEL [to=RECIPIENT] [<|constrain|>json]<|message|>TEXT<|end|>
+//   <|start|>assistant [to=RECIPIENT]<|channel|>CHANNEL [to=RECIPIENT]
+//   [<|constrain|>json]<|message|>TEXT<|end|>
 //
-// whose first <|start|>assistant is the prompt's. "analysis" is reasoning; a message to functions.NAME is a
-// call; the rest is text. Internal to dialog/.
+// whose first <|start|>assistant is the prompt's. "analysis" is reasoning; a message to
+// functions.NAME is a call; the rest is text. Internal to dialog/.
 #pragma once
 
 #include <string>

@@ -31,7 +31,9 @@ void JsonScanner::Begin(char c) {
   }
 }
 
-bool JsonScanner::InScalar(char c) const { return c != ',' && c != '}' && c != ']' && c != '"' && !IsSpace(c); }
+bool JsonScanner::InScalar(char c) const {
+  return c != ',' && c != '}' && c != ']' && c != '"' && !IsSpace(c);
+}
 
 size_t JsonScanner::Feed(std::string_view bytes) {
   for (size_t i = 0; i < bytes.size(); ++i) {
@@ -71,7 +73,8 @@ nlohmann::ordered_json ParseBounded(const std::string& text) {
   using Json = nlohmann::ordered_json;
   JsonScanner scanner;
   scanner.Feed(text);
-  return scanner.failed() ? Json(Json::value_t::discarded) : Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return scanner.failed() ? Json(Json::value_t::discarded)
+                          : Json::parse(text, nullptr, /*allow_exceptions=*/false);
 }
 
 void CallObjectScanner::EndKey() {
@@ -91,7 +94,8 @@ void CallObjectScanner::FeedValue(std::string_view bytes) {
     if (bytes.empty()) return;
   }
   // A string is needed whole: the name, or arguments that a model wrapped into a string.
-  const bool whole = !is_arguments || text_.starts_with('"') || (!saw_arguments_ && bytes.starts_with('"'));
+  const bool whole =
+      !is_arguments || text_.starts_with('"') || (!saw_arguments_ && bytes.starts_with('"'));
   if (whole) {
     text_ += bytes;
   } else {

@@ -1,7 +1,7 @@
-// Follows JSON that arrives in pieces, far enough to know where it ends: a model's tool call is read while
-// it is being written. Neither class allocates by nesting beyond kMaxDepth, and neither checks more of
-// JSON than brackets, strings and the places of commas and colons need: what a model writes wrongly
-// inside a value is passed on as it is.
+// Follows JSON that arrives in pieces, far enough to know where it ends: a model's tool call is
+// read while it is being written. Neither class allocates by nesting beyond kMaxDepth, and neither
+// checks more of JSON than brackets, strings and the places of commas and colons need: what a model
+// writes wrongly inside a value is passed on as it is.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@ class JsonScanner {
  public:
   static constexpr size_t kMaxDepth = 256;
 
-  // Returns how many bytes belong to the value (white space before it too). Fewer than given: done or
-  // failed. The end of a number or literal is seen at the byte after it.
+  // Returns how many bytes belong to the value (white space before it too). Fewer than given: done
+  // or failed. The end of a number or literal is seen at the byte after it.
   size_t Feed(std::string_view bytes);
   bool begun() const { return begun_; }
   bool done() const { return done_; }
@@ -31,11 +31,12 @@ class JsonScanner {
   bool InScalar(char c) const;
 
   std::vector<char> open_;
-  bool begun_ = false, in_string_ = false, escaped_ = false, scalar_ = false, done_ = false, failed_ = false;
+  bool begun_ = false, in_string_ = false, escaped_ = false, scalar_ = false, done_ = false,
+       failed_ = false;
 };
 
-// The value, or a discarded one where the text is no JSON or is nested deeper than kMaxDepth, which what
-// walks it again, or writes it, might not bear.
+// The value, or a discarded one where the text is no JSON or is nested deeper than kMaxDepth, which
+// what walks it again, or writes it, might not bear.
 nlohmann::ordered_json ParseBounded(const std::string& text);
 
 // The object that a tool call is in many syntaxes: {"name": "f", "arguments": {...}}, in any order,

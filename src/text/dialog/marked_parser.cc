@@ -12,20 +12,25 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kSpace = " \n\t\r";
-constexpr size_t kMaxHead = 512;         // bytes between a marker and the arguments: more is no call
+constexpr size_t kMaxHead = 512;        // bytes between a marker and the arguments: more is no call
 constexpr size_t kMaxWhole = 64 << 10;  // of a call that is read when it is complete
 
 std::string Trimmed(const std::string& text) {
   const size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
+  return begin == std::string::npos ? ""
+                                    : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
 }
 
 }  // namespace
 
 MarkedParser::MarkedParser(const ReplyFormat& format, ReplyParserOptions options)
-    : syntax_(format.calls), reasoning_(format.reasoning), options_(std::move(options)),
-      call_end_(Trimmed(syntax_.call_end)), section_end_(Trimmed(syntax_.section_end)),
-      key_begin_(Trimmed(syntax_.key_begin)), value_end_(Trimmed(syntax_.value_end)) {
+    : syntax_(format.calls),
+      reasoning_(format.reasoning),
+      options_(std::move(options)),
+      call_end_(Trimmed(syntax_.call_end)),
+      section_end_(Trimmed(syntax_.section_end)),
+      key_begin_(Trimmed(syntax_.key_begin)),
+      value_end_(Trimmed(syntax_.value_end)) {
   if (options_.reads_calls && syntax_.shape != CallShape::kNone) {
     for (const std::string& part : {syntax_.section_begin, syntax_.call_begin}) {
       const OpeningMarkers markers = OpeningMarkersOf(syntax_, part);
@@ -130,9 +135,13 @@ bool MarkedParser::StepText() {
       state_ = State::kReasoning;
       return true;
     }
-    if (!final_ && front.size() < reasoning_.begin.size() && reasoning_.begin.starts_with(front)) return false;
+    if (!final_ && front.size() < reasoning_.begin.size() && reasoning_.begin.starts_with(front)) {
+      return false;
+    }
   }
-  if (bare_ && at_beginning && (pending_[solid] == '{' || (pending_[solid] == '[' && syntax_.shape != CallShape::kJsonObject))) {
+  if (bare_ && at_beginning &&
+      (pending_[solid] == '{' ||
+       (pending_[solid] == '[' && syntax_.shape != CallShape::kJsonObject))) {
     taken_ = pending_.substr(0, solid);
     pending_.erase(0, solid);
     state_ = State::kHead;
@@ -162,8 +171,10 @@ bool MarkedParser::StepText() {
 bool MarkedParser::AtBodyOf(char c) const {
   switch (syntax_.shape) {
     case CallShape::kJsonObject:
-    case CallShape::kNamedObject: return c == '{';
-    default: return IsNameChar(c) || c == '\x01';
+    case CallShape::kNamedObject:
+      return c == '{';
+    default:
+      return IsNameChar(c) || c == '\x01';
   }
 }
 
@@ -183,7 +194,8 @@ bool MarkedParser::StepHead() {
   for (const std::string& lexeme : skippable_) {
     if (MayBegin(lexeme)) return false;
   }
-  const bool python = !syntax_.alternate_begin.empty() && taken_.ends_with(syntax_.alternate_begin) && IsNameChar(pending_[0]);
+  const bool python = !syntax_.alternate_begin.empty() &&
+                      taken_.ends_with(syntax_.alternate_begin) && IsNameChar(pending_[0]);
   if (python) {
     state_ = State::kWhole;
   } else if (AtBodyOf(pending_[0])) {
@@ -227,12 +239,16 @@ void MarkedParser::BeginCall(const std::string& name) {
 
 void MarkedParser::AddArguments(std::string_view text) {
   if (text.empty()) return;
-  if (delta_.calls.empty() || delta_.calls.back().index != next_call_ - 1) delta_.calls.push_back({.index = next_call_ - 1});
+  if (delta_.calls.empty() || delta_.calls.back().index != next_call_ - 1) {
+    delta_.calls.push_back({.index = next_call_ - 1});
+  }
   delta_.calls.back().arguments += text;
 }
 
 void MarkedParser::EndCall() {
-  if (delta_.calls.empty() || delta_.calls.back().index != next_call_ - 1) delta_.calls.push_back({.index = next_call_ - 1});
+  if (delta_.calls.empty() || delta_.calls.back().index != next_call_ - 1) {
+    delta_.calls.push_back({.index = next_call_ - 1});
+  }
   delta_.calls.back().ends = true;
   in_call_ = false;
   taken_.clear();
@@ -274,7 +290,8 @@ std::string MarkedParser::NameIn(const std::string& head) const {
     while (end < head.size() && IsNameChar(head[end])) ++end;
     std::string word = head.substr(at, end - at);
     if (word.starts_with("functions.")) word.erase(0, 10);
-    const bool inside_marker = at > 0 && (head[at - 1] == '<' || head[at - 1] == '|' || head[at - 1] == '[' || head[at - 1] == '`');
+    const bool inside_marker = at > 0 && (head[at - 1] == '<' || head[at - 1] == '|' ||
+                                          head[at - 1] == '[' || head[at - 1] == '`');
     if (!word.empty() && options_.tools.contains(word)) known = word;
     if (!word.empty() && first.empty() && !inside_marker) first = word;
     at = end + 1;
@@ -346,18 +363,22 @@ bool MarkedParser::StepParameters() {
   if (key == std::string::npos) return false;
   const size_t value_end = pending_.find(value_end_, key);
   if (value_end == std::string::npos && !final_) return false;
-  const std::string inside = pending_.substr(key + key_begin_.size(), (value_end == std::string::npos ? pending_.size() : value_end) - key - key_begin_.size());
+  const std::string inside = pending_.substr(
+      key + key_begin_.size(),
+      (value_end == std::string::npos ? pending_.size() : value_end) - key - key_begin_.size());
   // k, the end of its tag, and v; an attribute may stand between the pieces of the tag's end.
   const size_t hole = syntax_.key_end.find('\x01');
   const std::string front = Trimmed(syntax_.key_end.substr(0, hole));
-  const std::string back = hole == std::string::npos ? "" : Trimmed(syntax_.key_end.substr(hole + 1));
+  const std::string back =
+      hole == std::string::npos ? "" : Trimmed(syntax_.key_end.substr(hole + 1));
   const size_t tag = inside.find(front);
   size_t value = tag == std::string::npos ? std::string::npos : tag + front.size();
   if (value != std::string::npos && !back.empty()) {
     const size_t closing = inside.find(back, value);
     value = closing == std::string::npos ? value : closing + back.size();
   }
-  pending_.erase(0, value_end == std::string::npos ? pending_.size() : value_end + value_end_.size());
+  pending_.erase(0,
+                 value_end == std::string::npos ? pending_.size() : value_end + value_end_.size());
   if (value == std::string::npos) return true;  // a key without a value: dropped
   const std::string name = Trimmed(inside.substr(0, tag));
   std::string text = inside.substr(value);
@@ -365,12 +386,16 @@ bool MarkedParser::StepParameters() {
   if (syntax_.value_end.starts_with('\n') && text.ends_with('\n')) text.pop_back();
   const Json* schema = nullptr;
   if (const auto tool = options_.tools.find(name_);
-      tool != options_.tools.end() && tool->is_object() && tool->contains("properties") && (*tool)["properties"].is_object()) {
+      tool != options_.tools.end() && tool->is_object() && tool->contains("properties") &&
+      (*tool)["properties"].is_object()) {
     const auto property = (*tool)["properties"].find(name);
     if (property != (*tool)["properties"].end()) schema = &*property;
   }
-  const auto dumped = [](const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); };
-  AddArguments((first_parameter_ ? "" : ", ") + dumped(name) + ": " + dumped(ParameterValue(text, schema)));
+  const auto dumped = [](const Json& json) {
+    return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
+  AddArguments((first_parameter_ ? "" : ", ") + dumped(name) + ": " +
+               dumped(ParameterValue(text, schema)));
   first_parameter_ = false;
   return true;
 }
@@ -396,10 +421,12 @@ bool MarkedParser::StepWhole() {
       skip = open;
     }
   }
-  // What cannot be read yet may be cut: its end marker outside of a value, or the reply's end, says that it will not
-  // get better.
+  // What cannot be read yet may be cut: its end marker outside of a value, or the reply's end, says
+  // that it will not get better.
   const std::string& end = call_end_.empty() ? section_end_ : call_end_;
-  if (!call && !final_ && (cut || end.empty() || pending_.find(end) == std::string::npos)) return false;
+  if (!call && !final_ && (cut || end.empty() || pending_.find(end) == std::string::npos)) {
+    return false;
+  }
   const bool known = call && (!bare_ || options_.tools.contains(call->name));
   if (!call || call->name.empty() || !known) {
     NotACall();
@@ -423,10 +450,12 @@ bool MarkedParser::StepAfterCall() {
     state_ = State::kHead;
     return true;
   }
-  const bool object = syntax_.shape == CallShape::kJsonObject || syntax_.shape == CallShape::kNamedObject;
+  const bool object =
+      syntax_.shape == CallShape::kJsonObject || syntax_.shape == CallShape::kNamedObject;
   // Another call of a list, or on the next line.
   const bool listed = !syntax_.section_begin.empty() || bare_;
-  if (listed && (pending_[0] == ',' || pending_[0] == ';' || (object && pending_[0] == '{') || (syntax_.shape == CallShape::kPython && IsNameChar(pending_[0])))) {
+  if (listed && (pending_[0] == ',' || pending_[0] == ';' || (object && pending_[0] == '{') ||
+                 (syntax_.shape == CallShape::kPython && IsNameChar(pending_[0])))) {
     if (pending_[0] == ',' || pending_[0] == ';') TakeFront(pending_.substr(0, 1));
     SkipSpace();
     if (pending_.empty()) return false;
@@ -454,15 +483,24 @@ bool MarkedParser::StepAfterCall() {
 
 bool MarkedParser::Step() {
   switch (state_) {
-    case State::kReasoning: return StepReasoning();
-    case State::kText: return StepText();
-    case State::kHead: return StepHead();
-    case State::kObject: return StepObject();
-    case State::kName: return StepName();
-    case State::kArguments: return StepArguments();
-    case State::kParameters: return StepParameters();
-    case State::kWhole: return StepWhole();
-    case State::kAfterCall: return StepAfterCall();
+    case State::kReasoning:
+      return StepReasoning();
+    case State::kText:
+      return StepText();
+    case State::kHead:
+      return StepHead();
+    case State::kObject:
+      return StepObject();
+    case State::kName:
+      return StepName();
+    case State::kArguments:
+      return StepArguments();
+    case State::kParameters:
+      return StepParameters();
+    case State::kWhole:
+      return StepWhole();
+    case State::kAfterCall:
+      return StepAfterCall();
   }
   return false;
 }
@@ -483,9 +521,11 @@ ReplyDelta MarkedParser::Finish() {
   return std::exchange(delta_, {});
 }
 
-std::string WriteCall(const CallSyntax& syntax, const std::string& name, const std::string& arguments) {
-  std::string text = syntax.section_begin + syntax.call_begin + syntax.before_name + name + syntax.after_name + arguments +
-                     syntax.after_arguments + syntax.call_end + syntax.section_end;
+std::string WriteCall(const CallSyntax& syntax, const std::string& name,
+                      const std::string& arguments) {
+  std::string text = syntax.section_begin + syntax.call_begin + syntax.before_name + name +
+                     syntax.after_name + arguments + syntax.after_arguments + syntax.call_end +
+                     syntax.section_end;
   for (char& c : text) c = c == '\x01' || c == '\x02' ? '0' : c;
   return text;
 }
@@ -493,13 +533,15 @@ std::string WriteCall(const CallSyntax& syntax, const std::string& name, const s
 std::vector<std::string> MarkersOf(const ReplyFormat& format) {
   std::vector<std::string> markers;
   if (format.calls.shape == CallShape::kHarmony) {
-    return {"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"};
+    return {"<|start|>",     "<|end|>",    "<|message|>", "<|channel|>",
+            "<|constrain|>", "<|return|>", "<|call|>"};
   }
   const CallSyntax& calls = format.calls;
-  for (const std::string* part : {&format.reasoning.begin, &format.reasoning.end, &calls.section_begin, &calls.section_end,
-                                  &calls.call_begin, &calls.call_end, &calls.separator, &calls.alternate_begin, &calls.before_name,
-                                  &calls.after_name, &calls.after_arguments, &calls.key_begin, &calls.key_end, &calls.value_end,
-                                  &calls.quote}) {
+  for (const std::string* part :
+       {&format.reasoning.begin, &format.reasoning.end, &calls.section_begin, &calls.section_end,
+        &calls.call_begin, &calls.call_end, &calls.separator, &calls.alternate_begin,
+        &calls.before_name, &calls.after_name, &calls.after_arguments, &calls.key_begin,
+        &calls.key_end, &calls.value_end, &calls.quote}) {
     if (!part->empty()) markers.push_back(*part);
   }
   return markers;

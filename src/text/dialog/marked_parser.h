@@ -31,8 +31,8 @@ class MarkedParser : public ReplyParser {
     kWhole,       // in a body that is read when it is complete
     kAfterCall,   // another call, the end of them, or text
   };
-  // Each consumes the front of pending_ and returns true, or needs more text and returns false. At the
-  // end of the reply (final_) there is no more: each then decides with what it has.
+  // Each consumes the front of pending_ and returns true, or needs more text and returns false. At
+  // the end of the reply (final_) there is no more: each then decides with what it has.
   bool Step();
   bool StepReasoning();
   bool StepText();
@@ -62,22 +62,22 @@ class MarkedParser : public ReplyParser {
   const CallSyntax& syntax_;
   const ReasoningSyntax& reasoning_;
   const ReplyParserOptions options_;
-  std::vector<std::string> triggers_;    // what a call, or several, open with
-  std::vector<std::string> skippable_;   // what may stand between marker and body, and between calls
+  std::vector<std::string> triggers_;   // what a call, or several, open with
+  std::vector<std::string> skippable_;  // what may stand between marker and body, and between calls
   std::string call_end_, section_end_, key_begin_, value_end_, parameters_end_;
-  bool bare_ = false;                    // calls have no marker
+  bool bare_ = false;  // calls have no marker
 
   State state_ = State::kText;
   std::string pending_;
-  std::string taken_;                    // of what may be a call: given back as text if it is none
+  std::string taken_;  // of what may be a call: given back as text if it is none
   std::optional<CallObjectScanner> object_;
   std::optional<JsonScanner> value_;
   std::string name_;
-  bool in_call_ = false;                 // begun, not ended
+  bool in_call_ = false;  // begun, not ended
   bool reasoning_begun_ = false;
   bool first_parameter_ = true;
-  bool anything_ = false;                // text or a call was seen
-  bool strip_text_ = false;              // white space before the next text is dropped
+  bool anything_ = false;    // text or a call was seen
+  bool strip_text_ = false;  // white space before the next text is dropped
   std::string held_space_, held_reasoning_;
   bool final_ = false;
   int64_t next_call_ = 0;

@@ -15,7 +15,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string Dumped(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string Dumped(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 std::string Text(const Json& message, const char* key) {
   const auto found = message.find(key);
@@ -49,7 +51,8 @@ class Adapter {
       const std::string role = Text(message, "role");
       const bool is_system = role == "system" || (role == "developer" && !traits_.developer_role);
       if (is_system && (first || !traits_.late_system)) {
-        system = first && explain ? Joined(Text(message, "content"), system) : Joined(system, Text(message, "content"));
+        system = first && explain ? Joined(Text(message, "content"), system)
+                                  : Joined(system, Text(message, "content"));
       } else {
         Add(message, role, is_system);
       }
@@ -58,7 +61,9 @@ class Adapter {
     AddSystem(system);
     if (!traits_.repeated_role) MergeRepeated();
     if (!traits_.string_content) {
-      for (Json& message : result_) message["content"] = Json::array({{{"type", "text"}, {"text", Text(message, "content")}}});
+      for (Json& message : result_) {
+        message["content"] = Json::array({{{"type", "text"}, {"text", Text(message, "content")}}});
+      }
     }
     return std::move(result_);
   }
@@ -92,8 +97,11 @@ class Adapter {
     }
     Json list = Json::array();
     for (const Json& call : *calls) {
-      list.push_back({{"id", Id(Text(call, "id"))}, {"type", "function"},
-                      {"function", {{"name", call["function"]["name"]}, {"arguments", Arguments(traits_, Text(call["function"], "arguments"))}}}});
+      list.push_back({{"id", Id(Text(call, "id"))},
+                      {"type", "function"},
+                      {"function",
+                       {{"name", call["function"]["name"]},
+                        {"arguments", Arguments(traits_, Text(call["function"], "arguments"))}}}});
     }
     if (traits_.parallel_calls || list.size() == 1) {
       copy["tool_calls"] = std::move(list);
@@ -112,10 +120,15 @@ class Adapter {
     std::string name = Text(message, "name");
     if (name.empty() && names_.contains(id)) name = names_[id];
     if (!traits_.tool_results) {
-      result_.push_back({{"role", "user"}, {"content", fmt::format("<tool_response>\n{}\n</tool_response>", Text(message, "content"))}});
+      result_.push_back({{"role", "user"},
+                         {"content", fmt::format("<tool_response>\n{}\n</tool_response>",
+                                                 Text(message, "content"))}});
       return;
     }
-    result_.push_back({{"role", "tool"}, {"name", name}, {"tool_call_id", Id(id)}, {"content", Text(message, "content")}});
+    result_.push_back({{"role", "tool"},
+                       {"name", name},
+                       {"tool_call_id", Id(id)},
+                       {"content", Text(message, "content")}});
   }
 
   std::string Id(const std::string& id) const { return traits_.short_ids ? ShortId(id) : id; }
@@ -125,7 +138,8 @@ class Adapter {
     for (const Json& call : calls) {
       const std::string arguments = Text(call["function"], "arguments");
       if (!text.empty()) text += "\n";
-      text += WriteCall(Shown(), Text(call["function"], "name"), arguments.empty() ? "{}" : arguments);
+      text +=
+          WriteCall(Shown(), Text(call["function"], "name"), arguments.empty() ? "{}" : arguments);
     }
     return text;
   }
@@ -140,7 +154,9 @@ class Adapter {
       for (const Json& tool : tools) text += Dumped(tool) + "\n";
       text += "</tools>\n";
     }
-    return text + "To call a function, write its name and a JSON object with its arguments exactly in this form:\n" +
+    return text +
+           "To call a function, write its name and a JSON object with its arguments exactly in "
+           "this form:\n" +
            WriteCall(Shown(), "FUNCTION_NAME", "{\"ARGUMENT_NAME\": \"VALUE\"}");
   }
 
@@ -161,8 +177,10 @@ class Adapter {
   void MergeRepeated() {
     Json merged = Json::array();
     for (Json& message : result_) {
-      const bool plain = !message.contains("tool_calls") && (message["role"] == "user" || message["role"] == "assistant");
-      if (plain && !merged.empty() && merged.back()["role"] == message["role"] && !merged.back().contains("tool_calls")) {
+      const bool plain = !message.contains("tool_calls") &&
+                         (message["role"] == "user" || message["role"] == "assistant");
+      if (plain && !merged.empty() && merged.back()["role"] == message["role"] &&
+          !merged.back().contains("tool_calls")) {
         merged.back()["content"] = Joined(Text(merged.back(), "content"), Text(message, "content"));
       } else {
         merged.push_back(std::move(message));
@@ -181,8 +199,12 @@ Json Complete(Json tools) {
   for (Json& tool : tools) {
     Json& function = tool["function"];
     if (!function.contains("description")) function["description"] = "";
-    if (!function.contains("parameters") || !function["parameters"].is_object()) function["parameters"] = {{"type", "object"}};
-    if (!function["parameters"].contains("properties")) function["parameters"]["properties"] = Json::object();
+    if (!function.contains("parameters") || !function["parameters"].is_object()) {
+      function["parameters"] = {{"type", "object"}};
+    }
+    if (!function["parameters"].contains("properties")) {
+      function["parameters"]["properties"] = Json::object();
+    }
   }
   return tools;
 }
@@ -193,7 +215,9 @@ TemplateInput AdaptMessages(const TemplateTraits& traits, const Json& messages, 
   TemplateInput input;
   input.variables = Json::object();
   input.messages = Adapter(traits).Run(messages, tools);
-  if (!tools.empty() && !traits.tools_key.empty()) input.variables[traits.tools_key] = Complete(tools);
+  if (!tools.empty() && !traits.tools_key.empty()) {
+    input.variables[traits.tools_key] = Complete(tools);
+  }
   return input;
 }
 

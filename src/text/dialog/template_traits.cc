@@ -20,21 +20,30 @@ constexpr const char* kResult = "Result words.";
 constexpr const char* kToolName = "probe_tool";
 constexpr const char* kToolText = "Probes deep things.";
 
-Json Message(const char* role, const Json& content) { return {{"role", role}, {"content", content}}; }
+Json Message(const char* role, const Json& content) {
+  return {{"role", role}, {"content", content}};
+}
 
 Json ProbeTools() {
-  const Json parameters = {{"type", "object"}, {"properties", {{"depth", {{"type", "string"}, {"description", "How deep."}}}}},
-                           {"required", {"depth"}}};
-  return Json::array({{{"type", "function"}, {"function", {{"name", kToolName}, {"description", kToolText}, {"parameters", parameters}}}}});
+  const Json parameters = {
+      {"type", "object"},
+      {"properties", {{"depth", {{"type", "string"}, {"description", "How deep."}}}}},
+      {"required", {"depth"}}};
+  return Json::array(
+      {{{"type", "function"},
+        {"function",
+         {{"name", kToolName}, {"description", kToolText}, {"parameters", parameters}}}}});
 }
 
 class Prober {
  public:
-  Prober(const chat::ChatTemplate& chat_template, const Json& tokens, const std::function<bool(const char*)>& has_token)
+  Prober(const chat::ChatTemplate& chat_template, const Json& tokens,
+         const std::function<bool(const char*)>& has_token)
       : template_(chat_template), tokens_(tokens), has_token_(has_token) {}
 
   // Nothing where the template refuses. tools_key: where the definitions go; empty: none are given.
-  std::optional<std::string> Render(const Json& messages, const std::string& tools_key = "", bool generation = false) const {
+  std::optional<std::string> Render(const Json& messages, const std::string& tools_key = "",
+                                    bool generation = false) const {
     Json context = tokens_;
     context["messages"] = messages;
     context["add_generation_prompt"] = generation;
@@ -47,16 +56,24 @@ class Prober {
       return std::nullopt;
     }
   }
-  bool Shows(const Json& messages, std::initializer_list<const char*> texts, const std::string& tools_key = "") const {
+  bool Shows(const Json& messages, std::initializer_list<const char*> texts,
+             const std::string& tools_key = "") const {
     const auto text = Render(messages, tools_key);
-    return text && std::all_of(texts.begin(), texts.end(), [&](const char* t) { return text->find(t) != std::string::npos; });
+    return text && std::all_of(texts.begin(), texts.end(),
+                               [&](const char* t) { return text->find(t) != std::string::npos; });
   }
-  bool Mentions(std::string_view word) const { return template_.source().find(word) != std::string::npos; }
-  bool Knows(const char* marker) const { return Mentions(marker) || (has_token_ && has_token_(marker)); }
+  bool Mentions(std::string_view word) const {
+    return template_.source().find(word) != std::string::npos;
+  }
+  bool Knows(const char* marker) const {
+    return Mentions(marker) || (has_token_ && has_token_(marker));
+  }
   // As a key or an attribute: "x.word", "'word'".
   bool ReadsKey(std::string_view word) const {
     const std::string& source = template_.source();
-    const auto is_word = [](char c) { return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
+    const auto is_word = [](char c) {
+      return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    };
     for (size_t at = source.find(word); at != std::string::npos; at = source.find(word, at + 1)) {
       const char before = at > 0 ? source[at - 1] : ' ';
       const char after = at + word.size() < source.size() ? source[at + word.size()] : ' ';
@@ -79,22 +96,33 @@ Json WithCalls(const TemplateTraits& traits, int calls) {
 
 void LearnRoles(const Prober& prober, TemplateTraits* traits) {
   const Json user = Message("user", kFirst);
-  traits->string_content = prober.Shows(Json::array({user}), {kFirst}) ||
-                           !prober.Shows(Json::array({Message("user", Json::array({{{"type", "text"}, {"text", kFirst}}}))}), {kFirst});
-  if (!traits->string_content) return;  // such templates are of models that see images; the rest is as usual
-  traits->system_role = prober.Shows(Json::array({Message("system", kSecond), user}), {kFirst, kSecond});
-  traits->late_system = traits->system_role &&
-                        prober.Shows(Json::array({Message("system", "Be brief."), user, Message("assistant", "Yes."),
-                                                  Message("system", kSecond), Message("user", "Go on.")}), {kFirst, kSecond});
-  traits->developer_role = prober.Mentions("developer") &&
-                           prober.Shows(Json::array({Message("developer", kSecond), user}), {kFirst, kSecond});
-  traits->repeated_role = prober.Shows(Json::array({user, Message("user", kSecond)}), {kFirst, kSecond});
+  traits->string_content =
+      prober.Shows(Json::array({user}), {kFirst}) ||
+      !prober.Shows(
+          Json::array({Message("user", Json::array({{{"type", "text"}, {"text", kFirst}}}))}),
+          {kFirst});
+  if (!traits->string_content) {
+    return;  // such templates are of models that see images; the rest is as usual
+  }
+  traits->system_role =
+      prober.Shows(Json::array({Message("system", kSecond), user}), {kFirst, kSecond});
+  traits->late_system =
+      traits->system_role &&
+      prober.Shows(Json::array({Message("system", "Be brief."), user, Message("assistant", "Yes."),
+                                Message("system", kSecond), Message("user", "Go on.")}),
+                   {kFirst, kSecond});
+  traits->developer_role =
+      prober.Mentions("developer") &&
+      prober.Shows(Json::array({Message("developer", kSecond), user}), {kFirst, kSecond});
+  traits->repeated_role =
+      prober.Shows(Json::array({user, Message("user", kSecond)}), {kFirst, kSecond});
 }
 
 void LearnTools(const Prober& prober, TemplateTraits* traits) {
   traits->tools_key.clear();
   for (const char* key : {"tools", "xml_tools", "functions"}) {
-    if (prober.Mentions(key) && prober.Shows(Json::array({Message("user", kFirst)}), {kToolName, kToolText}, key)) {
+    if (prober.Mentions(key) &&
+        prober.Shows(Json::array({Message("user", kFirst)}), {kToolName, kToolText}, key)) {
       traits->tools_key = key;
       break;
     }
@@ -107,7 +135,8 @@ void LearnCalls(const Prober& prober, TemplateTraits* traits) {
     traits->object_arguments = object;
     const auto text = prober.Render(WithCalls(*traits, calls), traits->tools_key);
     if (!text) return std::nullopt;
-    const bool both = text->find("needle_one") != std::string::npos && text->find("vvalue") != std::string::npos &&
+    const bool both = text->find("needle_one") != std::string::npos &&
+                      text->find("vvalue") != std::string::npos &&
                       (calls < 2 || text->find("needle_two") != std::string::npos);
     // A string of JSON that was quoted once more is not what the model writes.
     return both && text->find("\\\"kkey") == std::string::npos ? text : std::nullopt;
@@ -121,7 +150,9 @@ void LearnCalls(const Prober& prober, TemplateTraits* traits) {
     const auto text = shown(object, calls);
     if (!text) continue;
     const CallSyntax syntax = LearnCallSyntax(*text, others, traits->format.reasoning);
-    if (any && syntax.shape == CallShape::kNone) continue;  // shown, though not so that it can be read
+    if (any && syntax.shape == CallShape::kNone) {
+      continue;  // shown, though not so that it can be read
+    }
     any = true;
     shows_objects = object;
     traits->parallel_calls = calls == 2;
@@ -134,18 +165,28 @@ void LearnCalls(const Prober& prober, TemplateTraits* traits) {
   long_id[1]["tool_calls"][0]["id"] = "call_0123456789abcdef01234567";
   traits->short_ids = any && !prober.Render(long_id, traits->tools_key);
   Json with_result = WithCalls(*traits, 1);
-  with_result.push_back({{"role", "tool"}, {"name", "needle_one"}, {"tool_call_id", "callid001"}, {"content", kResult}});
-  traits->tool_results = any && prober.Shows(with_result, {kResult, "needle_one"}, traits->tools_key);
+  with_result.push_back({{"role", "tool"},
+                         {"name", "needle_one"},
+                         {"tool_call_id", "callid001"},
+                         {"content", kResult}});
+  traits->tool_results =
+      any && prober.Shows(with_result, {kResult, "needle_one"}, traits->tools_key);
 }
 
-// JSON objects between tags, which models of many families have seen; ours where a template has none.
+// JSON objects between tags, which models of many families have seen; ours where a template has
+// none.
 CallSyntax TaggedObjects() {
-  return {.shape = CallShape::kJsonObject, .call_begin = "<tool_call>\n", .call_end = "\n</tool_call>", .separator = "\n",
-          .before_name = "{\"name\": \"", .after_name = "\", \"arguments\": ", .after_arguments = "}"};
+  return {.shape = CallShape::kJsonObject,
+          .call_begin = "<tool_call>\n",
+          .call_end = "\n</tool_call>",
+          .separator = "\n",
+          .before_name = "{\"name\": \"",
+          .after_name = "\", \"arguments\": ",
+          .after_arguments = "}"};
 }
 
-// Families whose templates do not show calls of the past: told by the markers that their templates or
-// vocabularies have.
+// Families whose templates do not show calls of the past: told by the markers that their templates
+// or vocabularies have.
 CallSyntax KnownCallSyntax(const Prober& prober) {
   CallSyntax syntax = TaggedObjects();
   const auto array = [&](const char* begin, const char* end) {
@@ -156,14 +197,19 @@ CallSyntax KnownCallSyntax(const Prober& prober) {
     return syntax;
   };
   if (prober.Knows("<|tool_call_start|>")) {  // LFM2
-    return {.shape = CallShape::kPython, .section_begin = "<|tool_call_start|>[", .section_end = "]<|tool_call_end|>", .separator = ", "};
+    return {.shape = CallShape::kPython,
+            .section_begin = "<|tool_call_start|>[",
+            .section_end = "]<|tool_call_end|>",
+            .separator = ", "};
   }
   if (prober.Knows("<start_function_call>")) {  // FunctionGemma
-    return {.shape = CallShape::kBraces, .call_begin = "<start_function_call>call:", .call_end = "<end_function_call>",
+    return {.shape = CallShape::kBraces,
+            .call_begin = "<start_function_call>call:",
+            .call_end = "<end_function_call>",
             .quote = "<escape>"};
   }
   if (prober.Knows("[TOOL_CALLS]")) return array("[TOOL_CALLS]", "");  // Mistral
-  if (prober.Knows("<|tool_call|>")) {  // Granite 3, Phi 4
+  if (prober.Knows("<|tool_call|>")) {                                 // Granite 3, Phi 4
     return array("<|tool_call|>", prober.Knows("<|/tool_call|>") ? "<|/tool_call|>" : "");
   }
   if (prober.Mentions("functools")) return array("functools", "");  // Phi 3.5
@@ -173,17 +219,24 @@ CallSyntax KnownCallSyntax(const Prober& prober) {
 
 std::string Trimmed(const std::string& text) {
   const size_t begin = text.find_first_not_of(" \n\t\r");
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \n\t\r") + 1 - begin);
+  return begin == std::string::npos
+             ? ""
+             : text.substr(begin, text.find_last_not_of(" \n\t\r") + 1 - begin);
 }
 
 // The last marker before the thought and the first behind it.
 ReasoningSyntax ReasoningAround(const std::string& text) {
   const size_t at = text.find(kThought);
-  const std::string before = Trimmed(text.substr(0, at)), after = Trimmed(text.substr(at + std::string_view(kThought).size()));
+  const std::string before = Trimmed(text.substr(0, at)),
+                    after = Trimmed(text.substr(at + std::string_view(kThought).size()));
   const size_t begin = before.rfind('<'), end = after.find('>');
-  if (!before.ends_with('>') || begin == std::string::npos || !after.starts_with('<') || end == std::string::npos) return {};
+  if (!before.ends_with('>') || begin == std::string::npos || !after.starts_with('<') ||
+      end == std::string::npos) {
+    return {};
+  }
   ReasoningSyntax syntax{before.substr(begin), after.substr(0, end + 1)};
-  const bool paired = syntax.begin.find("think") != std::string::npos || syntax.begin.find("THINK") != std::string::npos ||
+  const bool paired = syntax.begin.find("think") != std::string::npos ||
+                      syntax.begin.find("THINK") != std::string::npos ||
                       syntax.begin.find("reason") != std::string::npos;
   return paired ? syntax : ReasoningSyntax{};
 }
@@ -195,11 +248,18 @@ void LearnReasoning(const Prober& prober, TemplateTraits* traits) {
   Json answer = Message("assistant", kSecond);
   for (const std::string& key : traits->reasoning_keys) answer[key] = kThought;
   const auto text = prober.Render(Json::array({Message("user", kFirst), answer}));
-  if (text && text->find(kThought) != std::string::npos) traits->format.reasoning = ReasoningAround(*text);
+  if (text && text->find(kThought) != std::string::npos) {
+    traits->format.reasoning = ReasoningAround(*text);
+  }
   if (traits->format.reasoning.present()) return;
   static constexpr std::pair<const char*, const char*> kKnown[] = {
-      {"<think>", "</think>"}, {"<seed:think>", "</seed:think>"}, {"[THINK]", "[/THINK]"}, {"<|channel>thought", "<channel|>"},
-      {"<|START_THINKING|>", "<|END_THINKING|>"}, {"<reasoning>", "</reasoning>"}, {"<thinking>", "</thinking>"}};
+      {"<think>", "</think>"},
+      {"<seed:think>", "</seed:think>"},
+      {"[THINK]", "[/THINK]"},
+      {"<|channel>thought", "<channel|>"},
+      {"<|START_THINKING|>", "<|END_THINKING|>"},
+      {"<reasoning>", "</reasoning>"},
+      {"<thinking>", "</thinking>"}};
   for (const auto& [begin, end] : kKnown) {
     if (!prober.Mentions(begin) && !prober.Mentions(end)) continue;
     traits->format.reasoning = {begin, end};
@@ -225,8 +285,11 @@ TemplateTraits LearnTraits(const chat::ChatTemplate& chat_template, const Json& 
     calls = KnownCallSyntax(prober);
   }
   if (prober.Mentions("<|python_tag|>")) calls.alternate_begin = "<|python_tag|>";
-  if (traits.tools_key.empty() && calls.shape != CallShape::kNone) {  // the prompt explains: in a syntax that it can
-    const bool simple = calls.shape == CallShape::kJsonObject || calls.shape == CallShape::kNamedObject || calls.shape == CallShape::kNameThenJson;
+  if (traits.tools_key.empty() &&
+      calls.shape != CallShape::kNone) {  // the prompt explains: in a syntax that it can
+    const bool simple = calls.shape == CallShape::kJsonObject ||
+                        calls.shape == CallShape::kNamedObject ||
+                        calls.shape == CallShape::kNameThenJson;
     if (!simple) calls = TaggedObjects();
     calls.from_template = false;
   }

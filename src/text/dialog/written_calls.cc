@@ -11,7 +11,8 @@ WrittenCalls WriteHarmony() {
   WrittenCalls calls{.arguments = WrittenCalls::Arguments::kJson};
   calls.begin = "<|channel|>commentary to=functions.";
   calls.after_name = " <|constrain|>json<|message|>";
-  calls.other_after_name = {"<|channel|>commentary <|constrain|>json<|message|>", "<|channel|>commentary json<|message|>"};
+  calls.other_after_name = {"<|channel|>commentary <|constrain|>json<|message|>",
+                            "<|channel|>commentary json<|message|>"};
   calls.openings = {{.marker = "to=functions.", .rest = ""}};
   return calls;
 }
@@ -20,13 +21,19 @@ void AddOpenings(const CallSyntax& syntax, WrittenCalls* calls) {
   const auto add = [&](const std::string& part, const std::string& rest, bool all) {
     const std::string trigger = OpeningMarkersOf(syntax, part).trigger;
     if (trigger.empty()) return;
-    const bool known = std::any_of(calls->openings.begin(), calls->openings.end(), [&](const auto& opening) { return opening.marker == trigger; });
-    if (!known) calls->openings.push_back({trigger, (part + rest).substr(part.find(trigger) + trigger.size()), all});
+    const bool known = std::any_of(calls->openings.begin(), calls->openings.end(),
+                                   [&](const auto& opening) { return opening.marker == trigger; });
+    if (!known) {
+      calls->openings.push_back(
+          {trigger, (part + rest).substr(part.find(trigger) + trigger.size()), all});
+    }
   };
   add(syntax.section_begin, calls->begin, true);
   add(syntax.call_begin, syntax.before_name, calls->first.empty());
   calls->bare = calls->openings.empty();
-  if (!syntax.alternate_begin.empty()) calls->openings.push_back({syntax.alternate_begin, syntax.before_name, false});
+  if (!syntax.alternate_begin.empty()) {
+    calls->openings.push_back({syntax.alternate_begin, syntax.before_name, false});
+  }
 }
 
 }  // namespace
@@ -41,7 +48,10 @@ std::vector<std::string> Lexemes(const std::string& text) {
     size_t end = text.size();
     if (text[at] == '<') {
       const size_t close = text.find('>', at), open = text.find('<', at + 1);
-      end = close != std::string::npos && (open == std::string::npos || close < open || text[at + 1] == '|') ? close + 1 : std::min(open, text.size());
+      end = close != std::string::npos &&
+                    (open == std::string::npos || close < open || text[at + 1] == '|')
+                ? close + 1
+                : std::min(open, text.size());
     } else if (text[at] == '[') {
       const size_t close = text.find(']', at);
       end = close == std::string::npos || close == at + 1 ? at + 1 : close + 1;
@@ -56,11 +66,13 @@ std::vector<std::string> Lexemes(const std::string& text) {
 
 OpeningMarkers OpeningMarkersOf(const CallSyntax& syntax, const std::string& part) {
   // A bare word between a marker and a name could be part of a name.
-  const bool words = syntax.shape == CallShape::kJsonObject || syntax.shape == CallShape::kNamedObject;
+  const bool words =
+      syntax.shape == CallShape::kJsonObject || syntax.shape == CallShape::kNamedObject;
   OpeningMarkers markers;
   bool first = true;
   for (const std::string& lexeme : Lexemes(part.substr(0, part.find('\x01')))) {
-    const bool marker = lexeme.size() > 1 && (first || words || lexeme[0] == '<' || lexeme[0] == '[');
+    const bool marker =
+        lexeme.size() > 1 && (first || words || lexeme[0] == '<' || lexeme[0] == '[');
     if (first && marker) markers.trigger = lexeme;
     if (marker) markers.all.push_back(lexeme);
     first = false;

@@ -1,6 +1,6 @@
-// How a reply that calls functions is written in a syntax, in pieces that stand one behind the other: for whoever
-// begins a reply with a call, or holds a reply to calls (grammar/calls.h). What is written so is what MakeReplyParser
-// reads. Plain data and pure functions.
+// How a reply that calls functions is written in a syntax, in pieces that stand one behind the
+// other: for whoever begins a reply with a call, or holds a reply to calls (grammar/calls.h). What
+// is written so is what MakeReplyParser reads. Plain data and pure functions.
 #pragma once
 
 #include <string>
@@ -16,7 +16,8 @@ struct WrittenCalls {
   enum class Arguments : char {
     kNone,   // the syntax cannot be written
     kJson,   // a JSON object
-    kNamed,  // key_begin k key_end VALUE value_end, with `comma` between them; a value is JSON, but for `quote`
+    kNamed,  // key_begin k key_end VALUE value_end, with `comma` between them; a value is JSON, but
+             // for `quote`
   };
   // A marker at which, in free text, calls begin, and what stands between it and the name.
   struct Opening {
@@ -25,29 +26,29 @@ struct WrittenCalls {
   };
 
   Arguments arguments = Arguments::kNone;
-  std::string first = {}, between = {}, last = {};     // before, between and behind calls
-  std::string begin = {}, after_name = {}, end = {};   // begin f after_name ARGUMENTS end
-  std::vector<std::string> other_after_name = {};      // as some models write it
+  std::string first = {}, between = {}, last = {};    // before, between and behind calls
+  std::string begin = {}, after_name = {}, end = {};  // begin f after_name ARGUMENTS end
+  std::vector<std::string> other_after_name = {};     // as some models write it
   std::string key_begin = {}, key_end = {}, value_end = {}, comma = {};
-  bool plain_strings = false;                          // a parameter that can only be a string is written as it is,
-  std::string quote = {};                              // between these
-  bool several = false;                                // more than one call may be written
+  bool plain_strings = false;  // a parameter that can only be a string is written as it is,
+  std::string quote = {};      // between these
+  bool several = false;        // more than one call may be written
   std::vector<Opening> openings = {};
   bool bare = false;  // nothing marks a call: a reply is calls if it begins as one
 };
 
 WrittenCalls WriteCalls(const CallSyntax& syntax, bool parallel);
 
-// What a reply begins with that calls the function; name empty: one of several. An id is "0". White space at the end
-// is left out: it belongs to the tokens of what follows.
+// What a reply begins with that calls the function; name empty: one of several. An id is "0". White
+// space at the end is left out: it belongs to the tokens of what follows.
 std::string CallOpening(const WrittenCalls& calls, const std::string& name);
 
-// The markers that a part of a syntax is made of: "<a><b>[" is "<a>", "<b>" and "[". Internal to dialog/, like what
-// follows.
+// The markers that a part of a syntax is made of: "<a><b>[" is "<a>", "<b>" and "[". Internal to
+// dialog/, like what follows.
 std::vector<std::string> Lexemes(const std::string& text);
 
-// What calls open with in free text: of section_begin or call_begin its first marker, empty where there is none, and
-// all of its markers.
+// What calls open with in free text: of section_begin or call_begin its first marker, empty where
+// there is none, and all of its markers.
 struct OpeningMarkers {
   std::string trigger = {};
   std::vector<std::string> all = {};
