@@ -10,13 +10,8 @@ namespace bakestone {
 namespace {
 
 // Rows that a product reads in whole tiles: zero beyond the last one ever written.
-void ReserveRows(Buffer<uint16_t>& buffer, int64_t rows, int64_t width) {
-  const int64_t size = (rows + kTrainTileRows) * width;
-  if (buffer.size() < size) buffer = Buffer<uint16_t>(size, Fill::kZero);
-}
-
-void ReserveFloats(Buffer<float>& buffer, int64_t size) {
-  if (buffer.size() < size) buffer = Buffer<float>(size);
+int64_t WholeRows(int64_t rows, int64_t width) {
+  return width == 0 ? 0 : (rows + kTrainTileRows) * width;
 }
 
 size_t Index(TrainGroup group) { return static_cast<size_t>(group); }
@@ -47,92 +42,83 @@ LayerStep LowestStep(const TrainLayout& layout, int64_t layer) {
 }
 
 void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPairs& pairs) {
-  ReserveRows(y_attention, rows, config.hidden_dim);
-  ReserveRows(y_mlp, rows, config.hidden_dim);
-  ReserveRows(q, rows, config.q_dim());
-  ReserveRows(k, rows, config.kv_dim());
-  ReserveRows(v, rows, config.kv_dim());
-  ReserveRows(attention, rows, config.q_dim());
+  Pieces::Plan plan;
+  plan.Add(y_attention, WholeRows(rows, config.hidden_dim));
+  plan.Add(y_mlp, WholeRows(rows, config.hidden_dim));
+  plan.Add(q, WholeRows(rows, config.q_dim()));
+  plan.Add(k, WholeRows(rows, config.kv_dim()));
+  plan.Add(v, WholeRows(rows, config.kv_dim()));
+  plan.Add(attention, WholeRows(rows, config.q_dim()));
   const int64_t mlp_rows = rows * std::max<int64_t>(config.router.used, 1);
-  ReserveRows(gate_up, mlp_rows, 2 * config.ffn_dim);
+  plan.Add(gate_up, WholeRows(mlp_rows, 2 * config.ffn_dim));
   for (const TrainGroup group :
        {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
-    ReserveRows(xa[Index(group)], group >= TrainGroup::kGateUp ? mlp_rows : rows, pairs.widest());
+    plan.Add(xa[Index(group)],
+             WholeRows(group >= TrainGroup::kGateUp ? mlp_rows : rows, pairs.widest()));
   }
-  ReserveFloats(router_logits, rows * config.router.experts);
-  ReserveRows(shared_gate_up, rows, 2 * config.router.shared_dim);
-  ReserveFloats(shared_shares, config.router.shared_dim > 0 ? rows : 0);
-  if (pairs.dora()) {
-    for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kDown}) {
-      ReserveRows(y[Index(group)], rows, ShapeOf(config, group).out);
-    }
+  plan.Add(router_logits, rows * config.router.experts);
+  plan.Add(shared_gate_up, WholeRows(rows, 2 * config.router.shared_dim));
+  plan.Add(shared_shares, config.router.shared_dim > 0 ? rows : 0);
+  for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kDown}) {
+    const int64_t width = pairs.dora() ? ShapeOf(config, group).out : 0;
+    plan.Add(y[Index(group)], WholeRows(rows, width));
   }
-  ReserveFloats(inverse_attention, rows);
-  ReserveFloats(inverse_mlp, rows);
-  ReserveFloats(log_sum, rows * config.num_heads);
+  plan.Add(inverse_attention, rows);
+  plan.Add(inverse_mlp, rows);
+  plan.Add(log_sum, rows * config.num_heads);
   if (config.has_post_norms()) {
-    ReserveRows(y_attention_post, rows, config.hidden_dim);
-    ReserveRows(y_mlp_post, rows, config.hidden_dim);
-    ReserveFloats(inverse_attention_post, rows);
-    ReserveFloats(inverse_mlp_post, rows);
+    plan.Add(y_attention_post, WholeRows(rows, config.hidden_dim));
+    plan.Add(y_mlp_post, WholeRows(rows, config.hidden_dim));
+    plan.Add(inverse_attention_post, rows);
+    plan.Add(inverse_mlp_post, rows);
   }
-  if (config.qk_norm == QkNorm::kNone) return;
-  ReserveRows(y_q, rows, config.q_dim());
-  ReserveRows(y_k, rows, config.kv_dim());
-  ReserveFloats(inverse_q, rows * config.num_heads);
-  ReserveFloats(inverse_k, rows * config.num_kv_heads);
-}
-
-int64_t LayerSaved::bytes() const noexcept {
-  int64_t total = y_attention.bytes() + y_mlp.bytes() + q.bytes() + k.bytes() + v.bytes() +
-                  attention.bytes() + gate_up.bytes() + inverse_attention.bytes() +
-                  inverse_mlp.bytes() + log_sum.bytes() + router_logits.bytes() +
-                  shared_gate_up.bytes() + shared_shares.bytes() + input.bytes() + y_q.bytes() +
-                  y_k.bytes() + inverse_q.bytes() + inverse_k.bytes() + y_attention_post.bytes() +
-                  y_mlp_post.bytes() + inverse_attention_post.bytes() + inverse_mlp_post.bytes();
-  for (const auto& buffer : xa) total += buffer.bytes();
-  for (const auto& buffer : y) total += buffer.bytes();
-  return total;
+  if (config.qk_norm != QkNorm::kNone) {
+    plan.Add(y_q, WholeRows(rows, config.q_dim()));
+    plan.Add(y_k, WholeRows(rows, config.kv_dim()));
+    plan.Add(inverse_q, rows * config.num_heads);
+    plan.Add(inverse_k, rows * config.num_kv_heads);
+  }
+  pieces.Reserve(plan);
 }
 
 TrainLayer::TrainLayer(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool)
     : config_(config), kernels_(kernels), pool_(pool), attention_(kernels, pool) {}
 
 void TrainLayer::Reserve(int64_t rows) {
+  Pieces::Plan plan;
   const int64_t hidden = config_.hidden_dim, qkv = config_.q_dim() + 2 * config_.kv_dim();
-  ReserveRows(h_, rows, hidden);
+  plan.Add(h_, WholeRows(rows, hidden));
   const int64_t mlp = std::max(config_.ffn_dim, config_.router.shared_dim);
-  ReserveRows(act_, rows, mlp);
-  ReserveRows(dx_bf16_, rows, hidden);
-  ReserveRows(d_act_, rows, mlp);
-  ReserveRows(d_gate_up_, rows, 2 * mlp);
-  ReserveRows(d_attention_, rows, config_.q_dim());
-  ReserveRows(d_qkv_bf16_, rows, qkv);
-  ReserveFloats(qkv_, rows * qkv);
-  ReserveFloats(dh_, rows * hidden);
+  plan.Add(act_, WholeRows(rows, mlp));
+  plan.Add(dx_bf16_, WholeRows(rows, hidden));
+  plan.Add(d_act_, WholeRows(rows, mlp));
+  plan.Add(d_gate_up_, WholeRows(rows, 2 * mlp));
+  plan.Add(d_attention_, WholeRows(rows, config_.q_dim()));
+  plan.Add(d_qkv_bf16_, WholeRows(rows, qkv));
+  plan.Add(qkv_, rows * qkv);
+  plan.Add(dh_, rows * hidden);
   if (const int64_t experts = config_.router.experts; experts > 0) {
-    ReserveRows(expert_in_, rows, hidden);
-    ReserveRows(d_expert_, rows, hidden);
-    ReserveRows(d_logits_, rows, ops::PadRank(experts));
-    ReserveFloats(expert_out_, rows * hidden);
-    ReserveFloats(shares_, rows * experts);
-    ReserveFloats(d_shares_, rows * experts);
-    ReserveFloats(d_share_rows_, rows * config_.router.used);
+    plan.Add(expert_in_, WholeRows(rows, hidden));
+    plan.Add(d_expert_, WholeRows(rows, hidden));
+    plan.Add(d_logits_, WholeRows(rows, ops::PadRank(experts)));
+    plan.Add(expert_out_, rows * hidden);
+    plan.Add(shares_, rows * experts);
+    plan.Add(d_shares_, rows * experts);
+    plan.Add(d_share_rows_, rows * config_.router.used);
     if (const int64_t dim = config_.router.shared_dim; dim > 0 && shared_transposed_.empty()) {
       shared_transposed_ = Buffer<uint16_t>(2 * dim * hidden);
     }
   }
-  if (!config_.has_post_norms()) return;
-  ReserveFloats(branch_, rows * hidden);
-  ReserveRows(d_branch_, rows, hidden);
+  if (config_.has_post_norms()) {
+    plan.Add(branch_, rows * hidden);
+    plan.Add(d_branch_, WholeRows(rows, hidden));
+  }
+  pieces_.Reserve(plan);
 }
 
 int64_t TrainLayer::bytes() const noexcept {
-  return attention_.bytes() + linear_.bytes() + h_.bytes() + act_.bytes() + dx_bf16_.bytes() +
-         d_act_.bytes() + d_gate_up_.bytes() + d_attention_.bytes() + d_qkv_bf16_.bytes() +
-         expert_in_.bytes() + d_expert_.bytes() + d_logits_.bytes() + router_transposed_.bytes() +
-         shared_transposed_.bytes() + expert_out_.bytes() + shares_.bytes() + d_shares_.bytes() +
-         d_share_rows_.bytes() + qkv_.bytes() + dh_.bytes() + branch_.bytes() + d_branch_.bytes();
+  return attention_.bytes() + linear_.bytes() + pieces_.bytes() + router_transposed_.bytes() +
+         shared_transposed_.bytes();
 }
 
 ops::TrainAttentionShape TrainLayer::AttentionOf(int64_t layer, const LayerBatch& batch) const {

@@ -22,33 +22,37 @@
 #include "ops/rows.h"
 #include "ops/train_attention.h"
 #include "tensor/buffer.h"
+#include "tensor/pieces.h"
 
 namespace bakestone {
 
 struct LayerSaved {
-  Buffer<uint16_t> y_attention,
+  std::span<uint16_t> y_attention,
       y_mlp;  // [T, hidden_dim] x / rms; x where a branch takes it as it is
-  Buffer<uint16_t> y_attention_post,
+  std::span<uint16_t> y_attention_post,
       y_mlp_post;  // [T, hidden_dim] of what the branches give, over rms
-  Buffer<float> inverse_attention_post, inverse_mlp_post;  // [T]
-  Buffer<uint16_t> q, k, v;                                // [T, heads * head_dim]
-  Buffer<uint16_t> attention;                              // [T, q_dim]
-  Buffer<uint16_t> gate_up;     // [T, 2 * ffn_dim]; of a mixture [T * used, ...], expert by expert
-  Buffer<float> router_logits;  // [T, experts], of a mixture
-  Buffer<uint16_t> shared_gate_up;  // [T, 2 * shared_dim], of the expert that all rows share
-  Buffer<float> shared_shares;      // [T], what its output counts by
-  std::array<Buffer<uint16_t>, kNumTrainGroups> xa;
-  std::array<Buffer<uint16_t>, kNumTrainGroups>
-      y;                                         // [T, out of the group], with DoRA; not of gate|up
-  Buffer<float> inverse_attention, inverse_mlp;  // [T]
-  Buffer<uint16_t> y_q, y_k;  // [T, heads * head_dim] / rms, where queries and keys are normalized
-  Buffer<float> inverse_q, inverse_k;  // [T, heads], or [T] where all heads are one group
-  Buffer<float> log_sum;               // [heads, T]
-  Buffer<float> input;                 // [T, hidden_dim], only where the layer is recomputed
+  std::span<float> inverse_attention_post, inverse_mlp_post;  // [T]
+  std::span<uint16_t> q, k, v;                                // [T, heads * head_dim]
+  std::span<uint16_t> attention;                              // [T, q_dim]
+  std::span<uint16_t> gate_up;  // [T, 2 * ffn_dim]; of a mixture [T * used, ...], expert by expert
+  std::span<float> router_logits;      // [T, experts], of a mixture
+  std::span<uint16_t> shared_gate_up;  // [T, 2 * shared_dim], of the expert that all rows share
+  std::span<float> shared_shares;      // [T], what its output counts by
+  std::array<std::span<uint16_t>, kNumTrainGroups> xa;
+  std::array<std::span<uint16_t>, kNumTrainGroups>
+      y;  // [T, out of the group], with DoRA; not of gate|up
+  std::span<float> inverse_attention, inverse_mlp;  // [T]
+  std::span<uint16_t> y_q,
+      y_k;  // [T, heads * head_dim] / rms, where queries and keys are normalized
+  std::span<float> inverse_q, inverse_k;  // [T, heads], or [T] where all heads are one group
+  std::span<float> log_sum;               // [heads, T]
+  Buffer<float> input;                    // [T, hidden_dim], only where the layer is recomputed
 
   // Room for `rows`; contents are lost when it grows.
   void Reserve(const ModelConfig& config, int64_t rows, const PackedPairs& pairs);
-  int64_t bytes() const noexcept;
+  int64_t bytes() const noexcept { return pieces.bytes() + input.bytes(); }
+
+  Pieces pieces;
 };
 
 // Where a step's time goes, in seconds.
@@ -188,13 +192,15 @@ class TrainLayer {
   ThreadPool& pool_;
   ops::TrainAttention attention_;
   LinearScratch linear_;
-  Buffer<float> branch_;
-  Buffer<uint16_t> d_branch_;
-  Buffer<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
-  Buffer<float> qkv_, dh_;
-  Buffer<uint16_t> expert_in_, d_expert_, d_logits_, router_transposed_,
-      shared_transposed_;  // of a mixture
-  Buffer<float> expert_out_, shares_, d_shares_, d_share_rows_;
+  // Scratch of a layer.
+  Pieces pieces_;
+  std::span<float> branch_;
+  std::span<uint16_t> d_branch_;
+  std::span<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
+  std::span<float> qkv_, dh_;
+  std::span<uint16_t> expert_in_, d_expert_, d_logits_;  // of a mixture
+  std::span<float> expert_out_, shares_, d_shares_, d_share_rows_;
+  Buffer<uint16_t> router_transposed_, shared_transposed_;
 };
 
 }  // namespace bakestone
