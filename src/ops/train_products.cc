@@ -7,14 +7,40 @@
 namespace bakestone::ops {
 namespace {
 
-// A unit's panels stay in L2 (1 MiB and more on the CPUs that matter) beside the rows that stream
-// by:
-// a quarter of it. 96 rows are eight tiles: enough to reuse a panel that came from memory, few
-// enough that units balance over threads.
+// A unit's panels stay in L2 (1 MiB and more on the CPUs that matter) while its rows stream by, and
+// are used by as many rows as L2 still holds: what comes from beyond L2 is what a product waits
+// for. Rows in whole tiles of every table.
 constexpr int64_t kPanelElements = 128 * 1024;
-constexpr int64_t kUnitRows = 8 * kTrainTileRows;
+constexpr int64_t kRowElements = 384 * 1024;
+constexpr int64_t kUnitRows = 32;
 constexpr int64_t kLongInner = 4096;  // above it, a tile of x no longer fits beside the panels
 constexpr int64_t kInnerBlock = 512;
+
+int64_t Blocks(int64_t size, int64_t block) { return (size + block - 1) / block; }
+
+// How a product is cut into units: row_blocks x panel_blocks of them, in which a thread's share
+// lies together. Rows stay with a thread from product to product (another core's cache is as far
+// as memory), unless the panels are so many more that each had better be read by one thread only.
+struct Units {
+  int64_t rows, panels;  // of a unit, at most
+  int64_t row_blocks, panel_blocks;
+  bool by_rows;
+};
+
+Units CutProduct(int64_t rows, int64_t cols, int64_t inner, int64_t threads) {
+  const int64_t panels = PanelsOf(cols);
+  const int64_t widest = std::max<int64_t>(kPanelElements / (inner * kTrainLanes) / 2 * 2, 4);
+  const int64_t highest = std::max(kRowElements / inner, kUnitRows);
+  Units units{};
+  units.by_rows = 2 * rows * (cols + inner) >= cols * inner;
+  const int64_t shares = units.by_rows ? threads : 1;
+  const int64_t row_blocks = Blocks(Blocks(rows, highest), shares) * shares;
+  units.rows = Blocks(Blocks(rows, row_blocks), kUnitRows) * kUnitRows;
+  units.row_blocks = Blocks(rows, units.rows);
+  units.panels = std::min(widest, panels);
+  units.panel_blocks = Blocks(panels, units.panels);
+  return units;
+}
 
 void LongInner(const TrainKernels& kernels, const TrainGemmArgs& args, int64_t row_begin,
                int64_t row_end, int64_t panel_begin, int64_t panel_end) {
@@ -40,15 +66,15 @@ void TrainGemm(const TrainKernels& kernels, ThreadPool& pool, const TrainGemmArg
   const bool in_blocks =
       args.num_segments == 1 && inner > kLongInner && args.store != TrainStore::kBF16;
   const int64_t panels = PanelsOf(args.cols);
-  const int64_t fit = kPanelElements / ((in_blocks ? kInnerBlock : inner) * kTrainLanes);
-  const int64_t wide = std::clamp<int64_t>(fit / 2 * 2, 2, 24);
-  const int64_t row_blocks = (args.rows + kUnitRows - 1) / kUnitRows;
-  const int64_t panel_blocks = (panels + wide - 1) / wide;
-  pool.ParallelFor(row_blocks * panel_blocks, 1, [&](int64_t begin, int64_t end, int) {
+  const Units units =
+      CutProduct(args.rows, args.cols, in_blocks ? kInnerBlock : inner, pool.num_threads());
+  pool.ParallelFor(units.row_blocks * units.panel_blocks, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t row = unit % row_blocks * kUnitRows, panel = unit / row_blocks * wide;
-      const int64_t row_end = std::min(row + kUnitRows, args.rows);
-      const int64_t panel_end = std::min(panel + wide, panels);
+      const int64_t at_row = units.by_rows ? unit / units.panel_blocks : unit % units.row_blocks;
+      const int64_t at_panel = units.by_rows ? unit % units.panel_blocks : unit / units.row_blocks;
+      const int64_t row = at_row * units.rows, panel = at_panel * units.panels;
+      const int64_t row_end = std::min(row + units.rows, args.rows);
+      const int64_t panel_end = std::min(panel + units.panels, panels);
       if (in_blocks) {
         LongInner(kernels, args, row, row_end, panel, panel_end);
       } else {

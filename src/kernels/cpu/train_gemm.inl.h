@@ -7,25 +7,38 @@
 
 constexpr int64_t kTileStride = 2 * kTrainLanes;
 
-template <class V>
-void StoreTile(const TrainGemmArgs& args, const float* tile, int64_t row, int64_t rows, int64_t col,
+template <class V, TrainStore kStore>
+void StoreRows(const TrainGemmArgs& args, const float* tile, int64_t row, int64_t rows, int64_t col,
                int64_t cols) noexcept {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; c += kTrainLanes) {
-      const int64_t left = cols - c;
+  for (int64_t c = 0; c < cols; c += kTrainLanes) {
+    const int64_t left = cols - c;
+    const bool scaled = args.column_scale != nullptr;
+    const typename V::F scale = scaled ? V::Load(args.column_scale + col + c, left) : V::Set(1);
+    int64_t at = row * args.out_stride + col + c;
+    for (int64_t r = 0; r < rows; ++r, at += args.out_stride) {
       typename V::F sum = V::Load(tile + r * kTileStride + c, kTrainLanes);
-      if (args.column_scale != nullptr) {
-        sum = V::Mul(sum, V::Load(args.column_scale + col + c, left));
-      }
-      const int64_t at = (row + r) * args.out_stride + col + c;
-      if (args.store == TrainStore::kBF16) {
+      if (scaled) sum = V::Mul(sum, scale);
+      if constexpr (kStore == TrainStore::kBF16) {
         V::StoreBf16(static_cast<uint16_t*>(args.out) + at, sum, left);
       } else {
         float* out = static_cast<float*>(args.out) + at;
-        if (args.store == TrainStore::kAddF32) sum = V::Add(V::Load(out, left), sum);
+        if constexpr (kStore == TrainStore::kAddF32) sum = V::Add(V::Load(out, left), sum);
         V::Store(out, sum, left);
       }
     }
+  }
+}
+
+template <class V>
+void StoreTile(const TrainGemmArgs& args, const float* tile, int64_t row, int64_t rows, int64_t col,
+               int64_t cols) noexcept {
+  switch (args.store) {
+    case TrainStore::kF32:
+      return StoreRows<V, TrainStore::kF32>(args, tile, row, rows, col, cols);
+    case TrainStore::kAddF32:
+      return StoreRows<V, TrainStore::kAddF32>(args, tile, row, rows, col, cols);
+    case TrainStore::kBF16:
+      return StoreRows<V, TrainStore::kBF16>(args, tile, row, rows, col, cols);
   }
 }
 

@@ -21,24 +21,78 @@ struct TileProduct {
     const uint16_t* x = segment.x + row * segment.x_stride + k;
     const int64_t inner = segment.k - k < kInner ? segment.k - k : kInner;
     if (rows >= kRows && inner == kInner) return {x, segment.x_stride * 2};
-    __builtin_memset(copy, 0, kElements * 2);
-    for (int64_t i = 0; i < rows && i < kRows; ++i) {
-      __builtin_memcpy(copy + i * kInner, x + i * segment.x_stride, static_cast<size_t>(inner) * 2);
+    const __mmask32 mask = (uint64_t{1} << inner) - 1;
+    for (int64_t i = 0; i < kRows; ++i) {
+      const __m512i there = i < rows ? _mm512_maskz_loadu_epi16(mask, x + i * segment.x_stride)
+                                     : _mm512_setzero_si512();
+      _mm512_store_si512(copy + i * kInner, there);
     }
     return {copy, kInner * 2};
   }
   static Operand PanelOf(const TrainSegment& segment, int64_t panel, int64_t k, uint16_t* copy) {
     const uint16_t* w = segment.panels + panel * segment.panel_stride + k * kTrainLanes;
     if (segment.k - k >= kInner) return {w, 64};
-    __builtin_memset(copy, 0, kElements * 2);
-    __builtin_memcpy(copy, w, static_cast<size_t>((segment.k - k) * kTrainLanes) * 2);
+    for (int64_t i = 0; i < kInner / 2; ++i) {  // pairs of k
+      const __m512i there = 2 * i < segment.k - k ? _mm512_loadu_si512(w + i * 2 * kTrainLanes)
+                                                  : _mm512_setzero_si512();
+      _mm512_store_si512(copy + i * 2 * kTrainLanes, there);
+    }
     return {copy, 64};
+  }
+
+  // Lines that the next unit will read, brought to L2 while this one computes: a few every step.
+  struct Ahead {
+    const char *next, *end;
+    int64_t lines;  // a step
+    void Step() {
+      for (int64_t i = 0; i < lines && next < end; ++i, next += 64) __builtin_prefetch(next, 0, 2);
+    }
+  };
+  // The panels after panel_end, as many as this range has. Of one segment: the other is narrow.
+  static Ahead PanelsAhead(const TrainGemmArgs& args, int64_t tiles, int64_t panel_begin,
+                           int64_t panel_end) {
+    const TrainSegment& segment = args.segments[0];
+    const int64_t left = (args.cols + kTrainLanes - 1) / kTrainLanes - panel_end;
+    const int64_t width = panel_end - panel_begin;
+    const auto* begin =
+        reinterpret_cast<const char*>(segment.panels + panel_end * segment.panel_stride);
+    const int64_t bytes = (left < width ? left : width) * segment.k * kTrainLanes * 2;
+    const int64_t steps = tiles * ((segment.k + kInner - 1) / kInner);
+    if (bytes <= 0) return {begin, begin, 0};
+    return {begin, begin + bytes, (bytes / 64 + steps - 1) / steps};
+  }
+  // What a tile of sums will overwrite: so far beyond L2 that stores would wait for it.
+  static void FetchOutputs(const TrainGemmArgs& args, int64_t row, int64_t rows, int64_t col,
+                           int64_t cols) {
+    const int64_t element = args.store == TrainStore::kBF16 ? 2 : 4;
+    auto* out = static_cast<char*>(args.out) + (row * args.out_stride + col) * element;
+    for (int64_t i = 0; i < rows; ++i, out += args.out_stride * element) {
+      for (int64_t at = 0; at < cols * element; at += 64)
+        asm volatile("prefetchw %0" : : "m"(out[at]));
+    }
+  }
+
+  // 32 of k: kR (1 or 2) tiles of rows by P (1 or 2) panels.
+  template <int kR, int P>
+  BAKESTONE_INLINE static void Step(Tiles& tiles, Operand x0, Operand x1, Operand w0, Operand w1) {
+    tiles.template Load<4>(x0.data, x0.stride);
+    tiles.template Load<6>(w0.data, w0.stride);
+    tiles.template DotBF16<0, 4, 6>();
+    if constexpr (P == 2) {
+      tiles.template Load<7>(w1.data, w1.stride);
+      tiles.template DotBF16<1, 4, 7>();
+    }
+    if constexpr (kR == 2) {
+      tiles.template Load<5>(x1.data, x1.stride);
+      tiles.template DotBF16<2, 5, 6>();
+      if constexpr (P == 2) tiles.template DotBF16<3, 5, 7>();
+    }
   }
 
   // kR (1 or 2) tiles of rows by P (1 or 2) panels -> tile [32][kTileStride].
   template <int kR, int P>
   static void Sum(Tiles& tiles, const TrainGemmArgs& args, int64_t row, int64_t row_end,
-                  int64_t panel, float* tile) {
+                  int64_t panel, float* tile, Ahead& ahead) {
     alignas(64) uint16_t copies[4][kElements];
     tiles.template Zero<0>();
     if constexpr (P == 2) tiles.template Zero<1>();
@@ -46,23 +100,25 @@ struct TileProduct {
     if constexpr (kR == 2 && P == 2) tiles.template Zero<3>();
     for (int32_t i = 0; i < args.num_segments; ++i) {
       const TrainSegment& segment = args.segments[i];
-      for (int64_t k = 0; k < segment.k; k += kInner) {
-        const Operand x0 = RowsOf(segment, row, row_end - row, k, copies[0]);
-        const Operand w0 = PanelOf(segment, panel, k, copies[2]);
-        tiles.template Load<4>(x0.data, x0.stride);
-        tiles.template Load<6>(w0.data, w0.stride);
-        tiles.template DotBF16<0, 4, 6>();
-        if constexpr (P == 2) {
-          const Operand w1 = PanelOf(segment, panel + 1, k, copies[3]);
-          tiles.template Load<7>(w1.data, w1.stride);
-          tiles.template DotBF16<1, 4, 7>();
+      const bool whole = row_end - row >= kR * kRows;
+      int64_t k = 0;
+      if (whole && segment.k >= kInner) {
+        const uint16_t* x = segment.x + row * segment.x_stride;
+        const uint16_t* w = segment.panels + panel * segment.panel_stride;
+        const int64_t stride = segment.x_stride * 2;
+        for (; k + kInner <= segment.k; k += kInner, x += kInner, w += kElements) {
+          Step<kR, P>(tiles, {x, stride}, {x + kRows * segment.x_stride, stride}, {w, 64},
+                      {w + segment.panel_stride, 64});
+          ahead.Step();
         }
-        if constexpr (kR == 2) {
-          const Operand x1 = RowsOf(segment, row + kRows, row_end - row - kRows, k, copies[1]);
-          tiles.template Load<5>(x1.data, x1.stride);
-          tiles.template DotBF16<2, 5, 6>();
-          if constexpr (P == 2) tiles.template DotBF16<3, 5, 7>();
-        }
+      }
+      for (; k < segment.k; k += kInner) {
+        Step<kR, P>(
+            tiles, RowsOf(segment, row, row_end - row, k, copies[0]),
+            kR == 2 ? RowsOf(segment, row + kRows, row_end - row - kRows, k, copies[1]) : Operand{},
+            PanelOf(segment, panel, k, copies[2]),
+            P == 2 ? PanelOf(segment, panel + 1, k, copies[3]) : Operand{});
+        ahead.Step();
       }
     }
     tiles.template Store<0>(tile, kTileStride * 4);
@@ -77,17 +133,22 @@ struct TileProduct {
                    int64_t panel_begin, int64_t panel_end) noexcept {
     alignas(64) float tile[2 * kRows * kTileStride];
     Tiles tiles(64);
+    const int64_t count =
+        ((row_end - row_begin + 2 * kRows - 1) / (2 * kRows)) * ((panel_end - panel_begin + 1) / 2);
+    Ahead ahead = PanelsAhead(args, count, panel_begin, panel_end);
     for (int64_t row = row_begin; row < row_end; row += 2 * kRows) {
       const int64_t rows = row_end - row < 2 * kRows ? row_end - row : 2 * kRows;
       for (int64_t panel = panel_begin; panel < panel_end; panel += 2) {
         const bool both = panel + 1 < panel_end;
         const int64_t col = panel * kTrainLanes, width = both ? 2 * kTrainLanes : kTrainLanes;
+        const int64_t cols = args.cols - col < width ? args.cols - col : width;
+        FetchOutputs(args, row, rows, col, cols);
         if (rows > kRows) {
-          (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, tile);
+          (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, tile, ahead);
         } else {
-          (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, tile);
+          (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, tile, ahead);
         }
-        StoreTile<V>(args, tile, row, rows, col, args.cols - col < width ? args.cols - col : width);
+        StoreTile<V>(args, tile, row, rows, col, cols);
       }
     }
   }
