@@ -10,9 +10,10 @@ namespace bakestone::ops {
 namespace {
 
 // A unit of work packs its keys once for this many rows; packing is then some 5 % of the products.
-constexpr int64_t kBlockRows = 8 * kTrainTileRows;
-// Rows of scores at a time: two tiles, so that scores of a document of 1,024 stay in L2.
-constexpr int64_t kRows = 2 * kTrainTileRows;
+constexpr int64_t kBlockRows = 192;
+// Rows of scores at a time: whole tiles of every table, few enough that scores of a document of
+// 1,024 stay in L2.
+constexpr int64_t kRows = 96;
 
 int64_t RoundUp(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
