@@ -85,9 +85,8 @@ void TrainGemm(const TrainKernels& kernels, ThreadPool& pool, const TrainGemmArg
 }
 
 void TrainOuter(const TrainKernels& kernels, ThreadPool& pool, const TrainOuterArgs& args) {
-  constexpr int64_t kColumns = 64;  // two tiles: a cache line of z's rows is read whole
-  const int64_t units = (args.cols + kColumns - 1) / kColumns;
-  pool.ParallelFor(units, 1, [&](int64_t begin, int64_t end, int) {
+  constexpr int64_t kColumns = 64;  // a cache line of z's rows is read whole
+  pool.ParallelFor(Blocks(args.cols, kColumns), 0, [&](int64_t begin, int64_t end, int) {
     kernels.outer(args, begin * kColumns, std::min(end * kColumns, args.cols));
   });
 }

@@ -89,10 +89,10 @@ struct TileProduct {
     }
   }
 
-  // kR (1 or 2) tiles of rows by P (1 or 2) panels -> tile [32][kTileStride].
+  // kR (1 or 2) tiles of rows by P (1 or 2) panels -> tile [kR * 16][P * 16], stride in floats.
   template <int kR, int P>
   static void Sum(Tiles& tiles, const TrainGemmArgs& args, int64_t row, int64_t row_end,
-                  int64_t panel, float* tile, Ahead& ahead) {
+                  int64_t panel, float* tile, int64_t stride, Ahead& ahead) {
     alignas(64) uint16_t copies[4][kElements];
     tiles.template Zero<0>();
     if constexpr (P == 2) tiles.template Zero<1>();
@@ -121,11 +121,11 @@ struct TileProduct {
         ahead.Step();
       }
     }
-    tiles.template Store<0>(tile, kTileStride * 4);
-    if constexpr (P == 2) tiles.template Store<1>(tile + kTrainLanes, kTileStride * 4);
-    if constexpr (kR == 2) tiles.template Store<2>(tile + kRows * kTileStride, kTileStride * 4);
+    tiles.template Store<0>(tile, stride * 4);
+    if constexpr (P == 2) tiles.template Store<1>(tile + kTrainLanes, stride * 4);
+    if constexpr (kR == 2) tiles.template Store<2>(tile + kRows * stride, stride * 4);
     if constexpr (kR == 2 && P == 2) {
-      tiles.template Store<3>(tile + kRows * kTileStride + kTrainLanes, kTileStride * 4);
+      tiles.template Store<3>(tile + kRows * stride + kTrainLanes, stride * 4);
     }
   }
 
@@ -143,24 +143,34 @@ struct TileProduct {
         const int64_t col = panel * kTrainLanes, width = both ? 2 * kTrainLanes : kTrainLanes;
         const int64_t cols = args.cols - col < width ? args.cols - col : width;
         FetchOutputs(args, row, rows, col, cols);
+        // Plain sums of whole tiles go where they belong, others by way of L1.
+        const bool direct = args.store == TrainStore::kF32 && args.column_scale == nullptr &&
+                            cols == width && rows % kRows == 0;
+        float* sums = direct ? static_cast<float*>(args.out) + row * args.out_stride + col : tile;
+        const int64_t stride = direct ? args.out_stride : kTileStride;
         if (rows > kRows) {
-          (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, tile, ahead);
+          (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, sums, stride, ahead);
         } else {
-          (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, tile, ahead);
+          (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, sums, stride, ahead);
         }
-        StoreTile<V>(args, tile, row, rows, col, cols);
+        if (!direct) StoreTile<V>(args, tile, row, rows, col, cols);
       }
     }
   }
 
-  // Rows t and t + 1 of z side by side, 32 of t by 16 columns; zero beyond.
-  static void PairsOf(const TrainOuterArgs& args, int64_t t, int64_t col, int64_t cols,
+  // Rows t and t + 1 of z side by side, 32 of t by 32 columns: tile 0 has the columns whose number
+  // has no 4 in it (in binary), tile 1 the others, as 16-bit words interleave within 128 bits.
+  // Zero beyond the rows and beyond mask.
+  static void PairsOf(const TrainOuterArgs& args, int64_t t, int64_t col, __mmask32 mask,
                       uint16_t* out) {
-    for (int64_t pair = 0; pair < 16; ++pair, out += 2 * kTrainLanes) {
-      const int64_t at = t + 2 * pair;
-      const uint16_t* even = args.z + at * args.z_stride + col;
-      V::StorePairs(out, at < args.rows ? even : nullptr,
-                    at + 1 < args.rows ? even + args.z_stride : nullptr, cols);
+    const uint16_t* z = args.z + t * args.z_stride + col;
+    for (int64_t i = 0; i < kInner; i += 2, z += 2 * args.z_stride, out += 2 * kTrainLanes) {
+      const __m512i none = _mm512_setzero_si512();
+      const __m512i even = t + i < args.rows ? _mm512_maskz_loadu_epi16(mask, z) : none;
+      const __m512i odd =
+          t + i + 1 < args.rows ? _mm512_maskz_loadu_epi16(mask, z + args.z_stride) : none;
+      _mm512_store_si512(out, _mm512_unpacklo_epi16(even, odd));
+      _mm512_store_si512(out + kElements, _mm512_unpackhi_epi16(even, odd));
     }
   }
   // 16 of r by 32 of t: the panel's words transposed; zero beyond.
@@ -176,37 +186,67 @@ struct TileProduct {
     V::Transpose16(copy, 2 * kTrainLanes, out);
   }
 
-  static void Outer(const TrainOuterArgs& args, int64_t col_begin, int64_t col_end) noexcept {
-    alignas(64) float tile[kRows * kTileStride];
-    alignas(64) uint16_t s[kElements], z[2][kElements];
-    Tiles tiles(64);
-    for (int64_t col = col_begin; col < col_end; col += kTileStride) {
-      const int64_t cols = col_end - col < kTileStride ? col_end - col : kTileStride;
-      const bool both = cols > kTrainLanes;
-      for (int64_t r = 0; r < args.r; r += kRows) {
+  // out += sums [16 of r][32 columns as PairsOf orders them].
+  static void AddOuter(const TrainOuterArgs& args, const float* sums, int64_t r, int64_t col,
+                       int64_t cols) {
+    const int64_t rows = args.r - r < kRows ? args.r - r : kRows;
+    alignas(64) float turned[2][kRows * kTrainLanes];  // [column][r]
+    if (args.out_row_stride == 1) {
+      for (int half = 0; half < 2; ++half) {
+        V::Transpose16(reinterpret_cast<const uint16_t*>(sums + half * kRows * kTrainLanes),
+                       2 * kTrainLanes, reinterpret_cast<uint16_t*>(turned[half]));
+      }
+    }
+    float* out = args.out + r * args.out_row_stride + col * args.out_col_stride;
+    for (int64_t c = 0; c < cols; ++c) {
+      const int64_t half = c / 4 % 2, lane = c / 8 * 4 + c % 4;
+      float* to = out + c * args.out_col_stride;
+      if (args.out_row_stride == 1) {
+        V::Store(to, V::Add(V::Load(to, rows), V::Load(turned[half] + lane * kRows, kRows)), rows);
+        continue;
+      }
+      const float* from = sums + half * kRows * kTrainLanes + lane;
+      for (int64_t i = 0; i < rows; ++i) to[i * args.out_row_stride] += from[i * kTrainLanes];
+    }
+  }
+
+  // Rows are taken in blocks whose s fits the stack, transposed once for all columns.
+  static constexpr int64_t kOuterBlock = 1024;
+
+  static void OuterBlock(Tiles& tiles, const TrainOuterArgs& args, int64_t begin, int64_t end,
+                         int64_t col_begin, int64_t col_end) {
+    alignas(64) uint16_t s[kOuterBlock / kInner * kElements];
+    alignas(64) uint16_t z[2 * kElements];
+    alignas(64) float sums[2 * kRows * kTrainLanes];
+    for (int64_t r = 0; r < args.r; r += kRows) {
+      for (int64_t t = begin; t < end; t += kInner) {
+        RowsOfPanel(args, r, t, s + (t - begin) / kInner * kElements);
+      }
+      for (int64_t col = col_begin; col < col_end; col += kTileStride) {
+        const int64_t cols = col_end - col < kTileStride ? col_end - col : kTileStride;
+        const auto mask = static_cast<__mmask32>((uint64_t{1} << cols) - 1);
         tiles.template Zero<0>();
         tiles.template Zero<1>();
-        for (int64_t t = 0; t < args.rows; t += kInner) {
-          RowsOfPanel(args, r, t, s);
-          tiles.template Load<4>(s, 64);
-          PairsOf(args, t, col, cols, z[0]);
-          tiles.template Load<6>(z[0], 64);
+        for (int64_t t = begin; t < end; t += kInner) {
+          PairsOf(args, t, col, mask, z);
+          tiles.template Load<4>(s + (t - begin) / kInner * kElements, 64);
+          tiles.template Load<6>(z, 64);
           tiles.template DotBF16<0, 4, 6>();
-          if (!both) continue;
-          PairsOf(args, t, col + kTrainLanes, cols - kTrainLanes, z[1]);
-          tiles.template Load<7>(z[1], 64);
+          tiles.template Load<7>(z + kElements, 64);
           tiles.template DotBF16<1, 4, 7>();
         }
-        tiles.template Store<0>(tile, kTileStride * 4);
-        tiles.template Store<1>(tile + kTrainLanes, kTileStride * 4);
-        const int64_t rows = args.r - r < kRows ? args.r - r : kRows;
-        for (int64_t i = 0; i < rows; ++i) {
-          float* out = args.out + (r + i) * args.out_row_stride + col * args.out_col_stride;
-          for (int64_t c = 0; c < cols; ++c) {
-            out[c * args.out_col_stride] += tile[i * kTileStride + c];
-          }
-        }
+        tiles.template Store<0>(sums, 64);
+        tiles.template Store<1>(sums + kRows * kTrainLanes, 64);
+        AddOuter(args, sums, r, col, cols);
       }
+    }
+  }
+
+  static void Outer(const TrainOuterArgs& args, int64_t col_begin, int64_t col_end) noexcept {
+    Tiles tiles(64);
+    for (int64_t t = 0; t < args.rows; t += kOuterBlock) {
+      const int64_t end = t + kOuterBlock < args.rows ? t + kOuterBlock : args.rows;
+      OuterBlock(tiles, args, t, end, col_begin, col_end);
     }
   }
 };
