@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
-#include <set>
 #include <utility>
 
 #include <fmt/core.h>
@@ -15,9 +13,9 @@
 #include "base/machine.h"
 #include "base/sha256.h"
 #include "base/temporary_folder.h"
-#include "data/source_plan.h"
-#include "engine/chat.h"
 #include "pipeline/ask_server.h"
+#include "pipeline/bake_data.h"
+#include "pipeline/bake_scores.h"
 #include "pipeline/data_record.h"
 #include "pipeline/grown_base.h"
 #include "pipeline/lineage.h"
@@ -26,7 +24,6 @@
 #include "pipeline/stage_observer.h"
 #include "pipeline/trained_source.h"
 #include "server/server.h"
-#include "train/memory_choice.h"
 #include "train/trained.h"
 
 namespace bakestone {
@@ -34,12 +31,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
-
-std::string KeyOf(std::initializer_list<std::string_view> parts) {
-  Sha256 sha;
-  for (const std::string_view part : parts) sha.Update(part).Update(std::string_view("\0", 1));
-  return ToHex(sha.Finish());
-}
 
 // Of a file, or of all files of a folder.
 int64_t BytesOf(const std::filesystem::path& path) {
@@ -65,14 +56,9 @@ class BakeRun {
         lineage_(options.folder),
         model_(Model::Load(model, kernels, pool, options.load)),
         base_hash_(ToHex(model_->file_hash)),
-        layout_(LayoutOf(*model_, recipe)) {
-    encode_chat_ = [this](const Json& messages, bool prompt, const Json* tools) {
-      return RenderChat(*model_, messages, prompt, tools).tokens;
-    };
-    if (!recipe.eval.questions.empty()) {
-      questions_ = ReadQuestions(recipe.eval.questions, recipe.eval.facts);
-    }
-  }
+        layout_(LayoutOf(*model_, recipe)),
+        data_(*model_, recipe, layout_, options, pool, observer),
+        scores_(recipe, kernels, pool, observer) {}
 
   BakeReport Run() {
     ForgetFrom();
@@ -81,8 +67,8 @@ class BakeRun {
     report_.recipe = recipe_.file.string();
     report_.folder = options_.folder;
     if (options_.dry_run) {
-      ReadData({.pool = &pool_, .cache = options_.sample_cache});
-      ShowData();
+      data_.Read({});
+      data_.Show();
       return std::move(report_);
     }
     if (!options_.find_rate.empty()) {
@@ -91,27 +77,22 @@ class BakeRun {
     }
     CheckLicences();
     CheckData();
-    if (!options_.train_only) report_.before = EvaluateStage("before", BeforeKey(), nullptr);
+    if (!options_.train_only) report_.before = Score("before", scores_.Key(base_hash_), {});
     TrainStages();
     Export();
     if (!options_.train_only) {
       const Tuned tuned = LoadTuned();
-      report_.after = EvaluateStage("after", KeyOf({"after", trained_key_, BeforeKey()}), &tuned);
+      report_.after =
+          Score("after", HashOfParts({"after", trained_key_, scores_.Key(base_hash_)}), tuned);
       Serve(tuned);
     }
-    ChooseShown();
+    report_.shown = scores_.Shown();
     WriteReport(report_, recipe_);
     for (const std::string& warning : ForgettingWarnings(report_)) observer_.OnWarning(warning);
     return std::move(report_);
   }
 
  private:
-  // What is served in the end: the base with an adapter, or a model of its own.
-  struct Tuned {
-    std::shared_ptr<const Model> model;
-    std::shared_ptr<const Adapter> adapter;
-  };
-
   // Runs `work` unless the stage is done; work returns the files that it wrote.
   template <class Work>
   void Stage(const std::string& name, const std::string& what, const std::string& key,
@@ -165,7 +146,7 @@ class BakeRun {
     }
     report_.licence = DeriveLicence(report_.parts[0], data);
     report_.parts.insert(report_.parts.end(), data.begin(), data.end());
-    Stage("licence", "what base and data allow", KeyOf({key}), [&] {
+    Stage("licence", "what base and data allow", HashOfParts({key}), [&] {
       Json json = {{"result", report_.licence.licence.id},
                    {"kind", LicenceKindName(report_.licence.licence.kind)},
                    {"parts", Json::array()},
@@ -185,151 +166,26 @@ class BakeRun {
 
   // Reads everything that will be trained on now, so that a bad line is found before hours of work.
   void CheckData() {
-    data_key_ = "data|" + base_hash_;
-    for (const std::string& name : TrainedSources(recipe_)) {
-      data_key_ += SourceKey(recipe_.Source(name));
-    }
-    for (const StageRecipe& stage : recipe_.stages) data_key_ += "|" + StageKey(recipe_, stage);
-    data_key_ = KeyOf({data_key_});
-    ReadData(
-        {.pool = &pool_, .rejects = options_.folder / "rejected", .cache = options_.sample_cache});
-    Stage("data", "what will be learned", data_key_, [&] {
-      ShowData();
-      Json json = Json::array();
-      for (size_t i = 0; i < recipe_.stages.size(); ++i) {
-        const StageData& data = stage_data_[i];
-        const StageRecipe& stage = recipe_.stages[i];
-        json.push_back({{"stage", stage.name},
-                        {"samples", data.train.size()},
-                        {"tokens", data.train.counts().tokens},
-                        {"trained_tokens", data.train.counts().trained},
-                        {"cut", data.train.counts().cut},
-                        {"heldout_samples", data.heldout.size()},
-                        {"replay_samples", data.replay.size()},
-                        {"replay_tokens", data.replay.counts().tokens}});
-      }
-      return WriteJson("data.json",
-                       Json{{"sources", DataRecord(recipe_, stage_data_)}, {"stages", json}});
+    std::string key = "data|" + base_hash_;
+    for (const std::string& name : TrainedSources(recipe_)) key += SourceKey(recipe_.Source(name));
+    for (const StageRecipe& stage : recipe_.stages) key += "|" + StageKey(recipe_, stage);
+    data_.Read(options_.folder / "rejected");
+    Stage("data", "what will be learned", HashOfParts({key}), [&] {
+      data_.Show();
+      return WriteJson("data.json", data_.Record());
     });
   }
 
-  void ReadData(StageDataOptions options) {
-    options.progress = [this](const std::string& what, const ReadProgress& progress) {
-      ShowReading(what, progress);
-    };
-    for (const StageRecipe& stage : recipe_.stages) {
-      stage_data_.push_back(ReadStageData(*model_, encode_chat_, recipe_, stage, options));
-    }
-  }
-
-  // Only of files that take a while.
-  void ShowReading(const std::string& what, const ReadProgress& progress) {
-    constexpr int64_t kShown = int64_t{4} << 20;
-    if (observer_.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while reading the data");
-    if (progress.file_bytes < kShown) return;
-    observer_.OnProgress(what, progress.bytes >> 10, progress.file_bytes >> 10, "KiB",
-                         fmt::format("{} rows", progress.rows));
-  }
-
-  void ShowData() {
-    ShowSources();
-    for (size_t i = 0; i < recipe_.stages.size(); ++i) {
-      const StageRecipe& stage = recipe_.stages[i];
-      const StageData& data = stage_data_[i];
-      observer_.OnLine(fmt::format(
-          "{}: {} samples, {} tokens, {} of them learned, {} steps{}", stage.name,
-          data.train.size(), data.train.counts().tokens, data.train.counts().trained,
-          NumSteps(stage, data.train.epoch_size()),
-          data.replay.size() == 0 ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
-      if (data.train.counts().cut > 0) {
-        observer_.OnWarning(
-            fmt::format("{}: {} samples are longer than {} tokens and lose their "
-                        "end",
-                        stage.name, data.train.counts().cut, stage.sequence_length));
-      }
-      ShowSettings(stage, data);
-    }
-  }
-
-  // What the recipe leaves to this program, and what the stage will need.
-  void ShowSettings(const StageRecipe& stage, const StageData& data) {
-    if (!stage.defaults.empty()) {
-      observer_.OnLine(
-          fmt::format("{}: by default: {}", stage.name, fmt::join(stage.defaults, ", ")));
-    }
-    observer_.OnLine(
-        fmt::format("{}: {}", stage.name, FitMemory(stage, data, options_.train).Line()));
-  }
-
-  // Each source once, and what a person should know of it.
-  void ShowSources() {
-    std::set<std::string> shown;
-    for (const StageData& data : stage_data_) {
-      for (const SourceSummary& source : data.sources) {
-        if (shown.insert(source.Line()).second) observer_.OnLine(source.Line());
-        for (const std::string& warning : source.Warnings()) {
-          if (shown.insert(warning).second) observer_.OnWarning(warning);
-        }
-      }
-    }
-    ShowUnknown("source", &DataSource::source);
-    ShowUnknown("licence", &DataSource::licence);
-  }
-
-  // Names what the record will not know of what is trained on.
-  void ShowUnknown(std::string_view key, std::string DataSource::* value) {
-    std::vector<std::string> names;
-    for (const std::string& name : TrainedSources(recipe_)) {
-      if ((recipe_.Source(name).*value).empty()) names.push_back(name);
-    }
-    if (names.empty()) return;
-    observer_.OnLine(
-        fmt::format("the record will say that '{}' is unknown of: {} (a key of [[data]])", key,
-                    fmt::join(names, ", ")));
-  }
-
-  std::string BeforeKey() const {
-    const EvalRecipe& eval = recipe_.eval;
-    std::string key = fmt::format("eval 1|{}|{}|{}|{}", base_hash_, eval.system, eval.max_tokens,
-                                  eval.text_tokens);
-    if (questions_) {
-      key += "|" + ToHex(HashOfFile(eval.questions)) + "|" + ToHex(HashOfFile(eval.facts));
-    }
-    for (const auto* names : {&eval.domain, &eval.general}) {
-      for (const std::string& name : *names) {
-        const DataSource& source = recipe_.Source(name);
-        key += "|" + name + "|" + ToHex(HashOfFile(source.path)) + ReadingKey(source);
-      }
-    }
-    return KeyOf({key});
-  }
-
-  Evaluation EvaluateStage(const std::string& name, const std::string& key, const Tuned* tuned) {
+  // tuned: without a model, the base as it was.
+  Evaluation Score(const std::string& name, const std::string& key, const Tuned& tuned) {
     const std::string file = name + ".json";
+    const bool base = tuned.model == nullptr;
     Stage(name,
-          tuned != nullptr ? "the tuned model: texts and held-out questions"
-                           : "the base: texts and held-out questions",
+          base ? "the base: texts and held-out questions"
+               : "the tuned model: texts and held-out questions",
           key, [&] {
-            std::vector<TextToScore> texts;
-            for (const std::string& source : recipe_.eval.domain) {
-              texts.push_back({source, TextOf(source), false});
-            }
-            for (const std::string& source : recipe_.eval.general) {
-              texts.push_back({source, TextOf(source), true});
-            }
-            EvaluateOptions options;
-            options.system = recipe_.eval.system;
-            options.max_tokens = recipe_.eval.max_tokens;
-            options.text_tokens = recipe_.eval.text_tokens;
-            options.progress = [&](const std::string& what, int64_t done, int64_t total) {
-              observer_.OnProgress(name + " " + what, done, total,
-                                   what == "questions" ? "answers" : "tokens", "");
-            };
-            options.cancelled = [&] { return observer_.Cancelled(); };
             return WriteJson(
-                file, ToJson(Evaluate(tuned != nullptr ? tuned->model : BaseAsItWas(),
-                                      tuned != nullptr ? tuned->adapter : nullptr, kernels_, pool_,
-                                      texts, questions_ ? &*questions_ : nullptr, options)));
+                file, ToJson(scores_.Run(name, base ? Tuned{BaseAsItWas(), nullptr} : tuned)));
           });
     const auto path = options_.folder / file;
     return EvaluationFromJson(Json::parse(ReadFile(path), nullptr, false), path.string());
@@ -341,23 +197,15 @@ class BakeRun {
                                     : model_;
   }
 
-  // As much of a source's text as is scored, of what was held out where it is split.
-  std::string TextOf(const std::string& name) {
-    constexpr int64_t kBytesPerToken = 64;  // of long pieces, with room to spare
-    const int64_t most =
-        std::max<int64_t>(int64_t{4} << 20, recipe_.eval.text_tokens * kBytesPerToken);
-    return TextToScoreOf(recipe_.Source(name), most, {.pool = &pool_});
-  }
-
   void TrainStages() {
     masters_ = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
-    trained_key_ = KeyOf({"initial", base_hash_, std::to_string(recipe_.seed)});
+    trained_key_ = HashOfParts({"initial", base_hash_, std::to_string(recipe_.seed)});
     if (!recipe_.lora.start.empty()) {
       StartFrom(*model_, layout_, recipe_.lora, &masters_);
       Sha256 start;
       start.Update(std::string_view(reinterpret_cast<const char*>(masters_.data()),
                                     masters_.size() * sizeof(float)));
-      trained_key_ = KeyOf({trained_key_, "start", ToHex(start.Finish())});
+      trained_key_ = HashOfParts({trained_key_, "start", ToHex(start.Finish())});
     }
     // What could not be written in the end is refused now.
     if (!recipe_.lora.served_as_adapter()) {
@@ -366,21 +214,18 @@ class BakeRun {
     Exec exec(kernels_, pool_);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageRecipe& stage = recipe_.stages[i];
-      std::string data = StageKey(recipe_, stage);
-      for (const std::string& name : stage.data) data += SourceKey(recipe_.Source(name));
-      if (stage.replay) data += SourceKey(recipe_.Source(stage.replay->data));
-      trained_key_ = KeyOf({trained_key_, data});
+      trained_key_ = HashOfParts({trained_key_, data_.Key(stage)});
       const std::string folder = "train-" + stage.name;
       TrainOptions train = options_.train;
       train.folder = options_.folder / folder;
       const auto work = [&] {
         DropStale(train.folder);
-        train = FitMemory(stage, stage_data_[i], train).options;
+        train = data_.FitMemory(stage, data_.of(i), train).options;
         StageObserver observer(
-            observer_, *model_, exec, questions_ ? &*questions_ : nullptr, recipe_.eval, stage.name,
+            observer_, *model_, exec, scores_.questions(), recipe_.eval, stage.name,
             options_.train_only || !recipe_.lora.served_as_adapter() ? 0 : options_.probe_seconds,
             [&](const KeptValues& values) { Keep(stage, values); });
-        const StageOutcome outcome = TrainStage(*model_, recipe_, stage, stage_data_[i], masters_,
+        const StageOutcome outcome = TrainStage(*model_, recipe_, stage, data_.of(i), masters_,
                                                 trained_key_, kernels_, pool_, train, observer);
         ShowOutcome(stage, outcome);
         WriteFileAtomically(train.folder / "summary.json",
@@ -427,19 +272,13 @@ class BakeRun {
       Throw(ErrorCode::kInvalidArgument, "--find-lr: expected the name of a stage ({}), found '{}'",
             fmt::join(names, ", "), options_.find_rate);
     }
-    const StageData data = ReadStageData(*model_, encode_chat_, recipe_, *stage,
-                                         {.pool = &pool_, .cache = options_.sample_cache});
+    const StageData data = data_.ReadOne(*stage);
     std::vector<float> values = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     if (!recipe_.lora.start.empty()) StartFrom(*model_, layout_, recipe_.lora, &values);
     Exec exec(kernels_, pool_);
     StageObserver observer(observer_, *model_, exec, nullptr, recipe_.eval, "rates", 0, {});
     return FindRate(*model_, recipe_, *stage, data, std::move(values), kernels_, pool_,
-                    FitMemory(*stage, data, options_.train).options, observer);
-  }
-
-  MemoryChoice FitMemory(const StageRecipe& stage, const StageData& data,
-                         const TrainOptions& train) const {
-    return ChooseMemory(model_->config, layout_, stage, data, train, ReadMachine().available_bytes);
+                    data_.FitMemory(*stage, data, options_.train).options, observer);
   }
 
   void ShowOutcome(const StageRecipe& stage, const StageOutcome& outcome) {
@@ -465,7 +304,7 @@ class BakeRun {
     report_.result = options_.folder / (beside ? "adapter.gguf" : "model.gguf");
     report_.result_is_adapter = beside;
     Stage("export", beside ? "adapter as a PEFT folder and as GGUF" : "the whole model as GGUF",
-          KeyOf({"export", trained_key_, report_.licence.licence.id}), [&] {
+          HashOfParts({"export", trained_key_, report_.licence.licence.id}), [&] {
             return WriteResultFiles(*model_, layout_, masters_, recipe_, options_.folder, kernels_,
                                     pool_, ResultOptions());
           });
@@ -494,9 +333,9 @@ class BakeRun {
 
   // A question through the server, as a client would ask it.
   void Serve(const Tuned& tuned) {
-    if (!questions_) return;
-    Stage("serve", "a question through the server", KeyOf({"serve", trained_key_, BeforeKey()}),
-          [&] {
+    if (scores_.questions() == nullptr) return;
+    Stage("serve", "a question through the server",
+          HashOfParts({"serve", trained_key_, scores_.Key(base_hash_)}), [&] {
             const auto engine = std::make_shared<Engine>(
                 tuned.model, kernels_, pool_, EngineOptions{.kv_bytes = int64_t{64} << 20});
             Server server(
@@ -506,7 +345,7 @@ class BakeRun {
                     : std::vector<ServedModel>{{"base", engine, nullptr, ""},
                                                {recipe_.name, engine, tuned.adapter, "base"}});
             observer_.OnLine("listening on " + server.url());
-            const Question& question = questions_->questions.front();
+            const Question& question = scores_.questions()->questions.front();
             const std::string answer =
                 AskServer(server.url(), recipe_.name, question.messages, recipe_.eval.max_tokens);
             server.Stop(std::chrono::seconds(5));
@@ -515,15 +354,6 @@ class BakeRun {
     const Json served = Json::parse(ReadFile(options_.folder / "served.json"));
     report_.served_question = served.at("question").get<std::string>();
     report_.served_answer = served.at("answer").get<std::string>();
-  }
-
-  // The middle one of each kind: chosen before anything is known about the answers.
-  void ChooseShown() {
-    if (!questions_) return;
-    for (int kind = 0; kind < kNumQuestionKinds; ++kind) {
-      const auto found = questions_->OfKind(static_cast<QuestionKind>(kind));
-      if (!found.empty()) report_.shown.push_back(found[found.size() / 2]->id);
-    }
   }
 
   std::vector<std::string> WriteJson(const std::string& file, const Json& json) const {
@@ -540,10 +370,9 @@ class BakeRun {
   std::shared_ptr<const Model> model_;
   const std::string base_hash_;
   const TrainLayout layout_;
-  ChatEncoder encode_chat_;
-  std::optional<QuestionSet> questions_;
-  std::vector<StageData> stage_data_;
-  std::string data_key_, trained_key_;
+  BakeData data_;
+  BakeScores scores_;
+  std::string trained_key_;
   std::vector<float> masters_;
   BakeReport report_;
 };

@@ -12,6 +12,12 @@ namespace bakestone {
 
 using Json = nlohmann::ordered_json;
 
+std::string HashOfParts(std::initializer_list<std::string_view> parts) {
+  Sha256 sha;
+  for (const std::string_view part : parts) sha.Update(part).Update(std::string_view("\0", 1));
+  return ToHex(sha.Finish());
+}
+
 Lineage::Lineage(std::filesystem::path folder) : folder_(std::move(folder)) {
   const auto path = folder_ / "lineage.json";
   if (!std::filesystem::exists(path)) return;

@@ -5,11 +5,16 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace bakestone {
+
+// A key of everything that is named: its SHA-256, as hexadecimal digits.
+std::string HashOfParts(std::initializer_list<std::string_view> parts);
 
 struct StageRecord {
   std::string key;
