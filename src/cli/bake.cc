@@ -132,6 +132,8 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
             "auto (default): as memory allows");
   flags.Add("--checkpoint-seconds", &options.train.checkpoint_seconds, 0, 1e6,
             "Seconds between checkpoints");
+  flags.Add("--checkpoint-steps", &options.train.checkpoint_steps, 1, int64_t{1} << 40,
+            "Also a checkpoint after every so many steps");
   flags.Add("--no-pack-cache", &no_pack_cache,
             "Pack the weights in memory, instead of mapping them from the home folder");
   if (train_only) {

@@ -69,6 +69,7 @@ class BakeRun {
     if (options_.dry_run) {
       data_.Read({});
       data_.Show();
+      Begin();
       return std::move(report_);
     }
     if (!options_.find_rate.empty()) {
@@ -77,6 +78,7 @@ class BakeRun {
     }
     CheckLicences();
     CheckData();
+    Begin();
     if (!options_.train_only) report_.before = Score("before", scores_.Key(base_hash_), {});
     TrainStages();
     Export();
@@ -197,7 +199,9 @@ class BakeRun {
                                     : model_;
   }
 
-  void TrainStages() {
+  // What training starts from. An adapter of another base, and what could not be written in the
+  // end, are refused now, before hours of work.
+  void Begin() {
     masters_ = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     trained_key_ = HashOfParts({"initial", base_hash_, std::to_string(recipe_.seed)});
     if (!recipe_.lora.start.empty()) {
@@ -207,10 +211,12 @@ class BakeRun {
                                     masters_.size() * sizeof(float)));
       trained_key_ = HashOfParts({trained_key_, "start", ToHex(start.Finish())});
     }
-    // What could not be written in the end is refused now.
     if (!recipe_.lora.served_as_adapter()) {
       OpenTrainedSource(*model_, layout_, masters_, recipe_.lora);
     }
+  }
+
+  void TrainStages() {
     Exec exec(kernels_, pool_);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageRecipe& stage = recipe_.stages[i];
@@ -228,16 +234,18 @@ class BakeRun {
         const StageOutcome outcome = TrainStage(*model_, recipe_, stage, data_.of(i), masters_,
                                                 trained_key_, kernels_, pool_, train, observer);
         ShowOutcome(stage, outcome);
-        WriteFileAtomically(train.folder / "summary.json",
-                            Json{{"tokens", outcome.last.tokens},
-                                 {"seconds", outcome.last.seconds},
-                                 {"steps", outcome.last.step},
-                                 {"best_step", outcome.best_step},
-                                 {"best_loss", outcome.best_loss},
-                                 {"stopped_early", outcome.stopped_early},
-                                 {"peak_bytes", outcome.peak_bytes}}
-                                    .dump() +
-                                "\n");
+        WriteFileAtomically(
+            train.folder / "summary.json",
+            Json{{"tokens", outcome.last.tokens},
+                 {"seconds", outcome.last.seconds},
+                 {"steps", outcome.last.step},
+                 {"best_step", outcome.best_step},
+                 {"best_loss", outcome.best_loss},
+                 {"best_answers", stage.answers.empty() ? -1 : outcome.best_answers},
+                 {"stopped_early", outcome.stopped_early},
+                 {"peak_bytes", outcome.peak_bytes}}
+                    .dump() +
+                "\n");
         return std::vector<std::string>{folder + "/result.bin", folder + "/summary.json"};
       };
       Stage(stage.name, MethodName(stage.method), trained_key_, work);
@@ -249,6 +257,7 @@ class BakeRun {
                                  .seconds = summary.at("seconds"),
                                  .best_step = summary.at("best_step"),
                                  .best_loss = summary.at("best_loss"),
+                                 .best_answers = summary.value("best_answers", -1.0),
                                  .stopped_early = summary.at("stopped_early"),
                                  .texts = ReadStepHistory(train.folder / "log.jsonl").texts});
       report_.train_tokens += report_.trained.back().tokens;
@@ -283,8 +292,12 @@ class BakeRun {
 
   void ShowOutcome(const StageRecipe& stage, const StageOutcome& outcome) {
     if (outcome.best_step < 0) return;
-    observer_.OnLine(fmt::format("held-out loss: lowest {:.4f} after step {} of {}{}{}",
-                                 outcome.best_loss, outcome.best_step, outcome.last.step,
+    const std::string what =
+        stage.answers.empty()
+            ? fmt::format("held-out loss: lowest {:.4f}", outcome.best_loss)
+            : fmt::format("answers: {:.1f} % exactly right at best", outcome.best_answers * 100);
+    observer_.OnLine(fmt::format("{} after step {} of {}{}{}", what, outcome.best_step,
+                                 outcome.last.step,
                                  outcome.stopped_early ? "; stopped, since it got no better" : "",
                                  stage.keep == KeepPolicy::kBest ? "; its values are kept" : ""));
   }
@@ -328,7 +341,12 @@ class BakeRun {
     const auto kept = options_.folder / "kept";
     WriteResultFiles(*model_, layout_, values.masters, recipe_,
                      KeptFolder(kept, stage.name, values.step), kernels_, pool_, ResultOptions());
-    DropOldKept(kept, stage.name, values.step, stage.keep_last, values.best_step);
+    if (stage.keep_last == 0) {
+      observer_.OnLine(fmt::format("the values after step {} are kept: {}", values.step,
+                                   KeptFolder(kept, stage.name, values.step).string()));
+    }
+    DropOldKept(kept, stage.name, values.step, std::max<int64_t>(1, stage.keep_last),
+                values.best_step);
   }
 
   // A question through the server, as a client would ask it.

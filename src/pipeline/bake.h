@@ -64,6 +64,7 @@ struct TrainedStage {
   double seconds = 0;
   int64_t best_step = -1;  // of the lowest held-out loss; -1: none was measured
   double best_loss = 0;
+  double best_answers = -1;  // share of the question file that was answered then; -1: none is asked
   bool stopped_early = false;
   std::vector<TextHistory> texts;  // that were scored while it trained
 };

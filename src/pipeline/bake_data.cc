@@ -50,7 +50,9 @@ StageData BakeData::ReadOne(const StageRecipe& stage) const {
 std::string BakeData::Key(const StageRecipe& stage) const {
   std::string key = StageKey(recipe_, stage);
   for (const std::string& name : stage.data) key += SourceKey(recipe_.Source(name));
-  if (stage.replay) key += SourceKey(recipe_.Source(stage.replay->data));
+  for (const std::string& name : {stage.answers, stage.replay ? stage.replay->data : ""}) {
+    if (!name.empty()) key += SourceKey(recipe_.Source(name));
+  }
   return key;
 }
 
@@ -64,6 +66,7 @@ Json BakeData::Record() const {
                       {"trained_tokens", data.train.counts().trained},
                       {"cut", data.train.counts().cut},
                       {"heldout_samples", data.heldout.size()},
+                      {"questions", data.answers.size()},
                       {"replay_samples", data.replay.size()},
                       {"replay_tokens", data.replay.counts().tokens}});
   }
@@ -90,10 +93,13 @@ void BakeData::Show() const {
     const StageRecipe& stage = recipe_.stages[i];
     const StageData& data = stages_[i];
     observer_.OnLine(fmt::format(
-        "{}: {} samples, {} tokens, {} of them learned, {} steps{}", stage.name, data.train.size(),
-        data.train.counts().tokens, data.train.counts().trained,
+        "{}: {} samples, {} tokens, {} of them learned, {} steps{}{}", stage.name,
+        data.train.size(), data.train.counts().tokens, data.train.counts().trained,
         NumSteps(stage, data.train.epoch_size()),
-        data.replay.size() == 0 ? "" : fmt::format("; {} pieces to replay", data.replay.size())));
+        data.replay.size() == 0 ? "" : fmt::format("; {} pieces to replay", data.replay.size()),
+        data.answers.size() == 0
+            ? ""
+            : fmt::format("; {} questions to be judged by", data.answers.size())));
     if (data.train.counts().cut > 0) {
       observer_.OnWarning(fmt::format("{}: {} samples are longer than {} tokens and lose their end",
                                       stage.name, data.train.counts().cut, stage.sequence_length));

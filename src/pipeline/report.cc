@@ -58,12 +58,17 @@ std::string TextTable(const Evaluation& before, const Evaluation& after) {
 
 std::string StageTable(const BakeReport& report) {
   std::string table =
-      "| stage | method | steps | tokens | tokens/s | held-out loss |\n| --- | --- | --- | --- | "
+      "| stage | method | steps | tokens | tokens/s | held-out loss or answers |\n| --- | --- | "
+      "--- | --- | "
       "--- | --- |\n";
   for (const TrainedStage& stage : report.trained) {
-    const std::string heldout =
-        stage.best_step < 0 ? "not measured"
-                            : fmt::format("{:.4f} after step {}", stage.best_loss, stage.best_step);
+    std::string heldout = "not measured";
+    if (stage.best_answers >= 0) {
+      heldout = fmt::format("{:.1f} % of the answers after step {}", stage.best_answers * 100,
+                            stage.best_step);
+    } else if (stage.best_step >= 0) {
+      heldout = fmt::format("{:.4f} after step {}", stage.best_loss, stage.best_step);
+    }
     table += fmt::format("| {} | {} | {}{} | {} | {:.0f} | {} |\n", Cell(stage.name), stage.method,
                          stage.steps, stage.stopped_early ? " (stopped early)" : "", stage.tokens,
                          stage.seconds > 0 ? static_cast<double>(stage.tokens) / stage.seconds : 0,
@@ -166,6 +171,7 @@ Json BakeReportJson(const BakeReport& report) {
                              {"seconds", stage.seconds},
                              {"best_step", stage.best_step},
                              {"best_loss", stage.best_loss},
+                             {"best_answers", stage.best_answers},
                              {"stopped_early", stage.stopped_early},
                              {"texts", ToJson(stage.texts)}});
   }

@@ -39,13 +39,23 @@ void StageObserver::TakeTexts(const StepReport& report) {
   }
 }
 
+void StageObserver::TakeScores(const StepReport& report) {
+  if (!report.heldout_loss && !report.answers) return;
+  scores_.clear();
+  if (report.heldout_loss) {
+    scores_ += fmt::format("  held out {:.3f} ({:.0f} % right)", *report.heldout_loss,
+                           report.heldout_accuracy.value_or(0) * 100);
+  }
+  if (report.answers) scores_ += fmt::format("  answers {:.0f} %", report.answers->right * 100);
+}
+
 void StageObserver::OnStep(const StepReport& report) {
   last_ = report;
   TakeTexts(report);
-  if (report.heldout_loss) heldout_ = *report.heldout_loss;
+  TakeScores(report);
   const double rate = report.seconds > 0 ? static_cast<double>(report.tokens) / report.seconds : 0;
   std::string note = fmt::format("loss {:.3f}", report.loss);
-  if (heldout_ != 0) note += fmt::format("  held out {:.3f}", heldout_);
+  note += scores_;
   if (report.reward_margin != 0) {
     note +=
         fmt::format("  margin {:.2f}, {:.0f} % right", report.reward_margin, report.accuracy * 100);

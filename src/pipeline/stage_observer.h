@@ -30,6 +30,7 @@ class StageObserver : public TrainObserver {
 
  private:
   void TakeTexts(const StepReport& report);
+  void TakeScores(const StepReport& report);
 
   BakeObserver& observer_;
   const Model& model_;
@@ -42,8 +43,8 @@ class StageObserver : public TrainObserver {
   std::chrono::steady_clock::time_point last_probe_;
   const Question* probe_ = nullptr;
   StepReport last_;
-  double heldout_ = 0;  // 0: not measured yet
-  std::string texts_;   // what the watched texts cost, for people
+  std::string scores_;  // of the last look at the held-out side and the answers, for people
+  std::string texts_;   // what the watched texts cost, likewise
 };
 
 }  // namespace bakestone

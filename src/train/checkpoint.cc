@@ -42,6 +42,7 @@ void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkp
                                             {"log_bytes", checkpoint.log_bytes},
                                             {"best_step", checkpoint.best_step},
                                             {"best_loss", checkpoint.best_loss},
+                                            {"best_answers", checkpoint.best_answers},
                                             {"worse", checkpoint.worse},
                                             {"stopped", checkpoint.stopped},
                                             {"size", checkpoint.masters.size()},
@@ -103,6 +104,7 @@ std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
     checkpoint.log_bytes = header.at("log_bytes").get<int64_t>();
     checkpoint.best_step = header.value("best_step", int64_t{-1});
     checkpoint.best_loss = header.value("best_loss", 0.0);
+    checkpoint.best_answers = header.value("best_answers", 0.0);
     checkpoint.worse = header.value("worse", int64_t{0});
     checkpoint.stopped = header.value("stopped", false);
     size = header.at("size").get<uint64_t>();

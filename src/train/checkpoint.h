@@ -26,8 +26,9 @@ struct Checkpoint {
   int64_t log_bytes = 0;   // of the JSONL log when this was written
   int64_t best_step = -1;  // of the lowest held-out loss so far; -1: none
   double best_loss = 0;
-  int64_t worse = 0;     // held-out losses since then
-  bool stopped = false;  // because of them
+  double best_answers = 0;  // share of the question file that was answered then
+  int64_t worse = 0;        // looks since then
+  bool stopped = false;     // because of them
   std::vector<float> masters;
   std::vector<float> first_moments, second_moments;  // empty: the stage is finished
 };

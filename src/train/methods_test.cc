@@ -1,7 +1,10 @@
 // Every method through the loop: resumed equals uninterrupted, gradient accumulation changes
 // nothing, held-out losses choose what is kept. The gradients themselves are held against PyTorch
 // in model/train_methods_test.cc.
+#include <algorithm>
 #include <cmath>
+#include <sstream>
+#include <tuple>
 
 #include <gmock/gmock.h>
 
@@ -99,6 +102,10 @@ TEST(Recipe, MethodsBringTheirOwnDefaultsAndRefuseOthersKeys) {
               HasSubstr("'join': expected 1 with method \"dpo\""));
   EXPECT_THAT(message(Preferences(kLora, "decay = 0.5")),
               HasSubstr("'decay': expected only with schedule \"wsd\""));
+  EXPECT_THAT(message(Replaced(kRecipe, "epochs = 3", "answers = \"chats\"")),
+              HasSubstr("is judged by 'chats', which stage 'learn' trains on"));
+  EXPECT_THAT(message(Replaced(kRecipe, "epochs = 3", "answers = \"none\"")),
+              HasSubstr("found 'none'"));
 }
 
 TEST(Methods, ResumedEqualsUninterruptedForEach) {
@@ -228,6 +235,129 @@ TEST(Methods, TheBestHeldOutValuesAreKeptAndTrainingStopsWhenTheyGetNoBetter) {
   EXPECT_EQ(ReadCheckpoint(trial.folder / "until" / "checkpoint.bin")->masters, outcome.masters);
 }
 
+// What the best look had is what the stage ends with, and a question is right only as a whole.
+TEST(Methods, AnswersDecideWhatIsKeptAndWhenItStops) {
+  Trial trial("answers",
+              Replaced(kRecipe, "[lora]",
+                       "[[data]]\nname = \"questions\"\npath = \"questions.jsonl\"\n[lora]"));
+  std::string lines;
+  for (int i = 0; i < 4; ++i) {
+    lines += fmt::format("{{\"prompt\": \"Number {}?\", \"completion\": \"W{}.\"}}\n", i * 31, i);
+  }
+  WriteFileAtomically(trial.folder / "questions.jsonl", lines);
+  WriteFileAtomically(trial.folder / "chats.jsonl", lines);
+  StageRecipe& stage = trial.recipe.stages[1];
+  stage.answers = "questions";
+  stage.epochs = 400;
+  stage.learning_rate = 0.03;
+  stage.warmup = 0;
+  stage.schedule = Schedule::kConstant;
+  stage.eval_steps = 5;
+  stage.patience = 3;
+  stage.keep = KeepPolicy::kBest;
+  trial.recipe.lora.rank = 8;
+  trial.recipe.lora.targets = {"all"};
+  StopAfter whole(1 << 20);
+  const StageOutcome outcome = trial.Train(1, "whole", whole, trial.pool, 1e9);
+  EXPECT_TRUE(outcome.stopped_early);
+  EXPECT_EQ(outcome.last.step, outcome.best_step + 3 * stage.eval_steps);
+  // The best of all looks: most answers, and of as many the likelier ones.
+  std::istringstream log(ReadFile(trial.folder / "whole" / "log.jsonl"));
+  std::vector<std::tuple<double, double, int64_t>> looks;
+  for (std::string line; std::getline(log, line);) {
+    const auto step = nlohmann::json::parse(line);
+    if (!step.contains("answers_right")) continue;
+    looks.emplace_back(-step["answers_right"].get<double>(), step["answers_loss"].get<double>(),
+                       step["step"].get<int64_t>());
+  }
+  const auto [right, loss, step] = *std::min_element(looks.begin(), looks.end());
+  EXPECT_GT(outcome.best_answers, 0);
+  EXPECT_EQ(outcome.best_answers, -right);
+  EXPECT_EQ(outcome.best_loss, loss);
+  EXPECT_EQ(outcome.best_step, step);
+  // Cut short again and again it ends with the same.
+  for (int stops = 0;; ++stops) {
+    ASSERT_LT(stops, 200);
+    StopAfter part(20);
+    try {
+      EXPECT_EQ(trial.Train(1, "part", part, trial.pool).masters, outcome.masters);
+      break;
+    } catch (const Error& error) {
+      ASSERT_EQ(error.code(), ErrorCode::kCancelled) << error.what();
+    }
+  }
+}
+
+class KeepsValues : public StopAfter {
+ public:
+  using StopAfter::StopAfter;
+  void OnKeep(const KeptValues& values) override {
+    step = values.step;
+    kept.assign(values.masters.begin(), values.masters.end());
+  }
+  int64_t step = -1;
+  std::vector<float> kept;
+};
+
+TEST(Methods, ALossThatIsNoNumberEndsTheStageAndKeepsTheCheckpointBefore) {
+  for (const bool later : {false, true}) {
+    Trial trial(later ? "nan_later" : "nan");
+    StageRecipe& stage = trial.recipe.stages[1];
+    stage.epochs = 20;
+    stage.schedule = Schedule::kConstant;
+    KeepsValues first(later ? 3 : 1 << 20), observer(1 << 20);
+    if (later) {
+      EXPECT_THROW(trial.Train(1, "run", first, trial.pool, 1e9), Error);  // stopped, and saved
+    }
+    const auto path = trial.folder / "run" / "checkpoint.bin";
+    const auto before = ReadCheckpoint(path);
+    stage.learning_rate = 3e38;
+    const std::string said = MessageOf([&] { trial.Train(1, "run", observer, trial.pool, 1e9); });
+    EXPECT_THAT(said, HasSubstr("the loss is no longer a finite number; lower 'learning_rate'"));
+    EXPECT_LT(observer.losses.size(), 10u);
+    EXPECT_EQ(observer.step, later ? 3 : -1);
+    ASSERT_EQ(ReadCheckpoint(path).has_value(), later);
+    if (!later) continue;
+    EXPECT_EQ(observer.kept, before->masters);
+    EXPECT_EQ(ReadCheckpoint(path)->masters, before->masters);
+  }
+}
+
+// Looks at what is on disk after each step.
+class CheckpointSteps : public StopAfter {
+ public:
+  CheckpointSteps(std::filesystem::path path) : StopAfter(1 << 20), path_(std::move(path)) {}
+  void OnStep(const StepReport& report) override {
+    StopAfter::OnStep(report);
+    const auto saved = ReadCheckpoint(path_);
+    found.push_back(saved ? saved->step : -1);
+  }
+  std::vector<int64_t> found;
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(Methods, ACheckpointComesAfterSoManySteps) {
+  Trial trial("checkpoint_steps");
+  trial.recipe.stages[1].epochs = 9;
+  const TrainLayout layout = LayoutOf(*trial.model, trial.recipe);
+  const StageData data =
+      ReadStageData(*trial.model, trial.encode, trial.recipe, trial.recipe.stages[1]);
+  TrainOptions options;
+  options.folder = trial.folder / "run";
+  options.checkpoint_seconds = 1e9;
+  options.checkpoint_steps = 2;
+  CheckpointSteps observer(options.folder / "checkpoint.bin");
+  TrainStage(*trial.model, trial.recipe, trial.recipe.stages[1], data,
+             InitialValues(*trial.model, layout, 7, *AvailableKernels().back(), trial.pool), "key",
+             *AvailableKernels().back(), trial.pool, options, observer);
+  ASSERT_GE(observer.found.size(), 5u);
+  for (size_t i = 0; i < observer.found.size(); ++i) {  // seen after step i + 1, before its own
+    EXPECT_EQ(observer.found[i], i < 2 ? -1 : static_cast<int64_t>(i / 2 * 2));
+  }
+}
+
 TEST(Methods, AStageGoesOnFromAnAdapterOfThisBaseAndShape) {
   for (const char* kind : {"lora", "dora"}) {
     Trial trial(std::string("start_") + kind,
@@ -251,6 +381,13 @@ TEST(Methods, AStageGoesOnFromAnAdapterOfThisBaseAndShape) {
     lora.alpha = 3;
     EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, &values); }),
                 HasSubstr("rank 4 and alpha 3"));
+    lora.alpha = trial.recipe.lora.alpha;
+    file.base_hash = std::string(64, 'a');
+    file.base_name = "other";
+    std::filesystem::remove_all(lora.start);
+    WritePeftAdapter(file, lora.start);
+    EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, &values); }),
+                HasSubstr("found one of another base"));
   }
 }
 

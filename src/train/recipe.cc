@@ -29,10 +29,27 @@ void CheckNotTrained(const Recipe& recipe, const std::string& name) {
   }
 }
 
+// Answers that are trained on would only show what was learned by heart.
+void CheckAnswers(const Recipe& recipe, const StageRecipe& stage) {
+  if (stage.answers.empty()) return;
+  const DataSource& source = recipe.Source(stage.answers);
+  if (source.heldout > 0) return;
+  for (const StageRecipe& other : recipe.stages) {
+    for (const std::string& name : other.data) {
+      if (recipe.Source(name).path != source.path) continue;
+      Throw(ErrorCode::kInvalidArgument,
+            "{}: 'answers': stage '{}' is judged by '{}', which stage '{}' trains on; name another "
+            "source, or give that one a 'heldout' share",
+            recipe.file.string(), stage.name, stage.answers, other.name);
+    }
+  }
+}
+
 void CheckReferences(const Recipe& recipe) {
   for (const StageRecipe& stage : recipe.stages) {
     for (const std::string& name : stage.data) recipe.Source(name);
     if (stage.replay) recipe.Source(stage.replay->data);
+    CheckAnswers(recipe, stage);
   }
   for (const auto* names : {&recipe.eval.domain, &recipe.watch.domain, &recipe.add_tokens.from}) {
     for (const std::string& name : *names) recipe.Source(name);

@@ -184,6 +184,7 @@ StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
   stage.embedding_rate = table.Number("embedding_rate", stage.embedding_rate, 0, 10);
   stage.eval_steps = table.Integer("eval_steps", 0, 0, 1 << 30);
   stage.heldout_tokens = table.Integer("heldout_tokens", stage.heldout_tokens, 1, int64_t{1} << 40);
+  stage.answers = table.String("answers", "");
   stage.patience = table.Integer("patience", 0, 0, 1 << 20);
   stage.keep =
       Choice<KeepPolicy>(table, "keep", {{"last", KeepPolicy::kLast}, {"best", KeepPolicy::kBest}});
@@ -213,6 +214,7 @@ std::string StageKey(const Recipe& recipe, const StageRecipe& stage) {
     key += fmt::format("|heldout {} {} {} {}", stage.eval_steps, stage.heldout_tokens,
                        stage.patience, static_cast<int>(stage.keep));
   }
+  if (!stage.answers.empty()) key += "|answers " + stage.answers;
   if (recipe.lora.embeddings) key += "|embeddings";
   key += fmt::format("|embedding {}", stage.embedding_rate);
   if (stage.replay) {

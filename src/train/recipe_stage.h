@@ -43,7 +43,8 @@ struct StageRecipe {
   bool length_normalized = false;  // kDpo: log-probabilities a token
   int64_t eval_steps = 0;          // between losses of the held-out side; 0: a tenth of the steps
   int64_t heldout_tokens = 20000;  // of the held-out side, from its start
-  int64_t patience = 0;            // stop after so many of them without a better one; 0: never
+  std::string answers;   // name of a source of questions with answers, judged as often; empty: none
+  int64_t patience = 0;  // stop after so many looks without a better one; 0: never
   KeepPolicy keep = KeepPolicy::kLast;  // whose values the stage ends with
   int64_t keep_last = 0;                // values on the way that stay beside them, and the best
   std::optional<ReplayRecipe> replay;

@@ -55,6 +55,11 @@ StageData ReadStageData(const Model& model, const ChatEncoder& encode_chat, cons
     data.train.Append(samples.train);
     if (samples.heldout.size() > 0) data.heldout.Append(samples.heldout);
   }
+  if (!stage.answers.empty()) {
+    const SourceSamples samples =
+        read(stage.answers, {.max_tokens = stage.sequence_length, .use = RowUse::kConversations});
+    data.answers = samples.heldout.size() > 0 ? samples.heldout : samples.train;
+  }
   if (stage.replay && stage.replay->share > 0) {
     data.replay = read(stage.replay->data, {.max_tokens = stage.replay->length}).train;
   }

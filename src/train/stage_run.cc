@@ -122,20 +122,20 @@ LossSums StageRun::Accumulate(const std::vector<PackedBatch>& batches, double sc
   return sums;
 }
 
-double StageRun::HeldoutLoss(const Dataset& heldout, const References& references) {
-  const bool dpo = stage_.method == TrainMethod::kDpo;
+// As many from the start as stage.heldout_tokens allows.
+std::vector<int64_t> StageRun::FirstUnits(const Dataset& data) const {
   std::vector<int64_t> units;
-  std::vector<SampleView> samples;
   int64_t tokens = 0;
-  for (int64_t unit = 0; unit < heldout.size() && tokens < stage_.heldout_tokens; ++unit) {
+  for (int64_t unit = 0; unit < data.size() && tokens < stage_.heldout_tokens; ++unit) {
     units.push_back(unit);
-    for (int64_t which = 0; which < heldout.unit(); ++which) {
-      samples.push_back(heldout.At(unit, which));
-      tokens += static_cast<int64_t>(samples.back().tokens.size());
+    for (int64_t which = 0; which < data.unit(); ++which) {
+      tokens += static_cast<int64_t>(data.At(unit, which).tokens.size());
     }
   }
-  const auto batches = dpo ? PackPreferences(heldout, units, references, batch_tokens_)
-                           : Pack(samples, batch_tokens_);
+  return units;
+}
+
+LossSums StageRun::EvaluateAll(const std::vector<PackedBatch>& batches) {
   LossSums sums;
   for (const PackedBatch& batch : batches) {
     if (batch.loss_rows.empty()) continue;
@@ -143,7 +143,30 @@ double StageRun::HeldoutLoss(const Dataset& heldout, const References& reference
         batch.View(),
         {.pairs = batch.pairs, .beta = stage_.beta, .length_normalized = stage_.length_normalized});
   }
-  return dpo ? Mean(sums.preference, static_cast<double>(sums.pairs)) : Mean(sums.nll, sums.weight);
+  return sums;
+}
+
+HeldoutScore StageRun::Score(const Dataset& heldout, const References& references) {
+  const std::vector<int64_t> units = FirstUnits(heldout);
+  if (stage_.method == TrainMethod::kDpo) {
+    const LossSums sums = EvaluateAll(PackPreferences(heldout, units, references, batch_tokens_));
+    const auto pairs = static_cast<double>(sums.pairs);
+    return {Mean(sums.preference, pairs), Mean(static_cast<double>(sums.pairs_right), pairs)};
+  }
+  std::vector<SampleView> samples;
+  for (const int64_t unit : units) samples.push_back(heldout.At(unit));
+  const LossSums sums = EvaluateAll(Pack(samples, batch_tokens_));
+  return {Mean(sums.nll, sums.weight),
+          Mean(static_cast<double>(sums.correct), static_cast<double>(sums.rows))};
+}
+
+// A greedy answer is the file's where every one of its tokens is the likeliest after those before.
+AnswerScore StageRun::ScoreAnswers(const Dataset& answers) {
+  std::vector<SampleView> samples;
+  for (const int64_t unit : FirstUnits(answers)) samples.push_back(answers.At(unit));
+  const LossSums sums = EvaluateAll(Pack(samples, batch_tokens_));
+  return {Mean(static_cast<double>(sums.documents_right), static_cast<double>(sums.documents)),
+          Mean(sums.nll, sums.weight)};
 }
 
 References StageRun::Reference(const Dataset& data, const std::vector<float>& values) {

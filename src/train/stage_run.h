@@ -12,6 +12,12 @@
 
 namespace bakestone {
 
+// Of held-out samples: mean nats a trained token and the share of them that is right; with DPO of a
+// preference.
+struct HeldoutScore {
+  double loss = 0, accuracy = 0;
+};
+
 class StageRun {
  public:
   // Keeps references.
@@ -27,9 +33,10 @@ class StageRun {
   // One optimizer step at this learning rate. Throws kInvalidArgument when the loss is no longer
   // finite.
   void Step(const StepBatches& batches, double rate, StepReport* report);
-  // Of the masters as they are: the mean loss of held-out samples, up to stage.heldout_tokens of
-  // them. references: of the set's own units.
-  double HeldoutLoss(const Dataset& heldout, const References& references);
+  // Of the masters as they are, over samples of up to stage.heldout_tokens. references: of the
+  // set's own units.
+  HeldoutScore Score(const Dataset& heldout, const References& references);
+  AnswerScore ScoreAnswers(const Dataset& answers);
   // Losses of a batch under the values as they are, and beside them the KL to the base if asked
   // for; and the base's.
   LossSums Evaluate(const PackedBatch& batch, bool kl_to_base) {
@@ -42,6 +49,8 @@ class StageRun {
   int64_t peak_bytes() const noexcept { return pass_.peak_bytes(); }
 
  private:
+  LossSums EvaluateAll(const std::vector<PackedBatch>& batches);
+  std::vector<int64_t> FirstUnits(const Dataset& data) const;
   LossSums Accumulate(const std::vector<PackedBatch>& batches, double scale, bool kl);
   double ReplayWeight(const StepBatches& batches) const;
   void Update(double rate, double norm);

@@ -47,6 +47,11 @@ void StepLog::Append(const StepReport& report) {
                    {"gradient_norm", report.gradient_norm}};
   if (report.reward_margin != 0) values.emplace_back("reward_margin", report.reward_margin);
   if (report.heldout_loss) values.emplace_back("heldout_loss", *report.heldout_loss);
+  if (report.heldout_accuracy) values.emplace_back("heldout_accuracy", *report.heldout_accuracy);
+  if (report.answers) {
+    values.emplace_back("answers_right", report.answers->right);
+    values.emplace_back("answers_loss", report.answers->loss);
+  }
   Write(report, std::move(values));
 }
 

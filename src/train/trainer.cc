@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "train/heldout_watch.h"
 #include "train/references.h"
 #include "train/stage_run.h"
 #include "train/step_log.h"
@@ -79,69 +80,6 @@ std::vector<float> ReadStageResult(const std::filesystem::path& folder, const st
 }
 
 namespace {
-
-// The held-out side while it trains: its loss now and then, the best values so far, and when to
-// give up.
-class HeldoutWatch {
- public:
-  HeldoutWatch(const StageRecipe& stage, const StageData& data, const References& references,
-               std::filesystem::path best_path, int64_t num_steps)
-      : stage_(stage),
-        data_(data),
-        references_(references),
-        best_path_(std::move(best_path)),
-        every_(stage.eval_steps > 0 ? stage.eval_steps : std::max<int64_t>(1, num_steps / 10)),
-        num_steps_(num_steps) {}
-
-  bool Due(int64_t step) const { return step % every_ == 0 || step == num_steps_; }
-
-  // True if the stage is to stop.
-  bool Look(StageRun* run, StepReport* report) {
-    Checkpoint& state = run->state();
-    if (data_.heldout.size() == 0 || !Due(state.step)) return false;
-    const double loss = run->HeldoutLoss(data_.heldout, references_);
-    report->heldout_loss = loss;
-    if (state.best_step < 0 || loss < state.best_loss) {
-      state.best_step = state.step;
-      state.best_loss = loss;
-      state.worse = 0;
-      if (stage_.keep == KeepPolicy::kBest) WriteBest(state);
-    } else {
-      ++state.worse;
-    }
-    return stage_.patience > 0 && state.worse >= stage_.patience;
-  }
-
-  // The values that the stage ends with.
-  void TakeBest(Checkpoint* state) const {
-    if (stage_.keep != KeepPolicy::kBest || state->best_step < 0 ||
-        state->best_step == state->step) {
-      return;
-    }
-    auto best = ReadCheckpoint(best_path_);
-    if (!best || best->key != state->key || best->step != state->best_step) {
-      Throw(ErrorCode::kCorrupt,
-            "{}: expected the values of step {}; delete the stage's folder to train it again",
-            best_path_.string(), state->best_step);
-    }
-    state->masters = std::move(best->masters);
-  }
-
- private:
-  void WriteBest(const Checkpoint& state) const {
-    Checkpoint best;
-    best.key = state.key;
-    best.step = state.step;
-    best.masters = state.masters;
-    WriteCheckpoint(best_path_, best);
-  }
-
-  const StageRecipe& stage_;
-  const StageData& data_;
-  const References& references_;
-  const std::filesystem::path best_path_;
-  const int64_t every_, num_steps_;
-};
 
 // What preferences are measured against: the model that the stage starts from.
 StageReferences ReferencesOf(const StageRecipe& stage, const StageData& data,
@@ -225,7 +163,17 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     }
     const auto start = Clock::now();
     report.heldout_loss.reset();
-    run.Step(source.Next(), LearningRate(stage, state.step, report.num_steps), &report);
+    report.heldout_accuracy.reset();
+    report.answers.reset();
+    try {
+      run.Step(source.Next(), LearningRate(stage, state.step, report.num_steps), &report);
+    } catch (const Error&) {
+      // The values are such that their loss is no number: those of a checkpoint before are good.
+      if (const auto good = ReadCheckpoint(checkpoint_path); good && good->step < state.step) {
+        observer.OnKeep({good->step, good->best_step, good->masters});
+      }
+      throw;
+    }
     state.stopped = heldout.Look(&run, &report);
     state.seconds += Seconds(Clock::now() - start);
     report.seconds = state.seconds;
@@ -241,7 +189,8 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
       observer.OnKeep({state.step, state.best_step, state.masters});
     }
     observer.Between(run.adapter());
-    if (Seconds(Clock::now() - last_save) >= options.checkpoint_seconds) {
+    if (Seconds(Clock::now() - last_save) >= options.checkpoint_seconds ||
+        (options.checkpoint_steps > 0 && state.step % options.checkpoint_steps == 0)) {
       save();
       last_save = Clock::now();
     }
@@ -249,6 +198,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
   log.Sync();
   outcome.best_step = state.best_step;
   outcome.best_loss = state.best_loss;
+  outcome.best_answers = state.best_answers;
   outcome.stopped_early = state.stopped && state.step < report.num_steps;
   heldout.TakeBest(&state);
   state.first_moments.clear();

@@ -23,6 +23,12 @@
 
 namespace bakestone {
 
+// How a question file is answered without sampling.
+struct AnswerScore {
+  double right = 0;  // share of the questions whose whole answer is the file's, token by token
+  double loss = 0;   // mean nats a token of the file's answers
+};
+
 struct StepReport {
   int64_t step = 0, num_steps = 0;  // done of all
   double loss = 0;         // mean nats a trained token (DPO's loss a preference), this step
@@ -31,10 +37,13 @@ struct StepReport {
   double learning_rate = 0, gradient_norm = 0;
   double reward_margin =
       0;  // preferences: how much likelier than before the chosen became than the rejected
-  std::optional<double> heldout_loss;  // after this step, where it was measured
-  std::vector<TextReading> texts;      // likewise: the texts that are watched
-  int64_t tokens = 0;                  // processed in this stage so far, replay included
-  double seconds = 0;                  // training in this stage so far, interruptions not counted
+  // After this step, where they were measured.
+  std::optional<double> heldout_loss;
+  std::optional<double> heldout_accuracy;  // of tokens or preferences, as accuracy
+  std::optional<AnswerScore> answers;      // of the stage's question file
+  std::vector<TextReading> texts;          // likewise: the texts that are watched
+  int64_t tokens = 0;                      // processed in this stage so far, replay included
+  double seconds = 0;  // training in this stage so far, interruptions not counted
 };
 
 // Values on the way, of a stage that keeps some.
@@ -52,7 +61,8 @@ class TrainObserver {
   }  // before the first step, with the texts that are watched, if any
   virtual void OnStep(const StepReport&) {}
   virtual void OnTrouble(const std::string& /*what*/) {}  // the loss leaps, gradients grow
-  // After the looks at the held-out side (without one: as often), where the stage keeps values.
+  // After the looks at the held-out side (without one: as often), where the stage keeps values; and
+  // with those of the last checkpoint where a stage ends because its loss is no longer a number.
   virtual void OnKeep(const KeptValues&) {}
   // Between steps: may publish the adapter and ask it something; must not change or keep it.
   virtual void Between(Adapter&) {}
@@ -66,6 +76,7 @@ enum class Activation { kAuto, kStash, kRecompute };
 struct TrainOptions {
   std::filesystem::path folder;    // of this stage: checkpoint.bin, log.jsonl, result.bin
   double checkpoint_seconds = 60;  // at most this much work is lost
+  int64_t checkpoint_steps = 0;    // also after every so many steps; 0: by time alone
   int64_t batch_tokens = 1024;     // rows of a micro-batch
   Activation activation = Activation::kAuto;
   int64_t weight_cache_bytes = int64_t{1} << 30;  // of weights as bf16 that are kept between layers
@@ -74,6 +85,7 @@ struct TrainOptions {
 struct StageData {
   Dataset train;
   Dataset heldout;                     // of the sources that are split; else empty
+  Dataset answers;                     // questions with their answers, of a stage that has some
   Dataset replay;                      // empty without replay
   std::vector<WatchedText> watched;    // scored while it trains; no part of the others
   std::vector<SourceSummary> sources;  // of train, then of replay
@@ -104,9 +116,10 @@ struct StageOutcome {
   bool resumed = false;        // from a checkpoint
   bool reused = false;         // the stage was done before; nothing was trained
   bool stopped_early = false;  // the held-out side got no better
-  int64_t best_step = -1;      // of the lowest held-out loss; -1: none was measured
+  int64_t best_step = -1;  // of the lowest held-out loss, or most answers; -1: none was measured
   double best_loss = 0;
-  int64_t peak_bytes = 0;  // of the pass; 0 where nothing was trained
+  double best_answers = 0;  // share of the question file that was answered then
+  int64_t peak_bytes = 0;   // of the pass; 0 where nothing was trained
 };
 
 // True if the folder has a checkpoint or a result of this key; false if it has none or of another.
