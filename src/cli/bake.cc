@@ -169,7 +169,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   if (json) {
     fmt::print("{}\n", BakeReportJson(report).dump(2));
   } else {
-    fmt::print("{}", BakeTable(report, options.model.string()));
+    fmt::print("{}", BakeTable(report));
   }
   return 0;
 }

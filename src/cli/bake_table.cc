@@ -121,9 +121,9 @@ std::string ShellWord(const std::string& text) {
 }
 
 // What to type next: as the program was called, so that it can be copied.
-std::string Commands(const BakeReport& report, const std::string& model_path) {
+std::string Commands(const BakeReport& report) {
   const std::string program = ShellWord(ProgramName());
-  const std::string model = ShellWord(model_path);
+  const std::string model = ShellWord(report.model.string());
   const std::string result = report.result.string();
   std::filesystem::path book = std::filesystem::path(report.recipe).parent_path();
   if (book.empty()) book = std::filesystem::current_path();
@@ -146,7 +146,7 @@ std::string Commands(const BakeReport& report, const std::string& model_path) {
 
 }  // namespace
 
-std::string BakeTable(const BakeReport& report, const std::string& model_path) {
+std::string BakeTable(const BakeReport& report) {
   std::string text = fmt::format("\n{} on {}\n\n", report.name, report.base);
   if (report.before && report.after) {
     text += Row("", "base", "tuned", "change");
@@ -160,7 +160,7 @@ std::string BakeTable(const BakeReport& report, const std::string& model_path) {
     text += fmt::format("\nasked through the server: {}\n  {}\n",
                         Wrap(report.served_question, "  "), Wrap(report.served_answer, "  "));
   }
-  return text + Commands(report, model_path);
+  return text + Commands(report);
 }
 
 }  // namespace bakestone::cli

@@ -7,6 +7,6 @@
 
 namespace bakestone::cli {
 
-std::string BakeTable(const BakeReport& report, const std::string& model_path);
+std::string BakeTable(const BakeReport& report);
 
 }  // namespace bakestone::cli

@@ -24,7 +24,7 @@ TrainMethod MethodFor(const DataSource& source) {
 
 ChosenSources OfRecipe(const DataArguments& arguments) {
   const Recipe recipe = ReadRecipe(arguments.what, HomeFolder() / "data");
-  ChosenSources chosen{.sources = {}, .model = recipe.base};
+  ChosenSources chosen{.sources = {}, .model = recipe.base, .recipe = recipe};
   const auto add = [&](const std::string& name, const StageRecipe& stage) {
     if (arguments.source && name != *arguments.source) return;
     for (const ChosenSource& known : chosen.sources) {

@@ -26,7 +26,8 @@ struct ChosenSource {
 
 struct ChosenSources {
   std::vector<ChosenSource> sources;
-  std::string model;  // empty: none was named
+  std::string model;             // empty: none was named
+  std::optional<Recipe> recipe;  // that they are of
 };
 
 // Throws kInvalidArgument for a source that the recipe does not have.

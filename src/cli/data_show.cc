@@ -8,11 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/temporary_folder.h"
 #include "cli/data_actions.h"
 #include "cli/data_arguments.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "engine/chat.h"
+#include "pipeline/grown_base.h"
 #include "train/dataset.h"
 #include "train/stage_reading.h"
 
@@ -126,7 +128,15 @@ int DataShow(const Arguments& arguments) {
     throw UsageError("data show: --model is needed to show a file: it has the template");
   }
   ThreadPool pool(NumThreads(threads));
-  const auto model = Model::Load(ResolveModel(chosen.model), Kernels(), pool, Loading(false));
+  const TemporaryFolder scratch("bakestone-base");
+  std::filesystem::path path = ResolveModel(chosen.model);
+  const bool grown = chosen.recipe && chosen.recipe->grows_base();
+  if (grown) {
+    path = GrowBase(*chosen.recipe, path, scratch.path() / "base.gguf", Kernels(), pool,
+                    [](int64_t, int64_t) {})
+               .model;
+  }
+  const auto model = Model::Load(path, Kernels(), pool, Loading(grown));
   const ChatEncoder encode = [&](const Json& messages, bool prompt, const Json* tools) {
     return RenderChat(*model, messages, prompt, tools).tokens;
   };

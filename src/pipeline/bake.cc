@@ -64,6 +64,7 @@ class BakeRun {
     ForgetFrom();
     report_.name = recipe_.name;
     report_.base = options_.model.stem().string();
+    report_.model = model_->path;
     report_.recipe = recipe_.file.string();
     report_.folder = options_.folder;
     if (options_.dry_run) {
@@ -193,10 +194,12 @@ class BakeRun {
     return EvaluationFromJson(Json::parse(ReadFile(path), nullptr, false), path.string());
   }
 
-  // What a run with new tokens is compared with is the base without them.
+  // What a run with new tokens is compared with is the base without them; without a template it
+  // could not be asked.
   std::shared_ptr<const Model> BaseAsItWas() const {
-    return recipe_.add_tokens.any() ? Model::Load(options_.model, kernels_, pool_, options_.load)
-                                    : model_;
+    return recipe_.add_tokens.any() && !recipe_.chat.any()
+               ? Model::Load(options_.model, kernels_, pool_, options_.load)
+               : model_;
   }
 
   // What training starts from. An adapter of another base, and what could not be written in the
@@ -408,7 +411,7 @@ std::vector<std::string> BakeStages(const Recipe& recipe, bool train_only) {
 
 BakeReport Bake(const Recipe& recipe, const BakeOptions& options, const KernelTable& kernels,
                 ThreadPool& pool, BakeObserver& observer) {
-  if (!recipe.add_tokens.any()) {
+  if (!recipe.grows_base()) {
     return BakeRun(recipe, options, kernels, pool, observer, options.model).Run();
   }
   // A run that leaves nothing has its base elsewhere.
@@ -420,10 +423,11 @@ BakeReport Bake(const Recipe& recipe, const BakeOptions& options, const KernelTa
         if (observer.Cancelled()) Throw(ErrorCode::kCancelled, "stopped while tokens were added");
         observer.OnProgress("base.gguf", done, total, "bytes", "");
       });
-  if (!base.lines.empty()) observer.OnStage("tokens", "the base with new ones");
+  if (!base.lines.empty()) observer.OnStage("base", "with what the recipe adds to it");
   for (const std::string& line : base.lines) observer.OnLine(line);
   Recipe grown = recipe;
   grown.lora.first_new = base.first_new;
+  grown.lora.new_tokens = base.num_new > 0;
   return BakeRun(grown, options, kernels, pool, observer, base.model).Run();
 }
 

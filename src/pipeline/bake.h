@@ -4,7 +4,8 @@
 //
 //   work folder: licence.json  data.json  before.json  train-NAME/{checkpoint,result}.bin,
 //                log.jsonl
-//                base.gguf (with [add_tokens])  adapter/ (PEFT)  adapter.gguf or model.gguf
+//                base.gguf (with [add_tokens] or [chat])  adapter/ (PEFT)  adapter.gguf or
+//                model.gguf
 //                                               after.json  served.json  lineage.json
 //                kept/STAGE-STEP/ (as adapter/ and the files beside it)
 //                rejected/STAGE-SOURCE.jsonl
@@ -72,6 +73,7 @@ struct TrainedStage {
 struct BakeReport {
   std::string name, base, recipe;
   std::filesystem::path folder;
+  std::filesystem::path model;  // what was trained: the base, or what the recipe made of it
   std::optional<Evaluation> before, after;
   std::vector<std::string> shown;  // ids of the questions to print side by side
   DerivedLicence licence;

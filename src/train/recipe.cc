@@ -127,6 +127,7 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
     recipe.add_tokens = ReadAddTokens(std::move(*tokens));
     recipe.lora.new_tokens = true;
   }
+  if (auto chat = table.Table("chat")) recipe.chat = ReadChat(std::move(*chat), folders);
   if (auto watch = table.Table("watch")) recipe.watch = ReadWatch(std::move(*watch));
   if (auto eval = table.Table("eval")) recipe.eval = ReadEval(std::move(*eval), folders);
   table.Finish();

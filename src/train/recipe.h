@@ -26,7 +26,10 @@ struct Recipe {
   EvalRecipe eval;
   WatchRecipe watch;
   AddTokensRecipe add_tokens;
+  ChatRecipe chat;
 
+  // Whether what is trained is the base with tokens or a template that it does not have.
+  bool grows_base() const { return add_tokens.any() || chat.any(); }
   const DataSource& Source(
       const std::string& name) const;  // throws kInvalidArgument listing the names
 };

@@ -1,10 +1,20 @@
 #include "train/recipe_data.h"
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "base/file.h"
 #include "data/row.h"
 #include "train/recipe_tables.h"
 
 namespace bakestone {
+namespace {
+
+constexpr const char* kChatMl =
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+}  // namespace
 
 std::filesystem::path RecipeFolders::Resolve(const std::string& text) const {
   constexpr std::string_view kCache = "cache:";
@@ -74,6 +84,28 @@ AddTokensRecipe ReadAddTokens(TomlTable table) {
   }
   table.Finish();
   return tokens;
+}
+
+ChatRecipe ReadChat(TomlTable table, const RecipeFolders& folders) {
+  constexpr int64_t kMaxTemplateBytes = 1 << 20;
+  ChatRecipe chat;
+  chat.name = table.String("template");
+  const bool chatml = chat.name == "chatml";
+  chat.text = chatml ? kChatMl : ReadFile(folders.Resolve(chat.name), kMaxTemplateBytes);
+  if (chat.text.empty()) {
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: 'template': expected a chat template, found an empty file", table.where());
+  }
+  chat.tokens = table.Strings("tokens");
+  if (chatml && chat.tokens.empty()) chat.tokens = {"<|im_start|>", "<|im_end|>"};
+  chat.end = chatml ? table.String("end", "<|im_end|>") : table.String("end");
+  if (std::find(chat.tokens.begin(), chat.tokens.end(), chat.end) == chat.tokens.end()) {
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: 'end': expected one of 'tokens', the one that ends a turn, found '{}'",
+          table.where(), chat.end);
+  }
+  table.Finish();
+  return chat;
 }
 
 WatchRecipe ReadWatch(TomlTable table) {

@@ -28,6 +28,16 @@ struct AddTokensRecipe {
   bool any() const { return !list.empty() || learn > 0; }
 };
 
+// A chat template for a base that has none, or in place of its own (pipeline/grown_base.h).
+struct ChatRecipe {
+  std::string name;                 // "chatml", or the file
+  std::string text;                 // the template itself; empty: the base's own is used
+  std::vector<std::string> tokens;  // what it writes that must be control tokens
+  std::string end;                  // of these the one that ends a turn
+
+  bool any() const { return !text.empty(); }
+};
+
 // Texts that are scored while it trains (train/text_watch.h).
 struct WatchRecipe {
   std::vector<std::string> domain, general;  // names of sources

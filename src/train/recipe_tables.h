@@ -36,6 +36,7 @@ T Choice(TomlTable& table, const char* key, const std::vector<std::pair<std::str
 DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders);
 EvalRecipe ReadEval(TomlTable table, const RecipeFolders& folders);
 AddTokensRecipe ReadAddTokens(TomlTable table);
+ChatRecipe ReadChat(TomlTable table, const RecipeFolders& folders);
 WatchRecipe ReadWatch(TomlTable table);
 StageRecipe ReadStage(TomlTable table, AdapterKind kind);
 LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders);

@@ -90,6 +90,29 @@ import json, sys
 before, base, result = map(json.loads, open(sys.argv[1]))
 assert base == result and len(result) + 5 < len(before), (before, base, result)
 PY
+# A template for a base that has none: its tokens are new, what is learned ends with the one that ends a turn, and the
+# result is asked in it. In place of the real base's own, whose tokens are there, it leaves an adapter beside base.gguf.
+head -n 16 "$repository/examples/handbook/train.jsonl" >"$work/book/chats.jsonl"
+recipe "$tiny" chats.jsonl sft 'kind = "lora"' 'learning_rate = 1e-2'
+"$bakestone" train "$work/book/bake.toml" --output "$work/none" >/dev/null 2>"$work/log" && fail "chats without a template"
+expect "$work/log" "no chat template"
+recipe "$tiny" chats.jsonl sft 'kind = "lora"' 'learning_rate = 1e-2' '[chat]' 'template = "chatml"'
+"$bakestone" data show "$work/book/bake.toml" --rows 1 >"$work/shown" 2>"$work/log" || { cat "$work/log" >&2; fail "data show with a template"; }
+grep -q "^⟦.*<|im_end|>" "$work/shown" || { cat "$work/shown" >&2; fail "the end of a turn is not learned"; }
+train chatml
+expect "$work/log" "chat template chatml, which the base lacks; 2 of its 2 control tokens are new"
+"$bakestone" run "$work/chatml/model.gguf" Hello --temperature 0 --max-tokens 2 >/dev/null 2>"$work/log" || { cat "$work/log" >&2; fail "a chat with the new template"; }
+[ "$("$bakestone" tokenize "$work/chatml/model.gguf" "<|im_end|>" --json | python3 -c 'import json, sys; print(len(json.load(sys.stdin)) > 1)')" = True ] \
+  || fail "a text of a user became a control token"
+printf '%b' "{% for m in messages %}<|im_start|>{{ m.role }}:\n{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:\n{% endif %}" >"$work/book/own.jinja"
+recipe "$model" chats.jsonl sft $'kind = "lora"\nrank = 2\ntargets = ["q_proj"]' '[chat]' 'template = "own.jinja"' 'tokens = ["<|im_start|>", "<|im_end|>"]' 'end = "<|im_end|>"'
+train own
+expect "$work/log" "chat template own.jinja in place of the base's; 0 of its 2 control tokens are new"
+bash -c "$(sed -n 's/^chat with it  *//p' "$work/table") Hello --temperature 0 --max-tokens 2" >/dev/null 2>"$work/log" || { cat "$work/log" >&2; fail "the command of the table"; }
+expect "$work/table" "$work/own/base.gguf"
+echo '{% if %}' >"$work/book/own.jinja"
+"$bakestone" train "$work/book/bake.toml" --output "$work/none" >/dev/null 2>"$work/log" && fail "took a broken template"
+expect "$work/log" "own.jinja"
 [ -s "$work/dora/adapter/adapter_model.safetensors" ] || fail "DoRA left no PEFT folder"
 "$bakestone" show "$work/full/model.gguf" --json | python3 -c '
 import json, sys
