@@ -24,6 +24,7 @@
 #include "pipeline/stage_observer.h"
 #include "pipeline/trained_source.h"
 #include "server/server.h"
+#include "train/train_speed.h"
 #include "train/trained.h"
 
 namespace bakestone {
@@ -234,6 +235,7 @@ class BakeRun {
             observer_, *model_, exec, scores_.questions(), recipe_.eval, stage.name,
             options_.train_only || !recipe_.lora.served_as_adapter() ? 0 : options_.probe_seconds,
             [&](const KeptValues& values) { Keep(stage, values); });
+        observer.SetLimit(TrainProductLimit(kernels_.train, pool_));
         const StageOutcome outcome = TrainStage(*model_, recipe_, stage, data_.of(i), masters_,
                                                 trained_key_, kernels_, pool_, train, observer);
         ShowOutcome(stage, outcome);

@@ -5,6 +5,7 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
+#include "base/machine.h"
 #include "engine/chat.h"
 
 namespace bakestone {
@@ -61,7 +62,14 @@ void StageObserver::OnStep(const StepReport& report) {
         fmt::format("  margin {:.2f}, {:.0f} % right", report.reward_margin, report.accuracy * 100);
   }
   note += texts_;
-  note += fmt::format("  {:.0f} tokens/s", rate);
+  note += fmt::format("  rate {:.1e}  {:.0f} tokens/s", report.learning_rate, rate);
+  constexpr double kKept = 0.9;  // of the sums from one step to the next
+  flop_ = kKept * flop_ + report.flop;
+  flop_seconds_ = kKept * flop_seconds_ + report.step_seconds;
+  if (limit_ > 0 && flop_seconds_ > 0) {
+    note += fmt::format("  {:.0f} % of the limit", 100 * flop_ / flop_seconds_ / limit_);
+  }
+  note += fmt::format("  {:.1f} GB", static_cast<double>(PeakMemoryBytes()) * 1e-9);
   observer_.OnProgress(label_, report.step, report.num_steps, "steps", note);
 }
 

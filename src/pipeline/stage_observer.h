@@ -20,6 +20,8 @@ class StageObserver : public TrainObserver {
   StageObserver(BakeObserver& observer, const Model& model, Exec& exec,
                 const QuestionSet* questions, const EvalRecipe& eval, std::string label,
                 double probe_seconds, std::function<void(const KeptValues&)> keep);
+  // Operations a second that this machine's products could do: its share is shown from now on.
+  void SetLimit(double flops) { limit_ = flops; }
 
   void OnStart(const StepReport& report) override { TakeTexts(report); }
   void OnStep(const StepReport& report) override;
@@ -43,6 +45,8 @@ class StageObserver : public TrainObserver {
   std::chrono::steady_clock::time_point last_probe_;
   const Question* probe_ = nullptr;
   StepReport last_;
+  double limit_ = 0;                    // 0: unknown
+  double flop_ = 0, flop_seconds_ = 0;  // of the last steps, the older ones less and less
   std::string scores_;  // of the last look at the held-out side and the answers, for people
   std::string texts_;   // what the watched texts cost, likewise
 };

@@ -23,6 +23,7 @@ StageRun::StageRun(const Model& model, const Recipe& recipe, const StageRecipe& 
       pool_(pool),
       batch_tokens_(options.batch_tokens),
       layout_(LayoutOf(model, recipe)),
+      work_(WorkOf(model, layout_)),
       adapter_(model.config, recipe.name),
       pass_(
           *model.decoder, layout_, PairScale(recipe.lora), kernels, pool,
@@ -69,6 +70,22 @@ void StageRun::Step(const StepBatches& batches, double rate, StepReport* report)
       Mean(train.chosen_reward - train.rejected_reward, static_cast<double>(train.pairs));
   report->replay_loss = Mean(kl ? replay.kl : replay.nll, replay.weight);
   report->tokens = state_.tokens;
+  report->flop = FlopOf(batches);
+}
+
+// The base's forward, which KL needs beside the model's own, is half of what is counted for a row.
+double StageRun::FlopOf(const StepBatches& batches) const {
+  double macs = 0;
+  const auto add = [&](const std::vector<PackedBatch>& side, double more) {
+    for (const PackedBatch& batch : side) {
+      macs += more * (static_cast<double>(batch.tokens.size()) * work_.row +
+                      static_cast<double>(batch.loss_rows.size()) * work_.loss_row);
+      for (const int32_t position : batch.positions) macs += more * (position + 1) * work_.seen;
+    }
+  };
+  add(batches.train, 1);
+  add(batches.replay, stage_.replay && stage_.replay->kl_weight > 0 ? 1.5 : 1);
+  return 2 * macs;
 }
 
 // Elementwise, so the split into runs of one rate and decay changes no bit.

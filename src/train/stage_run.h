@@ -8,6 +8,7 @@
 #include "model/trainer_pass.h"
 #include "train/checkpoint.h"
 #include "train/step_source.h"
+#include "train/train_speed.h"
 #include "train/trainer.h"
 
 namespace bakestone {
@@ -52,6 +53,7 @@ class StageRun {
   LossSums EvaluateAll(const std::vector<PackedBatch>& batches);
   std::vector<int64_t> FirstUnits(const Dataset& data) const;
   LossSums Accumulate(const std::vector<PackedBatch>& batches, double scale, bool kl);
+  double FlopOf(const StepBatches& batches) const;
   double ReplayWeight(const StepBatches& batches) const;
   void Update(double rate, double norm);
 
@@ -61,6 +63,7 @@ class StageRun {
   ThreadPool& pool_;
   const int64_t batch_tokens_;
   TrainLayout layout_;
+  const TrainWork work_;
   Adapter adapter_;
   TrainerPass pass_;
   Checkpoint state_;

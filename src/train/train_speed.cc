@@ -61,10 +61,10 @@ void FillHalves(Buffer<uint16_t>& buffer, uint64_t stream) {
 
 }  // namespace
 
-double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeedOptions& options) {
+TrainWork WorkOf(const Model& model, const TrainLayout& layout) {
   const ModelConfig& config = model.config;
-  const auto rows = static_cast<double>(options.rows);
-  double each = 0;  // multiply-adds of a row
+  TrainWork work;
+  double& each = work.row;
   for (const LayerWeights& layer : model.weights->layers) {
     for (int site = 0; site < kNumSites; ++site) {
       const Weight& weight = layer.at(static_cast<Site>(site));
@@ -89,19 +89,23 @@ double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeed
   }
   for (const MatrixSlot& slot : layout.matrices) each += static_cast<double>(slot.in * slot.out);
   const Weight& head = model.weights->head();
+  work.loss_row = static_cast<double>((2 * head.n() + layout.head_rows().rows) * head.k());
+  // Scores and values forward; gradients of scores, values, queries and keys.
+  work.seen = 6 * static_cast<double>(config.num_layers * config.q_dim());
+  return work;
+}
+
+double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeedOptions& options) {
+  const TrainWork work = WorkOf(model, layout);
+  const auto rows = static_cast<double>(options.rows);
   const double loss_rows =
       rows - static_cast<double>((options.rows + options.document - 1) / options.document);
-  double macs = rows * each + 2 * loss_rows * static_cast<double>(head.n() * head.k());
-  macs += loss_rows * static_cast<double>(layout.head_rows().rows * head.k());
-  // A query and a key it sees: scores and values forward; gradients of scores, values, queries and
-  // keys.
   double seen = 0;
   for (int64_t begin = 0; begin < options.rows; begin += options.document) {
     const auto length = static_cast<double>(std::min(options.document, options.rows - begin));
     seen += length * (length + 1) / 2;
   }
-  macs += 6 * seen * static_cast<double>(config.num_layers * config.q_dim());
-  return 2 * macs;
+  return 2 * (rows * work.row + loss_rows * work.loss_row + seen * work.seen);
 }
 
 double TrainProductLimit(const TrainKernels& kernels, ThreadPool& pool) {

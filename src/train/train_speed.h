@@ -30,6 +30,14 @@ struct TrainSpeed {
   int64_t pass_bytes = 0;  // most memory of scratch and activations
 };
 
+// Multiply-adds of training on the layout's tensors, forward and backward.
+struct TrainWork {
+  double row = 0;       // products and pairs of one token
+  double loss_row = 0;  // the head's, of a token whose next one is predicted
+  double seen = 0;      // attention's, of a query and one key that it sees
+};
+TrainWork WorkOf(const Model& model, const TrainLayout& layout);
+
 // Operations of one step on the layout's tensors: products of linears and head, forward and
 // backward, pairs, and attention within documents. What backward computes again, and what is no
 // product, is not counted.

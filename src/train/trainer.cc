@@ -174,6 +174,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
       }
       throw;
     }
+    report.step_seconds = Seconds(Clock::now() - start);
     state.stopped = heldout.Look(&run, &report);
     state.seconds += Seconds(Clock::now() - start);
     report.seconds = state.seconds;

@@ -43,7 +43,8 @@ struct StepReport {
   std::optional<AnswerScore> answers;      // of the stage's question file
   std::vector<TextReading> texts;          // likewise: the texts that are watched
   int64_t tokens = 0;                      // processed in this stage so far, replay included
-  double seconds = 0;  // training in this stage so far, interruptions not counted
+  double seconds = 0;                 // training in this stage so far, interruptions not counted
+  double flop = 0, step_seconds = 0;  // operations that this step needed, and its time
 };
 
 // Values on the way, of a stage that keeps some.
