@@ -18,6 +18,10 @@ constexpr std::array<const char*, kNumSites> kGgufNames = {
     "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
 constexpr uint32_t kMostlyBf16 = 32;  // general.file_type
 
+std::string LinearTensor(LinearId id) {
+  return fmt::format("blk.{}.{}", id.layer, kGgufNames[static_cast<size_t>(id.site)]);
+}
+
 // Puts the trained tensors in place of the base's.
 class Replacer {
  public:
@@ -25,13 +29,10 @@ class Replacer {
       : config_(model.config), layout_(layout), values_(values), source_(*source) {}
 
   void Replace() {
-    const auto linear = [](LinearId id) {
-      return fmt::format("blk.{}.{}", id.layer, kGgufNames[static_cast<size_t>(id.site)]);
-    };
     for (const MatrixSlot& slot : layout_.matrices) {
-      Copy(linear(slot.id) + ".weight", slot.offset, slot.in, Permuted(slot.id.site));
+      Copy(LinearTensor(slot.id) + ".weight", slot.offset, slot.in, Permuted(slot.id.site));
       if (slot.bias_offset >= 0) {
-        Vector(linear(slot.id) + ".bias", slot.bias_offset, slot.out, Permuted(slot.id.site));
+        Vector(LinearTensor(slot.id) + ".bias", slot.bias_offset, slot.out, Permuted(slot.id.site));
       }
     }
     Norms(layout_.attention_norms, "attn_norm");
@@ -121,6 +122,23 @@ class Replacer {
   ModelSource& source_;
 };
 
+// Files of some families hold q, k and v (gate and up) as one tensor, in which no trained one is
+// put.
+void CheckApart(const ModelSource& source, const TrainLayout& layout) {
+  const auto check = [&](LinearId id) {
+    if (id.expert >= 0) return;  // stacked in every file
+    const std::string name = LinearTensor(id) + ".weight";
+    if (source.Find(name) != nullptr) return;
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected {} as a tensor of its own ('{}') to write the trained model from, found "
+          "none: this file holds several matrices in one; train an adapter that is served beside "
+          "it: kind \"lora\" or \"rslora\" without 'embeddings' and [add_tokens]",
+          source.name, LinearName(id), name);
+  };
+  for (const LoraSlot& slot : layout.slots) check(slot.id);
+  for (const MatrixSlot& slot : layout.matrices) check(slot.id);
+}
+
 }  // namespace
 
 ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout,
@@ -131,6 +149,7 @@ ModelSource OpenTrainedSource(const Model& model, const TrainLayout& layout,
           model.path.string());
   }
   ModelSource source = OpenGgufSource(model.path);
+  CheckApart(source, layout);
   if (layout.full()) {
     Replacer(model, layout, values.data(), &source).Replace();
     return source;
