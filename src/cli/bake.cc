@@ -15,6 +15,7 @@
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
+#include "cli/version.h"
 #include "pipeline/report.h"
 
 namespace bakestone::cli {
@@ -156,6 +157,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   options.load = Loading(no_pack_cache);
   options.sample_cache = HomeFolder() / "cache" / "samples";
   options.from = from;
+  options.version = kVersion;
   options.train_only = train_only;
   ThreadPool pool(NumThreads(threads));
   Printer printer;

@@ -80,6 +80,7 @@ class BakeRun {
     }
     CheckLicences();
     CheckData();
+    lineage_.Describe("made_from", MadeFrom());
     Begin();
     if (!options_.train_only) report_.before = Score("before", scores_.Key(base_hash_), {});
     TrainStages();
@@ -92,6 +93,7 @@ class BakeRun {
     }
     report_.shown = scores_.Shown();
     WriteReport(report_, recipe_);
+    lineage_.Describe("figures", Figures());
     for (const std::string& warning : ForgettingWarnings(report_)) observer_.OnWarning(warning);
     return std::move(report_);
   }
@@ -201,6 +203,42 @@ class BakeRun {
     return recipe_.add_tokens.any() && !recipe_.chat.any()
                ? Model::Load(options_.model, kernels_, pool_, options_.load)
                : model_;
+  }
+
+  // What the result depends on; hashes are SHA-256.
+  Json MadeFrom() const {
+    Json json = {
+        {"program", "bakestone " + options_.version},
+        {"recipe", {{"file", recipe_.file.string()}, {"sha256", ToHex(HashOfFile(recipe_.file))}}},
+        {"seed", recipe_.seed},
+        {"base",
+         {{"file", options_.model.string()},
+          {"sha256", ToHex(HashOfFile(options_.model))},
+          {"licence", report_.parts[0].licence.id}}},
+        {"trained_sha256", base_hash_},
+        {"data", Json::array()},
+        {"licence", report_.licence.licence.id}};
+    for (const std::string& name : TrainedSources(recipe_)) {
+      const DataSource& source = recipe_.Source(name);
+      json["data"].push_back({{"name", name},
+                              {"sha256", ToHex(HashOfFile(source.path))},
+                              {"source", source.source.empty() ? "unknown" : source.source},
+                              {"licence", source.licence.empty() ? "unknown" : source.licence}});
+    }
+    return json;
+  }
+
+  // Those of the report that say how good the result is.
+  Json Figures() const {
+    const Json report = BakeReportJson(report_);
+    Json figures = Json::object();
+    for (const char* key : {"train", "before", "after"}) {
+      if (report.contains(key)) figures[key] = report[key];
+    }
+    for (const char* side : {"before", "after"}) {
+      if (figures.contains(side)) figures[side].erase("answers");
+    }
+    return figures;
   }
 
   // What training starts from. An adapter of another base, and what could not be written in the

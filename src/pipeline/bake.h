@@ -49,6 +49,7 @@ class BakeObserver {
 struct BakeOptions {
   std::filesystem::path model;   // the base's GGUF
   std::filesystem::path folder;  // work folder
+  std::string version;           // of this program, for the record
   std::string from;              // repeat from this stage on; empty: only what is missing
   std::string find_rate;         // name of a stage: only look for its learning rate; empty: no
   bool dry_run = false;          // only say what would be done: data, settings, memory, steps

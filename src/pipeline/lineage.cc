@@ -23,6 +23,9 @@ Lineage::Lineage(std::filesystem::path folder) : folder_(std::move(folder)) {
   if (!std::filesystem::exists(path)) return;
   const Json json = Json::parse(ReadFile(path), nullptr, false);
   try {
+    for (const auto& [key, value] : json.items()) {
+      if (key != "version" && key != "stages") notes_[key] = value.dump();
+    }
     for (const auto& [name, stage] : json.at("stages").items()) {
       StageRecord record;
       record.key = stage.at("key");
@@ -68,8 +71,17 @@ void Lineage::Forget(const std::string& stage) {
   if (stages_.erase(stage) > 0) Write();
 }
 
+void Lineage::Describe(const std::string& key, const Json& value) {
+  std::string text = value.dump();
+  if (notes_[key] == text) return;
+  notes_[key] = std::move(text);
+  Write();
+}
+
 void Lineage::Write() const {
-  Json json = {{"version", 1}, {"stages", Json::object()}};
+  Json json = {{"version", 1}};
+  for (const auto& [key, value] : notes_) json[key] = Json::parse(value);
+  json["stages"] = Json::object();
   for (const auto& [name, record] : stages_) {
     json["stages"][name] = {{"key", record.key},
                             {"files", record.files},

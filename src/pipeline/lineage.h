@@ -1,6 +1,7 @@
-// What was done, from what, with which outcome: the record by which a second run does only what is
-// missing. One JSON file in the work folder; a stage is done when its key (a hash of everything
-// that it depends on) stands there and its files still have the hashes that were written down.
+// What was done, from what, by whom, with which outcome: for people who want to know where a result
+// is from, and the record by which a second run does only what is missing. One JSON file in the
+// work folder; a stage is done when its key (a hash of everything that it depends on) stands there
+// and its files still have the hashes that were written down.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <nlohmann/json_fwd.hpp>
 
 namespace bakestone {
 
@@ -38,12 +41,15 @@ class Lineage {
   void Record(const std::string& stage, const std::string& key,
               const std::vector<std::string>& files, StageRecord record);
   void Forget(const std::string& stage);
+  // Notes what a run is made from (base, recipe, seed, program) or ended with, beside the stages.
+  void Describe(const std::string& key, const nlohmann::ordered_json& value);
 
  private:
   void Write() const;
 
   std::filesystem::path folder_;
   std::map<std::string, StageRecord> stages_;
+  std::map<std::string, std::string> notes_;  // JSON
 };
 
 }  // namespace bakestone

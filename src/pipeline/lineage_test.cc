@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -45,6 +46,23 @@ TEST(Lineage, ForgottenStageIsDoneAgainAndDamageIsNamed) {
   EXPECT_FALSE(Lineage(folder).Done("a", "key"));
   WriteFileAtomically(folder / "lineage.json", "{\"stages\": {\"a\": 3}}");
   EXPECT_THROW(Lineage{folder}, Error);
+}
+
+TEST(Lineage, WhatARunIsMadeFromStaysBesideItsStages) {
+  const auto folder = TestFolder();
+  WriteFileAtomically(folder / "x", "1");
+  {
+    Lineage lineage(folder);
+    lineage.Describe("made_from", {{"seed", 1}});
+    lineage.Record("a", "key", {"x"}, {});
+    lineage.Describe("made_from", {{"seed", 2}});
+  }
+  Lineage again(folder);
+  EXPECT_TRUE(again.Done("a", "key"));
+  again.Forget("a");
+  const auto json = nlohmann::json::parse(ReadFile(folder / "lineage.json"));
+  EXPECT_EQ(json["made_from"]["seed"], 2);
+  EXPECT_TRUE(json["stages"].empty());
 }
 
 }  // namespace
