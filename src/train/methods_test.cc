@@ -87,6 +87,14 @@ TEST(Recipe, MethodsBringTheirOwnDefaultsAndRefuseOthersKeys) {
                                     "learning_rate = 0.01\n[stage.replay]", "[stage.replay]"));
   EXPECT_EQ(full.stages[0].learning_rate, 2e-5);
   EXPECT_EQ(full.stages[0].weight_decay, 0.1);
+  EXPECT_EQ(dpo.stages[1].embedding_rate, 0.1);
+  const std::string added = "[add_tokens]\nlist = [\"Ostrel\"]\n[lora]";
+  const Recipe rows = read(Replaced(kRecipe, "[lora]", added));
+  EXPECT_EQ(rows.stages[1].embedding_rate, 3);
+  EXPECT_THAT(rows.stages[1].defaults, ::testing::Contains("embedding_rate 3"));
+  EXPECT_EQ(
+      read(Replaced(kRecipe, "[lora]", added + "\nembeddings = true")).stages[1].embedding_rate,
+      0.1);
   EXPECT_EQ(read(Replaced(kRecipe, "rank = 4", "rank = 4\nrslora = true")).lora.kind,
             AdapterKind::kRsLora);
   const auto message = [&](const std::string& text) { return MessageOf([&] { read(text); }); };

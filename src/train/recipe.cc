@@ -110,8 +110,12 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
           "{}: expected [adapter] or [lora], which mean the same, found both", file.string());
   }
   if (adapter || lora) recipe.lora = ReadLora(std::move(adapter ? *adapter : *lora), folders);
+  if (auto tokens = table.Table("add_tokens")) {
+    recipe.add_tokens = ReadAddTokens(std::move(*tokens));
+    recipe.lora.new_tokens = true;
+  }
   for (TomlTable& entry : table.Tables("stage")) {
-    recipe.stages.push_back(ReadStage(std::move(entry), recipe.lora.kind));
+    recipe.stages.push_back(ReadStage(std::move(entry), recipe.lora));
     for (size_t i = 0; i + 1 < recipe.stages.size(); ++i) {
       if (recipe.stages[i].name == recipe.stages.back().name) {
         Throw(ErrorCode::kInvalidArgument, "{}: expected distinct stage names, found '{}' twice",
@@ -122,10 +126,6 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
   if (recipe.stages.empty()) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected at least one [[stage]], found none",
           file.string());
-  }
-  if (auto tokens = table.Table("add_tokens")) {
-    recipe.add_tokens = ReadAddTokens(std::move(*tokens));
-    recipe.lora.new_tokens = true;
   }
   if (auto chat = table.Table("chat")) recipe.chat = ReadChat(std::move(*chat), folders);
   if (auto watch = table.Table("watch")) recipe.watch = ReadWatch(std::move(*watch));

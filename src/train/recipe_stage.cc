@@ -22,7 +22,11 @@ ReplayRecipe ReadReplay(TomlTable table) {
 }
 
 // What suits the method and what is trained, where the recipe does not say otherwise.
-void SetDefaults(AdapterKind kind, StageRecipe* stage) {
+void SetDefaults(const LoraRecipe& lora, StageRecipe* stage) {
+  // A new row knows nothing that a high rate could harm, and has little time.
+  constexpr double kNewRowsRate = 3;
+  const AdapterKind kind = lora.kind;
+  if (lora.new_tokens && !lora.full() && !lora.embeddings) stage->embedding_rate = kNewRowsRate;
   if (kind == AdapterKind::kFull) {
     stage->learning_rate = 2e-5;
     stage->weight_decay = 0.1;
@@ -140,7 +144,7 @@ LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
   return lora;
 }
 
-StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
+StageRecipe ReadStage(TomlTable table, const LoraRecipe& lora) {
   StageRecipe stage;
   stage.name = table.String("name");
   const std::string method = table.String("method");
@@ -155,7 +159,7 @@ StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
           "{}: 'method': expected \"pretrain\", \"sft\" or \"dpo\", found '{}'", table.where(),
           method);
   }
-  SetDefaults(kind, &stage);
+  SetDefaults(lora, &stage);
   stage.data = table.Strings("data");
   if (stage.data.empty()) {
     Throw(ErrorCode::kInvalidArgument, "{}: 'data': expected at least one name of a [[data]] table",
@@ -181,7 +185,9 @@ StageRecipe ReadStage(TomlTable table, AdapterKind kind) {
     read.Number("beta", &StageRecipe::beta, 1e-4, 100);
   }
   stage.length_normalized = table.Boolean("length_normalized", false);
-  stage.embedding_rate = table.Number("embedding_rate", stage.embedding_rate, 0, 10);
+  if (lora.trains_rows() || table.Has("embedding_rate")) {
+    read.Number("embedding_rate", &StageRecipe::embedding_rate, 0, 10);
+  }
   stage.eval_steps = table.Integer("eval_steps", 0, 0, 1 << 30);
   stage.heldout_tokens = table.Integer("heldout_tokens", stage.heldout_tokens, 1, int64_t{1} << 40);
   stage.answers = table.String("answers", "");

@@ -38,7 +38,7 @@ EvalRecipe ReadEval(TomlTable table, const RecipeFolders& folders);
 AddTokensRecipe ReadAddTokens(TomlTable table);
 ChatRecipe ReadChat(TomlTable table, const RecipeFolders& folders);
 WatchRecipe ReadWatch(TomlTable table);
-StageRecipe ReadStage(TomlTable table, AdapterKind kind);
+StageRecipe ReadStage(TomlTable table, const LoraRecipe& lora);
 LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders);
 
 }  // namespace bakestone
