@@ -143,6 +143,16 @@ TEST(Dequantize, ConvertsPlainTypesAtAnyAddress) {
               HasSubstr("multiple of 32"));
 }
 
+TEST(Dequantize, EveryHalfIsWhatF16ToFloatMakesOfIt) {
+  std::vector<uint16_t> halves(65536 + 5);  // a rest that fills no vector
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+  std::vector<float> out(halves.size());
+  DequantizeRow(DType::kF16, halves.data(), out.data(), static_cast<int64_t>(out.size()));
+  for (size_t i = 0; i < out.size(); ++i) {
+    ASSERT_EQ(BitsOfFloat(out[i]), BitsOfFloat(F16ToFloat(halves[i]))) << i;
+  }
+}
+
 TEST(Buffer, IsAlignedMovableAndZeroOnRequest) {
   Buffer<float> buffer(1001, Fill::kZero);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
