@@ -114,7 +114,7 @@ struct FormQ6_K {
   template <class V>
   using Levels = UniformLevels<V, -32, 31>;
   static constexpr LevelGrid kGrids[] = {
-      {-28.0f, -0.2f, 31}, {28.0f, 0.2f, 26}, {-35.0f, -1.0f, 20}, {34.0f, 1.0f, 20}};
+      {-28.0f, -0.4f, 16}, {28.0f, 0.4f, 13}, {-35.5f, -2.0f, 10}, {34.5f, 2.0f, 10}};
   BAKESTONE_INLINE static void Pack(const SuperBlockParts& p, Block* b) {
     b->d = p.d;
     for (int g = 0; g < 16; ++g) b->scales[g] = static_cast<int8_t>(p.scale[g]);
