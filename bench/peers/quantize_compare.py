@@ -146,12 +146,13 @@ def parse_args():
     parser.add_argument("--target-size", help="such as 90MB")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", help="append a line a comparison to this file")
+    parser.add_argument("--at-most", type=float, help="exit code 1 where a ratio's upper bound is above this")
     return parser.parse_args()
 
 
 class Comparison:
     def __init__(self, args, folder):
-        self.args, self.folder, self.measure, self.calibrate = args, folder, [], []
+        self.args, self.folder, self.measure, self.calibrate, self.worst = args, folder, [], [], 0
         for one in args.text:
             name, _, path = one.partition("=")
             parts = cut(pathlib.Path(path).read_text(encoding="utf-8"), args.calibrate_share)
@@ -186,6 +187,7 @@ class Comparison:
     def report(self, kind, matrix, names, result, files):
         ours = result["files"][0]
         for name, theirs in zip(names, result["files"][1:]):
+            self.worst = max(self.worst, theirs["ratio_upper"])
             print(f"{kind:8} {matrix:6} {name:10} {ours['kl_mean']:10.6f} {theirs['kl_mean']:10.6f} "
                   f"{theirs['ratio']:7.3f} {theirs['ratio_upper']:7.3f} {ours['kl_p99']:9.5f} {theirs['kl_p99']:9.5f} "
                   f"{100 * ours['flips']:7.2f} {100 * theirs['flips']:7.2f} {result['tokens']:7d}", flush=True)
@@ -225,10 +227,12 @@ def main():
               f"{'p99 ours':>9} {'theirs':>9} {'flips %':>7} {'theirs':>7} {'tokens':>7}", flush=True)
         if args.target_size:
             comparison.against_mixes(matrix)
-            return
-        for kind in args.types.split(","):
-            for with_matrix in {"no": [None], "yes": [matrix], "both": [None, matrix]}[args.matrix]:
-                comparison.against_peers(kind, with_matrix)
+        else:
+            for kind in args.types.split(","):
+                for with_matrix in {"no": [None], "yes": [matrix], "both": [None, matrix]}[args.matrix]:
+                    comparison.against_peers(kind, with_matrix)
+    if args.at_most is not None and comparison.worst > args.at_most:
+        sys.exit(f"expected ratios of at most {args.at_most} with 95 % certainty, found up to {comparison.worst:.3f}")
 
 
 if __name__ == "__main__":
