@@ -174,28 +174,47 @@ void Sequence::AddPromptLogprobs(int64_t index, RowLogprobs logprobs) {
   prompt_infos_[index].logprobs = std::move(logprobs);
 }
 
-void Sequence::PrepareMasks(std::vector<int32_t>* draft) {
-  size_t accepted = 0;
-  mask_bits_.resize((draft->size() + 1) * mask_words_);
+void Sequence::CutDraft(std::vector<int32_t>* draft) {
+  size_t legal = 0;
   try {
-    for (;; ++accepted) {
-      mask_->Fill(std::span(mask_bits_).subspan(accepted * mask_words_, mask_words_));
-      if (accepted == draft->size() || tokenizer_.IsEndOfGeneration((*draft)[accepted]) ||
-          !mask_->Accept((*draft)[accepted])) {
-        break;
-      }
+    while (legal < draft->size() && !tokenizer_.IsEndOfGeneration((*draft)[legal]) &&
+           mask_->Accept((*draft)[legal])) {
+      ++legal;
     }
   } catch (...) {
-    mask_->Rollback(static_cast<int64_t>(accepted));
+    mask_->Rollback(static_cast<int64_t>(legal));
     throw;
   }
-  mask_->Rollback(static_cast<int64_t>(accepted));
-  draft->resize(accepted);
+  mask_->Rollback(static_cast<int64_t>(legal));
+  draft->resize(legal);
+}
+
+void Sequence::PrepareMasks(std::span<const int32_t> draft) {
+  num_masks_ = 0;
+  mask_error_.reset();
+  int64_t accepted = 0;
+  try {
+    mask_bits_.resize((draft.size() + 1) * mask_words_);
+    while (true) {
+      mask_->Fill(std::span(mask_bits_).subspan(num_masks_ * mask_words_, mask_words_));
+      if (num_masks_++ == draft.size()) break;
+      if (!mask_->Accept(draft[num_masks_ - 1])) {
+        Throw(ErrorCode::kInternal, "the answer's form took a draft and then refused it");
+      }
+      ++accepted;
+    }
+  } catch (const Error& error) {
+    mask_error_ = error;
+  } catch (const std::exception& error) {
+    mask_error_ = Error(ErrorCode::kInternal, error.what());
+  }
+  mask_->Rollback(accepted);
 }
 
 TokenRules Sequence::RulesAt(int64_t position) const {
   if (mask_) {
     const auto row = static_cast<size_t>(position) - tokens_.size();
+    if (row >= num_masks_) throw *mask_error_;
     return {.unused = tokenizer_.Unused(),
             .legal = std::span(mask_bits_).subspan(row * mask_words_, mask_words_)};
   }

@@ -77,12 +77,14 @@ class Sequence {
   bool resumed() const { return prefill_end_ > prompt_size(); }
 
   const Sampler& sampler() const { return sampler_; }
-  // Finds out what is legal after the pending tokens and after each token of the draft, which is
-  // cut before the first one that is not. Before a step that draws; RulesAt holds for its positions
-  // then. Throws Error.
-  void PrepareMasks(std::vector<int32_t>* draft);
+  // Cuts a draft of a constrained sequence before the first token that is not legal.
+  void CutDraft(std::vector<int32_t>* draft);
+  // Finds out what is legal after the pending tokens and after each token of the draft. Before
+  // anything is drawn; RulesAt holds for these positions then. What fails, RulesAt throws. On any
+  // thread, while others use nothing of the sequence but what is computed of it.
+  void PrepareMasks(std::span<const int32_t> draft);
   bool constrained() const { return mask_ != nullptr; }
-  // What may not be drawn at this position of the sequence.
+  // What may not be drawn at this position of the sequence. Throws Error where it is not known.
   TokenRules RulesAt(int64_t position) const;
   void AddPromptLogprobs(int64_t index, RowLogprobs logprobs);
   // The prompt is computed and nothing is to be generated (max_tokens 0).
@@ -126,6 +128,8 @@ class Sequence {
   std::unique_ptr<TokenMask> mask_;  // null: any token is legal
   std::vector<uint32_t> mask_bits_;  // rows of mask_words_, the first for the next token of tokens_
   size_t mask_words_ = 0;
+  size_t num_masks_ = 0;             // rows of mask_bits_ that hold
+  std::optional<Error> mask_error_;  // why there are no more
   bool finished_ = false;
 };
 

@@ -81,38 +81,49 @@ void StepRunner::Sample(MatrixView<float> logits, std::span<Row> rows) {
       });
 }
 
-// One answer's masks are one thread's work.
-void StepRunner::PrepareMasks(std::span<Work> works) {
-  std::vector<Work*> constrained;
+// A token that the form does not allow would be computed for nothing.
+void StepRunner::CutDrafts(std::span<Work> works) {
   for (Work& work : works) {
-    Sequence& sequence = *work.sequence;
-    if (sequence.constrained() && work.count == sequence.pending() && !sequence.NothingToSample()) {
-      constrained.push_back(&work);
-    }
-  }
-  exec_.pool.ParallelFor(static_cast<int64_t>(constrained.size()), 1,
-                         [&](int64_t begin, int64_t end, int) {
-                           for (int64_t i = begin; i < end; ++i) {
-                             try {
-                               constrained[i]->sequence->PrepareMasks(&constrained[i]->draft);
-                             } catch (const Error& error) {
-                               constrained[i]->error = error;
-                             } catch (const std::exception& error) {
-                               constrained[i]->error = Error(ErrorCode::kInternal, error.what());
-                             }
-                           }
-                         });
-  for (const Work& work : works) {
-    if (work.error) throw *work.error;
+    if (work.sequence->constrained() && !work.draft.empty()) work.sequence->CutDraft(&work.draft);
   }
 }
 
+// One answer's masks are one thread's work.
+void StepRunner::StartMasks(std::span<Work> works) {
+  constrained_.clear();
+  for (const Work& work : works) {
+    const Sequence& sequence = *work.sequence;
+    if (sequence.constrained() && work.count == sequence.pending() && !sequence.NothingToSample()) {
+      constrained_.push_back(&work);
+    }
+  }
+  masks_.Start(constrained_.size(), [this](size_t i) {
+    constrained_[i]->sequence->PrepareMasks(constrained_[i]->draft);
+  });
+}
+
 void StepRunner::Run(std::span<Work> works, StatePool& pool) {
-  PrepareMasks(works);
+  CutDrafts(works);
   Layout(works);
   for (Work& work : works) {
     work.sequence->state().Reserve(work.count + static_cast<int64_t>(work.draft.size()));
   }
+  StartMasks(works);
+  try {
+    Compute();
+  } catch (...) {
+    masks_.Abandon();  // whose sequences may go now
+    throw;
+  }
+  size_t next = 0;
+  for (Work& work : works) {
+    const size_t begin = next;
+    while (next < rows_.size() && rows_[next].work == &work) ++next;
+    Finish(work, std::span(rows_).subspan(begin, next - begin), pool);
+  }
+}
+
+void StepRunner::Compute() {
   const ModelConfig& config = decoder_.config();
   const auto outputs = static_cast<int64_t>(output_rows_.size());
   hidden_.resize(outputs * config.hidden_dim);
@@ -125,14 +136,8 @@ void StepRunner::Run(std::span<Work> works, StatePool& pool) {
     const auto hidden =
         DenseView(hidden_.data() + begin * config.hidden_dim, count, config.hidden_dim);
     decoder_.Logits(exec_, hidden, logits);
+    masks_.Finish(exec_.pool);
     Sample(logits, std::span(rows_).subspan(begin, count));
-  }
-
-  size_t next = 0;
-  for (Work& work : works) {
-    const size_t begin = next;
-    while (next < rows_.size() && rows_[next].work == &work) ++next;
-    Finish(work, std::span(rows_).subspan(begin, next - begin), pool);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/mask_tasks.h"
 #include "engine/sequence.h"
 #include "model/decoder.h"
 
@@ -47,8 +48,10 @@ class StepRunner {
     std::optional<RowLogprobs> logprobs;
     std::optional<Error> error;
   };
-  void PrepareMasks(std::span<Work> works);
+  void CutDrafts(std::span<Work> works);
+  void StartMasks(std::span<Work> works);
   void Layout(std::span<Work> works);
+  void Compute();
   void Sample(MatrixView<float> logits, std::span<Row> rows);
   void Finish(Work& work, std::span<Row> rows, StatePool& pool);
 
@@ -60,6 +63,8 @@ class StepRunner {
   std::vector<AdapterRun> adapters_;
   std::vector<Row> rows_;
   std::vector<float> hidden_, logits_;
+  std::vector<const Work*> constrained_;  // whose masks are being found
+  MaskTasks masks_;                       // last: they use what is above
 };
 
 }  // namespace bakestone
