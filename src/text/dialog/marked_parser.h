@@ -37,13 +37,16 @@ class MarkedParser : public ReplyParser {
   bool StepReasoning();
   bool StepText();
   bool StepHead();
+  bool StepAfterCall();
+  // ---- marked_bodies.cc ----
   bool StepObject();
   bool StepName();
   bool StepArguments();
   bool StepParameters();
   bool StepWhole();
-  bool StepAfterCall();
+  std::string NameIn(const std::string& head) const;
 
+  static std::string Trimmed(const std::string& text);  // without white space at its ends
   void EmitText(std::string_view text);
   void EmitReasoning(std::string_view text);
   void NotACall();  // what was taken for one is text
@@ -55,7 +58,6 @@ class MarkedParser : public ReplyParser {
   size_t HeldBytes(const std::vector<std::string>& markers) const;
   bool MayBegin(std::string_view marker) const;  // pending_ is a proper prefix of it
   bool TakeFront(const std::string& marker);
-  std::string NameIn(const std::string& head) const;
   bool AtBodyOf(char c) const;
   void SkipSpace();
 
