@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <map>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -12,6 +11,7 @@
 
 #include "base/log.h"
 #include "engine/embedder.h"
+#include "engine/fair_shares.h"
 
 namespace bakestone {
 namespace {
@@ -31,17 +31,15 @@ EmbeddingLoopOptions CheckedLoop(EmbeddingLoopOptions options) {
 }  // namespace
 
 struct EmbeddingLoop::Impl {
-  struct Tenant {
-    int64_t computed = 0, requests = 0;
-  };
+  struct Pending;
+  using Shares = FairShares<Id, Pending*>;
   struct Pending {
     Id id = 0;
     EmbeddingRequest request;
-    Tenant* tenant = nullptr;
+    Shares::Line* line = nullptr;
     std::optional<LoopClock::time_point> deadline;
-    int64_t left = 0;      // tokens that no step has taken
-    int64_t computed = 0;  // tokens, for whose turn it is
-    size_t next = 0;       // the first text that no step has taken
+    int64_t left = 0;  // tokens that no step has taken
+    size_t next = 0;   // the first text that no step has taken
     std::optional<Error> error;
   };
   // A text of the step.
@@ -91,7 +89,7 @@ struct EmbeddingLoop::Impl {
   mutable std::mutex mutex;
   std::condition_variable wake, idle;
   std::vector<std::unique_ptr<Pending>> pendings;  // the oldest first; only the loop takes one away
-  std::map<std::string, Tenant> tenants;           // of those
+  Shares shares{0};                                // of those
   int64_t num_texts = 0;                           // of those
   std::set<Id> cancels;
   Id next_id = 1;
@@ -167,20 +165,9 @@ EmbeddingLoop::Id EmbeddingLoop::Impl::Submit(EmbeddingRequest request) {
   return id;
 }
 
-// Who comes starts at the least count of those that are there.
 void EmbeddingLoop::Impl::Enter(std::unique_ptr<Pending> pending) {
-  constexpr int64_t kNobody = INT64_MAX;
-  int64_t least = kNobody;
-  for (const auto& [name, other] : tenants) least = std::min(least, other.computed);
-  const auto [at, is_new] = tenants.try_emplace(pending->request.tenant,
-                                                Tenant{.computed = least == kNobody ? 0 : least});
-  pending->tenant = &at->second;
-  least = kNobody;
-  for (const auto& other : pendings) {
-    if (other->tenant == pending->tenant) least = std::min(least, other->computed);
-  }
-  pending->computed = least == kNobody ? 0 : least;
-  ++pending->tenant->requests;
+  pending->line = &shares.Enter(pending->request.tenant, /*background=*/false, pending->id);
+  pending->line->payload = pending.get();
   num_texts += std::ssize(pending->request.texts);
   ++metrics.submitted;
   metrics.waiting_tokens += pending->left;
@@ -190,7 +177,7 @@ void EmbeddingLoop::Impl::Enter(std::unique_ptr<Pending> pending) {
 std::unique_ptr<EmbeddingLoop::Impl::Pending> EmbeddingLoop::Impl::Leave(Pending& pending) {
   metrics.waiting_tokens -= pending.left;
   num_texts -= std::ssize(pending.request.texts);
-  if (--pending.tenant->requests == 0) tenants.erase(pending.request.tenant);
+  shares.Leave(*pending.line);
   const auto at = std::find_if(pendings.begin(), pendings.end(),
                                [&](const auto& other) { return other.get() == &pending; });
   std::unique_ptr<Pending> left = std::move(*at);
@@ -202,13 +189,14 @@ std::unique_ptr<EmbeddingLoop::Impl::Pending> EmbeddingLoop::Impl::Leave(Pending
 EmbeddingLoop::Impl::Pending* EmbeddingLoop::Impl::Next() {
   Pending* best = nullptr;
   const auto turn = [](const Pending& pending) {
-    return std::pair(pending.tenant->computed, pending.computed);
+    return std::pair(Shares::Turn(*pending.line), pending.id);
   };
-  for (const auto& pending : pendings) {
-    if (pending->next < pending->request.texts.size() && (!best || turn(*pending) < turn(*best))) {
-      best = pending.get();
+  shares.ForEachLine([&](const Shares::Line& line) {
+    Pending& pending = *line.payload;
+    if (pending.next < pending.request.texts.size() && (!best || turn(pending) < turn(*best))) {
+      best = &pending;
     }
-  }
+  });
   return best;
 }
 
@@ -223,8 +211,7 @@ std::vector<EmbeddingLoop::Impl::Taken> EmbeddingLoop::Impl::Plan() {
     rows += count;
     ++next->next;
     next->left -= count;
-    next->computed += count;
-    next->tenant->computed += count;
+    Shares::Count(*next->line, static_cast<double>(count));
     metrics.waiting_tokens -= count;
   }
   return step;

@@ -4,9 +4,8 @@
 // in the step.
 //
 // Whose text is next: that of the tenant for which fewest tokens were computed, and within it of
-// the request; who comes starts at the least count of those that are there. So a request of one
-// text is not held up by one of thousands. All methods are thread-safe. The thread pool is used by
-// the loop only, and by nobody else meanwhile.
+// the request (fair_shares.h). So a request of one text is not held up by one of thousands. All
+// methods are thread-safe. The thread pool is used by the loop only, and by nobody else meanwhile.
 #pragma once
 
 #include <chrono>

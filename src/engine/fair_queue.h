@@ -1,8 +1,6 @@
 // The requests that wait, and whose turn it is: every tenant gets as much of the engine as the
-// others, and within a tenant every adapter. Each has a counter of what was computed for it (a
-// prompt's token counts 1, an answer's 2), and the least counter goes first. Who comes after a
-// pause starts at the least counter of those that are active: an hour of silence gives no claim on
-// the next. (Sheng et al., "Fairness in serving large language models", OSDI 2024.)
+// others, and within a tenant every adapter (fair_shares.h; a prompt's token counts 1, an answer's
+// 2).
 //
 // Background requests come after all others, whoever they are, and are fair among themselves in the
 // same way.
@@ -12,26 +10,26 @@
 // Internal to engine/; the engine's lock guards it.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
+#include "engine/fair_shares.h"
 #include "engine/sequence.h"
 
 namespace bakestone {
 
+struct WaitingSequence {
+  std::unique_ptr<Sequence> sequence;
+  int passed = 0;
+};
+
 class FairQueue {
  public:
   static constexpr int kMostPasses = 64;
-
-  FairQueue();
-  ~FairQueue();
 
   void Add(std::unique_ptr<Sequence> sequence);
   // One that ran and was suspended: it is the next of its adapter.
@@ -57,30 +55,20 @@ class FairQueue {
   bool Before(const Sequence& a, const Sequence& b) const;
   int64_t RunningOf(const Sequence& sequence) const;  // of its tenant
   // Tenants that have anything running or waiting, in the background or not, as this one is.
-  int64_t ActiveTenantsLike(const Sequence& sequence) const { return class_of(sequence).active; }
+  int64_t ActiveTenantsLike(const Sequence& sequence) const {
+    return shares_.ActiveTenants(sequence.request().background);
+  }
   bool empty() const { return size_ == 0; }
 
  private:
-  struct Tenant;
-  struct Waiting {
-    std::unique_ptr<Sequence> sequence;
-    int passed = 0;
-  };
-  friend struct FairLine;
-  FairLine& Enter(const Sequence& sequence);
-  void Leave(FairLine& line);
+  using Shares = FairShares<Hash, std::deque<WaitingSequence>>;  // an adapter's hash, or zeros
+  // Counters of adapters that a tenant does not use at the moment.
+  static constexpr size_t kMostKeptLines = 4096;
+
   std::vector<FairLine*> Lines() const;  // with somebody waiting, whose turn it is first
   std::unique_ptr<Sequence> Pop(FairLine& line, size_t index);
 
-  struct Class {
-    std::map<std::string, std::unique_ptr<Tenant>> tenants;
-    int64_t active = 0;  // tenants
-  };
-  const Class& class_of(const Sequence& sequence) const {
-    return classes_[sequence.request().background ? 1 : 0];
-  }
-
-  std::array<Class, 2> classes_;  // the second: background
+  Shares shares_{kMostKeptLines};
   int64_t size_ = 0;
 };
 

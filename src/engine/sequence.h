@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "engine/fair_shares.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/speculation.h"
@@ -23,7 +25,8 @@ namespace bakestone {
 void CheckRequest(const GenerationRequest& request, const Tokenizer& tokenizer, int64_t vocab_rows,
                   int64_t max_context);
 
-struct FairLine;
+struct WaitingSequence;  // FairQueue's
+using FairLine = FairShares<Hash, std::deque<WaitingSequence>>::Line;
 
 class Sequence {
  public:
