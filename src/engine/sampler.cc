@@ -198,6 +198,18 @@ int32_t Sampler::Sample(std::span<float> logits, int64_t position, std::span<con
   BAKESTONE_CHECK(static_cast<int64_t>(logits.size()) >= vocab_size_ && vocab_size_ > 0);
   const std::span<float> row = logits.first(vocab_size_);
   Adjust(row, ahead);
+  return Draw(row, position, rules, params_.stream);
+}
+
+int32_t Sampler::SampleAgain(std::span<float> logits, int64_t position, const TokenRules& rules,
+                             int times) const {
+  constexpr uint64_t kAgain = uint64_t{1} << 56;  // no request has as many choices
+  return Draw(logits.first(vocab_size_), position, rules,
+              params_.stream + kAgain * static_cast<uint64_t>(times));
+}
+
+int32_t Sampler::Draw(std::span<float> row, int64_t position, const TokenRules& rules,
+                      uint64_t stream) const {
   Forbid(row, rules);
   const int32_t best = ArgMax(row);
   if (row[best] == kForbidden) {
@@ -208,7 +220,7 @@ int32_t Sampler::Sample(std::span<float> logits, int64_t position, std::span<con
   std::vector<Candidate> candidates = MakeCandidates(row, params_, row[best]);
   double total = 0;
   for (const Candidate& c : candidates) total += c.weight;  // in order of id
-  const double u = UniformDouble(params_.seed, params_.stream, static_cast<uint64_t>(position));
+  const double u = UniformDouble(params_.seed, stream, static_cast<uint64_t>(position));
   OrderedDraw draw(std::move(candidates));
   double cumulative = 0;
   int32_t token = best;

@@ -54,6 +54,12 @@ class Sampler {
   int32_t Sample(std::span<float> logits, int64_t position, std::span<const int32_t> ahead = {},
                  const TokenRules& rules = {}) const;
 
+  // The same from logits as Sample left them, once more, under rules that forbid what it drew:
+  // with a random number of its own, so that the others are drawn as if it had never been legal.
+  // times: from 1.
+  int32_t SampleAgain(std::span<float> logits, int64_t position, const TokenRules& rules,
+                      int times) const;
+
   // Tells the penalties that the answer now has this token.
   void Accept(int32_t token);
 
@@ -62,6 +68,8 @@ class Sampler {
     int32_t in_prompt = 0, in_answer = 0;
   };
   void Adjust(std::span<float> logits, std::span<const int32_t> ahead) const;
+  int32_t Draw(std::span<float> row, int64_t position, const TokenRules& rules,
+               uint64_t stream) const;
   void Penalize(std::span<float> logits, int32_t id, Seen seen) const;
 
   SamplingParams params_;

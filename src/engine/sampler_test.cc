@@ -208,6 +208,23 @@ TEST(Sampler, ParametersOutOfRangeAreNamed) {
   EXPECT_EQ(message({.temperature = 1, .top_p = 0.9}), "");
 }
 
+// A token that turns out not to be legal takes nothing from what the others are drawn with.
+TEST(Sampler, DrawsAgainAsIfATokenHadNeverBeenLegal) {
+  const SamplingParams params{.temperature = 1, .seed = 5};
+  const Sampler sampler(params, 3, {});
+  const int32_t illegal[] = {0};
+  constexpr int kDraws = 4000;
+  int of_one = 0;
+  for (int position = 0; position < kDraws; ++position) {
+    std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.2f)};
+    int32_t token = sampler.Sample(logits, position);
+    if (token == 0) token = sampler.SampleAgain(logits, position, {.banned = illegal}, 1);
+    ASSERT_NE(token, 0);
+    of_one += token == 1;
+  }
+  EXPECT_NEAR(of_one / double{kDraws}, 0.6, 0.03);
+}
+
 TEST(Logprobs, AreNormalizedAndOrdered) {
   const std::vector<float> logits = {1, 4, 4, -3, 50};  // the last is padding
   const RowLogprobs all = LogprobsOf(logits, 4, 3, 10);

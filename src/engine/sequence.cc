@@ -223,6 +223,30 @@ TokenRules Sequence::RulesAt(int64_t position) const {
           .unused = tokenizer_.Unused()};
 }
 
+int32_t Sequence::Draw(std::span<float> logits, int64_t position, std::span<const int32_t> ahead) {
+  int32_t token = sampler_.Sample(logits, position, ahead, RulesAt(position));
+  if (!confirms()) return token;
+  for (; confirmed_ahead_ < std::ssize(ahead); ++confirmed_ahead_) {
+    if (!mask_->Accept(ahead[static_cast<size_t>(confirmed_ahead_)])) {
+      Throw(ErrorCode::kInternal, "the answer's form took a draft and then refused it");
+    }
+  }
+  const auto row = static_cast<size_t>(position) - tokens_.size();
+  for (int times = 0; !mask_->Confirm(token); ++times) {
+    if (times == 2) {
+      Throw(ErrorCode::kInternal, "the answer's form allowed a token and then refused it");
+    }
+    mask_->Narrow(std::span(mask_bits_).subspan(row * mask_words_, mask_words_), times);
+    token = sampler_.SampleAgain(logits, position, RulesAt(position), times + 1);
+  }
+  return token;
+}
+
+void Sequence::EndDraws() {
+  if (confirmed_ahead_ > 0) mask_->Rollback(confirmed_ahead_);
+  confirmed_ahead_ = 0;
+}
+
 // A control token has text only where the request asks to see it.
 std::string Sequence::PieceOf(int32_t token) {
   const auto& shown = request_.shown_control;

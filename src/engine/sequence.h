@@ -83,12 +83,17 @@ class Sequence {
   // Cuts a draft of a constrained sequence before the first token that is not legal.
   void CutDraft(std::vector<int32_t>* draft);
   // Finds out what is legal after the pending tokens and after each token of the draft. Before
-  // anything is drawn; RulesAt holds for these positions then. What fails, RulesAt throws. On any
+  // anything is drawn at these positions. What fails, Draw throws. On any
   // thread, while others use nothing of the sequence but what is computed of it.
   void PrepareMasks(std::span<const int32_t> draft);
   bool constrained() const { return mask_ != nullptr; }
-  // What may not be drawn at this position of the sequence. Throws Error where it is not known.
-  TokenRules RulesAt(int64_t position) const;
+  // Whether what is drawn has to be confirmed: Draw is then called by one thread at a time, in the
+  // order of positions, until EndDraws.
+  bool confirms() const { return mask_ && mask_->over_approximates(); }
+  // The token at this position, from its row of logits, which is changed; ahead: the draft's tokens
+  // before it. Throws Error.
+  int32_t Draw(std::span<float> logits, int64_t position, std::span<const int32_t> ahead);
+  void EndDraws();
   void AddPromptLogprobs(int64_t index, RowLogprobs logprobs);
   // The prompt is computed and nothing is to be generated (max_tokens 0).
   bool NothingToSample() const { return max_total_ == prompt_size(); }
@@ -101,6 +106,7 @@ class Sequence {
   void Fail(FinishReason reason, std::optional<Error> error);
 
  private:
+  TokenRules RulesAt(int64_t position) const;
   void OfferStates(StatePool& pool);
   std::string PieceOf(int32_t token);
   std::string TextOf(int32_t token, Event& event);
@@ -133,6 +139,7 @@ class Sequence {
   size_t mask_words_ = 0;
   size_t num_masks_ = 0;             // rows of mask_bits_ that hold
   std::optional<Error> mask_error_;  // why there are no more
+  int64_t confirmed_ahead_ = 0;      // of the draft's tokens, mask_ has accepted so many
   bool finished_ = false;
 };
 

@@ -52,33 +52,44 @@ void StepRunner::Layout(std::span<Work> works) {
   }
 }
 
+void StepRunner::Sample(Row& row, std::span<float> logits) const {
+  Sequence& sequence = *row.work->sequence;
+  const GenerationRequest& request = sequence.request();
+  try {
+    if (row.target) {
+      row.logprobs = LogprobsOf(logits, vocab_size_, *row.target, request.top_logprobs);
+    } else if (request.logprobs) {
+      std::vector<float> unchanged(logits.begin(), logits.end());
+      row.token = sequence.Draw(logits, row.position, row.ahead);
+      row.logprobs = LogprobsOf(unchanged, vocab_size_, row.token, request.top_logprobs);
+    } else {
+      row.token = sequence.Draw(logits, row.position, row.ahead);
+    }
+  } catch (const Error& error) {
+    row.error = error;
+  } catch (const std::exception& error) {
+    row.error = Error(ErrorCode::kInternal, error.what());
+  }
+}
+
 void StepRunner::Sample(MatrixView<float> logits, std::span<Row> rows) {
-  exec_.pool.ParallelFor(
-      static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          Row& row = rows[i];
-          const Sequence& sequence = *row.work->sequence;
-          const GenerationRequest& request = sequence.request();
-          const std::span<float> values(logits.Row(i), logits.cols);
-          try {
-            if (row.target) {
-              row.logprobs = LogprobsOf(values, vocab_size_, *row.target, request.top_logprobs);
-            } else if (request.logprobs) {
-              std::vector<float> unchanged(values.begin(), values.end());
-              row.token = sequence.sampler().Sample(values, row.position, row.ahead,
-                                                    sequence.RulesAt(row.position));
-              row.logprobs = LogprobsOf(unchanged, vocab_size_, row.token, request.top_logprobs);
-            } else {
-              row.token = sequence.sampler().Sample(values, row.position, row.ahead,
-                                                    sequence.RulesAt(row.position));
-            }
-          } catch (const Error& error) {
-            row.error = error;
-          } catch (const std::exception& error) {
-            row.error = Error(ErrorCode::kInternal, error.what());
-          }
-        }
-      });
+  starts_.clear();  // of what one thread samples: a row, or those of an answer that confirms
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const bool goes_on =
+        i > 0 && rows[i].work == rows[i - 1].work && rows[i].work->sequence->confirms();
+    if (!goes_on) starts_.push_back(static_cast<int64_t>(i));
+  }
+  starts_.push_back(std::ssize(rows));
+  exec_.pool.ParallelFor(std::ssize(starts_) - 1, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t group = begin; group < end; ++group) {
+      for (int64_t i = starts_[group]; i < starts_[group + 1]; ++i) {
+        const bool missed = i > starts_[group] && !rows[i].ahead.empty() &&
+                            rows[i - 1].token != rows[i].ahead.back();
+        if (missed) break;  // nobody looks behind a token of a draft that was not drawn
+        Sample(rows[i], std::span<float>(logits.Row(i), logits.cols));
+      }
+    }
+  });
 }
 
 // A token that the form does not allow would be computed for nothing.
@@ -113,6 +124,7 @@ void StepRunner::Run(std::span<Work> works, StatePool& pool) {
     Compute();
   } catch (...) {
     masks_.Abandon();  // whose sequences may go now
+    for (const Work& work : works) work.sequence->EndDraws();
     throw;
   }
   size_t next = 0;
@@ -145,6 +157,7 @@ void StepRunner::Compute() {
 // that token is the one drawn before it: the rest is as if it had never been computed.
 void StepRunner::Finish(Work& work, std::span<Row> rows, StatePool& pool) {
   Sequence& sequence = *work.sequence;
+  sequence.EndDraws();
   const auto drawn =
       std::find_if(rows.begin(), rows.end(), [](const Row& row) { return !row.target; });
   for (auto row = rows.begin(); row != drawn; ++row) {

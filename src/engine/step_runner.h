@@ -52,6 +52,7 @@ class StepRunner {
   void StartMasks(std::span<Work> works);
   void Layout(std::span<Work> works);
   void Compute();
+  void Sample(Row& row, std::span<float> logits) const;
   void Sample(MatrixView<float> logits, std::span<Row> rows);
   void Finish(Work& work, std::span<Row> rows, StatePool& pool);
 
@@ -63,6 +64,7 @@ class StepRunner {
   std::vector<AdapterRun> adapters_;
   std::vector<Row> rows_;
   std::vector<float> hidden_, logits_;
+  std::vector<int64_t> starts_;
   std::vector<const Work*> constrained_;  // whose masks are being found
   MaskTasks masks_;                       // last: they use what is above
 };

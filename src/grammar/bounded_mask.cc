@@ -1,7 +1,7 @@
 #include "grammar/bounded_mask.h"
 
 #include <algorithm>
-#include <bit>
+#include <chrono>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "grammar/calls.h"
 #include "text/utf8.h"
 
 namespace bakestone::grammar {
@@ -16,167 +17,192 @@ namespace {
 
 // Tokens that one mask asks about one by one: some microseconds each.
 constexpr int kMostAsked = 400;
-constexpr int kFarProbe = 160;  // characters
-// A character that every counted text may have, and that no literal of a syntax or a schema is
-// likely to begin or go on with.
+// Where the grammar is so ambiguous that they take longer the answer ends.
+constexpr std::chrono::seconds kMaxNarrowTime{2};
+// A character that every counted text may have, by which the room in it is found out. Where
+// something else has it too, or a pattern does without it, more tokens have to be asked about: no
+// more.
 constexpr char kProbe = '\x7F';
 constexpr std::string_view kCounted = "character{";
+// Fewer of a class are counted by the library without much ado.
+constexpr int64_t kManyOfAClass = 64;
 
 class BoundedMask : public TokenMask {
  public:
-  BoundedMask(std::unique_ptr<AskedMask> exact, std::unique_ptr<AskedMask> relaxed,
-              std::shared_ptr<const TokenLengths> lengths)
-      : exact_(std::move(exact)), relaxed_(std::move(relaxed)), lengths_(std::move(lengths)) {}
+  BoundedMask(std::unique_ptr<TextFollower> exact, std::unique_ptr<TokenMask> relaxed,
+              const std::vector<int32_t>& markers, std::shared_ptr<const TokenTexts> texts)
+      : exact_(std::move(exact)),
+        relaxed_(std::move(relaxed)),
+        markers_(markers),
+        texts_(std::move(texts)) {}
 
-  void Fill(std::span<uint32_t> bits) override {
-    relaxed_->Fill(bits);
-    if (room_ < TokenLengths::kMost) {
-      room_ = Room(kFarProbe) ? kFarProbe : Room(TokenLengths::kMost) ? TokenLengths::kMost : 0;
+  void Fill(std::span<uint32_t> bits) override { relaxed_->Fill(bits); }
+  bool over_approximates() const override { return true; }
+  bool Confirm(int32_t token) override {
+    if (texts_->Ends(token)) return exact_->Complete();
+    return Could(TextOf(token));
+  }
+
+  void Narrow(std::span<uint32_t> bits, int times) override {
+    const int room = times == 0 ? Room() : 0;
+    if (room == 0) return AskUnless({}, bits);
+    for (size_t i = 0; i < bits.size(); ++i) {
+      bits[i] &= ~(texts_->plain()[i] & texts_->LongerThan(room)[i]);
     }
-    if (room_ >= TokenLengths::kMost) {
-      Remove(lengths_->LongerThan(TokenLengths::kMost), bits);
-      if (Differ({'<', kProbe}) ||
-          Differ({'\n',
-                  kProbe})) {  // a text without quotes, which does without what its end begins with
-        AskUnless(lengths_->plain(), bits);
-        return;
-      }
-      Ask(lengths_->several(), bits);
-      if (!exact_->Could("\"")) Ask(lengths_->quoted(), bits);  // a least length is not reached
-      return;
-    }
-    if (relaxed_->Could({kProbe, kProbe})) {  // a text near its end
-      int room = 0;
-      for (int step = TokenLengths::kMost / 2; step > 0; step /= 2) {
-        if (Room(room + step)) room += step;
-      }
-      if (room > 0) {
-        for (size_t i = 0; i < bits.size(); ++i) {
-          bits[i] &= ~(lengths_->plain()[i] & lengths_->LongerThan(room)[i]);
-        }
-        AskUnless(lengths_->plain(), bits);
-        return;
-      }
-    }
-    AskUnless({}, bits);
+    AskUnless(texts_->plain(), bits);
   }
 
   bool Accept(int32_t token) override {
-    if (!exact_->Accept(token)) return false;
-    if (!relaxed_->Accept(token)) {
-      exact_->Rollback(1);
-      return false;
-    }
-    room_ = HasBit(lengths_->plain(), token) ? room_ - lengths_->CharactersOf(token) : 0;
-    return true;
+    if (!exact_->Accept(TextOf(token))) return false;
+    if (relaxed_->Accept(token)) return true;
+    exact_->Rollback(1);
+    return false;
   }
 
   void Rollback(int64_t count) override {
     exact_->Rollback(count);
     relaxed_->Rollback(count);
-    room_ = 0;
   }
 
  private:
-  bool Differ(const std::string& text) { return exact_->Could(text) != relaxed_->Could(text); }
-  bool Room(int characters) {
-    return exact_->Could(std::string(static_cast<size_t>(characters), kProbe));
+  std::string TextOf(int32_t token) const {
+    const auto marker = std::find(markers_.begin(), markers_.end(), token);
+    return marker == markers_.end()
+               ? texts_->TextOf(token)
+               : MarkerSpelling(static_cast<size_t>(marker - markers_.begin()));
   }
-
-  static void Remove(const TokenLengths::Bits& these, std::span<uint32_t> bits) {
-    for (size_t i = 0; i < bits.size(); ++i) bits[i] &= ~these[i];
-  }
-
-  bool Takes(int32_t id) {
-    if (!exact_->Accept(id)) return false;
+  bool Could(const std::string& text) {
+    if (!exact_->Accept(text)) return false;
     exact_->Rollback(1);
     return true;
   }
+  // How many more characters a counted text may have, at most kMost.
+  int Room() {
+    const auto has = [&](int characters) {
+      return Could(std::string(static_cast<size_t>(characters), kProbe));
+    };
+    if (has(TokenTexts::kMost)) return TokenTexts::kMost;
+    int room = 0;
+    for (int step = TokenTexts::kMost / 2; step > 0; step /= 2) {
+      if (has(room + step)) room += step;
+    }
+    return room;
+  }
 
-  // Of these, which are few, only those stay that the exact grammar takes.
-  void Ask(const TokenLengths::Bits& these, std::span<uint32_t> bits) {
+  // Of all but `known` only those stay that the exact grammar takes, the shortest first; empty: no
+  // token is known.
+  void AskUnless(const TokenTexts::Bits& known, std::span<uint32_t> bits) {
     int asked = 0;
-    for (size_t i = 0; i < bits.size(); ++i) {
-      for (uint32_t left = bits[i] & these[i]; left != 0; left &= left - 1) {
-        const uint32_t bit = left & (~left + 1);
-        const auto id = static_cast<int32_t>(i * 32 + static_cast<size_t>(std::countr_zero(left)));
-        if (asked++ >= kMostAsked || !Takes(id)) bits[i] &= ~bit;
+    const auto start = std::chrono::steady_clock::now();
+    for (const int32_t id : texts_->shortest_first()) {
+      uint32_t& word = bits[static_cast<size_t>(id) / 32];
+      const uint32_t bit = uint32_t{1} << (id % 32);
+      if ((word & bit) == 0 || (!known.empty() && HasBit(known, id))) continue;
+      if (asked++ >= kMostAsked || !Confirm(id)) word &= ~bit;
+      if (std::chrono::steady_clock::now() - start > kMaxNarrowTime) {
+        Throw(ErrorCode::kUnsupported,
+              "the answer's form takes too long to be followed: what it counts is too ambiguous");
       }
     }
   }
 
-  // The same for all but `known`, the shortest first; empty: no token is known.
-  void AskUnless(const TokenLengths::Bits& known, std::span<uint32_t> bits) {
-    int asked = 0;
-    for (const int32_t id : lengths_->shortest_first()) {
-      uint32_t& word = bits[static_cast<size_t>(id) / 32];
-      const uint32_t bit = uint32_t{1} << (id % 32);
-      if ((word & bit) == 0 || (!known.empty() && HasBit(known, id))) continue;
-      if (asked++ >= kMostAsked || !Takes(id)) word &= ~bit;
-    }
-  }
-
-  int room_ = 0;  // so many characters have room at least: a question is not asked again for every
-                  // token of a text
-  const std::unique_ptr<AskedMask> exact_, relaxed_;
-  const std::shared_ptr<const TokenLengths> lengths_;
+  const std::unique_ptr<TextFollower> exact_;
+  const std::unique_ptr<TokenMask> relaxed_;
+  const std::vector<int32_t>& markers_;
+  const std::shared_ptr<const TokenTexts> texts_;
 };
+
+bool InName(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+         (c >= 'A' && c <= 'Z');
+}
+
+// Of `{least,most}` at the text's beginning; most -1: no limit. False: it begins with no count.
+struct CharacterCount {
+  int64_t least = 0, most = -1;
+  size_t size = 0;  // of its text
+};
+bool ReadCount(std::string_view text, CharacterCount* count) {
+  size_t at = 1;
+  const auto number = [&](int64_t otherwise) {
+    if (at >= text.size() || text[at] < '0' || text[at] > '9') return otherwise;
+    int64_t value = 0;
+    for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at) {
+      value = std::min<int64_t>(value * 10 + (text[at] - '0'), INT32_MAX);
+    }
+    return value;
+  };
+  count->least = number(-1);
+  if (count->least < 0 || at >= text.size() || text[at] != ',') return false;
+  ++at;
+  count->most = number(-1);
+  if (at >= text.size() || text[at] != '}') return false;
+  count->size = at + 1;
+  return true;
+}
 
 }  // namespace
 
-TokenLengths::TokenLengths(const Vocabulary& vocabulary) {
-  const size_t words = (vocabulary.tokens.size() + 31) / 32;
-  plain_.resize(words), quoted_.resize(words), several_.resize(words);
+TokenTexts::TokenTexts(const Vocabulary& vocabulary) : texts_(vocabulary.tokens) {
+  const size_t words = (texts_.size() + 31) / 32;
+  plain_.resize(words), endings_.resize(words);
   longer_.assign(kMost + 1, Bits(words));
-  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-    const std::string& text = vocabulary.tokens[id];
+  for (const int32_t id : vocabulary.endings) {
+    if (static_cast<size_t>(id) < texts_.size()) {
+      endings_[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32);
+    }
+  }
+  for (size_t id = 0; id < texts_.size(); ++id) {
+    const std::string& text = texts_[id];
     const uint32_t bit = uint32_t{1} << (id % 32);
-    const auto quotes = std::count(text.begin(), text.end(), '"');
     const auto characters = std::count_if(
         text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
-    const bool special = quotes > 0 || std::any_of(text.begin(), text.end(), [](char c) {
-                           return c == '\\' || c == '<' || static_cast<uint8_t>(c) < 0x20;
-                         });
-    const bool ends = std::find(vocabulary.endings.begin(), vocabulary.endings.end(),
-                                static_cast<int32_t>(id)) != vocabulary.endings.end();
+    const bool special = std::any_of(text.begin(), text.end(), [](char c) {
+      return c == '"' || c == '\\' || c == '<' || static_cast<uint8_t>(c) < 0x20;
+    });
+    const bool ends = Ends(static_cast<int32_t>(id));
     if (!special && !ends && !text.empty() && ToValidUtf8(text) == text) plain_[id / 32] |= bit;
-    if (quotes > 0) quoted_[id / 32] |= bit;
-    if (quotes > 1) several_[id / 32] |= bit;
-    characters_.push_back(static_cast<uint8_t>(std::min<int64_t>(characters, 255)));
     for (int64_t length = 0; length < std::min<int64_t>(characters, kMost + 1); ++length) {
       if (!ends) longer_[static_cast<size_t>(length)][id / 32] |= bit;
     }
   }
-  shortest_first_.resize(vocabulary.tokens.size());
+  shortest_first_.resize(texts_.size());
   std::iota(shortest_first_.begin(), shortest_first_.end(), 0);
   std::stable_sort(shortest_first_.begin(), shortest_first_.end(), [&](int32_t a, int32_t b) {
-    return vocabulary.tokens[static_cast<size_t>(a)].size() <
-           vocabulary.tokens[static_cast<size_t>(b)].size();
+    return texts_[static_cast<size_t>(a)].size() < texts_[static_cast<size_t>(b)].size();
   });
 }
 
-std::unique_ptr<TokenMask> MakeBoundedMask(std::unique_ptr<AskedMask> exact,
-                                           std::unique_ptr<AskedMask> relaxed,
-                                           std::shared_ptr<const TokenLengths> lengths) {
-  return std::make_unique<BoundedMask>(std::move(exact), std::move(relaxed), std::move(lengths));
+std::unique_ptr<TokenMask> MakeBoundedMask(std::unique_ptr<TextFollower> exact,
+                                           std::unique_ptr<TokenMask> relaxed,
+                                           const std::vector<int32_t>& markers,
+                                           std::shared_ptr<const TokenTexts> texts) {
+  return std::make_unique<BoundedMask>(std::move(exact), std::move(relaxed), markers,
+                                       std::move(texts));
 }
 
 std::string WithoutCounts(std::string_view ebnf) {
   constexpr std::string_view kQuote = "\"\\\"\"";
-  const auto in_name = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-           (c >= 'A' && c <= 'Z');
-  };
   std::string relaxed;
-  for (size_t at = 0; at < ebnf.size();) {
-    const size_t found = ebnf.find(kCounted, at);
-    if (found == std::string_view::npos) return relaxed.append(ebnf.substr(at));
-    size_t name = found;
-    while (name > at && in_name(ebnf[name - 1])) --name;
+  size_t at = 0;  // what is before it is in relaxed
+  for (size_t brace = ebnf.find('{'); brace != std::string_view::npos;
+       brace = ebnf.find('{', brace + 1)) {
+    CharacterCount count;
+    if (brace < at || brace == 0 || !ReadCount(ebnf.substr(brace), &count)) continue;
+    const size_t end = brace + count.size;
+    if (ebnf[brace - 1] == ']' || ebnf[brace - 1] == ')') {
+      if (std::max(count.least, count.most) < kManyOfAClass) continue;
+      relaxed.append(ebnf.substr(at, brace - at)).append(count.least > 0 ? "+" : "*");
+      at = end;
+      continue;
+    }
+    if (!ebnf.substr(0, brace + 1).ends_with(kCounted)) continue;
+    size_t name = brace + 1 - kCounted.size();
+    const bool named = name > at && InName(ebnf[name - 1]);
+    while (name > at && InName(ebnf[name - 1])) --name;
     relaxed.append(ebnf.substr(at, name - at));
-    at = ebnf.find('}', found) + 1;
-    BAKESTONE_CHECK(at > 0);
-    if (name < found) {  // of a text that is written as it is
+    at = end;
+    if (named) {  // of a text that is written as it is
       relaxed.append("text");
       continue;
     }
@@ -186,7 +212,7 @@ std::string WithoutCounts(std::string_view ebnf) {
     relaxed.append("string");
     at += after.size();
   }
-  return relaxed;
+  return relaxed.append(ebnf.substr(at));
 }
 
 }  // namespace bakestone::grammar

@@ -1,12 +1,11 @@
-// Masks of grammars that count characters (maxLength, minLength). The library answers "may this
-// token come now?" for one token in microseconds, but where a character is counted it knows no
-// token's answer beforehand, and a mask over a vocabulary of 150,000 takes seconds. So two grammars
-// are followed: one without the counts, whose masks are known beforehand, and the exact one, which
-// is only asked: how many characters have room, whether the text may end, and about the few tokens
-// for which that does not say it. Of tokens for which it would have to be asked one by one only the
-// shortest are taken, so that a mask may lack tokens that the grammar allows. It has none that the
-// grammar does not allow, but for a schema with the character DEL in a text of its own (by which
-// room is found out): that answer may end in an error. Internal to grammar/.
+// Masks of grammars that count characters (maxLength, minLength, counts in patterns). Where many
+// characters are counted the library knows no token's answer beforehand: to compile such a grammar
+// for a vocabulary of 150,000 takes it seconds, and so does one mask. So two grammars are followed:
+// one without the counts, which has the masks, and the exact one, which is compiled for no
+// vocabulary at all and only asked about texts. A mask is that of the first. The token that is
+// drawn is asked about, and only where the counts forbid it the mask is narrowed and the engine
+// draws again, so that near its end a counted text does without rare tokens. What the exact grammar
+// refuses is never said. Internal to grammar/.
 #pragma once
 
 #include <cstdint>
@@ -25,53 +24,48 @@ inline bool HasBit(const std::vector<uint32_t>& bits, int32_t id) {
   return (bits[static_cast<size_t>(id) / 32] >> (id % 32) & 1) != 0;
 }
 
-// A mask that can be asked about text, too.
-class AskedMask : public TokenMask {
+// A grammar that is followed text by text. Used by one thread at a time.
+class TextFollower {
  public:
-  virtual bool Could(
-      const std::string& text) = 0;  // the answer could go on with it; nothing changes
+  virtual ~TextFollower() = default;
+  virtual bool Accept(const std::string& text) = 0;  // false: not legal here, nothing has changed
+  virtual void Rollback(int64_t count) = 0;          // of texts
+  virtual bool Complete() = 0;                       // it may end here
 };
 
-// What is to be known of a vocabulary's tokens inside a JSON string.
-class TokenLengths {
+// What is to be known of a vocabulary's tokens inside a text.
+class TokenTexts {
  public:
-  explicit TokenLengths(const Vocabulary& vocabulary);
+  explicit TokenTexts(const Vocabulary& vocabulary);
 
-  static constexpr int kMost =
-      32;  // characters; longer tokens are not taken inside of counted grammars
+  static constexpr int kMost = 32;  // characters; longer tokens are not looked for near an end
   using Bits = std::vector<uint32_t>;
 
-  const Bits& plain() const {
-    return plain_;
-  }  // whole characters but quotes, backslashes, '<' and control characters
-  const Bits& quoted() const { return quoted_; }  // with a quote
-  const Bits& several() const {
-    return several_;
-  }  // with more than one: another text may begin in it
-  const Bits& LongerThan(int characters) const {
-    return longer_[static_cast<size_t>(characters)];
-  }  // of any kind, [0, kMost]
-  int CharactersOf(int32_t id) const {
-    return characters_[static_cast<size_t>(id)];
-  }  // at most 255
-  std::span<const int32_t> shortest_first() const {
-    return shortest_first_;
-  }  // all ids, by their bytes
+  const std::string& TextOf(int32_t id) const { return texts_[static_cast<size_t>(id)]; }
+  bool Ends(int32_t id) const { return HasBit(endings_, id); }
+  // Whole characters but quotes, backslashes, '<' and control characters.
+  const Bits& plain() const { return plain_; }
+  // With more characters, of any kind, [0, kMost].
+  const Bits& LongerThan(int characters) const { return longer_[static_cast<size_t>(characters)]; }
+  const std::vector<int32_t>& shortest_first() const { return shortest_first_; }  // all ids
 
  private:
-  Bits plain_, quoted_, several_;
+  std::vector<std::string> texts_;
+  Bits plain_, endings_;
   std::vector<Bits> longer_;
-  std::vector<uint8_t> characters_;
   std::vector<int32_t> shortest_first_;
 };
 
-// exact is relaxed with counts.
-std::unique_ptr<TokenMask> MakeBoundedMask(std::unique_ptr<AskedMask> exact,
-                                           std::unique_ptr<AskedMask> relaxed,
-                                           std::shared_ptr<const TokenLengths> lengths);
+// exact is relaxed with counts. Tokens of `markers` stand for their spellings (grammar/calls.h) in
+// exact.
+std::unique_ptr<TokenMask> MakeBoundedMask(std::unique_ptr<TextFollower> exact,
+                                           std::unique_ptr<TokenMask> relaxed,
+                                           const std::vector<int32_t>& markers,
+                                           std::shared_ptr<const TokenTexts> texts);
 
-// A grammar of FromJsonSchema or FromCalls without its counts of characters: what is counted
-// becomes the rule "string", or "text" where it is written without quotes. As it was: it has none.
+// A grammar of FromJsonSchema, FromCalls or WholeRegex without its counts of characters: a counted
+// text becomes the rule "string", or "text" where it is written without quotes, and many of a class
+// or of a group any number. As it was: it has none.
 std::string WithoutCounts(std::string_view ebnf);
 
 }  // namespace bakestone::grammar

@@ -104,8 +104,7 @@ std::string Reply(const std::string& request, LibraryCompiler& compiler, Standar
     warnings.Take();
     const auto kind = static_cast<GrammarSource::Kind>(request[0]);
     const std::string ebnf = EbnfOf(kind, request.substr(1));
-    const bool ours = kind == GrammarSource::Kind::kJsonSchema ||
-                      kind == GrammarSource::Kind::kCalls;  // a user's rules may have any name
+    const bool ours = kind != GrammarSource::Kind::kEbnf;  // a user's rules may have any name
     const std::string compiled = compiler.Compile(ebnf, ours ? WithoutCounts(ebnf) : ebnf);
     const std::string warning = warnings.Take();
     if (!warning.empty()) return "ethe grammar library would leave something out: " + warning;

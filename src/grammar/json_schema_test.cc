@@ -85,6 +85,28 @@ TEST_F(SchemaTest, ArraysHaveTheirItems) {
   Expect(R"({"type": "array"})", {"[]", "[[[]], {\"a\":[1]}]"}, {"{}", "[,]"});
 }
 
+// Compiled within the helper's seconds, though they count more than the library likes.
+TEST_F(SchemaTest, PatternsMayCountMany) {
+  const auto quoted = [](size_t count, char c) { return '"' + std::string(count, c) + '"'; };
+  std::string pairs;
+  for (int i = 0; i < 100; ++i) pairs += "b7";
+  Expect(R"({"type": "string", "pattern": "^[a-z]{1,2000}$"})", {quoted(1, 'a'), quoted(2000, 'q')},
+         {quoted(0, 'a'), quoted(2001, 'q'), R"("aB")"});
+  Expect(R"({"type": "string", "pattern": "^([a-c]\\d){100}-?$"})",
+         {'"' + pairs + '"', '"' + pairs + "-\""}, {'"' + pairs + "b7\"", R"("b7b7")"});
+  try {
+    testing::CompileNow(*grammars_, {GrammarSource::Kind::kJsonSchema,
+                                     R"({"type": "string", "pattern": "^[a-z]{1,20000}$"})"});
+    FAIL() << "taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(
+        std::string(error.what()).find("a repeat of 20000, of which at most 10000 are counted"),
+        std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(SchemaTest, StringsHaveTheirLengthAndPattern) {
   Expect(R"({"type": "string", "minLength": 1, "maxLength": 2})",
          {R"("a")", R"("\n\"")", "\"\xC3\xA9\xF0\x9F\x98\x80\"", R"("\ud83d\ude00")"},

@@ -1,5 +1,6 @@
 #include "grammar/regex.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -117,7 +118,8 @@ class Reader {
     Take('?');  // which of the ways a text matches does not matter
     if (least > kMaxRepeat || most > kMaxRepeat) {
       at_ = before;
-      Refuse(fmt::format("a repeat of more than {}", kMaxRepeat));
+      Refuse(fmt::format("a repeat of {}, of which at most {} are counted,", std::max(least, most),
+                         kMaxRepeat));
     }
     return Repeat(atom, least, most);
   }
@@ -126,7 +128,7 @@ class Reader {
     if (at_ >= pattern_.size() || pattern_[at_] < '0' || pattern_[at_] > '9') return std::nullopt;
     int64_t value = 0;
     for (; at_ < pattern_.size() && pattern_[at_] >= '0' && pattern_[at_] <= '9'; ++at_) {
-      if (value <= kMaxRepeat) value = value * 10 + (pattern_[at_] - '0');
+      if (value < kMaxRepeat * kMaxRepeat) value = value * 10 + (pattern_[at_] - '0');
     }
     return value;
   }

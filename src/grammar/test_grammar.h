@@ -46,7 +46,8 @@ inline bool Takes(const Constraint& constraint, std::string_view text) {
   }
   std::vector<uint32_t> bits(static_cast<size_t>(tokenizer.vocab_size() + 31) / 32);
   mask->Fill(bits);
-  return HasBit(bits, tokenizer.EndOfGeneration()[0]);
+  const int32_t end = tokenizer.EndOfGeneration()[0];
+  return HasBit(bits, end) && mask->Confirm(end);
 }
 
 }  // namespace bakestone::testing

@@ -16,8 +16,8 @@ namespace {
 // A mask that takes longer ends its answer: nothing in the library can be interrupted.
 constexpr std::chrono::seconds kMaxMaskTime{2};
 
-// Of what a compiler hands over: a grammar, and where it counts characters the same without counts
-// behind it.
+// Of what a compiler hands over: a grammar, and where it counts characters the same with its counts
+// before it.
 constexpr char kBetweenGrammars = '\0';
 
 xgrammar::TokenizerInfo MakeTokenizerInfo(const Vocabulary& vocabulary) {
@@ -39,20 +39,28 @@ std::string Words(const std::exception& error) {
   return text;
 }
 
+// Of a grammar that is only asked about texts: one token, which ends it.
+const xgrammar::TokenizerInfo& NoVocabulary() {
+  static const xgrammar::TokenizerInfo info = MakeTokenizerInfo({{""}, {0}});
+  return info;
+}
+
 class Compiler : public LibraryCompiler {
  public:
   explicit Compiler(const Vocabulary& vocabulary)
       : compiler_(MakeTokenizerInfo(vocabulary), /*max_threads=*/1, /*cache_enabled=*/true,
-                  /*max_memory_bytes=*/int64_t{256} << 20) {}
+                  /*max_memory_bytes=*/int64_t{256} << 20),
+        for_texts_(NoVocabulary(), /*max_threads=*/1, /*cache_enabled=*/false) {}
 
   std::string Compile(const std::string& ebnf, const std::string& relaxed) override {
-    return relaxed == ebnf ? One(ebnf) : One(ebnf) + kBetweenGrammars + One(relaxed);
+    if (relaxed == ebnf) return One(compiler_, ebnf);
+    return One(for_texts_, ebnf) + kBetweenGrammars + One(compiler_, relaxed);
   }
 
  private:
-  std::string One(const std::string& ebnf) {
+  static std::string One(xgrammar::GrammarCompiler& compiler, const std::string& ebnf) {
     try {
-      return compiler_.CompileGrammar(ebnf).SerializeJSON();
+      return compiler.CompileGrammar(ebnf).SerializeJSON();
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
@@ -60,7 +68,7 @@ class Compiler : public LibraryCompiler {
     }
   }
 
-  xgrammar::GrammarCompiler compiler_;
+  xgrammar::GrammarCompiler compiler_, for_texts_;
 };
 
 // Tokens that no mask has, a bit a token: those without text of their own, and where markers are
@@ -73,7 +81,7 @@ void Set(int32_t id, std::span<uint32_t> bits) {
   bits[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32);
 }
 
-class Mask : public AskedMask {
+class Mask : public TokenMask {
  public:
   Mask(const xgrammar::CompiledGrammar& grammar, const std::vector<int32_t>& markers,
        const std::vector<uint32_t>& never)
@@ -116,11 +124,6 @@ class Mask : public AskedMask {
     }
     return !HasBit(never_, token) && matcher_.AcceptToken(token);
   }
-  bool Could(const std::string& text) override {
-    if (!matcher_.AcceptString(text)) return false;
-    matcher_.Rollback(1);
-    return true;
-  }
   void Rollback(int64_t count) override {
     if (count > 0) matcher_.Rollback(static_cast<int>(count));
   }
@@ -131,38 +134,52 @@ class Mask : public AskedMask {
   const std::vector<uint32_t>& never_;
 };
 
+class Follower : public TextFollower {
+ public:
+  explicit Follower(const xgrammar::CompiledGrammar& grammar) : matcher_(grammar) {}
+  bool Accept(const std::string& text) override {
+    return !text.empty() && matcher_.AcceptString(text);
+  }
+  void Rollback(int64_t count) override {
+    if (count > 0) matcher_.Rollback(static_cast<int>(count));
+  }
+  bool Complete() override { return matcher_.IsCompleted(); }
+
+ private:
+  xgrammar::GrammarMatcher matcher_;
+};
+
 class Loaded : public Constraint {
  public:
-  // relaxed: the same without counts, where it has any.
-  Loaded(xgrammar::CompiledGrammar grammar, std::optional<xgrammar::CompiledGrammar> relaxed,
+  // exact: the same with counts, where it has any.
+  Loaded(xgrammar::CompiledGrammar grammar, std::optional<xgrammar::CompiledGrammar> exact,
          std::vector<int32_t> markers, std::shared_ptr<const Never> never,
-         std::shared_ptr<const TokenLengths> lengths)
+         std::shared_ptr<const TokenTexts> texts)
       : grammar_(std::move(grammar)),
-        relaxed_(std::move(relaxed)),
+        exact_(std::move(exact)),
         markers_(std::move(markers)),
         never_(std::move(never)),
-        lengths_(std::move(lengths)) {}
+        texts_(std::move(texts)) {}
   std::unique_ptr<TokenMask> Begin() const override {
     const std::vector<uint32_t>& never = markers_.empty() ? never_->always : never_->with_markers;
-    auto exact = std::make_unique<Mask>(grammar_, markers_, never);
-    if (!relaxed_) return exact;
-    return MakeBoundedMask(std::move(exact), std::make_unique<Mask>(*relaxed_, markers_, never),
-                           lengths_);
+    auto mask = std::make_unique<Mask>(grammar_, markers_, never);
+    if (!exact_) return mask;
+    return MakeBoundedMask(std::make_unique<Follower>(*exact_), std::move(mask), markers_, texts_);
   }
 
  private:
   const xgrammar::CompiledGrammar grammar_;
-  const std::optional<xgrammar::CompiledGrammar> relaxed_;
+  const std::optional<xgrammar::CompiledGrammar> exact_;
   const std::vector<int32_t> markers_;
   const std::shared_ptr<const Never> never_;
-  const std::shared_ptr<const TokenLengths> lengths_;
+  const std::shared_ptr<const TokenTexts> texts_;
 };
 
 class Loader : public LibraryLoader {
  public:
   explicit Loader(const Vocabulary& vocabulary)
       : info_(MakeTokenizerInfo(vocabulary)),
-        lengths_(std::make_shared<const TokenLengths>(vocabulary)) {
+        texts_(std::make_shared<const TokenTexts>(vocabulary)) {
     auto never = std::make_shared<Never>();
     never->always.resize((vocabulary.tokens.size() + 31) / 32);
     never->with_markers.resize(never->always.size());
@@ -182,17 +199,18 @@ class Loader : public LibraryLoader {
   std::shared_ptr<const Constraint> Load(const std::string& compiled,
                                          const std::vector<int32_t>& markers,
                                          size_t* bytes) const override {
-    const size_t cut = std::min(compiled.find(kBetweenGrammars), compiled.size());
-    xgrammar::CompiledGrammar grammar = Read(compiled.substr(0, cut), bytes);
-    std::optional<xgrammar::CompiledGrammar> relaxed;
-    if (cut < compiled.size()) relaxed = Read(compiled.substr(cut + 1), bytes);
-    return std::make_shared<Loaded>(std::move(grammar), std::move(relaxed), markers, never_,
-                                    lengths_);
+    const size_t cut = compiled.find(kBetweenGrammars);
+    std::optional<xgrammar::CompiledGrammar> exact;
+    if (cut != std::string::npos) exact = Read(compiled.substr(0, cut), NoVocabulary(), bytes);
+    return std::make_shared<Loaded>(
+        Read(cut == std::string::npos ? compiled : compiled.substr(cut + 1), info_, bytes),
+        std::move(exact), markers, never_, texts_);
   }
 
  private:
-  xgrammar::CompiledGrammar Read(const std::string& compiled, size_t* bytes) const {
-    auto loaded = xgrammar::CompiledGrammar::DeserializeJSON(compiled, info_);
+  static xgrammar::CompiledGrammar Read(const std::string& compiled,
+                                        const xgrammar::TokenizerInfo& info, size_t* bytes) {
+    auto loaded = xgrammar::CompiledGrammar::DeserializeJSON(compiled, info);
     auto* grammar = std::get_if<xgrammar::CompiledGrammar>(&loaded);
     if (!grammar) Throw(ErrorCode::kInternal, "what the grammar helper handed over cannot be read");
     *bytes += grammar->MemorySizeBytes();
@@ -201,7 +219,7 @@ class Loader : public LibraryLoader {
 
   const xgrammar::TokenizerInfo info_;
   std::shared_ptr<const Never> never_;
-  const std::shared_ptr<const TokenLengths> lengths_;
+  const std::shared_ptr<const TokenTexts> texts_;
 };
 
 }  // namespace
