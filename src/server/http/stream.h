@@ -1,5 +1,5 @@
 // A connection's bytes, in the clear or under TLS: what Beast and the server's coroutines read from
-// and write to. Included by http_server.cc alone.
+// and write to. Included by connection.cc alone.
 #pragma once
 
 #include <memory>
