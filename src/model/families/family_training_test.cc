@@ -1,0 +1,146 @@
+// Where a family can be trained, a step of it is autograd's; and each says what training lacks.
+#include <algorithm>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "model/families/test_families.h"
+#include "model/train_engine.h"
+
+namespace bakestone {
+namespace {
+
+using namespace testing;
+
+class FamilyTraining : public FamilyProof {};
+
+// Where a family can be trained: loss and gradients of random pairs on every matrix against
+// autograd's, with the layers' matrices halved. The products are bf16's: some percent of the norm.
+void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
+                                  const std::filesystem::path& path) {
+  const ModelConfig config = model.Config();
+  const SafetensorsFile file = SafetensorsFile::Open(path);
+  const auto weights = LoadFrom(model, config);
+  const TrainLayout layout = TrainLayout::Make(config, {.rank = 4});
+  std::vector<float> pairs(static_cast<size_t>(layout.size)), expected(pairs.size()),
+      found(pairs.size());
+  for (const LoraSlot& slot : layout.slots) {
+    const std::string_view site = SiteName(slot.id.site);
+    const std::string expert = slot.id.expert < 0 ? "" : fmt::format("experts.{}.", slot.id.expert);
+    const std::string key =
+        fmt::format("{}.{}{}", slot.id.layer, expert, site.substr(site.find('.') + 1));
+    const auto copy = [](const std::vector<float>& from, std::vector<float>& to, int64_t at) {
+      std::copy(from.begin(), from.end(), to.begin() + at);
+    };
+    copy(testing::Widened(file, "a." + key), pairs, slot.a_offset);
+    copy(testing::Widened(file, "b." + key), pairs, slot.b_offset);
+    copy(testing::ValuesOf<float>(file, "d.a." + key), expected, slot.a_offset);
+    copy(testing::ValuesOf<float>(file, "d.b." + key), expected, slot.b_offset);
+  }
+  const auto targets = testing::ValuesOf<int32_t>(file, "targets"),
+             begins = testing::ValuesOf<int32_t>(file, "begins");
+  std::vector<int32_t> positions, rows;
+  for (size_t i = 0; i < golden.tokens.size(); ++i) {
+    rows.push_back(static_cast<int32_t>(i));
+    positions.push_back(rows.back() >= begins[1] ? rows.back() - begins[1] : rows.back());
+  }
+  const std::vector<float> ones(rows.size(), 1.0f);
+  const KernelTable& kernels = ChooseKernels(nullptr);
+  TrainSource source = SourceOf(*weights, kernels);
+  source.linear = [whole = source.linear](LinearId id, Range range, MatrixView<float> out) {
+    whole(id, range, out);
+    for (int64_t row = 0; row < out.rows; ++row) {
+      for (int64_t i = 0; i < out.cols; ++i) out.Row(row)[i] *= 0.5f;
+    }
+  };
+  source.shared = [whole = source.shared](int64_t layer, Site site, Range range,
+                                          MatrixView<float> out) {
+    whole(layer, site, range, out);
+    for (int64_t i = 0; i < out.rows * out.cols; ++i) out.data[i] *= 0.5f;
+  };
+  TrainEngine engine(config, source, layout, 0.5f, kernels.train, Pool(), {});
+  engine.SetValues(pairs);
+  const LossSums sums =
+      engine.ForwardBackward({golden.tokens, positions, begins, rows, targets, ones}, {}, found);
+  const double loss = testing::ValuesOf<double>(file, "loss").at(0);
+  EXPECT_NEAR(sums.nll, loss, 0.01 * loss);
+  EXPECT_LT(testing::RelativeError(found, expected), 0.05);
+  ::testing::Test::RecordProperty("relative_error",
+                                  std::to_string(testing::RelativeError(found, expected)));
+}
+
+TEST_P(FamilyTraining, TrainingStepIsThatOfAutograd) {
+  const std::filesystem::path path = FolderOf(type()) / "train.safetensors";
+  const ModelFile model = ModelFile::Open(FolderOf(type()));
+  if (!TrainingLacks(model.Config()).empty()) {
+    EXPECT_FALSE(std::filesystem::exists(path));
+    return;
+  }
+  if (type() == "gemma3") return;  // the same model as gemma3_text's
+  ASSERT_TRUE(std::filesystem::exists(path))
+      << "this family can be trained, but has no proof of it";
+  ExpectTrainingStepOfAutograd(model, ReadGolden(type()), path);
+}
+
+// Beyond its original context Phi-3 has other factors, for all of a sequence; a document that is
+// shorter keeps its own.
+TEST(Families, Phi3ChoosesItsFactorsByTheSequence) {
+  const Golden far = ReadGolden("phi3", "golden_far.safetensors"), near = ReadGolden("phi3");
+  for (const char* name : {".", "model.gguf"}) {
+    const ModelFile file = ModelFile::Open(FolderOf("phi3") / name);
+    const ModelConfig config = file.Config();
+    EXPECT_EQ(config.rope.near_context, 64);
+    ASSERT_GT(far.tokens.size(), 64u);
+    const auto weights = LoadFrom(file, config);
+    const auto whole = LogitsOf(config, *weights, far.tokens);
+    EXPECT_LT(MaxDifference(whole, far.logits), kTolerance) << name;
+    for (const int64_t chunk : {1, 7}) {
+      EXPECT_EQ(MaxDifference(LogitsOf(config, *weights, far.tokens, {.chunk = chunk}), whole), 0);
+    }
+    ModelConfig flipped = config;
+    flipped.rope.far_factors = flipped.rope.frequency_factors;
+    EXPECT_GT(MaxDifference(LogitsOf(flipped, *weights, far.tokens), far.logits), 100 * kTolerance);
+    // Both kinds in one step, without states.
+    const Decoder decoder(config, *weights);
+    Exec exec(ChooseKernels(nullptr), Pool(), Precision::kExact);
+    std::vector<int32_t> tokens = near.tokens, positions, rows;
+    tokens.insert(tokens.end(), far.tokens.begin(), far.tokens.end());
+    const auto border = static_cast<int32_t>(near.tokens.size()),
+               end = static_cast<int32_t>(tokens.size());
+    for (int32_t i = 0; i < end; ++i) positions.push_back(i < border ? i : i - border);
+    rows = {border - 1, end - 1};
+    const std::array<SequenceRun, 2> runs = {{{0, border, nullptr}, {border, end, nullptr}}};
+    std::vector<float> hidden(static_cast<size_t>(2 * config.hidden_dim)),
+        logits(static_cast<size_t>(2 * config.vocab_size));
+    const auto h = DenseView(hidden.data(), 2, config.hidden_dim);
+    decoder.Forward(exec, {tokens, positions, runs, {}, rows}, h);
+    decoder.Logits(exec, h, DenseView(logits.data(), 2, config.vocab_size));
+    const auto last = [&](const Golden& golden) {
+      return std::span(golden.logits).last(static_cast<size_t>(config.vocab_size));
+    };
+    EXPECT_LT(MaxDifference(std::span(logits).first(last(near).size()), last(near)), kTolerance);
+    EXPECT_LT(MaxDifference(std::span(logits).last(last(far).size()), last(far)), kTolerance);
+  }
+  ExpectTrainingStepOfAutograd(ModelFile::Open(FolderOf("phi3")), far,
+                               FolderOf("phi3") / "train_far.safetensors");
+}
+
+TEST(Families, SayWhatTrainingLacks) {
+  for (const Family& family : Families()) {
+    const ModelConfig config = TypicalConfig(family);
+    const std::string lacks = TrainingLacks(config);
+    const bool lacking = family.architecture == "gemma2" || family.architecture == "gemma4" ||
+                         family.architecture == "starcoder2" ||
+                         (family.experts && family.architecture != "qwen3moe" &&
+                          family.architecture != "qwen2moe" && family.architecture != "llama") ||
+                         family.encoder || config.has_state();
+    EXPECT_EQ(!lacks.empty(), lacking) << family.architecture << ": " << lacks;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, FamilyTraining, ::testing::ValuesIn(AllTypes()),
+                         [](const auto& info) { return TestName(info.param); });
+
+}  // namespace
+}  // namespace bakestone
