@@ -2,16 +2,19 @@
 """Whether what `bakestone export` and `merge` write is the same model elsewhere: run by hand, or by
 tests/long/test_export.sh.
 
-    check_export.py BAKESTONE      (Python with torch, transformers, peft, gguf; written with 2.9, 5.24, 0.21, 0.19)
+    check_export.py BAKESTONE [FOLDER]   (Python with torch, transformers, peft, gguf; written with 2.15, 5.24, 0.21, 0.19)
 
-1. Tiny random models of several families are saved by `transformers`, exported to GGUF, and loaded back from the GGUF
-   file by `transformers` (its own reader): the same logits, where it reads that family.
+1. Tiny random models of every family that `transformers` has and that can be written both ways are saved by it,
+   exported to GGUF and back to a folder, and loaded: the same logits. Where `transformers` reads GGUF files of the
+   family, those give the same, too.
 2. Every tensor that the package `gguf` reads from the file is the folder's, row permutation undone.
 3. A PEFT adapter goes to GGUF and back: PEFT's logits are the same; merged into the base, so are the base's.
+With FOLDER, the GGUF files stay there with their logits, for check_llamacpp_families.mjs.
 Exits 77 where a package is missing."""
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,19 +23,39 @@ try:
     import gguf
     import numpy as np
     import peft
+    import safetensors.torch
     import torch
     import transformers
 except ImportError as error:
     print(f"skipped: {error}")
     sys.exit(77)
 
+import make_family_goldens as goldens
+
 VOCAB = 96
-FAMILIES = {
-    "llama": dict(model_type="llama", num_key_value_heads=2, tie_word_embeddings=False),
-    "mistral": dict(model_type="mistral", num_key_value_heads=2, sliding_window=None),
-    "qwen2": dict(model_type="qwen2", num_key_value_heads=2, tie_word_embeddings=True),
-    "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=128),  # its reader knows no other
+PERMUTED = ("llama", "granite", "smollm3")  # GGUF's architectures with rows of queries and keys in another order
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=32.0, beta_slow=1.0)
+# Settings that GGUF files of the family can say, and that others compute: no window where llama.cpp knows none.
+USUAL = {
+    "llama": goldens.rope(700.0),
+    "gemma2": dict(query_pre_attn_scalar=16),
+    "gemma3_text": dict(query_pre_attn_scalar=16, num_hidden_layers=6,
+                        layer_types=["sliding_attention"] * 5 + ["full_attention"]),
+    "mistral": dict(sliding_window=None), "starcoder2": dict(sliding_window=None), "phi3": dict(sliding_window=None),
+    # llama.cpp knows no DeepSeek V2 with groups, nor one of few layers whose queries have no latent; no ramp of YaRN
+    # but the usual one, which ends at whole channels; heads of keys and values of one size.
+    "deepseek_v2": dict(q_lora_rank=24, n_group=1, topk_group=1, topk_method="greedy")
+                   | goldens.rope(700.0, **YARN, mscale=0.707, mscale_all_dim=0.707),
+    "gpt_oss": goldens.rope(700.0),
+    "qwen3_5_text": dict(linear_value_head_dim=8), "qwen3_5_moe_text": dict(linear_value_head_dim=8),
+    "qwen3": dict(head_dim=128),  # transformers' reader of GGUF knows no other
+    "olmo3": dict(rope_parameters=dict(
+        full_attention=dict(rope_theta=700.0, **YARN),
+        sliding_attention=dict(rope_type="default", rope_theta=700.0))),
 }
+FAMILIES = {kind: goldens.BASE | settings | dict(rms_norm_eps=1e-6, norm_eps=1e-6) | USUAL.get(kind, {})
+            for kind, (_, settings, _) in goldens.FAMILIES.items() if kind not in goldens.ENCODERS + ["rwkv7"]}
+FAMILIES["llama-3"] = FAMILIES["llama"] | goldens.FAMILIES["llama"][1] | dict(rms_norm_eps=1e-6)  # factors as a tensor
 
 
 def run(*words):
@@ -41,19 +64,11 @@ def run(*words):
         sys.exit(f"FAILED: {' '.join(map(str, words))}\n{done.stderr}")
 
 
-def save_model(folder, settings):
-    settings = dict(settings)
-    config = transformers.AutoConfig.for_model(
-        settings.pop("model_type"), vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0, **settings)
-    torch.manual_seed(1)
-    model = transformers.AutoModelForCausalLM.from_config(config).to(torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0.2 if parameter.dim() == 1 else 0, 0.3)
+def save_model(folder, kind, settings):
+    model = goldens.make_model("llama" if kind == "llama-3" else kind, settings)
     model.save_pretrained(folder)
     save_tokenizer(folder)
-    return model.eval()
+    return model
 
 
 def save_tokenizer(folder):
@@ -70,11 +85,13 @@ def save_tokenizer(folder):
               open(folder / "tokenizer_config.json", "w"))
 
 
+def prompt():
+    return torch.randint(3, VOCAB, (1, goldens.LENGTH), generator=torch.Generator().manual_seed(2))
+
+
 def logits(model):
-    torch.manual_seed(2)
-    tokens = torch.randint(3, VOCAB, (1, 40))
     with torch.no_grad():
-        return model(tokens).logits.float()
+        return model(prompt(), use_cache=False).logits.float()
 
 
 def same(what, found, expected, limit=1e-4):
@@ -84,23 +101,49 @@ def same(what, found, expected, limit=1e-4):
         sys.exit(1)
 
 
-def check_values(path, model, heads):
-    permuted = gguf.GGUFReader(path).get_field("general.architecture").contents() == "llama"
-    mine = {t.name: t for t in gguf.GGUFReader(path).tensors}
-    names = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
-    state = model.state_dict()
-    for layer in range(2):
-        for site, name in names.items():
-            expected = state[f"model.layers.{layer}.self_attn.{site}_proj.weight"].numpy()
-            if permuted and site in "qk":
-                count = heads[0] if site == "q" else heads[1]
-                rows, cols = expected.shape
-                expected = expected.reshape(count, 2, rows // count // 2, cols).swapaxes(1, 2).reshape(rows, cols)
-            tensor = mine[f"blk.{layer}.{name}.weight"]
-            found = gguf.dequantize(tensor.data, tensor.tensor_type)
-            if not np.array_equal(found.reshape(expected.shape), expected):
-                sys.exit(f"FAILED: {path}: {tensor.name}")
-    print(f"ok  {path.name}: gguf reads the folder's values")
+def check_values(path, model):
+    reader = gguf.GGUFReader(path)
+    permuted = reader.get_field("general.architecture").contents() in PERMUTED
+    mine = {t.name: gguf.dequantize(t.data, t.tensor_type) for t in reader.tensors}
+    names = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
+    config, checked = model.config, 0
+    for name, tensor in model.state_dict().items():
+        site = name.split(".")[-2] if name.startswith("model.layers.") else ""
+        if site not in names or not name.endswith(".weight"):
+            continue
+        expected = tensor.numpy()
+        if permuted and site in ("q_proj", "k_proj"):
+            count = config.num_attention_heads if site == "q_proj" else config.num_key_value_heads
+            rows, cols = expected.shape
+            expected = expected.reshape(count, 2, rows // count // 2, cols).swapaxes(1, 2).reshape(rows, cols)
+        found = mine[f"blk.{name.split('.')[2]}.{names[site]}.weight"]
+        if not np.array_equal(found.reshape(expected.shape), expected):
+            sys.exit(f"FAILED: {path}: {name}")
+        checked += 1
+    if not all(np.isfinite(values[values < 1e29]).all() for values in mine.values()):
+        sys.exit(f"FAILED: {path}: not finite")
+    print(f"ok  {path.name}: gguf reads {len(mine)} tensors, {checked} of attention held against the folder's")
+
+
+def check_family(bakestone, work, kind, settings, kept):
+    folder, file = work / kind, work / f"{kind}.gguf"
+    model = save_model(folder, kind, settings)
+    expected = logits(model)
+    run(bakestone, "export", folder, file)
+    check_values(file, model)
+    run(bakestone, "export", file, work / f"{kind}-again")
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        work / f"{kind}-again", attn_implementation="eager", dtype=torch.float32).eval()
+    same(f"{kind}: folder -> GGUF -> folder", logits(again), expected)
+    if kept:
+        (kept / kind).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, kept / kind / "model.gguf")
+        safetensors.torch.save_file(dict(tokens=prompt()[0].int(), logits=expected[0].contiguous()),
+                                    kept / kind / "golden.safetensors")
+    if kind not in ("llama", "qwen2", "qwen3"):  # its reader knows few others, or not all of their keys
+        return
+    again = transformers.AutoModelForCausalLM.from_pretrained(work, gguf_file=file.name).eval()
+    same(f"{kind}: folder -> GGUF -> transformers", logits(again), expected)
 
 
 def check_tokenizer(bakestone, work):
@@ -128,20 +171,9 @@ def main():
     bakestone = pathlib.Path(sys.argv[1]).resolve()
     os.environ["BAKESTONE_HOME"] = tempfile.mkdtemp()
     work = pathlib.Path(tempfile.mkdtemp())
-    for name, settings in FAMILIES.items():
-        folder, file = work / name, work / f"{name}.gguf"
-        model = save_model(folder, settings)
-        run(bakestone, "export", folder, file)
-        check_values(file, model, (4, 2))
-        try:
-            again = transformers.AutoModelForCausalLM.from_pretrained(work, gguf_file=file.name).eval()
-        except NotImplementedError as error:  # its reader takes any file with Mistral in its name for one
-            print(f"--  {name}: transformers does not read GGUF files of it: {str(error)[:60]}")
-            continue
-        same(f"{name}: folder -> GGUF -> transformers", logits(again), logits(model))
-        run(bakestone, "export", file, work / f"{name}-again")
-        again = transformers.AutoModelForCausalLM.from_pretrained(work / f"{name}-again").eval()
-        same(f"{name}: folder -> GGUF -> folder", logits(again), logits(model))
+    kept = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    for kind, settings in FAMILIES.items():
+        check_family(bakestone, work, kind, settings, kept)
     check_tokenizer(bakestone, work)
     base, file = work / "llama", work / "llama.gguf"
     model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()

@@ -19,13 +19,30 @@ bool Near(double a, double b) {
   return std::fabs(a - b) <= 1e-6 * std::max(std::fabs(a), std::fabs(b));
 }
 
+bool SameYarn(const RopeConfig::Yarn& a, const RopeConfig::Yarn& b) {
+  return Near(a.factor, b.factor) && Near(a.original_context, b.original_context) &&
+         Near(a.beta_fast, b.beta_fast) && Near(a.beta_slow, b.beta_slow);
+}
+
 bool SameRope(const RopeConfig& a, const RopeConfig& b) {
   return Near(a.theta, b.theta) && a.dim == b.dim && Near(a.linear_scale, b.linear_scale) &&
          Near(a.magnitude, b.magnitude) && a.near_context == b.near_context &&
-         a.far_factors == b.far_factors &&
+         a.far_factors == b.far_factors && SameYarn(a.yarn, b.yarn) &&
          std::equal(a.frequency_factors.begin(), a.frequency_factors.end(),
                     b.frequency_factors.begin(), b.frequency_factors.end(),
                     [](float x, float y) { return Near(x, y); });
+}
+
+bool SameStates(const ModelConfig& a, const ModelConfig& b) {
+  return a.mixers == b.mixers && a.taps == b.taps && a.delta.key_heads == b.delta.key_heads &&
+         a.delta.value_heads == b.delta.value_heads && a.delta.key_dim == b.delta.key_dim &&
+         a.delta.value_dim == b.delta.value_dim;
+}
+
+bool SameLatent(const LatentConfig& a, const LatentConfig& b) {
+  return a.kv_rank == b.kv_rank && a.q_rank == b.q_rank && a.nope_dim == b.nope_dim &&
+         a.rope_dim == b.rope_dim && a.value_dim == b.value_dim && a.interleaved == b.interleaved &&
+         Near(static_cast<double>(a.norm_eps), static_cast<double>(b.norm_eps));
 }
 
 bool SameLayers(const ModelConfig& a, const ModelConfig& b) {
@@ -52,6 +69,13 @@ bool SameRouter(const RouterConfig& a, const RouterConfig& b) {
          a.dense_dim == b.dense_dim && a.beside_mlp == b.beside_mlp;
 }
 
+// What can be said of an encoder: where positions begin in its table is the format's.
+bool SameEncoder(const EncoderConfig& a, const EncoderConfig& b) {
+  return a.both_ways == b.both_ways && a.positions == b.positions &&
+         a.token_types == b.token_types && a.embedding_norm == b.embedding_norm &&
+         a.bare_first == b.bare_first && a.pooling == b.pooling && a.dense.size() == b.dense.size();
+}
+
 bool HasLocalRope(const ModelConfig& config) {
   return std::find(config.layer_ropes.begin(), config.layer_ropes.end(), LayerRope::kLocal) !=
          config.layer_ropes.end();
@@ -70,25 +94,25 @@ class KeyWriter {
               config_.ffn_dims);
     U32("vocab_size", config_.vocab_size);
     U32("attention.head_count", config_.num_heads);
-    U32OrList("attention.head_count_kv", config_.num_kv_heads, config_.kv_head_counts);
-    U32("attention.key_length", config_.head_dim);
-    U32("attention.value_length", config_.head_dim);
+    AddHeads();
     F32(config_.norm_kind == NormKind::kRms ? "attention.layer_norm_rms_epsilon"
                                             : "attention.layer_norm_epsilon",
         static_cast<double>(config_.norm_eps));
     F32("rope.freq_base", config_.rope.theta);
     U32("rope.dimension_count", config_.rope.dim);
-    if (config_.rope.linear_scale != 1) {
-      writer_.AddString(Key("rope.scaling.type"), "linear");
-      F32("rope.scaling.factor", config_.rope.linear_scale);
-    }
+    AddScaling();
     if (HasLocalRope(config_)) F32("rope.freq_base_swa", config_.local_rope.theta);
     const auto window = std::max_element(config_.windows.begin(), config_.windows.end());
-    if (window != config_.windows.end() && *window > 0) U32("attention.sliding_window", *window);
+    if (window != config_.windows.end() &&
+        *window > 0) {  // of encoders both sides, without the row
+      U32("attention.sliding_window", *window - (config_.encoder.both_ways ? 1 : 0));
+    }
+    if (config_.encoder.both_ways) AddEncoder();
     Optional("attn_logit_softcapping", config_.attention_soft_cap, 0);
     Optional("final_logit_softcapping", config_.final_soft_cap, 0);
     if (config_.router.experts > 0) AddRouter();
     if (config_.architecture == "gemma4") AddLayers();
+    AddStates();
     if (config_.architecture == "granite") {
       F32("embedding_scale", static_cast<double>(config_.embedding_scale));
       F32("residual_scale", static_cast<double>(config_.residual_scale));
@@ -98,14 +122,93 @@ class KeyWriter {
   }
 
  private:
+  void AddHeads() const {
+    const LatentConfig& latent = config_.latent;
+    if (latent.kv_rank > 0) {  // what the cache would hold in the usual keys, heads in others
+      U32("attention.head_count_kv", 1);
+      U32("attention.kv_lora_rank", latent.kv_rank);
+      if (latent.q_rank > 0) U32("attention.q_lora_rank", latent.q_rank);
+      U32("attention.key_length", latent.kv_rank + latent.rope_dim);
+      U32("attention.value_length", latent.kv_rank);
+      U32("attention.key_length_mla", latent.key_dim());
+      U32("attention.value_length_mla", latent.value_dim);
+      return;
+    }
+    std::vector<int64_t> kv_heads = config_.kv_head_counts;
+    if (config_.architecture == "lfm2") {  // 0: a layer without attention
+      for (const Mixer mixer : config_.mixers) {
+        kv_heads.push_back(mixer == Mixer::kAttention ? config_.num_kv_heads : 0);
+      }
+    }
+    U32OrList("attention.head_count_kv", config_.num_kv_heads, kv_heads);
+    U32("attention.key_length", config_.head_dim);
+    U32("attention.value_length", config_.head_dim);
+  }
+
+  void AddScaling() const {
+    const RopeConfig& rope = config_.rope;
+    if (rope.linear_scale != 1) {
+      writer_.AddString(Key("rope.scaling.type"), "linear");
+      F32("rope.scaling.factor", rope.linear_scale);
+    }
+    if (!rope.far_factors.empty()) {
+      U32("rope.scaling.original_context_length", rope.near_context);
+      F32("rope.scaling.attn_factor", rope.magnitude);
+    }
+    if (rope.yarn.factor == 0) return;
+    writer_.AddString(Key("rope.scaling.type"), "yarn");
+    F32("rope.scaling.factor", rope.yarn.factor);
+    U32("rope.scaling.original_context_length", std::llround(rope.yarn.original_context));
+    F32("rope.scaling.yarn_beta_fast", rope.yarn.beta_fast);
+    F32("rope.scaling.yarn_beta_slow", rope.yarn.beta_slow);
+    if (config_.latent.kv_rank > 0) {
+      if (rope.yarn.score_rate > 0) F32("rope.scaling.yarn_log_multiplier", rope.yarn.score_rate);
+    } else if (!Near(rope.magnitude, 0.1 * std::log(rope.yarn.factor) + 1)) {
+      F32("rope.scaling.attn_factor", rope.magnitude);
+    }
+  }
+
+  void AddEncoder() const {
+    writer_.AddBool(Key("attention.causal"), false);
+    const Pooling pooling = config_.encoder.pooling;
+    U32("pooling_type", pooling == Pooling::kMean ? 1 : pooling == Pooling::kFirst ? 2 : 3);
+    if (config_.windows.empty()) return;
+    int64_t period = 1;  // of layers without a window, the first one of them
+    while (period < config_.num_layers && config_.window(period) > 0) ++period;
+    U32("attention.sliding_window_pattern", period);
+  }
+
+  // Of layers that keep a state.
+  void AddStates() const {
+    if (config_.architecture == "lfm2") U32("shortconv.l_cache", config_.taps);
+    const DeltaConfig& delta = config_.delta;
+    if (delta.value_heads == 0) return;
+    U32("ssm.conv_kernel", config_.taps);
+    U32("ssm.group_count", delta.key_heads);
+    U32("ssm.time_step_rank", delta.value_heads);
+    U32("ssm.state_size", delta.key_dim);
+    U32("ssm.inner_size", delta.value_heads * delta.value_dim);
+    const auto first = std::find(config_.mixers.begin(), config_.mixers.end(), Mixer::kAttention);
+    U32("full_attention_interval", first - config_.mixers.begin() + 1);
+    // Positions of text are the same in all parts of a head.
+    const int64_t pairs = config_.rope.dim / 2, third = (pairs + 2) / 3;
+    writer_.AddI32s(
+        Key("rope.dimension_sections"),
+        std::vector<int32_t>{static_cast<int32_t>(third),
+                             static_cast<int32_t>(std::min(third, pairs - third)),
+                             static_cast<int32_t>(std::max<int64_t>(0, pairs - 2 * third)), 0});
+  }
+
   // What a family's own files say of experts; what is the same in all of its models, they do not.
   void AddRouter() const {
     const RouterConfig& router = config_.router;
     U32("expert_count", router.experts);
     U32("expert_used_count", router.used);
-    if (config_.ffn_dim != router.dense_dim) U32("expert_feed_forward_length", config_.ffn_dim);
+    if (config_.ffn_dim != router.dense_dim || router.expert_biases) {
+      U32("expert_feed_forward_length", config_.ffn_dim);
+    }
     if (router.shared_gate) U32("expert_shared_feed_forward_length", router.shared_dim);
-    if (config_.architecture != "glm4moe") return;
+    if (config_.architecture != "glm4moe" && config_.architecture != "deepseek2") return;
     U32("expert_shared_count", router.shared_dim / config_.ffn_dim);
     U32("leading_dense_block_count", router.dense_layers);
     U32("expert_group_count", router.groups);
@@ -173,6 +276,10 @@ ModelConfig ReadBack(const ModelConfig& config) {
   if (config.architecture == "glm4moe" && config.qk_norm != QkNorm::kNone) {  // known by the tensor
     writer.AddTensor("blk.0.attn_q_norm.weight", DType::kF32, one, bytes(zeros).first(4));
   }
+  if (config.architecture == "deepseek2" && config.router.bias) {  // V3 is known by it
+    writer.AddTensor(fmt::format("blk.{}.exp_probs_b.bias", config.num_layers - 1), DType::kF32,
+                     one, bytes(zeros).first(4));
+  }
   if (config.architecture == "gemma4") {  // layers without values of their own are known by that
     for (int64_t layer = 0; layer < config.num_layers; ++layer) {
       if (HasSite(config, {static_cast<int32_t>(layer), Site::kV})) {
@@ -181,10 +288,15 @@ ModelConfig ReadBack(const ModelConfig& config) {
       }
     }
   }
-  const std::vector<float>& factors = config.rope.frequency_factors;
-  if (!factors.empty()) {
+  const auto add_factors = [&](const char* name, const std::vector<float>& factors) {
     const int64_t count[] = {static_cast<int64_t>(factors.size())};
-    writer.AddTensor("rope_freqs.weight", DType::kF32, count, bytes(factors));
+    if (!factors.empty()) writer.AddTensor(name, DType::kF32, count, bytes(factors));
+  };
+  if (config.rope.yarn.factor == 0) {
+    const bool two = !config.rope.far_factors.empty();
+    add_factors(two ? "rope_factors_short.weight" : "rope_freqs.weight",
+                config.rope.frequency_factors);
+    add_factors("rope_factors_long.weight", config.rope.far_factors);
   }
   const std::string file = writer.Serialize();
   return ReadConfig(GgufFile::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()},
@@ -195,7 +307,7 @@ ModelConfig ReadBack(const ModelConfig& config) {
 
 std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b) {
   const auto f = [](float value) { return static_cast<double>(value); };
-  const std::array<std::pair<const char*, bool>, 22> same = {{
+  const std::array<std::pair<const char*, bool>, 26> same = {{
       {"the architecture", a.architecture == b.architecture},
       {"the number of layers", a.num_layers == b.num_layers},
       {"the width", a.hidden_dim == b.hidden_dim && a.ffn_dim == b.ffn_dim},
@@ -214,6 +326,10 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
       {"the local layers' rotary embedding",
        !HasLocalRope(a) || SameRope(a.local_rope, b.local_rope)},
       {"the MLP", a.mlp == b.mlp},
+      {"an encoder", SameEncoder(a.encoder, b.encoder)},
+      {"layers that keep a state", SameStates(a, b)},
+      {"attention over a latent", SameLatent(a.latent, b.latent)},
+      {"gates and sinks of attention", a.output_gate == b.output_gate && a.sinks == b.sinks},
       {"the router", SameRouter(a.router, b.router)},
       {"the scale of scores", Near(f(a.attention_scale), f(b.attention_scale))},
       {"the cap of scores", Near(f(a.attention_soft_cap), f(b.attention_soft_cap))},
@@ -229,11 +345,11 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
 }
 
 std::optional<std::string> LostInGguf(const ModelConfig& config) {
-  if (config.router.expert_biases) return "experts row by row";
-  if (config.latent.kv_rank > 0) return "attention over a latent";
-  if (config.encoder.both_ways) return "an encoder";
-  if (config.has_state()) return "layers that keep a state";
-  if (config.layers_own() != nullptr && config.architecture != "gemma4") return config.layers_own();
+  if (!config.encoder.dense.empty() || config.architecture == "gemma-embedding") {
+    return "dense layers behind an encoder";
+  }
+  if (config.classifier.labels > 0) return "a head that scores";
+  if (config.rwkv.heads > 0) return "layers that keep a state";
   return DifferenceOf(config, ReadBack(config));
 }
 
@@ -247,6 +363,50 @@ void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWri
   KeyWriter(config, writer).Add();
 }
 
+namespace {
+
+// GGUF marks the first piece of a word with U+2581, and the others not at all.
+std::string MarkedPiece(const std::string& token, TokenType type) {
+  if (type != TokenType::kNormal || (token.starts_with("[") && token.ends_with("]"))) return token;
+  return token.starts_with("##") ? token.substr(2) : "\xE2\x96\x81" + token;
+}
+
+void AddWordPieces(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
+                   GgufWriter& writer) {
+  if (!spec.lowercase || !spec.strip_accents || !spec.space_around_han) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: the tokenizer keeps upper case or accents, which GGUF has no key for: its readers "
+          "would cut texts otherwise",
+          source);
+  }
+  std::vector<std::string> tokens;
+  std::vector<int32_t> types;
+  for (size_t i = 0; i < spec.tokens.size(); ++i) {
+    const TokenType type = i < spec.types.size() ? spec.types[i] : TokenType::kNormal;
+    tokens.push_back(MarkedPiece(spec.tokens[i], type));
+    types.push_back(static_cast<int32_t>(type));
+  }
+  while (static_cast<int64_t>(tokens.size()) < config.vocab_size) {
+    tokens.push_back(fmt::format("[PAD{}]", tokens.size()));
+    types.push_back(static_cast<int32_t>(TokenType::kUnused));
+  }
+  writer.AddString("tokenizer.ggml.model", "bert");
+  writer.AddString("tokenizer.ggml.pre", "jina-v2-en");  // nothing of its own: as converters write
+  writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
+  writer.AddI32s("tokenizer.ggml.token_type", types);
+  const std::pair<const char*, int32_t> ids[] = {{"bos", spec.bos},     {"cls", spec.bos},
+                                                 {"eos", spec.eos},     {"seperator", spec.eos},
+                                                 {"unknown", spec.unk}, {"padding", spec.pad}};
+  for (const auto& [name, id] : ids) {
+    if (id < 0) continue;
+    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
+  }
+  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
+  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
+}
+
+}  // namespace
+
 void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
                       const std::string& source, GgufWriter& writer) {
   const int64_t rows = config.vocab_size;
@@ -258,9 +418,10 @@ void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
           "{}: the tokenizer cuts text by patterns that GGUF has no name for: {}", source,
           Quote(spec.pre_patterns.front()));
   }
+  if (spec.kind == TokenizerKind::kWordPiece) return AddWordPieces(spec, config, source, writer);
   if (spec.kind != TokenizerKind::kByteBpe && spec.kind != TokenizerKind::kSentencePieceBpe) {
-    Throw(ErrorCode::kUnsupported, "{}: expected a BPE tokenizer to write, found another kind",
-          source);
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a tokenizer of BPE or of word pieces to write, found another kind", source);
   }
   std::vector<std::string> tokens = spec.tokens;
   std::vector<int32_t> types(spec.tokens.size(), static_cast<int32_t>(TokenType::kNormal));

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "convert/gguf_keys.h"
+#include "convert/hf_rope_writer.h"
 #include "format/hf_folder.h"
 #include "format/safetensors.h"
 #include "model/families/families.h"
@@ -29,8 +30,20 @@ const std::map<std::string, const char*, std::less<>> kClasses = {
     {"gemma", "GemmaForCausalLM"},
     {"gemma2", "Gemma2ForCausalLM"},
     {"gemma3_text", "Gemma3ForCausalLM"},
+    {"gemma4_text", "Gemma4ForCausalLM"},
+    {"glm4_moe", "Glm4MoeForCausalLM"},
+    {"deepseek_v2", "DeepseekV2ForCausalLM"},
+    {"deepseek_v3", "DeepseekV3ForCausalLM"},
+    {"gpt_oss", "GptOssForCausalLM"},
+    {"lfm2", "Lfm2ForCausalLM"},
+    {"qwen3_5_text", "Qwen3_5ForCausalLM"},
+    {"qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"},
+    {"bert", "BertModel"},
+    {"modernbert", "ModernBertModel"},
+    {"nomic_bert", "NomicBertModel"},
     {"phi3", "Phi3ForCausalLM"},
     {"olmo2", "Olmo2ForCausalLM"},
+    {"olmo3", "Olmo3ForCausalLM"},
     {"granite", "GraniteForCausalLM"},
     {"smollm3", "SmolLM3ForCausalLM"},
     {"starcoder2", "Starcoder2ForCausalLM"}};
@@ -44,6 +57,8 @@ bool IsGemma(const ModelConfig& config) { return config.architecture.starts_with
 std::string TypeOf(const ModelConfig& config) {
   const bool mistral =
       config.architecture == "llama" && config.router.experts == 0 && !config.windows.empty();
+  if (config.architecture == "deepseek2" && config.router.bias) return "deepseek_v3";
+  if (config.architecture == "olmo2" && !config.windows.empty()) return "olmo3";
   return mistral ? "mistral" : std::string(FamilyOf(config).hf_types[0]);
 }
 
@@ -52,7 +67,7 @@ void AddWindows(const ModelConfig& config, Json& json) {
   json["sliding_window"] = *std::max_element(config.windows.begin(), config.windows.end());
   const bool mixed =
       std::find(config.windows.begin(), config.windows.end(), 0) != config.windows.end();
-  if (!mixed) return;
+  if (!mixed && config.layer_ropes.empty()) return;
   Json types = Json::array();
   for (const int64_t window : config.windows) {
     types.push_back(window > 0 ? "sliding_attention" : "full_attention");
@@ -60,58 +75,125 @@ void AddWindows(const ModelConfig& config, Json& json) {
   json["layer_types"] = types;
 }
 
-void AddRope(const ModelConfig& config, Json& json) {
-  json["rope_theta"] = config.rope.theta;
-  if (config.rope.dim != config.head_dim) {
-    json["partial_rotary_factor"] =
-        static_cast<double>(config.rope.dim) / static_cast<double>(config.head_dim);
-  }
-  if (config.rope.linear_scale != 1) {
-    json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", config.rope.linear_scale}};
-  }
-  const auto has = [&](LayerRope rope) {
-    return std::find(config.layer_ropes.begin(), config.layer_ropes.end(), rope) !=
-           config.layer_ropes.end();
-  };
-  if (has(LayerRope::kLocal)) json["rope_local_base_freq"] = config.local_rope.theta;
-  if (!has(LayerRope::kNone)) return;
-  Json rotated = Json::array();
-  for (const LayerRope rope : config.layer_ropes) {
-    rotated.push_back(rope != LayerRope::kNone ? 1 : 0);
-  }
-  json["no_rope_layers"] = rotated;
-}
-
 void AddExperts(const ModelConfig& config, Json& json) {
   const RouterConfig& router = config.router;
   if (router.experts == 0) return;
-  json[config.architecture == "llama" ? "num_local_experts" : "num_experts"] = router.experts;
-  json["num_experts_per_tok"] = router.used;
-  if (config.architecture == "llama") return;  // Mixtral's shares always add up to 1
+  const bool local = config.architecture == "llama" || config.architecture == "gpt-oss";
+  const bool shared = config.architecture == "glm4moe" || config.architecture == "deepseek2";
+  json[local ? "num_local_experts" : shared ? "n_routed_experts" : "num_experts"] = router.experts;
+  json[router.beside_mlp ? "top_k_experts" : "num_experts_per_tok"] = router.used;
+  if (local) return;  // their shares always add up to 1
   json["intermediate_size"] = router.dense_dim;
   json["moe_intermediate_size"] = config.ffn_dim;
+  if (router.beside_mlp) {
+    json["enable_moe_block"] = true;
+    return;
+  }
   json["norm_topk_prob"] = router.renormalize;
+  if (shared) {
+    json["n_shared_experts"] = router.shared_dim / config.ffn_dim;
+    json["n_group"] = router.groups;
+    json["topk_group"] = router.used_groups;
+    json["topk_method"] = router.bias         ? "noaux_tc"
+                          : router.groups > 1 ? "group_limited_greedy"
+                                              : "greedy";
+    json["routed_scaling_factor"] = ShortestOf(router.scale);
+    json["first_k_dense_replace"] = router.dense_layers;
+    return;
+  }
   json["decoder_sparse_step"] = 1;
   json["mlp_only_layers"] = Json::array();
   if (router.shared_dim > 0) json["shared_expert_intermediate_size"] = router.shared_dim;
 }
 
-// A number that was rounded to f32 as short as it was before, as far as that can be told.
-double Short(float value) { return std::stod(fmt::format("{}", value)); }
+void AddLatent(const ModelConfig& config, Json& json) {
+  const LatentConfig& latent = config.latent;
+  if (latent.kv_rank == 0) return;
+  json.erase("head_dim");
+  json["kv_lora_rank"] = latent.kv_rank;
+  json["q_lora_rank"] = latent.q_rank > 0 ? Json(latent.q_rank) : Json();
+  json["qk_nope_head_dim"] = latent.nope_dim;
+  json["qk_rope_head_dim"] = latent.rope_dim;
+  json["v_head_dim"] = latent.value_dim;
+  json["attention_bias"] = false;
+}
+
+// Of layers that keep a state, beside those with attention.
+void AddStates(const ModelConfig& config, Json& json) {
+  if (config.mixers.empty()) return;
+  const bool delta = config.delta.value_heads > 0;
+  Json types = Json::array();
+  for (const Mixer mixer : config.mixers) {
+    types.push_back(mixer == Mixer::kAttention ? "full_attention"
+                    : delta                    ? "linear_attention"
+                                               : "conv");
+  }
+  json["layer_types"] = types;
+  if (!delta) {
+    json["conv_L_cache"] = config.taps;
+    json["conv_bias"] = false;
+    json["block_auto_adjust_ff_dim"] = false;
+    json["norm_eps"] = json["rms_norm_eps"];
+    return;
+  }
+  json["linear_conv_kernel_dim"] = config.taps;
+  json["linear_num_key_heads"] = config.delta.key_heads;
+  json["linear_num_value_heads"] = config.delta.value_heads;
+  json["linear_key_head_dim"] = config.delta.key_dim;
+  json["linear_value_head_dim"] = config.delta.value_dim;
+}
+
+void AddEncoder(const ModelConfig& config, const std::string& model_type, Json& json) {
+  if (!config.encoder.both_ways) return;
+  json["layer_norm_eps"] = json["norm_eps"] = ShortestOf(config.norm_eps);
+  json.erase("norm_epsilon");
+  if (config.mlp == MlpKind::kErfGelu) json["hidden_act"] = "gelu";
+  if (model_type == "bert") json["position_embedding_type"] = "absolute";
+  if (model_type != "modernbert") return;
+  json.erase("hidden_act");
+  json["hidden_activation"] = "gelu";
+  json["norm_bias"] = json["mlp_bias"] = json["attention_bias"] = false;
+  if (json.contains("sliding_window")) {
+    json["local_attention"] = json["sliding_window"].get<int64_t>() - 1;
+    json.erase("sliding_window");
+  }
+}
+
+// What Gemma 4's layers have of their own.
+void AddLayers(const ModelConfig& config, Json& json) {
+  const auto local = std::find_if(config.windows.begin(), config.windows.end(),
+                                  [](int64_t window) { return window > 0; });
+  const int64_t layer = local == config.windows.end() ? 0 : local - config.windows.begin();
+  json["head_dim"] = config.layer_head_dim(layer);
+  json["num_key_value_heads"] = config.layer_kv_heads(layer);
+  json["global_head_dim"] = config.head_dim;
+  json["num_global_key_value_heads"] = config.num_kv_heads;
+  json["attention_k_eq_v"] = !config.keys_as_values.empty();
+  int64_t shared = 0;
+  for (int64_t i = 0; i < config.num_layers; ++i) shared += config.kv_layer(i) != i;
+  json["num_kv_shared_layers"] = shared;
+  json["use_double_wide_mlp"] = !config.ffn_dims.empty();
+  json["hidden_size_per_layer_input"] = config.per_layer_dim;
+  json["vocab_size_per_layer_input"] = config.vocab_size;
+}
 
 void AddScales(const ModelConfig& config, Json& json) {
   if (config.architecture == "granite") {
-    json["embedding_multiplier"] = Short(config.embedding_scale);
-    json["residual_multiplier"] = Short(config.residual_scale);
-    json["attention_multiplier"] = Short(config.attention_scale);
+    json["embedding_multiplier"] = ShortestOf(config.embedding_scale);
+    json["residual_multiplier"] = ShortestOf(config.residual_scale);
+    json["attention_multiplier"] = ShortestOf(config.attention_scale);
     json["logits_scaling"] = 1 / static_cast<double>(config.logit_scale);
-  } else if (IsGemma(config) && config.attention_scale > 0) {
-    json["query_pre_attn_scalar"] = 1 / std::pow(static_cast<double>(config.attention_scale), 2);
+  } else if (config.architecture != "gemma4" && IsGemma(config) && config.attention_scale > 0) {
+    const double scalar = 1 / std::pow(static_cast<double>(config.attention_scale), 2);
+    const double whole = std::round(scalar);  // transformers 5 takes no other
+    const bool is_whole = std::fabs(scalar - whole) < 1e-4 * scalar;
+    json["query_pre_attn_scalar"] = is_whole ? Json(std::llround(whole)) : Json(scalar);
   }
   if (config.attention_soft_cap > 0) {
-    json["attn_logit_softcapping"] = Short(config.attention_soft_cap);
+    json["attn_logit_softcapping"] = ShortestOf(config.attention_soft_cap);
   }
-  if (config.final_soft_cap > 0) json["final_logit_softcapping"] = Short(config.final_soft_cap);
+  if (config.final_soft_cap > 0)
+    json["final_logit_softcapping"] = ShortestOf(config.final_soft_cap);
 }
 
 // What the folder's reader makes of the config, beside tensors that have nothing but the shapes it
@@ -120,10 +202,14 @@ ModelConfig ReadBack(const ModelConfig& config, const Json& json) {
   SafetensorsWriter writer;
   const std::vector<uint8_t> zeros(static_cast<size_t>(config.vocab_size) * 4);
   const int64_t table[] = {config.vocab_size, 1};
-  writer.AddTensor("model.embed_tokens.weight", DType::kF32, table,
+  writer.AddTensor(std::string(FamilyOf(config).hf->embedding) + ".weight", DType::kF32, table,
                    std::span<const uint8_t>(zeros));
   if (!config.tied_embedding) {
     writer.AddTensor("lm_head.weight", DType::kF32, table, std::span<const uint8_t>(zeros));
+  }
+  if (config.architecture == "glm4moe" && config.qk_norm != QkNorm::kNone) {  // known by the tensor
+    writer.AddTensor("model.layers.0.self_attn.q_norm.weight", DType::kF32, table,
+                     std::span<const uint8_t>(zeros));
   }
   const std::string file = writer.Serialize();
   return ReadConfig(HfFolder::Parse(
@@ -150,9 +236,10 @@ nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSp
                                     DType type) {
   const std::string model_type = TypeOf(config);
   const bool layer_norm = config.norm_kind == NormKind::kLayer;
+  const bool silu = config.mlp == MlpKind::kSwiGlu || config.mlp == MlpKind::kClampedSwiGlu;
   Json json = {{"architectures", Json::array({kClasses.at(model_type)})},
                {"model_type", model_type},
-               {"hidden_act", config.mlp == MlpKind::kSwiGlu ? "silu" : "gelu_pytorch_tanh"},
+               {"hidden_act", silu ? "silu" : "gelu_pytorch_tanh"},
                {"hidden_size", config.hidden_dim},
                {"intermediate_size", config.ffn_dim},
                {"num_hidden_layers", config.num_layers},
@@ -160,27 +247,36 @@ nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSp
                {"num_key_value_heads", config.num_kv_heads},
                {"head_dim", config.head_dim},
                {"max_position_embeddings", config.context_length},
-               {layer_norm ? "norm_epsilon" : "rms_norm_eps", Short(config.norm_eps)},
+               {layer_norm ? "norm_epsilon" : "rms_norm_eps", ShortestOf(config.norm_eps)},
                {"tie_word_embeddings", config.tied_embedding},
                {"vocab_size", config.vocab_size},
                {"torch_dtype", TorchType(type)}};
   if (IsGemma(config)) json["hidden_activation"] = "gelu_pytorch_tanh";
   if (model_type == "starcoder2") json["use_bias"] = true;
-  AddRope(config, json);
+  if (model_type == "glm4_moe" || model_type == "gpt_oss") json["attention_bias"] = true;
+  if (model_type == "glm4_moe") json["use_qk_norm"] = config.qk_norm != QkNorm::kNone;
+  if (model_type == "gemma4_text") AddLayers(config, json);
+  AddLatent(config, json);
+  AddStates(config, json);
+  AddRopeSettings(config, json);
   AddWindows(config, json);
+  AddEncoder(config, model_type, json);
   AddExperts(config, json);
   AddScales(config, json);
   if (tokenizer.bos >= 0) json["bos_token_id"] = tokenizer.bos;
   if (tokenizer.eos >= 0) json["eos_token_id"] = tokenizer.eos;
-  if (tokenizer.pad >= 0) json["pad_token_id"] = tokenizer.pad;
+  // Said where there is none, too: some classes have a default beyond small vocabularies.
+  json["pad_token_id"] = tokenizer.pad >= 0 ? Json(tokenizer.pad) : Json();
   return json;
 }
 
 std::optional<std::string> LostInFolder(const ModelConfig& config) {
-  if (config.latent.kv_rank > 0) return "attention over a latent";
-  if (config.layers_own() != nullptr) return config.layers_own();
   if (!kClasses.contains(TypeOf(config))) return "what this family has of its own";
-  return DifferenceOf(config, ReadBack(config, MakeHfConfig(config, {}, DType::kF32)));
+  if (!config.encoder.dense.empty()) return "dense layers behind an encoder";
+  if (config.classifier.labels > 0) return "a head that scores";
+  ModelConfig said = config;
+  said.encoder.pooling = Pooling::kMean;  // another file says it
+  return DifferenceOf(said, ReadBack(config, MakeHfConfig(config, {}, DType::kF32)));
 }
 
 }  // namespace bakestone

@@ -1,8 +1,10 @@
 #include "convert/hf_folder_writer.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -10,6 +12,9 @@
 #include "base/file.h"
 #include "base/quote.h"
 #include "convert/hf_config_writer.h"
+#include "convert/interleaved_experts.h"
+#include "convert/latent_stacks.h"
+#include "convert/tensor_pairs.h"
 #include "format/gguf_tokenizer.h"
 #include "format/q_k_permute.h"
 #include "format/safetensors.h"
@@ -24,9 +29,10 @@ using Json = nlohmann::ordered_json;
 // Where a tensor of the GGUF file goes: the folder's name for it, or, of experts' stacks, one for
 // each expert.
 struct Target {
-  std::string name;  // with its suffix, but for a stack's
+  std::string name;  // with its suffix, but for a stack's; empty: made together with others
   bool norm = false;
   int64_t layer = -1, which = -1;  // of a stack: gate, up or down
+  std::optional<TensorPair> pair;
 };
 
 class Targets {
@@ -37,6 +43,7 @@ class Targets {
     Add(own(gguf_.embedding), own(hf_.embedding));
     Add(own(gguf_.final_norm), own(hf_.final_norm), true);
     Add(own(gguf_.head), own(hf_.head));
+    AddPairs(-1);
     for (int64_t layer = 0; layer < config.num_layers; ++layer) AddLayer(layer);
   }
 
@@ -48,12 +55,40 @@ class Targets {
           "lost",
           source, Quote(tensor), config_.architecture);
   }
+  // Of a layer behind the last, which predicts further tokens, and of what the config says.
+  bool MayDrop(const std::string& tensor) const {
+    for (int64_t i = 0; i < config_.ignored_layers; ++i) {
+      if (tensor.starts_with(gguf_.Layer(config_.num_layers + i, ""))) return true;
+    }
+    return tensor.starts_with("rope_f");
+  }
+  // What a layer's tensors become together.
+  std::vector<SourceTensor> Joined(const ModelSource& source, int64_t layer) const {
+    std::vector<SourceTensor> made;
+    if (hf_.interleaved_gate_up != nullptr && config_.has_experts(layer)) {
+      made = InterleavedToFolder(config_, gguf_, hf_, layer, source);
+    }
+    if (config_.latent.kv_rank == 0) return made;
+    const SourceTensor* keys = source.Find(gguf_.Layer(layer, gguf_.k_b) + ".weight");
+    const SourceTensor* values = source.Find(gguf_.Layer(layer, gguf_.v_b) + ".weight");
+    if (keys == nullptr || values == nullptr) return made;  // an older file has them in one
+    made.push_back(JoinKeysAndValues(config_.latent, config_.num_heads, *keys, *values));
+    made.back().name = hf_.Layer(layer, hf_.kv_b) + ".weight";
+    return made;
+  }
   std::string OfExpert(const Target& stack, int64_t expert) const {
     return hf_.Layer(stack.layer, hf_.experts) + std::to_string(expert) + "." +
            hf_.of_expert[static_cast<size_t>(stack.which)] + ".weight";
   }
 
  private:
+  void AddPairs(int64_t layer) {
+    for (TensorPair& pair : PairsOf(config_, gguf_, hf_, layer)) {
+      const std::string name = pair.gguf;
+      targets_[name] = {.name = pair.folder, .pair = std::move(pair)};
+    }
+  }
+
   void Add(const std::string& gguf, const std::string& hf, bool norm = false) {
     for (const char* suffix : {".weight", ".bias"}) {
       targets_[gguf + suffix] = {.name = hf + suffix, .norm = norm};
@@ -79,13 +114,36 @@ class Targets {
     for (size_t site = 0; site < kNumSites; ++site) add(gguf_.sites[site], hf_.sites[site]);
     add(gguf_.q_k_v, hf_.q_k_v);
     add(gguf_.gate_up, hf_.gate_up);
+    AddPairs(layer);
+    if (config_.latent.kv_rank > 0) {
+      add(gguf_.kv_b, hf_.kv_b);
+      for (const char* name : {gguf_.k_b, gguf_.v_b}) {
+        targets_[gguf_.Layer(layer, name) + ".weight"] = {};
+      }
+    }
     if (!config_.has_experts(layer)) return;
     add(gguf_.router, hf_.router);
     add(gguf_.shared_gate, hf_.shared_gate);
     for (size_t which = 0; which < 3; ++which) {
       add(gguf_.shared[which], hf_.shared[which]);
-      targets_[gguf_.Layer(layer, gguf_.stacked[which])] = {.layer = layer,
-                                                            .which = static_cast<int64_t>(which)};
+      AddStack(layer, which);
+    }
+    if (gguf_.stacked_gate_up != nullptr && hf_.stacked_gate_up != nullptr) {
+      const TensorPair pair = {.gguf = gguf_.Layer(layer, gguf_.stacked_gate_up),
+                               .folder = hf_.Layer(layer, hf_.stacked_gate_up)};
+      targets_[pair.gguf] = {.name = pair.folder, .pair = pair};
+    }
+  }
+
+  void AddStack(int64_t layer, size_t which) {
+    const std::string name = gguf_.Layer(layer, gguf_.stacked[which]);
+    if (hf_.interleaved_gate_up != nullptr) {
+      targets_[name] = targets_[name.substr(0, name.rfind('.')) + ".bias"] = {};
+    } else if (hf_.experts != nullptr) {
+      targets_[name] = {.layer = layer, .which = static_cast<int64_t>(which)};
+    } else if (hf_.stacked[which] != nullptr) {
+      const TensorPair pair = {.gguf = name, .folder = hf_.Layer(layer, hf_.stacked[which])};
+      targets_[name] = {.name = pair.folder, .pair = pair};
     }
   }
 
@@ -150,33 +208,62 @@ DType CommonType(const ModelSource& source) {
   return common.value_or(DType::kF32);
 }
 
-}  // namespace
-
-void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType type,
-                    const std::filesystem::path& out, const KernelTable& kernels, ThreadPool& pool,
-                    const ConvertProgress& progress) {
-  const bool less_one = config.architecture.starts_with("gemma");
+// The folder's tensors of what the file has.
+std::vector<SourceTensor> ToFolderTensors(const ModelSource& source, const ModelConfig& config) {
+  const bool less_one = FoldersHaveNormsLessOne(config);
   const Targets targets(config);
   std::vector<SourceTensor> tensors;
   for (const SourceTensor& tensor : source.tensors) {
-    if (tensor.name == "rope_freqs.weight" && config.rope.frequency_factors.empty()) continue;
+    if (targets.MayDrop(tensor.name)) continue;
     const Target& target = targets.Of(tensor.name, source.name);
+    if (target.pair) {
+      tensors.push_back(ToFolder(*target.pair, tensor));
+      continue;
+    }
     if (target.which >= 0) {
+      if (tensor.ne.size() != 3 || tensor.ne[2] != config.router.experts) {
+        Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected a stack of {} experts, found another",
+              source.name, Quote(tensor.name), config.router.experts);
+      }
       for (int64_t expert = 0; expert < config.router.experts; ++expert) {
         tensors.push_back(PartOf(tensor, expert, targets.OfExpert(target, expert)));
       }
       continue;
     }
+    if (target.name.empty()) continue;
     tensors.push_back(tensor);
     const bool query_key = tensor.name.find(".attn_q.") != std::string::npos ||
                            tensor.name.find(".attn_k.") != std::string::npos;
     if (query_key && GgufPermutesQueryKey(config.architecture)) {
+      const int64_t rows = tensor.ne.size() == 1 ? tensor.cols() : tensor.num_rows();
+      if (rows % config.head_dim != 0) {
+        Throw(ErrorCode::kCorrupt, "{}: tensor {}: expected rows of whole heads of {}, found {}",
+              source.name, Quote(tensor.name), config.head_dim, rows);
+      }
       Unpermute(tensors.back(), config.head_dim);
     }
     if (target.norm && less_one) LessOne(tensors.back());
     if (target.name.ends_with("shared_expert_gate.weight")) tensors.back().ne = {tensor.cols(), 1};
     tensors.back().name = target.name;
   }
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    auto joined = targets.Joined(source, layer);
+    std::move(joined.begin(), joined.end(), std::back_inserter(tensors));
+  }
+  if (config.encoder.both_ways) {  // saved without a head, and so without its prefix
+    for (SourceTensor& tensor : tensors) {
+      if (tensor.name.starts_with("model.")) tensor.name.erase(0, 6);
+    }
+  }
+  return tensors;
+}
+
+}  // namespace
+
+void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType type,
+                    const std::filesystem::path& out, const KernelTable& kernels, ThreadPool& pool,
+                    const ConvertProgress& progress) {
+  const std::vector<SourceTensor> tensors = ToFolderTensors(source, config);
   SafetensorsWriter writer;
   writer.AddMetadata("format", "pt");
   int64_t done = 0, total = 0;
@@ -203,6 +290,26 @@ void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType 
 }
 
 namespace {
+
+// How rows become a vector, as sentence-transformers lays it beside a model.
+void WritePooling(const ModelConfig& config, const std::filesystem::path& out) {
+  const Pooling pooling = config.encoder.pooling;
+  const Json json = {{"word_embedding_dimension", config.hidden_dim},
+                     {"pooling_mode_cls_token", pooling == Pooling::kFirst},
+                     {"pooling_mode_mean_tokens", pooling == Pooling::kMean},
+                     {"pooling_mode_lasttoken", pooling == Pooling::kLast}};
+  std::filesystem::create_directories(out / "1_Pooling");
+  WriteFileAtomically(out / "1_Pooling" / "config.json", json.dump(2));
+  const auto module = [](int index, const char* path, const std::string& type) {
+    return Json{{"idx", index},
+                {"name", std::to_string(index)},
+                {"path", path},
+                {"type", "sentence_transformers.models." + type}};
+  };
+  WriteFileAtomically(
+      out / "modules.json",
+      Json::array({module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")}).dump(2));
+}
 
 Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const ModelConfig& config) {
   Json json = {{"tokenizer_class", "PreTrainedTokenizerFast"},
@@ -239,13 +346,17 @@ void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::pa
           "something else",
           source.name, *lost, Quote(config.architecture));
   }
-  const Json json = MakeHfConfig(config, spec, written);
+  Json json = MakeHfConfig(config, spec, written);
+  if (const SourceTensor* types = source.Find("token_types.weight")) {
+    json["type_vocab_size"] = types->num_rows();
+  }
   const std::string tokenizer = ToTokenizerJson(spec);
   if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected a new or an empty folder to write",
           out.string());
   }
   WriteHfTensors(source, config, written, out, kernels, pool, progress);
+  if (config.encoder.both_ways) WritePooling(config, out);
   WriteFileAtomically(out / "tokenizer.json", tokenizer);
   WriteFileAtomically(out / "tokenizer_config.json",
                       TokenizerConfig(spec, *source.header, config).dump(2));

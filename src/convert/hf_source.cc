@@ -1,6 +1,8 @@
 #include "convert/hf_source.h"
 
 #include <algorithm>
+#include <deque>
+#include <iterator>
 #include <unordered_set>
 #include <utility>
 
@@ -9,6 +11,10 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "convert/gguf_keys.h"
+#include "convert/interleaved_experts.h"
+#include "convert/latent_stacks.h"
+#include "convert/stored_source.h"
+#include "convert/tensor_pairs.h"
 #include "format/gguf_writer.h"
 #include "format/q_k_permute.h"
 #include "kernels/pack.h"
@@ -25,7 +31,7 @@ struct Owner {
       : file(ModelFile::Open(path)), tensors(file.Tensors()) {}
   ModelFile file;
   TensorSource tensors;
-  std::vector<float> rope_factors;
+  std::deque<std::vector<float>> rope_factors;
   std::string header;
 };
 
@@ -47,18 +53,14 @@ class Builder {
 
   std::vector<SourceTensor> Build() {
     Take(hf_.embedding, gguf_.embedding);
-    if (config_.per_layer_dim > 0) {
-      Take(hf_.per_layer_embedding, gguf_.per_layer_embedding);
-      Take(hf_.per_layer_projection, gguf_.per_layer_projection);
-      Take(hf_.per_layer_norm, gguf_.per_layer_norm, Kind::kNorm);
-    }
+    TakePairs(-1);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) Layer(layer);
     Take(hf_.final_norm, gguf_.final_norm, Kind::kNorm);
     if (!config_.tied_embedding) Take(hf_.head, gguf_.head);
     taken_.insert(
         fmt::format("{}.weight", hf_.head));  // one with the embedding, where the config says so
     CheckAllTaken();
-    if (!config_.rope.frequency_factors.empty()) AddRopeFactors();
+    AddRopeFactors();
     return std::move(tensors_);
   }
 
@@ -89,15 +91,28 @@ class Builder {
     if (config_.has_pre_norms()) take(hf_.mlp_norm, gguf_.mlp_norm, Kind::kNorm);
     if (config_.has_post_norms()) take(hf_.mlp_post_norm, gguf_.mlp_post_norm, Kind::kNorm);
     if (config_.has_experts(layer)) Experts(layer);
-    if (config_.per_layer_dim > 0) {
-      take(hf_.layer_gate, gguf_.layer_gate);
-      take(hf_.layer_out, gguf_.layer_out);
-      take(hf_.layer_norm, gguf_.layer_norm, Kind::kNorm);
+    TakePairs(layer);
+    if (config_.latent.kv_rank > 0) SplitLatent(layer);
+  }
+
+  void TakePairs(int64_t layer) {
+    for (const TensorPair& pair : PairsOf(config_, gguf_, hf_, layer)) {
+      const StoredTensor* stored = owner_.tensors.Find(pair.folder);
+      if (stored == nullptr && pair.optional) continue;
+      if (stored == nullptr) stored = &owner_.tensors.Tensor(pair.folder);  // throws
+      taken_.insert(pair.folder);
+      tensors_.push_back(ToGguf(pair, SourceOf(owner_.tensors, *stored)));
     }
-    const std::string scale = hf_.Layer(layer, hf_.layer_scale);
-    if (config_.layer_scales && owner_.tensors.Find(scale) != nullptr) {
-      TakeVector(scale, gguf_.Layer(layer, gguf_.layer_scale));
-    }
+  }
+
+  void SplitLatent(int64_t layer) {
+    const std::string name = hf_.Layer(layer, hf_.kv_b) + ".weight";
+    taken_.insert(name);
+    auto parts = SplitKeysAndValues(config_.latent, config_.num_heads,
+                                    SourceOf(owner_.tensors, owner_.tensors.Tensor(name)));
+    parts[0].name = gguf_.Layer(layer, gguf_.k_b) + ".weight";
+    parts[1].name = gguf_.Layer(layer, gguf_.v_b) + ".weight";
+    std::move(parts.begin(), parts.end(), std::back_inserter(tensors_));
   }
 
   // Of a layer that reads another's: nothing uses them.
@@ -113,10 +128,13 @@ class Builder {
       Take(hf_.Layer(layer, hf), gguf_.Layer(layer, gguf));
     };
     take(hf_.router, gguf_.router);
-    if (config_.router.bias) {
-      TakeVector(hf_.Layer(layer, hf_.router_bias), gguf_.Layer(layer, gguf_.router_bias));
+    if (hf_.interleaved_gate_up != nullptr) {
+      std::vector<std::string> taken;
+      auto made = InterleavedToGguf(config_, gguf_, hf_, layer, owner_.tensors, taken);
+      std::move(made.begin(), made.end(), std::back_inserter(tensors_));
+      taken_.insert(taken.begin(), taken.end());
+      return;
     }
-    if (config_.router.beside_mlp) Beside(layer);
     const bool fused = gguf_.stacked_gate_up != nullptr && hf_.stacked_gate_up != nullptr &&
                        owner_.tensors.Find(hf_.Layer(layer, hf_.stacked_gate_up)) != nullptr;
     if (fused) FusedStack(layer);
@@ -127,21 +145,6 @@ class Builder {
     if (config_.router.shared_gate) {
       TakeVector(hf_.Layer(layer, hf_.shared_gate) + ".weight",
                  gguf_.Layer(layer, gguf_.shared_gate) + ".weight");
-    }
-  }
-
-  // The norms and scales of experts beside an MLP.
-  void Beside(int64_t layer) {
-    const auto norm = [&](const char* hf, const char* gguf) {
-      Take(hf_.Layer(layer, hf), gguf_.Layer(layer, gguf), Kind::kNorm);
-    };
-    norm(hf_.beside_mlp_norm, gguf_.beside_mlp_norm);
-    norm(hf_.beside_experts_norm, gguf_.beside_experts_norm);
-    norm(hf_.beside_experts_post_norm, gguf_.beside_experts_post_norm);
-    TakeVector(hf_.Layer(layer, hf_.router_scale), gguf_.Layer(layer, gguf_.router_scale));
-    const std::string scales = hf_.Layer(layer, hf_.expert_scales);
-    if (owner_.tensors.Find(scales) != nullptr) {
-      TakeVector(scales, gguf_.Layer(layer, gguf_.expert_scales));
     }
   }
 
@@ -236,15 +239,8 @@ class Builder {
   }
 
   SourceTensor Made(const StoredTensor& stored, std::string name, Kind kind) const {
-    SourceTensor tensor;
+    SourceTensor tensor = SourceOf(owner_.tensors, stored);
     tensor.name = std::move(name);
-    tensor.type = stored.type;
-    tensor.ne.assign(stored.shape.rbegin(), stored.shape.rend());
-    tensor.rows = ops::RowsOf(stored.type, stored.data.data(), stored.cols());
-    tensor.bytes = stored.data;
-    tensor.forget = [this_tensors = &owner_.tensors, data = stored.data] {
-      this_tensors->Forget(data);
-    };
     const bool vector = tensor.ne.size() == 1;
     const int64_t head_dim = config_.head_dim;
     if (kind == Kind::kQueryKey) {
@@ -280,13 +276,22 @@ class Builder {
     return tensor;
   }
 
+  // Divisors of frequencies, but for those that the keys give (YaRN's).
   void AddRopeFactors() {
-    owner_.rope_factors = config_.rope.frequency_factors;
+    const RopeConfig& rope = config_.rope;
+    if (rope.yarn.factor > 0) return;
+    const bool two = !rope.far_factors.empty();
+    AddFactors(two ? "rope_factors_short.weight" : "rope_freqs.weight", rope.frequency_factors);
+    AddFactors("rope_factors_long.weight", rope.far_factors);
+  }
+
+  void AddFactors(const char* name, const std::vector<float>& factors) {
+    if (factors.empty()) return;
+    const std::vector<float>& kept = owner_.rope_factors.emplace_back(factors);
     SourceTensor tensor;
-    tensor.name = "rope_freqs.weight";
-    tensor.ne = {static_cast<int64_t>(owner_.rope_factors.size())};
-    tensor.bytes = {reinterpret_cast<const uint8_t*>(owner_.rope_factors.data()),
-                    owner_.rope_factors.size() * sizeof(float)};
+    tensor.name = name;
+    tensor.ne = {static_cast<int64_t>(kept.size())};
+    tensor.bytes = {reinterpret_cast<const uint8_t*>(kept.data()), kept.size() * sizeof(float)};
     tensor.rows = ops::RowsOf(DType::kF32, tensor.bytes.data(), tensor.ne[0]);
     tensors_.push_back(std::move(tensor));
   }
@@ -328,6 +333,11 @@ ModelSource OpenHfSource(const std::filesystem::path& path, const HfSourceOption
   if (!name.empty()) writer.AddString("general.name", name);
   if (const auto licence = owner->file.Licence()) writer.AddString("general.license", *licence);
   AddConfigKeys(config, owner->file.name(), writer);
+  if (config.encoder.token_types) {  // llama.cpp asks for their number
+    const auto rows =
+        owner->tensors.Tensor(std::string(config.names->token_types) + ".weight").rows();
+    writer.AddU32("tokenizer.ggml.token_type_count", static_cast<uint32_t>(rows));
+  }
   if (options.tokenizer) {
     AddTokenizerKeys(owner->file.Tokenizer(), config, owner->file.name(), writer);
     if (const auto chat = owner->file.ChatTemplate()) {

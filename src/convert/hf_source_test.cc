@@ -11,11 +11,13 @@
 #include "convert/hf_config_writer.h"
 #include "convert/hf_folder_writer.h"
 #include "convert/quantize.h"
+#include "convert/stored_source.h"
 #include "convert/test_source.h"
 #include "format/gguf_adapter.h"
 #include "format/gguf_tokenizer.h"
 #include "format/tokenizer_json.h"
 #include "format/peft.h"
+#include "model/model_file.h"
 #include "text/tokenizer.h"
 
 namespace bakestone {
@@ -41,9 +43,9 @@ TEST_P(HfSourceTest, FolderBecomesTheGgufFileOfTheSameModel) {
     const SourceTensor* mine = written.Find(tensor.name);
     ASSERT_NE(mine, nullptr) << tensor.name;
     EXPECT_EQ(mine->ne, tensor.ne) << tensor.name;
-    if (tensor.name.starts_with("rope_f")) {
+    if (tensor.name.starts_with("rope_f") || tensor.name.ends_with(".ssm_a")) {  // made by pow, exp
       const std::vector<float> a = Values(*mine), b = Values(tensor);
-      for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5f * b[i]);
+      for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5f * std::abs(b[i]));
     } else {
       EXPECT_EQ(Values(*mine), Values(tensor)) << tensor.name;
     }
@@ -56,7 +58,65 @@ TEST_P(HfSourceTest, FolderBecomesTheGgufFileOfTheSameModel) {
 INSTANTIATE_TEST_SUITE_P(Families, HfSourceTest,
                          ::testing::Values("llama", "mistral", "qwen2", "qwen3", "granite",
                                            "smollm3", "olmo2", "starcoder2", "mixtral", "qwen2_moe",
-                                           "qwen3_moe", "glm4_moe", "gemma4_text", "gemma4"));
+                                           "qwen3_moe", "glm4_moe", "gemma4_text", "gemma4",
+                                           "deepseek_v3", "glm4_moe_lite", "gpt_oss", "lfm2",
+                                           "qwen3_5_text", "qwen3_5_moe_text", "phi3", "olmo3",
+                                           "bert", "modernbert", "nomic_bert", "roberta",
+                                           "xlm-roberta"));
+
+class RoundTripTest : public HfSourceTest {};
+
+// Folder -> GGUF -> folder -> GGUF: what was in the folder is in it again, and so are the settings.
+TEST_P(RoundTripTest, FolderToGgufToFolderIsExact) {
+  const std::filesystem::path first = Family(GetParam()), file = folder_ / "out.gguf";
+  const ModelSource source = OpenHfSource(first, {.tokenizer = false});
+  WriteQuantized(source, PlanLike(source, source), file, kernels_, pool_);
+  const ModelSource written = OpenGgufSource(file);
+  const ModelConfig config = ReadConfig(*written.header);
+  ASSERT_EQ(LostInFolder(config), std::nullopt);
+  WriteHfTensors(written, config, DType::kF32, folder_, kernels_, pool_);
+  WriteFileAtomically(folder_ / "config.json", MakeHfConfig(config, {}, DType::kF32).dump());
+  const ModelFile before = ModelFile::Open(first), after = ModelFile::Open(folder_);
+  EXPECT_EQ(DifferenceOf(before.Config(), after.Config()), std::nullopt);
+  const TensorSource mine = after.Tensors(), original = before.Tensors();
+  EXPECT_GT(mine.tensors().size(), 10u);
+  for (const StoredTensor& tensor : mine.tensors()) {
+    const StoredTensor* expected = original.Find(tensor.name);
+    if (expected == nullptr) continue;  // stacked there, or in bits
+    // RoBERTa's positions begin behind the padding's, as BERT's at once.
+    if (tensor.name.ends_with("position_embeddings.weight") &&
+        before.Config().encoder.first_position > 0)
+      continue;
+    EXPECT_EQ(tensor.shape, expected->shape) << tensor.name;
+    const SourceTensor a = SourceOf(mine, tensor), b = SourceOf(original, *expected);
+    const std::vector<float> x = Values(a), y = Values(b);
+    ASSERT_EQ(x.size(), y.size()) << tensor.name;
+    // Norms less 1 and logarithms are rounded.
+    const bool rounded = before.Config().norms_less_one || tensor.name.ends_with("A_log");
+    for (size_t i = 0; i < x.size(); ++i) {
+      ASSERT_NEAR(x[i], y[i], rounded ? 1e-6f : 0) << tensor.name;
+    }
+  }
+  const ModelSource again = OpenHfSource(folder_, {.tokenizer = false});
+  ASSERT_EQ(again.tensors.size(), written.tensors.size());
+  for (size_t i = 0; i < again.tensors.size(); ++i) {
+    EXPECT_EQ(again.tensors[i].name, written.tensors[i].name);
+    EXPECT_EQ(again.tensors[i].ne, written.tensors[i].ne) << written.tensors[i].name;
+    const std::vector<float> x = Values(again.tensors[i]), y = Values(written.tensors[i]);
+    for (size_t at = 0; at < x.size(); ++at) {
+      ASSERT_NEAR(x[at], y[at], 1e-6) << written.tensors[i].name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, RoundTripTest,
+                         ::testing::Values("llama", "mistral", "qwen2", "qwen3", "granite",
+                                           "smollm3", "olmo2", "olmo3", "starcoder2", "mixtral",
+                                           "qwen2_moe", "qwen3_moe", "glm4_moe", "gemma", "phi3",
+                                           "gemma4_text", "gemma4", "deepseek_v2", "deepseek_v3",
+                                           "glm4_moe_lite", "gpt_oss", "lfm2", "qwen3_5_text",
+                                           "qwen3_5_moe_text", "bert", "modernbert", "nomic_bert",
+                                           "roberta", "xlm-roberta"));
 
 TEST(AddTokenizerKeys, GemmasMergesStayMergesInFilesOfItsFourth) {
   const std::filesystem::path root = SourceDir();
@@ -90,7 +150,10 @@ TEST_P(FolderTest, GgufFileBecomesTheFolderOfTheSameModel) {
   WriteFileAtomically(folder_ / "config.json", json.dump());
   const ModelSource mine = OpenHfSource(folder_, {.tokenizer = false});
   for (const SourceTensor& tensor : source.tensors) {
-    if (tensor.name.starts_with("rope_f")) continue;
+    if (tensor.name.starts_with("rope_f") || tensor.name.find(".nextn.") != std::string::npos ||
+        tensor.name.ends_with(".attn_kv_b.weight")) {  // in two tensors, as newer files have it
+      continue;
+    }
     const SourceTensor* again = mine.Find(tensor.name);
     ASSERT_NE(again, nullptr) << tensor.name;
     const std::vector<float> a = Values(*again), b = Values(tensor);
@@ -104,19 +167,19 @@ TEST_P(FolderTest, GgufFileBecomesTheFolderOfTheSameModel) {
 INSTANTIATE_TEST_SUITE_P(Families, FolderTest,
                          ::testing::Values("mistral", "qwen2", "qwen3", "gemma", "granite",
                                            "smollm3", "olmo2", "starcoder2", "mixtral", "qwen2_moe",
-                                           "qwen3_moe"));
+                                           "qwen3_moe", "llama", "olmo3", "phi3", "glm4_moe",
+                                           "gemma4_text", "deepseek_v2", "deepseek_v3", "gpt_oss",
+                                           "lfm2", "qwen3_5_text", "qwen3_5_moe_text"));
 
 class RefusedFamily : public HfSourceTest {};
 
-// A scale of scores, a pattern of windows and two lists of rotary factors that these keys do not
-// say.
+// A scale of scores and a pattern of windows that these keys do not say.
 TEST_P(RefusedFamily, WhatTheKeysCannotSayIsNoFile) {
   EXPECT_THAT(MessageOf([&] { OpenHfSource(Family(GetParam()), {.tokenizer = false}); }),
               HasSubstr("cannot be said in GGUF's keys"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, RefusedFamily,
-                         ::testing::Values("gemma2", "gemma3_text", "phi3"));
+INSTANTIATE_TEST_SUITE_P(Families, RefusedFamily, ::testing::Values("gemma2", "gemma3_text"));
 
 class ExportTest : public testing::ConvertTest {};
 

@@ -55,21 +55,10 @@ OrderedJson PostProcessor(const TokenizerSpec& spec) {
               {"tokens", OrderedJson::array({bos})}}}}}};
 }
 
-}  // namespace
-
-std::string ToTokenizerJson(const TokenizerSpec& spec) {
-  if (spec.kind != TokenizerKind::kByteBpe || spec.add_prefix_space) {
-    Throw(ErrorCode::kUnsupported,
-          "{}: expected a byte-level BPE tokenizer without a space before texts; no other is "
-          "written as tokenizer.json",
-          spec.source);
-  }
-  OrderedJson vocab = OrderedJson::object(), added = OrderedJson::array(),
-              merges = OrderedJson::array();
+OrderedJson AddedTokens(const TokenizerSpec& spec) {
+  OrderedJson added = OrderedJson::array();
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const TokenType type = spec.types.empty() ? TokenType::kNormal : spec.types[i];
-    if (type == TokenType::kUnused) continue;
-    vocab[spec.tokens[i]] = i;
     if (type != TokenType::kControl && type != TokenType::kUserDefined) continue;
     AddedTokenFlags flags;
     for (const AddedTokenFlags& one : spec.added) {
@@ -83,6 +72,86 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
                      {"normalized", flags.normalized},
                      {"special", type == TokenType::kControl}});
   }
+  return added;
+}
+
+OrderedJson Vocabulary(const TokenizerSpec& spec) {
+  OrderedJson vocab = OrderedJson::object();
+  for (size_t i = 0; i < spec.tokens.size(); ++i) {
+    if (spec.types.empty() || spec.types[i] != TokenType::kUnused) vocab[spec.tokens[i]] = i;
+  }
+  return vocab;
+}
+
+// [CLS] text [SEP], or two texts with a [SEP] after each, the second's rows of the other type.
+OrderedJson EndsOfBert(const TokenizerSpec& spec) {
+  const std::string &cls = spec.tokens.at(static_cast<size_t>(spec.bos)),
+                    &sep = spec.tokens.at(static_cast<size_t>(spec.eos));
+  const auto special = [](const std::string& id, int type) {
+    return OrderedJson{{"SpecialToken", {{"id", id}, {"type_id", type}}}};
+  };
+  const auto text = [](const char* id, int type) {
+    return OrderedJson{{"Sequence", {{"id", id}, {"type_id", type}}}};
+  };
+  const auto named = [](const std::string& token, int32_t id) {
+    return OrderedJson{
+        {"id", token}, {"ids", OrderedJson::array({id})}, {"tokens", OrderedJson::array({token})}};
+  };
+  return {{"type", "TemplateProcessing"},
+          {"single", OrderedJson::array({special(cls, 0), text("A", 0), special(sep, 0)})},
+          {"pair", OrderedJson::array({special(cls, 0), text("A", 0), special(sep, 0), text("B", 1),
+                                       special(sep, 1)})},
+          {"special_tokens", {{cls, named(cls, spec.bos)}, {sep, named(sep, spec.eos)}}}};
+}
+
+std::string Dumped(const OrderedJson& json, const TokenizerSpec& spec) {
+  try {
+    return json.dump(1);
+  } catch (const nlohmann::json::exception&) {
+    Throw(ErrorCode::kUnsupported, "{}: expected tokens in UTF-8", spec.source);
+  }
+}
+
+std::string WordPieces(const TokenizerSpec& spec) {
+  const auto count = static_cast<int32_t>(spec.tokens.size());
+  for (const int32_t id : {spec.bos, spec.eos, spec.unk}) {
+    if (id >= 0 && id < count) continue;
+    Throw(ErrorCode::kCorrupt, "{}: expected ids of [CLS], [SEP] and [UNK] below {}, found {}",
+          spec.source, count, id);
+  }
+  return Dumped({{"version", "1.0"},
+                 {"truncation", nullptr},
+                 {"padding", nullptr},
+                 {"added_tokens", AddedTokens(spec)},
+                 {"normalizer",
+                  {{"type", "BertNormalizer"},
+                   {"clean_text", true},
+                   {"handle_chinese_chars", spec.space_around_han},
+                   {"strip_accents", spec.strip_accents},
+                   {"lowercase", spec.lowercase}}},
+                 {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+                 {"post_processor", EndsOfBert(spec)},
+                 {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
+                 {"model",
+                  {{"type", "WordPiece"},
+                   {"unk_token", spec.tokens[static_cast<size_t>(spec.unk)]},
+                   {"continuing_subword_prefix", "##"},
+                   {"max_input_chars_per_word", 100},
+                   {"vocab", Vocabulary(spec)}}}},
+                spec);
+}
+
+}  // namespace
+
+std::string ToTokenizerJson(const TokenizerSpec& spec) {
+  if (spec.kind == TokenizerKind::kWordPiece) return WordPieces(spec);
+  if (spec.kind != TokenizerKind::kByteBpe || spec.add_prefix_space) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected word pieces or a byte-level BPE tokenizer without a space before texts; no "
+          "other is written as tokenizer.json",
+          spec.source);
+  }
+  OrderedJson merges = OrderedJson::array();
   for (const auto& [left, right] : spec.merges) merges.push_back(OrderedJson::array({left, right}));
   const OrderedJson model = {{"type", "BPE"},
                              {"dropout", nullptr},
@@ -92,12 +161,12 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
                              {"fuse_unk", false},
                              {"byte_fallback", false},
                              {"ignore_merges", spec.ignore_merges},
-                             {"vocab", vocab},
+                             {"vocab", Vocabulary(spec)},
                              {"merges", merges}};
   const OrderedJson json = {{"version", "1.0"},
                             {"truncation", nullptr},
                             {"padding", nullptr},
-                            {"added_tokens", added},
+                            {"added_tokens", AddedTokens(spec)},
                             {"normalizer", spec.nfc ? OrderedJson{{"type", "NFC"}} : OrderedJson()},
                             {"pre_tokenizer", PreTokenizer(spec)},
                             {"post_processor", PostProcessor(spec)},
@@ -107,11 +176,7 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
                               {"trim_offsets", true},
                               {"use_regex", true}}},
                             {"model", model}};
-  try {
-    return json.dump(1);
-  } catch (const nlohmann::json::exception&) {
-    Throw(ErrorCode::kUnsupported, "{}: expected tokens in UTF-8", spec.source);
-  }
+  return Dumped(json, spec);
 }
 
 }  // namespace bakestone

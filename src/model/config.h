@@ -26,6 +26,13 @@ struct RopeConfig {
   int64_t near_context = 0;
   double magnitude = 1;  // of cosines and sines: "attention factor"
   bool truncate = true;  // YaRN's ramp begins and ends at whole channels
+  // What YaRN made the factors of, for writers: nothing computes with it.
+  struct Yarn {
+    double factor = 0;  // 0: not by YaRN
+    double original_context = 0, beta_fast = 32, beta_slow = 1;
+    double score_rate = 0;  // scores of a latent's heads count (score_rate ln(factor) + 1)^2
+  };
+  Yarn yarn;
 };
 
 enum class LayerRope : uint8_t {

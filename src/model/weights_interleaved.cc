@@ -12,8 +12,8 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "kernels/pack.h"
+#include "model/mxfp4_pairs.h"
 #include "model/weights_loader.h"
-#include "tensor/blocks.h"
 #include "tensor/dequantize.h"
 
 namespace bakestone {
@@ -25,17 +25,6 @@ struct Rows {
 };
 
 Rows StepOf(Site site) { return {site == Site::kUp ? 1 : 0, site == Site::kDown ? 1 : 2}; }
-
-BlockMXFP4 Block(const uint8_t* pairs, uint8_t scale) {
-  uint8_t codes[32];
-  for (int j = 0; j < 16; ++j) {
-    codes[2 * j] = pairs[j] & 15;
-    codes[2 * j + 1] = pairs[j] >> 4;
-  }
-  BlockMXFP4 block{.e = scale, .qs = {}};
-  for (int j = 0; j < 16; ++j) block.qs[j] = static_cast<uint8_t>(codes[j] | codes[j + 16] << 4);
-  return block;
-}
 
 }  // namespace
 
@@ -76,7 +65,7 @@ Weight WeightsLoader::InterleavedExpert(int64_t layer, int64_t expert, Site site
       const int64_t row = expert * all + rows.first + rows.step * (at / groups),
                     from = row * groups + at % groups;
       const BlockMXFP4 block =
-          Block(blocks.data.data() + from * 16, scales.data[static_cast<size_t>(from)]);
+          BlockOfPairs(blocks.data.data() + from * 16, scales.data[static_cast<size_t>(from)]);
       std::memcpy(bytes.data() + static_cast<size_t>(at) * sizeof(block), &block, sizeof(block));
     }
     fill(DType::kMXFP4);

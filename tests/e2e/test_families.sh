@@ -15,7 +15,9 @@ assert families["qwen2_moe"]["train"] and families["glm4_moe"]["training_lacks"]
 assert families["qwen3_moe"]["quantize"] == ["GGUF", "folder"], families["qwen3_moe"]
 assert not families["gemma4_text"]["train"] and not families["gemma4_text"]["lost_in_gguf"], families["gemma4_text"]
 assert not families["rwkv7"]["train"] and families["rwkv7"]["quantize"] == ["GGUF"], families["rwkv7"]
-assert families["lfm2"]["quantize"] == ["GGUF"] and families["lfm2"]["lost_in_gguf"]'
+assert families["rwkv7"]["lost_in_gguf"] and families["rwkv7"]["lost_in_folder"], families["rwkv7"]
+for kind in ("lfm2", "deepseek_v3", "gpt_oss", "qwen3_5_text", "gemma4_text", "glm4_moe", "bert", "modernbert"):
+    assert families[kind]["quantize"] == ["GGUF", "folder"] and families[kind]["to_folder"], families[kind]'
 
 # A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.
 folder=$work/tiny-qwen3

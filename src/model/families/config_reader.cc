@@ -308,6 +308,10 @@ void ScaleAsYarn(const YarnScaling& scaling, RopeConfig& rope) {
   }
   rope.magnitude =
       scaling.magnitude.value_or(scaling.factor > 1 ? 0.1 * std::log(scaling.factor) + 1 : 1);
+  rope.yarn = {.factor = scaling.factor,
+               .original_context = scaling.original_context,
+               .beta_fast = scaling.beta_fast,
+               .beta_slow = scaling.beta_slow};
 }
 
 }  // namespace bakestone

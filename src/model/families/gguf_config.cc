@@ -129,6 +129,7 @@ void GgufConfig::ReadRope(ModelConfig& config) const {
     const double rate = Number({"rope.scaling.yarn_log_multiplier", nullptr}).value_or(0);
     if (config.latent.kv_rank > 0 && rate > 0 && factor > 1) {  // of scores, not of the rope
       rope.magnitude = 1;
+      rope.yarn.score_rate = rate;
       config.attention_scale = static_cast<float>(static_cast<double>(config.attention_scale) *
                                                   std::pow(rate * std::log(factor) + 1, 2));
     }

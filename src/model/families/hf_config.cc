@@ -239,12 +239,13 @@ void HfConfig::Scale(const Json& scaling, ModelConfig& config, RopeConfig& rope)
                Member(scaling, "mscale_all_dim") != nullptr) {
       yarn.magnitude = magnitude("mscale") / magnitude("mscale_all_dim");
     }
+    ScaleAsYarn(yarn, rope);
     if (config.latent.kv_rank > 0 &&
         Member(scaling, "mscale_all_dim") != nullptr) {  // of scores, not of the rope
       config.attention_scale = static_cast<float>(static_cast<double>(config.attention_scale) *
                                                   std::pow(magnitude("mscale_all_dim"), 2));
+      rope.yarn.score_rate = 0.1 * Part(scaling, "mscale_all_dim", std::nullopt);
     }
-    ScaleAsYarn(yarn, rope);
   } else if (type == "longrope" || type == "su") {
     ReadLongRope(scaling, config, rope);
   } else {
