@@ -41,7 +41,10 @@ USUAL = {
     "gemma2": dict(query_pre_attn_scalar=16),
     "gemma3_text": dict(query_pre_attn_scalar=16, num_hidden_layers=6,
                         layer_types=["sliding_attention"] * 5 + ["full_attention"]),
-    "mistral": dict(sliding_window=None), "starcoder2": dict(sliding_window=None), "phi3": dict(sliding_window=None),
+    "mistral": dict(sliding_window=None), "starcoder2": dict(sliding_window=None),
+    # llama.cpp chooses Phi-3's factors by the context that it has room for, which is 256 tokens here.
+    "phi3": dict(sliding_window=None, max_position_embeddings=1024, original_max_position_embeddings=512, rope_parameters=dict(
+        goldens.FAMILIES["phi3"][1]["rope_parameters"], original_max_position_embeddings=512)),
     # llama.cpp knows no DeepSeek V2 with groups, nor one of few layers whose queries have no latent; no ramp of YaRN
     # but the usual one, which ends at whole channels; heads of keys and values of one size.
     "deepseek_v2": dict(q_lora_rank=24, n_group=1, topk_group=1, topk_method="greedy")
@@ -126,7 +129,8 @@ def check_values(path, model):
 
 
 def check_family(bakestone, work, kind, settings, kept):
-    folder, file = work / kind, work / f"{kind}.gguf"
+    # The folder's name becomes the model's, and llama.cpp asks one that has phi3 in it for Phi-3's own tokens.
+    folder, file = work / kind.replace("phi3", "phi-of-3"), work / f"{kind}.gguf"
     model = save_model(folder, kind, settings)
     expected = logits(model)
     run(bakestone, "export", folder, file)
