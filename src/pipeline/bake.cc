@@ -13,6 +13,7 @@
 #include "base/machine.h"
 #include "base/sha256.h"
 #include "base/temporary_folder.h"
+#include "model/model_file.h"
 #include "pipeline/ask_server.h"
 #include "pipeline/bake_data.h"
 #include "pipeline/bake_scores.h"
@@ -213,7 +214,9 @@ class BakeRun {
         {"seed", recipe_.seed},
         {"base",
          {{"file", options_.model.string()},
-          {"sha256", ToHex(HashOfFile(options_.model))},
+          {"sha256", ToHex(ModelFile::Open(options_.model).ContentHash([](const auto& file) {
+             return HashOfFile(file);
+           }))},
           {"licence", report_.parts[0].licence.id}}},
         {"trained_sha256", base_hash_},
         {"data", Json::array()},
