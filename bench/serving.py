@@ -362,8 +362,7 @@ def together(server, names, tokens):
 def first_token(server, name):
     start = time.monotonic()
     answer = post(server, {"model": name, "prompt": "The tide comes", "max_tokens": 2, "stream": True, "temperature": 0})
-    answer.fp.readline()  # the head of the first chunk, and the chunk
-    while not (line := answer.fp.readline()).startswith(b"data: "):
+    while not (line := answer.readline()).startswith(b"data: "):
         if not line:
             sys.exit(f"{name}: no stream")
     seconds = time.monotonic() - start
