@@ -14,7 +14,7 @@
 namespace bakestone {
 
 // Rows of x are read in tiles of this many: x is readable (any finite or not value, the results are
-// dropped) up to the next multiple of it.
+// dropped) up to the end of a tile that begins with its last row.
 inline constexpr int64_t kTrainTileRows = 12;
 inline constexpr int64_t kTrainLanes = 16;  // columns of a panel
 

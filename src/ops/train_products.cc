@@ -9,7 +9,7 @@ namespace {
 
 // A unit's panels stay in L2 (1 MiB and more on the CPUs that matter) while its rows stream by, and
 // are used by as many rows as L2 still holds: what comes from beyond L2 is what a product waits
-// for. Rows in whole tiles of every table.
+// for. Rows in whole tiles of AMX; tables with tiles of 12 rows redo at most 11 of a unit.
 constexpr int64_t kPanelElements = 128 * 1024;
 constexpr int64_t kRowElements = 384 * 1024;
 constexpr int64_t kUnitRows = 32;
