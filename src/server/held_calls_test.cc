@@ -158,6 +158,20 @@ std::shared_ptr<Engine> EngineWith(const std::string& chat_template) {
   return {parts, parts->engine.get()};
 }
 
+Json ChoicesOf(Router& router, const Json& body) {
+  const auto recorder = std::make_shared<Recorder>();
+  router.Handle({.method = "POST",
+                 .path = "/v1/chat/completions",
+                 .query = {},
+                 .headers = {},
+                 .body = body.dump(),
+                 .key = nullptr},
+                recorder);
+  const http::Response response = recorder->Wait();
+  EXPECT_EQ(response.status, 200) << response.body;
+  return Json::parse(response.body)["choices"];
+}
+
 TEST_F(HeldCallsTest, ARequiredCallIsOfItsSchemaInEverySyntax) {
   std::set<std::string> names;
   for (const Syntax& syntax : Syntaxes()) {
@@ -167,33 +181,20 @@ TEST_F(HeldCallsTest, ARequiredCallIsOfItsSchemaInEverySyntax) {
         dialog::LearnTraits(*engine->model().chat_template, Json{{"bos_token", "<|im_start|>"}});
     ASSERT_EQ(traits.format.calls.shape, syntax.shape);
     Router router({{"base", engine, nullptr, ""}}, {.grammar_helper = TestGrammarOptions().helper});
-    const auto answer = [&](const Json& body) {
-      const auto recorder = std::make_shared<Recorder>();
-      router.Handle({.method = "POST",
-                     .path = "/v1/chat/completions",
-                     .query = {},
-                     .headers = {},
-                     .body = body.dump(),
-                     .key = nullptr},
-                    recorder);
-      const http::Response response = recorder->Wait();
-      EXPECT_EQ(response.status, 200) << response.body;
-      return Json::parse(response.body)["choices"];
-    };
     for (const int seed : {1, 2, 3}) {
       Json body = Body();
       body["seed"] = seed;
       body["temperature"] = 1.5;
       body["n"] = 2;
       body["parallel_tool_calls"] = seed == 3;
-      for (const Json& choice : answer(body)) {
+      for (const Json& choice : ChoicesOf(router, body)) {
         EXPECT_EQ(choice["finish_reason"], "tool_calls") << choice;
         ExpectHeldCalls(choice["message"], seed == 3 ? 100 : 1);
         names.insert(choice["message"]["tool_calls"][0]["function"]["name"].get<std::string>());
       }
       body["tool_choice"] = {{"type", "function"}, {"function", {{"name", "get_wind"}}}};
       body["parallel_tool_calls"] = false;
-      for (const Json& choice : answer(body)) {
+      for (const Json& choice : ChoicesOf(router, body)) {
         ExpectHeldCalls(choice["message"], 1);
         EXPECT_EQ(choice["message"]["tool_calls"][0]["function"]["name"], "get_wind");
       }
@@ -205,17 +206,7 @@ TEST_F(HeldCallsTest, ARequiredCallIsOfItsSchemaInEverySyntax) {
 TEST_F(HeldCallsTest, AStrictFunctionsCallIsHeldInFreeText) {
   const auto engine = EngineWith(Syntaxes()[3].chat_template);
   Router router({{"base", engine, nullptr, ""}}, {.grammar_helper = TestGrammarOptions().helper});
-  const auto answer = [&](const Json& body) {
-    const auto recorder = std::make_shared<Recorder>();
-    router.Handle({.method = "POST",
-                   .path = "/v1/chat/completions",
-                   .query = {},
-                   .headers = {},
-                   .body = body.dump(),
-                   .key = nullptr},
-                  recorder);
-    return Json::parse(recorder->Wait().body)["choices"][0];
-  };
+  const auto answer = [&](const Json& body) { return ChoicesOf(router, body)[0]; };
   Json body = Body("auto");
   body["tools"] = Json::array({ToolOf("get_tide", kTide, true), ToolOf("get_wind", kWind, true)});
   body["max_tokens"] = 8;
