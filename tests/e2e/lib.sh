@@ -12,6 +12,15 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 expect() { grep -qF -- "$2" "$1" || { cat "$1" >&2; fail "expected '$2' in $1"; }; }
 refuse() { ! grep -qF -- "$2" "$1" || { cat "$1" >&2; fail "did not expect '$2' in $1"; }; }
 
+# needs_python MODULE...: $python is PYTHON, or python3; without these modules the test is skipped.
+needs_python() {
+  python=${PYTHON:-python3}
+  local modules="$*"
+  "$python" -c "import ${modules// /, }" 2>/dev/null && return
+  echo "skipped: $python does not have all of $modules; set PYTHON to one that has" >&2
+  exit 77
+}
+
 # short_recipe FOLDER: a handbook folder with 40 chats, 8 questions and a recipe of a few steps.
 short_recipe() {
   local kind

@@ -3,11 +3,7 @@
 # differ by 1e-3, in either exported form, with and without rsLoRA; and pairs on a mixture's experts there and back. Needs torch, transformers, peft, gguf and
 # tokenizers in the Python that PYTHON names (tools/check_peft_logits.py says which versions were used).
 source "$(dirname "$0")/../e2e/lib.sh"
-python=${PYTHON:-python3}
-if ! "$python" -c 'import gguf, peft, tokenizers, torch, transformers' 2>/dev/null; then
-  echo "skipped: $python has no torch, transformers, peft, gguf and tokenizers; set PYTHON to one that has" >&2
-  exit 77
-fi
+needs_python gguf peft tokenizers torch transformers
 check_logits=$(dirname "$bakestone")/tests/adapter_logits
 [ -x "$check_logits" ] || fail "expected $check_logits: build with -DBAKESTONE_TESTS=ON"
 

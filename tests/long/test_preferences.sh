@@ -3,11 +3,7 @@
 # that neither has seen, our reward accuracy is at least TRL's. Needs torch, transformers, peft and trl in the Python that
 # PYTHON names (tools/check_preferences.py says which versions were used). About 15 minutes on 2 cores.
 source "$(dirname "$0")/../e2e/lib.sh"
-python=${PYTHON:-python3}
-if ! "$python" -c 'import peft, torch, transformers, trl' 2>/dev/null; then
-  echo "skipped: $python has no torch, transformers, peft and trl; set PYTHON to one that has" >&2
-  exit 77
-fi
+needs_python peft torch transformers trl
 check=$repository/tools/check_preferences.py
 "$bakestone" export "$model" "$work/base" --type f32 2>/dev/null || fail "export of the base"
 "$python" "$check" prepare "$work/base" "$repository/examples/handbook" "$work/run" >"$work/log" 2>&1 \

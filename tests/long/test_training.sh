@@ -3,11 +3,7 @@
 # adapter: losses within 1e-3, and the values that training made. Needs torch, transformers, peft and trl in the Python
 # that PYTHON names (tools/check_training.py says which versions were used).
 source "$(dirname "$0")/../e2e/lib.sh"
-python=${PYTHON:-python3}
-if ! "$python" -c 'import peft, torch, transformers, trl' 2>/dev/null; then
-  echo "skipped: $python has no torch, transformers, peft and trl; set PYTHON to one that has" >&2
-  exit 77
-fi
+needs_python peft torch transformers trl
 check=$repository/tools/check_training.py
 "$bakestone" export "$model" "$work/base" --type f32 2>/dev/null || fail "export of the base"
 "$python" "$check" prepare "$work/base" "$work/run" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "prepare"; }
