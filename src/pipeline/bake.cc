@@ -250,7 +250,7 @@ class BakeRun {
     masters_ = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
     trained_key_ = HashOfParts({"initial", base_hash_, std::to_string(recipe_.seed)});
     if (!recipe_.lora.start.empty()) {
-      StartFrom(*model_, layout_, recipe_.lora, &masters_);
+      StartFrom(*model_, layout_, recipe_.lora, masters_);
       Sha256 start;
       start.Update(std::string_view(reinterpret_cast<const char*>(masters_.data()),
                                     masters_.size() * sizeof(float)));
@@ -328,8 +328,8 @@ class BakeRun {
             fmt::join(names, ", "), options_.find_rate);
     }
     const StageData data = data_.ReadOne(*stage);
-    std::vector<float> values = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
-    if (!recipe_.lora.start.empty()) StartFrom(*model_, layout_, recipe_.lora, &values);
+    AlignedVector<float> values = InitialValues(*model_, layout_, recipe_.seed, kernels_, pool_);
+    if (!recipe_.lora.start.empty()) StartFrom(*model_, layout_, recipe_.lora, values);
     Exec exec(kernels_, pool_);
     StageObserver observer(observer_, *model_, exec, nullptr, recipe_.eval, "rates", 0, {});
     return FindRate(*model_, recipe_, *stage, data, std::move(values), kernels_, pool_,
@@ -437,7 +437,7 @@ class BakeRun {
   BakeData data_;
   BakeScores scores_;
   std::string trained_key_;
-  std::vector<float> masters_;
+  AlignedVector<float> masters_;
   BakeReport report_;
 };
 

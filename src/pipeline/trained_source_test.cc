@@ -32,7 +32,7 @@ struct Tiny {
     weights.assign(rows.size(), 1.0f);
   }
 
-  double Loss(const Model& of, const TrainLayout& layout, const std::vector<float>& values,
+  double Loss(const Model& of, const TrainLayout& layout, std::span<const float> values,
               const LoraRecipe& lora) {
     TrainerPass pass(*of.decoder, layout, PairScale(lora), kernels, pool);
     pass.SetValues(values);
@@ -69,7 +69,7 @@ struct Kind {
 void ExpectWrittenAsTrained(Tiny& tiny, const Kind& kind) {
   const Recipe recipe = kind.AsRecipe();
   const TrainLayout layout = LayoutOf(*tiny.model, recipe);
-  std::vector<float> values = InitialValues(*tiny.model, layout, 1, tiny.kernels, tiny.pool);
+  AlignedVector<float> values = InitialValues(*tiny.model, layout, 1, tiny.kernels, tiny.pool);
   const double base = tiny.Loss(*tiny.model, layout, values, recipe.lora);
   Rng rng(5, 1);
   for (const TrainTensor& tensor : layout.tensors) {
@@ -165,7 +165,7 @@ TEST(TrainedSource, NewRowsAreWrittenAndOldOnesStay) {
   EXPECT_FALSE(recipe.lora.served_as_adapter());
   const TrainLayout layout = LayoutOf(*tiny.model, recipe);
   ASSERT_EQ(layout.embedding.rows, tiny.model->config.vocab_size - 200);
-  std::vector<float> values = InitialValues(*tiny.model, layout, 1, tiny.kernels, tiny.pool);
+  AlignedVector<float> values = InitialValues(*tiny.model, layout, 1, tiny.kernels, tiny.pool);
   const auto begin = values.begin() + layout.embedding.offset;
   std::fill(begin, begin + layout.embedding.rows * tiny.model->config.hidden_dim, 0.5f);
   const ModelSource base = OpenGgufSource(tiny.model->path);

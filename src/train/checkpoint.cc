@@ -18,7 +18,7 @@ constexpr char kCheckpointMagic[] = "BAKECKPT";
 constexpr uint32_t kCheckpointVersion = 1;
 constexpr size_t kPrefix = 8 + 4 + 4 + 8;
 
-std::span<const uint8_t> Bytes(const std::vector<float>& values) {
+std::span<const uint8_t> Bytes(std::span<const float> values) {
   return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)};
 }
 

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "tensor/aligned_vector.h"
+
 namespace bakestone {
 
 struct Checkpoint {
@@ -29,8 +31,8 @@ struct Checkpoint {
   double best_answers = 0;  // share of the question file that was answered then
   int64_t worse = 0;        // looks since then
   bool stopped = false;     // because of them
-  std::vector<float> masters;
-  std::vector<float> first_moments, second_moments;  // empty: the stage is finished
+  AlignedVector<float> masters;
+  AlignedVector<float> first_moments, second_moments;  // empty: the stage is finished
 };
 
 void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);

@@ -74,8 +74,9 @@ RateFinding JudgeRates(const std::vector<double>& rates, const std::vector<doubl
 }
 
 RateFinding FindRate(const Model& model, const Recipe& recipe, const StageRecipe& stage,
-                     const StageData& data, std::vector<float> initial, const KernelTable& kernels,
-                     ThreadPool& pool, const TrainOptions& options, TrainObserver& observer) {
+                     const StageData& data, AlignedVector<float> initial,
+                     const KernelTable& kernels, ThreadPool& pool, const TrainOptions& options,
+                     TrainObserver& observer) {
   StageRun run(model, recipe, stage, kernels, pool, options);
   References references;
   if (stage.method == TrainMethod::kDpo) references = run.Reference(data.train, initial);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "tensor/aligned_vector.h"
 #include "train/trainer.h"
 
 namespace bakestone {
@@ -22,8 +23,9 @@ struct RateFinding {
 // initial: values that the stage starts from. Throws kInvalidArgument where no rate lowered the
 // loss; kCancelled.
 RateFinding FindRate(const Model& model, const Recipe& recipe, const StageRecipe& stage,
-                     const StageData& data, std::vector<float> initial, const KernelTable& kernels,
-                     ThreadPool& pool, const TrainOptions& options, TrainObserver& observer);
+                     const StageData& data, AlignedVector<float> initial,
+                     const KernelTable& kernels, ThreadPool& pool, const TrainOptions& options,
+                     TrainObserver& observer);
 
 // From losses of single steps: smooths them, cuts where they run away, and finds the three rates.
 RateFinding JudgeRates(const std::vector<double>& rates, const std::vector<double>& losses);

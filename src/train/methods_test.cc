@@ -304,7 +304,7 @@ class KeepsValues : public StopAfter {
     kept.assign(values.masters.begin(), values.masters.end());
   }
   int64_t step = -1;
-  std::vector<float> kept;
+  AlignedVector<float> kept;
 };
 
 TEST(Methods, ALossThatIsNoNumberEndsTheStageAndKeepsTheCheckpointBefore) {
@@ -379,7 +379,7 @@ TEST(Methods, AStageGoesOnFromAnAdapterOfThisBaseAndShape) {
     LoraRecipe lora = trial.recipe.lora;
     lora.start = trial.folder / "adapter";
     std::vector<float> values(outcome.masters.size());
-    StartFrom(*trial.model, layout, lora, &values);
+    StartFrom(*trial.model, layout, lora, values);
     const AdapterFile again = MakeAdapterFile(*trial.model, layout, values, lora, "trial");
     for (size_t i = 0; i < file.entries.size(); ++i) {
       EXPECT_EQ(again.entries[i].a, file.entries[i].a);
@@ -387,14 +387,14 @@ TEST(Methods, AStageGoesOnFromAnAdapterOfThisBaseAndShape) {
       EXPECT_EQ(again.entries[i].magnitude, file.entries[i].magnitude);
     }
     lora.alpha = 3;
-    EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, &values); }),
+    EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, values); }),
                 HasSubstr("rank 4 and alpha 3"));
     lora.alpha = trial.recipe.lora.alpha;
     file.base_hash = std::string(64, 'a');
     file.base_name = "other";
     std::filesystem::remove_all(lora.start);
     WritePeftAdapter(file, lora.start);
-    EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, &values); }),
+    EXPECT_THAT(MessageOf([&] { StartFrom(*trial.model, layout, lora, values); }),
                 HasSubstr("found one of another base"));
   }
 }

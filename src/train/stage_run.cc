@@ -186,7 +186,7 @@ AnswerScore StageRun::ScoreAnswers(const Dataset& answers) {
           Mean(sums.nll, sums.weight)};
 }
 
-References StageRun::Reference(const Dataset& data, const std::vector<float>& values) {
+References StageRun::Reference(const Dataset& data, std::span<const float> values) {
   constexpr int64_t kUnits = 256;  // packed at a time
   References references;
   pass_.SetValues(values);

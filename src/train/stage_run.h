@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/trainer_pass.h"
+#include "tensor/aligned_vector.h"
 #include "train/checkpoint.h"
 #include "train/step_source.h"
 #include "train/train_speed.h"
@@ -46,7 +47,7 @@ class StageRun {
   LossSums EvaluateBase(const PackedBatch& batch) { return pass_.EvaluateBase(batch.View()); }
   // Log-probabilities of every preference of the set under these values; the masters stay as they
   // are.
-  References Reference(const Dataset& data, const std::vector<float>& values);
+  References Reference(const Dataset& data, std::span<const float> values);
   int64_t peak_bytes() const noexcept { return pass_.peak_bytes(); }
 
  private:
@@ -67,7 +68,7 @@ class StageRun {
   Adapter adapter_;
   TrainerPass pass_;
   Checkpoint state_;
-  std::vector<float> gradients_;
+  AlignedVector<float> gradients_;
 };
 
 }  // namespace bakestone

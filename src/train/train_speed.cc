@@ -142,26 +142,28 @@ TrainSpeed MeasureTraining(const Model& model, const KernelTable& kernels, Threa
   CheckSizes(options, model.config);
   const TrainLayout layout = TrainLayout::Make(model.config, {.rank = options.rank});
   const TrainSource source = SourceOf(*model.weights, kernels);
-  std::vector<float> values(static_cast<size_t>(layout.size));
+  AlignedVector<float> values(static_cast<size_t>(layout.size));
   Rng rng(5, 0);
   for (float& value : values) value = 0.01f * rng.Normal();
-  std::vector<float> gradients(values.size()), first(values.size()), second(values.size());
+  AlignedVector<float> gradients(values.size()), first(values.size()), second(values.size());
   TrainEngine engine(model.config, source, layout, 2.0f, kernels.train, pool,
                      {.activation = options.activation});
   engine.SetValues(values);
   const SpeedBatch batch(options, model.config.vocab_size);
   const Objective objective{.gradient_scale = 1.0f / static_cast<float>(options.rows)};
-  engine.ForwardBackward(batch.View(), objective, gradients);  // makes the weights that are kept
   TrainSpeed speed;
-  const TrainPhases before = engine.phases();
-  for (int64_t step = 1; step <= options.steps; ++step) {
+  TrainPhases before;
+  // Step 0 makes the weights that are kept, and touches every page first.
+  for (int64_t step = 0; step <= options.steps; ++step) {
+    if (step == 1) before = engine.phases();
     const auto start = SpeedClock::now();
     std::fill(gradients.begin(), gradients.end(), 0.0f);
     engine.ForwardBackward(batch.View(), objective, gradients);
     const auto middle = SpeedClock::now();
     ops::GradientNorm(kernels.train, pool, gradients);
-    ops::AdamW(kernels.train, pool, {.step = step}, values, first, second, gradients);
+    ops::AdamW(kernels.train, pool, {.step = step + 1}, values, first, second, gradients);
     engine.SetValues(values);
+    if (step == 0) continue;
     speed.optimizer += SecondsFrom(middle);
     speed.step_seconds.push_back(SecondsFrom(start));
   }

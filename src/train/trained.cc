@@ -107,9 +107,9 @@ float PairScale(const LoraRecipe& lora) {
   return static_cast<float>(lora.alpha / (lora.rslora() ? std::sqrt(rank) : rank));
 }
 
-std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
-                                 const KernelTable& kernels, ThreadPool& pool) {
-  std::vector<float> values(static_cast<size_t>(layout.size), 0.0f);
+AlignedVector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
+                                   const KernelTable& kernels, ThreadPool& pool) {
+  AlignedVector<float> values(static_cast<size_t>(layout.size), 0.0f);
   const TrainSource source = SourceOf(*model.weights, kernels);
   for (const LoraSlot& slot : layout.slots) {
     FillPair(slot, seed, values.data());
@@ -130,7 +130,7 @@ std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, 
 }
 
 void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora,
-               std::vector<float>* values) {
+               std::span<float> values) {
   const ModelConfig& config = model.config;
   const std::string where = lora.start.string();
   const AdapterFile file =
@@ -166,11 +166,11 @@ void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& 
             entry.rank, AdapterScale(file, entry),
             entry.magnitude.empty() ? "" : " with DoRA magnitudes");
     }
-    std::copy(entry.a.begin(), entry.a.end(), values->begin() + slot->a_offset);
-    std::copy(entry.b.begin(), entry.b.end(), values->begin() + slot->b_offset);
+    std::copy(entry.a.begin(), entry.a.end(), values.begin() + slot->a_offset);
+    std::copy(entry.b.begin(), entry.b.end(), values.begin() + slot->b_offset);
     if (slot->magnitude_offset >= 0) {
       std::copy(entry.magnitude.begin(), entry.magnitude.end(),
-                values->begin() + slot->magnitude_offset);
+                values.begin() + slot->magnitude_offset);
     }
   }
 }

@@ -9,6 +9,7 @@
 #include "model/adapter.h"
 #include "model/model.h"
 #include "model/train_layout.h"
+#include "tensor/aligned_vector.h"
 #include "train/recipe.h"
 
 namespace bakestone {
@@ -20,13 +21,13 @@ float PairScale(const LoraRecipe& lora);
 
 // Pairs: A uniform in +-1/sqrt(in), B zero, magnitudes the norms of the base's rows. The model's
 // own tensors: their values, exactly. A function of the base, the layout and the seed.
-std::vector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
-                                 const KernelTable& kernels, ThreadPool& pool);
+AlignedVector<float> InitialValues(const Model& model, const TrainLayout& layout, uint64_t seed,
+                                   const KernelTable& kernels, ThreadPool& pool);
 
 // Puts the pairs of lora.start in place of the initial ones. Throws kInvalidArgument for an adapter
 // of another base, or of another shape than the recipe's.
 void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& lora,
-               std::vector<float>* values);
+               std::span<float> values);
 
 // Rounds the pairs into the adapter, as they are used in training and in serving. Of a layout with
 // pairs.

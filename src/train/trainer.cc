@@ -70,8 +70,8 @@ bool HasStageState(const std::filesystem::path& folder, const std::string& key) 
   return false;
 }
 
-std::vector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
-                                   const TrainLayout& layout) {
+AlignedVector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
+                                     const TrainLayout& layout) {
   const auto path = folder / "result.bin";
   auto state = ReadCheckpoint(path);
   if (!state) Throw(ErrorCode::kNotFound, "{}: expected the result of a stage", path.string());
@@ -83,7 +83,7 @@ namespace {
 
 // What preferences are measured against: the model that the stage starts from.
 StageReferences ReferencesOf(const StageRecipe& stage, const StageData& data,
-                             const std::string& key, const std::vector<float>& initial,
+                             const std::string& key, std::span<const float> initial,
                              const std::filesystem::path& path, StageRun* run) {
   if (stage.method != TrainMethod::kDpo) return {};
   if (auto known = ReadReferences(path, key);
@@ -100,7 +100,7 @@ StageReferences ReferencesOf(const StageRecipe& stage, const StageData& data,
 }  // namespace
 
 StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRecipe& stage,
-                        const StageData& data, std::vector<float> initial_masters,
+                        const StageData& data, AlignedVector<float> initial_masters,
                         const std::string& key, const KernelTable& kernels, ThreadPool& pool,
                         const TrainOptions& options, TrainObserver& observer) {
   const auto checkpoint_path = options.folder / "checkpoint.bin",

@@ -17,6 +17,7 @@
 #include "base/sha256.h"
 #include "model/model.h"
 #include "model/trainer_pass.h"
+#include "tensor/aligned_vector.h"
 #include "train/dataset.h"
 #include "train/recipe.h"
 #include "train/text_watch.h"
@@ -112,7 +113,7 @@ int64_t NumSteps(const StageRecipe& stage, int64_t epoch_size);
 double LearningRate(const StageRecipe& stage, int64_t step, int64_t num_steps);
 
 struct StageOutcome {
-  std::vector<float> masters;  // [layout.size], what the next stage starts from
+  AlignedVector<float> masters;  // [layout.size], what the next stage starts from
   StepReport last;
   bool resumed = false;        // from a checkpoint
   bool reused = false;         // the stage was done before; nothing was trained
@@ -127,13 +128,13 @@ struct StageOutcome {
 bool HasStageState(const std::filesystem::path& folder, const std::string& key);
 
 // The masters of a finished stage. Throws kNotFound or kInvalidArgument (another key).
-std::vector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
-                                   const TrainLayout& layout);
+AlignedVector<float> ReadStageResult(const std::filesystem::path& folder, const std::string& key,
+                                     const TrainLayout& layout);
 
 // key: identifies base, data, recipe and initial masters; a checkpoint or result with another key
 // is refused. Throws kCancelled when the observer asks for it; what is on disk then resumes.
 StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRecipe& stage,
-                        const StageData& data, std::vector<float> initial_masters,
+                        const StageData& data, AlignedVector<float> initial_masters,
                         const std::string& key, const KernelTable& kernels, ThreadPool& pool,
                         const TrainOptions& options, TrainObserver& observer);
 
