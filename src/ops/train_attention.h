@@ -46,32 +46,48 @@ class TrainAttention {
   int64_t bytes() const noexcept;
 
  private:
+  struct Document {
+    int64_t begin, end;  // rows
+  };
   struct Block {
-    int64_t document_begin, document_end, begin, end;  // rows
+    int64_t document_begin, begin, end;  // rows
+  };
+  struct Inputs {
+    const uint16_t *q, *k, *v, *d_out;
+    const float* log_sum;
+  };
+  struct Sums {
+    float *q, *k, *v;
+    int64_t q_stride, kv_stride;
+  };
+  struct KeyPanels {
+    uint16_t* pairs;  // of one head's keys of a document, pairs of rows
   };
   struct Scratch {
-    Buffer<uint16_t> panels[4];
+    Buffer<uint16_t> panels[5];
     Buffer<float> scores, d_scores;
-    Buffer<uint16_t> p, ds;
+    Buffer<uint16_t> p, ds, turned;
   };
   void Plan(const TrainAttentionShape& shape);
   void ForwardBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
                     const uint16_t* q, const uint16_t* k, const uint16_t* v, uint16_t* out,
                     float* log_sum, Scratch& scratch) const;
-  void QueryBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
-                  const uint16_t* q, const uint16_t* k, const uint16_t* v, const uint16_t* d_out,
-                  const float* log_sum, const Gradients& gradients, Scratch& scratch) const;
-  void KeyBlock(const TrainAttentionShape& shape, const Block& block, int64_t kv_head,
-                const uint16_t* q, const uint16_t* k, const uint16_t* v, const uint16_t* d_out,
-                const float* log_sum, const Gradients& gradients, Scratch& scratch) const;
+  void HeadBackward(const TrainAttentionShape& shape, const Document& document, int64_t head,
+                    const Inputs& in, const KeyPanels& keys, const Sums& to, bool first_head,
+                    Scratch& scratch) const;
+  void Unit(const TrainAttentionShape& shape, int64_t unit, const Inputs& in,
+            const Gradients& gradients, Scratch& scratch);
 
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   std::vector<Scratch> scratch_;  // one a thread
+  std::vector<Document> documents_;
   std::vector<Block> blocks_;
   int64_t longest_ = 0;  // columns the scratch has room for
   int64_t head_dim_ = 0;
-  Buffer<float> delta_;  // [H, T]
+  Buffer<float> delta_;    // [H, T]
+  bool apart_ = false;     // heads that share a key have their sums apart
+  Buffer<float> partial_;  // [group - 1][K, V][T, kv_heads * D]: of the second head on
 };
 
 }  // namespace bakestone::ops
