@@ -42,6 +42,9 @@ struct TrainGemmArgs {
   void* out;           // f32 or bf16 [rows, cols]
   int64_t out_stride;
   const float* column_scale;  // [cols] or null for 1
+  // What the caller reads next beside this product's own operands: it may be fetched meanwhile.
+  const void* next;
+  int64_t next_bytes;
 };
 
 // out[r, c] += sum over t of s[t, r] * z[t, c], pairs of t in ascending order. s is a panel matrix
@@ -90,13 +93,18 @@ struct TrainRopeArgs {
   float sign;
 };
 
-// act = silu(gate) * up; gate and up side by side in gate_up [rows, 2 * dim].
+// act = factor * silu(gate) * up, of channels [0, dim) of the rows.
 struct TrainSwiGluArgs {
-  const uint16_t* gate_up;
-  const uint16_t* d_act;  // backward only: [rows, dim]
+  const uint16_t *gate, *up;
+  int64_t stride;  // of gate, up and their gradients
   int64_t rows, dim;
-  uint16_t* act;        // forward only: [rows, dim]
-  uint16_t* d_gate_up;  // backward only: [rows, 2 * dim], overwritten
+  float factor;
+  uint16_t* act;  // backward: null where it is not wanted once more
+  int64_t act_stride;
+  // Backward only.
+  const uint16_t* d_act;
+  int64_t d_act_stride;
+  uint16_t *d_gate, *d_up;  // overwritten
 };
 
 // Causal softmax of a tile of scores. Row i sees the first min(first_visible + i, cols) columns:
@@ -148,20 +156,30 @@ struct TrainColumnDotArgs {
   float* sums;
 };
 
-// Loss of rows of logits [rows, vocab], and the gradient with respect to them rounded to bf16.
-// base null: nll = -log p(target), d = factor * (p - onehot). base given: kl = KL(base || model),
-// d = factor * (p - p_base); nll is filled too. The sums are unweighted.
-struct TrainLossArgs {
-  const float* logits;
-  const float* base;
+// What some columns of a row of logits say: their largest, and the sum of exp(logit - largest).
+struct TrainLossPart {
+  float largest, sum;
+};
+struct TrainLossPartArgs {
+  const float* logits;  // [rows, cols]
   int64_t stride;
-  int64_t rows, vocab;
-  const int32_t* targets;  // [rows]
-  const float* factors;    // [rows] weight of the row's loss times the gradient's scale
-  double *nll, *kl;        // [rows]; kl is untouched without base
-  uint8_t* correct;        // [rows] 1: the largest logit (lowest id among equals) is the target
-  uint16_t* d_logits;      // [rows, d_stride] or null; zero from vocab to d_stride
-  int64_t d_stride;
+  int64_t rows, cols;
+  TrainLossPart* parts;  // [rows]
+};
+
+// The gradient with respect to some columns of logits, rounded to bf16. base null: d = factor *
+// (p - onehot). base given: d = factor * (p - p_base), and kl += their share of KL(base || model).
+struct TrainLossGradientArgs {
+  const float *logits, *base;  // [rows, cols]
+  int64_t stride;
+  int64_t rows, cols;
+  const float *log_sum, *base_log_sum;  // [rows] of whole rows
+  const int32_t* targets;               // [rows]
+  int64_t first;                        // the number of column 0
+  const float* factors;  // [rows] weight of the row's loss times the gradient's scale
+  double* kl;            // [rows]; untouched without base
+  uint16_t* d;           // [rows, d_cols] or null: kl alone; zero from cols to d_cols
+  int64_t d_stride, d_cols;
 };
 
 // m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, g = gradient_scale * gradients;
@@ -176,6 +194,7 @@ struct TrainAdamWArgs {
 
 struct TrainKernels {
   const char* product;  // what the products run on, for people: "vdpbf16ps", "f32 fma"
+  bool tiles;  // products cost less than keeping logits in memory: they are made again instead
   // Rows [row_begin, row_end) x panels [panel_begin, panel_end).
   void (*gemm)(const TrainGemmArgs&, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                int64_t panel_end) noexcept;
@@ -212,7 +231,8 @@ struct TrainKernels {
   void (*softmax)(const TrainSoftmaxArgs&) noexcept;
   void (*softmax_backward)(const TrainSoftmaxBackwardArgs&) noexcept;
   void (*row_dot)(const TrainRowDotArgs&) noexcept;
-  void (*loss)(const TrainLossArgs&) noexcept;
+  void (*loss_part)(const TrainLossPartArgs&) noexcept;
+  void (*loss_gradient)(const TrainLossGradientArgs&) noexcept;
   double (*sum_squares)(const float* x, int64_t size) noexcept;
   void (*adamw)(const TrainAdamWArgs&) noexcept;
 };
@@ -220,9 +240,10 @@ struct TrainKernels {
 // One per ISA. The caller has checked that this CPU runs it (see ChooseKernels).
 extern const TrainKernels kTrainReference;
 #if defined(__x86_64__)
-extern const TrainKernels kTrainAvx2;  // AVX2, FMA, F16C
-extern const TrainKernels
-    kTrainAvx512;  // F, BW, DQ, VL; uses BF16 dot products where they are fast
+extern const TrainKernels kTrainAvx2;           // AVX2, FMA, F16C
+extern const TrainKernels kTrainAvx512;         // F, BW, DQ, VL
+extern const TrainKernels kTrainAvx512Bf16;     // and BF16, for rounding
+extern const TrainKernels kTrainAvx512Bf16Dot;  // and for the products
 #endif
 
 }  // namespace bakestone

@@ -88,13 +88,18 @@ const uint16_t* TrainLayer::ExpertPanels(int64_t layer, int64_t expert, const La
 
 void TrainLayer::ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act) {
   const PhaseTimer timer(phases.rows);
-  ops::TrainSwiGlu(kernels_, pool_,
-                   {.gate_up = gate_up,
-                    .d_act = nullptr,
-                    .rows = rows,
-                    .dim = dim,
-                    .act = act,
-                    .d_gate_up = nullptr});
+  TrainSwiGluArgs args = SideBySide(gate_up, rows, dim);
+  args.act = act;
+  ops::TrainActivate(kernels_, pool_, ops::TrainGate::kSilu, args);
+}
+
+// d_act_ to d_gate_up_.
+void TrainLayer::ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_t* gate_up) {
+  TrainSwiGluArgs args = SideBySide(gate_up, rows, dim);
+  args.d_act = d_act_.data();
+  args.d_gate = d_gate_up_.data();
+  args.d_up = d_gate_up_.data() + dim;
+  ops::TrainActivateBackward(kernels_, pool_, ops::TrainGate::kSilu, args);
 }
 
 void TrainLayer::FrozenProduct(const uint16_t* x, const uint16_t* panels,
@@ -157,13 +162,7 @@ void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const ui
   ActivateExpert(rows, dim, gate_up, act_.data());
   RowProducts(pool_, d_act_.data(), act_.data(), rows, dim, d_shares_.data());
   ScaleByShare(pool_, shares, dim, d_act_.data());
-  ops::TrainSwiGluBackward(kernels_, pool_,
-                           {.gate_up = gate_up,
-                            .d_act = d_act_.data(),
-                            .rows = rows,
-                            .dim = dim,
-                            .act = nullptr,
-                            .d_gate_up = d_gate_up_.data()});
+  ActivateExpertBackward(rows, dim, gate_up);
   backward(d_gate_up_.data(), 2 * dim, batch.weights->shared_offset(), hidden, dh_.data(),
            TrainStore::kAddF32);
   if (!config_.router.shared_gate) return;
@@ -240,6 +239,7 @@ bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, Train
                                     .rows = part.rows(),
                                     .dx = nullptr,
                                     .store = TrainStore::kF32,
+                                    .after = nullptr,
                                     .slots = {},
                                     .matrices = {},
                                     .gradients = gradients.out};
@@ -282,13 +282,7 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
   ActivateExpert(rows, ffn, gate_up, act_.data());
   RowProducts(pool_, d_act_.data(), act_.data(), rows, ffn, d_shares);
   ScaleByShare(pool_, shares, ffn, d_act_.data());
-  ops::TrainSwiGluBackward(kernels_, pool_,
-                           {.gate_up = gate_up,
-                            .d_act = d_act_.data(),
-                            .rows = rows,
-                            .dim = ffn,
-                            .act = nullptr,
-                            .d_gate_up = d_gate_up_.data()});
+  ActivateExpertBackward(rows, ffn, gate_up);
   GatherRows(pool_, h_.data(), part.chosen->rows, hidden, expert_in_.data());
   bakestone::LinearBackward in = ExpertLinear(part, TrainGroup::kGateUp, batch, saved, gradients);
   in.dy = d_gate_up_.data();

@@ -9,11 +9,10 @@
 namespace bakestone {
 namespace {
 
-// Every chunk reads the head twice from memory (113 MB for SmolLM2-135M, some 5 ms). Measured head
-// time per token on a CPU with 32 MB of shared cache: 445 us with 60 rows, 435 with 132, 515 with
-// 252, whose logits (50 MB) no longer stay there. 128 are whole tiles of AMX, of 32 rows.
-constexpr int64_t kMaxChunk = 128, kChunkRows = 32;
-constexpr int64_t kLogitBytes = int64_t{48} << 20;
+constexpr int64_t kChunkRows = 32;
+// Chunks whose gradients are kept for one product with the trained rows of the head, since each
+// such product reads and writes their gradient (113 MB for SmolLM2-135M).
+constexpr int64_t kChunksTogether = 2;
 
 int64_t PaddedVocab(const ModelConfig& config) {
   return ops::PanelsOf(config.vocab_size) * kTrainLanes;
@@ -33,30 +32,35 @@ void Grow(Buffer<uint16_t>& buffer, int64_t size) {
 }  // namespace
 
 TrainHead::TrainHead(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool)
-    : config_(config), kernels_(kernels), pool_(pool), chunk_(ChunkRows(config)) {}
+    : config_(config),
+      kernels_(kernels),
+      pool_(pool),
+      loss_(kernels, pool),
+      chunk_(ops::TrainLoss::BestRows(config.hidden_dim, config.vocab_size)) {}
 
-int64_t TrainHead::ChunkRows(const ModelConfig& config) {
-  const int64_t fit = kLogitBytes / (PaddedVocab(config) * static_cast<int64_t>(sizeof(float)));
-  return std::clamp(fit / kChunkRows * kChunkRows, kChunkRows, kMaxChunk);
+int64_t TrainHead::BytesOf(const ModelConfig& config, bool kl, bool trains_rows) {
+  constexpr int64_t kF32 = sizeof(float), kBf16 = sizeof(uint16_t);
+  const int64_t rows = ops::TrainLoss::BestRows(config.hidden_dim, config.vocab_size);
+  const int64_t together = trains_rows ? kChunksTogether * rows + kTrainTileRows : 0;
+  return ops::TrainLoss::BytesOf(rows, config.hidden_dim, config.vocab_size, kl) +
+         4 * rows * config.hidden_dim * kF32 + together * PaddedVocab(config) * kBf16;
 }
 
 int64_t TrainHead::bytes() const noexcept {
-  return x_.bytes() + inverse_.bytes() + logits_.bytes() + base_logits_.bytes() + dh_.bytes() +
-         dx_.bytes() + y_.bytes() + hidden_.bytes() + d_logits_.bytes() + hidden_pairs_.bytes() +
-         d_columns_.bytes();
+  return loss_.bytes() + x_.bytes() + inverse_.bytes() + dh_.bytes() + dx_.bytes() + y_.bytes() +
+         hidden_.bytes() + d_logits_.bytes() + hidden_pairs_.bytes() + d_columns_.bytes();
 }
 
-void TrainHead::Reserve(TrainWeights& weights, bool base, const Gradient* gradient) {
-  const int64_t hidden = chunk_ * config_.hidden_dim, logits = chunk_ * weights.padded_vocab();
-  const int64_t together = TrainsRows(gradient) ? kChunksTogether : 1;
+void TrainHead::Reserve(const Gradient* gradient) {
+  const int64_t hidden = chunk_ * config_.hidden_dim;
+  const bool rows = TrainsRows(gradient);
+  const int64_t together = (rows ? kChunksTogether : 1) * chunk_ + kTrainTileRows;
   Grow(x_, hidden);
   Grow(inverse_, chunk_);
   Grow(y_, hidden);
-  Grow(logits_, logits);
-  Grow(hidden_, together * hidden + kTrainTileRows * config_.hidden_dim);
-  if (base) Grow(base_logits_, logits);
+  Grow(hidden_, together * config_.hidden_dim);
+  if (rows) Grow(d_logits_, together * PaddedVocab(config_));
   if (gradient != nullptr) {
-    Grow(d_logits_, together * logits + kTrainTileRows * weights.padded_vocab());
     Grow(dh_, hidden);
     Grow(dx_, hidden);
   }
@@ -97,7 +101,7 @@ void TrainHead::Normalize(TrainWeights& weights, const float* x, std::span<const
 
 void TrainHead::Hidden(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
                        Buffer<uint16_t>& hidden) {
-  Reserve(weights, false, nullptr);
+  Reserve(nullptr);
   const auto count = static_cast<int64_t>(rows.size());
   Grow(hidden, (count + kTrainTileRows) * config_.hidden_dim);
   for (int64_t begin = 0; begin < count; begin += chunk_) {
@@ -107,30 +111,10 @@ void TrainHead::Hidden(TrainWeights& weights, const float* x, std::span<const in
   }
 }
 
-void TrainHead::Logits(TrainWeights& weights, const uint16_t* hidden, int64_t rows, float* logits) {
-  TrainGemmArgs product{};
-  product.segments[0] = {hidden, config_.hidden_dim, weights.Head(),
-                         config_.hidden_dim * kTrainLanes, config_.hidden_dim};
-  product.num_segments = 1;
-  product.store = TrainStore::kF32;
-  product.rows = rows;
-  product.cols = product.out_stride = weights.padded_vocab();
-  product.out = logits;
-  ops::TrainGemm(kernels_, pool_, product);
-}
-
 void TrainHead::ChunkBackward(TrainWeights& weights, std::span<const int32_t> rows,
-                              const uint16_t* d_logits, const Gradient& gradient) {
-  const int64_t dim = config_.hidden_dim, vocab = weights.padded_vocab();
+                              const Gradient& gradient) {
+  const int64_t dim = config_.hidden_dim;
   const auto count = static_cast<int64_t>(rows.size());
-  TrainGemmArgs product{};
-  product.segments[0] = {d_logits, vocab, weights.HeadTransposed(), vocab * kTrainLanes, vocab};
-  product.num_segments = 1;
-  product.store = TrainStore::kF32;
-  product.rows = count;
-  product.cols = product.out_stride = dim;
-  product.out = dh_.data();
-  ops::TrainGemm(kernels_, pool_, product);
   std::fill_n(dx_.data(), count * dim, 0.0f);
   ops::TrainNormBackward(kernels_, pool_,
                          {.dh = dh_.data(),
@@ -173,50 +157,53 @@ void TrainHead::RowsBackward(TrainWeights& weights, int64_t count, const Gradien
                     d_columns_);
 }
 
-// nll_, kl_ and correct_ of `count` loss rows whose logits are there, and their gradients.
 void TrainHead::ChunkLoss(TrainWeights& weights, const TrainBatch& batch, int64_t begin,
-                          int64_t count, const Base* base, float scale, uint16_t* d_logits) {
+                          int64_t count, const uint16_t* hidden, const Base* base,
+                          const Gradient* gradient, uint16_t* d_logits) {
   const auto first = static_cast<size_t>(begin);
+  for (size_t i = 0; i < static_cast<size_t>(count) && gradient != nullptr; ++i) {
+    factors_[i] = batch.weights[first + i] * gradient->scale;
+  }
+  ops::TrainLossArgs args = {.model = {hidden, weights.Head()},
+                             .base = {},
+                             .rows = count,
+                             .dim = config_.hidden_dim,
+                             .vocab = config_.vocab_size,
+                             .targets = batch.targets.data() + first,
+                             .nll = nll_.data(),
+                             .kl = kl_.data(),
+                             .correct = correct_.data(),
+                             .transposed = gradient == nullptr ? nullptr : weights.HeadTransposed(),
+                             .factors = factors_.data(),
+                             .d_hidden = dh_.data(),
+                             .d_logits = d_logits,
+                             .d_stride = weights.padded_vocab()};
   if (base != nullptr) {
-    Logits(*base->weights, base->hidden + begin * config_.hidden_dim, count, base_logits_.data());
+    args.base = {base->hidden + begin * config_.hidden_dim, base->weights->Head()};
   }
-  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
-    factors_[i] = batch.weights[first + i] * scale;
-  }
-  ops::TrainLoss(kernels_, pool_,
-                 {.logits = logits_.data(),
-                  .base = base == nullptr ? nullptr : base_logits_.data(),
-                  .stride = weights.padded_vocab(),
-                  .rows = count,
-                  .vocab = config_.vocab_size,
-                  .targets = batch.targets.data() + first,
-                  .factors = factors_.data(),
-                  .nll = nll_.data(),
-                  .kl = kl_.data(),
-                  .correct = correct_.data(),
-                  .d_logits = d_logits,
-                  .d_stride = weights.padded_vocab()});
+  loss_.Run(args);
 }
 
 LossSums TrainHead::Run(TrainWeights& weights, const float* x, const TrainBatch& batch,
                         const Base* base, const Gradient* gradient, Rows* rows) {
-  Reserve(weights, base != nullptr, gradient);
+  Reserve(gradient);
   const bool together = TrainsRows(gradient);
   LossSums sums;
   const auto count = static_cast<int64_t>(batch.loss_rows.size());
   if (rows != nullptr) *rows = {};
+  // Chunks of about the same size: the last one reads the head as often as the others.
+  const int64_t chunks = (count + chunk_ - 1) / chunk_;
+  const int64_t chunk =
+      chunks == 0 ? 0 : ((count + chunks - 1) / chunks + kChunkRows - 1) / kChunkRows * kChunkRows;
   int64_t kept = 0;  // rows in hidden_ and d_logits_ whose share of the head's gradient is to come
-  for (int64_t begin = 0; begin < count; begin += chunk_) {
-    const int64_t n = std::min(chunk_, count - begin);
+  for (int64_t begin = 0; begin < count; begin += chunk) {
+    const int64_t n = std::min(chunk, count - begin);
     const auto first = static_cast<size_t>(begin), size = static_cast<size_t>(n);
     const std::span<const int32_t> which = batch.loss_rows.subspan(first, size);
     uint16_t* hidden = hidden_.data() + kept * config_.hidden_dim;
     Normalize(weights, x, which, hidden);
-    Logits(weights, hidden, n, logits_.data());
-    uint16_t* d_logits =
-        gradient == nullptr ? nullptr : d_logits_.data() + kept * weights.padded_vocab();
-    ChunkLoss(weights, batch, begin, n, base, gradient == nullptr ? 0.0f : gradient->scale,
-              d_logits);
+    ChunkLoss(weights, batch, begin, n, hidden, base, gradient,
+              together ? d_logits_.data() + kept * weights.padded_vocab() : nullptr);
     for (size_t i = 0; i < size; ++i) {
       const auto weight = static_cast<double>(batch.weights[first + i]);
       sums.nll += weight * nll_[i];
@@ -229,10 +216,10 @@ LossSums TrainHead::Run(TrainWeights& weights, const float* x, const TrainBatch&
       rows->correct.insert(rows->correct.end(), correct_.begin(), correct_.begin() + n);
     }
     if (gradient == nullptr) continue;
-    ChunkBackward(weights, which, d_logits, *gradient);
+    ChunkBackward(weights, which, *gradient);
     if (!together) continue;
     kept += n;
-    if (kept < kChunksTogether * chunk_ && begin + n < count) continue;
+    if (kept + chunk <= kChunksTogether * chunk_ && begin + n < count) continue;
     RowsBackward(weights, kept, *gradient);
     kept = 0;
   }

@@ -1,6 +1,5 @@
 // The end of the decoder for training: final norm, head and loss of the trained rows only, forward
-// and backward, in chunks so that the logits of a vocabulary never exist for more than a few
-// hundred rows. One thread at a time.
+// and backward, a few hundred rows at a time. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +12,15 @@
 #include "model/train_layout.h"
 #include "model/train_weights.h"
 #include "model/trainer_pass.h"
+#include "ops/train_loss.h"
 #include "tensor/buffer.h"
 
 namespace bakestone {
 
 class TrainHead {
  public:
-  // Rows of logits at a time; and chunks whose gradients are kept for one product with the trained
-  // rows of the head, since each such product reads and writes their gradient (226 MB for
-  // SmolLM2-135M).
-  static int64_t ChunkRows(const ModelConfig& config);
-  static constexpr int64_t kChunksTogether = 4;
+  // At most, of loss rows whose head's rows are trained or not.
+  static int64_t BytesOf(const ModelConfig& config, bool kl, bool trains_rows);
 
   TrainHead(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool);
 
@@ -56,24 +53,27 @@ class TrainHead {
   int64_t bytes() const noexcept;
 
  private:
-  void Reserve(TrainWeights& weights, bool base, const Gradient* gradient);
+  void Reserve(const Gradient* gradient);
   // The final norm's weight times the factor on logits.
   const float* NormWeight(TrainWeights& weights);
   void Normalize(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
                  uint16_t* hidden);
-  void Logits(TrainWeights& weights, const uint16_t* hidden, int64_t rows, float* logits);
+  // nll_, kl_ and correct_ of `count` loss rows whose hidden rows are given; dh_ and d_logits
+  // unless gradient is null.
   void ChunkLoss(TrainWeights& weights, const TrainBatch& batch, int64_t begin, int64_t count,
-                 const Base* base, float scale, uint16_t* d_logits);
-  // d_logits: of a chunk's rows.
-  void ChunkBackward(TrainWeights& weights, std::span<const int32_t> rows, const uint16_t* d_logits,
+                 const uint16_t* hidden, const Base* base, const Gradient* gradient,
+                 uint16_t* d_logits);
+  // From dh_ to the rows of dx, and the final norm's gradient.
+  void ChunkBackward(TrainWeights& weights, std::span<const int32_t> rows,
                      const Gradient& gradient);
   void RowsBackward(TrainWeights& weights, int64_t count, const Gradient& gradient);
 
   const ModelConfig& config_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
+  ops::TrainLoss loss_;
   int64_t chunk_;  // rows at a time
-  Buffer<float> x_, inverse_, logits_, base_logits_, dh_, dx_;
+  Buffer<float> x_, inverse_, dh_, dx_;
   Buffer<uint16_t> y_;  // [chunk, hidden_dim]
   Buffer<uint16_t> hidden_,
       d_logits_;  // of a chunk, or of several whose rows of the head are trained

@@ -194,7 +194,7 @@ void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t heads, const L
 
 void TrainLayer::LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch,
                                const uint16_t* panels, const uint16_t* x, LayerSaved& saved,
-                               void* out, TrainStore store) {
+                               void* out, TrainStore store, const AfterUnit* after) {
   const PhaseTimer timer(phases.products);
   const uint16_t* own = panels + batch.weights->group_offset(group);
   batch.pairs->ScaleOutputs(layer, group, own, kernels_, pool_);
@@ -204,7 +204,8 @@ void TrainLayer::LinearForward(int64_t layer, TrainGroup group, const LayerBatch
                       .rows = batch.rows,
                       .xa = saved.xa[Index(group)].data(),
                       .out = out,
-                      .store = store});
+                      .store = store,
+                      .after = after});
 }
 
 void TrainLayer::LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch,
@@ -221,7 +222,7 @@ void TrainLayer::LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& ba
 void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
                                 const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
                                 const LayerSaved& saved, const Gradients& gradients, void* dx,
-                                TrainStore store) {
+                                TrainStore store, const AfterUnit* after) {
   const GroupShape shape = ShapeOf(config_, group);
   const uint16_t* transposed = nullptr;
   if (dx != nullptr) {
@@ -236,6 +237,7 @@ void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatc
       .rows = batch.rows,
       .dx = dx,
       .store = store,
+      .after = after,
       .slots = {},
       .matrices = {},
       .gradients = gradients.out};
@@ -285,19 +287,30 @@ void TrainLayer::AttentionForward(int64_t layer, const LayerBatch& batch, const 
   BranchOutput(layer, TrainGroup::kO, batch, panels, saved.attention.data(), saved, x);
 }
 
-// act_: the input of the MLP's last product. A factor on what the MLP adds is one on it.
-void TrainLayer::Activate(const TrainSwiGluArgs& args) {
-  if (config_.mlp == MlpKind::kGeGlu) {
-    ops::TrainGeGlu(pool_, args);
-  } else {
-    ops::TrainSwiGlu(kernels_, pool_, args);
-  }
-  ScaleActivation(args.rows, args.act);
+TrainSwiGluArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim) {
+  return {.gate = gate_up,
+          .up = gate_up + dim,
+          .stride = 2 * dim,
+          .rows = rows,
+          .dim = dim,
+          .factor = 1,
+          .act = nullptr,
+          .act_stride = dim,
+          .d_act = nullptr,
+          .d_act_stride = dim,
+          .d_gate = nullptr,
+          .d_up = nullptr};
 }
 
-void TrainLayer::ScaleActivation(int64_t rows, uint16_t* activation) {
-  if (config_.residual_scale == 1) return;
-  ops::TrainScaleBf16(pool_, config_.residual_scale, rows * config_.ffn_dim, activation);
+// A factor on what the MLP adds is one on the input of its last product.
+TrainSwiGluArgs TrainLayer::Activation(const LayerBatch& batch, const LayerSaved& saved) {
+  TrainSwiGluArgs args = SideBySide(saved.gate_up.data(), batch.rows, config_.ffn_dim);
+  args.factor = config_.residual_scale;
+  args.act = act_.data();
+  args.d_act = d_act_.data();
+  args.d_gate = d_gate_up_.data();
+  args.d_up = d_gate_up_.data() + config_.ffn_dim;
+  return args;
 }
 
 void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
@@ -305,17 +318,13 @@ void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16
   const int64_t rows = batch.rows;
   const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows,
                                       saved.y_mlp.data(), saved.inverse_mlp.data());
+  const TrainSwiGluArgs activation = Activation(batch, saved);
+  const AfterUnit activate = [&](const ops::TrainUnit& unit) {
+    ops::TrainActivate(kernels_, gate(),
+                       ops::ActivationPart(activation, unit.row, unit.rows, unit.col, unit.cols));
+  };
   LinearForward(layer, TrainGroup::kGateUp, batch, panels, input, saved, saved.gate_up.data(),
-                TrainStore::kBF16);
-  {
-    const PhaseTimer timer(phases.rows);
-    Activate({.gate_up = saved.gate_up.data(),
-              .d_act = nullptr,
-              .rows = rows,
-              .dim = config_.ffn_dim,
-              .act = act_.data(),
-              .d_gate_up = nullptr});
-  }
+                TrainStore::kBF16, &activate);
   BranchOutput(layer, TrainGroup::kDown, batch, panels, act_.data(), saved, x);
 }
 
@@ -329,33 +338,24 @@ void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, Layer
 void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
                              const LayerSaved& saved, const Gradients& gradients) {
   const float* weight = batch.weights->source().mlp_norm(layer);
-  TrainSwiGluArgs swiglu = {.gate_up = saved.gate_up.data(),
-                            .d_act = nullptr,
-                            .rows = batch.rows,
-                            .dim = config_.ffn_dim,
-                            .act = act_.data(),
-                            .d_gate_up = nullptr};
-  {
-    const PhaseTimer timer(phases.rows);
-    Activate(swiglu);
-  }
-  const bool down_ends = Ends(LayerStep::kDown, gradients);
+  const TrainSwiGluArgs activation = Activation(batch, saved);
   const uint16_t* dy = BranchOutputBackward(layer, TrainGroup::kDown, batch, saved, gradients);
-  LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved, gradients,
-                 down_ends ? nullptr : d_act_.data(), TrainStore::kBF16);
-  if (down_ends) return;
-  {
-    const PhaseTimer timer(phases.rows);
-    ScaleActivation(batch.rows, d_act_.data());
-    swiglu.act = nullptr;
-    swiglu.d_act = d_act_.data();
-    swiglu.d_gate_up = d_gate_up_.data();
-    if (config_.mlp == MlpKind::kGeGlu) {
-      ops::TrainGeGluBackward(pool_, swiglu);
-    } else {
-      ops::TrainSwiGluBackward(kernels_, pool_, swiglu);
+  if (Ends(LayerStep::kDown, gradients)) {
+    {
+      const PhaseTimer timer(phases.rows);
+      ops::TrainActivate(kernels_, pool_, gate(), activation);
     }
+    LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved, gradients,
+                   nullptr, TrainStore::kBF16);
+    return;
   }
+  const AfterUnit activate = [&](const ops::TrainUnit& unit) {
+    ops::TrainActivateBackward(
+        kernels_, gate(),
+        ops::ActivationPart(activation, unit.row, unit.rows, unit.col, unit.cols));
+  };
+  LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved, gradients,
+                 d_act_.data(), TrainStore::kBF16, &activate);
   const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), weight, batch.rows);
   const bool gate_up_ends = Ends(LayerStep::kGateUp, gradients);
   LinearBackward(layer, TrainGroup::kGateUp, batch, panels, d_gate_up_.data(), input, saved,

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "base/thread_pool.h"
@@ -21,6 +22,8 @@
 #include "model/train_weights.h"
 #include "ops/rows.h"
 #include "ops/train_attention.h"
+#include "ops/train_products.h"
+#include "ops/train_rows.h"
 #include "tensor/buffer.h"
 #include "tensor/pieces.h"
 
@@ -105,6 +108,7 @@ class TrainLayer {
     const uint16_t* panels;  // TrainWeights::Expert
     int64_t rows() const { return static_cast<int64_t>(chosen->rows.size()); }
   };
+  using AfterUnit = std::function<void(const ops::TrainUnit&)>;
   // A norm as its backward needs it.
   struct NormInput {
     const uint16_t* y;
@@ -136,6 +140,7 @@ class TrainLayer {
                       std::span<const ExpertRows> chosen, const float* d_shares);
   const uint16_t* ExpertPanels(int64_t layer, int64_t expert, const LayerBatch& batch);
   void ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act);
+  void ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_t* gate_up);
 
   void MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
                    const LayerSaved& saved, const Gradients& gradients);
@@ -158,7 +163,7 @@ class TrainLayer {
   void NormHeadsBackward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved);
   void LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch,
                      const uint16_t* panels, const uint16_t* x, LayerSaved& saved, void* out,
-                     TrainStore store);
+                     TrainStore store, const AfterUnit* after = nullptr);
   // out [T, out] f32 += the product; with DoRA by way of saved.y.
   void LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
                  const uint16_t* x, LayerSaved& saved, float* out);
@@ -166,9 +171,14 @@ class TrainLayer {
   void LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
                       const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
                       const LayerSaved& saved, const Gradients& gradients, void* dx,
-                      TrainStore store);
-  void Activate(const TrainSwiGluArgs& args);
-  void ScaleActivation(int64_t rows, uint16_t* activation);
+                      TrainStore store, const AfterUnit* after = nullptr);
+  // gate_up with gate and up [rows, dim] side by side.
+  static TrainSwiGluArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim);
+  // act_ of the MLP from what was saved, and d_gate_up_ from d_act_.
+  TrainSwiGluArgs Activation(const LayerBatch& batch, const LayerSaved& saved);
+  ops::TrainGate gate() const {
+    return config_.mlp == MlpKind::kGeGlu ? ops::TrainGate::kGelu : ops::TrainGate::kSilu;
+  }
   ops::TrainAttentionShape AttentionOf(int64_t layer, const LayerBatch& batch) const;
   // What a branch takes: bf16 of the normalized x, kept in y; forward from x, backward from y.
   const uint16_t* BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y,

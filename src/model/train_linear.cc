@@ -1,8 +1,8 @@
 #include "model/train_linear.h"
 
 #include <algorithm>
+#include <array>
 
-#include "ops/train_products.h"
 #include "ops/train_rows.h"
 
 namespace bakestone {
@@ -14,11 +14,10 @@ void Reserve(Buffer<uint16_t>& buffer, int64_t size) {
   if (buffer.size() < size) buffer = Buffer<uint16_t>(size, Fill::kZero);
 }
 
-// s dz B of every pair, in bf16, and both operands of the pairs' gradients.
-void PairsBackward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
-                   const LoraGroup& lora, const uint16_t* dz, const LinearBackward& args,
-                   LinearScratch& scratch) {
-  const int64_t size = (args.rows + kTrainTileRows) * lora.r;
+// s dz B of every pair, in bf16.
+void PairsInner(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
+                const LoraGroup& lora, const uint16_t* dz, int64_t rows, LinearScratch& scratch) {
+  const int64_t size = (rows + kTrainTileRows) * lora.r;
   for (Buffer<uint16_t>* buffer : {&scratch.d_xa, &scratch.xa_pairs, &scratch.d_xa_pairs}) {
     Reserve(*buffer, size);
   }
@@ -30,13 +29,19 @@ void PairsBackward(const TrainKernels& kernels, ThreadPool& pool, const GroupSha
     up.segments[0] = {dz + shape.out_begin[i], shape.out, part.b_backward, out * kTrainLanes, out};
     up.num_segments = 1;
     up.store = TrainStore::kBF16;
-    up.rows = args.rows;
+    up.rows = rows;
     up.cols = ops::PadRank(part.rank);
     up.out = scratch.d_xa.data() + part.r_begin;
     up.out_stride = lora.r;
     up.column_scale = lora.scale + part.r_begin;
     ops::TrainGemm(kernels, pool, up);
   }
+}
+
+// Gradients of the pairs.
+void PairsBackward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
+                   const LoraGroup& lora, const uint16_t* dz, const LinearBackward& args,
+                   LinearScratch& scratch) {
   ops::PackOuter(kernels, pool, args.xa, args.rows, lora.r, scratch.xa_pairs.data());
   ops::PackOuter(kernels, pool, scratch.d_xa.data(), args.rows, lora.r, scratch.d_xa_pairs.data());
   const int64_t even = Even(args.rows);
@@ -161,56 +166,67 @@ void Forward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& sh
   product.segments[0] = {args.x, shape.in, panels, shape.in * kTrainLanes, shape.in};
   product.num_segments = 1;
   product.rows = args.rows;
+  if (lora.r > 0) {
+    TrainGemmArgs down = product;
+    down.segments[0].panels = lora.a_forward;
+    down.cols = down.out_stride = lora.r;
+    down.out = args.xa;
+    down.store = TrainStore::kBF16;
+    down.column_scale = lora.scale;
+    ops::TrainGemm(kernels, pool, down);
+  }
   product.out_stride = shape.out;
   product.store = args.store;
-  if (lora.r == 0) {
-    product.cols = shape.out;
-    product.out = args.out;
-    ops::TrainGemm(kernels, pool, product);
-    return;
-  }
-  TrainGemmArgs down = product;
-  down.segments[0].panels = lora.a_forward;
-  down.cols = down.out_stride = lora.r;
-  down.out = args.xa;
-  down.store = TrainStore::kBF16;
-  down.column_scale = lora.scale;
-  ops::TrainGemm(kernels, pool, down);
   const int64_t element = args.store == TrainStore::kBF16 ? 2 : 4;
-  for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
-    const LoraGroup::Part& part = lora.parts[i];
-    const int64_t padded = ops::PadRank(part.rank), first = shape.out_begin[i];
+  const auto sites = static_cast<size_t>(shape.num_sites);
+  std::array<TrainGemmArgs, 3> products;
+  for (size_t i = 0; i < sites; ++i) {
+    const int64_t first = shape.out_begin[i];
     product.segments[0].panels = panels + first * shape.in;
-    product.segments[1] = {args.xa + part.r_begin, lora.r, part.b_forward, padded * kTrainLanes,
-                           padded};
-    product.num_segments = part.rank == 0 ? 1 : 2;
+    if (lora.r > 0) {
+      const LoraGroup::Part& part = lora.parts[i];
+      product.segments[1] = {args.xa + part.r_begin, lora.r, part.b_forward,
+                             part.inner * kTrainLanes, part.inner};
+      product.num_segments = part.rank == 0 ? 1 : 2;
+      product.column_scale = lora.output_scale == nullptr ? nullptr : lora.output_scale + first;
+    }
     product.cols = shape.out_begin[i + 1] - first;
     product.out = static_cast<char*>(args.out) + first * element;
-    product.column_scale = lora.output_scale == nullptr ? nullptr : lora.output_scale + first;
-    ops::TrainGemm(kernels, pool, product);
+    products[i] = product;
   }
+  if (args.after != nullptr) {
+    ops::TrainGemm(kernels, pool, {products.data(), sites}, *args.after);
+    return;
+  }
+  for (size_t i = 0; i < sites; ++i) ops::TrainGemm(kernels, pool, products[i]);
 }
 
 void Backward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
               const LoraGroup& lora, const uint16_t* transposed, const LinearBackward& args,
               LinearScratch& scratch) {
-  MatricesBackward(kernels, pool, shape, args, scratch);
   const uint16_t* dz = args.dy;
   if (lora.output_scale != nullptr) {
     dz = MagnitudeBackward(kernels, pool, shape, lora, args, scratch);
   }
+  if (lora.r > 0) PairsInner(kernels, pool, shape, lora, dz, args.rows, scratch);
+  if (args.dx != nullptr) {
+    TrainGemmArgs product{};
+    product.segments[0] = {dz, shape.out, transposed, shape.out * kTrainLanes, shape.out};
+    product.segments[1] = {scratch.d_xa.data(), lora.r, lora.a_backward, lora.inner * kTrainLanes,
+                           lora.inner};
+    product.num_segments = lora.r > 0 ? 2 : 1;
+    product.store = args.store;
+    product.rows = args.rows;
+    product.cols = product.out_stride = shape.in;
+    product.out = args.dx;
+    if (args.after != nullptr) {
+      ops::TrainGemm(kernels, pool, {&product, 1}, *args.after);
+    } else {
+      ops::TrainGemm(kernels, pool, product);
+    }
+  }
   if (lora.r > 0) PairsBackward(kernels, pool, shape, lora, dz, args, scratch);
-  if (args.dx == nullptr) return;
-  TrainGemmArgs product{};
-  product.segments[0] = {dz, shape.out, transposed, shape.out * kTrainLanes, shape.out};
-  product.segments[1] = {scratch.d_xa.data(), lora.r, lora.a_backward, lora.r * kTrainLanes,
-                         lora.r};
-  product.num_segments = lora.r > 0 ? 2 : 1;
-  product.store = args.store;
-  product.rows = args.rows;
-  product.cols = product.out_stride = shape.in;
-  product.out = args.dx;
-  ops::TrainGemm(kernels, pool, product);
+  MatricesBackward(kernels, pool, shape, args, scratch);
 }
 
 }  // namespace bakestone

@@ -12,12 +12,14 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 
 #include "base/thread_pool.h"
 #include "kernels/train_kernels.h"
 #include "model/train_layout.h"
 #include "model/train_lora.h"
 #include "model/train_weights.h"
+#include "ops/train_products.h"
 #include "tensor/buffer.h"
 
 namespace bakestone {
@@ -28,6 +30,9 @@ struct LinearForward {
   uint16_t* xa;  // [rows, lora.r]: s x A^T, kept for the backward
   void* out;     // [rows, out]
   TrainStore store;
+  // Called for each part of out that is made; null: nothing is. The group's matrices are equally
+  // wide then, and the columns are those of one.
+  const std::function<void(const ops::TrainUnit&)>* after = nullptr;
 };
 // panels: of the group's W.
 void Forward(const TrainKernels& kernels, ThreadPool& pool, const GroupShape& shape,
@@ -48,6 +53,8 @@ struct LinearBackward {
   int64_t rows;
   void* dx;  // [rows, in], f32 or bf16; null: not wanted
   TrainStore store;
+  // Called for each part of dx that is made; null: nothing is. x may be what it makes.
+  const std::function<void(const ops::TrainUnit&)>* after;
   std::array<const LoraSlot*, 3> slots;       // by site of the group; null: no gradient wanted
   std::array<const MatrixSlot*, 3> matrices;  // the same
   float* gradients;                           // accumulated into

@@ -50,7 +50,7 @@ int64_t PackedPairs::bytes() const noexcept {
 }
 
 // Where everything lies: a function of the layout alone.
-void PackedPairs::Plan(const TrainLayout& layout) {
+void PackedPairs::Plan(const TrainLayout& layout, const TrainKernels& kernels) {
   layout_ = &layout;
   dora_ = layout.dora();
   widest_ = 0;
@@ -64,12 +64,15 @@ void PackedPairs::Plan(const TrainLayout& layout) {
     for (size_t s = 0; s < static_cast<size_t>(shape.num_sites); ++s) {
       const LoraSlot* slot = layout.Find(IdAt(i, shape.sites[s]));
       const int64_t slot_rank = slot == nullptr ? 0 : slot->rank;
-      lora.parts[s] = {.site = static_cast<int>(s), .rank = slot_rank, .r_begin = lora.r};
-      lora.r += ops::PadRank(slot_rank);
-      panels += 2 * ops::PadRank(slot_rank) * OutOf(shape, s);
+      const int64_t padded = ops::PadRank(slot_rank), inner = ops::PadInner(kernels, padded);
+      lora.parts[s] = {
+          .site = static_cast<int>(s), .rank = slot_rank, .r_begin = lora.r, .inner = inner};
+      lora.r += padded;
+      panels += (padded + inner) * OutOf(shape, s);
       rank = std::max(rank, slot_rank);
     }
-    panels += 2 * lora.r * shape.in;
+    lora.inner = ops::PadInner(kernels, lora.r);
+    panels += (lora.r + lora.inner) * shape.in;
     scales += lora.r;
     outputs += shape.out;
     widest_ = std::max(widest_, lora.r);
@@ -78,7 +81,7 @@ void PackedPairs::Plan(const TrainLayout& layout) {
   const LoraSlot& last = layout.slots.back();
   rounded_ = Buffer<uint16_t>(last.b_offset + last.out * last.rank + kTrainTileRows * widest_in,
                               Fill::kZero);
-  panels_ = Buffer<uint16_t>(panels);
+  panels_ = Buffer<uint16_t>(panels, Fill::kZero);
   scales_ = Buffer<float>(scales);
   if (!dora_) return;
   base_squares_ = Buffer<float>(outputs);
@@ -97,7 +100,7 @@ void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kerne
   LoraGroup& lora = groups_[index];
   uint16_t* a_forward = panels_.data() + panel_begin_[index];
   uint16_t* a_backward = a_forward + lora.r * shape.in;
-  uint16_t* next = a_backward + lora.r * shape.in;
+  uint16_t* next = a_backward + lora.inner * shape.in;
   lora.a_forward = a_forward;
   lora.a_backward = a_backward;
   lora.scale = scales_.data() + scale_begin_[index];
@@ -113,12 +116,12 @@ void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kerne
                        a_forward + part.r_begin * shape.in, shape.in * kTrainLanes, 0,
                        ops::PanelsOf(part.rank));
     kernels.pack_pairs(a, shape.in, part.rank, shape.in, padded,
-                       a_backward + part.r_begin * kTrainLanes, lora.r * kTrainLanes, 0,
+                       a_backward + part.r_begin * kTrainLanes, lora.inner * kTrainLanes, 0,
                        ops::PanelsOf(shape.in));
-    kernels.pack_lanes(b, part.rank, slot.out, part.rank, padded, next, padded * kTrainLanes, 0,
-                       ops::PanelsOf(slot.out));
+    kernels.pack_lanes(b, part.rank, slot.out, part.rank, part.inner, next,
+                       part.inner * kTrainLanes, 0, ops::PanelsOf(slot.out));
     part.b_forward = next;
-    next += padded * slot.out;
+    next += part.inner * slot.out;
     kernels.pack_pairs(b, part.rank, slot.out, part.rank, slot.out, next, slot.out * kTrainLanes, 0,
                        ops::PanelsOf(part.rank));
     part.b_backward = next;
@@ -128,7 +131,7 @@ void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kerne
 
 void PackedPairs::Pack(const TrainLayout& layout, std::span<const float> values, float scale,
                        const TrainKernels& kernels, ThreadPool& pool) {
-  if (layout_ != &layout) Plan(layout);
+  if (layout_ != &layout) Plan(layout, kernels);
   scale_ = scale;
   values_ = values;
   std::fill(scales_known_.begin(), scales_known_.end(), uint8_t{0});

@@ -27,13 +27,15 @@ struct LoraGroup {
     int site = 0;                          // index within the group
     int64_t rank = 0;                      // 0: not adapted
     int64_t r_begin = 0;                   // of its columns in the stacked product
-    const uint16_t* b_forward = nullptr;   // lanes out, pairs r
+    int64_t inner = 0;                     // rank as pairs of b_forward: ops::PadInner
+    const uint16_t* b_forward = nullptr;   // lanes out, pairs inner
     const uint16_t* b_backward = nullptr;  // lanes r, pairs out
   };
   std::array<Part, 3> parts{};
   int64_t r = 0;                             // stacked, padded; 0: nothing adapted
+  int64_t inner = 0;                         // r as pairs of a_backward
   const uint16_t* a_forward = nullptr;       // lanes r, pairs in
-  const uint16_t* a_backward = nullptr;      // lanes in, pairs r
+  const uint16_t* a_backward = nullptr;      // lanes in, pairs inner
   const float* scale = nullptr;              // [r]
   const float* output_scale = nullptr;       // [out] g; null: 1
   const float* inverse_magnitude = nullptr;  // [out], with output_scale
@@ -66,7 +68,7 @@ class PackedPairs {
   }
   TrainGroup GroupAt(size_t index) const;
   LinearId IdAt(size_t index, Site site) const;
-  void Plan(const TrainLayout& layout);
+  void Plan(const TrainLayout& layout, const TrainKernels& kernels);
   void PackGroup(size_t index, float scale, const TrainKernels& kernels);
   void ScaleSite(const LoraSlot& slot, const uint16_t* panels, const uint16_t* a_lanes,
                  float* squares, bool known, float* scale, const TrainKernels& kernels,

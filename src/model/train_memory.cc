@@ -60,10 +60,13 @@ int64_t WidestRank(const ModelConfig& config, const TrainLayout& layout) {
 }
 
 int64_t ValueBytes(const TrainLayout& layout) {
+  constexpr int64_t kStep = 16;  // half of what a step may add
   int64_t pairs = 0;
-  for (const LoraSlot& slot : layout.slots) pairs += (slot.in + slot.out) * PaddedTo16(slot.rank);
+  for (const LoraSlot& slot : layout.slots) {
+    pairs += (slot.in + slot.out) * (PaddedTo16(slot.rank) + kStep);
+  }
   // Beside the four arrays of f32: the adapter as rows and as panels, and both orientations for
-  // training.
+  // training, padded to whole steps of tiles.
   return 4 * kF32 * layout.size + 4 * kBf16 * pairs;
 }
 
@@ -127,15 +130,11 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
 
 TrainMemory EstimateTrainMemory(const ModelConfig& config, const TrainLayout& layout, int64_t rows,
                                 bool kl, const PassOptions& options) {
-  const int64_t vocab = PaddedTo16(config.vocab_size);
-  const int64_t chunk = TrainHead::ChunkRows(config);
-  const int64_t together = layout.head_rows().rows > 0 ? TrainHead::kChunksTogether : 1;
   TrainMemory memory;
   memory.values = ValueBytes(layout);
   memory.weights = WeightBytes(config, layout, kl, options);
   memory.activations = ActivationBytes(config, layout, rows, options);
-  memory.loss = chunk * vocab * (kF32 * (kl ? 2 : 1) + kBf16 * together) +
-                4 * chunk * config.hidden_dim * kF32;
+  memory.loss = TrainHead::BytesOf(config, kl, layout.head_rows().rows > 0);
   return memory;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "ops/train_loss.h"
 #include "ops/train_products.h"
 #include "tensor/half.h"
 
@@ -332,8 +333,8 @@ const uint16_t* TrainWeights::HeadTransposed() {
     if (head_transposed_.empty()) {
       head_transposed_ = Buffer<uint16_t>(padded_vocab_ * config_.hidden_dim);
     }
-    ops::TransposePanels(kernels_, pool_, Head(), config_.hidden_dim, padded_vocab_,
-                         head_transposed_.data());
+    ops::TransposeHead(kernels_, pool_, Head(), config_.vocab_size, config_.hidden_dim,
+                       head_transposed_.data());
     head_transposed_stale_ = false;
   }
   return head_transposed_.data();

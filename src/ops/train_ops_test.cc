@@ -5,8 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -101,16 +104,19 @@ TEST(RmsNorm, BackwardMatchesFiniteDifference) {
   }
 }
 
-TEST(SwiGlu, BackwardMatchesFiniteDifference) {
+void CheckActivation(ops::TrainGate gate) {
+  constexpr float kFactor = 0.5f;
   const int64_t rows = 2, dim = 23;
   const auto x = Values(rows * 2 * dim, 1, 1.5), d = Values(rows * dim, 2);
   const Scalar loss = [&](const std::vector<double>& at) {
     double sum = 0;
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = 0; i < dim; ++i) {
-        const double gate = at[static_cast<size_t>(row * 2 * dim + i)];
+        const double x = at[static_cast<size_t>(row * 2 * dim + i)];
         const double up = at[static_cast<size_t>((row * 2 + 1) * dim + i)];
-        sum += d[static_cast<size_t>(row * dim + i)] * up * gate / (1 + std::exp(-gate));
+        const double inner =
+            gate == ops::TrainGate::kSilu ? x : std::sqrt(8 / M_PI) * (x + 0.044715 * x * x * x);
+        sum += kFactor * d[static_cast<size_t>(row * dim + i)] * up * x / (1 + std::exp(-inner));
       }
     }
     return sum;
@@ -118,14 +124,31 @@ TEST(SwiGlu, BackwardMatchesFiniteDifference) {
   for (const KernelTable* table : AvailableKernels()) {
     ThreadPool pool(2);
     const auto gate_up = Halves(x), d_act = Halves(d);
-    std::vector<uint16_t> act(d.size()), gradient(x.size());
-    ops::TrainSwiGlu(table->train, pool, {gate_up.data(), nullptr, rows, dim, act.data(), nullptr});
+    std::vector<uint16_t> act(d.size()), again(d.size()), gradient(x.size());
+    TrainSwiGluArgs args = {.gate = gate_up.data(),
+                            .up = gate_up.data() + dim,
+                            .stride = 2 * dim,
+                            .rows = rows,
+                            .dim = dim,
+                            .factor = kFactor,
+                            .act = act.data(),
+                            .act_stride = dim,
+                            .d_act = d_act.data(),
+                            .d_act_stride = dim,
+                            .d_gate = gradient.data(),
+                            .d_up = gradient.data() + dim};
+    ops::TrainActivate(table->train, pool, gate, args);
     EXPECT_NEAR(Dot(Wide(act), d), loss(x), 0.01 * std::sqrt(Dot(d, d)));
-    ops::TrainSwiGluBackward(table->train, pool,
-                             {gate_up.data(), d_act.data(), rows, dim, nullptr, gradient.data()});
+    args.act = again.data();
+    ops::TrainActivateBackward(table->train, pool, gate, args);
     ExpectGradient(loss, x, Wide(gradient), 0.005);
+    EXPECT_EQ(act, again);
   }
 }
+
+TEST(SwiGlu, BackwardMatchesFiniteDifference) { CheckActivation(ops::TrainGate::kSilu); }
+
+TEST(GeGlu, BackwardMatchesFiniteDifference) { CheckActivation(ops::TrainGate::kGelu); }
 
 TEST(Rope, BackwardIsTheTransposeOfForward) {
   const int64_t rows = 4, heads = 3, head_dim = 24, dim = 20;
@@ -155,43 +178,87 @@ TEST(Rope, BackwardIsTheTransposeOfForward) {
 struct AttentionCase {
   int64_t heads = 4, kv_heads = 2, dim = 10;
   std::vector<int32_t> begins = {0, 3, 4};
-  int64_t rows = 31;
+  int64_t rows = 31, window = 0;
 
   ops::TrainAttentionShape shape() const {
     return {.rows = rows,
             .heads = heads,
             .kv_heads = kv_heads,
             .head_dim = dim,
+            .window = window,
             .document_begins = begins};
+  }
+  // Of a row and a head: the first key that it sees, and what it gives each from there on.
+  std::pair<int64_t, std::vector<double>> Shares(const std::vector<double>& q,
+                                                 const std::vector<double>& k, int64_t row,
+                                                 int64_t head) const {
+    int64_t first = 0;
+    for (const int32_t begin : begins) first = begin <= row ? begin : first;
+    if (window > 0) first = std::max(first, row - window + 1);
+    const int64_t q_at = (row * heads + head) * dim;
+    std::vector<double> p;
+    double total = 0;
+    for (int64_t key = first; key <= row; ++key) {
+      double score = 0;
+      for (int64_t i = 0; i < dim; ++i) {
+        score += q[static_cast<size_t>(q_at + i)] * k[static_cast<size_t>(KvAt(key, head) + i)];
+      }
+      p.push_back(std::exp(score / std::sqrt(static_cast<double>(dim))));
+      total += p.back();
+    }
+    for (double& share : p) share /= total;
+    return {first, p};
   }
   // out [rows, heads * dim] in double.
   std::vector<double> Forward(const std::vector<double>& q, const std::vector<double>& k,
                               const std::vector<double>& v) const {
     std::vector<double> out(q.size());
     for (int64_t row = 0; row < rows; ++row) {
-      int64_t first = 0;
-      for (const int32_t begin : begins) first = begin <= row ? begin : first;
       for (int64_t head = 0; head < heads; ++head) {
-        const int64_t q_at = (row * heads + head) * dim;
-        std::vector<double> p;
-        double total = 0;
-        for (int64_t key = first; key <= row; ++key) {
-          double score = 0;
-          for (int64_t i = 0; i < dim; ++i) {
-            score += q[static_cast<size_t>(q_at + i)] * k[static_cast<size_t>(KvAt(key, head) + i)];
-          }
-          p.push_back(std::exp(score / std::sqrt(static_cast<double>(dim))));
-          total += p.back();
-        }
+        const auto [first, p] = Shares(q, k, row, head);
         for (int64_t key = first; key <= row; ++key) {
           for (int64_t i = 0; i < dim; ++i) {
-            out[static_cast<size_t>(q_at + i)] += p[static_cast<size_t>(key - first)] / total *
-                                                  v[static_cast<size_t>(KvAt(key, head) + i)];
+            out[static_cast<size_t>((row * heads + head) * dim + i)] +=
+                p[static_cast<size_t>(key - first)] * v[static_cast<size_t>(KvAt(key, head) + i)];
           }
         }
       }
     }
     return out;
+  }
+  // Gradients of the sum of d * out, by the formula: q, k and v.
+  std::array<std::vector<double>, 3> Backward(const std::vector<double>& q,
+                                              const std::vector<double>& k,
+                                              const std::vector<double>& v,
+                                              const std::vector<double>& d) const {
+    std::array<std::vector<double>, 3> sums = {std::vector<double>(q.size()),
+                                               std::vector<double>(k.size()),
+                                               std::vector<double>(v.size())};
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t head = 0; head < heads; ++head) {
+        const auto [first, p] = Shares(q, k, row, head);
+        const auto at = static_cast<size_t>((row * heads + head) * dim);
+        std::vector<double> dp(p.size());
+        double delta = 0;
+        for (size_t j = 0; j < p.size(); ++j) {
+          const auto kv = static_cast<size_t>(KvAt(first + static_cast<int64_t>(j), head));
+          for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
+            dp[j] += d[at + i] * v[kv + i];
+            sums[2][kv + i] += p[j] * d[at + i];
+          }
+          delta += p[j] * dp[j];
+        }
+        for (size_t j = 0; j < p.size(); ++j) {
+          const auto kv = static_cast<size_t>(KvAt(first + static_cast<int64_t>(j), head));
+          const double ds = p[j] * (dp[j] - delta) / std::sqrt(static_cast<double>(dim));
+          for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
+            sums[0][at + i] += ds * k[kv + i];
+            sums[1][kv + i] += ds * q[at + i];
+          }
+        }
+      }
+    }
+    return sums;
   }
 
  private:
@@ -200,86 +267,95 @@ struct AttentionCase {
   }
 };
 
-void CheckAttention(const AttentionCase& c, const KernelTable& table, bool differences) {
+// The columns of `width` that the first columns of wider rows are.
+std::vector<float> Compact(const std::vector<float>& wide, int64_t rows, int64_t wide_width,
+                           int64_t width) {
+  std::vector<float> narrow;
+  for (int64_t row = 0; row < rows; ++row) {
+    narrow.insert(narrow.end(), wide.begin() + row * wide_width,
+                  wide.begin() + row * wide_width + width);
+  }
+  return narrow;
+}
+
+double Distance(const std::vector<double>& expected, const std::vector<float>& found) {
+  double error = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = expected[i] - static_cast<double>(found[i]);
+    error += difference * difference;
+  }
+  return std::sqrt(error / Dot(expected, expected));
+}
+
+void CheckAttention(const AttentionCase& c, const KernelTable& table) {
   const int64_t q_width = c.heads * c.dim, kv_width = c.kv_heads * c.dim;
   const int64_t room = kTrainTileRows * q_width;
   const auto q = Values(c.rows * q_width, 1), k = Values(c.rows * kv_width, 2);
   const auto v = Values(c.rows * kv_width, 3), d = Values(c.rows * q_width, 4);
   const auto q16 = Halves(q, room), k16 = Halves(k, room), v16 = Halves(v, room);
   const auto d16 = Halves(d, room);
-  ThreadPool pool(2);
-  ops::TrainAttention attention(table.train, pool);
-  std::vector<uint16_t> out(q.size());
-  std::vector<float> log_sum(static_cast<size_t>(c.heads * c.rows));
-  attention.Forward(c.shape(), q16.data(), k16.data(), v16.data(), out.data(), log_sum.data());
-  const auto expected = c.Forward(q, k, v), found = Wide(out);
-  for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 0.02) << i;
-  std::vector<float> dq(q.size()), dk(q.size()), dv(q.size());
-  attention.Backward(c.shape(), q16.data(), k16.data(), v16.data(), out.data(), log_sum.data(),
-                     d16.data(), {dq.data(), dk.data(), dv.data(), q_width});
-  if (!differences) return;
-  const auto compact = [&](const std::vector<float>& wide) {
-    std::vector<float> narrow;
-    for (int64_t row = 0; row < c.rows; ++row) {
-      narrow.insert(narrow.end(), wide.begin() + row * q_width,
-                    wide.begin() + row * q_width + kv_width);
+  std::array<std::vector<float>, 3> first_bits;
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    ops::TrainAttention attention(table.train, pool);
+    std::vector<uint16_t> out(q.size());
+    std::vector<float> log_sum(static_cast<size_t>(c.heads * c.rows));
+    attention.Forward(c.shape(), q16.data(), k16.data(), v16.data(), out.data(), log_sum.data());
+    const auto expected = c.Forward(q, k, v), found = Wide(out);
+    for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 0.02) << i;
+    std::array<std::vector<float>, 3> gradients;
+    for (auto& values : gradients) values.resize(q.size());
+    attention.Backward(c.shape(), q16.data(), k16.data(), v16.data(), out.data(), log_sum.data(),
+                       d16.data(),
+                       {gradients[0].data(), gradients[1].data(), gradients[2].data(), q_width});
+    for (size_t i = 1; i < 3; ++i) gradients[i] = Compact(gradients[i], c.rows, q_width, kv_width);
+    const auto slopes = c.Backward(q, k, v, d);
+    for (size_t i = 0; i < 3; ++i) EXPECT_LT(Distance(slopes[i], gradients[i]), 0.01) << i;
+    if (threads == 1) {
+      first_bits = gradients;
+    } else {
+      EXPECT_EQ(first_bits, gradients);
     }
-    return narrow;
-  };
-  ExpectGradient([&](const auto& at) { return Dot(c.Forward(at, k, v), d); }, q, dq, 0.01);
-  ExpectGradient([&](const auto& at) { return Dot(c.Forward(q, at, v), d); }, k, compact(dk), 0.01);
-  ExpectGradient([&](const auto& at) { return Dot(c.Forward(q, k, at), d); }, v, compact(dv), 0.01);
+  }
 }
 
-TEST(Attention, BackwardMatchesFiniteDifference) {
-  for (const KernelTable* table : AvailableKernels()) CheckAttention({}, *table, true);
+TEST(Attention, TheFormulaMatchesFiniteDifference) {
+  const AttentionCase c;
+  const int64_t kv = c.rows * c.kv_heads * c.dim;
+  const auto q = Values(c.rows * c.heads * c.dim, 1), k = Values(kv, 2), v = Values(kv, 3);
+  const auto d = Values(c.rows * c.heads * c.dim, 4);
+  const auto slopes = c.Backward(q, k, v, d);
+  ExpectGradient([&](const auto& at) { return Dot(c.Forward(at, k, v), d); }, q, slopes[0], 1e-6);
+  ExpectGradient([&](const auto& at) { return Dot(c.Forward(q, at, v), d); }, k, slopes[1], 1e-6);
+  ExpectGradient([&](const auto& at) { return Dot(c.Forward(q, k, at), d); }, v, slopes[2], 1e-6);
 }
 
-TEST(Attention, ForwardMatchesDoubleOverSeveralBlocks) {
-  AttentionCase c;
-  c.rows = 260;
-  c.begins = {0, 1, 130};
-  c.dim = 64;
-  CheckAttention(c, *AvailableKernels().back(), false);
-}
-
-TEST(CrossEntropy, BackwardMatchesFiniteDifference) {
-  const int64_t vocab = 37;
-  const auto logits = Values(vocab, 1, 2);
-  const std::vector<int32_t> target = {11};
-  const std::vector<float> factor = {0.75f};
-  const auto log_softmax = [](const std::vector<double>& x) {
-    double sum = 0;
-    for (const double value : x) sum += std::exp(value);
-    std::vector<double> out;
-    for (const double value : x) out.push_back(value - std::log(sum));
-    return out;
-  };
-  const auto base = Values(vocab, 2, 2);
+TEST(Attention, MatchesTheFormula) {
   for (const KernelTable* table : AvailableKernels()) {
-    for (const bool kl : {false, true}) {
-      const Scalar loss = [&](const std::vector<double>& at) {
-        const auto p = log_softmax(at);
-        if (!kl) return -0.75 * p[11];
-        const auto q = log_softmax(base);
-        double sum = 0;
-        for (size_t i = 0; i < p.size(); ++i) sum += std::exp(q[i]) * (q[i] - p[i]);
-        return 0.75 * sum;
-      };
-      ThreadPool pool(1);
-      const auto x = Narrow(logits), b = Narrow(base);
-      double nll = 0, divergence = 0;
-      uint8_t correct = 2;
-      std::vector<uint16_t> d(vocab + 3, 0xFFFF);
-      ops::TrainLoss(table->train, pool,
-                     {x.data(), kl ? b.data() : nullptr, vocab, 1, vocab, target.data(),
-                      factor.data(), &nll, &divergence, &correct, d.data(), vocab + 3});
-      EXPECT_NEAR(0.75 * (kl ? divergence : nll), loss(logits), 1e-5);
-      EXPECT_LE(correct, 1);
-      EXPECT_EQ(d[vocab], 0);
-      EXPECT_EQ(d[vocab + 2], 0);
-      ExpectGradient(loss, logits, Wide(d), 0.005);
-    }
+    CheckAttention({}, *table);
+    // Enough documents that one unit of work has all heads of a key.
+    AttentionCase many;
+    many.begins = {0, 3, 4, 9, 11, 12, 20, 22, 30};
+    CheckAttention(many, *table);
+    AttentionCase blocks;
+    blocks.rows = 260;
+    blocks.begins = {0, 1, 130};
+    blocks.dim = 64;
+    CheckAttention(blocks, *table);
+  }
+}
+
+// More queries than stand beside a block of keys at a time; and a window that ends within them.
+TEST(Attention, LongDocumentsMatchTheFormula) {
+  AttentionCase c;
+  c.heads = 2;
+  c.kv_heads = 1;
+  c.dim = 16;
+  c.rows = 1100;
+  c.begins = {0, 37};
+  for (const int64_t window : {0, 50, 700}) {
+    c.window = window;
+    CheckAttention(c, *AvailableKernels().back());
   }
 }
 

@@ -56,32 +56,50 @@ void LongInner(const TrainKernels& kernels, const TrainGemmArgs& args, int64_t r
 
 }  // namespace
 
-void TrainGemm(const TrainKernels& kernels, ThreadPool& pool, const TrainGemmArgs& args) {
-  BAKESTONE_CHECK(args.num_segments >= 1 && args.num_segments <= 2 && args.rows >= 0);
+void TrainGemm(const TrainKernels& kernels, ThreadPool& pool,
+               std::span<const TrainGemmArgs> products,
+               const std::function<void(const TrainUnit&)>& after) {
+  const TrainGemmArgs& shape = products.front();
   int64_t inner = 0;
-  for (int32_t i = 0; i < args.num_segments; ++i) {
-    BAKESTONE_CHECK(args.segments[i].k % 2 == 0 && args.segments[i].x_stride >= 0);
-    inner += args.segments[i].k;
+  bool in_blocks = true;
+  for (const TrainGemmArgs& args : products) {
+    BAKESTONE_CHECK(args.num_segments >= 1 && args.num_segments <= 2 && args.rows == shape.rows &&
+                    args.cols == shape.cols);
+    int64_t own = 0;
+    for (int32_t i = 0; i < args.num_segments; ++i) {
+      BAKESTONE_CHECK(args.segments[i].k % 2 == 0 && args.segments[i].x_stride >= 0);
+      own += args.segments[i].k;
+    }
+    inner += own;
+    in_blocks =
+        in_blocks && args.num_segments == 1 && own > kLongInner && args.store != TrainStore::kBF16;
   }
-  const bool in_blocks =
-      args.num_segments == 1 && inner > kLongInner && args.store != TrainStore::kBF16;
-  const int64_t panels = PanelsOf(args.cols);
+  const int64_t panels = PanelsOf(shape.cols);
   const Units units =
-      CutProduct(args.rows, args.cols, in_blocks ? kInnerBlock : inner, pool.num_threads());
+      CutProduct(shape.rows, shape.cols, in_blocks ? kInnerBlock : inner, pool.num_threads());
   pool.ParallelFor(units.row_blocks * units.panel_blocks, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t at_row = units.by_rows ? unit / units.panel_blocks : unit % units.row_blocks;
       const int64_t at_panel = units.by_rows ? unit % units.panel_blocks : unit / units.row_blocks;
       const int64_t row = at_row * units.rows, panel = at_panel * units.panels;
-      const int64_t row_end = std::min(row + units.rows, args.rows);
+      const int64_t row_end = std::min(row + units.rows, shape.rows);
       const int64_t panel_end = std::min(panel + units.panels, panels);
-      if (in_blocks) {
-        LongInner(kernels, args, row, row_end, panel, panel_end);
-      } else {
-        kernels.gemm(args, row, row_end, panel, panel_end);
+      for (const TrainGemmArgs& args : products) {
+        if (in_blocks) {
+          LongInner(kernels, args, row, row_end, panel, panel_end);
+        } else {
+          kernels.gemm(args, row, row_end, panel, panel_end);
+        }
       }
+      if (!after) continue;
+      const int64_t col = panel * kTrainLanes;
+      after({row, row_end - row, col, std::min(panel_end * kTrainLanes, shape.cols) - col});
     }
   });
+}
+
+void TrainGemm(const TrainKernels& kernels, ThreadPool& pool, const TrainGemmArgs& args) {
+  TrainGemm(kernels, pool, {&args, 1}, nullptr);
 }
 
 void TrainOuter(const TrainKernels& kernels, ThreadPool& pool, const TrainOuterArgs& args) {

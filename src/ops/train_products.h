@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 
 #include "base/thread_pool.h"
 #include "kernels/train_kernels.h"
@@ -14,6 +16,12 @@ inline constexpr int64_t PanelsOf(int64_t columns) {
 }
 // A rank padded to whole panels.
 inline constexpr int64_t PadRank(int64_t rank) { return PanelsOf(rank) * kTrainLanes; }
+// An inner dimension that products on tiles take in whole steps, where they copy what is shorter:
+// panels have zeros beyond k, and what x has there is finite.
+inline constexpr int64_t PadInner(const TrainKernels& kernels, int64_t k) {
+  constexpr int64_t kStep = 32;
+  return kernels.tiles ? (k + kStep - 1) / kStep * kStep : k;
+}
 // Elements of a panel matrix with `columns` lanes and k (even) rows.
 inline constexpr int64_t PanelSize(int64_t columns, int64_t k) {
   return PanelsOf(columns) * kTrainLanes * k;
@@ -22,6 +30,16 @@ inline constexpr int64_t PanelSize(int64_t columns, int64_t k) {
 // The whole product. One segment with a long K (above 4096, f32 output) is summed in blocks of K,
 // in order.
 void TrainGemm(const TrainKernels& kernels, ThreadPool& pool, const TrainGemmArgs& args);
+
+// What one thread has just made of an output, and has in its cache: rows x columns.
+struct TrainUnit {
+  int64_t row, rows, col, cols;
+};
+// Products of equal rows and columns, unit by unit beside each other; `after` makes of each unit
+// what else is to be made of it. It must not throw.
+void TrainGemm(const TrainKernels& kernels, ThreadPool& pool,
+               std::span<const TrainGemmArgs> products,
+               const std::function<void(const TrainUnit&)>& after);
 
 // out += s^T z over all columns of z.
 void TrainOuter(const TrainKernels& kernels, ThreadPool& pool, const TrainOuterArgs& args);

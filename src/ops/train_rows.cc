@@ -17,15 +17,6 @@ T* At(T* data, int64_t offset) {
   return data == nullptr ? nullptr : data + offset;
 }
 
-TrainSwiGluArgs Part(const TrainSwiGluArgs& args, int64_t begin, int64_t end) {
-  return {.gate_up = args.gate_up + begin * 2 * args.dim,
-          .d_act = At(args.d_act, begin * args.dim),
-          .rows = end - begin,
-          .dim = args.dim,
-          .act = At(args.act, begin * args.dim),
-          .d_gate_up = At(args.d_gate_up, begin * 2 * args.dim)};
-}
-
 }  // namespace
 
 void TrainNorm(const TrainKernels& kernels, ThreadPool& pool, const TrainNormArgs& args) {
@@ -159,49 +150,39 @@ struct GeluAt {
   }
 };
 
-template <class Body>
-void ForGateUp(ThreadPool& pool, const TrainSwiGluArgs& args, const Body& body) {
-  pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      const uint16_t* gate = args.gate_up + row * 2 * args.dim;
-      for (int64_t i = 0; i < args.dim; ++i) {
-        body(row, i, BF16ToFloat(gate[i]), BF16ToFloat(gate[args.dim + i]));
+void GeGlu(const TrainSwiGluArgs& args) noexcept {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const uint16_t *gate = args.gate + row * args.stride, *up = args.up + row * args.stride;
+    for (int64_t i = 0; i < args.dim; ++i) {
+      args.act[row * args.act_stride + i] =
+          FloatToBF16(args.factor * GeluAt(BF16ToFloat(gate[i])).value * BF16ToFloat(up[i]));
+    }
+  }
+}
+
+void GeGluBackward(const TrainSwiGluArgs& args) noexcept {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    for (int64_t i = 0; i < args.dim; ++i) {
+      const int64_t at = row * args.stride + i;
+      const GeluAt gelu(BF16ToFloat(args.gate[at]));
+      const float up = BF16ToFloat(args.up[at]);
+      const float d = args.factor * BF16ToFloat(args.d_act[row * args.d_act_stride + i]);
+      args.d_gate[at] = FloatToBF16(d * up * gelu.slope);
+      args.d_up[at] = FloatToBF16(d * gelu.value);
+      if (args.act != nullptr) {
+        args.act[row * args.act_stride + i] = FloatToBF16(args.factor * gelu.value * up);
       }
     }
-  });
+  }
 }
 
 }  // namespace
-
-void TrainGeGlu(ThreadPool& pool, const TrainSwiGluArgs& args) {
-  ForGateUp(pool, args, [&](int64_t row, int64_t i, float gate, float up) {
-    args.act[row * args.dim + i] = FloatToBF16(GeluAt(gate).value * up);
-  });
-}
-
-void TrainGeGluBackward(ThreadPool& pool, const TrainSwiGluArgs& args) {
-  ForGateUp(pool, args, [&](int64_t row, int64_t i, float gate, float up) {
-    const GeluAt gelu(gate);
-    const float d = BF16ToFloat(args.d_act[row * args.dim + i]);
-    uint16_t* out = args.d_gate_up + row * 2 * args.dim;
-    out[i] = FloatToBF16(d * up * gelu.slope);
-    out[args.dim + i] = FloatToBF16(d * gelu.value);
-  });
-}
 
 void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride,
                 float* x) {
   pool.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t i = 0; i < width; ++i) x[row * stride + i] *= factor;
-    }
-  });
-}
-
-void TrainScaleBf16(ThreadPool& pool, float factor, int64_t size, uint16_t* x) {
-  pool.ParallelFor((size + 4095) / 4096, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin * 4096; i < std::min(end * 4096, size); ++i) {
-      x[i] = FloatToBF16(BF16ToFloat(x[i]) * factor);
     }
   });
 }
@@ -219,34 +200,43 @@ void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArg
   });
 }
 
-void TrainSwiGlu(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGluArgs& args) {
+TrainSwiGluArgs ActivationPart(const TrainSwiGluArgs& args, int64_t row, int64_t rows,
+                               int64_t channel, int64_t channels) {
+  const int64_t at = row * args.stride + channel;
+  TrainSwiGluArgs part = args;
+  part.gate += at;
+  part.up += at;
+  part.act = At(args.act, row * args.act_stride + channel);
+  part.d_act = At(args.d_act, row * args.d_act_stride + channel);
+  part.d_gate = At(args.d_gate, at);
+  part.d_up = At(args.d_up, at);
+  part.rows = rows;
+  part.dim = channels;
+  return part;
+}
+
+void TrainActivate(const TrainKernels& kernels, TrainGate gate, const TrainSwiGluArgs& args) {
+  BAKESTONE_CHECK(args.act != nullptr);
+  (gate == TrainGate::kGelu ? GeGlu : kernels.swiglu)(args);
+}
+
+void TrainActivateBackward(const TrainKernels& kernels, TrainGate gate,
+                           const TrainSwiGluArgs& args) {
+  BAKESTONE_CHECK(args.d_act != nullptr && args.d_gate != nullptr && args.d_up != nullptr);
+  (gate == TrainGate::kGelu ? GeGluBackward : kernels.swiglu_backward)(args);
+}
+
+void TrainActivate(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
+                   const TrainSwiGluArgs& args) {
   pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
-    kernels.swiglu(Part(args, begin, end));
+    TrainActivate(kernels, gate, ActivationPart(args, begin, end - begin, 0, args.dim));
   });
 }
 
-void TrainSwiGluBackward(const TrainKernels& kernels, ThreadPool& pool,
-                         const TrainSwiGluArgs& args) {
-  BAKESTONE_CHECK(args.d_act != nullptr && args.d_gate_up != nullptr);
+void TrainActivateBackward(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
+                           const TrainSwiGluArgs& args) {
   pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
-    kernels.swiglu_backward(Part(args, begin, end));
-  });
-}
-
-void TrainLoss(const TrainKernels& kernels, ThreadPool& pool, const TrainLossArgs& args) {
-  BAKESTONE_CHECK(args.vocab > 0 && args.stride >= args.vocab);
-  pool.ParallelFor(args.rows, 1, [&](int64_t begin, int64_t end, int) {
-    TrainLossArgs part = args;
-    part.logits += begin * args.stride;
-    part.base = At(args.base, begin * args.stride);
-    part.targets += begin;
-    part.factors += begin;
-    part.nll += begin;
-    part.kl = At(args.kl, begin);
-    part.correct += begin;
-    part.d_logits = At(args.d_logits, begin * args.d_stride);
-    part.rows = end - begin;
-    kernels.loss(part);
+    TrainActivateBackward(kernels, gate, ActivationPart(args, begin, end - begin, 0, args.dim));
   });
 }
 

@@ -44,17 +44,23 @@ struct TrainGroupNormBackwardArgs {
   const float* inverse;
 };
 void TrainGroupNormBackward(ThreadPool& pool, const TrainGroupNormBackwardArgs& args);
-// act = gelu(gate) * up and its backward, as TrainSwiGlu's.
-void TrainGeGlu(ThreadPool& pool, const TrainSwiGluArgs& args);
-void TrainGeGluBackward(ThreadPool& pool, const TrainSwiGluArgs& args);
 // x *= factor, of rows [0, rows) of width channels; stride between them.
 void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride,
                 float* x);
-void TrainScaleBf16(ThreadPool& pool, float factor, int64_t size, uint16_t* x);
 void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArgs& args);
-void TrainSwiGlu(const TrainKernels& kernels, ThreadPool& pool, const TrainSwiGluArgs& args);
-void TrainSwiGluBackward(const TrainKernels& kernels, ThreadPool& pool,
-                         const TrainSwiGluArgs& args);
-void TrainLoss(const TrainKernels& kernels, ThreadPool& pool, const TrainLossArgs& args);
+// What the activation of a gated MLP makes of its gate: x * sigmoid(x), or gelu in tanh form.
+enum class TrainGate : uint8_t { kSilu, kGelu };
+// act, and the gradients of gate and up, as TrainSwiGluArgs names them: on the caller's thread, or
+// with rows split over a pool.
+void TrainActivate(const TrainKernels& kernels, TrainGate gate, const TrainSwiGluArgs& args);
+void TrainActivate(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
+                   const TrainSwiGluArgs& args);
+void TrainActivateBackward(const TrainKernels& kernels, TrainGate gate,
+                           const TrainSwiGluArgs& args);
+void TrainActivateBackward(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
+                           const TrainSwiGluArgs& args);
+// `rows` rows from `row` on of `channels` channels from `channel` on.
+TrainSwiGluArgs ActivationPart(const TrainSwiGluArgs& args, int64_t row, int64_t rows,
+                               int64_t channel, int64_t channels);
 
 }  // namespace bakestone::ops

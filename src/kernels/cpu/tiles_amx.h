@@ -37,6 +37,14 @@ class AmxTiles {
   BAKESTONE_INLINE void Load(const void* rows, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(rows), "r"(stride), "i"(kTile) : "memory");
   }
+  // The same of what is not read again soon: it does not drive from L1 what is.
+  template <int kTile>
+  BAKESTONE_INLINE void LoadOnce(const void* rows, int64_t stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2"
+                 :
+                 : "r"(rows), "r"(stride), "i"(kTile)
+                 : "memory");
+  }
   template <int kTile>
   BAKESTONE_INLINE void Store(void* rows, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)"

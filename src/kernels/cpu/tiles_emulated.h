@@ -23,6 +23,10 @@ class EmulatedTiles {
     }
   }
   template <int kTile>
+  void LoadOnce(const void* rows, int64_t stride) {
+    Load<kTile>(rows, stride);
+  }
+  template <int kTile>
   void Store(void* rows, int64_t stride) {
     for (int row = 0; row < Rows(kTile); ++row) {
       std::memcpy(static_cast<uint8_t*>(rows) + row * stride, tiles_[kTile][row],

@@ -76,6 +76,9 @@ struct V {
     return {_mm256_castsi256_ps(_mm256_and_si256(RoundBits(x.a), upper)),
             _mm256_castsi256_ps(_mm256_and_si256(RoundBits(x.b), upper))};
   }
+  [[gnu::always_inline]] static void StoreExact(uint16_t* p, F x, int64_t left) {
+    StoreBf16(p, x, left);
+  }
   [[gnu::always_inline]] static void StoreBf16(uint16_t* p, F x, int64_t left) {
     const __m256i a = _mm256_srli_epi32(RoundBits(x.a), 16);
     const __m256i b = _mm256_srli_epi32(RoundBits(x.b), 16);

@@ -1,11 +1,12 @@
-// The bf16 products on vdpbf16ps: 64 operations a cycle on Zen 4. 12 rows x 32 columns are 24
+// Training kernels for AVX-512 with BF16: rounding is one instruction. The products come on f32
+// multiply-adds and on vdpbf16ps, 64 operations a cycle on Zen 4: 12 rows x 32 columns are 24
 // accumulators, which hide the instruction's latency and leave registers for two panels and a
 // broadcast.
 #include <immintrin.h>
 
 #include <cstdint>
 
-#include "kernels/cpu/train_avx512.h"
+#include "kernels/train_kernels.h"
 #include "tensor/half.h"
 
 namespace bakestone {
@@ -13,6 +14,8 @@ namespace {
 
 constexpr int kOuterRows = 8;
 #include "kernels/cpu/train_gemm.inl.h"
+#include "kernels/cpu/train_pack.inl.h"
+#include "kernels/cpu/train_rows.inl.h"
 #include "kernels/cpu/train_vector_avx512.inl.h"
 
 [[gnu::always_inline]] inline __m512bh Broadcast(const uint16_t* pair) {
@@ -102,15 +105,29 @@ struct DotProduct {
   }
 };
 
+template <class Product>
+void GemmOn(const TrainGemmArgs& args, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+            int64_t panel_end) noexcept {
+  Gemm<V, Product>(args, row_begin, row_end, panel_begin, panel_end);
+}
+
+template <class Product>
+constexpr TrainKernels Make() {
+  TrainKernels kernels = MakeTrainKernels<V>();
+  kernels.gemm = GemmOn<Product>;
+  kernels.outer = Outer<V, Product>;
+  return kernels;
+}
+
+constexpr TrainKernels MakeDot() {
+  TrainKernels kernels = Make<DotProduct>();
+  kernels.product = "vdpbf16ps";
+  return kernels;
+}
+
 }  // namespace
 
-void TrainGemmBf16Dot(const TrainGemmArgs& args, int64_t row_begin, int64_t row_end,
-                      int64_t panel_begin, int64_t panel_end) noexcept {
-  Gemm<V, DotProduct>(args, row_begin, row_end, panel_begin, panel_end);
-}
-
-void TrainOuterBf16Dot(const TrainOuterArgs& args, int64_t col_begin, int64_t col_end) noexcept {
-  Outer<V, DotProduct>(args, col_begin, col_end);
-}
+constinit const TrainKernels kTrainAvx512Bf16 = Make<FmaProduct<V, 12>>();
+constinit const TrainKernels kTrainAvx512Bf16Dot = MakeDot();
 
 }  // namespace bakestone

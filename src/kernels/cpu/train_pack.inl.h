@@ -52,10 +52,14 @@ template <class V>
 void TransposePanels(const uint16_t* in, int64_t in_stride, int64_t n, uint16_t* out,
                      int64_t out_stride, int64_t panel_begin, int64_t panel_end) noexcept {
   constexpr int64_t kBlock = kTrainLanes * kTrainLanes;
+  constexpr int64_t kAhead = 4;  // input panels: their blocks are farther apart than a page
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     for (int64_t block = 0; block < n / kTrainLanes; ++block) {
-      V::TransposeBlock(in + block * in_stride + panel * kBlock,
-                        out + panel * out_stride + block * kBlock);
+      const uint16_t* from = in + block * in_stride + panel * kBlock;
+      if (block + kAhead < n / kTrainLanes) {
+        for (int64_t i = 0; i < kBlock; i += 32) __builtin_prefetch(from + kAhead * in_stride + i);
+      }
+      V::TransposeBlock(from, out + panel * out_stride + block * kBlock);
     }
   }
 }

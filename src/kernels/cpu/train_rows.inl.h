@@ -21,7 +21,7 @@ template <class V>
 
 template <class V>
 void ToBf16(const float* x, uint16_t* out, int64_t size) noexcept {
-  for (int64_t i = 0; i < size; i += 16) V::StoreBf16(out + i, V::Load(x + i, size - i), size - i);
+  for (int64_t i = 0; i < size; i += 16) V::StoreExact(out + i, V::Load(x + i, size - i), size - i);
 }
 
 template <class V>
@@ -144,32 +144,48 @@ template <class V>
 template <class V>
 void SwiGlu(const TrainSwiGluArgs& args) noexcept {
   using F = typename V::F;
+  const F factor = V::Set(args.factor);
   for (int64_t row = 0; row < args.rows; ++row) {
-    const uint16_t* gate = args.gate_up + row * 2 * args.dim;
+    const uint16_t *gate = args.gate + row * args.stride, *up = args.up + row * args.stride;
+    uint16_t* act = args.act + row * args.act_stride;
     for (int64_t i = 0; i < args.dim; i += 16) {
       const int64_t left = args.dim - i;
-      const F g = V::LoadBf16(gate + i, left), u = V::LoadBf16(gate + args.dim + i, left);
-      V::StoreBf16(args.act + row * args.dim + i, V::Mul(V::Mul(g, Sigmoid<V>(g)), u), left);
+      const F g = V::LoadBf16(gate + i, left), u = V::Mul(factor, V::LoadBf16(up + i, left));
+      V::StoreBf16(act + i, V::Mul(V::Mul(g, Sigmoid<V>(g)), u), left);
     }
   }
 }
 
+// Rows are far apart where only some of their channels are asked for.
+constexpr int64_t kRowsAhead = 4;
+
 template <class V>
 void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
   using F = typename V::F;
-  const F one = V::Set(1.0f);
+  const F one = V::Set(1.0f), factor = V::Set(args.factor);
   for (int64_t row = 0; row < args.rows; ++row) {
-    const uint16_t* gate = args.gate_up + row * 2 * args.dim;
-    uint16_t* d_gate = args.d_gate_up + row * 2 * args.dim;
+    const int64_t at = row * args.stride;
+    const uint16_t *gate = args.gate + at, *up = args.up + at;
+    const uint16_t* d_act = args.d_act + row * args.d_act_stride;
+    uint16_t *d_gate = args.d_gate + at, *d_up = args.d_up + at;
+    uint16_t* act = args.act == nullptr ? nullptr : args.act + row * args.act_stride;
+    if (row + kRowsAhead < args.rows) {
+      const int64_t ahead = kRowsAhead * args.stride;
+      for (int64_t i = 0; i < args.dim; i += 32) {
+        __builtin_prefetch(gate + ahead + i, 0, 2);
+        __builtin_prefetch(up + ahead + i, 0, 2);
+      }
+    }
     for (int64_t i = 0; i < args.dim; i += 16) {
       const int64_t left = args.dim - i;
-      const F g = V::LoadBf16(gate + i, left), u = V::LoadBf16(gate + args.dim + i, left);
-      const F d = V::LoadBf16(args.d_act + row * args.dim + i, left);
+      const F g = V::LoadBf16(gate + i, left), u = V::LoadBf16(up + i, left);
+      const F d = V::Mul(factor, V::LoadBf16(d_act + i, left));
       const F s = Sigmoid<V>(g);
       const F silu = V::Mul(g, s);
       const F slope = V::Mul(s, V::Fma(g, V::Sub(one, s), one));
       V::StoreBf16(d_gate + i, V::Mul(V::Mul(d, u), slope), left);
-      V::StoreBf16(d_gate + args.dim + i, V::Mul(d, silu), left);
+      V::StoreBf16(d_up + i, V::Mul(d, silu), left);
+      if (act != nullptr) V::StoreBf16(act + i, V::Mul(silu, V::Mul(factor, u)), left);
     }
   }
 }
@@ -263,87 +279,58 @@ void RowDot(const TrainRowDotArgs& args) noexcept {
 }
 
 template <class V>
-float Largest(const float* x, int64_t size) noexcept {
-  typename V::F largest = V::Set(-3e38f);
-  for (int64_t i = 0; i < size; i += 16) {
-    largest = V::Max(largest, V::LoadOr(x + i, size - i, -3e38f));
-  }
-  return V::MaxAcross(largest);
-}
-
-// log of the sum of exp: f32 lanes over 1024 elements at a time, summed in double.
-template <class V>
-double LogSumExp(const float* x, int64_t size, float top) noexcept {
-  double total = 0;
-  for (int64_t block = 0; block < size; block += 1024) {
-    const int64_t end = block + 1024 < size ? block + 1024 : size;
-    typename V::F sum = V::Zero();
-    for (int64_t i = block; i < end; i += 16) {
-      sum = V::Add(sum, Exp<V>(V::Sub(V::LoadOr(x + i, end - i, -3e38f), V::Set(top))));
-    }
-    total += static_cast<double>(V::Sum(sum));
-  }
-  return static_cast<double>(top) + __builtin_log(total);
-}
-
-inline bool IsFirstLargest(const float* x, int32_t target, float top) noexcept {
-  if (x[target] != top) return false;
-  for (int32_t i = 0; i < target; ++i) {
-    if (x[i] == top) return false;
-  }
-  return true;
-}
-
-// KL(base || model) of one row, and factor * (p - p_base).
-template <class V>
-double KlRow(const TrainLossArgs& args, const float* x, const float* base, double log_sum,
-             float factor, uint16_t* d) noexcept {
+void LossPart(const TrainLossPartArgs& args) noexcept {
   using F = typename V::F;
-  const double base_log_sum = LogSumExp<V>(base, args.vocab, Largest<V>(base, args.vocab));
-  const F shift = V::Set(static_cast<float>(log_sum));
-  const F base_shift = V::Set(static_cast<float>(base_log_sum));
-  double kl = 0;
-  for (int64_t block = 0; block < args.vocab; block += 1024) {
-    const int64_t end = block + 1024 < args.vocab ? block + 1024 : args.vocab;
-    F sum = V::Zero();
-    for (int64_t i = block; i < end; i += 16) {
-      const F log_p = V::Sub(V::LoadOr(x + i, end - i, -1e30f), shift);
-      const F log_q = V::Sub(V::LoadOr(base + i, end - i, -1e30f), base_shift);
-      const F q = Exp<V>(log_q);
-      sum = V::Fma(q, V::Sub(log_q, log_p), sum);
-      if (d != nullptr) {
-        V::StoreBf16(d + i, V::Mul(V::Set(factor), V::Sub(Exp<V>(log_p), q)), end - i);
-      }
+  constexpr float kLeast = -3e38f;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* x = args.logits + row * args.stride;
+    F largest = V::Set(kLeast);
+    for (int64_t i = 0; i < args.cols; i += 16) {
+      largest = V::Max(largest, V::LoadOr(x + i, args.cols - i, kLeast));
     }
-    kl += static_cast<double>(V::Sum(sum));
+    const float top = V::MaxAcross(largest);
+    F sum = V::Zero();
+    for (int64_t i = 0; i < args.cols; i += 16) {
+      sum = V::Add(sum, Exp<V>(V::Sub(V::LoadOr(x + i, args.cols - i, kLeast), V::Set(top))));
+    }
+    args.parts[row] = {top, V::Sum(sum)};
   }
-  return kl;
 }
 
 template <class V>
-void Loss(const TrainLossArgs& args) noexcept {
+void LossGradient(const TrainLossGradientArgs& args) noexcept {
   using F = typename V::F;
   for (int64_t row = 0; row < args.rows; ++row) {
     const float* x = args.logits + row * args.stride;
-    const int32_t target = args.targets[row];
-    uint16_t* d = args.d_logits == nullptr ? nullptr : args.d_logits + row * args.d_stride;
-    const float top = Largest<V>(x, args.vocab);
-    const double log_sum = LogSumExp<V>(x, args.vocab, top);
-    const float factor = args.factors[row];
-    args.nll[row] = log_sum - static_cast<double>(x[target]);
-    args.correct[row] = IsFirstLargest(x, target, top) ? 1 : 0;
-    if (args.base != nullptr) {
-      args.kl[row] = KlRow<V>(args, x, args.base + row * args.stride, log_sum, factor, d);
-    } else if (d != nullptr) {
-      const F shift = V::Set(static_cast<float>(log_sum));
-      for (int64_t i = 0; i < args.vocab; i += 16) {
-        const F p = Exp<V>(V::Sub(V::Load(x + i, args.vocab - i), shift));
-        V::StoreBf16(d + i, V::Mul(p, V::Set(factor)), args.vocab - i);
+    const float* base = args.base == nullptr ? nullptr : args.base + row * args.stride;
+    uint16_t* d = args.d == nullptr ? nullptr : args.d + row * args.d_stride;
+    const F shift = V::Set(args.log_sum[row]), factor = V::Set(args.factors[row]);
+    if (base != nullptr) {
+      const F base_shift = V::Set(args.base_log_sum[row]);
+      F sum = V::Zero();
+      for (int64_t i = 0; i < args.cols; i += 16) {
+        const int64_t left = args.cols - i;
+        const F log_p = V::Sub(V::LoadOr(x + i, left, -1e30f), shift);
+        const F log_q = V::Sub(V::LoadOr(base + i, left, -1e30f), base_shift);
+        const F q = Exp<V>(log_q);
+        sum = V::Fma(q, V::Sub(log_q, log_p), sum);
+        if (d != nullptr) V::StoreBf16(d + i, V::Mul(factor, V::Sub(Exp<V>(log_p), q)), left);
       }
-      const double p = __builtin_exp(static_cast<double>(x[target]) - log_sum);
-      d[target] = FloatToBF16(static_cast<float>((p - 1) * static_cast<double>(factor)));
+      args.kl[row] += static_cast<double>(V::Sum(sum));
+    } else if (d != nullptr) {
+      for (int64_t i = 0; i < args.cols; i += 16) {
+        const int64_t left = args.cols - i;
+        V::StoreBf16(d + i, V::Mul(Exp<V>(V::Sub(V::Load(x + i, left), shift)), factor), left);
+      }
+      const int64_t target = args.targets[row] - args.first;
+      if (target >= 0 && target < args.cols) {
+        const double p =
+            __builtin_exp(static_cast<double>(x[target]) - static_cast<double>(args.log_sum[row]));
+        d[target] =
+            FloatToBF16(static_cast<float>((p - 1) * static_cast<double>(args.factors[row])));
+      }
     }
-    if (d != nullptr) ZeroBf16(d, args.vocab, args.d_stride);
+    if (d != nullptr) ZeroBf16(d, args.cols, args.d_cols);
   }
 }
 
@@ -382,6 +369,7 @@ void AdamW(const TrainAdamWArgs& args) noexcept {
 template <class V>
 constexpr TrainKernels MakeTrainKernels() {
   return {.product = "f32 fma",
+          .tiles = false,
           .gemm = nullptr,
           .outer = nullptr,
           .pack_lanes = PackLanes<V>,
@@ -400,7 +388,8 @@ constexpr TrainKernels MakeTrainKernels() {
           .softmax = Softmax<V>,
           .softmax_backward = SoftmaxBackward<V>,
           .row_dot = RowDot<V>,
-          .loss = Loss<V>,
+          .loss_part = LossPart<V>,
+          .loss_gradient = LossGradient<V>,
           .sum_squares = SumSquares,
           .adamw = AdamW<V>};
 }

@@ -48,16 +48,20 @@ struct TileProduct {
       for (int64_t i = 0; i < lines && next < end; ++i, next += 64) __builtin_prefetch(next, 0, 2);
     }
   };
-  // The panels after panel_end, as many as this range has. Of one segment: the other is narrow.
-  static Ahead PanelsAhead(const TrainGemmArgs& args, int64_t tiles, int64_t panel_begin,
-                           int64_t panel_end) {
+  // What the caller named, else the panels after panel_end, as many as this range has: of one
+  // segment, the other is narrow.
+  static Ahead FetchAhead(const TrainGemmArgs& args, int64_t tiles, int64_t panel_begin,
+                          int64_t panel_end) {
     const TrainSegment& segment = args.segments[0];
-    const int64_t left = (args.cols + kTrainLanes - 1) / kTrainLanes - panel_end;
-    const int64_t width = panel_end - panel_begin;
-    const auto* begin =
-        reinterpret_cast<const char*>(segment.panels + panel_end * segment.panel_stride);
-    const int64_t bytes = (left < width ? left : width) * segment.k * kTrainLanes * 2;
     const int64_t steps = tiles * ((segment.k + kInner - 1) / kInner);
+    const auto* begin = static_cast<const char*>(args.next);
+    int64_t bytes = args.next_bytes;
+    if (begin == nullptr) {
+      const int64_t left = (args.cols + kTrainLanes - 1) / kTrainLanes - panel_end;
+      const int64_t width = panel_end - panel_begin;
+      begin = reinterpret_cast<const char*>(segment.panels + panel_end * segment.panel_stride);
+      bytes = (left < width ? left : width) * segment.k * kTrainLanes * 2;
+    }
     if (bytes <= 0) return {begin, begin, 0};
     return {begin, begin + bytes, (bytes / 64 + steps - 1) / steps};
   }
@@ -76,10 +80,10 @@ struct TileProduct {
   template <int kR, int P>
   BAKESTONE_INLINE static void Step(Tiles& tiles, Operand x0, Operand x1, Operand w0, Operand w1) {
     tiles.template Load<4>(x0.data, x0.stride);
-    tiles.template Load<6>(w0.data, w0.stride);
+    tiles.template LoadOnce<6>(w0.data, w0.stride);
     tiles.template DotBF16<0, 4, 6>();
     if constexpr (P == 2) {
-      tiles.template Load<7>(w1.data, w1.stride);
+      tiles.template LoadOnce<7>(w1.data, w1.stride);
       tiles.template DotBF16<1, 4, 7>();
     }
     if constexpr (kR == 2) {
@@ -89,15 +93,25 @@ struct TileProduct {
     }
   }
 
-  // kR (1 or 2) tiles of rows by P (1 or 2) panels -> tile [kR * 16][P * 16], stride in floats.
+  // kR (1 or 2) tiles of rows by P (1 or 2) panels -> tile [kR * 16][P * 16], stride in floats;
+  // added to what is there, or to nothing.
   template <int kR, int P>
   static void Sum(Tiles& tiles, const TrainGemmArgs& args, int64_t row, int64_t row_end,
-                  int64_t panel, float* tile, int64_t stride, Ahead& ahead) {
+                  int64_t panel, float* tile, int64_t stride, bool add, Ahead& ahead) {
     alignas(64) uint16_t copies[4][kElements];
-    tiles.template Zero<0>();
-    if constexpr (P == 2) tiles.template Zero<1>();
-    if constexpr (kR == 2) tiles.template Zero<2>();
-    if constexpr (kR == 2 && P == 2) tiles.template Zero<3>();
+    if (add) {
+      tiles.template Load<0>(tile, stride * 4);
+      if constexpr (P == 2) tiles.template Load<1>(tile + kTrainLanes, stride * 4);
+      if constexpr (kR == 2) tiles.template Load<2>(tile + kRows * stride, stride * 4);
+      if constexpr (kR == 2 && P == 2) {
+        tiles.template Load<3>(tile + kRows * stride + kTrainLanes, stride * 4);
+      }
+    } else {
+      tiles.template Zero<0>();
+      if constexpr (P == 2) tiles.template Zero<1>();
+      if constexpr (kR == 2) tiles.template Zero<2>();
+      if constexpr (kR == 2 && P == 2) tiles.template Zero<3>();
+    }
     for (int32_t i = 0; i < args.num_segments; ++i) {
       const TrainSegment& segment = args.segments[i];
       const bool whole = row_end - row >= kR * kRows;
@@ -135,7 +149,7 @@ struct TileProduct {
     Tiles tiles(64);
     const int64_t count =
         ((row_end - row_begin + 2 * kRows - 1) / (2 * kRows)) * ((panel_end - panel_begin + 1) / 2);
-    Ahead ahead = PanelsAhead(args, count, panel_begin, panel_end);
+    Ahead ahead = FetchAhead(args, count, panel_begin, panel_end);
     for (int64_t row = row_begin; row < row_end; row += 2 * kRows) {
       const int64_t rows = row_end - row < 2 * kRows ? row_end - row : 2 * kRows;
       for (int64_t panel = panel_begin; panel < panel_end; panel += 2) {
@@ -144,14 +158,17 @@ struct TileProduct {
         const int64_t cols = args.cols - col < width ? args.cols - col : width;
         FetchOutputs(args, row, rows, col, cols);
         // Plain sums of whole tiles go where they belong, others by way of L1.
-        const bool direct = args.store == TrainStore::kF32 && args.column_scale == nullptr &&
+        const bool direct = args.store != TrainStore::kBF16 && args.column_scale == nullptr &&
                             cols == width && rows % kRows == 0;
+        const bool add = direct && args.store == TrainStore::kAddF32;
         float* sums = direct ? static_cast<float*>(args.out) + row * args.out_stride + col : tile;
         const int64_t stride = direct ? args.out_stride : kTileStride;
         if (rows > kRows) {
-          (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, sums, stride, ahead);
+          (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, sums, stride, add,
+                                         ahead);
         } else {
-          (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, sums, stride, ahead);
+          (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, sums, stride, add,
+                                         ahead);
         }
         if (!direct) StoreTile<V>(args, tile, row, rows, col, cols);
       }

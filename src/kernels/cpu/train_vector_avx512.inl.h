@@ -1,5 +1,6 @@
-// The vector class of the AVX-512 training units: 16 floats in one register. Include inside the
-// unit's anonymous namespace.
+// The vector class of the AVX-512 training units: 16 floats in one register. Units with AVX512_BF16
+// round by its instruction, which takes values below the smallest normal for zero. Include inside
+// the unit's anonymous namespace.
 
 struct V {
   using F = __m512;
@@ -26,9 +27,6 @@ struct V {
     return left >= 16 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
                       : _mm256_maskz_loadu_epi16(Mask(left), p);
   }
-  [[gnu::always_inline]] static F LoadBf16(const uint16_t* p, int64_t left) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(Load16(p, left)), 16));
-  }
   // Nearest even; NaN stays NaN because its payload's upper bit is set before rounding.
   [[gnu::always_inline]] static __m512i RoundBits(F x) {
     const __m512i bits = _mm512_castps_si512(x);
@@ -38,17 +36,36 @@ struct V {
     const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
     return _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), quiet);
   }
-  [[gnu::always_inline]] static F RoundBf16(F x) {
-    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
-    return _mm512_castsi512_ps(_mm512_and_si512(RoundBits(x), upper));
+  [[gnu::always_inline]] static __m256i ExactHalves(F x) {
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(RoundBits(x), 16));
+  }
+  [[gnu::always_inline]] static __m256i Halves(F x) {
+#if defined(__AVX512BF16__)
+    return (__m256i)_mm512_cvtneps_pbh(x);
+#else
+    return ExactHalves(x);
+#endif
+  }
+  [[gnu::always_inline]] static F Widened(__m256i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+  [[gnu::always_inline]] static F LoadBf16(const uint16_t* p, int64_t left) {
+    return Widened(Load16(p, left));
+  }
+  [[gnu::always_inline]] static F RoundBf16(F x) { return Widened(Halves(x)); }
+  [[gnu::always_inline]] static void StoreHalves(uint16_t* p, __m256i halves, int64_t left) {
+    if (left >= 16) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+    } else {
+      _mm256_mask_storeu_epi16(p, Mask(left), halves);
+    }
   }
   [[gnu::always_inline]] static void StoreBf16(uint16_t* p, F x, int64_t left) {
-    const __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(RoundBits(x), 16));
-    if (left >= 16) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
-    } else {
-      _mm256_mask_storeu_epi16(p, Mask(left), half);
-    }
+    StoreHalves(p, Halves(x), left);
+  }
+  // What is published is rounded so: also the smallest values.
+  [[gnu::always_inline]] static void StoreExact(uint16_t* p, F x, int64_t left) {
+    StoreHalves(p, ExactHalves(x), left);
   }
   // A panel's 16 pairs as two vectors of floats.
   [[gnu::always_inline]] static void Widen(const uint16_t* pairs, F* even, F* odd) {

@@ -174,9 +174,10 @@ void Rope(const TrainRopeArgs& args) noexcept {
 void SwiGlu(const TrainSwiGluArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     for (int64_t i = 0; i < args.dim; ++i) {
-      const double gate = Wide(args.gate_up[row * 2 * args.dim + i]);
-      const double up = Wide(args.gate_up[(row * 2 + 1) * args.dim + i]);
-      args.act[row * args.dim + i] = Round(gate / (1 + std::exp(-gate)) * up);
+      const double gate = Wide(args.gate[row * args.stride + i]);
+      const double up = Wide(args.up[row * args.stride + i]);
+      args.act[row * args.act_stride + i] =
+          Round(Wide(args.factor) * gate / (1 + std::exp(-gate)) * up);
     }
   }
 }
@@ -184,12 +185,15 @@ void SwiGlu(const TrainSwiGluArgs& args) noexcept {
 void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     for (int64_t i = 0; i < args.dim; ++i) {
-      const double gate = Wide(args.gate_up[row * 2 * args.dim + i]);
-      const double up = Wide(args.gate_up[(row * 2 + 1) * args.dim + i]);
-      const double d = Wide(args.d_act[row * args.dim + i]);
+      const int64_t at = row * args.stride + i;
+      const double gate = Wide(args.gate[at]), up = Wide(args.up[at]);
+      const double d = Wide(args.factor) * Wide(args.d_act[row * args.d_act_stride + i]);
       const double sigmoid = 1 / (1 + std::exp(-gate));
-      args.d_gate_up[row * 2 * args.dim + i] = Round(d * up * sigmoid * (1 + gate * (1 - sigmoid)));
-      args.d_gate_up[(row * 2 + 1) * args.dim + i] = Round(d * gate * sigmoid);
+      args.d_gate[at] = Round(d * up * sigmoid * (1 + gate * (1 - sigmoid)));
+      args.d_up[at] = Round(d * gate * sigmoid);
+      if (args.act != nullptr) {
+        args.act[row * args.act_stride + i] = Round(Wide(args.factor) * gate * sigmoid * up);
+      }
     }
   }
 }
@@ -241,39 +245,36 @@ void RowDot(const TrainRowDotArgs& args) noexcept {
   }
 }
 
-double LogSumExp(const float* x, int64_t size) {
-  const double top = Wide(*std::max_element(x, x + size));
-  double sum = 0;
-  for (int64_t i = 0; i < size; ++i) sum += std::exp(Wide(x[i]) - top);
-  return top + std::log(sum);
+void LossPart(const TrainLossPartArgs& args) noexcept {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* x = args.logits + row * args.stride;
+    const float top = *std::max_element(x, x + args.cols);
+    double sum = 0;
+    for (int64_t i = 0; i < args.cols; ++i) sum += std::exp(Wide(x[i]) - Wide(top));
+    args.parts[row] = {top, static_cast<float>(sum)};
+  }
 }
 
-void Loss(const TrainLossArgs& args) noexcept {
+void LossGradient(const TrainLossGradientArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     const float* x = args.logits + row * args.stride;
     const float* base = args.base == nullptr ? nullptr : args.base + row * args.stride;
-    const int32_t target = args.targets[row];
-    const double log_sum = LogSumExp(x, args.vocab);
-    const double base_log_sum = base == nullptr ? 0 : LogSumExp(base, args.vocab);
-    args.nll[row] = log_sum - Wide(x[target]);
-    args.correct[row] = std::max_element(x, x + args.vocab) - x == target;
     double kl = 0;
-    for (int64_t i = 0; i < args.vocab; ++i) {
-      const double log_p = Wide(x[i]) - log_sum;
-      double goal = i == target ? 1 : 0;
+    for (int64_t i = 0; i < args.cols; ++i) {
+      const double log_p = Wide(x[i]) - Wide(args.log_sum[row]);
+      double goal = i + args.first == args.targets[row] ? 1 : 0;
       if (base != nullptr) {
-        const double log_q = Wide(base[i]) - base_log_sum;
+        const double log_q = Wide(base[i]) - Wide(args.base_log_sum[row]);
         goal = std::exp(log_q);
         kl += goal * (log_q - log_p);
       }
-      if (args.d_logits != nullptr) {
-        args.d_logits[row * args.d_stride + i] =
-            Round(Wide(args.factors[row]) * (std::exp(log_p) - goal));
+      if (args.d != nullptr) {
+        args.d[row * args.d_stride + i] = Round(Wide(args.factors[row]) * (std::exp(log_p) - goal));
       }
     }
-    if (base != nullptr) args.kl[row] = kl;
-    for (int64_t i = args.vocab; args.d_logits != nullptr && i < args.d_stride; ++i) {
-      args.d_logits[row * args.d_stride + i] = 0;
+    if (base != nullptr) args.kl[row] += kl;
+    for (int64_t i = args.cols; args.d != nullptr && i < args.d_cols; ++i) {
+      args.d[row * args.d_stride + i] = 0;
     }
   }
 }
@@ -302,6 +303,7 @@ void AdamW(const TrainAdamWArgs& args) noexcept {
 }  // namespace
 
 constinit const TrainKernels kTrainReference = {.product = "scalar, f64 sums",
+                                                .tiles = false,
                                                 .gemm = Gemm,
                                                 .outer = Outer,
                                                 .pack_lanes = PackLanes,
@@ -320,7 +322,8 @@ constinit const TrainKernels kTrainReference = {.product = "scalar, f64 sums",
                                                 .softmax = Softmax,
                                                 .softmax_backward = SoftmaxBackward,
                                                 .row_dot = RowDot,
-                                                .loss = Loss,
+                                                .loss_part = LossPart,
+                                                .loss_gradient = LossGradient,
                                                 .sum_squares = SumSquares,
                                                 .adamw = AdamW};
 
