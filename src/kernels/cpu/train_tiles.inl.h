@@ -40,14 +40,31 @@ struct TileProduct {
     return {copy, 64};
   }
 
-  // Lines that the next unit will read, brought to L2 while this one computes: a few every step.
+  // Lines that are asked for while a tile of sums is computed, a few every step: those that the
+  // next unit will read, to L2, and those that the tile will overwrite, which are so far beyond L2
+  // that stores would wait for them.
   struct Ahead {
     const char *next, *end;
     int64_t lines;  // a step
-    void Step() {
+    const char* out;
+    int64_t out_stride, out_rows, out_bytes;  // bytes: of a row
+    BAKESTONE_INLINE void Step() {
       for (int64_t i = 0; i < lines && next < end; ++i, next += 64) __builtin_prefetch(next, 0, 2);
+      for (int64_t i = 0; i < kOutRows && out_rows > 0; ++i, --out_rows, out += out_stride) {
+        for (int64_t at = 0; at < out_bytes; at += 64)
+          asm volatile("prefetchw %0" : : "m"(out[at]));
+      }
+    }
+    void SetOutputs(const TrainGemmArgs& args, int64_t row, int64_t rows, int64_t col,
+                    int64_t cols) {
+      const int64_t element = args.store == TrainStore::kBF16 ? 2 : 4;
+      out = static_cast<const char*>(args.out) + (row * args.out_stride + col) * element;
+      out_stride = args.out_stride * element;
+      out_rows = rows;
+      out_bytes = cols * element;
     }
   };
+  static constexpr int64_t kOutRows = 2;  // a step
   // What the caller named, else the panels after panel_end, as many as this range has: of one
   // segment, the other is narrow.
   static Ahead FetchAhead(const TrainGemmArgs& args, int64_t tiles, int64_t panel_begin,
@@ -62,20 +79,9 @@ struct TileProduct {
       begin = reinterpret_cast<const char*>(segment.panels + panel_end * segment.panel_stride);
       bytes = (left < width ? left : width) * segment.k * kTrainLanes * 2;
     }
-    if (bytes <= 0) return {begin, begin, 0};
-    return {begin, begin + bytes, (bytes / 64 + steps - 1) / steps};
+    if (bytes <= 0) return {begin, begin, 0, nullptr, 0, 0, 0};
+    return {begin, begin + bytes, (bytes / 64 + steps - 1) / steps, nullptr, 0, 0, 0};
   }
-  // What a tile of sums will overwrite: so far beyond L2 that stores would wait for it.
-  static void FetchOutputs(const TrainGemmArgs& args, int64_t row, int64_t rows, int64_t col,
-                           int64_t cols) {
-    const int64_t element = args.store == TrainStore::kBF16 ? 2 : 4;
-    auto* out = static_cast<char*>(args.out) + (row * args.out_stride + col) * element;
-    for (int64_t i = 0; i < rows; ++i, out += args.out_stride * element) {
-      for (int64_t at = 0; at < cols * element; at += 64)
-        asm volatile("prefetchw %0" : : "m"(out[at]));
-    }
-  }
-
   // 32 of k: kR (1 or 2) tiles of rows by P (1 or 2) panels.
   template <int kR, int P>
   BAKESTONE_INLINE static void Step(Tiles& tiles, Operand x0, Operand x1, Operand w0, Operand w1) {
@@ -156,11 +162,11 @@ struct TileProduct {
         const bool both = panel + 1 < panel_end;
         const int64_t col = panel * kTrainLanes, width = both ? 2 * kTrainLanes : kTrainLanes;
         const int64_t cols = args.cols - col < width ? args.cols - col : width;
-        FetchOutputs(args, row, rows, col, cols);
         // Plain sums of whole tiles go where they belong, others by way of L1.
         const bool direct = args.store != TrainStore::kBF16 && args.column_scale == nullptr &&
                             cols == width && rows % kRows == 0;
         const bool add = direct && args.store == TrainStore::kAddF32;
+        if (!add) ahead.SetOutputs(args, row, rows, col, cols);
         float* sums = direct ? static_cast<float*>(args.out) + row * args.out_stride + col : tile;
         const int64_t stride = direct ? args.out_stride : kTileStride;
         if (rows > kRows) {
