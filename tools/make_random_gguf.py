@@ -3,7 +3,7 @@
 
     python3 tools/make_random_gguf.py llama-3.2-1b Q4_K_M /tmp/1b-q4_k_m.gguf
 
-Shapes: smollm2-135m, llama-3.2-1b, llama-3-8b. Types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K,
+Shapes: smollm2-135m, qwen2.5-0.5b (without its biases), llama-3.2-1b, llama-3-8b. Types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K,
 Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, and the mixture Q4_K_M. As llama.cpp's quantizer does, the
 matrix of the logits has at least 6 bits, and where a row is no multiple of 256, a type of 32-blocks stands
 in for a type of super-blocks. The vocabulary is 256 bytes and a merge, padded to the real size.
@@ -19,6 +19,7 @@ import sys
 
 SHAPES = {  # layers, hidden, feed-forward, heads, kv heads, head size, vocabulary, context, theta, tied
     "smollm2-135m": (30, 576, 1536, 9, 3, 64, 49152, 8192, 1e5, True),
+    "qwen2.5-0.5b": (24, 896, 4864, 14, 2, 64, 151936, 32768, 1e6, True),
     "llama-3.2-1b": (16, 2048, 8192, 32, 8, 64, 128256, 131072, 5e5, True),
     "llama-3-8b": (32, 4096, 14336, 32, 8, 128, 128256, 8192, 5e5, False),
 }

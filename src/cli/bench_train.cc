@@ -14,6 +14,7 @@
 #include "engine/speed.h"
 #include "kernels/isa.h"
 #include "ops/peaks.h"
+#include "train/memory_choice.h"
 #include "train/train_speed.h"
 
 namespace bakestone::cli {
@@ -83,12 +84,13 @@ bool AsksForTraining(const Arguments& arguments) {
 }
 
 int BenchTrain(const Arguments& arguments) {
-  const TrainBenchOptions options = ParseTrainBench(arguments);
+  TrainBenchOptions options = ParseTrainBench(arguments);
   ThreadPool pool(options.threads);
   const auto model = Model::Load(options.model, Kernels(), pool, Loading(false));
   const double product_limit = TrainProductLimit(Kernels().train, pool);
   const double peak =
       std::max(product_limit, 2 * ops::MeasurePeaks(Kernels(), pool).bf16_per_second);
+  options.speed.weight_cache_bytes = WeightCacheFor(ReadMachine().available_bytes);
   const TrainSpeed speed = MeasureTraining(*model, Kernels(), pool, options.speed);
   const Spread seconds = SpreadOf(speed.step_seconds);
   const auto rows = static_cast<double>(options.speed.rows);

@@ -194,7 +194,7 @@ struct TrainAdamWArgs {
 
 struct TrainKernels {
   const char* product;  // what the products run on, for people: "vdpbf16ps", "f32 fma"
-  bool tiles;  // products cost less than keeping logits in memory: they are made again instead
+  bool tiles;           // they run on tile registers, which take 32 of K at a time
   // Rows [row_begin, row_end) x panels [panel_begin, panel_end).
   void (*gemm)(const TrainGemmArgs&, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                int64_t panel_end) noexcept;

@@ -15,7 +15,7 @@ constexpr int64_t kTileRows = 64;  // rows of a tile
 constexpr int64_t kSlices = 8;     // of the vocabulary, each summed by one thread
 // Gradients of hidden rows are added to once a unit: so many of them stay in L2 meanwhile.
 constexpr int64_t kHiddenElements = 320 * 1024;
-constexpr int64_t kKeptBytes = int64_t{128} << 20;
+constexpr int64_t kKeptBytes = int64_t{160} << 20;
 constexpr int64_t kBytes = sizeof(uint16_t);
 constexpr int64_t kLeastRows = 32, kMostRows = 512;
 
@@ -83,9 +83,7 @@ int64_t TrainLoss::BytesOf(int64_t rows, int64_t dim, int64_t vocab, bool base) 
 
 int64_t TrainLoss::bytes() const noexcept {
   int64_t total = kept_.bytes() + kept_base_.bytes() + partial_.bytes();
-  for (const Scratch& scratch : scratch_) {
-    total += scratch.logits.bytes() + scratch.base.bytes() + scratch.d.bytes();
-  }
+  for (const Buffer<uint16_t>& d : scratch_) total += d.bytes();
   return total + static_cast<int64_t>((parts_.size() + base_parts_.size()) * sizeof(TrainLossPart));
 }
 
@@ -100,17 +98,9 @@ void TrainLoss::Reserve(const TrainLossArgs& args) {
   Grow(leads_, args.rows);
   Grow(kl_, kSlices * args.rows);
   if (args.transposed != nullptr) Grow(partial_, kSlices * args.rows * args.dim);
-  if (!kernels_.tiles) {
-    Grow(kept_, units * args.rows * kUnitCols);
-    if (base) Grow(kept_base_, units * args.rows * kUnitCols);
-  }
-  for (Scratch& scratch : scratch_) {
-    if (kernels_.tiles) {
-      Grow(scratch.logits, kTileRows * kUnitCols);
-      if (base) Grow(scratch.base, kTileRows * kUnitCols);
-    }
-    Grow(scratch.d, (kTileRows + kTrainTileRows) * kUnitCols);
-  }
+  Grow(kept_, units * args.rows * kUnitCols);
+  if (base) Grow(kept_base_, units * args.rows * kUnitCols);
+  for (Buffer<uint16_t>& d : scratch_) Grow(d, (kTileRows + kTrainTileRows) * kUnitCols);
 }
 
 TrainLoss::Next TrainLoss::NextUnit(const uint16_t* panels, const TrainLossArgs& args, int64_t unit,
@@ -120,10 +110,12 @@ TrainLoss::Next TrainLoss::NextUnit(const uint16_t* panels, const TrainLossArgs&
   return {panels + unit * size + begin, (size * (share + 1) / shares - begin) * kBytes};
 }
 
-float* TrainLoss::Logits(const TrainLossArgs& args, const TrainHeadInput& head, const Tile& tile,
-                         const Next& next, Buffer<float>& kept, Buffer<float>& scratch) const {
-  float* out = kernels_.tiles ? scratch.data()
-                              : kept.data() + (tile.first * args.rows + tile.row * kUnitCols);
+float* TrainLoss::Kept(Buffer<float>& kept, const TrainLossArgs& args, const Tile& tile) {
+  return kept.data() + tile.first * args.rows + tile.row * kUnitCols;
+}
+
+const float* TrainLoss::MakeLogits(const TrainLossArgs& args, const TrainHeadInput& head,
+                                   const Tile& tile, const Next& next, Buffer<float>& kept) {
   TrainGemmArgs product{};
   product.segments[0] = {head.hidden + tile.row * args.dim, args.dim,
                          head.panels + tile.first * args.dim, args.dim * kTrainLanes, args.dim};
@@ -131,17 +123,16 @@ float* TrainLoss::Logits(const TrainLossArgs& args, const TrainHeadInput& head, 
   product.store = TrainStore::kF32;
   product.rows = tile.rows;
   product.cols = PanelsOf(tile.cols) * kTrainLanes;
-  product.out = out;
+  product.out = Kept(kept, args, tile);
   product.out_stride = kUnitCols;
   product.next = next.panels;
   product.next_bytes = next.bytes;
   kernels_.gemm(product, 0, tile.rows, 0, PanelsOf(tile.cols));
-  return out;
+  return Kept(kept, args, tile);
 }
 
 void TrainLoss::FirstPass(const TrainLossArgs& args) {
-  pool_.ParallelFor(UnitsOf(args.vocab), 0, [&](int64_t begin, int64_t end, int thread) {
-    Scratch& scratch = scratch_[static_cast<size_t>(thread)];
+  pool_.ParallelFor(UnitsOf(args.vocab), 0, [&](int64_t begin, int64_t end, int) {
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t first = unit * kUnitCols, cols = std::min(kUnitCols, args.vocab - first);
       for (int64_t row = 0; row < args.rows; row += kTileRows) {
@@ -149,7 +140,7 @@ void TrainLoss::FirstPass(const TrainLossArgs& args) {
         const auto at = static_cast<size_t>(unit * args.rows + row);
         const Next next = NextUnit(args.model.panels, args, unit + 1 < end ? unit + 1 : -1,
                                    row / kTileRows, TilesOf(args.rows));
-        const float* logits = Logits(args, args.model, tile, next, kept_, scratch.logits);
+        const float* logits = MakeLogits(args, args.model, tile, next, kept_);
         kernels_.loss_part({logits, kUnitCols, tile.rows, cols, parts_.data() + at});
         for (int64_t i = 0; i < tile.rows; ++i) {
           const int64_t target = args.targets[row + i] - first;
@@ -161,7 +152,7 @@ void TrainLoss::FirstPass(const TrainLossArgs& args) {
           leads_[static_cast<size_t>(row + i)] = leads ? 1 : 0;
         }
         if (args.base.hidden == nullptr) continue;
-        const float* base = Logits(args, args.base, tile, {}, kept_base_, scratch.base);
+        const float* base = MakeLogits(args, args.base, tile, {}, kept_base_);
         kernels_.loss_part({base, kUnitCols, tile.rows, cols, base_parts_.data() + at});
       }
     }
@@ -187,7 +178,7 @@ void TrainLoss::Combine(const TrainLossArgs& args) {
 
 // Units of a slice: what it adds to the gradient of rows [row_begin, row_end), and to their KL.
 void TrainLoss::Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begin, int64_t row_end,
-                      Scratch& scratch) {
+                      Buffer<uint16_t>& d_scratch) {
   const int64_t units = UnitsOf(args.vocab), slices = SlicesOf(args.vocab);
   const int64_t begin = units * slice / slices, end = units * (slice + 1) / slices;
   const bool base = args.base.hidden != nullptr, gradient = args.transposed != nullptr;
@@ -196,27 +187,13 @@ void TrainLoss::Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begi
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t first = unit * kUnitCols, cols = std::min(kUnitCols, args.vocab - first);
     const int64_t padded = PanelsOf(cols) * kTrainLanes;
-    const int64_t after = unit + 1 < end ? unit + 1 : -1;
     for (int64_t row = row_begin; row < row_end; row += kTileRows) {
       const Tile tile = {row, std::min(kTileRows, row_end - row), first, cols};
-      const int64_t kept = first * args.rows + row * kUnitCols;
-      const auto next = [&](const uint16_t* panels) {
-        return NextUnit(panels, args, after, (row - row_begin) / kTileRows,
-                        TilesOf(row_end - row_begin));
-      };
-      const float* logits = kernels_.tiles ? Logits(args, args.model, tile, next(args.model.panels),
-                                                    kept_, scratch.logits)
-                                           : kept_.data() + kept;
-      const float* base_logits = nullptr;
-      if (base) {
-        base_logits = kernels_.tiles ? Logits(args, args.base, tile, {}, kept_base_, scratch.base)
-                                     : kept_base_.data() + kept;
-      }
       const bool keeps = gradient && args.d_logits != nullptr;
-      uint16_t* d = keeps ? args.d_logits + row * args.d_stride + first : scratch.d.data();
+      uint16_t* d = keeps ? args.d_logits + row * args.d_stride + first : d_scratch.data();
       const int64_t d_stride = keeps ? args.d_stride : kUnitCols;
-      kernels_.loss_gradient({.logits = logits,
-                              .base = base_logits,
+      kernels_.loss_gradient({.logits = Kept(kept_, args, tile),
+                              .base = base ? Kept(kept_base_, args, tile) : nullptr,
                               .stride = kUnitCols,
                               .rows = tile.rows,
                               .cols = cols,
@@ -238,8 +215,10 @@ void TrainLoss::Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begi
       product.rows = tile.rows;
       product.cols = product.out_stride = args.dim;
       product.out = partial_.data() + (slice * args.rows + row) * args.dim;
-      product.next = next(args.transposed).panels;
-      product.next_bytes = next(args.transposed).bytes;
+      const Next next = NextUnit(args.transposed, args, unit + 1 < end ? unit + 1 : -1,
+                                 (row - row_begin) / kTileRows, TilesOf(row_end - row_begin));
+      product.next = next.panels;
+      product.next_bytes = next.bytes;
       kernels_.gemm(product, 0, tile.rows, 0, PanelsOf(args.dim));
     }
   }

@@ -1,8 +1,9 @@
-// The loss of hidden rows through a head, and its gradient. Logits come in tiles that stay in a
-// core's cache: the first pass takes of each tile what a row's softmax needs, the second makes
-// gradients of it and multiplies them with the head's transpose at once. What a tile gives is a
-// function of its place, and tiles are summed in order within slices of the vocabulary, slices in
-// order too: the bits do not depend on the number of threads.
+// The loss of hidden rows through a head, and its gradient, in tiles that stay in a core's cache:
+// the first pass makes logits and takes of each tile what a row's softmax needs, the second makes
+// gradients of it and multiplies them with the head's transpose at once. (To make logits again in
+// the second pass, instead of reading them from memory, is slower even on tiles of AMX.) What a
+// tile gives is a function of its place, and tiles are summed in order within slices of the
+// vocabulary, slices in order too: the bits do not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -53,10 +54,6 @@ class TrainLoss {
   int64_t bytes() const noexcept;
 
  private:
-  struct Scratch {
-    Buffer<float> logits, base;
-    Buffer<uint16_t> d;
-  };
   struct Tile {
     int64_t row, rows, first, cols;  // cols: of the vocabulary; the product makes whole panels
   };
@@ -68,20 +65,22 @@ class TrainLoss {
   static Next NextUnit(const uint16_t* panels, const TrainLossArgs& args, int64_t unit,
                        int64_t share, int64_t shares);
   void Reserve(const TrainLossArgs& args);
-  // Logits of a tile: where they are kept, or in scratch. next: fetched meanwhile.
-  float* Logits(const TrainLossArgs& args, const TrainHeadInput& head, const Tile& tile,
-                const Next& next, Buffer<float>& kept, Buffer<float>& scratch) const;
+  // Where the logits of a tile are kept between the passes.
+  static float* Kept(Buffer<float>& kept, const TrainLossArgs& args, const Tile& tile);
+  // next: fetched meanwhile.
+  const float* MakeLogits(const TrainLossArgs& args, const TrainHeadInput& head, const Tile& tile,
+                          const Next& next, Buffer<float>& kept);
   void FirstPass(const TrainLossArgs& args);
   void Combine(const TrainLossArgs& args);
   void SecondPass(const TrainLossArgs& args);
   void Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begin, int64_t row_end,
-             Scratch& scratch);
+             Buffer<uint16_t>& d_scratch);
 
   const TrainKernels& kernels_;
   ThreadPool& pool_;
-  std::vector<Scratch> scratch_;
-  Buffer<float> kept_, kept_base_;  // [unit][rows][unit's columns], where products are dear
-  Buffer<float> partial_;           // [slice][rows][dim]
+  std::vector<Buffer<uint16_t>> scratch_;          // a thread's: the gradient of a tile
+  Buffer<float> kept_, kept_base_;                 // [unit][rows][columns of a unit]
+  Buffer<float> partial_;                          // [slice][rows][dim]
   std::vector<TrainLossPart> parts_, base_parts_;  // [unit][rows]
   std::vector<float> target_logits_, log_sums_, base_log_sums_;
   std::vector<uint8_t> leads_;  // [rows] no logit before the target's in its unit is as large

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kPanelElements = 128 * 1024;
 constexpr int64_t kRowElements = 384 * 1024;
 constexpr int64_t kUnitRows = 32;
-constexpr int64_t kLongInner = 4096;  // above it, a tile of x no longer fits beside the panels
+constexpr int64_t kLongInner = 1024;  // above it, a tile of x no longer fits L1 beside panels
 constexpr int64_t kInnerBlock = 512;
 
 int64_t Blocks(int64_t size, int64_t block) { return (size + block - 1) / block; }
@@ -45,10 +45,12 @@ Units CutProduct(int64_t rows, int64_t cols, int64_t inner, int64_t threads) {
 void LongInner(const TrainKernels& kernels, const TrainGemmArgs& args, int64_t row_begin,
                int64_t row_end, int64_t panel_begin, int64_t panel_end) {
   TrainGemmArgs part = args;
+  part.num_segments = 1;
   for (int64_t k = 0; k < args.segments[0].k; k += kInnerBlock) {
     part.segments[0].x = args.segments[0].x + k;
     part.segments[0].panels = args.segments[0].panels + k * kTrainLanes;
     part.segments[0].k = std::min(kInnerBlock, args.segments[0].k - k);
+    if (k + kInnerBlock >= args.segments[0].k) part.num_segments = args.num_segments;
     kernels.gemm(part, row_begin, row_end, panel_begin, panel_end);
     part.store = TrainStore::kAddF32;
   }
@@ -71,8 +73,8 @@ void TrainGemm(const TrainKernels& kernels, ThreadPool& pool,
       own += args.segments[i].k;
     }
     inner += own;
-    in_blocks =
-        in_blocks && args.num_segments == 1 && own > kLongInner && args.store != TrainStore::kBF16;
+    in_blocks = in_blocks && args.segments[0].k > kLongInner && args.column_scale == nullptr &&
+                args.store != TrainStore::kBF16;
   }
   const int64_t panels = PanelsOf(shape.cols);
   const Units units =

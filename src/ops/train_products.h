@@ -27,8 +27,7 @@ inline constexpr int64_t PanelSize(int64_t columns, int64_t k) {
   return PanelsOf(columns) * kTrainLanes * k;
 }
 
-// The whole product. One segment with a long K (above 4096, f32 output) is summed in blocks of K,
-// in order.
+// The whole product. With a long K (above 1024, f32 output) it is summed in blocks of K, in order.
 void TrainGemm(const TrainKernels& kernels, ThreadPool& pool, const TrainGemmArgs& args);
 
 // What one thread has just made of an output, and has in its cache: rows x columns.

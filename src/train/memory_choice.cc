@@ -39,6 +39,10 @@ std::string MemoryChoice::Line() const {
       options.activation == Activation::kRecompute ? ", recomputed" : "", Gigabytes(memory.loss));
 }
 
+int64_t WeightCacheFor(int64_t available) {
+  return std::max(TrainOptions{}.weight_cache_bytes, available / 4);
+}
+
 MemoryChoice ChooseMemory(const ModelConfig& config, const TrainLayout& layout,
                           const StageRecipe& stage, const StageData& data,
                           const TrainOptions& options, int64_t available) {
@@ -65,7 +69,8 @@ MemoryChoice ChooseMemory(const ModelConfig& config, const TrainLayout& layout,
   const auto fitting = [&](int64_t batch_tokens) -> std::optional<MemoryChoice> {
     for (const Activation activation : {Activation::kStash, Activation::kRecompute}) {
       if (options.activation != Activation::kAuto && options.activation != activation) continue;
-      for (const int64_t cache : {options.weight_cache_bytes, int64_t{0}}) {
+      const int64_t most = std::max(options.weight_cache_bytes, WeightCacheFor(available));
+      for (const int64_t cache : {most, options.weight_cache_bytes, int64_t{0}}) {
         MemoryChoice choice = estimate(batch_tokens, activation, cache);
         if (choice.memory.total() <= usable) return choice;
       }

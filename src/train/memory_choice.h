@@ -17,6 +17,10 @@ struct MemoryChoice {
   std::string Line() const;  // for people
 };
 
+// Bytes of weights as bf16 to keep between layers where so much is available: a quarter, and no
+// less than TrainOptions has. What a smaller model does not need is not taken.
+int64_t WeightCacheFor(int64_t available);
+
 // available: bytes that may be taken now, beside what the loaded model takes. Throws kOutOfMemory
 // with what would fit where nothing that was asked for does.
 MemoryChoice ChooseMemory(const ModelConfig& config, const TrainLayout& layout,

@@ -448,6 +448,7 @@ TEST(Memory, TheEstimateIsWhatThePassTakesAndTooMuchIsRefusedWithTheRemedy) {
     };
     const MemoryChoice choice = choose(int64_t{1} << 40);
     EXPECT_EQ(choice.options.activation, Activation::kStash);
+    EXPECT_EQ(choice.options.weight_cache_bytes, int64_t{1} << 38);
     StopAfter observer(1 << 20);
     const StageOutcome outcome = trial.Train(0, "run", observer, trial.pool, 1e9);
     const double pass = static_cast<double>(choice.memory.total() - choice.memory.values);

@@ -146,8 +146,9 @@ TrainSpeed MeasureTraining(const Model& model, const KernelTable& kernels, Threa
   Rng rng(5, 0);
   for (float& value : values) value = 0.01f * rng.Normal();
   AlignedVector<float> gradients(values.size()), first(values.size()), second(values.size());
-  TrainEngine engine(model.config, source, layout, 2.0f, kernels.train, pool,
-                     {.activation = options.activation});
+  TrainEngine engine(
+      model.config, source, layout, 2.0f, kernels.train, pool,
+      {.activation = options.activation, .weight_cache_bytes = options.weight_cache_bytes});
   engine.SetValues(values);
   const SpeedBatch batch(options, model.config.vocab_size);
   const Objective objective{.gradient_scale = 1.0f / static_cast<float>(options.rows)};

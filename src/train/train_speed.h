@@ -20,6 +20,7 @@ struct TrainSpeedOptions {
   int64_t rank = 16;       // of pairs on every linear; 0: the whole model is trained
   int64_t steps = 5;
   ActivationPolicy activation = ActivationPolicy::kStash;
+  int64_t weight_cache_bytes = int64_t{1} << 30;
 };
 
 struct TrainSpeed {
