@@ -17,6 +17,7 @@ namespace {
 constexpr char kCheckpointMagic[] = "BAKECKPT";
 constexpr uint32_t kCheckpointVersion = 1;
 constexpr size_t kPrefix = 8 + 4 + 4 + 8;
+constexpr size_t kMostCopied = size_t{256} << 20;
 
 std::span<const uint8_t> Bytes(std::span<const float> values) {
   return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)};
@@ -66,6 +67,20 @@ void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkp
   }
   file.Write(sha.Finish());
   file.Commit();
+}
+
+void CheckpointWriter::Write(const Checkpoint& checkpoint) {
+  Wait();
+  if (checkpoint.masters.size() * 3 * sizeof(float) > kMostCopied) {
+    WriteCheckpoint(path_, checkpoint);
+    return;
+  }
+  pending_ = std::async(std::launch::async,
+                        [path = path_, copy = checkpoint] { WriteCheckpoint(path, copy); });
+}
+
+void CheckpointWriter::Wait() {
+  if (pending_.valid()) pending_.get();
 }
 
 std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {

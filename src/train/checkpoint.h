@@ -11,8 +11,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <future>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tensor/aligned_vector.h"
@@ -36,6 +38,22 @@ struct Checkpoint {
 };
 
 void WriteCheckpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
+
+// Writes checkpoints beside the work that goes on: one at a time, of a copy. What is too large to
+// be copied (the moments of a whole model) is written before Write returns.
+class CheckpointWriter {
+ public:
+  explicit CheckpointWriter(std::filesystem::path path) : path_(std::move(path)) {}
+
+  // Throws what the one before threw.
+  void Write(const Checkpoint& checkpoint);
+  // Until the last one is written; throws what that threw.
+  void Wait();
+
+ private:
+  const std::filesystem::path path_;
+  std::future<void> pending_;
+};
 
 // nullopt: no such file. Throws kCorrupt naming file, expected and found for a damaged one.
 std::optional<Checkpoint> ReadCheckpoint(const std::filesystem::path& path);

@@ -361,8 +361,11 @@ TEST(Methods, ACheckpointComesAfterSoManySteps) {
              InitialValues(*trial.model, layout, 7, *AvailableKernels().back(), trial.pool), "key",
              *AvailableKernels().back(), trial.pool, options, observer);
   ASSERT_GE(observer.found.size(), 5u);
-  for (size_t i = 0; i < observer.found.size(); ++i) {  // seen after step i + 1, before its own
-    EXPECT_EQ(observer.found[i], i < 2 ? -1 : static_cast<int64_t>(i / 2 * 2));
+  // Seen after step i + 1, before its own: the last one, or while that is written the one before.
+  const auto or_none = [](int64_t step) { return step <= 0 ? -1 : step; };
+  for (size_t i = 0; i < observer.found.size(); ++i) {
+    const auto last = static_cast<int64_t>(i / 2 * 2);
+    EXPECT_THAT(observer.found[i], ::testing::AnyOf(or_none(last), or_none(last - 2))) << i;
   }
 }
 

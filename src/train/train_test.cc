@@ -139,6 +139,33 @@ TEST(Checkpoint, DamageIsFoundAtEveryByte) {
   EXPECT_FALSE(ReadCheckpoint(path.string() + ".absent"));
 }
 
+TEST(Checkpoint, IsWrittenBesideTheWorkThatGoesOn) {
+  const auto folder = std::filesystem::temp_directory_path() / "bakestone_checkpoint_writer_test";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  const auto path = folder / "checkpoint.bin";
+  Checkpoint state{.key = "k", .step = 1};
+  state.masters = state.first_moments = state.second_moments = AlignedVector<float>(100'000, 1.0f);
+  CheckpointWriter writer(path);
+  for (; state.step <= 5; ++state.step) {
+    state.masters.assign(state.masters.size(), static_cast<float>(state.step));
+    writer.Write(state);
+    state.masters.assign(state.masters.size(), -1.0f);  // what goes on is not what is written
+  }
+  writer.Wait();
+  const auto last = ReadCheckpoint(path);
+  ASSERT_TRUE(last);
+  EXPECT_EQ(last->step, 5);
+  EXPECT_EQ(last->masters, AlignedVector<float>(100'000, 5.0f));
+
+  CheckpointWriter lost(path / "checkpoint.bin");  // a file is no folder
+  lost.Write(state);
+  EXPECT_THROW(lost.Wait(), Error);
+  lost.Write(state);
+  EXPECT_THROW(lost.Write(state), Error);
+  std::filesystem::remove_all(folder);
+}
+
 TEST(LearningRate, WarmsUpAndEndsAtItsShare) {
   StageRecipe stage;
   stage.learning_rate = 1;

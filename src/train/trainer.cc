@@ -150,14 +150,16 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     log.AppendStart(report);
     observer.OnStart(report);
   }
+  CheckpointWriter checkpoints(checkpoint_path);
   const auto save = [&] {
     state.log_bytes = log.Sync();
-    WriteCheckpoint(checkpoint_path, state);
+    checkpoints.Write(state);
   };
   auto last_save = Clock::now();
   while (state.step < report.num_steps && !state.stopped) {
     if (observer.Cancelled()) {
       save();
+      checkpoints.Wait();
       Throw(ErrorCode::kCancelled, "stopped after step {} of {} of stage '{}'; run again to go on",
             state.step, report.num_steps, stage.name);
     }
@@ -169,6 +171,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
       run.Step(source.Next(), LearningRate(stage, state.step, report.num_steps), &report);
     } catch (const Error&) {
       // The values are such that their loss is no number: those of a checkpoint before are good.
+      checkpoints.Wait();
       if (const auto good = ReadCheckpoint(checkpoint_path); good && good->step < state.step) {
         observer.OnKeep({good->step, good->best_step, good->masters});
       }
@@ -197,6 +200,7 @@ StageOutcome TrainStage(const Model& model, const Recipe& recipe, const StageRec
     }
   }
   log.Sync();
+  checkpoints.Wait();
   outcome.best_step = state.best_step;
   outcome.best_loss = state.best_loss;
   outcome.best_answers = state.best_answers;
