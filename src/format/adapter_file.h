@@ -59,6 +59,7 @@ struct AdapterFile {
   std::string base_hash;     // SHA-256 of the base's file, 64 hex digits; empty if unknown
   std::string base_norms;    // SHA-256 of the base's norms (model/load_adapter.h), the same; other
                              // quantizations share it
+  std::string licence;       // SPDX's identifier; empty if unknown
   int64_t rank = 0;          // the default rank and alpha; entries may differ
   float alpha = 0;
   float dropout = 0;  // of training; says nothing about inference

@@ -202,6 +202,7 @@ class RoundTrip : public testing::TestWithParam<bool> {};
 TEST_P(RoundTrip, ThroughPeftIsExact) {
   AdapterFile adapter = RandomAdapter();
   adapter.use_rslora = GetParam();
+  adapter.licence = "Apache-2.0";
   Vary(adapter);
   const auto folder = Scratch("peft");
   WritePeftAdapter(adapter, folder);
@@ -211,18 +212,24 @@ TEST_P(RoundTrip, ThroughPeftIsExact) {
   EXPECT_EQ(found.base_name, "tiny/llama");
   EXPECT_EQ(found.base_hash, std::string(64, 'a'));
   EXPECT_EQ(found.base_norms, std::string(64, 'b'));
+  EXPECT_EQ(found.licence, "Apache-2.0");
+  const std::string card = ReadFile(folder / "README.md");
+  EXPECT_THAT(card, testing::StartsWith("---\nlibrary_name: peft\nbase_model: \"tiny/llama\"\n"
+                                        "license: \"apache-2.0\"\n---\n"));
   EXPECT_EQ(SafetensorsFile::Open(folder / "adapter_model.safetensors").Metadata("format"), "pt");
 }
 
 TEST_P(RoundTrip, ThroughGgufKeepsEveryScale) {
   AdapterFile adapter = RandomAdapter();
   adapter.use_rslora = GetParam();
+  adapter.licence = "Apache-2.0";
   Vary(adapter);
   const auto path = Scratch("adapter.gguf");
   WriteGgufAdapter(adapter, kHeads, path);
   const AdapterFile found = ReadGgufAdapter(path, kHeads);
   ExpectSameDeltas(found, adapter, 1e-5);
   EXPECT_FALSE(found.use_rslora);
+  EXPECT_EQ(found.licence, "Apache-2.0");
   EXPECT_EQ(found.architecture, "llama");
   EXPECT_EQ(found.name, "for tests");
   EXPECT_EQ(found.base_name, "tiny/llama");

@@ -186,6 +186,7 @@ AdapterFile ReadGgufAdapter(const GgufFile& file, const HeadShape& heads) {
   AdapterFile adapter;
   adapter.architecture = file.GetString("general.architecture");
   adapter.name = file.GetString("general.name", "");
+  adapter.licence = file.GetString("general.license", "");
   adapter.base_name = file.GetString("general.base_model.0.name", "");
   adapter.base_hash = file.GetString(kHashKey, "");
   adapter.base_norms = file.GetString(kNormsKey, "");
@@ -316,6 +317,7 @@ void AddKeys(GgufWriter& writer, const AdapterFile& adapter, double alpha) {
   writer.AddString("general.type", "adapter");
   writer.AddString("general.architecture", adapter.architecture);
   if (!adapter.name.empty()) writer.AddString("general.name", adapter.name);
+  if (!adapter.licence.empty()) writer.AddString("general.license", adapter.licence);
   if (!adapter.base_name.empty()) {
     writer.AddU32("general.base_model.count", 1);
     writer.AddString("general.base_model.0.name", adapter.base_name);

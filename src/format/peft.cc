@@ -34,6 +34,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/quote.h"
+#include "format/adapter_card.h"
 #include "format/peft_experts.h"
 #include "format/safetensors.h"
 #include "tensor/dequantize.h"
@@ -43,8 +44,10 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-constexpr const char* kConfigName = "adapter_config.json";
-constexpr const char* kTensorsName = "adapter_model.safetensors";
+constexpr const char* kAdapterConfigName = "adapter_config.json";
+constexpr const char* kCardName = "README.md";
+constexpr const char* kAdapterTensorsName = "adapter_model.safetensors";
+constexpr const char* kLicenceKey = "license";
 constexpr const char* kHashKey = "bakestone.base_sha256";
 constexpr const char* kNormsKey = "bakestone.base_norms_sha256";
 constexpr int64_t kMaxConfigBytes = 4 << 20;
@@ -417,7 +420,7 @@ std::span<const uint8_t> Bytes(const std::vector<float>& values) {
 }  // namespace
 
 AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
-  const Config config(folder / kConfigName);
+  const Config config(folder / kAdapterConfigName);
   RefuseUnsupported(config);
   AdapterFile adapter;
   adapter.base_name = config.String("base_model_name_or_path");
@@ -436,9 +439,10 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
   const auto ranks = ReadPatterns<int64_t>(config, "rank_pattern", rank);
   const auto alphas = ReadPatterns<float>(config, "alpha_pattern", alpha);
 
-  const SafetensorsFile file = SafetensorsFile::Open(folder / kTensorsName);
+  const SafetensorsFile file = SafetensorsFile::Open(folder / kAdapterTensorsName);
   adapter.base_hash = file.Metadata(kHashKey);
   adapter.base_norms = file.Metadata(kNormsKey);
+  adapter.licence = file.Metadata(kLicenceKey);
   const StackedTargets stacked_targets = ReadStackedTargets(config);
   for (const auto& [module, group] : GroupTensors(file)) {
     if (const auto stacked = stacked_targets.Find(module)) {
@@ -453,7 +457,7 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
     const int64_t expected = Resolve(ranks, module, adapter.rank);
     if (entry.rank != expected) {
       Throw(ErrorCode::kCorrupt, "{}: module {}: expected rank {} ({}), found {}", file.name(),
-            Quote(module), expected, kConfigName, entry.rank);
+            Quote(module), expected, kAdapterConfigName, entry.rank);
     }
     adapter.entries.push_back(std::move(entry));
   }
@@ -469,6 +473,7 @@ void WritePeftAdapter(AdapterFile adapter, const std::filesystem::path& folder) 
   writer.AddMetadata("format", "pt");
   if (!adapter.base_hash.empty()) writer.AddMetadata(kHashKey, adapter.base_hash);
   if (!adapter.base_norms.empty()) writer.AddMetadata(kNormsKey, adapter.base_norms);
+  if (!adapter.licence.empty()) writer.AddMetadata(kLicenceKey, adapter.licence);
   for (const AdapterEntry& entry : adapter.entries) {
     const std::string module = std::string(kTensorPrefix) + ModuleOf(adapter, entry);
     const bool embedding = entry.site == AdapterSite::kEmbedTokens;
@@ -481,8 +486,9 @@ void WritePeftAdapter(AdapterFile adapter, const std::filesystem::path& folder) 
       writer.AddTensor(module + ".lora_magnitude_vector", DType::kF32, m, Bytes(entry.magnitude));
     }
   }
-  writer.Write(folder / kTensorsName);
-  WriteFileAtomically(folder / kConfigName, MakeConfig(adapter).dump(2) + "\n");
+  writer.Write(folder / kAdapterTensorsName);
+  WriteFileAtomically(folder / kCardName, AdapterCard(adapter));
+  WriteFileAtomically(folder / kAdapterConfigName, MakeConfig(adapter).dump(2) + "\n");
 }
 
 }  // namespace bakestone

@@ -14,9 +14,9 @@ namespace bakestone {
 // Throws kNotFound, kCorrupt or kUnsupported naming the file and the field or tensor.
 AdapterFile ReadPeftAdapter(const std::filesystem::path& folder);
 
-// Writes both files, each whole or not at all, the configuration last: a folder with a
-// configuration is complete. Entries may be in any order; base_hash goes into the safetensors
-// metadata.
+// Writes tensors, a model card and the configuration, each whole or not at all, the configuration
+// last: a folder with one is complete. Entries may be in any order; base_hash goes into the
+// safetensors metadata.
 void WritePeftAdapter(AdapterFile adapter, const std::filesystem::path& folder);
 
 }  // namespace bakestone

@@ -14,11 +14,13 @@ namespace bakestone {
 namespace {
 
 void WriteAdapter(const Model& model, const TrainLayout& layout, std::span<const float> values,
-                  const Recipe& recipe, const std::filesystem::path& folder,
-                  std::vector<std::string>* files) {
-  const AdapterFile file = MakeAdapterFile(model, layout, values, recipe.lora, recipe.name);
+                  const Recipe& recipe, const std::string& licence,
+                  const std::filesystem::path& folder, std::vector<std::string>* files) {
+  AdapterFile file = MakeAdapterFile(model, layout, values, recipe.lora, recipe.name);
+  file.licence = licence;
   WritePeftAdapter(file, folder / "adapter");
-  files->insert(files->end(), {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"});
+  files->insert(files->end(), {"adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+                               "adapter/README.md"});
   if (file.use_dora) return;  // GGUF has no place for magnitudes
   const ModelConfig& config = model.config;
   WriteGgufAdapter(file, {config.num_heads, config.num_kv_heads, config.head_dim},
@@ -46,7 +48,7 @@ std::vector<std::string> WriteResultFiles(const Model& model, const TrainLayout&
   std::vector<std::string> files;
   const bool whole =
       recipe.lora.full() || recipe.lora.trains_rows();  // pairs alone would not be the result
-  if (!whole) WriteAdapter(model, layout, values, recipe, folder, &files);
+  if (!whole) WriteAdapter(model, layout, values, recipe, options.licence, folder, &files);
   if (recipe.lora.served_as_adapter()) return files;
   const ModelSource source = OpenTrainedSource(model, layout, values, recipe.lora);
   WriteOptions write;

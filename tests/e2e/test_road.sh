@@ -15,6 +15,9 @@ for file in licence.json before.json after.json adapter/adapter_config.json \
   [ -s "$out/$file" ] || fail "expected $out/$file"
 done
 
+expect "$out/adapter/README.md" 'license: "apache-2.0"'
+grep -aq "general.license" "$out/adapter.gguf" || fail "adapter.gguf states no licence"
+
 # The command that it ends with is exact.
 bash -c "$(sed -n 's/^chat with it  *//p' "$work/table") Hello --temperature 0 --max-tokens 4" >"$work/said"
 [ -s "$work/said" ] || fail "the command of the table gave no answer"
