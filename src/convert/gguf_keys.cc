@@ -1,7 +1,6 @@
 #include "convert/gguf_keys.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <vector>
 
@@ -9,77 +8,11 @@
 
 #include "base/error.h"
 #include "base/quote.h"
+#include "convert/config_difference.h"
 #include "format/gguf.h"
-#include "format/gguf_tokenizer.h"
 
 namespace bakestone {
 namespace {
-
-bool Near(double a, double b) {
-  return std::fabs(a - b) <= 1e-6 * std::max(std::fabs(a), std::fabs(b));
-}
-
-bool SameYarn(const RopeConfig::Yarn& a, const RopeConfig::Yarn& b) {
-  return Near(a.factor, b.factor) && Near(a.original_context, b.original_context) &&
-         Near(a.beta_fast, b.beta_fast) && Near(a.beta_slow, b.beta_slow);
-}
-
-bool SameRope(const RopeConfig& a, const RopeConfig& b) {
-  return Near(a.theta, b.theta) && a.dim == b.dim && Near(a.linear_scale, b.linear_scale) &&
-         Near(a.magnitude, b.magnitude) && a.near_context == b.near_context &&
-         a.far_factors == b.far_factors && SameYarn(a.yarn, b.yarn) &&
-         std::equal(a.frequency_factors.begin(), a.frequency_factors.end(),
-                    b.frequency_factors.begin(), b.frequency_factors.end(),
-                    [](float x, float y) { return Near(x, y); });
-}
-
-bool SameStates(const ModelConfig& a, const ModelConfig& b) {
-  return a.mixers == b.mixers && a.taps == b.taps && a.delta.key_heads == b.delta.key_heads &&
-         a.delta.value_heads == b.delta.value_heads && a.delta.key_dim == b.delta.key_dim &&
-         a.delta.value_dim == b.delta.value_dim;
-}
-
-bool SameLatent(const LatentConfig& a, const LatentConfig& b) {
-  return a.kv_rank == b.kv_rank && a.q_rank == b.q_rank && a.nope_dim == b.nope_dim &&
-         a.rope_dim == b.rope_dim && a.value_dim == b.value_dim && a.interleaved == b.interleaved &&
-         Near(static_cast<double>(a.norm_eps), static_cast<double>(b.norm_eps));
-}
-
-bool SameLayers(const ModelConfig& a, const ModelConfig& b) {
-  for (int64_t layer = 0; layer < a.num_layers; ++layer) {
-    if (a.layer_rope(layer) != b.layer_rope(layer) || a.window(layer) != b.window(layer)) {
-      return false;
-    }
-    if (a.layer_head_dim(layer) != b.layer_head_dim(layer) ||
-        a.layer_kv_heads(layer) != b.layer_kv_heads(layer) ||
-        a.ffn_width(layer) != b.ffn_width(layer) || a.kv_layer(layer) != b.kv_layer(layer) ||
-        a.has_keys_as_values(layer) != b.has_keys_as_values(layer)) {
-      return false;
-    }
-  }
-  return true;
-}
-
-bool SameRouter(const RouterConfig& a, const RouterConfig& b) {
-  return a.experts == b.experts && a.used == b.used && a.score == b.score && a.bias == b.bias &&
-         a.groups == b.groups && a.used_groups == b.used_groups &&
-         a.groups_by_two == b.groups_by_two && a.renormalize == b.renormalize &&
-         a.scale == b.scale && a.expert_biases == b.expert_biases && a.shared_dim == b.shared_dim &&
-         a.shared_gate == b.shared_gate && a.dense_layers == b.dense_layers &&
-         a.dense_dim == b.dense_dim && a.beside_mlp == b.beside_mlp;
-}
-
-// What can be said of an encoder: where positions begin in its table is the format's.
-bool SameEncoder(const EncoderConfig& a, const EncoderConfig& b) {
-  return a.both_ways == b.both_ways && a.positions == b.positions &&
-         a.token_types == b.token_types && a.embedding_norm == b.embedding_norm &&
-         a.bare_first == b.bare_first && a.pooling == b.pooling && a.dense.size() == b.dense.size();
-}
-
-bool HasLocalRope(const ModelConfig& config) {
-  return std::find(config.layer_ropes.begin(), config.layer_ropes.end(), LayerRope::kLocal) !=
-         config.layer_ropes.end();
-}
 
 class KeyWriter {
  public:
@@ -305,45 +238,6 @@ ModelConfig ReadBack(const ModelConfig& config) {
 
 }  // namespace
 
-std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b) {
-  const auto f = [](float value) { return static_cast<double>(value); };
-  const std::array<std::pair<const char*, bool>, 26> same = {{
-      {"the architecture", a.architecture == b.architecture},
-      {"the number of layers", a.num_layers == b.num_layers},
-      {"the width", a.hidden_dim == b.hidden_dim && a.ffn_dim == b.ffn_dim},
-      {"the heads",
-       a.num_heads == b.num_heads && a.num_kv_heads == b.num_kv_heads && a.head_dim == b.head_dim},
-      {"the vocabulary", a.vocab_size == b.vocab_size},
-      {"the context length", a.context_length == b.context_length},
-      {"the norm", a.norm_kind == b.norm_kind && Near(f(a.norm_eps), f(b.norm_eps))},
-      {"where norms stand", a.norm_placement == b.norm_placement},
-      {"norms of queries, keys and values", a.qk_norm == b.qk_norm && a.value_norm == b.value_norm},
-      {"what layers are told of a token",
-       a.per_layer_dim == b.per_layer_dim && a.layer_scales == b.layer_scales},
-      {"the tied embedding", a.tied_embedding == b.tied_embedding},
-      {"windows, rotation or sizes by layer", a.num_layers == b.num_layers && SameLayers(a, b)},
-      {"the rotary embedding", SameRope(a.rope, b.rope)},
-      {"the local layers' rotary embedding",
-       !HasLocalRope(a) || SameRope(a.local_rope, b.local_rope)},
-      {"the MLP", a.mlp == b.mlp},
-      {"an encoder", SameEncoder(a.encoder, b.encoder)},
-      {"layers that keep a state", SameStates(a, b)},
-      {"attention over a latent", SameLatent(a.latent, b.latent)},
-      {"gates and sinks of attention", a.output_gate == b.output_gate && a.sinks == b.sinks},
-      {"the router", SameRouter(a.router, b.router)},
-      {"the scale of scores", Near(f(a.attention_scale), f(b.attention_scale))},
-      {"the cap of scores", Near(f(a.attention_soft_cap), f(b.attention_soft_cap))},
-      {"the cap of logits", Near(f(a.final_soft_cap), f(b.final_soft_cap))},
-      {"the embedding's scale", Near(f(a.embedding_scale), f(b.embedding_scale))},
-      {"the residual's scale", Near(f(a.residual_scale), f(b.residual_scale))},
-      {"the logits' scale", Near(f(a.logit_scale), f(b.logit_scale))},
-  }};
-  for (const auto& [what, equal] : same) {
-    if (!equal) return what;
-  }
-  return std::nullopt;
-}
-
 std::optional<std::string> LostInGguf(const ModelConfig& config) {
   if (!config.encoder.dense.empty() || config.architecture == "gemma-embedding") {
     return "dense layers behind an encoder";
@@ -361,116 +255,6 @@ void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWri
           source, *lost, Quote(config.architecture));
   }
   KeyWriter(config, writer).Add();
-}
-
-namespace {
-
-// GGUF marks the first piece of a word with U+2581, and the others not at all.
-std::string MarkedPiece(const std::string& token, TokenType type) {
-  if (type != TokenType::kNormal || (token.starts_with("[") && token.ends_with("]"))) return token;
-  return token.starts_with("##") ? token.substr(2) : "\xE2\x96\x81" + token;
-}
-
-void AddWordPieces(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
-                   GgufWriter& writer) {
-  if (!spec.lowercase || !spec.strip_accents || !spec.space_around_han) {
-    Throw(ErrorCode::kUnsupported,
-          "{}: the tokenizer keeps upper case or accents, which GGUF has no key for: its readers "
-          "would cut texts otherwise",
-          source);
-  }
-  std::vector<std::string> tokens;
-  std::vector<int32_t> types;
-  for (size_t i = 0; i < spec.tokens.size(); ++i) {
-    const TokenType type = i < spec.types.size() ? spec.types[i] : TokenType::kNormal;
-    tokens.push_back(MarkedPiece(spec.tokens[i], type));
-    types.push_back(static_cast<int32_t>(type));
-  }
-  while (static_cast<int64_t>(tokens.size()) < config.vocab_size) {
-    tokens.push_back(fmt::format("[PAD{}]", tokens.size()));
-    types.push_back(static_cast<int32_t>(TokenType::kUnused));
-  }
-  writer.AddString("tokenizer.ggml.model", "bert");
-  writer.AddString("tokenizer.ggml.pre", "jina-v2-en");  // nothing of its own: as converters write
-  writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
-  writer.AddI32s("tokenizer.ggml.token_type", types);
-  const std::pair<const char*, int32_t> ids[] = {{"bos", spec.bos},     {"cls", spec.bos},
-                                                 {"eos", spec.eos},     {"seperator", spec.eos},
-                                                 {"unknown", spec.unk}, {"padding", spec.pad}};
-  for (const auto& [name, id] : ids) {
-    if (id < 0) continue;
-    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
-  }
-  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
-  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
-}
-
-}  // namespace
-
-void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
-                      const std::string& source, GgufWriter& writer) {
-  const int64_t rows = config.vocab_size;
-  const bool by_merges = config.architecture == "gemma4" && !spec.merges.empty() &&
-                         spec.space_prefix == SpacePrefix::kNever;
-  const bool bytes = spec.kind == TokenizerKind::kByteBpe;
-  if (bytes && !spec.pre_patterns.empty()) {
-    Throw(ErrorCode::kUnsupported,
-          "{}: the tokenizer cuts text by patterns that GGUF has no name for: {}", source,
-          Quote(spec.pre_patterns.front()));
-  }
-  if (spec.kind == TokenizerKind::kWordPiece) return AddWordPieces(spec, config, source, writer);
-  if (spec.kind != TokenizerKind::kByteBpe && spec.kind != TokenizerKind::kSentencePieceBpe) {
-    Throw(ErrorCode::kUnsupported,
-          "{}: expected a tokenizer of BPE or of word pieces to write, found another kind", source);
-  }
-  std::vector<std::string> tokens = spec.tokens;
-  std::vector<int32_t> types(spec.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
-  for (size_t i = 0; i < spec.types.size(); ++i) types[i] = static_cast<int32_t>(spec.types[i]);
-  std::vector<float> scores = spec.scores;
-  while (static_cast<int64_t>(tokens.size()) < rows) {
-    tokens.push_back(fmt::format("[PAD{}]", tokens.size()));
-    types.push_back(static_cast<int32_t>(TokenType::kUnused));
-    if (!scores.empty()) scores.push_back(-1e4f);
-  }
-  for (size_t i = 0; i < spec.tokens.size(); ++i) {
-    if (tokens[i].empty()) tokens[i] = fmt::format("[PAD{}]", i);  // an id that nothing names
-  }
-  writer.AddString("tokenizer.ggml.model", bytes ? "gpt2" : by_merges ? "gemma4" : "llama");
-  if (bytes) writer.AddString("tokenizer.ggml.pre", spec.pre_tokenizer);
-  writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
-  writer.AddI32s("tokenizer.ggml.token_type", types);
-  if (!scores.empty()) writer.AddF32s("tokenizer.ggml.scores", scores);
-  if (bytes || by_merges) {
-    std::vector<std::string> merges;
-    for (const auto& [left, right] : spec.merges) merges.push_back(left + " " + right);
-    writer.AddStrings("tokenizer.ggml.merges", std::span<const std::string>(merges));
-  }
-  if (bytes) {
-    writer.AddBool("tokenizer.ggml.add_space_prefix", spec.add_prefix_space);
-  } else {
-    writer.AddBool("tokenizer.ggml.add_space_prefix", spec.space_prefix != SpacePrefix::kNever);
-    if (!spec.precompiled_charsmap.empty() || spec.remove_extra_whitespaces) {
-      writer.AddBool("tokenizer.ggml.remove_extra_whitespaces", spec.remove_extra_whitespaces);
-    }
-  }
-  const auto id = [&](const char* key, int32_t value) {
-    if (value >= 0) {
-      writer.AddU32(std::string("tokenizer.ggml.") + key, static_cast<uint32_t>(value));
-    }
-  };
-  id("bos_token_id", spec.bos);
-  id("eos_token_id", spec.eos);
-  id("unknown_token_id", spec.unk);
-  id("padding_token_id", spec.pad);
-  int32_t eot = spec.eot;
-  for (const int32_t end :
-       spec.extra_eog) {  // GGUF has one more name for a token that ends an answer
-    if (eot < 0 && end != spec.eos) eot = end;
-  }
-  id("eot_token_id", eot);
-  id("eom_token_id", spec.eom);
-  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
-  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
 }
 
 }  // namespace bakestone

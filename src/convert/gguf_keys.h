@@ -24,7 +24,4 @@ void AddConfigKeys(const ModelConfig& config, const std::string& source, GgufWri
 void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
                       const std::string& source, GgufWriter& writer);
 
-// The first setting in which two configs differ; nullopt where they say the same.
-std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b);
-
 }  // namespace bakestone

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "convert/gguf_keys.h"
+#include "convert/config_difference.h"
 #include "convert/hf_rope_writer.h"
 #include "format/hf_folder.h"
 #include "format/safetensors.h"

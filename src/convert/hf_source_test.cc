@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/source_dir.h"
+#include "convert/config_difference.h"
 #include "convert/export.h"
 #include "convert/gguf_keys.h"
 #include "convert/hf_config_writer.h"

@@ -1,0 +1,122 @@
+// gguf_tokenizer.cc (format/) reads what is written here.
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/quote.h"
+#include "convert/gguf_keys.h"
+
+namespace bakestone {
+namespace {
+
+// GGUF marks the first piece of a word with U+2581, and the others not at all.
+std::string MarkedPiece(const std::string& token, TokenType type) {
+  if (type != TokenType::kNormal || (token.starts_with("[") && token.ends_with("]"))) return token;
+  return token.starts_with("##") ? token.substr(2) : "\xE2\x96\x81" + token;
+}
+
+void AddWordPieces(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
+                   GgufWriter& writer) {
+  if (!spec.lowercase || !spec.strip_accents || !spec.space_around_han) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: the tokenizer keeps upper case or accents, which GGUF has no key for: its readers "
+          "would cut texts otherwise",
+          source);
+  }
+  std::vector<std::string> tokens;
+  std::vector<int32_t> types;
+  for (size_t i = 0; i < spec.tokens.size(); ++i) {
+    const TokenType type = i < spec.types.size() ? spec.types[i] : TokenType::kNormal;
+    tokens.push_back(MarkedPiece(spec.tokens[i], type));
+    types.push_back(static_cast<int32_t>(type));
+  }
+  while (static_cast<int64_t>(tokens.size()) < config.vocab_size) {
+    tokens.push_back(fmt::format("[PAD{}]", tokens.size()));
+    types.push_back(static_cast<int32_t>(TokenType::kUnused));
+  }
+  writer.AddString("tokenizer.ggml.model", "bert");
+  writer.AddString("tokenizer.ggml.pre", "jina-v2-en");  // nothing of its own: as converters write
+  writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
+  writer.AddI32s("tokenizer.ggml.token_type", types);
+  const std::pair<const char*, int32_t> ids[] = {{"bos", spec.bos},     {"cls", spec.bos},
+                                                 {"eos", spec.eos},     {"seperator", spec.eos},
+                                                 {"unknown", spec.unk}, {"padding", spec.pad}};
+  for (const auto& [name, id] : ids) {
+    if (id < 0) continue;
+    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
+  }
+  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
+  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
+}
+
+}  // namespace
+
+void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
+                      const std::string& source, GgufWriter& writer) {
+  const int64_t rows = config.vocab_size;
+  const bool by_merges = config.architecture == "gemma4" && !spec.merges.empty() &&
+                         spec.space_prefix == SpacePrefix::kNever;
+  const bool bytes = spec.kind == TokenizerKind::kByteBpe;
+  if (bytes && !spec.pre_patterns.empty()) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: the tokenizer cuts text by patterns that GGUF has no name for: {}", source,
+          Quote(spec.pre_patterns.front()));
+  }
+  if (spec.kind == TokenizerKind::kWordPiece) return AddWordPieces(spec, config, source, writer);
+  if (spec.kind != TokenizerKind::kByteBpe && spec.kind != TokenizerKind::kSentencePieceBpe) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a tokenizer of BPE or of word pieces to write, found another kind", source);
+  }
+  std::vector<std::string> tokens = spec.tokens;
+  std::vector<int32_t> types(spec.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
+  for (size_t i = 0; i < spec.types.size(); ++i) types[i] = static_cast<int32_t>(spec.types[i]);
+  std::vector<float> scores = spec.scores;
+  while (static_cast<int64_t>(tokens.size()) < rows) {
+    tokens.push_back(fmt::format("[PAD{}]", tokens.size()));
+    types.push_back(static_cast<int32_t>(TokenType::kUnused));
+    if (!scores.empty()) scores.push_back(-1e4f);
+  }
+  for (size_t i = 0; i < spec.tokens.size(); ++i) {
+    if (tokens[i].empty()) tokens[i] = fmt::format("[PAD{}]", i);  // an id that nothing names
+  }
+  writer.AddString("tokenizer.ggml.model", bytes ? "gpt2" : by_merges ? "gemma4" : "llama");
+  if (bytes) writer.AddString("tokenizer.ggml.pre", spec.pre_tokenizer);
+  writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
+  writer.AddI32s("tokenizer.ggml.token_type", types);
+  if (!scores.empty()) writer.AddF32s("tokenizer.ggml.scores", scores);
+  if (bytes || by_merges) {
+    std::vector<std::string> merges;
+    for (const auto& [left, right] : spec.merges) merges.push_back(left + " " + right);
+    writer.AddStrings("tokenizer.ggml.merges", std::span<const std::string>(merges));
+  }
+  if (bytes) {
+    writer.AddBool("tokenizer.ggml.add_space_prefix", spec.add_prefix_space);
+  } else {
+    writer.AddBool("tokenizer.ggml.add_space_prefix", spec.space_prefix != SpacePrefix::kNever);
+    if (!spec.precompiled_charsmap.empty() || spec.remove_extra_whitespaces) {
+      writer.AddBool("tokenizer.ggml.remove_extra_whitespaces", spec.remove_extra_whitespaces);
+    }
+  }
+  const auto id = [&](const char* key, int32_t value) {
+    if (value >= 0) {
+      writer.AddU32(std::string("tokenizer.ggml.") + key, static_cast<uint32_t>(value));
+    }
+  };
+  id("bos_token_id", spec.bos);
+  id("eos_token_id", spec.eos);
+  id("unknown_token_id", spec.unk);
+  id("padding_token_id", spec.pad);
+  int32_t eot = spec.eot;
+  for (const int32_t end :
+       spec.extra_eog) {  // GGUF has one more name for a token that ends an answer
+    if (eot < 0 && end != spec.eos) eot = end;
+  }
+  id("eot_token_id", eot);
+  id("eom_token_id", spec.eom);
+  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
+  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
+}
+
+}  // namespace bakestone
