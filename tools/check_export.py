@@ -6,7 +6,8 @@ tests/long/test_export.sh.
 
 1. Tiny random models of every family that `transformers` has and that can be written both ways are saved by it,
    exported to GGUF and back to a folder, and loaded: the same logits. Where `transformers` reads GGUF files of the
-   family, those give the same, too.
+   family, those give the same, too. RWKV-7, which it has not, comes back as the same tensors; EmbeddingGemma with the
+   dense layers behind it.
 2. Every tensor that the package `gguf` reads from the file is the folder's, row permutation undone.
 3. A PEFT adapter goes to GGUF and back: PEFT's logits are the same; merged into the base, so are the base's.
 With FOLDER, the GGUF files stay there with their logits, for check_llamacpp_families.mjs.
@@ -150,6 +151,71 @@ def check_family(bakestone, work, kind, settings, kept):
     same(f"{kind}: folder -> GGUF -> transformers", logits(again), expected)
 
 
+def there_and_back(bakestone, folder, kept, kind, tokens, logits):
+    """The folder as a GGUF file, which is kept with the logits, and as a folder again."""
+    file, again = folder.parent / f"{folder.name}.gguf", folder.parent / f"{folder.name}-again"
+    run(bakestone, "export", folder, file)
+    run(bakestone, "export", file, again)
+    if kept:
+        (kept / kind).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, kept / kind / "model.gguf")
+        safetensors.torch.save_file(dict(tokens=tokens.int(), logits=logits.contiguous()),
+                                    kept / kind / "golden.safetensors")
+    return again
+
+
+def same_tensors(what, folder, again):
+    before, after = (safetensors.torch.load_file(f / "model.safetensors") for f in (folder, again))
+    differing = {name for name in before.keys() | after.keys()
+                 if name not in before or name not in after or not torch.equal(before[name].float(), after[name].float())}
+    print(f"{'FAILED' if differing else 'ok'}  {what}: {len(before)} tensors, {len(differing)} differ {sorted(differing)[:3]}")
+    if differing:
+        sys.exit(1)
+
+
+def check_rwkv(bakestone, work, kept):
+    folder = work / "rwkv7"
+    folder.mkdir()
+    # The published models' sizes: llama.cpp computes heads of 64, and takes 64e-5 for the epsilon of their norm.
+    goldens.RWKV.update(hidden=128, ffn=256)
+    goldens.write_rwkv(dict(head_dim=64, norm_eps=1e-5), folder)
+    (folder / "model.gguf").unlink()
+    save_tokenizer(folder)
+    golden = safetensors.torch.load_file(folder / "golden.safetensors")
+    again = there_and_back(bakestone, folder, kept, "rwkv7", golden["tokens"], golden["logits"])
+    same_tensors("rwkv7: folder -> GGUF -> folder", folder, again)
+    config, before = (json.loads((f / "config.json").read_text()) for f in (again, folder))
+    differing = [name for name in before if name not in ("torch_dtype", "hidden_ratio", "bos_token_id", "eos_token_id")
+                 and config.get(name) != before[name]]
+    if differing:
+        sys.exit(f"FAILED: rwkv7: config.json: {differing}")
+
+
+def check_embedding_gemma(bakestone, work, kept):
+    kind, folder = "gemma3_text+use_bidirectional_attention", work / "embedding-gemma"
+    settings = goldens.BASE | goldens.FAMILIES[kind][1] | dict(
+        rms_norm_eps=1e-6, query_pre_attn_scalar=16, num_hidden_layers=6,
+        layer_types=["sliding_attention"] * 5 + ["full_attention"])
+    model = save_model(folder, kind, settings)
+    tokens = prompt()
+    with torch.no_grad():
+        rows = model(input_ids=tokens).last_hidden_state[0].float()
+    pooled = rows
+    for weight in goldens.write_modules(model, folder, (48, 32)):  # llama.cpp wants the model's width again
+        pooled = pooled @ weight.T
+    again = there_and_back(bakestone, folder, kept, kind, tokens[0], pooled)
+    loaded = transformers.AutoModel.from_pretrained(again, attn_implementation="eager", dtype=torch.float32).eval()
+    with torch.no_grad():
+        same("EmbeddingGemma: folder -> GGUF -> folder", loaded(input_ids=tokens).last_hidden_state[0].float(), rows)
+    for name in ("2_Dense", "3_Dense"):
+        same_tensors(f"EmbeddingGemma, {name}", folder / name, again / name)
+        if json.loads((folder / name / "config.json").read_text()) != json.loads((again / name / "config.json").read_text()):
+            sys.exit(f"FAILED: EmbeddingGemma: {name}/config.json")
+    modules = [json.loads((f / "modules.json").read_text()) for f in (folder, again)]
+    if modules[0] != modules[1]:
+        sys.exit(f"FAILED: EmbeddingGemma: modules.json: {modules[1]}")
+
+
 def check_tokenizer(bakestone, work):
     """The real model's folder, where that model is given: its tokenizer and its weights."""
     real = os.environ.get("BAKESTONE_TEST_MODEL")
@@ -178,6 +244,8 @@ def main():
     kept = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None
     for kind, settings in FAMILIES.items():
         check_family(bakestone, work, kind, settings, kept)
+    check_rwkv(bakestone, work, kept)
+    check_embedding_gemma(bakestone, work, kept)
     check_tokenizer(bakestone, work)
     base, file = work / "llama", work / "llama.gguf"
     model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()

@@ -252,7 +252,7 @@ def write_golden(model, folder, kind, name="golden", length=LENGTH):
     return logits
 
 
-def write_modules(model, folder):
+def write_modules(model, folder, widths=(48, 24)):
     """What sentence-transformers has behind the model: mean pooling and two dense layers; their weights."""
     types = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Dense": "Dense", "4_Normalize": "Normalize"}
     (folder / "modules.json").write_text(json.dumps([dict(idx=i, name=str(i), path=path, type=f"sentence_transformers.models.{kind}")
@@ -263,7 +263,7 @@ def write_modules(model, folder):
     (folder / "1_Pooling/config.json").write_text(json.dumps(dict(word_embedding_dimension=width, pooling_mode_cls_token=False,
                                                                   pooling_mode_mean_tokens=True), indent=2) + "\n")
     model.dense = []
-    for path, out in {"2_Dense": 48, "3_Dense": 24}.items():
+    for path, out in zip(("2_Dense", "3_Dense"), widths):
         weight = (0.32 * torch.randn(out, width)).to(torch.bfloat16)
         safetensors.torch.save_file({"linear.weight": weight}, folder / path / "model.safetensors")
         (folder / path / "config.json").write_text(json.dumps(dict(

@@ -31,10 +31,16 @@ bool SameRope(const RopeConfig& a, const RopeConfig& b) {
                     [](float x, float y) { return Near(x, y); });
 }
 
+bool Attends(const ModelConfig& config) {
+  return config.mixers.empty() || std::find(config.mixers.begin(), config.mixers.end(),
+                                            Mixer::kAttention) != config.mixers.end();
+}
+
 bool SameStates(const ModelConfig& a, const ModelConfig& b) {
   return a.mixers == b.mixers && a.taps == b.taps && a.delta.key_heads == b.delta.key_heads &&
          a.delta.value_heads == b.delta.value_heads && a.delta.key_dim == b.delta.key_dim &&
-         a.delta.value_dim == b.delta.value_dim;
+         a.delta.value_dim == b.delta.value_dim && a.rwkv.heads == b.rwkv.heads &&
+         a.rwkv.head_dim == b.rwkv.head_dim;
 }
 
 bool SameLatent(const LatentConfig& a, const LatentConfig& b) {
@@ -71,14 +77,18 @@ bool SameRouter(const RouterConfig& a, const RouterConfig& b) {
 bool SameEncoder(const EncoderConfig& a, const EncoderConfig& b) {
   return a.both_ways == b.both_ways && a.positions == b.positions &&
          a.token_types == b.token_types && a.embedding_norm == b.embedding_norm &&
-         a.bare_first == b.bare_first && a.pooling == b.pooling && a.dense.size() == b.dense.size();
+         a.bare_first == b.bare_first && a.pooling == b.pooling &&
+         std::equal(a.dense.begin(), a.dense.end(), b.dense.begin(), b.dense.end(),
+                    [](const DenseConfig& x, const DenseConfig& y) {
+                      return x.width == y.width && x.tanh == y.tanh;
+                    });
 }
 
 }  // namespace
 
 std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig& b) {
   const auto f = [](float value) { return static_cast<double>(value); };
-  const std::array<std::pair<const char*, bool>, 26> same = {{
+  const std::array<std::pair<const char*, bool>, 27> same = {{
       {"the architecture", a.architecture == b.architecture},
       {"the number of layers", a.num_layers == b.num_layers},
       {"the width", a.hidden_dim == b.hidden_dim && a.ffn_dim == b.ffn_dim},
@@ -93,7 +103,7 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
        a.per_layer_dim == b.per_layer_dim && a.layer_scales == b.layer_scales},
       {"the tied embedding", a.tied_embedding == b.tied_embedding},
       {"windows, rotation or sizes by layer", a.num_layers == b.num_layers && SameLayers(a, b)},
-      {"the rotary embedding", SameRope(a.rope, b.rope)},
+      {"the rotary embedding", !Attends(a) || SameRope(a.rope, b.rope)},
       {"the local layers' rotary embedding",
        !HasLocalRope(a) || SameRope(a.local_rope, b.local_rope)},
       {"the MLP", a.mlp == b.mlp},
@@ -105,6 +115,7 @@ std::optional<std::string> DifferenceOf(const ModelConfig& a, const ModelConfig&
       {"the scale of scores", Near(f(a.attention_scale), f(b.attention_scale))},
       {"the cap of scores", Near(f(a.attention_soft_cap), f(b.attention_soft_cap))},
       {"the cap of logits", Near(f(a.final_soft_cap), f(b.final_soft_cap))},
+      {"the norm of the embedding", a.embedding_norm == b.embedding_norm},
       {"the embedding's scale", Near(f(a.embedding_scale), f(b.embedding_scale))},
       {"the residual's scale", Near(f(a.residual_scale), f(b.residual_scale))},
       {"the logits' scale", Near(f(a.logit_scale), f(b.logit_scale))},

@@ -19,6 +19,7 @@ class KeyWriter {
   KeyWriter(const ModelConfig& config, GgufWriter& writer) : config_(config), writer_(writer) {}
 
   void Add() const {
+    if (config_.rwkv.heads > 0) return AddRwkv();
     U32("block_count", config_.num_layers);
     U32("context_length", config_.context_length);
     U32("embedding_length", config_.hidden_dim);
@@ -55,6 +56,18 @@ class KeyWriter {
   }
 
  private:
+  // The ranks of narrow products are their tensors', beside which they are written.
+  void AddRwkv() const {
+    U32("block_count", config_.num_layers);
+    U32("context_length", config_.context_length);
+    U32("embedding_length", config_.hidden_dim);
+    U32("feed_forward_length", config_.ffn_dim);
+    U32("vocab_size", config_.vocab_size);
+    U32("attention.head_count", 0);
+    F32("attention.layer_norm_epsilon", static_cast<double>(config_.norm_eps));
+    U32("wkv.head_size", config_.rwkv.head_dim);
+  }
+
   void AddHeads() const {
     const LatentConfig& latent = config_.latent;
     if (latent.kv_rank > 0) {  // what the cache would hold in the usual keys, heads in others
@@ -105,10 +118,20 @@ class KeyWriter {
     writer_.AddBool(Key("attention.causal"), false);
     const Pooling pooling = config_.encoder.pooling;
     U32("pooling_type", pooling == Pooling::kMean ? 1 : pooling == Pooling::kFirst ? 2 : 3);
+    int64_t in = config_.hidden_dim;
+    for (size_t i = 0; i < config_.encoder.dense.size(); ++i) {
+      const int64_t out = config_.encoder.dense[i].width;
+      U32((GgufDense(i) + "_feat_in").c_str(), in);
+      U32((GgufDense(i) + "_feat_out").c_str(), out);
+      in = out;
+    }
+    const auto by_head = 1 / std::sqrt(static_cast<double>(config_.head_dim));
+    const auto scale = static_cast<double>(config_.attention_scale);
+    if (scale > 0 && !Near(scale, by_head)) F32("attention.scale", scale);
     if (config_.windows.empty()) return;
-    int64_t period = 1;  // of layers without a window, the first one of them
+    int64_t period = 1;  // of layers without a window, the first or the last of each
     while (period < config_.num_layers && config_.window(period) > 0) ++period;
-    U32("attention.sliding_window_pattern", period);
+    U32("attention.sliding_window_pattern", config_.window(0) > 0 ? period + 1 : period);
   }
 
   // Of layers that keep a state.
@@ -196,13 +219,21 @@ ModelConfig ReadBack(const ModelConfig& config) {
   GgufWriter writer;
   writer.AddString("general.architecture", config.architecture);
   KeyWriter(config, writer).Add();
-  const std::vector<float> zeros(static_cast<size_t>(config.vocab_size));
+  int64_t most = config.vocab_size;
+  for (const DenseConfig& dense : config.encoder.dense) most = std::max(most, dense.width);
+  const std::vector<float> zeros(static_cast<size_t>(most));
   const auto bytes = [](const std::vector<float>& values) {
     return std::span(reinterpret_cast<const uint8_t*>(values.data()),
                      values.size() * sizeof(float));
   };
   const int64_t table[] = {1, config.vocab_size}, one[] = {1};
-  writer.AddTensor("token_embd.weight", DType::kF32, table, bytes(zeros));
+  writer.AddTensor("token_embd.weight", DType::kF32, table,
+                   bytes(zeros).first(static_cast<size_t>(config.vocab_size) * sizeof(float)));
+  for (size_t i = 0; i < config.encoder.dense.size(); ++i) {
+    const int64_t width = config.encoder.dense[i].width, shape[] = {1, width};
+    writer.AddTensor(GgufDense(i) + ".weight", DType::kF32, shape,
+                     bytes(zeros).first(static_cast<size_t>(width) * sizeof(float)));
+  }
   if (!config.tied_embedding) {
     writer.AddTensor("output.weight", DType::kF32, one, bytes(zeros).first(4));
   }
@@ -238,12 +269,14 @@ ModelConfig ReadBack(const ModelConfig& config) {
 
 }  // namespace
 
+std::string GgufDense(size_t index) { return fmt::format("dense_{}", index + 2); }
+
 std::optional<std::string> LostInGguf(const ModelConfig& config) {
-  if (!config.encoder.dense.empty() || config.architecture == "gemma-embedding") {
+  const size_t dense = config.encoder.dense.size();  // two or none are read by others
+  if (dense > 0 && (dense != 2 || config.architecture != "gemma-embedding")) {
     return "dense layers behind an encoder";
   }
   if (config.classifier.labels > 0) return "a head that scores";
-  if (config.rwkv.heads > 0) return "layers that keep a state";
   return DifferenceOf(config, ReadBack(config));
 }
 

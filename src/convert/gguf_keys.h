@@ -12,6 +12,9 @@
 
 namespace bakestone {
 
+// What the dense layers behind an encoder are called, without ".weight".
+std::string GgufDense(size_t index);
+
 // What a folder's model would lose as a GGUF file, in words; nullopt: nothing.
 std::optional<std::string> LostInGguf(const ModelConfig& config);
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "convert/gguf_keys.h"
+#include "format/rwkv_vocabulary.h"
 
 namespace bakestone {
 namespace {
@@ -51,6 +52,30 @@ void AddWordPieces(const TokenizerSpec& spec, const ModelConfig& config, const s
   writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
 }
 
+void AddRwkvTokens(const TokenizerSpec& spec, const ModelConfig& config, GgufWriter& writer) {
+  std::vector<std::string> tokens;
+  std::vector<int32_t> types;
+  for (size_t i = 0; i < spec.tokens.size(); ++i) {
+    const TokenType type = i < spec.types.size() ? spec.types[i] : TokenType::kNormal;
+    const bool text = type == TokenType::kNormal;
+    tokens.push_back(text ? EscapeRwkvToken(spec.tokens[i]) : spec.tokens[i]);
+    types.push_back(static_cast<int32_t>(type));
+  }
+  while (static_cast<int64_t>(tokens.size()) < config.vocab_size) {
+    tokens.push_back(fmt::format("[PAD{}]", tokens.size()));
+    types.push_back(static_cast<int32_t>(TokenType::kUnused));
+  }
+  writer.AddString("tokenizer.ggml.model", "rwkv");
+  writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
+  writer.AddI32s("tokenizer.ggml.token_type", types);
+  const std::pair<const char*, int32_t> ids[] = {
+      {"bos", spec.bos}, {"eos", spec.eos}, {"eot", spec.eot}};
+  for (const auto& [name, id] : ids) {
+    if (id < 0) continue;
+    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
+  }
+}
+
 }  // namespace
 
 void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
@@ -65,6 +90,7 @@ void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
           Quote(spec.pre_patterns.front()));
   }
   if (spec.kind == TokenizerKind::kWordPiece) return AddWordPieces(spec, config, source, writer);
+  if (spec.kind == TokenizerKind::kGreedy) return AddRwkvTokens(spec, config, writer);
   if (spec.kind != TokenizerKind::kByteBpe && spec.kind != TokenizerKind::kSentencePieceBpe) {
     Throw(ErrorCode::kUnsupported,
           "{}: expected a tokenizer of BPE or of word pieces to write, found another kind", source);

@@ -38,6 +38,8 @@ const std::map<std::string, const char*, std::less<>> kClasses = {
     {"lfm2", "Lfm2ForCausalLM"},
     {"qwen3_5_text", "Qwen3_5ForCausalLM"},
     {"qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"},
+    {"rwkv7", "RWKV7ForCausalLM"},
+    {"gemma3_text+use_bidirectional_attention", "Gemma3TextModel"},
     {"bert", "BertModel"},
     {"modernbert", "ModernBertModel"},
     {"nomic_bert", "NomicBertModel"},
@@ -120,7 +122,7 @@ void AddLatent(const ModelConfig& config, Json& json) {
 
 // Of layers that keep a state, beside those with attention.
 void AddStates(const ModelConfig& config, Json& json) {
-  if (config.mixers.empty()) return;
+  if (config.mixers.empty() || config.rwkv.heads > 0) return;
   const bool delta = config.delta.value_heads > 0;
   Json types = Json::array();
   for (const Mixer mixer : config.mixers) {
@@ -145,6 +147,12 @@ void AddStates(const ModelConfig& config, Json& json) {
 
 void AddEncoder(const ModelConfig& config, const std::string& model_type, Json& json) {
   if (!config.encoder.both_ways) return;
+  if (IsGemma(config)) {
+    if (json.contains("sliding_window")) {  // both sides, without the row
+      json["sliding_window"] = json["sliding_window"].get<int64_t>() - 1;
+    }
+    return;
+  }
   json["layer_norm_eps"] = json["norm_eps"] = ShortestOf(config.norm_eps);
   json.erase("norm_epsilon");
   if (config.mlp == MlpKind::kErfGelu) json["hidden_act"] = "gelu";
@@ -157,6 +165,23 @@ void AddEncoder(const ModelConfig& config, const std::string& model_type, Json& 
     json["local_attention"] = json["sliding_window"].get<int64_t>() - 1;
     json.erase("sliding_window");
   }
+}
+
+// Ranks are the tensors', and added where those are at hand.
+void AddRwkv(const ModelConfig& config, Json& json) {
+  if (config.rwkv.heads == 0) return;
+  json.erase("num_attention_heads");
+  json.erase("num_key_value_heads");
+  json.erase("norm_epsilon");
+  json["hidden_act"] = "sqrelu";
+  json["head_dim"] = config.rwkv.head_dim;
+  json["num_heads"] = nullptr;  // of two that say the same, one
+  json["norm_eps"] = ShortestOf(config.norm_eps);
+  json["norm_first"] = config.embedding_norm;
+  json["norm_bias"] = true;
+  json["attn"] = nullptr;
+  json["value_dim"] =
+      std::vector<int64_t>(static_cast<size_t>(config.num_layers), config.hidden_dim);
 }
 
 // What Gemma 4's layers have of their own.
@@ -238,7 +263,7 @@ nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSp
   const bool layer_norm = config.norm_kind == NormKind::kLayer;
   const bool silu = config.mlp == MlpKind::kSwiGlu || config.mlp == MlpKind::kClampedSwiGlu;
   Json json = {{"architectures", Json::array({kClasses.at(model_type)})},
-               {"model_type", model_type},
+               {"model_type", model_type.substr(0, model_type.find('+'))},
                {"hidden_act", silu ? "silu" : "gelu_pytorch_tanh"},
                {"hidden_size", config.hidden_dim},
                {"intermediate_size", config.ffn_dim},
@@ -251,6 +276,9 @@ nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSp
                {"tie_word_embeddings", config.tied_embedding},
                {"vocab_size", config.vocab_size},
                {"torch_dtype", TorchType(type)}};
+  if (const size_t flag = model_type.find('+'); flag != std::string::npos) {
+    json[model_type.substr(flag + 1)] = true;
+  }
   if (IsGemma(config)) json["hidden_activation"] = "gelu_pytorch_tanh";
   if (model_type == "starcoder2") json["use_bias"] = true;
   if (model_type == "glm4_moe" || model_type == "gpt_oss") json["attention_bias"] = true;
@@ -258,7 +286,8 @@ nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSp
   if (model_type == "gemma4_text") AddLayers(config, json);
   AddLatent(config, json);
   AddStates(config, json);
-  AddRopeSettings(config, json);
+  AddRwkv(config, json);
+  if (config.rwkv.heads == 0) AddRopeSettings(config, json);
   AddWindows(config, json);
   AddEncoder(config, model_type, json);
   AddExperts(config, json);
@@ -272,10 +301,10 @@ nlohmann::ordered_json MakeHfConfig(const ModelConfig& config, const TokenizerSp
 
 std::optional<std::string> LostInFolder(const ModelConfig& config) {
   if (!kClasses.contains(TypeOf(config))) return "what this family has of its own";
-  if (!config.encoder.dense.empty()) return "dense layers behind an encoder";
   if (config.classifier.labels > 0) return "a head that scores";
   ModelConfig said = config;
-  said.encoder.pooling = Pooling::kMean;  // another file says it
+  said.encoder.pooling = Pooling::kMean;  // other files say it
+  said.encoder.dense.clear();
   return DifferenceOf(said, ReadBack(config, MakeHfConfig(config, {}, DType::kF32)));
 }
 

@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string_view>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -12,11 +14,14 @@
 #include "base/file.h"
 #include "base/quote.h"
 #include "convert/hf_config_writer.h"
+#include "convert/gguf_keys.h"
 #include "convert/interleaved_experts.h"
 #include "convert/latent_stacks.h"
+#include "convert/rwkv_parts.h"
 #include "convert/tensor_pairs.h"
 #include "format/gguf_tokenizer.h"
 #include "format/q_k_permute.h"
+#include "format/rwkv_vocabulary.h"
 #include "format/safetensors.h"
 #include "format/tokenizer_json.h"
 #include "model/families/families.h"
@@ -25,6 +30,25 @@ namespace bakestone {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr const char* kTensorsFile = "model.safetensors";
+constexpr std::string_view kModule = "module:";
+
+// Of a dense layer behind an encoder: the model and the pooling are the first two modules.
+std::string DenseFolder(size_t index) { return std::to_string(index + 2) + "_Dense"; }
+// As a folder's reader calls it.
+std::string DenseTensor(size_t index) {
+  return std::string(kModule) + DenseFolder(index) + ".linear.weight";
+}
+
+// The file of a folder's tensor, from the folder on, and its name there.
+std::pair<std::filesystem::path, std::string> FileOf(std::string_view tensor) {
+  if (!tensor.starts_with(kModule)) return {kTensorsFile, std::string(tensor)};
+  tensor.remove_prefix(kModule.size());
+  const size_t dot = tensor.find('.');
+  return {std::filesystem::path(tensor.substr(0, dot)) / kTensorsFile,
+          std::string(tensor.substr(dot + 1))};
+}
 
 // Where a tensor of the GGUF file goes: the folder's name for it, or, of experts' stacks, one for
 // each expert.
@@ -43,6 +67,9 @@ class Targets {
     Add(own(gguf_.embedding), own(hf_.embedding));
     Add(own(gguf_.final_norm), own(hf_.final_norm), true);
     Add(own(gguf_.head), own(hf_.head));
+    for (size_t i = 0; i < config.encoder.dense.size(); ++i) {
+      targets_[GgufDense(i) + ".weight"] = {.name = DenseTensor(i)};
+    }
     AddPairs(-1);
     for (int64_t layer = 0; layer < config.num_layers; ++layer) AddLayer(layer);
   }
@@ -67,6 +94,9 @@ class Targets {
     std::vector<SourceTensor> made;
     if (hf_.interleaved_gate_up != nullptr && config_.has_experts(layer)) {
       made = InterleavedToFolder(config_, gguf_, hf_, layer, source);
+    }
+    if (config_.mixer(layer) == Mixer::kRwkv) {
+      made = RwkvPartsToFolder({config_, gguf_, hf_, layer}, source);
     }
     if (config_.latent.kv_rank == 0) return made;
     const SourceTensor* keys = source.Find(gguf_.Layer(layer, gguf_.k_b) + ".weight");
@@ -115,6 +145,11 @@ class Targets {
     add(gguf_.q_k_v, hf_.q_k_v);
     add(gguf_.gate_up, hf_.gate_up);
     AddPairs(layer);
+    if (config_.mixer(layer) == Mixer::kRwkv) {
+      for (const std::string& name : RwkvPartsOfGguf({config_, gguf_, hf_, layer})) {
+        targets_[name] = {};
+      }
+    }
     if (config_.latent.kv_rank > 0) {
       add(gguf_.kv_b, hf_.kv_b);
       for (const char* name : {gguf_.k_b, gguf_.v_b}) {
@@ -264,15 +299,16 @@ void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType 
                     const std::filesystem::path& out, const KernelTable& kernels, ThreadPool& pool,
                     const ConvertProgress& progress) {
   const std::vector<SourceTensor> tensors = ToFolderTensors(source, config);
-  SafetensorsWriter writer;
-  writer.AddMetadata("format", "pt");
+  std::map<std::filesystem::path, SafetensorsWriter> files;
+  files[out / kTensorsFile].AddMetadata("format", "pt");
   int64_t done = 0, total = 0;
   const SourceTensor* current = nullptr;
   std::unique_ptr<TensorPieces> pieces;
   for (const SourceTensor& tensor : tensors) {
     total += tensor.elements() * BlockBytes(type);
     const std::vector<int64_t> shape(tensor.ne.rbegin(), tensor.ne.rend());
-    writer.AddTensor(tensor.name, type, shape, [&, type]() -> std::span<const uint8_t> {
+    const auto [file, name] = FileOf(tensor.name);
+    files[out / file].AddTensor(name, type, shape, [&, type]() -> std::span<const uint8_t> {
       if (current != &tensor) {
         if (current != nullptr && current->forget) current->forget();
         current = &tensor;
@@ -286,13 +322,13 @@ void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType 
       return piece;
     });
   }
-  writer.Write(out / "model.safetensors");
+  for (const auto& [file, writer] : files) {
+    std::filesystem::create_directories(file.parent_path());
+    writer.Write(file);
+  }
 }
 
-namespace {
-
-// How rows become a vector, as sentence-transformers lays it beside a model.
-void WritePooling(const ModelConfig& config, const std::filesystem::path& out) {
+void WriteModules(const ModelConfig& config, const std::filesystem::path& out) {
   const Pooling pooling = config.encoder.pooling;
   const Json json = {{"word_embedding_dimension", config.hidden_dim},
                      {"pooling_mode_cls_token", pooling == Pooling::kFirst},
@@ -300,16 +336,36 @@ void WritePooling(const ModelConfig& config, const std::filesystem::path& out) {
                      {"pooling_mode_lasttoken", pooling == Pooling::kLast}};
   std::filesystem::create_directories(out / "1_Pooling");
   WriteFileAtomically(out / "1_Pooling" / "config.json", json.dump(2));
-  const auto module = [](int index, const char* path, const std::string& type) {
-    return Json{{"idx", index},
-                {"name", std::to_string(index)},
-                {"path", path},
-                {"type", "sentence_transformers.models." + type}};
+  Json modules = Json::array();
+  const auto add = [&](const std::string& path, const std::string& type) {
+    modules.push_back({{"idx", modules.size()},
+                       {"name", std::to_string(modules.size())},
+                       {"path", path},
+                       {"type", "sentence_transformers.models." + type}});
   };
-  WriteFileAtomically(
-      out / "modules.json",
-      Json::array({module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")}).dump(2));
+  add("", "Transformer");
+  add("1_Pooling", "Pooling");
+  int64_t width = config.hidden_dim;
+  for (size_t i = 0; i < config.encoder.dense.size(); ++i) {
+    const DenseConfig& dense = config.encoder.dense[i];
+    const std::string folder = DenseFolder(i);
+    const Json sizes = {{"in_features", width},
+                        {"out_features", dense.width},
+                        {"bias", false},
+                        {"activation_function", dense.tanh ? "torch.nn.modules.activation.Tanh"
+                                                           : "torch.nn.modules.linear.Identity"}};
+    std::filesystem::create_directories(out / folder);
+    WriteFileAtomically(out / folder / "config.json", sizes.dump(2));
+    add(folder, "Dense");
+    width = dense.width;
+  }
+  if (!config.encoder.dense.empty()) {
+    add(std::to_string(modules.size()) + "_Normalize", "Normalize");
+  }
+  WriteFileAtomically(out / "modules.json", modules.dump(2));
 }
+
+namespace {
 
 Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const ModelConfig& config) {
   Json json = {{"tokenizer_class", "PreTrainedTokenizerFast"},
@@ -350,14 +406,19 @@ void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::pa
   if (const SourceTensor* types = source.Find("token_types.weight")) {
     json["type_vocab_size"] = types->num_rows();
   }
-  const std::string tokenizer = ToTokenizerJson(spec);
+  if (config.rwkv.heads > 0) {
+    const RwkvLayer first = {config, *FamilyOf(config).gguf, *FamilyOf(config).hf};
+    for (const RwkvRank& one : RwkvRanks(first, source)) json[one.folder] = one.rank;
+  }
+  const bool rwkv = spec.kind == TokenizerKind::kGreedy;
+  const std::string tokenizer = rwkv ? ToRwkvVocabulary(spec) : ToTokenizerJson(spec);
   if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
     Throw(ErrorCode::kInvalidArgument, "{}: expected a new or an empty folder to write",
           out.string());
   }
   WriteHfTensors(source, config, written, out, kernels, pool, progress);
-  if (config.encoder.both_ways) WritePooling(config, out);
-  WriteFileAtomically(out / "tokenizer.json", tokenizer);
+  if (config.encoder.both_ways) WriteModules(config, out);
+  WriteFileAtomically(out / (rwkv ? kRwkvVocabularyFile : "tokenizer.json"), tokenizer);
   WriteFileAtomically(out / "tokenizer_config.json",
                       TokenizerConfig(spec, *source.header, config).dump(2));
   Json generation = Json::object(), ends = Json::array();

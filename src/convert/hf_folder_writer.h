@@ -1,5 +1,6 @@
 // A GGUF model as a Hugging Face folder: config.json, generation_config.json, tokenizer.json,
-// tokenizer_config.json, README.md with the licence, model.safetensors. The settings are read back
+// tokenizer_config.json, README.md with the licence, model.safetensors; of encoders the modules of
+// sentence-transformers too. The settings are read back
 // from the config and held against the model's, as gguf_keys.h does the other way. Each file is
 // whole or not there, and config.json comes last: a folder that has it is complete.
 #pragma once
@@ -12,10 +13,15 @@
 
 namespace bakestone {
 
-// Its tensors alone, of `type`, into model.safetensors. The config has been checked (LostInFolder).
+// Its tensors alone, of `type`, into model.safetensors, and those of dense layers behind an encoder
+// into folders of their own. The config has been checked (LostInFolder).
 void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType type,
                     const std::filesystem::path& out, const KernelTable& kernels, ThreadPool& pool,
                     const ConvertProgress& progress = {});
+
+// How an encoder's rows become a vector, as sentence-transformers lays it beside a model:
+// modules.json, 1_Pooling, and the sizes of the dense layers.
+void WriteModules(const ModelConfig& config, const std::filesystem::path& out);
 
 // type: F32, F16 or BF16 for all tensors; absent: the matrices' own where all have one of them,
 // else F32 (exact). Throws kUnsupported naming a setting that would be lost, or a family that

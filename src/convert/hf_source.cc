@@ -13,6 +13,7 @@
 #include "convert/gguf_keys.h"
 #include "convert/interleaved_experts.h"
 #include "convert/latent_stacks.h"
+#include "convert/rwkv_parts.h"
 #include "convert/stored_source.h"
 #include "convert/tensor_pairs.h"
 #include "format/gguf_writer.h"
@@ -57,6 +58,7 @@ class Builder {
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) Layer(layer);
     Take(hf_.final_norm, gguf_.final_norm, Kind::kNorm);
     if (!config_.tied_embedding) Take(hf_.head, gguf_.head);
+    TakeDense();
     taken_.insert(
         fmt::format("{}.weight", hf_.head));  // one with the embedding, where the config says so
     CheckAllTaken();
@@ -74,7 +76,7 @@ class Builder {
     };
     if (config_.has_pre_norms()) take(hf_.attention_norm, gguf_.attention_norm, Kind::kNorm);
     take(hf_.q_k_v, gguf_.q_k_v);
-    if (!config_.owns_kv(layer)) DropKeysAndValues(layer);
+    if (config_.kv_layer(layer) != layer) DropKeysAndValues(layer);
     for (int i = 0; i < kNumSites; ++i) {
       const auto at = static_cast<size_t>(i);
       const bool query_key = static_cast<Site>(i) == Site::kQ || static_cast<Site>(i) == Site::kK;
@@ -93,6 +95,7 @@ class Builder {
     if (config_.has_experts(layer)) Experts(layer);
     TakePairs(layer);
     if (config_.latent.kv_rank > 0) SplitLatent(layer);
+    if (config_.mixer(layer) == Mixer::kRwkv) TakeRwkv(layer);
   }
 
   void TakePairs(int64_t layer) {
@@ -102,6 +105,26 @@ class Builder {
       if (stored == nullptr) stored = &owner_.tensors.Tensor(pair.folder);  // throws
       taken_.insert(pair.folder);
       tensors_.push_back(ToGguf(pair, SourceOf(owner_.tensors, *stored)));
+    }
+  }
+
+  void TakeRwkv(int64_t layer) {
+    std::vector<std::string> taken;
+    auto made = RwkvPartsToGguf({config_, gguf_, hf_, layer}, owner_.tensors, taken);
+    std::move(made.begin(), made.end(), std::back_inserter(tensors_));
+    taken_.insert(taken.begin(), taken.end());
+  }
+
+  // Behind an encoder.
+  void TakeDense() {
+    for (size_t i = 0; i < config_.encoder.dense.size(); ++i) {
+      const std::string& name = config_.encoder.dense[i].tensor;
+      if (owner_.tensors.Find(name + ".bias") != nullptr) {
+        Throw(ErrorCode::kUnsupported,
+              "{}: tensor {}: expected a dense layer without a bias, for which GGUF has no tensor",
+              owner_.tensors.name(), Quote(name + ".bias"));
+      }
+      Take(name, GgufDense(i));
     }
   }
 
@@ -344,14 +367,20 @@ ModelSource OpenHfSource(const std::filesystem::path& path, const HfSourceOption
       writer.AddString("tokenizer.chat_template", chat->text);
     }
   }
-  owner->header = writer.Serialize();
   ModelSource source;
   source.name = owner->file.name();
   source.files = owner->file.Files();
+  source.tensors = Builder(*owner, config).Build();
+  if (config.rwkv.heads > 0) {
+    const RwkvLayer first = {config, GgufNamesOf(config.architecture), *config.names};
+    for (const RwkvRank& one : RwkvRanks(first, source)) {
+      writer.AddU32(config.architecture + "." + one.gguf, static_cast<uint32_t>(one.rank));
+    }
+  }
+  owner->header = writer.Serialize();
   source.header = std::make_shared<const GgufFile>(GgufFile::Parse(
       {reinterpret_cast<const uint8_t*>(owner->header.data()), owner->header.size()},
       owner->file.name()));
-  source.tensors = Builder(*owner, config).Build();
   source.owners.push_back(owner);
   return source;
 }

@@ -63,7 +63,8 @@ INSTANTIATE_TEST_SUITE_P(Families, HfSourceTest,
                                            "deepseek_v3", "glm4_moe_lite", "gpt_oss", "lfm2",
                                            "qwen3_5_text", "qwen3_5_moe_text", "phi3", "olmo3",
                                            "bert", "modernbert", "nomic_bert", "roberta",
-                                           "xlm-roberta"));
+                                           "xlm-roberta", "rwkv7",
+                                           "gemma3_text+use_bidirectional_attention"));
 
 class RoundTripTest : public HfSourceTest {};
 
@@ -77,6 +78,7 @@ TEST_P(RoundTripTest, FolderToGgufToFolderIsExact) {
   ASSERT_EQ(LostInFolder(config), std::nullopt);
   WriteHfTensors(written, config, DType::kF32, folder_, kernels_, pool_);
   WriteFileAtomically(folder_ / "config.json", MakeHfConfig(config, {}, DType::kF32).dump());
+  if (config.encoder.both_ways) WriteModules(config, folder_);
   const ModelFile before = ModelFile::Open(first), after = ModelFile::Open(folder_);
   EXPECT_EQ(DifferenceOf(before.Config(), after.Config()), std::nullopt);
   const TensorSource mine = after.Tensors(), original = before.Tensors();
@@ -117,7 +119,8 @@ INSTANTIATE_TEST_SUITE_P(Families, RoundTripTest,
                                            "gemma4_text", "gemma4", "deepseek_v2", "deepseek_v3",
                                            "glm4_moe_lite", "gpt_oss", "lfm2", "qwen3_5_text",
                                            "qwen3_5_moe_text", "bert", "modernbert", "nomic_bert",
-                                           "roberta", "xlm-roberta"));
+                                           "roberta", "xlm-roberta", "rwkv7",
+                                           "gemma3_text+use_bidirectional_attention"));
 
 TEST(AddTokenizerKeys, GemmasMergesStayMergesInFilesOfItsFourth) {
   const std::filesystem::path root = SourceDir();
@@ -170,7 +173,7 @@ INSTANTIATE_TEST_SUITE_P(Families, FolderTest,
                                            "smollm3", "olmo2", "starcoder2", "mixtral", "qwen2_moe",
                                            "qwen3_moe", "llama", "olmo3", "phi3", "glm4_moe",
                                            "gemma4_text", "deepseek_v2", "deepseek_v3", "gpt_oss",
-                                           "lfm2", "qwen3_5_text", "qwen3_5_moe_text"));
+                                           "lfm2", "qwen3_5_text", "qwen3_5_moe_text", "rwkv7"));
 
 class RefusedFamily : public HfSourceTest {};
 

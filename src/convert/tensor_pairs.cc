@@ -1,6 +1,8 @@
 #include "convert/tensor_pairs.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <numeric>
 
@@ -47,7 +49,9 @@ SourceTensor Rearranged(SourceTensor tensor, std::vector<int64_t> rows,
 // A file gives the sizes: orders, and shapes that are changed, must be those of the tensor.
 void Check(const TensorPair& pair, const SourceTensor& tensor) {
   int64_t elements = tensor.elements();
-  if (!pair.ne.empty()) elements = pair.ne[0] * pair.ne[1];
+  if (!pair.ne.empty()) {
+    elements = std::accumulate(pair.ne.begin(), pair.ne.end(), int64_t{1}, std::multiplies<>());
+  }
   const auto rows = std::ssize(pair.rows), columns = std::ssize(pair.columns);
   if ((rows == 0 || rows + pair.first_row == tensor.num_rows()) &&
       (columns == 0 || columns == tensor.cols()) && elements == tensor.elements()) {
@@ -57,6 +61,23 @@ void Check(const TensorPair& pair, const SourceTensor& tensor) {
         "tensor {}: expected {} rows of {} weights, {} in all, found {} rows of {}",
         Quote(tensor.name), rows > 0 ? rows : tensor.num_rows(),
         columns > 0 ? columns : tensor.cols(), elements, tensor.num_rows(), tensor.cols());
+}
+
+// The same weights in rows of another length, which divides the old one or is divided by it.
+SourceTensor Reshaped(SourceTensor tensor, std::vector<int64_t> ne) {
+  const int64_t before = tensor.cols(), after = ne[0];
+  tensor.ne = std::move(ne);
+  if (after == before) return tensor;
+  tensor.rows = [source = tensor.rows, before, after](int64_t row, int64_t n, float* x) {
+    if (after % before == 0) return source(row * (after / before), n * (after / before), x);
+    const int64_t parts = before / after;
+    std::vector<float> whole(static_cast<size_t>(before));
+    for (int64_t i = row; i < row + n; ++i, x += after) {
+      source(i / parts, 1, whole.data());
+      std::copy_n(whole.begin() + i % parts * after, after, x);
+    }
+  };
+  return tensor;
 }
 
 class Pairs {
@@ -85,10 +106,11 @@ class Pairs {
     if (encoder.token_types) Weight(gguf_.token_types, folder_.token_types);
     if (encoder.embedding_norm) {
       Norm(gguf_.embedding_norm, folder_.embedding_norm);
-      TensorPair& bias = Vector(gguf_.embedding_norm, folder_.embedding_norm);
-      bias.gguf += ".bias";
-      bias.folder += ".bias";
-      bias.optional = true;
+      Bias(gguf_.embedding_norm, folder_.embedding_norm);
+    }
+    if (config_.embedding_norm) {
+      Norm(gguf_.embedding_norm, folder_.embedding_norm);
+      Bias(gguf_.embedding_norm, folder_.embedding_norm);
     }
   }
 
@@ -96,6 +118,7 @@ class Pairs {
     if (config_.latent.kv_rank > 0) Latent();
     if (config_.mixer(layer_) == Mixer::kConvolution) Convolution();
     if (config_.mixer(layer_) == Mixer::kDeltaRule) Delta();
+    if (config_.mixer(layer_) == Mixer::kRwkv) Rwkv();
     if (config_.sinks) Vector(gguf_.sinks, folder_.sinks);
     if (config_.has_experts(layer_) && config_.router.bias) {
       Vector(gguf_.router_bias, folder_.router_bias);
@@ -134,6 +157,13 @@ class Pairs {
     if (FoldersHaveNormsLessOne(config_)) pair.value = TensorValue::kLessOne;
   }
 
+  void Bias(const char* gguf, const char* folder) {
+    TensorPair& pair = Vector(gguf, folder);
+    pair.gguf += ".bias";
+    pair.folder += ".bias";
+    pair.optional = true;
+  }
+
   // The projections to a latent; those from it are stacks (latent_tensors.h).
   void Latent() {
     if (config_.latent.q_rank > 0) {
@@ -156,6 +186,41 @@ class Pairs {
     Weight(gguf_.convolution_in, folder_.convolution_in);
     Weight(gguf_.convolution_out, folder_.convolution_out);
     Taps(Weight(gguf_.convolution, folder_.convolution), config_.hidden_dim);
+  }
+
+  // Shares of the token before are made together (rwkv_parts.h).
+  void Rwkv() {
+    const RwkvNames &gguf = *gguf_.rwkv, &folder = *folder_.rwkv;
+    const int64_t hidden = config_.hidden_dim;
+    const auto flat = [&](const char* in_gguf, const char* in_folder, std::vector<int64_t> shape) {
+      TensorPair& pair = Vector(in_gguf, in_folder);
+      pair.ne = {hidden};
+      pair.folder_shape = std::move(shape);
+    };
+    Weight(gguf.receptance, folder.receptance);
+    Weight(gguf.key, folder.key);
+    Weight(gguf.value, folder.value);
+    Weight(gguf.output, folder.output);
+    // Folders have the bias with the second of two products.
+    const auto narrow = [&](const char* RwkvNames::* in, const char* RwkvNames::* out,
+                            const char* RwkvNames::* bias) {
+      Weight(gguf.*in, folder.*in);
+      Weight(gguf.*out, folder.*out);
+      if (bias == nullptr) return;
+      TensorPair& pair = Vector(gguf.*bias, folder.*out);
+      pair.gguf += ".weight";
+      pair.folder += ".bias";
+    };
+    narrow(&RwkvNames::decay_in, &RwkvNames::decay_out, &RwkvNames::decay_bias);
+    narrow(&RwkvNames::rate_in, &RwkvNames::rate_out, &RwkvNames::rate_bias);
+    narrow(&RwkvNames::gate_in, &RwkvNames::gate_out, nullptr);
+    if (layer_ > 0) narrow(&RwkvNames::value_in, &RwkvNames::value_out, &RwkvNames::value_bias);
+    flat(gguf.key_scale, folder.key_scale, {hidden});
+    flat(gguf.key_rate, folder.key_rate, {hidden});
+    flat(gguf.bonus, folder.bonus, {config_.rwkv.heads, config_.rwkv.head_dim});
+    flat(gguf.mlp_share, folder.mlp_share, {hidden});
+    Norm(gguf.norm, folder.norm);
+    Bias(gguf.norm, folder.norm);
   }
 
   // GGUF has the heads of values in another order: those of one head of keys are not neighbours.
@@ -220,7 +285,7 @@ SourceTensor ToGguf(const TensorPair& pair, SourceTensor stored) {
                                                               : nullptr);
   stored.name = pair.gguf;
   if (pair.first_row > 0) stored.ne[1] -= pair.first_row;
-  if (!pair.ne.empty()) stored.ne = pair.ne;
+  if (!pair.ne.empty()) stored = Reshaped(std::move(stored), pair.ne);
   if (pair.full && stored.type != DType::kF32) {
     stored.type = DType::kF32;
     stored.bytes = {};
@@ -237,7 +302,7 @@ SourceTensor ToFolder(const TensorPair& pair, SourceTensor stored) {
                                                               : nullptr);
   stored.name = pair.folder;
   if (!pair.folder_shape.empty()) {
-    stored.ne.assign(pair.folder_shape.rbegin(), pair.folder_shape.rend());
+    stored = Reshaped(std::move(stored), {pair.folder_shape.rbegin(), pair.folder_shape.rend()});
   }
   return stored;
 }

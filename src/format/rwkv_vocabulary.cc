@@ -11,6 +11,8 @@
 #include <charconv>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "base/quote.h"
 #include "text/utf8.h"
@@ -109,6 +111,56 @@ TokenizerSpec FromRwkvVocabulary(std::string_view text, std::string source) {
   }
   return spec;
 }
+
+namespace {
+
+// As Python writes them between single quotes; bytes beyond ASCII stay where `keep_wide`.
+std::string Escaped(std::string_view bytes, bool keep_wide) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  std::string text;
+  for (const char c : bytes) {
+    const auto byte = static_cast<uint8_t>(c);
+    const bool wide = byte >= 0x80 && keep_wide;
+    if (c == '\\' || c == '\'') {
+      text += {'\\', c};
+    } else if (c == '\t' || c == '\n' || c == '\r') {
+      text += {'\\', c == '\t' ? 't' : c == '\n' ? 'n' : 'r'};
+    } else if (wide || (byte >= 0x20 && byte < 0x7F)) {
+      text += c;
+    } else {
+      text += {'\\', 'x', kHex[byte >> 4], kHex[byte & 15]};
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string ToRwkvVocabulary(const TokenizerSpec& spec) {
+  const auto type = [&](size_t id) {
+    return id < spec.types.size() ? spec.types[id] : TokenType::kNormal;
+  };
+  size_t count = spec.tokens.size();
+  while (count > 0 && type(count - 1) == TokenType::kUnused) --count;
+  std::string file;
+  for (size_t id = 0; id < count; ++id) {
+    const TokenType expected = id == 0 ? TokenType::kControl : TokenType::kNormal;
+    const std::string& token = spec.tokens[id];
+    if (type(id) != expected || token.empty()) {
+      Throw(ErrorCode::kUnsupported,
+            "{}: token {}: expected one that {}, as the lines of a vocabulary of RWKV have it, "
+            "found {}",
+            spec.source, id, id == 0 ? "no text has" : "texts have", Quote(token));
+    }
+    if (id == 0) continue;
+    const bool characters = ToValidUtf8(token) == token;
+    file += fmt::format("{} {}'{}' {}\n", id, characters ? "" : "b", Escaped(token, characters),
+                        token.size());
+  }
+  return file;
+}
+
+std::string EscapeRwkvToken(std::string_view bytes) { return Escaped(bytes, /*keep_wide=*/false); }
 
 std::string UnescapeRwkvToken(std::string_view text) {
   std::string bytes;

@@ -73,6 +73,25 @@ TEST(RwkvVocabulary, EscapesAreThoseOfPython) {
   EXPECT_EQ(UnescapeRwkvToken("\\t\\n\\r\\\\\\'\\xfFq\\"), "\t\n\r\\'\xFFq\\");
 }
 
+TEST(RwkvVocabulary, TokensOfAGgufFileBecomeTheFileThatTheyCameFrom) {
+  const GgufFile file = GgufFile::Open(kFolder / "vocabulary.gguf");
+  const TokenizerSpec original =
+      FromRwkvVocabulary(ReadFile(kFolder / kRwkvVocabularyFile), "vocab.txt");
+  const TokenizerSpec again = FromRwkvVocabulary(ToRwkvVocabulary(FromGguf(file)), "again.txt");
+  EXPECT_EQ(again.tokens, original.tokens);
+  EXPECT_EQ(again.types, original.types);
+  std::string all;
+  for (int byte = 0; byte < 256; ++byte) all += static_cast<char>(byte);
+  EXPECT_EQ(UnescapeRwkvToken(EscapeRwkvToken(all)), all);
+  TokenizerSpec spec = FromRwkvVocabulary("1 'a' 1\n", "v");
+  for (const std::string& token : {all, std::string("'\\\n\x7F"), std::string("\xC3\xA9'\"\t")}) {
+    spec.tokens[1] = token;
+    EXPECT_EQ(FromRwkvVocabulary(ToRwkvVocabulary(spec), "w").tokens[1], token);
+  }
+  spec.types[0] = TokenType::kNormal;
+  EXPECT_THROW(ToRwkvVocabulary(spec), Error);
+}
+
 TEST(RwkvVocabulary, NamesTheLineThatLies) {
   for (const char* second :
        {"3 'b' 1", "2 'b' 2", "2 b 1", "2 'b", "2 'b' x", "2 '' 0", "2 'it's' 4", "2 '\\x4' 1",

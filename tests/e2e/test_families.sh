@@ -14,9 +14,9 @@ assert families["mixtral"]["train"] and not families["mixtral"]["train_whole"] a
 assert families["qwen2_moe"]["train"] and families["glm4_moe"]["training_lacks"], families["glm4_moe"]
 assert families["qwen3_moe"]["quantize"] == ["GGUF", "folder"], families["qwen3_moe"]
 assert not families["gemma4_text"]["train"] and not families["gemma4_text"]["lost_in_gguf"], families["gemma4_text"]
-assert not families["rwkv7"]["train"] and families["rwkv7"]["quantize"] == ["GGUF"], families["rwkv7"]
-assert families["rwkv7"]["lost_in_gguf"] and families["rwkv7"]["lost_in_folder"], families["rwkv7"]
-for kind in ("lfm2", "deepseek_v3", "gpt_oss", "qwen3_5_text", "gemma4_text", "glm4_moe", "bert", "modernbert"):
+assert not families["rwkv7"]["train"], families["rwkv7"]
+embedding_gemma = "gemma3_text+use_bidirectional_attention"
+for kind in (embedding_gemma, "rwkv7", "lfm2", "deepseek_v3", "gpt_oss", "qwen3_5_text", "gemma4_text", "glm4_moe", "bert", "modernbert"):
     assert families[kind]["quantize"] == ["GGUF", "folder"] and families[kind]["to_folder"], families[kind]'
 
 # A random Qwen3 of 96 rows, with a tokenizer of $1 tokens and a chat template.
@@ -75,6 +75,13 @@ rm "$work/rwkv7/"tokenizer*.json
 cp "$repository/tests/data/rwkv_tokenizer/rwkv_vocab_v20230424.txt" "$work/rwkv7/"
 "$bakestone" tokenize "$work/rwkv7" "A" --json >"$work/out"
 expect "$work/out" "66"
+"$bakestone" export "$work/rwkv7" "$work/rwkv7.gguf" 2>"$work/log" || { cat "$work/log" >&2; fail "RWKV as GGUF"; }
+"$bakestone" export "$work/rwkv7.gguf" "$work/rwkv7-again" 2>"$work/log" || { cat "$work/log" >&2; fail "and back"; }
+for model in rwkv7 rwkv7.gguf rwkv7-again; do
+  "$bakestone" run "$work/$model" "A B" --raw --max-tokens 8 --temperature 0 >"$work/$model.out" 2>"$work/log" \
+    || { cat "$work/log" >&2; fail "running $model"; }
+  cmp "$work/rwkv7.out" "$work/$model.out"
+done
 
 # An encoder makes vectors, whatever stands beside a text, and does not write.
 encoder=$work/bert
@@ -125,8 +132,16 @@ done
 # EmbeddingGemma: two dense layers behind the mean.
 gemma=$work/embeddinggemma
 cp -r "$repository/tests/data/families/gemma3_text+use_bidirectional_attention" "$gemma"
-cp "$work/modernbert/tokenizer.json" "$gemma/"
-"$bakestone" embed "$gemma" abc | python3 -c 'import json, sys; v = json.load(sys.stdin)["embedding"]; assert len(v) == 24, v'
+cp "$encoder/tokenizer.json" "$gemma/"
+"$bakestone" embed "$gemma" abc >"$work/first"
+python3 -c 'import json, sys; v = json.load(sys.stdin)["embedding"]; assert len(v) == 24, v' <"$work/first"
+"$bakestone" export "$gemma" "$gemma.gguf" 2>"$work/log" || { cat "$work/log" >&2; fail "EmbeddingGemma as GGUF"; }
+"$bakestone" embed "$gemma.gguf" abc >"$work/second"
+python3 - "$work/first" "$work/second" <<'PY'
+import json, sys
+a, b = (json.load(open(path))["embedding"] for path in sys.argv[1:])
+assert len(a) == len(b) and max(abs(x - y) for x, y in zip(a, b)) < 1e-5, (a, b)
+PY
 
 # A classifier scores texts, and texts beside a question; a model without a head does not.
 scorer=$work/classifier
