@@ -25,6 +25,7 @@ try:
     import numpy as np
     import peft
     import safetensors.torch
+    import tokenizers
     import torch
     import transformers
 except ImportError as error:
@@ -216,6 +217,37 @@ def check_embedding_gemma(bakestone, work, kept):
         sys.exit(f"FAILED: EmbeddingGemma: modules.json: {modules[1]}")
 
 
+def check_sentencepiece(bakestone, work):
+    """Models whose folder has SentencePiece's own file, as GGUF and as a folder again: what `tokenizers` and transformers
+    make of the tokenizer.json are the GGUF file's ids."""
+    data = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data"
+    lines = map(json.loads, (data / "tokenizer/corpus.jsonl").read_text().split("\n")[:-1])
+    texts = [line for line in lines if isinstance(line, str)]
+    for kind, model, name, vocabulary in (("llama", "sp_bpe", "tokenizer.model", 900),
+                                          ("xlm-roberta", "fairseq", "sentencepiece.bpe.model", 702)):
+        folder, special = work / f"{model}-model", kind != "llama"
+        settings = goldens.BASE | goldens.FAMILIES[kind][1] | dict(vocab_size=vocabulary)
+        goldens.make_model(kind, settings | ({} if special else goldens.rope(700.0))).save_pretrained(folder)
+        shutil.copy(data / f"hf_tokenizer/{model}.model", folder / name)
+        again = there_and_back(bakestone, folder, None, kind, None, None)
+        rows = "".join(json.dumps(dict(text=text, add_special=special)) + "\n" for text in texts)
+        done = subprocess.run([str(bakestone), "tokenize", f"{folder}.gguf", "--jsonl"], input=rows, capture_output=True, text=True)
+        expected = [json.loads(line) for line in done.stdout.split("\n")[:-1]]
+        written = transformers.AutoTokenizer.from_pretrained(again)
+        plain = tokenizers.Tokenizer.from_file(str(again / "tokenizer.json"))
+        plain.encode_special_tokens = True  # their spellings are text, but a Unigram model has them as pieces
+        differing = []
+        for text, ids in zip(texts, expected, strict=True):
+            spelled = any(token in text for token in ("<s>", "</s>", "<pad>", "<unk>", "<mask>"))
+            found = [ids if spelled and special else plain.encode(text, add_special_tokens=special).ids,
+                     ids if spelled else written(text, add_special_tokens=special)["input_ids"]]
+            if found != [ids, ids]:
+                differing.append(text)
+        print(f"{'FAILED' if differing else 'ok'}  {model}: {len(texts)} texts, {len(differing)} cut otherwise {differing[:2]}")
+        if differing:
+            sys.exit(1)
+
+
 def check_tokenizer(bakestone, work):
     """The real model's folder, where that model is given: its tokenizer and its weights."""
     real = os.environ.get("BAKESTONE_TEST_MODEL")
@@ -246,6 +278,7 @@ def main():
         check_family(bakestone, work, kind, settings, kept)
     check_rwkv(bakestone, work, kept)
     check_embedding_gemma(bakestone, work, kept)
+    check_sentencepiece(bakestone, work)
     check_tokenizer(bakestone, work)
     base, file = work / "llama", work / "llama.gguf"
     model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()

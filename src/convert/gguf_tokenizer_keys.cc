@@ -1,5 +1,7 @@
 // gguf_tokenizer.cc (format/) reads what is written here.
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -52,6 +54,74 @@ void AddWordPieces(const TokenizerSpec& spec, const ModelConfig& config, const s
   writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
 }
 
+// SentencePiece's rules, which GGUF has keys for, of a Unigram model in a tokenizer.json. Those are
+// the same but for characters with marks on them, which SentencePiece's map takes one by one.
+struct UnigramRules {
+  bool squeezes = false;  // spaces at the ends, and all but one of several
+  bool prefixes = false;
+};
+UnigramRules RulesOf(const TokenizerSpec& spec, const std::string& source) {
+  UnigramRules rules = {.squeezes = spec.remove_extra_whitespaces || spec.split_white_space,
+                        .prefixes = spec.space_prefix != SpacePrefix::kNever};
+  bool known = spec.space_prefix != SpacePrefix::kFirst;
+  for (const NormalizerStep& step : spec.normalizer) {
+    using Kind = NormalizerStep::Kind;
+    known = known && step.kind != Kind::kReplace && step.kind != Kind::kNfc;
+    known = known && (step.kind != Kind::kCharsmap || &step == spec.normalizer.data());
+    rules.squeezes = rules.squeezes || step.kind == Kind::kReplaceSpaces;
+  }
+  const bool spaces_count =
+      spec.space_prefix == SpacePrefix::kEveryUnspacedPiece && !rules.squeezes;
+  const bool split = spec.marked_words && std::find(spec.types.begin(), spec.types.end(),
+                                                    TokenType::kUserDefined) != spec.types.end();
+  if (!known || spaces_count || (split && rules.prefixes)) {
+    Throw(ErrorCode::kUnsupported,
+          "{}: expected a Unigram tokenizer by SentencePiece's rules (a map of characters, spaces "
+          "dropped, a space before texts), found others, which GGUF has no keys for",
+          source);
+  }
+  return rules;
+}
+
+void AddUnigram(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
+                GgufWriter& writer) {
+  const UnigramRules rules = RulesOf(spec, source);
+  std::vector<std::string> tokens = spec.tokens;
+  std::vector<int32_t> types(tokens.size(), static_cast<int32_t>(TokenType::kNormal));
+  std::vector<float> scores = spec.scores;
+  for (size_t i = 0; i < spec.types.size(); ++i) types[i] = static_cast<int32_t>(spec.types[i]);
+  if (spec.unk >= 0)
+    types[static_cast<size_t>(spec.unk)] = static_cast<int32_t>(TokenType::kUnknown);
+  const auto unused = [](size_t id) { return fmt::format("[PAD{}]", id); };
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i].empty()) tokens[i] = unused(i);
+  }
+  while (static_cast<int64_t>(tokens.size()) < config.vocab_size) {
+    tokens.push_back(unused(tokens.size()));
+    types.push_back(static_cast<int32_t>(TokenType::kUnused));
+    scores.push_back(-1e4f);
+  }
+  writer.AddString("tokenizer.ggml.model", "t5");
+  writer.AddString("tokenizer.ggml.pre", "default");
+  writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
+  writer.AddF32s("tokenizer.ggml.scores", scores);
+  writer.AddI32s("tokenizer.ggml.token_type", types);
+  writer.AddBool("tokenizer.ggml.add_space_prefix", rules.prefixes);
+  writer.AddBool("tokenizer.ggml.remove_extra_whitespaces", rules.squeezes);
+  if (!spec.precompiled_charsmap.empty()) {
+    writer.AddBytes("tokenizer.ggml.precompiled_charsmap", spec.precompiled_charsmap);
+  }
+  const std::pair<const char*, int32_t> ids[] = {{"bos", spec.bos},     {"cls", spec.bos},
+                                                 {"eos", spec.eos},     {"seperator", spec.eos},
+                                                 {"unknown", spec.unk}, {"padding", spec.pad}};
+  for (const auto& [name, id] : ids) {
+    if (id < 0) continue;
+    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
+  }
+  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
+  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
+}
+
 void AddRwkvTokens(const TokenizerSpec& spec, const ModelConfig& config, GgufWriter& writer) {
   std::vector<std::string> tokens;
   std::vector<int32_t> types;
@@ -91,10 +161,7 @@ void AddTokenizerKeys(const TokenizerSpec& spec, const ModelConfig& config,
   }
   if (spec.kind == TokenizerKind::kWordPiece) return AddWordPieces(spec, config, source, writer);
   if (spec.kind == TokenizerKind::kGreedy) return AddRwkvTokens(spec, config, writer);
-  if (spec.kind != TokenizerKind::kByteBpe && spec.kind != TokenizerKind::kSentencePieceBpe) {
-    Throw(ErrorCode::kUnsupported,
-          "{}: expected a tokenizer of BPE or of word pieces to write, found another kind", source);
-  }
+  if (spec.kind == TokenizerKind::kUnigram) return AddUnigram(spec, config, source, writer);
   std::vector<std::string> tokens = spec.tokens;
   std::vector<int32_t> types(spec.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
   for (size_t i = 0; i < spec.types.size(); ++i) types[i] = static_cast<int32_t>(spec.types[i]);

@@ -370,8 +370,11 @@ namespace {
 Json TokenizerConfig(const TokenizerSpec& spec, const GgufFile& header, const ModelConfig& config) {
   Json json = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                {"model_max_length", config.context_length},
-               {"clean_up_tokenization_spaces", false},
-               {"add_bos_token", spec.add_bos}};
+               {"clean_up_tokenization_spaces", false}};
+  if (spec.pair.empty()) {  // else tokenizer.json says it, of two texts too
+    json["add_bos_token"] = spec.add_bos;
+    json["add_eos_token"] = spec.add_eos;
+  }
   const auto token = [&](const char* name, int32_t id) {
     if (id >= 0 && id < static_cast<int32_t>(spec.tokens.size())) {
       json[name] = spec.tokens[static_cast<size_t>(id)];

@@ -20,6 +20,7 @@
 #include "format/peft.h"
 #include "model/model_file.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_goldens.h"
 
 namespace bakestone {
 namespace {
@@ -138,6 +139,46 @@ TEST(AddTokenizerKeys, GemmasMergesStayMergesInFilesOfItsFourth) {
   const Tokenizer before(spec), after(again);
   const std::string text = "A baker's  oven,\n\n hot \xE2\x98\x95\xF0\x9F\x8D\x9E enough?";
   EXPECT_EQ(after.Encode(text), before.Encode(text));
+}
+
+// XLM-R's tokenizer as SentencePiece has it, and as two forms of tokenizer.json, whose rules are
+// the same for usual texts.
+TEST(AddTokenizerKeys, UnigramKeepsItsIds) {
+  constexpr size_t kSentences = 47;  // the corpus' first lines, code among them
+  const std::filesystem::path folder =
+      std::filesystem::path(SourceDir()) / "tests/data/hf_tokenizer";
+  std::vector<TokenizerSpec> specs = {FromGguf(GgufFile::Open(folder / "fairseq.gguf"))};
+  for (const char* name : {"xlmr.json", "bge_m3.json"}) {
+    specs.push_back(FromTokenizerJson(ReadFile(folder / name), name));
+    specs.back().pad = 1;
+  }
+  for (const TokenizerSpec& spec : specs) {
+    ModelConfig config;
+    config.architecture = "bert";
+    config.vocab_size = static_cast<int64_t>(spec.tokens.size()) + 2;
+    GgufWriter writer;
+    writer.AddString("general.architecture", "bert");
+    AddTokenizerKeys(spec, config, "m", writer);
+    const std::string file = writer.Serialize();
+    const TokenizerSpec again = FromGguf(
+        GgufFile::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "m"));
+    EXPECT_EQ(again.precompiled_charsmap, spec.precompiled_charsmap);
+    EXPECT_EQ(again.pad, 1);
+    const Tokenizer before(spec), after(again);
+    size_t line = 0, differing = 0;
+    for (const goldens::Text& text : goldens::Corpus(SourceDir())) {
+      const bool same = before.Encode(text.bytes) == after.Encode(text.bytes);
+      EXPECT_TRUE(same || (spec.marked_words && line >= kSentences)) << text.bytes;
+      differing += text.valid_utf8 && !same;
+      ++line;
+    }
+    // White space beyond the map's at the ends, marks in the text, characters with marks on them.
+    EXPECT_LT(differing * 15, line);
+    for (const char* text : {"Hello,  world", " a <mask> b", "caf\xC3\xA9</s>x"}) {
+      const EncodeOptions options = {.add_special = true, .parse_special = true};
+      EXPECT_EQ(before.Encode(text, options), after.Encode(text, options)) << text;
+    }
+  }
 }
 
 class FolderTest : public HfSourceTest {};

@@ -178,6 +178,11 @@ TokenizerSpec FromGguf(const GgufFile& file) {
   spec.add_eos = file.GetBool(Key("add_eos_token"), spec.add_eos && spec.eos >= 0);
   const std::string_view architecture = file.GetString("general.architecture", "");
   if (architecture.ends_with("bert") && spec.add_bos && spec.add_eos) {
+    const auto mask = std::find(spec.tokens.begin(), spec.tokens.end(), "<mask>");
+    if (spec.kind == TokenizerKind::kUnigram && mask != spec.tokens.end()) {  // as XLM-R has it
+      const auto id = static_cast<int32_t>(mask - spec.tokens.begin());
+      spec.added.push_back({.id = id, .lstrip = true});
+    }
     const bool one = spec.kind == TokenizerKind::kWordPiece || architecture == "modern-bert";
     spec.pair = one ? PairOfBert(spec.bos, spec.eos) : PairOfRoberta(spec.bos, spec.eos);
   }

@@ -144,6 +144,10 @@ void GgufWriter::AddBools(std::string_view key, const std::vector<bool>& values)
   AddArray<uint8_t>(key, GgufType::kBool, bytes);
 }
 
+void GgufWriter::AddBytes(std::string_view key, std::span<const uint8_t> values) {
+  AddArray(key, GgufType::kUint8, values);
+}
+
 void GgufWriter::AddValue(std::string_view key, const GgufValue& value) {
   AddKey(key, value.type);
   if (value.type == GgufType::kArray) {

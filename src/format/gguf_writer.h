@@ -41,6 +41,7 @@ class GgufWriter {
   void AddI32s(std::string_view key, std::span<const int32_t> values);
   void AddF32s(std::string_view key, std::span<const float> values);
   void AddBools(std::string_view key, const std::vector<bool>& values);
+  void AddBytes(std::string_view key, std::span<const uint8_t> values);
   // Copies a value of another file as it is, nested arrays included.
   void AddValue(std::string_view key, const GgufValue& value);
 

@@ -107,6 +107,7 @@ class TokenizerJsonReader {
     spec_.scores.resize(spec_.tokens.size(), 0);
     ReadUnigramText(Steps("normalizer", "normalizers"), Steps("pre_tokenizer", "pretokenizers"),
                     spec_);
+    for (AddedTokenFlags& flags : spec_.added) flags.normalized = false;
     ReadSpaceDecoder();
     ReadPostProcessor();
     return std::move(spec_);
@@ -338,6 +339,10 @@ class TokenizerJsonReader {
             source_);
     }
     ReadSpaceDecoder();
+    // What is matched after normalization finds spaces marked there, but not where that step or a
+    // later one puts a mark before each piece of text.
+    const bool by_normalizer = !normalizers.empty() && spec_.space_prefix == SpacePrefix::kNever;
+    for (AddedTokenFlags& flags : spec_.added) flags.normalized &= by_normalizer;
     const std::string unknown = bpe.Text("unk_token", "");
     for (size_t i = 0; i < spec_.tokens.size(); ++i) {
       if (!unknown.empty() && spec_.tokens[i] == unknown) spec_.unk = static_cast<int32_t>(i);

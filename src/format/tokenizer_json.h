@@ -20,8 +20,9 @@ TokenizerSpec FromTokenizerJson(std::string_view json, std::string source);
 // is not known.
 std::vector<std::string> PatternsOfPreTokenizer(std::string_view name);
 
-// The other way: byte-level BPE only, kUnsupported for other kinds and for pre-tokenizers without
-// known patterns. Tokens that are marked unused are left out.
+// The other way: byte-level BPE, word pieces, and SentencePiece's BPE and Unigram. Throws
+// kUnsupported for pre-tokenizers without known patterns, and for rules of SentencePiece that a
+// tokenizer.json cannot say. Tokens that are marked unused are left out.
 std::string ToTokenizerJson(const TokenizerSpec& spec);
 
 }  // namespace bakestone

@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "format/tokenizer_json.h"
+#include "format/tokenizer_json_parts.h"
+#include "text/pair_forms.h"
 
 namespace bakestone {
 namespace {
@@ -55,7 +57,9 @@ OrderedJson PostProcessor(const TokenizerSpec& spec) {
               {"tokens", OrderedJson::array({bos})}}}}}};
 }
 
-OrderedJson AddedTokens(const TokenizerSpec& spec) {
+}  // namespace
+
+OrderedJson AddedTokensJson(const TokenizerSpec& spec) {
   OrderedJson added = OrderedJson::array();
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const TokenType type = spec.types.empty() ? TokenType::kNormal : spec.types[i];
@@ -75,7 +79,7 @@ OrderedJson AddedTokens(const TokenizerSpec& spec) {
   return added;
 }
 
-OrderedJson Vocabulary(const TokenizerSpec& spec) {
+OrderedJson VocabularyJson(const TokenizerSpec& spec) {
   OrderedJson vocab = OrderedJson::object();
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     if (spec.types.empty() || spec.types[i] != TokenType::kUnused) vocab[spec.tokens[i]] = i;
@@ -83,33 +87,55 @@ OrderedJson Vocabulary(const TokenizerSpec& spec) {
   return vocab;
 }
 
-// [CLS] text [SEP], or two texts with a [SEP] after each, the second's rows of the other type.
-OrderedJson EndsOfBert(const TokenizerSpec& spec) {
-  const std::string &cls = spec.tokens.at(static_cast<size_t>(spec.bos)),
-                    &sep = spec.tokens.at(static_cast<size_t>(spec.eos));
-  const auto special = [](const std::string& id, int type) {
-    return OrderedJson{{"SpecialToken", {{"id", id}, {"type_id", type}}}};
+// Each part is a token or a text, with the type of its rows.
+OrderedJson TemplateJson(const TokenizerSpec& spec) {
+  OrderedJson named = OrderedJson::object();
+  const auto token = [&](int32_t id, int type) {
+    const std::string& text = spec.tokens.at(static_cast<size_t>(id));
+    named[text] = {
+        {"id", text}, {"ids", OrderedJson::array({id})}, {"tokens", OrderedJson::array({text})}};
+    return OrderedJson{{"SpecialToken", {{"id", text}, {"type_id", type}}}};
   };
   const auto text = [](const char* id, int type) {
     return OrderedJson{{"Sequence", {{"id", id}, {"type_id", type}}}};
   };
-  const auto named = [](const std::string& token, int32_t id) {
-    return OrderedJson{
-        {"id", token}, {"ids", OrderedJson::array({id})}, {"tokens", OrderedJson::array({token})}};
+  const auto around = [&](OrderedJson& parts, const char* id, int type) {
+    if (spec.add_bos) parts.push_back(token(spec.bos, type));
+    parts.push_back(text(id, type));
+    if (spec.add_eos) parts.push_back(token(spec.eos, type));
   };
+  OrderedJson single = OrderedJson::array(), pair = OrderedJson::array();
+  around(single, "A", 0);
+  for (const PairPart& part : spec.pair) {
+    const bool first = part.kind == PairPart::Kind::kFirst;
+    pair.push_back(part.kind == PairPart::Kind::kToken ? token(part.token, part.type)
+                                                       : text(first ? "A" : "B", part.type));
+  }
+  if (spec.pair.empty()) {
+    around(pair, "A", 0);
+    around(pair, "B", 1);
+  }
   return {{"type", "TemplateProcessing"},
-          {"single", OrderedJson::array({special(cls, 0), text("A", 0), special(sep, 0)})},
-          {"pair", OrderedJson::array({special(cls, 0), text("A", 0), special(sep, 0), text("B", 1),
-                                       special(sep, 1)})},
-          {"special_tokens", {{cls, named(cls, spec.bos)}, {sep, named(sep, spec.eos)}}}};
+          {"single", single},
+          {"pair", pair},
+          {"special_tokens", named}};
 }
 
-std::string Dumped(const OrderedJson& json, const TokenizerSpec& spec) {
+std::string DumpedJson(const OrderedJson& json, const TokenizerSpec& spec) {
   try {
     return json.dump(1);
   } catch (const nlohmann::json::exception&) {
     Throw(ErrorCode::kUnsupported, "{}: expected tokens in UTF-8", spec.source);
   }
+}
+
+namespace {
+
+// [CLS] text [SEP], whatever the file says of them, or two texts with a [SEP] after each.
+TokenizerSpec WithEndsOfBert(TokenizerSpec spec) {
+  spec.add_bos = spec.add_eos = true;
+  spec.pair = PairOfBert(spec.bos, spec.eos);
+  return spec;
 }
 
 std::string WordPieces(const TokenizerSpec& spec) {
@@ -119,36 +145,39 @@ std::string WordPieces(const TokenizerSpec& spec) {
     Throw(ErrorCode::kCorrupt, "{}: expected ids of [CLS], [SEP] and [UNK] below {}, found {}",
           spec.source, count, id);
   }
-  return Dumped({{"version", "1.0"},
-                 {"truncation", nullptr},
-                 {"padding", nullptr},
-                 {"added_tokens", AddedTokens(spec)},
-                 {"normalizer",
-                  {{"type", "BertNormalizer"},
-                   {"clean_text", true},
-                   {"handle_chinese_chars", spec.space_around_han},
-                   {"strip_accents", spec.strip_accents},
-                   {"lowercase", spec.lowercase}}},
-                 {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
-                 {"post_processor", EndsOfBert(spec)},
-                 {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
-                 {"model",
-                  {{"type", "WordPiece"},
-                   {"unk_token", spec.tokens[static_cast<size_t>(spec.unk)]},
-                   {"continuing_subword_prefix", "##"},
-                   {"max_input_chars_per_word", 100},
-                   {"vocab", Vocabulary(spec)}}}},
-                spec);
+  return DumpedJson({{"version", "1.0"},
+                     {"truncation", nullptr},
+                     {"padding", nullptr},
+                     {"added_tokens", AddedTokensJson(spec)},
+                     {"normalizer",
+                      {{"type", "BertNormalizer"},
+                       {"clean_text", true},
+                       {"handle_chinese_chars", spec.space_around_han},
+                       {"strip_accents", spec.strip_accents},
+                       {"lowercase", spec.lowercase}}},
+                     {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+                     {"post_processor", TemplateJson(WithEndsOfBert(spec))},
+                     {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
+                     {"model",
+                      {{"type", "WordPiece"},
+                       {"unk_token", spec.tokens[static_cast<size_t>(spec.unk)]},
+                       {"continuing_subword_prefix", "##"},
+                       {"max_input_chars_per_word", 100},
+                       {"vocab", VocabularyJson(spec)}}}},
+                    spec);
 }
 
 }  // namespace
 
 std::string ToTokenizerJson(const TokenizerSpec& spec) {
   if (spec.kind == TokenizerKind::kWordPiece) return WordPieces(spec);
+  if (spec.kind == TokenizerKind::kSentencePieceBpe || spec.kind == TokenizerKind::kUnigram) {
+    return SentencePieceToJson(spec);
+  }
   if (spec.kind != TokenizerKind::kByteBpe || spec.add_prefix_space) {
     Throw(ErrorCode::kUnsupported,
-          "{}: expected word pieces or a byte-level BPE tokenizer without a space before texts; no "
-          "other is written as tokenizer.json",
+          "{}: expected word pieces, SentencePiece's kinds or a byte-level BPE tokenizer without a "
+          "space before texts; no other is written as tokenizer.json",
           spec.source);
   }
   OrderedJson merges = OrderedJson::array();
@@ -161,12 +190,12 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
                              {"fuse_unk", false},
                              {"byte_fallback", false},
                              {"ignore_merges", spec.ignore_merges},
-                             {"vocab", Vocabulary(spec)},
+                             {"vocab", VocabularyJson(spec)},
                              {"merges", merges}};
   const OrderedJson json = {{"version", "1.0"},
                             {"truncation", nullptr},
                             {"padding", nullptr},
-                            {"added_tokens", AddedTokens(spec)},
+                            {"added_tokens", AddedTokensJson(spec)},
                             {"normalizer", spec.nfc ? OrderedJson{{"type", "NFC"}} : OrderedJson()},
                             {"pre_tokenizer", PreTokenizer(spec)},
                             {"post_processor", PostProcessor(spec)},
@@ -176,7 +205,7 @@ std::string ToTokenizerJson(const TokenizerSpec& spec) {
                               {"trim_offsets", true},
                               {"use_regex", true}}},
                             {"model", model}};
-  return Dumped(json, spec);
+  return DumpedJson(json, spec);
 }
 
 }  // namespace bakestone

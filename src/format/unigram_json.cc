@@ -1,7 +1,8 @@
 // The grammar, as far as it is read:
 //
 //   "model": {"type": "Unigram", "vocab": [[piece, score], ...], "unk_id", "byte_fallback"}
-//   "normalizer": Precompiled | Strip | Replace of a text or of " {2,}" | NFC
+//   "normalizer": Precompiled | Strip | Replace of a text or of " {2,}", and of "\A +" and
+//                 "[ \u2581]+\z" by nothing | NFC | Prepend of U+2581, the last
 //   "pre_tokenizer": WhitespaceSplit, then Metaspace
 #include "format/unigram_json.h"
 
@@ -51,13 +52,20 @@ NormalizerStep ReadReplace(const JsonNode& step) {
   const JsonNode pattern(step.source(), step.where() + ".pattern", *value);
   const std::string regex = pattern.Text("Regex", ""), to = step.Text("content", "");
   if (regex == " {2,}") return {.kind = Kind::kReplaceSpaces, .from = {}, .to = to};
-  if (!regex.empty()) pattern.Refuse("Regex", "two spaces or more, ' {2,}'", regex);
+  if (to.empty() && regex == kLeadingSpaces)
+    return {.kind = Kind::kDropLeading, .from = {}, .to = {}};
+  if (to.empty() && regex == kTrailingSpaces)
+    return {.kind = Kind::kDropTrailing, .from = {}, .to = {}};
+  if (!regex.empty()) {
+    pattern.Refuse("Regex", "two spaces or more, ' {2,}', or those at the ends by nothing", regex);
+  }
   const std::string from = pattern.Text("String", "");
   if (from.empty()) pattern.Fail("String", "a text", *value);
   return {.kind = Kind::kReplace, .from = from, .to = to};
 }
 
-void ReadMarks(const JsonNode& step, TokenizerSpec& spec) {
+// prepended: by the normalizer, before each stretch of text.
+void ReadMarks(const JsonNode& step, bool prepended, TokenizerSpec& spec) {
   if (const std::string mark = step.Text("replacement", std::string(kJsonSpaceMark));
       mark != kJsonSpaceMark) {
     step.Refuse("replacement", "U+2581", mark);
@@ -65,11 +73,16 @@ void ReadMarks(const JsonNode& step, TokenizerSpec& spec) {
   spec.split_marks = step.Bool("split", true);
   const std::string scheme =
       step.Text("prepend_scheme", step.Bool("add_prefix_space", true) ? "always" : "never");
+  if (prepended && (scheme != "never" || spec.split_white_space)) {
+    step.Refuse("prepend_scheme", "never where the normalizer prepends", scheme);
+  }
   if (scheme == "always") {
     spec.space_prefix = SpacePrefix::kEveryUnspacedPiece;
   } else if (scheme == "first" && !spec.split_white_space) {
     spec.space_prefix = SpacePrefix::kFirst;
-  } else if (scheme != "never") {
+  } else if (scheme == "never") {
+    if (prepended) spec.space_prefix = SpacePrefix::kEveryPiece;
+  } else {
     step.Refuse("prepend_scheme",
                 spec.split_white_space ? "always or never" : "first, always or never", scheme);
   }
@@ -112,9 +125,14 @@ void ReadUnigramText(const std::vector<JsonNode>& normalizers,
                      const std::vector<JsonNode>& pre_tokenizers, TokenizerSpec& spec) {
   spec.space_prefix = SpacePrefix::kNever;
   spec.split_user_defined = true;
+  bool prepended = false;
   for (const JsonNode& step : normalizers) {
     const std::string type = step.type();
-    if (type == "Precompiled" && spec.precompiled_charsmap.empty()) {
+    if (prepended) {
+      step.Refuse("type", "Prepend to be the last step", type);
+    } else if (type == "Prepend" && step.Text("prepend", "") == kJsonSpaceMark) {
+      prepended = true;
+    } else if (type == "Precompiled" && spec.precompiled_charsmap.empty()) {
       spec.precompiled_charsmap = FromBase64(step, "precompiled_charsmap");
       spec.normalizer.push_back({.kind = Kind::kCharsmap, .from = {}, .to = {}});
     } else if (type == "Strip") {
@@ -129,7 +147,7 @@ void ReadUnigramText(const std::vector<JsonNode>& normalizers,
     } else if (type == "NFC") {
       spec.normalizer.push_back({.kind = Kind::kNfc, .from = {}, .to = {}});
     } else {
-      step.Refuse("type", "Precompiled (once), Strip, Replace or NFC", type);
+      step.Refuse("type", "Precompiled (once), Strip, Replace, NFC or Prepend of U+2581", type);
     }
   }
   bool marked = false;
@@ -138,7 +156,7 @@ void ReadUnigramText(const std::vector<JsonNode>& normalizers,
     if (type == "WhitespaceSplit" && !marked) {
       spec.split_white_space = true;
     } else if (type == "Metaspace" && !marked) {
-      ReadMarks(step, spec);
+      ReadMarks(step, prepended, spec);
       marked = true;
     } else {
       step.Refuse("type", "WhitespaceSplit, then Metaspace", type);

@@ -1,5 +1,7 @@
 #include "text/marked_words.h"
 
+#include <algorithm>
+
 #include <utf8proc.h>
 
 #include "text/sentencepiece_text.h"
@@ -102,9 +104,9 @@ void MarkedWords::Add(std::string_view word, bool first, Words& words) const {
   if (word.empty()) return;
   const size_t begin = words.text.size();
   const bool marked = word.starts_with(' ') || word.starts_with(kSpacePiece);
-  const bool always =
+  const bool unspaced =
       prefix_ == SpacePrefix::kEveryUnspacedPiece || (prefix_ == SpacePrefix::kFirst && first);
-  if (always && !marked) words.text.append(kSpacePiece);
+  if (prefix_ == SpacePrefix::kEveryPiece || (unspaced && !marked)) words.text.append(kSpacePiece);
   for (const char c : word) c == ' ' ? words.text.append(kSpacePiece) : words.text.append(1, c);
   for (size_t at = words.text.find(kSpacePiece, begin + 1);
        split_marks_ && at != std::string::npos;) {
@@ -132,6 +134,14 @@ std::string MarkedWords::Normalize(std::string_view text) const {
         break;
       case NormalizerStep::Kind::kReplaceSpaces:
         out = WithRunsReplaced(out, step.to);
+        break;
+      case NormalizerStep::Kind::kDropLeading:
+        out.erase(0, std::min(out.find_first_not_of(' '), out.size()));
+        break;
+      case NormalizerStep::Kind::kDropTrailing:
+        while (out.ends_with(' ') || out.ends_with(kSpacePiece)) {
+          out.resize(out.size() - (out.ends_with(' ') ? 1 : kSpacePiece.size()));
+        }
         break;
       case NormalizerStep::Kind::kNfc:
         out = ToNfc(out);

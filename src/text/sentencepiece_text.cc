@@ -14,10 +14,13 @@ SentencePieceText::SentencePieceText(const TokenizerSpec& spec, const Vocabulary
       unk_(spec.unk >= 0 && spec.types[static_cast<size_t>(spec.unk)] == TokenType::kUnknown
                ? spec.unk
                : -1) {
+  std::vector<bool> split(spec.tokens.size(), spec.split_user_defined);  // before the model
+  for (const AddedTokenFlags& flags : spec.added) {
+    if (flags.normalized) split[static_cast<size_t>(flags.id)] = false;
+  }
   for (int32_t id = 0; id < vocabulary.texts.size(); ++id) {
-    if (spec.types[static_cast<size_t>(id)] != TokenType::kUserDefined || spec.split_user_defined) {
-      continue;
-    }
+    const auto at = static_cast<size_t>(id);
+    if (spec.types[at] != TokenType::kUserDefined || split[at]) continue;
     const std::string_view text = vocabulary.texts[id];
     raw_user_defined_.Add(text, id, false, {});
     std::string spelled;

@@ -42,8 +42,8 @@ AddedTokens FindAdded(const TokenizerSpec& spec) {
   AddedTokens added;
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const bool control = spec.types[i] == TokenType::kControl;
-    const bool before_model =
-        spec.split_user_defined || (spec.kind == TokenizerKind::kByteBpe && !flags[i].normalized);
+    const bool splits = spec.split_user_defined || spec.kind == TokenizerKind::kByteBpe;
+    const bool before_model = splits && !flags[i].normalized;
     const bool user_defined = spec.types[i] == TokenType::kUserDefined && before_model;
     if (control || user_defined) {
       added.Add(spec.tokens[i], static_cast<int32_t>(i), control, flags[i]);

@@ -55,6 +55,8 @@ struct NormalizerStep {
     kStripRight,     // white space at that end of the text
     kReplace,        // `from` by `to`
     kReplaceSpaces,  // two spaces or more in a row by `to`
+    kDropLeading,    // spaces at the start
+    kDropTrailing,   // spaces and U+2581 at the end
     kNfc,
   };
   Kind kind = Kind::kCharsmap;
