@@ -156,6 +156,7 @@ QuantizePlan PlanFor(const Wanted& wanted, const ModelSource& source,
   for (const std::string& file : wanted.calibrate) options.texts.push_back(ReadFile(file));
   options.tokens = std::min(wanted.calibrate_tokens, wanted.measure_tokens);
   options.importance = importance.weights->AsSource();
+  options.scales = [&](const SourceTensor& tensor) { return importance.weights->ScalesOf(tensor); };
   options.scratch = wanted.out + ".trial";
   std::unique_ptr<Progress> progress;
   options.progress = [&](int64_t done, int64_t total, const std::string& group) {
@@ -166,7 +167,8 @@ QuantizePlan PlanFor(const Wanted& wanted, const ModelSource& source,
   };
   TargetPlan target = PlanForSize(source, path, Kernels(), pool, options);
   progress.reset();
-  fmt::print(stderr, "expected divergence: {:.4f}\n", target.expected_kl);
+  fmt::print(stderr, "divergence on these texts: {:.4f}{}\n", target.kl,
+             target.mix.empty() ? "" : ", with the types of " + target.mix);
   return std::move(target.plan);
 }
 

@@ -111,6 +111,9 @@ ImportanceWeights::ImportanceWeights(const ImportanceMatrix& matrix, const Model
     }
     std::vector<float>& weights = weights_[tensor.name];
     weights.assign(matrices * cols, 1.0f);
+    std::vector<float>& scales = scales_[tensor.name];
+    scales.assign(matrices, 0.0f);
+    const double tokens = *std::max_element(entry.counts.begin(), entry.counts.end());
     for (size_t m = 0; m < matrices; ++m) {
       ++num_matrices_;
       double total = 0;
@@ -119,6 +122,7 @@ ImportanceWeights::ImportanceWeights(const ImportanceMatrix& matrix, const Model
         ++num_unreached_;
         continue;
       }
+      scales[m] = static_cast<float>(total / tokens / static_cast<double>(cols));
       for (size_t c = 0; c < cols; ++c) {
         const double share = entry.sums[m * cols + c] / total * static_cast<double>(cols);
         weights[m * cols + c] = std::max(kLeast, static_cast<float>(share));
@@ -135,6 +139,11 @@ ImportanceWeights::ImportanceWeights(const ImportanceMatrix& matrix, const Model
 std::span<const float> ImportanceWeights::Of(const SourceTensor& tensor) const {
   const auto found = weights_.find(tensor.name);
   return found == weights_.end() ? std::span<const float>() : std::span<const float>(found->second);
+}
+
+std::span<const float> ImportanceWeights::ScalesOf(const SourceTensor& tensor) const {
+  const auto found = scales_.find(tensor.name);
+  return found == scales_.end() ? std::span<const float>() : std::span<const float>(found->second);
 }
 
 std::vector<MetadataNote> ImportanceWeights::Notes(const ImportanceMatrix& matrix,

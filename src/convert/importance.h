@@ -48,6 +48,9 @@ class ImportanceWeights {
 
   // [columns] or [matrices, columns], above 0 with a mean of 1; empty where the text says nothing.
   std::span<const float> Of(const SourceTensor& tensor) const;
+  // [matrices] by which these weights were divided: the mean square of what comes in, by how often
+  // the matrix is used; empty where Of is.
+  std::span<const float> ScalesOf(const SourceTensor& tensor) const;
   // The keys by which a file says what it was made with; llama.cpp writes the same.
   std::vector<MetadataNote> Notes(const ImportanceMatrix& matrix, const std::string& file) const;
   ImportanceSource AsSource() const;  // the object must outlive it
@@ -58,7 +61,7 @@ class ImportanceWeights {
   }  // of those: no token came by, all columns count 1
 
  private:
-  std::map<std::string, std::vector<float>, std::less<>> weights_;
+  std::map<std::string, std::vector<float>, std::less<>> weights_, scales_;
   int64_t num_matrices_ = 0, num_unreached_ = 0;
 };
 

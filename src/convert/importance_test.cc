@@ -98,6 +98,10 @@ TEST_F(ImportanceTest, AnExpertThatNoTokenReachedCountsAllColumnsAlike) {
   EXPECT_NEAR(std::accumulate(of.begin(), of.begin() + 32, 0.0), 32, 0.01);
   EXPECT_EQ(of[32], 1.0f);
   EXPECT_EQ(of[63], 1.0f);
+  const auto scales = ready.ScalesOf(source.tensors[0]);  // 0 + 1 + ... + 31 of 5 tokens
+  ASSERT_EQ(scales.size(), 2u);
+  EXPECT_FLOAT_EQ(scales[0], 496.0f / 5 / 32);
+  EXPECT_EQ(scales[1], 0.0f);
   entry.sums.resize(32);
   EXPECT_THAT(MessageOf([&] { ImportanceWeights(matrix, source); }),
               HasSubstr("it is of another model"));

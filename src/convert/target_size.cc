@@ -13,7 +13,8 @@
 
 #include "base/error.h"
 #include "base/quote.h"
-#include "convert/compare.h"
+#include "eval/kl_score.h"
+#include "model/model.h"
 #include "tensor/dequantize.h"
 
 namespace bakestone {
@@ -23,7 +24,7 @@ namespace {
 constexpr std::array<DType, 12> kTypes = {
     DType::kQ2_K, DType::kQ3_K, DType::kIQ4_XS, DType::kQ4_K, DType::kIQ4_NL, DType::kQ4_1,
     DType::kQ5_K, DType::kQ5_0, DType::kQ5_1,   DType::kQ6_K, DType::kQ8_0,   DType::kF16};
-constexpr int64_t kSampleRows = 64;
+constexpr int64_t kSampleRows = 256;
 // Room for keys that are added, beside what the source's metadata takes.
 constexpr int64_t kKeyRoom = 16 << 10;
 
@@ -35,8 +36,10 @@ struct Choice {
 
 struct Candidate {
   const SourceTensor* tensor = nullptr;
-  std::string group;
+  int64_t band = -1;            // of layers; -1: of none
+  std::string part;             // the name behind the layer's
   std::vector<Choice> choices;  // ascending bytes, falling error: the lower convex hull
+  double sensitivity = 0;       // divergence for one unit of error
   size_t chosen = 0;
 };
 
@@ -92,6 +95,8 @@ std::vector<Choice> ChoicesFor(const SourceTensor& tensor, const TargetOptions& 
   if (tensor.prepare) tensor.prepare(pool);
   const std::span<const float> all =
       options.importance ? options.importance(tensor) : std::span<const float>();
+  const std::span<const float> scales =
+      options.scales ? options.scales(tensor) : std::span<const float>();
   const auto cols = static_cast<size_t>(tensor.cols());
   const int64_t matrices = all.empty() ? 1 : static_cast<int64_t>(all.size() / cols);
   const int64_t rows = tensor.num_rows(), per_matrix = rows / matrices;
@@ -102,14 +107,16 @@ std::vector<Choice> ChoicesFor(const SourceTensor& tensor, const TargetOptions& 
     if (bytes == 0 || bytes >= tensor.stored_bytes()) continue;
     double error = 0;
     int64_t sampled = 0;
-    const int64_t pieces = 4, step = std::max<int64_t>(1, rows / pieces);
+    const int64_t pieces = 16, step = std::max<int64_t>(1, rows / pieces);
     for (int64_t row = 0; row < rows && sampled < kSampleRows; row += step) {
       const int64_t matrix = row / per_matrix;
       const int64_t count =
           std::min({kSampleRows / pieces, rows - row, (matrix + 1) * per_matrix - row});
       const auto importance =
           all.empty() ? all : all.subspan(static_cast<size_t>(matrix) * cols, cols);
-      error += ErrorOf(tensor, type, row, count, importance, kernels, pool);
+      const double scale =
+          scales.empty() ? 1 : static_cast<double>(scales[static_cast<size_t>(matrix)]);
+      error += scale * ErrorOf(tensor, type, row, count, importance, kernels, pool);
       sampled += count;
     }
     choices.push_back(
@@ -124,13 +131,40 @@ int64_t LayerOf(const std::string& name) {
   return layer;
 }
 
-std::string GroupOf(const std::string& name, int64_t num_layers) {
-  const int64_t layer = LayerOf(name);
-  if (layer < 0) return name;
-  static constexpr const char* kThirds[] = {"first", "middle", "last"};
-  const size_t dot = name.find('.', 4);
-  return fmt::format("{} layers' {}", kThirds[std::min<int64_t>(2, 3 * layer / num_layers)],
-                     name.substr(dot + 1));
+// Layers that are measured together: the first two and the last two by themselves, because nothing
+// is like them, the others in as many bands as that many measurements may take.
+constexpr int64_t kAlone = 2, kInnerBands = 8;
+
+int64_t BandOf(int64_t layer, int64_t layers) {
+  const int64_t inner = layers - 2 * kAlone;
+  if (layer < kAlone || inner <= 0) return layer;
+  if (layer >= layers - kAlone) return kAlone + kInnerBands + layer - (layers - kAlone);
+  return kAlone + (layer - kAlone) * kInnerBands / inner;
+}
+
+// By band and part, such that the sums of bands and of parts become those given (up to a common
+// factor of the parts'): each in turn, many times (iterative proportional fitting).
+using Grid = std::map<std::pair<int64_t, std::string>, double>;
+void FitSums(const std::map<int64_t, double>& bands, std::map<std::string, double> parts,
+             Grid& grid) {
+  double all_bands = 0, all_parts = 0;
+  for (const auto& [band, sum] : bands) all_bands += sum;
+  for (const auto& [part, sum] : parts) all_parts += sum;
+  if (all_bands <= 0 || all_parts <= 0) return;
+  for (auto& [part, sum] : parts) sum *= all_bands / all_parts;
+  constexpr int kRounds = 50;
+  for (int round = 0; round < kRounds; ++round) {
+    std::map<int64_t, double> band_sums;
+    for (const auto& [at, value] : grid) band_sums[at.first] += value;
+    for (auto& [at, value] : grid) {
+      if (band_sums[at.first] > 0) value *= bands.at(at.first) / band_sums[at.first];
+    }
+    std::map<std::string, double> part_sums;
+    for (const auto& [at, value] : grid) part_sums[at.second] += value;
+    for (auto& [at, value] : grid) {
+      if (part_sums[at.second] > 0) value *= parts.at(at.second) / part_sums[at.second];
+    }
+  }
 }
 
 class Planner {
@@ -142,15 +176,19 @@ class Planner {
   TargetPlan Plan() {
     FindCandidates();
     CheckFits();
-    MeasureGroups();
+    const auto model = Model::Load(original_, kernels_, pool_);
+    original_model_ = model.get();
+    Measure();
     Enlarge();
-    TargetPlan result{
-        .plan = PlanOf([](const Candidate& one) { return one.choices[one.chosen].type; })};
-    for (const Candidate& one : candidates_) {
-      result.expected_kl += sensitivity_[one.group] * one.choices[one.chosen].error;
+    TargetPlan best{.plan =
+                        PlanOf([](const Candidate& one) { return one.choices[one.chosen].type; })};
+    best.plan.file_type = FileType(best.plan);
+    best.kl = KlOf(best.plan, "the chosen types");
+    for (auto& [name, plan] : MixesThatFit()) {
+      const double kl = KlOf(plan, name);
+      if (kl < best.kl) best = {.plan = std::move(plan), .kl = kl, .mix = name};
     }
-    result.plan.file_type = FileType(result.plan);
-    return result;
+    return best;
   }
 
  private:
@@ -165,9 +203,12 @@ class Planner {
         continue;
       }
       Report("sampling " + tensor.name);
-      candidates_.push_back(
-          {&tensor, GroupOf(tensor.name, layers), ChoicesFor(tensor, options_, kernels_, pool_)});
-      sensitivity_[candidates_.back().group] = 0;
+      const int64_t layer = LayerOf(tensor.name);
+      const size_t dot = layer < 0 ? 0 : tensor.name.find('.', 4) + 1;
+      candidates_.push_back({.tensor = &tensor,
+                             .band = layer < 0 ? -1 : BandOf(layer, layers),
+                             .part = tensor.name.substr(dot),
+                             .choices = ChoicesFor(tensor, options_, kernels_, pool_)});
     }
     // All that is not the tensors' own bytes, at most: the source's keys, names and gaps.
     for (const auto& file : source_.files) {
@@ -211,30 +252,95 @@ class Planner {
     return one.choices[i];
   }
 
-  void MeasureGroups() {
-    int64_t done = 0;
-    for (auto& [group, sensitivity] : sensitivity_) {
-      Report(group, done++, static_cast<int64_t>(sensitivity_.size()));
-      double error = 0;
-      for (const Candidate& one : candidates_) error += one.group == group ? Probe(one).error : 0;
-      if (error == 0) continue;  // its only type is the one that it has
-      const QuantizePlan plan = PlanOf([&](const Candidate& one) {
-        return one.group == group ? Probe(one).type : one.tensor->type;
-      });
+  // Divergence with those candidates in their probes, all else as it was.
+  template <class Chosen>
+  double KlOfProbes(const Chosen& chosen, const std::string& what) const {
+    bool any = false;
+    for (const Candidate& one : candidates_) any = any || (chosen(one) && Probe(one).error > 0);
+    if (!any) return 0;  // their only type is the one that they have
+    return KlOf(PlanOf([&](const Candidate& one) {
+                  return chosen(one) ? Probe(one).type : one.tensor->type;
+                }),
+                what);
+  }
+
+  double KlOf(const QuantizePlan& plan, const std::string& what) const {
+    Report(what, done_++, measurements_);
+    const auto remove = [this] { std::filesystem::remove(options_.scratch); };
+    try {
       WriteQuantized(source_, plan, options_.scratch, kernels_, pool_,
                      {.importance = options_.importance});
-      const auto remove = [this] { std::filesystem::remove(options_.scratch); };
-      try {
-        const auto scores =
-            CompareModels({.path = original_}, {{group, options_.scratch}}, options_.texts,
-                          kernels_, pool_, {.max_tokens = options_.tokens});
-        sensitivity = scores.front().score.MeanKl() / error;
-      } catch (...) {
-        remove();
-        throw;
-      }
+      const auto model = Model::Load(options_.scratch, kernels_, pool_);
+      Exec exec(kernels_, pool_, Precision::kExact);
+      const Predictor predictor{.model = model.get()};
+      const double kl = ScoreKl({.model = original_model_}, {&predictor, 1}, exec, options_.texts,
+                                {.max_tokens = options_.tokens})
+                            .front()
+                            .MeanKl();
       remove();
+      return kl;
+    } catch (...) {
+      remove();
+      throw;
     }
+  }
+
+  void Measure() {
+    std::map<int64_t, double> bands;
+    std::map<std::string, double> parts, others;
+    Grid errors;
+    for (const Candidate& one : candidates_) {
+      if (one.band < 0) {
+        others[one.part] += Probe(one).error;
+        continue;
+      }
+      bands[one.band] = parts[one.part] = 0;
+      errors[{one.band, one.part}] += Probe(one).error;
+    }
+    const std::vector<std::pair<std::string, QuantizePlan>> mixes = MixesThatFit();
+    measurements_ =
+        std::ssize(bands) + std::ssize(parts) + std::ssize(others) + 1 + std::ssize(mixes);
+    for (auto& [band, kl] : bands) {
+      kl = KlOfProbes([&](const Candidate& one) { return one.band == band; },
+                      fmt::format("layers, band {} of {}", band + 1, bands.size()));
+    }
+    for (auto& [part, kl] : parts) {
+      kl =
+          KlOfProbes([&](const Candidate& one) { return one.band >= 0 && one.part == part; }, part);
+    }
+    for (auto& [name, error] : others) {
+      const double kl =
+          KlOfProbes([&](const Candidate& one) { return one.band < 0 && one.part == name; }, name);
+      error = error > 0 ? kl / error : 0;
+    }
+    Grid grid = errors;
+    FitSums(bands, parts, grid);
+    for (Candidate& one : candidates_) {
+      const std::pair at(one.band, one.part);
+      one.sensitivity = one.band < 0     ? others[one.part]
+                        : errors[at] > 0 ? grid[at] / errors[at]
+                                         : 0;
+    }
+  }
+
+  // The largest two.
+  std::vector<std::pair<std::string, QuantizePlan>> MixesThatFit() const {
+    std::vector<std::pair<std::string, QuantizePlan>> mixes;
+    int64_t own = fixed_bytes_;
+    for (const SourceTensor& tensor : source_.tensors) {
+      if (!IsQuantizable(tensor)) own -= tensor.stored_bytes();
+    }
+    for (const QuantMix& mix : QuantMixes()) {
+      if (!IsQuantized(mix.base)) continue;
+      QuantizePlan plan = PlanQuantize(
+          source_, {.mix = &mix, .has_importance = static_cast<bool>(options_.importance)});
+      if (own + plan.bytes() <= options_.max_bytes) mixes.emplace_back(mix.name, std::move(plan));
+    }
+    std::stable_sort(mixes.begin(), mixes.end(), [](const auto& a, const auto& b) {
+      return a.second.bytes() > b.second.bytes();
+    });
+    if (mixes.size() > 2) mixes.resize(2);
+    return mixes;
   }
 
   // Steps along the hulls, the best for its bytes first; one that does not fit ends its tensor.
@@ -245,9 +351,9 @@ class Planner {
       const Candidate& one = candidates_[i];
       if (one.chosen + 1 >= one.choices.size()) return;
       const Choice &now = one.choices[one.chosen], &next = one.choices[one.chosen + 1];
-      steps.emplace(sensitivity_[one.group] * (now.error - next.error) /
-                        static_cast<double>(next.bytes - now.bytes),
-                    i);
+      steps.emplace(
+          one.sensitivity * (now.error - next.error) / static_cast<double>(next.bytes - now.bytes),
+          i);
     };
     for (size_t i = 0; i < candidates_.size(); ++i) push(i);
     int64_t left = options_.max_bytes - Bytes();
@@ -285,9 +391,11 @@ class Planner {
   const KernelTable& kernels_;
   ThreadPool& pool_;
   const TargetOptions& options_;
-  std::vector<Candidate> candidates_;          // in the order of the source
-  std::map<std::string, double> sensitivity_;  // by group: KL for one unit of error
-  int64_t fixed_bytes_ = 0;                    // of all else in the file
+  std::vector<Candidate> candidates_;  // in the order of the source
+  int64_t fixed_bytes_ = 0;            // of all else in the file
+  const Model* original_model_ = nullptr;
+  mutable int64_t done_ = 0;
+  int64_t measurements_ = 1;
 };
 
 }  // namespace
