@@ -50,6 +50,7 @@ struct Panel {
   const uint8_t* data;  // aligned to 64
   int64_t n, k;
   PanelType type;
+  bool flushed = false;  // BF16: magnitudes below 2^-50 are zeros already; no kernel need look
 };
 
 // Bytes of one block of a whole strip, by plane.

@@ -111,6 +111,22 @@ TEST_P(ServeTest, MatMulEpiloguesEqualReference) {
   }
 }
 
+// Sizes of adapters: ranks as k, and as n.
+TEST_P(ServeTest, MatMulOfFlushedPanelsEqualsReference) {
+  for (const int64_t k : {1, 2, 7, 8, 16, 30, 32, 40, 96, 160}) {
+    for (const int64_t m : {1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 70}) {
+      for (const Epilogue epilogue : {Epilogue::kStore, Epilogue::kAddScaled}) {
+        MatMulCase c{PanelType::kBF16, m, 83, k, false, epilogue};
+        c.tiny = testing::Tiny::kThere;
+        const auto expected = testing::RunMatMul(Reference(), c);
+        EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), expected)) << m << " x " << k;
+        c.tiny = testing::Tiny::kFlushed;
+        EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), expected)) << m << " x " << k;
+      }
+    }
+  }
+}
+
 TEST_P(ServeTest, MatMulOfOneRowEqualsThatRowAmongMany) {
   for (int i = 0; i < kNumPanelTypes; ++i) {
     const auto type = static_cast<PanelType>(i);

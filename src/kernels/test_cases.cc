@@ -125,10 +125,21 @@ ActivationCase MakeActivations(const KernelTable& table, ActType type, const std
   return out;
 }
 
+// Every fifth weight is tiny, or zero where that is what becomes of it.
+void AddTiny(PanelCase& panel, Tiny tiny) {
+  if (tiny == Tiny::kNone) return;
+  auto* values = reinterpret_cast<uint16_t*>(panel.storage.data());
+  const int64_t count = panel.storage.bytes() / 2;
+  for (int64_t i = 0; i < count; i += 5) values[i] = tiny == Tiny::kFlushed ? 0 : 0x9A34;
+  panel.panel.flushed = tiny == Tiny::kFlushed;
+}
+
 std::vector<float> RunMatMul(const KernelTable& table, const MatMulCase& c) {
   const auto x = RandomFloats(c.m * c.k, 11);
   const auto bias = RandomFloats(c.n, 12);
-  const PanelCase panel = RandomPanel(c.type, c.n, c.k, 13), up = RandomPanel(c.type, c.n, c.k, 14);
+  PanelCase panel = RandomPanel(c.type, c.n, c.k, 13);
+  const PanelCase up = RandomPanel(c.type, c.n, c.k, 14);
+  AddTiny(panel, c.tiny);
   const ActType act = c.exact ? ActType::kF32 : ActTypeOf(c.type);
   const ActivationCase a = MakeActivations(table, act, x, c.m, c.k);
   std::vector<float> y = RandomFloats(c.m * c.n, 15);

@@ -41,12 +41,15 @@ struct ActivationCase {
 ActivationCase MakeActivations(const KernelTable& table, ActType type, const std::vector<float>& x,
                                int64_t rows, int64_t k);
 
+enum class Tiny { kNone, kThere, kFlushed };  // BF16 weights below 2^-50
+
 struct MatMulCase {
   PanelType type;
   int64_t m, n, k;
   bool exact = false;
   Epilogue epilogue = Epilogue::kStore;
   bool bias = false;
+  Tiny tiny = Tiny::kNone;
 };
 // y [m, n], made with activations quantized by the same table.
 std::vector<float> RunMatMul(const KernelTable& table, const MatMulCase& c);

@@ -162,14 +162,22 @@ struct ReadF16 {
   }
   static constexpr int kBytes = 64;
 };
-template <class V>
+template <class V, bool kFlushed>
 struct ReadBF16 {  // below 2^-50 to zero
   BAKESTONE_INLINE static void Pair(const uint8_t* p, typename V::F* even, typename V::F* odd) {
-    *even = V::KeepFrom(V::LoadEven(p), 0x1p-50f);
-    *odd = V::KeepFrom(V::LoadOdd(p), 0x1p-50f);
+    *even = V::LoadEven(p);
+    *odd = V::LoadOdd(p);
+    if constexpr (kFlushed) return;
+    *even = V::KeepFrom(*even, 0x1p-50f);
+    *odd = V::KeepFrom(*odd, 0x1p-50f);
   }
   BAKESTONE_INLINE static void Fma(const uint8_t* p, const float* x, typename V::F* even,
                                    typename V::F* odd) {
+    if constexpr (kFlushed) {
+      *even = V::Fma(V::LoadEven(p), V::Set(x[0]), *even);
+      *odd = V::Fma(V::LoadOdd(p), V::Set(x[1]), *odd);
+      return;
+    }
     *even = V::FmaFrom(V::LoadEven(p), V::Set(x[0]), *even, 0x1p-50f);
     *odd = V::FmaFrom(V::LoadOdd(p), V::Set(x[1]), *odd, 0x1p-50f);
   }
@@ -261,7 +269,7 @@ BAKESTONE_INLINE void StripsFloat(const float* f, int64_t x_k, const uint8_t* w,
 
 // ---- From tiles to a kernel ----
 
-template <class V, PanelType kType>
+template <class V, PanelType kType, bool kFlushed = false>
 struct ServeTile {
   // Where the strip's weights are read; unused by the packed types.
   BAKESTONE_INLINE static const uint8_t* Prepare(const Panel& panel, int64_t strip, float*) {
@@ -276,7 +284,7 @@ struct ServeTile {
     } else if constexpr (kType == PanelType::kF16) {
       TileFloat<V, ReadF16<V>, kR>(x, w, m0, r);
     } else if constexpr (kType == PanelType::kBF16) {
-      TileFloat<V, ReadBF16<V>, kR>(x, w, m0, r);
+      TileFloat<V, ReadBF16<V, kFlushed>, kR>(x, w, m0, r);
     } else if constexpr (PanelShapeOf(kType).block == 32) {
       TileBlocks32<V, kType, kR>(x, panel, strip, m0, r);
     } else {
@@ -384,13 +392,13 @@ int64_t RunShortStrips(const MatMulArgs& args, Range strips, int64_t row) {
 }
 
 // Rows [begin, end) by the strips of the range, which are unpacked anew for each tile.
-template <class V, PanelType kType>
+template <class V, PanelType kType, bool kFlushed = false>
 void MatMulNarrow(const MatMulArgs& args, Range strips, Range rows) {
-  using Tile = ServeTile<V, kType>;
+  using Tile = ServeTile<V, kType, kFlushed>;
   if constexpr (kType == PanelType::kBF16) {  // the second product of an adapter
     constexpr int64_t kShort = 128;
     if (rows.end - rows.begin == 1 && args.x.k < kShort && args.epilogue != Epilogue::kSwiGlu) {
-      strips.begin = RunShortStrips<V, ReadBF16<V>>(args, strips, rows.begin);
+      strips.begin = RunShortStrips<V, ReadBF16<V, kFlushed>>(args, strips, rows.begin);
     }
   }
   for (int64_t m0 = rows.begin; m0 < rows.end; m0 += kRowBlock) {

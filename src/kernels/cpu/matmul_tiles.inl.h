@@ -290,6 +290,24 @@ constexpr int64_t kFloatTileBlock = 64;  // rows that share a strip
 
 BAKESTONE_INLINE constexpr int64_t FloatTileSteps(int64_t k) { return (k + 31) / 32; }
 
+// Whether tiles are loaded from the strips as they lie in the panel: those of whole steps, or of a
+// part of one, for which the tiles are made lower.
+BAKESTONE_INLINE bool ReadsFloatPanel(const MatMulArgs& args) {
+  const int64_t k = args.panel.k;
+  return args.panel.flushed && args.epilogue != Epilogue::kSwiGlu &&
+         (k % 32 == 0 || (k < 32 && k % 2 == 0));
+}
+
+// Bytes of a row of a tile of activations.
+BAKESTONE_INLINE int FloatRowBytes(const MatMulArgs& args) {
+  return ReadsFloatPanel(args) && args.panel.k < 32 ? static_cast<int>(2 * args.panel.k) : 64;
+}
+
+// Rows of a tile: all, where they do not fill one.
+BAKESTONE_INLINE int64_t FloatTileRows(const Activations& x) {
+  return x.rows < kTileRows ? x.rows : kTileRows;
+}
+
 // A strip of the panel, [step][16][16][2], weights below 2^-50 as zeros.
 [[gnu::noinline]] inline void MakeFloatTileStrip(const Panel& panel, int64_t strip, uint8_t* out) {
   const uint8_t* w = PlanesOf(panel, strip).low;
@@ -305,38 +323,47 @@ BAKESTONE_INLINE constexpr int64_t FloatTileSteps(int64_t k) { return (k + 31) /
   }
 }
 
-// Rows [m0, m1) in bf16 (they are held as f32 that are exact), [tile][step][16][32], zeros beyond.
+// Rows [m0, m1) in bf16 (they are held as f32 that are exact), [tile][step][FloatTileRows][32],
+// zeros beyond.
 [[gnu::noinline]] inline void MakeFloatTileRows(const Activations& x, int64_t m0, int64_t m1,
                                                 uint16_t* out) {
-  for (int64_t m = m0; m < m1; m += kTileRows) {
+  const int64_t tile_rows = FloatTileRows(x);
+  alignas(64) uint16_t upper[32];  // of each float
+  for (int i = 0; i < 32; ++i) upper[i] = static_cast<uint16_t>(2 * i + 1);
+  const __m512i halves = _mm512_load_si512(upper);
+  for (int64_t m = m0; m < m1; m += tile_rows) {
     for (int64_t k = 0; k < x.k; k += 32) {
-      for (int64_t i = 0; i < kTileRows; ++i, out += 32) {
-        for (int64_t half = 0; half < 2; ++half) {
-          const int64_t at = k + 16 * half, left = m + i < m1 ? x.k - at : 0;
-          const __mmask16 mask = left <= 0 ? __mmask16{0} : V512::Mask(left);
-          const __m512 values =
-              _mm512_maskz_loadu_ps(mask, x.f + (left > 0 ? (m + i) * x.stride + at : 0));
-          _mm256_store_si256(
-              reinterpret_cast<__m256i*>(out + 16 * half),
-              _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(values), 16)));
+      const __mmask16 low = V512::Mask(x.k - k),
+                      high = x.k - k > 16 ? V512::Mask(x.k - k - 16) : __mmask16{0};
+      const float* f = x.f + m * x.stride + k;
+      for (int64_t i = 0; i < tile_rows; ++i, out += 32, f += x.stride) {
+        if (m + i >= m1) {
+          _mm512_store_si512(out, _mm512_setzero_si512());
+          continue;
         }
+        const __m512i a = _mm512_castps_si512(_mm512_maskz_loadu_ps(low, f));
+        const __m512i b = _mm512_castps_si512(_mm512_maskz_loadu_ps(high, f + 16));
+        _mm512_store_si512(out, _mm512_permutex2var_epi16(a, halves, b));
       }
     }
   }
 }
 
-// 16 rows, or 32 where kR is 2, by one strip -> results [rows][16].
+// A tile of rows, or two where kR is 2, by one strip -> results [rows][16]. tile: values of a tile
+// of rows; fetch: the strip lies in memory, and others follow it.
 template <int kR, class Tiles>
-[[gnu::noinline]] void RunFloatTile(Tiles& tiles, int64_t steps, const uint16_t* rows,
-                                    const uint8_t* w, float* results) {
+[[gnu::noinline]] void RunFloatTile(Tiles& tiles, int64_t steps, const uint16_t* rows, int64_t tile,
+                                    const uint8_t* w, bool fetch, float* results) {
+  constexpr int64_t kAhead = 4096;  // as FetchPair
   tiles.template Zero<0>();
   if constexpr (kR == 2) tiles.template Zero<1>();
-  for (int64_t step = 0; step < steps; ++step, rows += 512, w += 1024) {
+  for (int64_t step = 0; step < steps; ++step, rows += tile, w += 1024) {
+    for (int64_t at = 0; fetch && at < 1024; at += 64) FetchLine(w + kAhead + at, true);
     tiles.template Load<6>(w, 64);
     tiles.template Load<4>(rows, 64);
     tiles.template DotBF16<0, 4, 6>();
     if constexpr (kR == 2) {
-      tiles.template Load<5>(rows + 512 * steps, 64);
+      tiles.template Load<5>(rows + tile * steps, 64);
       tiles.template DotBF16<1, 5, 6>();
     }
   }
@@ -358,6 +385,8 @@ struct TileScratch {
   float* results[2];  // [kRows][16] of each strip
   float* minima[2];   // [kBlock][16] of each strip, of types that have them
   uint8_t* strips[2];
+  const uint8_t* weights[2];  // BF16: of the strips, here or where the panel has them
+  bool direct = false;        // BF16: the latter
   int8_t* tail;    // integer panels: the last rows, where they make no whole tile: [16][k]
   int32_t* words;  // integer panels
   uint16_t* rows;  // BF16
@@ -371,6 +400,8 @@ struct TileScratch {
     minima[1] = minima[0] + kMinima;
     strips[0] = reinterpret_cast<uint8_t*>(minima[1] + kMinima);
     strips[1] = strips[0] + strip;
+    weights[0] = strips[0];
+    weights[1] = strips[1];
     if constexpr (kFloat) {
       rows = reinterpret_cast<uint16_t*>(strips[1] + strip);
     } else {
@@ -383,9 +414,13 @@ struct TileScratch {
 // Strip number i of two, for rows [m0, m1).
 template <PanelType kType>
 BAKESTONE_INLINE void MakeStrip(const Panel& panel, int64_t strip, int i, int64_t m0, int64_t m1,
-                                const TileScratch<kType>& space) {
+                                TileScratch<kType>& space) {
   if constexpr (TileScratch<kType>::kFloat) {
-    MakeFloatTileStrip(panel, strip, space.strips[i]);
+    if (space.direct) {
+      space.weights[i] = PlanesOf(panel, strip).low;
+    } else {
+      MakeFloatTileStrip(panel, strip, space.strips[i]);
+    }
   } else {
     MakeTileStrip<kType>(panel, strip, space.strips[i]);
     if constexpr (Traits<kType>::kMin) {
@@ -405,7 +440,8 @@ BAKESTONE_INLINE void RunTileRows(Tiles& tiles, const Activations& x, int i, int
   if constexpr (TileScratch<kType>::kFloat) {
     const int64_t steps = FloatTileSteps(x.k);
     const auto run = m + kTileRows < m1 ? RunFloatTile<2, Tiles> : RunFloatTile<1, Tiles>;
-    run(tiles, steps, space.rows + (m - m0) * 32 * steps, space.strips[i], space.results[i]);
+    run(tiles, steps, space.rows + (m - m0) * 32 * steps, 32 * FloatTileRows(x), space.weights[i],
+        space.direct, space.results[i]);
   } else {
     const bool whole = m + kTileRows <= x.rows;
     const int32_t* words =
@@ -470,10 +506,12 @@ template <class Tiles, PanelType kType>
 void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
   using Scratch = TileScratch<kType>;
   const Activations& x = args.x;
-  const Scratch space(scratch, x.k);
+  Scratch space(scratch, x.k);
+  space.direct = Scratch::kFloat && ReadsFloatPanel(args);
   if constexpr (!Scratch::kFloat) CopyTail(x, space.tail);
   const bool gated = args.epilogue == Epilogue::kSwiGlu;
-  Tiles tiles(Scratch::kFloat ? 64 : TileForm<kType>::kRowBytes);
+  Tiles tiles(Scratch::kFloat ? FloatRowBytes(args) : TileForm<kType>::kRowBytes,
+              static_cast<int>(Scratch::kFloat ? FloatTileRows(x) : kTileRows));
   for (int64_t m0 = 0; m0 < x.rows; m0 += Scratch::kBlock) {
     const int64_t m1 = m0 + Scratch::kBlock < x.rows ? m0 + Scratch::kBlock : x.rows;
     if constexpr (Scratch::kFloat) {

@@ -483,6 +483,11 @@ void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept {
       strips.begin = pairs.end;
     }
   }
+  if constexpr (kType == PanelType::kBF16) {
+    if (args.panel.flushed && args.epilogue != Epilogue::kSwiGlu) {
+      return MatMulNarrow<V, kType, true>(args, strips, {0, args.x.rows});
+    }
+  }
   MatMulNarrow<V, kType>(args, strips, {0, args.x.rows});
 }
 

@@ -1,5 +1,5 @@
 // The eight tile registers of AMX as an object: configured when made, released when destroyed.
-// Tiles 0 to 3 hold sums, [16][16] of 32 bits; 4 and 5 rows of activations, [16][row_bytes]; 6 and
+// Tiles 0 to 3 hold sums, [rows][16] of 32 bits; 4 and 5 activations, [rows][row_bytes]; 6 and
 // 7 weights, [row_bytes / 4][64] (four consecutive k of 16 lanes, or two of bf16: L of
 // kernels/panel.h). Written as assembly, because intrinsics take register numbers as literals only,
 // and g++ 12's _tile_loadconfig does not tell that it reads all 64 bytes. What each instruction
@@ -15,7 +15,7 @@ namespace {
 
 class AmxTiles {
  public:
-  explicit AmxTiles(int row_bytes) {
+  explicit AmxTiles(int row_bytes, int rows = 16) {
     struct alignas(64) Config {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {};
@@ -25,7 +25,7 @@ class AmxTiles {
     for (int tile = 0; tile < 8; ++tile) {
       const bool activations = tile == 4 || tile == 5;
       config.row_bytes[tile] = static_cast<uint16_t>(activations ? row_bytes : 64);
-      config.rows[tile] = static_cast<uint8_t>(tile < 6 ? 16 : row_bytes / 4);
+      config.rows[tile] = static_cast<uint8_t>(tile < 6 ? rows : row_bytes / 4);
     }
     asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
   }

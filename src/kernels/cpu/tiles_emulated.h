@@ -13,7 +13,7 @@ namespace {
 
 class EmulatedTiles {
  public:
-  explicit EmulatedTiles(int row_bytes) : row_bytes_(row_bytes) {}
+  explicit EmulatedTiles(int row_bytes, int rows = 16) : row_bytes_(row_bytes), rows_(rows) {}
 
   template <int kTile>
   void Load(const void* rows, int64_t stride) {
@@ -41,7 +41,7 @@ class EmulatedTiles {
   // sums[row][lane] += sum over k of a[row][k] * w[k / 4][lane][k % 4], all int8.
   template <int kSums, int kRows, int kWeights>
   void DotInt8() {
-    for (int row = 0; row < 16; ++row) {
+    for (int row = 0; row < rows_; ++row) {
       for (int lane = 0; lane < 16; ++lane) {
         int32_t sum;
         std::memcpy(&sum, tiles_[kSums][row] + 4 * lane, 4);
@@ -57,7 +57,7 @@ class EmulatedTiles {
   // at 0.
   template <int kSums, int kRows, int kWeights>
   void DotBF16() {
-    for (int row = 0; row < 16; ++row) {
+    for (int row = 0; row < rows_; ++row) {
       for (int lane = 0; lane < 16; ++lane) {
         float chain[2] = {0, 0}, sum;
         for (int k = 0; k < row_bytes_ / 2; ++k) {
@@ -73,7 +73,7 @@ class EmulatedTiles {
   }
 
  private:
-  int Rows(int tile) const { return tile < 6 ? 16 : row_bytes_ / 4; }
+  int Rows(int tile) const { return tile < 6 ? rows_ : row_bytes_ / 4; }
   int RowBytes(int tile) const { return tile == 4 || tile == 5 ? row_bytes_ : 64; }
   static float BF16(const uint8_t* p) {
     const uint32_t bits = static_cast<uint32_t>(p[0] | p[1] << 8) << 16;
@@ -82,7 +82,7 @@ class EmulatedTiles {
     return value;
   }
 
-  int row_bytes_;
+  int row_bytes_, rows_;
   uint8_t tiles_[8][16][64] = {};
 };
 
