@@ -218,8 +218,8 @@ class Bench:
             shape = self.shape()
             for i in range(500):
                 write_adapter(folder / f"a{i:03}", shape, 8, seed=i)
-            kept = 30 * sum((n + k) * 8 * 2 for n, k in shape_pairs(shape)) * 1.15  # its panels are padded a little
-            with self.ours("--adapter-folder", folder, "--adapter-memory", int(kept) >> 20) as server:
+            kept = 30 * sum((n + k) * 8 * 2 for n, k in shape_pairs(shape))
+            with self.ours("--adapter-folder", folder, "--adapter-memory", (kept >> 20) + 1) as server:
                 weights = [1 / (rank + 1) for rank in range(500)]
                 drawn = random.Random(1).choices([f"a{i:03}" for i in range(500)], weights, k=200)
                 times = {"cold": [], "warm": []}

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "kernels/pack.h"
 #include "tensor/half.h"
 
 namespace bakestone {
@@ -43,23 +42,20 @@ Site SiteOf(const std::string& file, const AdapterEntry& entry) {
         file, AdapterEntryName(entry));
 }
 
+// In pieces of a known length, which compilers turn into vectors: an adapter that is asked for is
+// read while others are answered.
 void RoundRow(const float* from, uint16_t* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = FloatToBF16(from[i]);
+  constexpr int64_t kPiece = 16;
+  int64_t i = 0;
+  for (; i + kPiece <= n; i += kPiece) {
+    for (int64_t j = 0; j < kPiece; ++j) to[i + j] = FloatToBF16(from[i + j]);
+  }
+  for (; i < n; ++i) to[i] = FloatToBF16(from[i]);
 }
 
-Panel PackBF16(MatrixView<const uint16_t> matrix, uint8_t* to) {
-  PackStrips({.type = PanelType::kBF16,
-              .rows = reinterpret_cast<const uint8_t*>(matrix.data),
-              .n = matrix.rows,
-              .k = matrix.cols,
-              .row_map = nullptr,
-              .panel = to},
-             {0, NumStrips(matrix.rows)});
-  return {.data = to, .n = matrix.rows, .k = matrix.cols, .type = PanelType::kBF16};
-}
-
-int64_t BytesOf(MatrixView<const uint16_t> matrix) {
-  return PanelBytes(PanelType::kBF16, matrix.rows, matrix.cols);
+int64_t BytesOf(const LoraPair& pair) {
+  return ops::NarrowPanelBytes(pair.a.rows, pair.a.cols) +
+         PanelBytes(PanelType::kBF16, pair.b.rows, pair.b.cols);
 }
 
 }  // namespace
@@ -174,7 +170,7 @@ void Adapter::Publish() {
   if (published_) return;
   int64_t bytes = 0;
   for (const LoraPair& pair : pairs_) {
-    if (pair.a.data != nullptr) bytes += BytesOf(pair.a) + BytesOf(pair.b);
+    if (pair.a.data != nullptr) bytes += BytesOf(pair);
   }
   if (panel_storage_.size() != bytes) panel_storage_ = Buffer<uint8_t>(bytes);
   uint8_t* to = panel_storage_.data();
@@ -187,9 +183,10 @@ void Adapter::Publish() {
     hash.Update({reinterpret_cast<const uint8_t*>(&pair.scale), sizeof pair.scale});
     hash.Update({reinterpret_cast<const uint8_t*>(storage_[i].data()),
                  static_cast<size_t>(storage_[i].bytes())});
-    uint8_t* to_b = to + BytesOf(pair.a);
-    panels_[i] = {.a = PackBF16(pair.a, to), .b = PackBF16(pair.b, to_b), .scale = pair.scale};
-    to = to_b + BytesOf(pair.b);
+    uint8_t* to_b = to + ops::NarrowPanelBytes(pair.a.rows, pair.a.cols);
+    panels_[i] = {
+        .a = ops::PackNarrow(pair.a, to), .b = ops::PackFlushed(pair.b, to_b), .scale = pair.scale};
+    to += BytesOf(pair);
   }
   hash_ = hash.Finish();
   published_ = true;

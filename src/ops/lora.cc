@@ -21,31 +21,43 @@ Activations InnerForm(ActType type, float* data, int64_t rows, int64_t rank) {
   return {type, rows, rank, InnerFloats(1, rank), nullptr, data, nullptr, nullptr, nullptr};
 }
 
-MatMulArgs FirstProduct(const LoraRun& run, const Activations& x, float* inner) {
-  return {x, run.lora.a, {}, nullptr, inner, run.lora.a.n, Epilogue::kStore, 1.0f};
+// Inner products of the rows of `panel` that begin at `first`.
+MatMulArgs FirstProduct(const LoraRun& run, const Activations& x, const Panel& panel, int64_t first,
+                        float* inner) {
+  return {x, panel, {}, nullptr, inner + first, run.lora.a.n, Epilogue::kStore, 1.0f};
 }
 
 MatMulArgs SecondProduct(const LoraRun& run, const Activations& form, float* y) {
   return {form, run.lora.b, {}, nullptr, y, run.y.stride, Epilogue::kAddScaled, run.lora.scale};
 }
 
+// All inner products of a run, by one thread. room: scratch of the kernel; strip: of Widen.
+void RunFirstProduct(decltype(MatMulKernels::run) kernel, const LoraRun& run, const Activations& x,
+                     float* inner, uint8_t* room, uint8_t* strip) {
+  const Panel whole = run.lora.a.whole();
+  if (whole.n > 0) kernel(FirstProduct(run, x, whole, 0, inner), {0, NumStrips(whole.n)}, room);
+  if (!run.lora.a.has_narrow()) return;
+  kernel(FirstProduct(run, x, Widen(run.lora.a, strip), whole.n, inner), {0, 1}, room);
+}
+
 // Whole pieces of rows, each by one thread: many small products without a barrier between them.
 void RunPieces(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
                int64_t pieces, Precision precision) {
   const ActType type = LoraActType(precision);
-  int64_t scratch = 0, floats = 0;
+  int64_t scratch = 0, floats = 0, strip = 0;
   for (const LoraRun& run : runs) {
     scratch = std::max(scratch, MatMulScratchBytes(std::max(run.lora.a.k, run.lora.b.k)));
+    strip = std::max(strip, StripBytes(PanelType::kBF16, run.lora.a.k));
     floats = std::max(floats, InnerFloats(std::min(run.y.rows, kPieceRows), run.lora.a.n));
   }
   scratch = (scratch + 63) / 64 * 64;
-  context.Reserve(scratch + 2 * floats * 4);
+  context.Reserve(scratch + strip + 2 * floats * 4);
   const auto quantize = context.serve().rows.quantize[static_cast<int>(type)];
   context.pool().ParallelFor(
       pieces, std::max<int64_t>(1, pieces / (4 * context.pool().num_threads())),
       [&](int64_t begin, int64_t end, int thread) {
         uint8_t* room = context.scratch(thread);
-        auto* inner = reinterpret_cast<float*>(room + scratch);
+        auto* inner = reinterpret_cast<float*>(room + scratch + strip);
         int64_t first = 0;  // piece of the run
         for (const LoraRun& run : runs) {
           const int64_t count = (run.y.rows + kPieceRows - 1) / kPieceRows;
@@ -53,9 +65,9 @@ void RunPieces(Context& context, const QuantizedRows& x, std::span<const LoraRun
                piece < std::min(end - first, count); ++piece) {
             const int64_t row = piece * kPieceRows, rows = std::min(kPieceRows, run.y.rows - row);
             const Activations form = InnerForm(type, inner + floats, rows, run.lora.a.n);
-            const auto kernel = ProductKernel(context, run.lora.a, precision);
-            kernel(FirstProduct(run, x.form(type, run.begin + row, rows), inner),
-                   {0, NumStrips(run.lora.a.n)}, room);
+            const auto kernel = ProductKernel(context, run.lora.b, precision);
+            RunFirstProduct(kernel, run, x.form(type, run.begin + row, rows), inner, room,
+                            room + scratch);
             quantize({inner, run.lora.a.n, form, context.error()}, {0, rows});
             kernel(SecondProduct(run, form, run.y.Row(row)), {0, NumStrips(run.lora.b.n)}, room);
           }
@@ -69,36 +81,44 @@ void RunPieces(Context& context, const QuantizedRows& x, std::span<const LoraRun
 void RunWhole(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
               Precision precision) {
   const ActType type = LoraActType(precision);
-  int64_t floats = 0, most_rows = 0, most_k = 0;
+  int64_t floats = 0, most_rows = 0, most_k = 0, strips = 0;
   for (const LoraRun& run : runs) {
     floats += InnerFloats(run.y.rows, run.lora.a.n);
+    if (run.lora.a.has_narrow()) strips += StripBytes(PanelType::kBF16, run.lora.a.k);
     most_rows = std::max(most_rows, run.y.rows);
     most_k = std::max({most_k, run.lora.a.k, run.lora.b.k});
   }
   Buffer<float>& room = context.lora();
-  if (room.size() < 2 * floats) room = Buffer<float>(2 * floats);
+  if (room.size() < 2 * floats + strips / 4) room = Buffer<float>(2 * floats + strips / 4);
+  auto* strip = reinterpret_cast<uint8_t*>(room.data() + 2 * floats);
   std::vector<ProductJob> first, second;
+  std::vector<QuantizeArgs> forms;
   int64_t first_units = 0, second_units = 0, at = 0;
   for (const LoraRun& run : runs) {
     float* inner = room.data() + at;
     const Activations form = InnerForm(type, inner + floats, run.y.rows, run.lora.a.n);
-    const auto kernel = ProductKernel(context, run.lora.a, precision);
-    first.push_back(
-        {FirstProduct(run, x.form(type, run.begin, run.y.rows), inner), kernel, first_units});
+    const Activations rows = x.form(type, run.begin, run.y.rows);
+    const auto kernel = ProductKernel(context, run.lora.b, precision);
+    const auto add_first = [&](const Panel& panel, int64_t begin) {
+      first.push_back({FirstProduct(run, rows, panel, begin, inner), kernel, first_units});
+      first_units += NumUnits(panel);
+    };
+    if (run.lora.a.whole_rows() > 0) add_first(run.lora.a.whole(), 0);
+    if (run.lora.a.has_narrow()) {
+      add_first(Widen(run.lora.a, strip), run.lora.a.whole_rows());
+      strip += StripBytes(PanelType::kBF16, run.lora.a.k);
+    }
+    forms.push_back({inner, run.lora.a.n, form, context.error()});
     second.push_back({SecondProduct(run, form, run.y.data), kernel, second_units});
-    first_units += NumUnits(run.lora.a);
     second_units += NumUnits(run.lora.b);
     at += InnerFloats(run.y.rows, run.lora.a.n);
   }
   RunProductJobs(context, first, first_units, most_rows, most_k);
   const auto quantize = context.serve().rows.quantize[static_cast<int>(type)];
   context.pool().ParallelFor(most_rows, 0, [&](int64_t begin, int64_t end, int) {
-    for (size_t i = 0; i < runs.size(); ++i) {
-      const Range rows{begin, std::min(end, runs[i].y.rows)};
-      if (rows.begin < rows.end) {
-        quantize({first[i].args.y, first[i].args.y_stride, second[i].args.x, context.error()},
-                 rows);
-      }
+    for (const QuantizeArgs& args : forms) {
+      const Range rows{begin, std::min(end, args.out.rows)};
+      if (rows.begin < rows.end) quantize(args, rows);
     }
   });
   RunProductJobs(context, second, second_units, most_rows, most_k);
@@ -113,7 +133,7 @@ void Lora(Context& context, const QuantizedRows& x, std::span<const LoraRun> run
   int64_t pieces = 0;
   for (const LoraRun& run : runs) {
     const LoraPanels& lora = run.lora;
-    BAKESTONE_CHECK(lora.a.type == PanelType::kBF16 && lora.b.type == PanelType::kBF16);
+    BAKESTONE_CHECK(lora.b.type == PanelType::kBF16);
     BAKESTONE_CHECK(lora.a.k == x.k() && lora.b.k == lora.a.n && run.y.cols == lora.b.n);
     BAKESTONE_CHECK(run.begin >= 0 && run.begin + run.y.rows <= x.rows());
     pieces += (run.y.rows + kPieceRows - 1) / kPieceRows;

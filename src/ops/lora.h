@@ -5,14 +5,16 @@
 #include <span>
 
 #include "ops/context.h"
+#include "ops/narrow_panel.h"
 #include "ops/quantized_rows.h"
 #include "tensor/matrix_view.h"
 
 namespace bakestone::ops {
 
-// A LoRA pair in panels (kBF16): a [r, in], b [out, r].
+// A LoRA pair in bf16: a [r, in], b [out, r].
 struct LoraPanels {
-  Panel a, b;
+  NarrowPanel a;
+  Panel b{};  // kBF16
   float scale = 0;
 };
 

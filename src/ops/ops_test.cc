@@ -35,6 +35,18 @@ PackedMatrix RandomMatrix(ThreadPool& pool, PanelType type, int64_t n, int64_t k
   return Pack(pool, DiskTypeOf(type), RandomTensor(type, n, k, seed).data(), n, k);
 }
 
+// The first matrix of an adapter's pair.
+struct NarrowMatrix {
+  NarrowMatrix(int64_t n, int64_t k, uint64_t seed)
+      : rows(RandomTensor(PanelType::kBF16, n, k, seed)), storage(NarrowPanelBytes(n, k)) {
+    panel =
+        PackNarrow(DenseView(reinterpret_cast<const uint16_t*>(rows.data()), n, k), storage.data());
+  }
+  std::vector<uint8_t> rows;
+  Buffer<uint8_t> storage;
+  NarrowPanel panel;
+};
+
 struct Machine {
   explicit Machine(int threads) : pool(threads), context(ChooseKernels(nullptr), pool) {}
   ThreadPool pool;
@@ -51,7 +63,7 @@ std::vector<float> RunLayer(Machine& machine, int64_t rows, PanelType type, Prec
   const auto a = RandomMatrix(machine.pool, type, n, k, 3),
              b = RandomMatrix(machine.pool, type, n, k, 4);
   const auto down = RandomMatrix(machine.pool, PanelType::kF16, k, n, 5);
-  const auto lora_a = RandomMatrix(machine.pool, PanelType::kBF16, 6, k, 6);
+  const NarrowMatrix lora_a(6, k, 6);
   const auto lora_b = RandomMatrix(machine.pool, PanelType::kBF16, n, 6, 7);
   QuantizedRows quantized;
   const ActType types[] = {ActTypeFor(type, precision), LoraActType(precision)};
@@ -89,6 +101,30 @@ TEST(Ops, ARowDoesNotDependOnItsNeighbours) {
   }
 }
 
+TEST(NarrowPanel, IsAPanelOnceWidened) {
+  ThreadPool pool(1);
+  for (const int64_t k : {1, 31, 64, 97}) {
+    for (const int64_t n : {1, 4, 6, 8, 11, 15, 16, 23, 32, 40}) {
+      const NarrowMatrix narrow(n, k, 7);
+      const PackedMatrix whole = Pack(pool, DType::kBF16, narrow.rows.data(), n, k);
+      const int64_t strip = StripBytes(PanelType::kBF16, k);
+      EXPECT_LE(narrow.storage.bytes(), whole.storage.bytes());
+      EXPECT_EQ(std::memcmp(narrow.panel.data, whole.panel.data,
+                            static_cast<size_t>(n / kStripRows * strip)),
+                0);
+      if (n % kStripRows == 0) continue;
+      Buffer<uint8_t> room(strip, Fill::kZero);
+      const Panel last = Widen(narrow.panel, room.data());
+      EXPECT_EQ(last.n, n % kStripRows);
+      EXPECT_EQ(std::memcmp(last.data, whole.panel.data + n / kStripRows * strip,
+                            static_cast<size_t>(strip)),
+                0)
+          << n << " x " << k;
+    }
+  }
+  EXPECT_EQ(NarrowPanelBytes(8, 576), 8 * 576 * 2);
+}
+
 // Adapters of several ranks on runs of one row to more than a piece, together and one by one, split
 // in either way.
 TEST(Lora, RunsTogetherEqualRunsAlone) {
@@ -104,13 +140,14 @@ TEST(Lora, RunsTogetherEqualRunsAlone) {
       QuantizedRows quantized;
       const ActType types[] = {LoraActType(precision)};
       Quantize(machine.context, View(x, k), types, quantized, "x");
-      std::vector<PackedMatrix> matrices;
+      std::vector<NarrowMatrix> first;
+      std::vector<PackedMatrix> second;
       std::vector<LoraRun> runs;
       int64_t begin = 0;
       for (size_t i = 0; i < std::size(counts); ++i) {
-        matrices.push_back(RandomMatrix(machine.pool, PanelType::kBF16, ranks[i], k, 2 * i));
-        matrices.push_back(RandomMatrix(machine.pool, PanelType::kBF16, n, ranks[i], 2 * i + 1));
-        const LoraPanels lora = {matrices[2 * i].panel, matrices[2 * i + 1].panel, 0.25f};
+        first.emplace_back(ranks[i], k, 2 * i);
+        second.push_back(RandomMatrix(machine.pool, PanelType::kBF16, n, ranks[i], 2 * i + 1));
+        const LoraPanels lora = {first[i].panel, second[i].panel, 0.25f};
         const LoraRun run = {lora, begin, DenseView(alone.data() + begin * n, counts[i], n)};
         Lora(machine.context, quantized, {&run, 1}, precision);
         runs.push_back({lora, begin, DenseView(together.data() + begin * n, counts[i], n)});
