@@ -209,9 +209,9 @@ void PackPlain(const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
 }
 
 void PackPairs(const uint8_t* row, int64_t k, uint8_t* strip, int lane) {
-  for (int64_t i = 0; i < k; ++i) {
-    std::memcpy(strip + (i / 2 * 32 + lane * 2 + i % 2) * 2, row + i * 2, 2);
-  }
+  uint8_t* to = strip + lane * 4;
+  for (int64_t i = 0; i + 2 <= k; i += 2, to += 64) std::memcpy(to, row + i * 2, 4);
+  if (k % 2 != 0) std::memcpy(to, row + (k - 1) * 2, 2);
 }
 
 void PackOneRow(PanelType type, const uint8_t* row, int64_t k, uint8_t* strip, int lane) {

@@ -188,15 +188,17 @@ inline float F16ToFloatBranchless(uint16_t h) {
   return FloatOfBits(sign | (magnitude >= 0x0F800000 ? bits | quiet : finite));
 }
 
-void DecodeHalves(const uint8_t* bytes, float* out, int64_t n) {
+// Sixteen bits each, in pieces of a known length.
+template <class Convert>
+void DecodeHalves(const uint8_t* bytes, float* out, int64_t n, Convert convert) {
   constexpr int kAtOnce = 16;
   int64_t i = 0;
   for (; i + kAtOnce <= n; i += kAtOnce, bytes += kAtOnce * sizeof(uint16_t)) {
     uint16_t halves[kAtOnce];
     std::memcpy(halves, bytes, sizeof(halves));
-    for (int j = 0; j < kAtOnce; ++j) out[i + j] = F16ToFloatBranchless(halves[j]);
+    for (int j = 0; j < kAtOnce; ++j) out[i + j] = convert(halves[j]);
   }
-  ConvertEach<uint16_t>(bytes, out + i, n - i, F16ToFloatBranchless);
+  ConvertEach<uint16_t>(bytes, out + i, n - i, convert);
 }
 
 }  // namespace
@@ -211,9 +213,9 @@ void DequantizeRow(DType type, const void* row, float* out, int64_t n) {
       if (size > 0) std::memcpy(out, bytes, static_cast<size_t>(size));
       return;
     case DType::kF16:
-      return DecodeHalves(bytes, out, n);
+      return DecodeHalves(bytes, out, n, [](uint16_t h) { return F16ToFloatBranchless(h); });
     case DType::kBF16:
-      return ConvertEach<uint16_t>(bytes, out, n, [](uint16_t h) { return BF16ToFloat(h); });
+      return DecodeHalves(bytes, out, n, [](uint16_t h) { return BF16ToFloat(h); });
     case DType::kF64:
       return ConvertEach<double>(bytes, out, n, cast);
     case DType::kI8:
