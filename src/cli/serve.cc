@@ -89,9 +89,11 @@ Options Parse(const Arguments& arguments) {
             "A line of JSON on stderr for every answer, without what was said");
   flags.Add("--allowed-host", &options.allowed_hosts,
             "A Host name to answer to, beyond localhost and IP addresses");
-  flags.Add("--threads", &options.threads, 1, 1024, "Threads to compute with");
+  flags.Add("--threads", &options.threads, 1, 1024,
+            "Threads to compute with, of each model; else one for each core that this process may "
+            "use");
   flags.Add("--kv-memory", &options.kv_megabytes, 1, int64_t{1} << 24,
-            "Megabytes for keys and values, of all models");
+            "Megabytes for keys and values, in equal shares for the models that write");
   flags.Add("--kv-type", &kv_type,
             "Keep keys and values as bf16, f16 or q8_0 (9/16 of the memory)");
   flags.Add("--max-context", &options.max_context, 0, int64_t{1} << 24,
@@ -99,8 +101,10 @@ Options Parse(const Arguments& arguments) {
             "text up to 8192");
   flags.Add("--default-max-tokens", &options.default_max_tokens, 1, int64_t{1} << 24,
             "Longest answer of a request that does not say; memory is set aside for it");
-  flags.Add("--max-running", &options.max_running, 1, 256, "Requests computed together");
-  flags.Add("--max-queue", &options.max_queue, 1, 100'000, "Requests that may wait; more get 429");
+  flags.Add("--max-running", &options.max_running, 1, 256,
+            "Requests computed together, of each model");
+  flags.Add("--max-queue", &options.max_queue, 1, 100'000,
+            "Requests that may wait for each model; more get 429");
   flags.Add("--inter-token-target", &options.inter_token, 0, 60,
             "Seconds between tokens while prompts are read beside them; 0: twice what answers "
             "alone take");

@@ -27,6 +27,11 @@ struct StatePool::FreeList {
     return one;
   }
   template <class T>
+  int64_t Count(const std::vector<std::unique_ptr<T>>& list) {
+    std::lock_guard lock(mutex);
+    return static_cast<int64_t>(list.size());
+  }
+  template <class T>
   void Return(std::vector<std::unique_ptr<T>>& list, T* done) {
     std::unique_ptr<T> owned(done);
     std::lock_guard lock(mutex);
@@ -216,6 +221,7 @@ void StatePool::Touch(std::span<const BlockKey> keys) {
 StatePoolStats StatePool::stats() const {
   return {.capacity_pages = capacity_,
           .allocated_pages = free_->allocated,
+          .used_pages = free_->allocated - free_->Count(free_->pages),
           .cached_pages = cached_,
           .pages_per_state = pages_per_state_,
           .allocated_states = free_->allocated_states,

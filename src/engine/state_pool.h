@@ -47,7 +47,8 @@ BlockKey ChildKey(const BlockKey& parent, std::span<const int32_t> tokens);  // 
 std::vector<BlockKey> BlockKeys(const BlockKey& root, std::span<const int32_t> tokens);
 
 struct StatePoolStats {
-  int64_t capacity_pages = 0, allocated_pages = 0, cached_pages = 0;
+  int64_t capacity_pages = 0, allocated_pages = 0;  // allocated: used, or kept for later
+  int64_t used_pages = 0, cached_pages = 0;         // used: by sequences or by the cache
   int64_t pages_per_state = 0, allocated_states = 0, cached_states = 0;  // of layers' states
   int64_t hit_tokens = 0, missed_tokens = 0;                             // of prompts looked up
 };

@@ -41,7 +41,11 @@ TEST_F(StatePoolTest, GivesOutNoMoreThanItsLimitAndTakesBack) {
   EXPECT_THROW(pool.Allocate(), Error);
   const KvPage* freed = b.get();
   b.reset();
-  EXPECT_EQ(pool.Allocate().get(), freed);
+  EXPECT_EQ(pool.stats().used_pages, 2);
+  EXPECT_EQ(pool.stats().allocated_pages, 3);
+  b = pool.Allocate();
+  EXPECT_EQ(b.get(), freed);
+  EXPECT_EQ(pool.stats().used_pages, 3);
   EXPECT_EQ(pool.stats().allocated_pages, 3);
 }
 

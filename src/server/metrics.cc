@@ -89,19 +89,24 @@ std::string Metrics::Text(const api::ModelRegistry& models) const {
   of_loops("waiting_requests", "gauge", "Requests in the queue.", [](L m) { return m.waiting; });
   of_loops("waiting_tokens", "gauge", "Prompt tokens in the queue.",
            [](L m) { return m.waiting_tokens; });
-  of_engines("kv_pages", "gauge", "Pages that keys and values may take.",
+  of_engines("kv_pages", "gauge",
+             "Pages that keys and values may take; each holds those of 32 tokens.",
              [](M m) { return m.pool.capacity_pages; });
-  of_engines("kv_pages_allocated", "gauge", "Pages that they take, the prefix cache's too.",
-             [](M m) { return m.pool.allocated_pages; });
-  of_engines("kv_pages_cached", "gauge", "Pages of the prefix cache.",
+  of_engines("kv_pages_used", "gauge", "Of those, what running requests and the prefix cache hold.",
+             [](M m) { return m.pool.used_pages; });
+  of_engines("kv_pages_cached", "gauge", "What the prefix cache holds; it makes room for requests.",
              [](M m) { return m.pool.cached_pages; });
+  of_engines("kv_pages_allocated", "gauge",
+             "Pages that have memory: used ones, and those that are kept for the next request.",
+             [](M m) { return m.pool.allocated_pages; });
   of_engines("kv_pages_per_state", "gauge",
-             "Pages that the states of layers without keys and values take after a token; 0: there "
-             "are none.",
+             "Pages that the states of layers without keys and values (recurrent ones) would fill, "
+             "after a token; 0: there are no such layers.",
              [](M m) { return m.pool.pages_per_state; });
-  of_engines("kv_states_allocated", "gauge", "Such states in memory, the prefix cache's too.",
+  of_engines("kv_states_allocated", "gauge",
+             "Such states that have memory, the prefix cache's too.",
              [](M m) { return m.pool.allocated_states; });
-  of_engines("kv_states_cached", "gauge", "Such states of the prefix cache.",
+  of_engines("kv_states_cached", "gauge", "Such states that the prefix cache holds.",
              [](M m) { return m.pool.cached_states; });
   of_engines("prefix_hit_tokens_total", "counter", "Prompt tokens found in the prefix cache.",
              [](M m) { return m.pool.hit_tokens; });
@@ -114,10 +119,12 @@ std::string Metrics::Text(const api::ModelRegistry& models) const {
              [](M m) { return m.proposed_tokens; });
   of_engines("accepted_tokens_total", "counter", "Proposed tokens that were kept.",
              [](M m) { return m.accepted_tokens; });
-  of_loops("cancelled_requests_total", "counter", "Requests whose client left.",
+  of_loops("cancelled_requests_total", "counter",
+           "Requests that ended before their answer did: the client left, time was up "
+           "(--max-request-seconds), or the server ended.",
            [](L m) { return m.cancelled; });
   of_engines("suspended_requests_total", "counter",
-             "Requests that made room for another key's and went on later.",
+             "Times that a request made room for another one, to go on later with the same answer.",
              [](M m) { return m.suspended; });
   of_loops("seconds_since_progress", "gauge", "Since the last step while work waits; 0 when idle.",
            [](L m) { return m.seconds_since_progress; });
@@ -134,8 +141,10 @@ std::string Metrics::Text(const api::ModelRegistry& models) const {
     text += fmt::format("bakestone_tokens_total{{model=\"{}\",key=\"{}\",kind=\"{}\"}} {}\n",
                         Label(std::get<0>(of)), Label(std::get<1>(of)), std::get<2>(of), count);
   }
-  text += first_token_.Text("time_to_first_token_seconds",
-                            "From a request's admission to its first token.");
+  text += first_token_.Text(
+      "time_to_first_token_seconds",
+      "From when a request joins the queue to its first token; reading it, and where "
+      "need be its adapter and its schema, comes before.");
   text += per_token_.Text("time_per_output_token_seconds",
                           "Between tokens after the first, the mean of an answer.");
   return text + duration_.Text("request_duration_seconds",

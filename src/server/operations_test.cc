@@ -134,7 +134,7 @@ TEST_F(OperationsTest, MetricsCountByRouteModelAndKey) {
         "bakestone_tokens_total{model=\"tuned\",key=\"te\\\"am\",kind=\"completion\"} 2\n",
         "bakestone_time_to_first_token_seconds_count 1\n",
         "bakestone_time_per_output_token_seconds_bucket{le=\"+Inf\"} 1\n",
-        "# TYPE bakestone_kv_pages gauge\n"}) {
+        "# TYPE bakestone_kv_pages gauge\n", "# TYPE bakestone_kv_pages_used gauge\n"}) {
     EXPECT_THAT(response.body, HasSubstr(line));
   }
   EXPECT_THAT(response.body, Not(HasSubstr("/made/up")));

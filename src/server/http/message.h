@@ -39,7 +39,7 @@ struct Response {
 struct Cost {
   std::string model;
   int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
-  double first_token_seconds = -1;  // from the request's admission; negative: there was none
+  double first_token_seconds = -1;  // since it joined the queue; negative: there was none
   double seconds_per_token =
       -1;  // of those after the first, in the mean; negative: there were none
   bool cancelled = false, failed = false;
