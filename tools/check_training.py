@@ -29,7 +29,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 RANK, STEPS, SEED = 8, 10, 5
 DPO = {"batch": 6, "learning_rate": 3e-4, "beta": 0.005}
 SFT = {"batch": 4, "learning_rate": 1e-3}
-LOSS_TOLERANCE = {"dpo": 1e-3, "sft": 1e-2}
+# Of chats: products of bf16 (ours) against float32 (theirs), at a rate that takes the loss from 3.1 to 0.3 in ten steps;
+# the tables that run on one machine differ from PyTorch by 0.009 to 0.011, and from each other by as much.
+LOSS_TOLERANCE = {"dpo": 1e-3, "sft": 2e-2}
 CHANGE_TOLERANCE = 0.15    # of the norm of what training changed in B: Adam makes a step of noise where a gradient is near 0
 PAIRS = [
     ("When does the mill open?", "It opens at seven in the morning.", "Mills are usually open all day long."),
@@ -192,7 +194,8 @@ def main():
     actions = {"prepare": prepare, "dpo": dpo, "sft": sft}
     if len(sys.argv) != 4 or sys.argv[1] not in actions:
         sys.exit("usage: check_training.py prepare|dpo|sft MODEL_FOLDER FOLDER")
-    sys.exit(actions[sys.argv[1]](sys.argv[2], pathlib.Path(sys.argv[3])) is False)
+    right = actions[sys.argv[1]](sys.argv[2], pathlib.Path(sys.argv[3]))
+    sys.exit(0 if right is None or right else 1)  # None: nothing was compared
 
 
 if __name__ == "__main__":
