@@ -145,7 +145,8 @@ def main():
     action = actions.get((sys.argv[1] if len(sys.argv) > 1 else "", len(folders)))
     if action is None:
         sys.exit("usage: check_preferences.py prepare MODEL_FOLDER HANDBOOK FOLDER | compare MODEL_FOLDER FOLDER")
-    sys.exit(action(*folders) is False)
+    right = action(*folders)
+    sys.exit(0 if right is None or right else 1)  # None: nothing was compared
 
 
 if __name__ == "__main__":
