@@ -20,6 +20,19 @@ std::string MarkedPiece(const std::string& token, TokenType type) {
   return token.starts_with("##") ? token.substr(2) : "\xE2\x96\x81" + token;
 }
 
+// Of tokenizers whose first and last tokens are a classifier's.
+void AddEncoderIds(const TokenizerSpec& spec, GgufWriter& writer) {
+  const std::pair<const char*, int32_t> ids[] = {{"bos", spec.bos},     {"cls", spec.bos},
+                                                 {"eos", spec.eos},     {"seperator", spec.eos},
+                                                 {"unknown", spec.unk}, {"padding", spec.pad}};
+  for (const auto& [name, id] : ids) {
+    if (id < 0) continue;
+    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
+  }
+  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
+  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
+}
+
 void AddWordPieces(const TokenizerSpec& spec, const ModelConfig& config, const std::string& source,
                    GgufWriter& writer) {
   if (!spec.lowercase || !spec.strip_accents || !spec.space_around_han) {
@@ -43,15 +56,7 @@ void AddWordPieces(const TokenizerSpec& spec, const ModelConfig& config, const s
   writer.AddString("tokenizer.ggml.pre", "jina-v2-en");  // nothing of its own: as converters write
   writer.AddStrings("tokenizer.ggml.tokens", std::span<const std::string>(tokens));
   writer.AddI32s("tokenizer.ggml.token_type", types);
-  const std::pair<const char*, int32_t> ids[] = {{"bos", spec.bos},     {"cls", spec.bos},
-                                                 {"eos", spec.eos},     {"seperator", spec.eos},
-                                                 {"unknown", spec.unk}, {"padding", spec.pad}};
-  for (const auto& [name, id] : ids) {
-    if (id < 0) continue;
-    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
-  }
-  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
-  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
+  AddEncoderIds(spec, writer);
 }
 
 // SentencePiece's rules, which GGUF has keys for, of a Unigram model in a tokenizer.json. Those are
@@ -111,15 +116,7 @@ void AddUnigram(const TokenizerSpec& spec, const ModelConfig& config, const std:
   if (!spec.precompiled_charsmap.empty()) {
     writer.AddBytes("tokenizer.ggml.precompiled_charsmap", spec.precompiled_charsmap);
   }
-  const std::pair<const char*, int32_t> ids[] = {{"bos", spec.bos},     {"cls", spec.bos},
-                                                 {"eos", spec.eos},     {"seperator", spec.eos},
-                                                 {"unknown", spec.unk}, {"padding", spec.pad}};
-  for (const auto& [name, id] : ids) {
-    if (id < 0) continue;
-    writer.AddU32(fmt::format("tokenizer.ggml.{}_token_id", name), static_cast<uint32_t>(id));
-  }
-  writer.AddBool("tokenizer.ggml.add_bos_token", spec.add_bos);
-  writer.AddBool("tokenizer.ggml.add_eos_token", spec.add_eos);
+  AddEncoderIds(spec, writer);
 }
 
 void AddRwkvTokens(const TokenizerSpec& spec, const ModelConfig& config, GgufWriter& writer) {
