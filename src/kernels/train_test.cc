@@ -63,6 +63,31 @@ class TrainTables : public ::testing::TestWithParam<int> {
   const TrainKernels& kernels() { return FastTables()[static_cast<size_t>(GetParam())]->train; }
 };
 
+// Ranges that cut tiles anywhere.
+TEST_P(TrainTables, GemmHasTheSameBitsHoweverItIsSplit) {
+  const int64_t rows = 70, cols = 90, k = 96, panels = 6;
+  const auto x = Halves((rows + kTrainTileRows) * k, 1), w = Halves(panels * 16 * k, 2);
+  for (const TrainStore store : {TrainStore::kF32, TrainStore::kAddF32}) {
+    TrainGemmArgs args{};
+    args.segments[0] = {x.data(), k, w.data(), k * 16, k};
+    args.num_segments = 1;
+    args.store = store;
+    args.rows = rows;
+    args.cols = args.out_stride = cols;
+    std::vector<float> whole = Floats(rows * cols, 3), parts = whole;
+    args.out = whole.data();
+    kernels().gemm(args, 0, rows, 0, panels);
+    args.out = parts.data();
+    const int64_t row_cuts[] = {0, 5, 37, rows}, panel_cuts[] = {0, 1, 4, panels};
+    for (size_t r = 0; r < 3; ++r) {
+      for (size_t p = 0; p < 3; ++p) {
+        kernels().gemm(args, row_cuts[r], row_cuts[r + 1], panel_cuts[p], panel_cuts[p + 1]);
+      }
+    }
+    EXPECT_EQ(whole, parts);
+  }
+}
+
 TEST_P(TrainTables, GemmMatchesReference) {
   const struct {
     int64_t rows, cols, k, k2;

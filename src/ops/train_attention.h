@@ -1,8 +1,7 @@
 // Causal attention over packed documents for training, forward and backward. Nothing of size T x T
-// is kept: the forward saves the log-sum-exp of each row, the backward recomputes the scores tile
-// by tile, once by query (dQ) and once by key (dK, dV), so every output is one chain in a fixed
-// order. Tiles above the diagonal and across documents are never touched. (Dao et al.,
-// FlashAttention, 2022.)
+// is kept: the forward saves the log-sum-exp of each row, the backward recomputes the scores once,
+// tile by tile in the order of keys, so every output is one chain in a fixed order. Tiles above the
+// diagonal and across documents are never touched. (Dao et al., FlashAttention, 2022.)
 #pragma once
 
 #include <cstdint>

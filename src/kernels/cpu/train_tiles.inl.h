@@ -149,12 +149,23 @@ struct TileProduct {
     }
   }
 
+  // The part of f32 outputs that a tile covers -> tile, zero elsewhere.
+  static void CopyOutputs(const TrainGemmArgs& args, int64_t row, int64_t rows, int64_t col,
+                          int64_t cols, float* tile) {
+    const float* out = static_cast<const float*>(args.out) + row * args.out_stride + col;
+    for (int64_t i = 0; i < 2 * kRows; ++i, out += args.out_stride, tile += kTileStride) {
+      for (int64_t c = 0; c < kTileStride; ++c) tile[c] = i < rows && c < cols ? out[c] : 0.0f;
+    }
+  }
+
   static void Gemm(const TrainGemmArgs& args, int64_t row_begin, int64_t row_end,
                    int64_t panel_begin, int64_t panel_end) noexcept {
     alignas(64) float tile[2 * kRows * kTileStride];
     Tiles tiles(64);
     const int64_t count =
         ((row_end - row_begin + 2 * kRows - 1) / (2 * kRows)) * ((panel_end - panel_begin + 1) / 2);
+    TrainGemmArgs overwriting = args;
+    overwriting.store = TrainStore::kF32;
     Ahead ahead = FetchAhead(args, count, panel_begin, panel_end);
     for (int64_t row = row_begin; row < row_end; row += 2 * kRows) {
       const int64_t rows = row_end - row < 2 * kRows ? row_end - row : 2 * kRows;
@@ -162,13 +173,15 @@ struct TileProduct {
         const bool both = panel + 1 < panel_end;
         const int64_t col = panel * kTrainLanes, width = both ? 2 * kTrainLanes : kTrainLanes;
         const int64_t cols = args.cols - col < width ? args.cols - col : width;
-        // Plain sums of whole tiles go where they belong, others by way of L1.
-        const bool direct = args.store != TrainStore::kBF16 && args.column_scale == nullptr &&
-                            cols == width && rows % kRows == 0;
-        const bool add = direct && args.store == TrainStore::kAddF32;
-        if (!add) ahead.SetOutputs(args, row, rows, col, cols);
+        // Plain sums of whole tiles go where they belong, others by way of L1. Sums that are added
+        // to go on from what is there in either case, so that bits do not depend on the split.
+        const bool add = args.store == TrainStore::kAddF32 && args.column_scale == nullptr;
+        const bool direct = (add || args.store == TrainStore::kF32) &&
+                            args.column_scale == nullptr && cols == width && rows % kRows == 0;
         float* sums = direct ? static_cast<float*>(args.out) + row * args.out_stride + col : tile;
         const int64_t stride = direct ? args.out_stride : kTileStride;
+        if (add && !direct) CopyOutputs(args, row, rows, col, cols, tile);
+        if (!add) ahead.SetOutputs(args, row, rows, col, cols);
         if (rows > kRows) {
           (both ? Sum<2, 2> : Sum<2, 1>)(tiles, args, row, row_end, panel, sums, stride, add,
                                          ahead);
@@ -176,7 +189,7 @@ struct TileProduct {
           (both ? Sum<1, 2> : Sum<1, 1>)(tiles, args, row, row_end, panel, sums, stride, add,
                                          ahead);
         }
-        if (!direct) StoreTile<V>(args, tile, row, rows, col, cols);
+        if (!direct) StoreTile<V>(add ? overwriting : args, tile, row, rows, col, cols);
       }
     }
   }
