@@ -189,8 +189,10 @@ struct RowKernels {
   // y[i] = exp(x[i] - max) * (1 / sum); may be in place
   void (*softmax)(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
   void (*layer_norm)(const LayerNormArgs&, Range rows) noexcept;
-  void (*geglu)(const BinaryArgs&, Range rows) noexcept;          // y = gelu(a) * b
-  void (*gelu)(const UnaryArgs&, Range rows) noexcept;            // the tanh form: docs/numerics.md
+  void (*geglu)(const BinaryArgs&, Range rows) noexcept;      // y = gelu(a) * b
+  void (*gelu)(const UnaryArgs&, Range rows) noexcept;        // the tanh form: docs/numerics.md
+  void (*erf_geglu)(const BinaryArgs&, Range rows) noexcept;  // the same two with erf
+  void (*erf_gelu)(const UnaryArgs&, Range rows) noexcept;
   void (*soft_cap)(const UnaryArgs&, Range rows) noexcept;        // y = cap * tanh(x / cap)
   void (*delta_rule)(const DeltaRuleArgs&, Range rows) noexcept;  // at least one row
 };

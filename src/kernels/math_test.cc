@@ -36,6 +36,20 @@ TEST(Exp, LimitsAreZeroAndInfinity) {
   EXPECT_EQ(Exp(-0.0f), 1.0f);
 }
 
+TEST(ErfGelu, IsWithinTheStatedErrorOfItself) {
+  double worst = 0;
+  for (float x = -9; x < 9; x += 0.00037f) {
+    const auto exact = 0.5L * static_cast<long double>(x) *
+                       std::erfc(-static_cast<long double>(x) / std::sqrt(2.0L));
+    const long double error = std::fabs(static_cast<long double>(ErfGelu(x)) - exact);
+    worst = std::max(worst, static_cast<double>(error / std::fabs(exact)));
+  }
+  EXPECT_LT(worst, 2.5e-6);
+  EXPECT_EQ(ErfGelu(0.0f), 0.0f);
+  EXPECT_EQ(ErfGelu(40.0f), 40.0f);
+  EXPECT_EQ(ErfGelu(-40.0f), 0.0f);
+}
+
 // Vector tables compare x with the constants instead of the result with 2^-50.
 TEST(Exp, IsVisibleExactlyFromTheStatedArguments) {
   constexpr float kTiny = 0x1p-50f,

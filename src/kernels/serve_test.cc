@@ -208,7 +208,7 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
   for (const int64_t k : {1, 15, 16, 17, 31, 33, 64, 100, 576}) {
     constexpr int64_t kRows = 3;
     const auto a = RandomFloats(kRows * k, 61, 20.0f), b = RandomFloats(kRows * k, 62);
-    std::vector<float> y[2][9];
+    std::vector<float> y[2][11];
     for (int t = 0; t < 2; ++t) {
       const RowKernels& rows = (t == 0 ? Reference() : table()).serve.rows;
       for (auto& out : y[t]) out.resize(a.size());
@@ -220,6 +220,8 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
       rows.geglu({a.data(), b.data(), y[t][7].data(), k, k, k, k}, {0, kRows});
       rows.gelu({a.data(), y[t][8].data(), k, k, k, 0}, {0, kRows});
       rows.soft_cap({y[t][8].data(), y[t][8].data(), k, k, k, 5}, {0, kRows});
+      rows.erf_geglu({a.data(), b.data(), y[t][9].data(), k, k, k, k}, {0, kRows});
+      rows.erf_gelu({a.data(), y[t][10].data(), k, k, k, 0}, {0, kRows});
       SoftmaxStats stats[kRows];
       rows.softmax_stats(a.data(), k, k, stats, {0, kRows});
       for (int64_t m = 0; m < kRows; ++m) {
@@ -227,7 +229,7 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
         y[t][4][static_cast<size_t>(m)] = stats[m].sum;
       }
     }
-    for (int op = 0; op < 9; ++op) EXPECT_TRUE(SameBits(y[1][op], y[0][op])) << k << " op " << op;
+    for (int op = 0; op < 11; ++op) EXPECT_TRUE(SameBits(y[1][op], y[0][op])) << k << " op " << op;
   }
 }
 
@@ -321,9 +323,10 @@ TEST(Reference, DeltaRuleReplacesWhatAKeyStandsFor) {
 
 TEST(Reference, ActivationsAndLayerNormAreWhatTheirFormulasMean) {
   const auto x = RandomFloats(300, 63, 4.0f), w = RandomFloats(300, 64);
-  std::vector<float> gelu(x.size()), capped(x.size()), norm(x.size());
+  std::vector<float> gelu(x.size()), erf_gelu(x.size()), capped(x.size()), norm(x.size());
   const RowKernels& rows = Reference().serve.rows;
   rows.gelu({x.data(), gelu.data(), 300, 300, 300, 0}, {0, 1});
+  rows.erf_gelu({x.data(), erf_gelu.data(), 300, 300, 300, 0}, {0, 1});
   rows.soft_cap({x.data(), capped.data(), 300, 300, 300, 3}, {0, 1});
   rows.layer_norm({x.data(), 300, w.data(), w.data(), 1e-5f, norm.data(), 300, 300}, {0, 1});
   double mean = 0, variance = 0;
@@ -335,6 +338,8 @@ TEST(Reference, ActivationsAndLayerNormAreWhatTheirFormulasMean) {
     const double v = static_cast<double>(x[i]), weight = static_cast<double>(w[i]);
     const double inner = std::sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v);
     EXPECT_NEAR(static_cast<double>(gelu[i]), 0.5 * v * (1 + std::tanh(inner)), 2e-6);
+    EXPECT_NEAR(static_cast<double>(erf_gelu[i]), 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))),
+                1e-6);
     EXPECT_NEAR(static_cast<double>(capped[i]), 3 * std::tanh(v / 3), 2e-6);
     EXPECT_NEAR(static_cast<double>(norm[i]),
                 (v - mean) / std::sqrt(variance + 1e-5) * weight + weight, 2e-5);

@@ -320,6 +320,8 @@ void AddRowGoldens(const KernelTable& table, std::vector<Golden>& out) {
   out.push_back({"layer_norm", HashFloats(y)});
   rows.geglu({a.data(), b.data(), y.data(), kK, kK, kK, kK}, {0, kRows});
   out.push_back({"geglu", HashFloats(y)});
+  rows.erf_geglu({a.data(), b.data(), y.data(), kK, kK, kK, kK}, {0, kRows});
+  out.push_back({"erf_geglu", HashFloats(y)});
   rows.soft_cap({a.data(), y.data(), kK, kK, kK, 2.5f}, {0, kRows});
   out.push_back({"soft_cap", HashFloats(y)});
   SoftmaxStats stats[kRows];

@@ -2,7 +2,6 @@
 // attention to both sides. Their texts are runs without a state, whole in one step.
 #include "base/error.h"
 #include "model/decoder_pass.h"
-#include "model/erf_gelu.h"
 #include "ops/rows.h"
 
 namespace bakestone {
@@ -22,18 +21,19 @@ void DecoderPass::AddEmbeddingParts(MatrixView<float> x) {
   }
   if (config_.encoder.token_types) {
     const int64_t types = std::min<int64_t>(weights_.token_types.n(), 2);
-    const MatrixView<float> rows = arena_.TakeMatrix<float>(types, x.cols);
-    weights_.token_types.DequantizeRows(exec_.kernels, {0, types}, rows);
+    auto* ids = arena_.Take<int32_t>(x.rows);
     for (int64_t i = 0; i < x.rows; ++i) {
-      const int64_t type =
-          step_.token_types.empty() ? 0 : step_.token_types[static_cast<size_t>(i)];
-      if (type >= types) {
+      ids[i] = step_.token_types.empty() ? 0 : step_.token_types[static_cast<size_t>(i)];
+      if (ids[i] >= types) {
         Throw(ErrorCode::kInvalidArgument,
               "token {}: expected a type below the {} that the model has, found {}", i, types,
-              type);
+              ids[i]);
       }
-      ops::Add(exec_.context, rows.Rows(type, 1), x.Rows(i, 1));
     }
+    const MatrixView<float> rows = arena_.TakeMatrix<float>(x.rows, x.cols);
+    ops::Embed(exec_.context, weights_.token_types.panel(), {ids, static_cast<size_t>(x.rows)},
+               rows);
+    ops::Add(exec_.context, rows, x);
   }
   if (config_.encoder.embedding_norm) {
     ops::LayerNorm(exec_.context, x, weights_.embedding_norm, weights_.embedding_norm_bias,
@@ -70,17 +70,6 @@ std::span<const KvRun> DecoderPass::BothWays(const RowSet& set, int64_t window) 
     }
   }
   return {runs, set.runs.size()};
-}
-
-void DecoderPass::ErfGelu(MatrixView<float> x, MatrixView<const float> up) {
-  exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < x.cols; ++i) {
-        const auto gelu = static_cast<float>(ErfGeluOf(static_cast<double>(x(row, i))));
-        x(row, i) = up.data != nullptr ? gelu * up(row, i) : gelu;
-      }
-    }
-  });
 }
 
 }  // namespace bakestone

@@ -19,6 +19,11 @@ void ClampedSwiGlu(ThreadPool& pool, MatrixView<const float> up, MatrixView<floa
   });
 }
 
+ops::Gelu GeluOf(MlpKind kind) {
+  const bool erf = kind == MlpKind::kErfGelu || kind == MlpKind::kErfGeGlu;
+  return erf ? ops::Gelu::kErf : ops::Gelu::kTanh;
+}
+
 constexpr std::array kExpertSites = {Site::kGate, Site::kUp, Site::kDown};
 
 }  // namespace
@@ -56,23 +61,18 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
     const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
     const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
     NormedProducts(layer, set, x, norm, outputs, "MLP input");
-    if (config_.mlp == MlpKind::kErfGeGlu) {
-      ErfGelu(gate, up);
-      ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
-      return;
+    if (config_.mlp == MlpKind::kSwiGlu) {
+      ops::SwiGluQuantize(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows,
+                          "MLP activation");
+    } else {
+      ops::GeluQuantize(exec_.context, GeluOf(config_.mlp), gate, up, down_forms.span(),
+                        exec_.scratch.rows, "MLP activation");
     }
-    const auto activate = config_.mlp == MlpKind::kGeGlu ? ops::GeluQuantize : ops::SwiGluQuantize;
-    activate(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows, "MLP activation");
   } else {
     const SiteOutput up = {Site::kUp, gate};
     NormedProducts(layer, set, x, norm, {&up, 1}, "MLP input");
-    if (config_.mlp == MlpKind::kErfGelu) {
-      ErfGelu(gate);
-      ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
-      return;
-    }
-    ops::GeluQuantize(exec_.context, gate, {}, down_forms.span(), exec_.scratch.rows,
-                      "MLP activation");
+    ops::GeluQuantize(exec_.context, GeluOf(config_.mlp), gate, {}, down_forms.span(),
+                      exec_.scratch.rows, "MLP activation");
   }
 }
 
@@ -217,7 +217,7 @@ void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float>
     ProductsOf(in, {{expert.gate, gate}, {expert.up, up}}, "expert input");
     if (config_.mlp == MlpKind::kGeGlu) {
       const ActType form = ops::ActTypeFor(expert.down.panel().type, exec_.precision);
-      ops::GeluQuantize(exec_.context, gate, up, {&form, 1}, exec_.scratch.rows,
+      ops::GeluQuantize(exec_.context, ops::Gelu::kTanh, gate, up, {&form, 1}, exec_.scratch.rows,
                         "expert activation");
       const ops::Product product = {
           .panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};

@@ -131,8 +131,6 @@ class DecoderPass {
                   MatrixView<float> x);
   // Runs by which every row of a set sees all of its text, or of it a window to both sides.
   std::span<const KvRun> BothWays(const RowSet& set, int64_t window);
-  // x = gelu(x), the form with erf, or gelu(x) * up.
-  void ErfGelu(MatrixView<float> x, MatrixView<const float> up = {});
 
   // ---- decoder_attention.cc ----
   // x [T, hidden] plus attention, in place; only_outputs: the output rows alone, as a new matrix

@@ -4,16 +4,16 @@
 
 #include "base/error.h"
 #include "kernels/math.h"
-#include "model/erf_gelu.h"
 #include "ops/linear.h"
 #include "ops/rows.h"
 
 namespace bakestone {
 namespace {
 
-double Tanh(double x) {
-  const double e = math::Exp64(-2 * std::min(x < 0 ? -x : x, 20.0)), y = (1 - e) / (1 + e);
-  return x < 0 ? -y : y;
+float Tanh(float x) {
+  const auto magnitude = static_cast<double>(x < 0 ? -x : x);
+  const double e = math::Exp64(-2 * std::min(magnitude, 20.0)), y = (1 - e) / (1 + e);
+  return static_cast<float>(x < 0 ? -y : y);
 }
 
 void Product(Exec& exec, const Weight& weight, MatrixView<const float> x, MatrixView<float> y,
@@ -28,7 +28,7 @@ template <class Function>
 void ForEach(MatrixView<float> x, const Function& function) {
   for (int64_t row = 0; row < x.rows; ++row) {
     for (int64_t i = 0; i < x.cols; ++i) {
-      x(row, i) = static_cast<float>(function(static_cast<double>(x(row, i))));
+      x(row, i) = function(x(row, i));
     }
   }
 }
@@ -58,7 +58,7 @@ void Classify(Exec& exec, const ModelConfig& config, const Weights& weights,
   Arena::Scope scope(exec.scratch.arena);
   const MatrixView<float> x = exec.scratch.arena.TakeMatrix<float>(pooled.rows, config.hidden_dim);
   Product(exec, weights.classifier.dense, pooled, x, "input of the head");
-  ForEach(x, head.activation == ClassifierConfig::Activation::kGelu ? ErfGeluOf : Tanh);
+  ForEach(x, head.activation == ClassifierConfig::Activation::kGelu ? math::ErfGelu : Tanh);
   if (!weights.classifier.norm.empty()) {
     ops::LayerNorm(exec.context, x, weights.classifier.norm, weights.classifier.norm_bias,
                    config.norm_eps, x);

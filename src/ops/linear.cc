@@ -111,17 +111,20 @@ void LayerNormQuantize(Context& context, MatrixView<const float> x, std::span<co
   context.ThrowIfError(what);
 }
 
-void GeluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
-                  std::span<const ActType> types, QuantizedRows& out, const char* what) {
+void GeluQuantize(Context& context, Gelu gelu, MatrixView<const float> gate,
+                  MatrixView<const float> up, std::span<const ActType> types, QuantizedRows& out,
+                  const char* what) {
   const bool gated = up.data != nullptr;
   BAKESTONE_CHECK(!gated || (gate.rows == up.rows && gate.cols == up.cols));
   out.Reset(types, gate.rows, gate.cols);
   const RowKernels& kernels = context.serve().rows;
+  const auto alone = gelu == Gelu::kErf ? kernels.erf_gelu : kernels.gelu;
+  const auto times = gelu == Gelu::kErf ? kernels.erf_geglu : kernels.geglu;
   MakeRowsAndQuantize(context, {}, types, out, [&](int64_t row, float* made) {
     if (gated) {
-      kernels.geglu({gate.Row(row), up.Row(row), made, 0, 0, 0, gate.cols}, {0, 1});
+      times({gate.Row(row), up.Row(row), made, 0, 0, 0, gate.cols}, {0, 1});
     } else {
-      kernels.gelu({gate.Row(row), made, 0, 0, gate.cols, 0}, {0, 1});
+      alone({gate.Row(row), made, 0, 0, gate.cols, 0}, {0, 1});
     }
   });
   context.ThrowIfError(what);

@@ -76,6 +76,17 @@ BAKESTONE_INLINE typename V::F Gelu(typename V::F x) {
   return V::Div(x, V::Add(V::Set(1.0f), Exp<V>(V::Mul(inner, V::Set(math::kGeluRate)))));
 }
 
+template <class V>
+BAKESTONE_INLINE typename V::F ErfGelu(typename V::F x) {
+  const auto t = V::Abs(x);
+  const auto v = V::Div(V::Set(1.0f), V::Fma(t, V::Set(0.25f), V::Set(1.0f)));
+  auto q = V::Set(math::kTailQ[math::kTailDegree]);
+#pragma GCC unroll 9
+  for (int i = math::kTailDegree - 1; i >= 0; --i) q = V::Fma(q, v, V::Set(math::kTailQ[i]));
+  const auto tail = V::Mul(Exp<V>(V::Mul(V::Mul(t, V::Set(-0.5f)), t)), q);
+  return V::Mul(x, V::SelectLess(x, V::Zero(), tail, V::Sub(V::Set(1.0f), tail)));
+}
+
 // cap * tanh(x / cap).
 template <class V>
 BAKESTONE_INLINE typename V::F SoftCap(typename V::F x, float cap) {

@@ -222,6 +222,20 @@ struct GeGluOp {
   }
 };
 template <class V>
+struct ErfGeGluOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
+    return V::Mul(ErfGelu<V>(a), b);
+  }
+};
+template <class V>
+struct GeluOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F x) { return Gelu<V>(x); }
+};
+template <class V>
+struct ErfGeluOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F x) { return ErfGelu<V>(x); }
+};
+template <class V>
 struct AddOp {
   BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
     return V::Add(a, b);
@@ -240,13 +254,13 @@ void Binary(const BinaryArgs& args, Range rows) noexcept {
   }
 }
 
-template <class V>
-void GeluRows(const UnaryArgs& args, Range rows) noexcept {
+template <class V, class Op>
+void Unary(const UnaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float* x = args.x + m * args.x_stride;
     float* y = args.y + m * args.y_stride;
     for (int64_t i = 0; i < args.k; i += 16) {
-      V::StoreN(y + i, Gelu<V>(V::LoadN(x + i, args.k - i)), args.k - i);
+      V::StoreN(y + i, Op::Run(V::LoadN(x + i, args.k - i)), args.k - i);
     }
   }
 }

@@ -54,7 +54,9 @@ constexpr ServeKernels MakeTable() {
       Softmax<V>,
       LayerNorm<V>,
       Binary<V, GeGluOp<V>>,
-      GeluRows<V>,
+      Unary<V, GeluOp<V>>,
+      Binary<V, ErfGeGluOp<V>>,
+      Unary<V, ErfGeluOp<V>>,
       SoftCapRows<V>,
       DeltaRule<V>};
   FillAttention<V, WriterBF16, PagesBF16>(t);

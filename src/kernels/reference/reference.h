@@ -40,6 +40,8 @@ void ComputeSoftmaxStats(const float* x, int64_t stride, int64_t k, SoftmaxStats
 void LayerNorm(const LayerNormArgs& args, Range rows) noexcept;
 void GeGluRows(const BinaryArgs& args, Range rows) noexcept;
 void GeluRows(const UnaryArgs& args, Range rows) noexcept;
+void ErfGeGluRows(const BinaryArgs& args, Range rows) noexcept;
+void ErfGeluRows(const UnaryArgs& args, Range rows) noexcept;
 void SoftCapRows(const UnaryArgs& args, Range rows) noexcept;
 void Softmax(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
 // delta.cc

@@ -170,19 +170,36 @@ void Add(const BinaryArgs& args, Range rows) noexcept {
   }
 }
 
-void GeGluRows(const BinaryArgs& args, Range rows) noexcept {
+namespace {
+
+template <float (*kGelu)(float)>
+void MultiplyGelu(const BinaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float *a = args.a + m * args.a_stride, *b = args.b + m * args.b_stride;
-    for (int64_t i = 0; i < args.k; ++i) args.y[m * args.y_stride + i] = Gelu(a[i]) * b[i];
+    for (int64_t i = 0; i < args.k; ++i) args.y[m * args.y_stride + i] = kGelu(a[i]) * b[i];
   }
 }
 
-void GeluRows(const UnaryArgs& args, Range rows) noexcept {
+template <float (*kGelu)(float)>
+void ApplyGelu(const UnaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     for (int64_t i = 0; i < args.k; ++i) {
-      args.y[m * args.y_stride + i] = Gelu(args.x[m * args.x_stride + i]);
+      args.y[m * args.y_stride + i] = kGelu(args.x[m * args.x_stride + i]);
     }
   }
+}
+
+}  // namespace
+
+void GeGluRows(const BinaryArgs& args, Range rows) noexcept { MultiplyGelu<Gelu>(args, rows); }
+void GeluRows(const UnaryArgs& args, Range rows) noexcept { ApplyGelu<Gelu>(args, rows); }
+
+void ErfGeGluRows(const BinaryArgs& args, Range rows) noexcept {
+  MultiplyGelu<math::ErfGelu>(args, rows);
+}
+
+void ErfGeluRows(const UnaryArgs& args, Range rows) noexcept {
+  ApplyGelu<math::ErfGelu>(args, rows);
 }
 
 void SoftCapRows(const UnaryArgs& args, Range rows) noexcept {

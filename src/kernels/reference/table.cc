@@ -26,6 +26,8 @@ constexpr ServeKernels MakeTable() {
             LayerNorm,
             GeGluRows,
             GeluRows,
+            ErfGeGluRows,
+            ErfGeluRows,
             SoftCapRows,
             DeltaRule};
   FillAttention<KvElement::kBF16>(t);
