@@ -45,6 +45,7 @@ struct TokenWork {
   Macs layers, head;          // of their matrix products
   int64_t context_macs = 0;   // attention, bf16, per token of context
   int64_t context_bytes = 0;  // keys and values read per token of context
+  int64_t state_bytes = 0;    // read and written with each, of layers that keep a state
 };
 TokenWork WorkOf(const Model& model);
 

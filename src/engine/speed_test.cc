@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 
 #include "base/error.h"
+#include "base/source_dir.h"
 #include "engine/test_engine.h"
+#include "model/model_file.h"
 
 namespace bakestone {
 namespace {
@@ -13,6 +15,22 @@ using ::testing::Gt;
 using ::testing::Le;
 using testing::SharedTestModel;
 using testing::TestKernels;
+
+// Its golden has no tokenizer: that of the test model stands in, which nothing here asks.
+std::unique_ptr<const Model> OfFamily(const std::string& family, ThreadPool& pool) {
+  const std::filesystem::path folder =
+      std::filesystem::path(SourceDir()) / "tests/data/families" / family;
+  const ModelFile file = ModelFile::Open(folder);
+  const auto other =
+      std::filesystem::temp_directory_path() / fmt::format("bakestone-speed-{}.gguf", ::getpid());
+  testing::WriteTestModel(other, {});
+  auto model = std::make_unique<Model>(ModelFile::Open(other).Tokenizer());
+  std::filesystem::remove(other);
+  model->config = file.Config();
+  model->weights = Weights::Load(file.Tensors(), model->config, TestKernels(), pool);
+  model->decoder = std::make_unique<const Decoder>(model->config, *model->weights);
+  return model;
+}
 
 constexpr SpeedOptions kQuick = {.repetitions = 3, .decode_tokens = 4, .probe_bytes = 1 << 20};
 
@@ -49,6 +67,28 @@ TEST(SpeedBench, MeasuresEachFigureAsOftenAsAsked) {
     EXPECT_GT(figure.integer_share, 0);
   }
   EXPECT_EQ(bench.Batch(2).name, "batch-2");
+}
+
+TEST(SpeedBench, MeasuresModelsWhoseStateCannotGoBack) {
+  for (const char* family : {"lfm2", "qwen3_5_text", "rwkv7", "deepseek_v3"}) {
+    ThreadPool pool(2);
+    const auto model = OfFamily(family, pool);
+    EXPECT_EQ(WorkOf(*model).state_bytes > 0, model->config.has_state()) << family;
+    SpeedBench bench(*model, TestKernels(), pool, kQuick);
+    EXPECT_EQ(bench.Decode(40).tokens_per_second.count, 3) << family;
+    EXPECT_EQ(bench.Batch(2).tokens_per_second.count, 3) << family;
+    EXPECT_EQ(bench.Prefill(50).tokens_per_second.count, 3) << family;
+  }
+}
+
+TEST(WorkOf, CountsEveryMatrixOfALayerOfAnyKind) {
+  for (const char* family : {"lfm2", "qwen3_5_text", "rwkv7"}) {
+    ThreadPool pool(1);
+    const auto model = OfFamily(family, pool);
+    const int64_t all = model->weights->bytes();
+    EXPECT_GT(WorkOf(*model).weight_bytes, all * 9 / 10) << family;
+    EXPECT_LE(WorkOf(*model).weight_bytes, all) << family;
+  }
 }
 
 TEST(SpeedBench, EndsAtTheModelsContext) {

@@ -153,7 +153,7 @@ struct UnaryArgs {
   const float* x;  // [T, x_stride]; may alias y
   float* y;
   int64_t x_stride, y_stride, k;
-  float cap;  // soft_cap only
+  float factor;  // soft_cap: the cap; exp: what x is multiplied by; others: unused
 };
 
 struct SoftmaxStats {
@@ -177,6 +177,20 @@ struct DeltaRuleArgs {
   int64_t key_dim, value_dim;
 };
 
+// One head of RWKV-7's rule over rows that follow each other, S [dim, dim]:
+//   c = S^T removal;  S = (decay S - (removal * rate) c^T) + k v^T;  y = S^T r
+// with decay, removal, rate, k and r by row of S. Sums run over rows of S in order, from +0; every
+// product and every sum is rounded (docs/numerics.md).
+struct RwkvRuleArgs {
+  const float *r, *decay, *k, *v, *removal, *rate;  // [T, stride]: dim channels of the head
+  int64_t stride;
+  const float* before;  // S before the first row
+  float* after;         // S after the last; may be `before`
+  float* y;             // [T, y_stride]
+  int64_t y_stride;
+  int64_t dim;
+};
+
 struct RowKernels {
   void (*quantize[kNumActTypes])(const QuantizeArgs&, Range rows) noexcept;
   void (*rms_norm)(const RmsNormArgs&, Range rows) noexcept;
@@ -193,8 +207,13 @@ struct RowKernels {
   void (*gelu)(const UnaryArgs&, Range rows) noexcept;        // the tanh form: docs/numerics.md
   void (*erf_geglu)(const BinaryArgs&, Range rows) noexcept;  // the same two with erf
   void (*erf_gelu)(const UnaryArgs&, Range rows) noexcept;
-  void (*soft_cap)(const UnaryArgs&, Range rows) noexcept;        // y = cap * tanh(x / cap)
-  void (*delta_rule)(const DeltaRuleArgs&, Range rows) noexcept;  // at least one row
+  void (*soft_cap)(const UnaryArgs&, Range rows) noexcept;         // y = cap * tanh(x / cap)
+  void (*delta_rule)(const DeltaRuleArgs&, Range rows) noexcept;   // at least one row
+  void (*rwkv_rule)(const RwkvRuleArgs&, Range rows) noexcept;     // at least one row
+  void (*sigmoid)(const UnaryArgs&, Range rows) noexcept;          // y = 1 / (1 + exp(-x))
+  void (*exp)(const UnaryArgs&, Range rows) noexcept;              // y = exp(factor * x)
+  void (*gate)(const BinaryArgs&, Range rows) noexcept;            // y = b * sigmoid(a)
+  void (*clamped_swiglu)(const BinaryArgs&, Range rows) noexcept;  // docs/numerics.md
 };
 
 // ---- Attention ----

@@ -48,7 +48,10 @@ BAKESTONE_INLINE float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
 // gelu(x) = x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))), which is its tanh form.
 constexpr float kGeluCubic = 0.044715f, kGeluRate = -1.59576912f;
 
-// Its form with erf: gelu(x) = x * tail for x < 0, else x * (1 - tail), where tail = erfc(t /
+// (u + 1) g / (1 + exp(-1.702 g)), g = min(gate, 7), u = up within [-7, 7].
+constexpr float kClampedLimit = 7, kClampedRate = -1.702f;
+
+// GELU by erf: gelu(x) = x * tail for x < 0, else x * (1 - tail), where tail = erfc(t /
 // sqrt(2)) / 2 = exp(-t^2 / 2) Q(v) with t = |x| and v = 1 / (1 + t / 4). Q fits erfcx(t / sqrt(2))
 // / 2 for t up to 14 within 1.5e-8 of itself (weighted least squares, iterated towards the least
 // greatest error). math_test.cc has the error.

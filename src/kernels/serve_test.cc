@@ -208,7 +208,7 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
   for (const int64_t k : {1, 15, 16, 17, 31, 33, 64, 100, 576}) {
     constexpr int64_t kRows = 3;
     const auto a = RandomFloats(kRows * k, 61, 20.0f), b = RandomFloats(kRows * k, 62);
-    std::vector<float> y[2][11];
+    std::vector<float> y[2][15];
     for (int t = 0; t < 2; ++t) {
       const RowKernels& rows = (t == 0 ? Reference() : table()).serve.rows;
       for (auto& out : y[t]) out.resize(a.size());
@@ -222,6 +222,10 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
       rows.soft_cap({y[t][8].data(), y[t][8].data(), k, k, k, 5}, {0, kRows});
       rows.erf_geglu({a.data(), b.data(), y[t][9].data(), k, k, k, k}, {0, kRows});
       rows.erf_gelu({a.data(), y[t][10].data(), k, k, k, 0}, {0, kRows});
+      rows.sigmoid({a.data(), y[t][11].data(), k, k, k, 0}, {0, kRows});
+      rows.exp({b.data(), y[t][12].data(), k, k, k, 2}, {0, kRows});
+      rows.gate({a.data(), b.data(), y[t][13].data(), k, k, k, k}, {0, kRows});
+      rows.clamped_swiglu({a.data(), b.data(), y[t][14].data(), k, k, k, k}, {0, kRows});
       SoftmaxStats stats[kRows];
       rows.softmax_stats(a.data(), k, k, stats, {0, kRows});
       for (int64_t m = 0; m < kRows; ++m) {
@@ -229,7 +233,7 @@ TEST_P(ServeTest, RowKernelsEqualReference) {
         y[t][4][static_cast<size_t>(m)] = stats[m].sum;
       }
     }
-    for (int op = 0; op < 11; ++op) EXPECT_TRUE(SameBits(y[1][op], y[0][op])) << k << " op " << op;
+    for (int op = 0; op < 15; ++op) EXPECT_TRUE(SameBits(y[1][op], y[0][op])) << k << " op " << op;
   }
 }
 
@@ -247,6 +251,15 @@ TEST_P(ServeTest, RopeEqualsReference) {
           .serve.rows.rope({x[t].data(), 3 * 66, 3, 66, dim, cos.data(), sin.data()}, {0, 4});
     }
     EXPECT_TRUE(SameBits(x[1], x[0])) << dim;
+  }
+}
+
+TEST_P(ServeTest, RwkvRuleEqualsReferenceInOneCallOrMany) {
+  for (const int64_t dim : {1, 12, 16, 17, 32, 33, 64}) {
+    const std::vector<float> expected = testing::RunRwkv(Reference(), {dim, dim, 7});
+    for (const int64_t step : {1, 3, 7}) {
+      EXPECT_TRUE(SameBits(testing::RunRwkv(table(), {dim, dim, 7, step}), expected)) << dim;
+    }
   }
 }
 

@@ -258,6 +258,22 @@ std::vector<float> RunDelta(const KernelTable& table, const DeltaCase& c) {
   return out;
 }
 
+std::vector<float> RunRwkv(const KernelTable& table, const DeltaCase& c) {
+  const int64_t dim = c.value_dim, stride = 6 * dim + 1;
+  const auto parts = RandomFloats(c.rows * stride, 55, 0.3f);
+  std::vector<float> out(static_cast<size_t>(c.rows * dim)), after(static_cast<size_t>(dim * dim));
+  const std::vector<float> first = RandomFloats(dim * dim, 56);
+  const float* p = parts.data();
+  for (int64_t begin = 0; begin < c.rows; begin += c.step) {
+    const float* before = begin == 0 ? first.data() : after.data();
+    table.serve.rows.rwkv_rule({p, p + dim, p + 2 * dim, p + 3 * dim, p + 4 * dim, p + 5 * dim,
+                                stride, before, after.data(), out.data(), dim, dim},
+                               {begin, std::min(begin + c.step, c.rows)});
+  }
+  out.insert(out.end(), after.begin(), after.end());
+  return out;
+}
+
 const char* PanelTypeName(PanelType type) { return DTypeName(DiskTypeOf(type)); }
 
 int64_t SmallK(PanelType type) {
@@ -322,6 +338,12 @@ void AddRowGoldens(const KernelTable& table, std::vector<Golden>& out) {
   out.push_back({"geglu", HashFloats(y)});
   rows.erf_geglu({a.data(), b.data(), y.data(), kK, kK, kK, kK}, {0, kRows});
   out.push_back({"erf_geglu", HashFloats(y)});
+  rows.gate({a.data(), b.data(), y.data(), kK, kK, kK, kK}, {0, kRows});
+  out.push_back({"gate", HashFloats(y)});
+  rows.clamped_swiglu({a.data(), b.data(), y.data(), kK, kK, kK, kK}, {0, kRows});
+  out.push_back({"clamped_swiglu", HashFloats(y)});
+  rows.exp({a.data(), y.data(), kK, kK, kK, -0.7f}, {0, kRows});
+  out.push_back({"exp", HashFloats(y)});
   rows.soft_cap({a.data(), y.data(), kK, kK, kK, 2.5f}, {0, kRows});
   out.push_back({"soft_cap", HashFloats(y)});
   SoftmaxStats stats[kRows];
@@ -370,6 +392,7 @@ std::vector<Golden> ComputeGoldens(const KernelTable& table) {
       {"attention/f32", HashFloats(RunAttention(table, {KvElement::kF32, 4, 4, 44, 530, 21}))});
   AddAttentionGoldens(table, out);
   out.push_back({"delta_rule", HashFloats(RunDelta(table, {40, 76, 9}))});
+  out.push_back({"rwkv_rule", HashFloats(RunRwkv(table, {76, 76, 9}))});
   return out;
 }
 

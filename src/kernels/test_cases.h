@@ -97,6 +97,8 @@ struct DeltaCase {
 };
 // y [rows, value_dim], then the state after them.
 std::vector<float> RunDelta(const KernelTable& table, const DeltaCase& c);
+// RWKV-7's rule with key_dim and value_dim alike: the same.
+std::vector<float> RunRwkv(const KernelTable& table, const DeltaCase& c);
 
 const char* PanelTypeName(PanelType type);
 // k of one block, or an odd number for plain types.

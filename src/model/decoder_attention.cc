@@ -64,20 +64,12 @@ MatrixView<float> DecoderPass::Attention(int64_t layer, MatrixView<float> x, boo
   const bool both_ways = config_.encoder.both_ways;
   ops::Attention(exec_.context, attention_,
                  both_ways ? BothWays(set, config_.window(layer)) : set.runs, q, mixed);
-  if (config_.output_gate) GateOutput(gate.y, mixed);
+  if (config_.output_gate) ops::Gate(exec_.context, gate.y, mixed, mixed);
   const SiteOutput o = {Site::kO, y};
   ops::Quantize(exec_.context, mixed, FormsFor(layer, set, {&o, 1}).span(), exec_.scratch.rows,
                 "attention output");
   AddBranch(layer, set, Site::kO, weights.attention_post_norm, y);
   return y;
-}
-
-void DecoderPass::GateOutput(MatrixView<const float> gate, MatrixView<float> x) {
-  exec_.pool.ParallelFor(x.rows, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < x.cols; ++i) x(row, i) *= math::Sigmoid(gate(row, i));
-    }
-  });
 }
 
 MatrixView<float> DecoderPass::Mix(int64_t layer, MatrixView<float> x, bool only_outputs) {

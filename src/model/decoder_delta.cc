@@ -73,9 +73,9 @@ MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, boo
              {{weights.qkv, inputs}, {weights.z, z}, {weights.alpha, decay}, {weights.beta, rate}},
              "delta rule input");
   Convolve(layer, inputs, weights.taps, {}, qkv);
+  ops::Gate(exec_.context, qkv, qkv, qkv);
   exec_.pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < qkv.cols; ++i) qkv(row, i) *= math::Sigmoid(qkv(row, i));
       for (int64_t head = 0; head < heads; ++head) {
         const auto at = static_cast<size_t>(head);
         decay(row, head) =
@@ -86,9 +86,10 @@ MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, boo
   });
   RunDelta(layer, qkv, decay, rate, mixed);
   ops::RmsNormGroups(exec_.context, weights.norm, config_.norm_eps, mixed);
+  ops::Gate(exec_.context, z, z, z);
   exec_.pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < values; ++i) mixed(row, i) *= z(row, i) * math::Sigmoid(z(row, i));
+      for (int64_t i = 0; i < values; ++i) mixed(row, i) *= z(row, i);
     }
   });
   AddProduct(mixed, weights.out, only_outputs, y);

@@ -6,19 +6,6 @@
 namespace bakestone {
 namespace {
 
-// gate = g / (1 + exp(-1.702 g)) * (u + 1), g = min(gate, 7), u = up within [-7, 7].
-void ClampedSwiGlu(ThreadPool& pool, MatrixView<const float> up, MatrixView<float> gate) {
-  constexpr float kLimit = 7, kRate = 1.702f;
-  pool.ParallelFor(gate.rows, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < gate.cols; ++i) {
-        const float g = std::min(gate(row, i), kLimit), u = std::clamp(up(row, i), -kLimit, kLimit);
-        gate(row, i) = g / (1.0f + math::Exp(-kRate * g)) * (u + 1.0f);
-      }
-    }
-  });
-}
-
 ops::Gelu GeluOf(MlpKind kind) {
   const bool erf = kind == MlpKind::kErfGelu || kind == MlpKind::kErfGeGlu;
   return erf ? ops::Gelu::kErf : ops::Gelu::kTanh;
@@ -224,7 +211,7 @@ void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float>
       return ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
     }
     if (config_.mlp == MlpKind::kClampedSwiGlu) {
-      ClampedSwiGlu(exec_.pool, up, gate);
+      ops::ClampedSwiGlu(exec_.context, gate, up, gate);
     } else {
       ops::SwiGlu(exec_.context, gate, up, gate);
     }

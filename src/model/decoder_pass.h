@@ -145,8 +145,6 @@ class DecoderPass {
 
   // The same by the layer's mixer.
   MatrixView<float> Mix(int64_t layer, MatrixView<float> x, bool only_outputs);
-  // x *= sigmoid(gate).
-  void GateOutput(MatrixView<const float> gate, MatrixView<float> x);
 
   // ---- decoder_convolution.cc ----
   MatrixView<float> Convolution(int64_t layer, MatrixView<float> x, bool only_outputs);

@@ -5,14 +5,12 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/math.h"
 #include "model/decoder_pass.h"
+#include "ops/delta_rule.h"
 #include "ops/rows.h"
 
 namespace bakestone {
 namespace {
-
-float Tanh(float x) { return 1.0f - 2.0f / (1.0f + math::Exp(2.0f * x)); }
 
 // x * 1 / max(|x|, 1e-12)
 void ToLengthOne(float* x, int64_t size) {
@@ -69,38 +67,21 @@ void DecoderPass::Shift(MatrixView<const float> x, MatrixView<const float> befor
 }
 
 void DecoderPass::RunRwkv(int64_t layer, const RwkvRows& rows, MatrixView<float> out) {
-  const int64_t heads = config_.rwkv.heads, dim = config_.rwkv.head_dim, hidden = heads * dim;
-  const auto units = static_cast<int64_t>(all_.runs.size()) * heads;
-  exec_.pool.ParallelFor(units, 1, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> removed(static_cast<size_t>(dim));
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const auto run = static_cast<size_t>(unit / heads);
-      const int64_t at = unit % heads * dim, offset = 2 * hidden + at * dim;
-      float* state = NextStateOf(layer, run) + offset;
-      std::copy_n(StateOf(layer, run) + offset, dim * dim, state);
-      for (int64_t row = all_.runs[run].row_begin; row < all_.runs[run].row_end; ++row) {
-        const float *r = rows.receptance.Row(row) + at, *d = rows.decay.Row(row) + at,
-                    *k = rows.key.Row(row) + at;
-        const float *v = rows.value.Row(row) + at, *kk = rows.removal.Row(row) + at,
-                    *a = rows.rate.Row(row) + at;
-        float* y = out.Row(row) + at;
-        std::fill(removed.begin(), removed.end(), 0.0f);
-        for (int64_t i = 0; i < dim; ++i) {
-          const float* s = state + i * dim;
-          for (int64_t j = 0; j < dim; ++j) removed[static_cast<size_t>(j)] += kk[i] * s[j];
-        }
-        std::fill_n(y, dim, 0.0f);
-        for (int64_t i = 0; i < dim; ++i) {
-          float* s = state + i * dim;
-          const float back = kk[i] * a[i];
-          for (int64_t j = 0; j < dim; ++j) {
-            s[j] = s[j] * d[i] - back * removed[static_cast<size_t>(j)] + k[i] * v[j];
-            y[j] += r[i] * s[j];
-          }
-        }
-      }
-    }
-  });
+  const int64_t offset = 2 * out.cols;
+  auto* runs = arena_.Take<ops::DeltaRun>(static_cast<int64_t>(all_.runs.size()));
+  for (size_t i = 0; i < all_.runs.size(); ++i) {
+    runs[i] = {{all_.runs[i].row_begin, all_.runs[i].row_end},
+               StateOf(layer, i) + offset,
+               NextStateOf(layer, i) + offset};
+  }
+  ops::RwkvRule(exec_.context, config_.rwkv.head_dim, {runs, all_.runs.size()},
+                {.r = rows.receptance,
+                 .decay = rows.decay,
+                 .k = rows.key,
+                 .v = rows.value,
+                 .removal = rows.removal,
+                 .rate = rows.rate},
+                out);
 }
 
 MatrixView<float> DecoderPass::TimeMix(int64_t layer, MatrixView<const float> x) {
@@ -124,32 +105,38 @@ MatrixView<float> DecoderPass::TimeMix(int64_t layer, MatrixView<const float> x)
                           MatrixView<float> to) {
     const MatrixView<float> inner = take(in.n());
     ProductsOf(shifted, {{in, inner}}, "RWKV input");
-    ForEach(exec_.pool, inner, [&](float value, int64_t, int64_t) { return f(value); });
+    f(inner);
     ProductsOf(inner, {{out, to}}, "RWKV inner rows");
   };
-  const auto same = [](float value) { return value; };
+  const auto same = [](MatrixView<float>) {};
+  // 1 - 2 / (1 + exp(2 x))
+  const auto tanh = [&](MatrixView<float> inner) {
+    ops::Exp(exec_.context, 2, inner, inner);
+    ForEach(exec_.pool, inner, [](float e, int64_t, int64_t) { return 1.0f - 2.0f / (1.0f + e); });
+  };
+  const auto sigmoid = [&](MatrixView<float> inner) { ops::Sigmoid(exec_.context, inner, inner); };
   ProductsOf(input(RwkvInput::kReceptance), {{weights.receptance, r.receptance}}, "RWKV input");
   ProductsOf(input(RwkvInput::kKey), {{weights.key, r.key}}, "RWKV input");
   ProductsOf(input(RwkvInput::kValue), {{weights.value, r.value}}, "RWKV input");
   if (layer > 0) narrow(weights.value_in, weights.value_out, same, mix);
   input(RwkvInput::kDecay);
-  narrow(weights.decay_in, weights.decay_out, Tanh, r.decay);
+  narrow(weights.decay_in, weights.decay_out, tanh, r.decay);
   input(RwkvInput::kRate);
   narrow(weights.rate_in, weights.rate_out, same, r.rate);
   input(RwkvInput::kGate);
-  narrow(weights.gate_in, weights.gate_out, math::Sigmoid, gate);
+  narrow(weights.gate_in, weights.gate_out, sigmoid, gate);
   constexpr float kSlowest = -0.60653066f;  // -exp(-1 / 2)
-  ForEach(exec_.pool, r.decay, [&](float value, int64_t, int64_t) {
-    return math::Exp(kSlowest * math::Sigmoid(value));
-  });
-  ForEach(exec_.pool, r.rate, [&](float value, int64_t, int64_t) { return math::Sigmoid(value); });
+  sigmoid(r.decay);
+  ops::Exp(exec_.context, kSlowest, r.decay, r.decay);
+  sigmoid(r.rate);
   if (layer == 0) {
     for (int64_t row = 0; row < rows; ++row) {
       std::copy_n(r.value.Row(row), hidden, first_value_.Row(row));
     }
   } else {
+    sigmoid(mix);
     ForEach(exec_.pool, r.value, [&](float value, int64_t row, int64_t i) {
-      return value + (first_value_(row, i) - value) * math::Sigmoid(mix(row, i));
+      return value + (first_value_(row, i) - value) * mix(row, i);
     });
   }
   SplitKeys(weights, r);

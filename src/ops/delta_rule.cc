@@ -42,4 +42,30 @@ void DeltaRule(Context& context, const DeltaRuleShape& shape, std::span<const De
       });
 }
 
+void RwkvRule(Context& context, int64_t dim, std::span<const DeltaRun> runs, const RwkvRows& rows,
+              MatrixView<float> out) {
+  const int64_t heads = out.cols / dim;
+  BAKESTONE_CHECK(out.cols % dim == 0);
+  for (const MatrixView<const float>& part :
+       {rows.r, rows.decay, rows.k, rows.v, rows.removal, rows.rate}) {
+    BAKESTONE_CHECK(part.rows == out.rows && part.cols == out.cols && part.stride == rows.r.stride);
+  }
+  for (const DeltaRun& run : runs) {
+    BAKESTONE_CHECK(run.rows.begin < run.rows.end && run.rows.end <= out.rows);
+  }
+  const auto kernel = context.serve().rows.rwkv_rule;
+  context.pool().ParallelFor(
+      static_cast<int64_t>(runs.size()) * heads, 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t unit = begin; unit < end; ++unit) {
+          const DeltaRun& run = runs[static_cast<size_t>(unit / heads)];
+          const int64_t head = unit % heads, at = head * dim;
+          kernel({rows.r.data + at, rows.decay.data + at, rows.k.data + at, rows.v.data + at,
+                  rows.removal.data + at, rows.rate.data + at, rows.r.stride,
+                  run.before + head * dim * dim, run.after + head * dim * dim, out.data + at,
+                  out.stride, dim},
+                 run.rows);
+        }
+      });
+}
+
 }  // namespace bakestone::ops

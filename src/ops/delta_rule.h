@@ -1,5 +1,5 @@
-// The gated delta rule of a step, over the heads of its runs. A head's state goes through the rows
-// of its run in order; heads and runs are shared between threads.
+// The gated delta rule of a step and RWKV-7's, over the heads of its runs. A head's state goes
+// through the rows of its run in order; heads and runs are shared between threads.
 #pragma once
 
 #include <cstdint>
@@ -30,5 +30,13 @@ struct DeltaRun {
 void DeltaRule(Context& context, const DeltaRuleShape& shape, std::span<const DeltaRun> runs,
                MatrixView<const float> qkv, MatrixView<const float> decay,
                MatrixView<const float> rate, MatrixView<float> out);
+
+// RWKV-7's rule the same way: every part [T, heads * dim], with one stride; states [heads, dim,
+// dim].
+struct RwkvRows {
+  MatrixView<const float> r, decay, k, v, removal, rate;
+};
+void RwkvRule(Context& context, int64_t dim, std::span<const DeltaRun> runs, const RwkvRows& rows,
+              MatrixView<float> out);
 
 }  // namespace bakestone::ops

@@ -19,6 +19,21 @@ void ForRows(Context& context, int64_t rows, const Args& args,
                              [&](int64_t begin, int64_t end, int) { kernel(args, {begin, end}); });
 }
 
+void Map(Context& context, MatrixView<const float> x, MatrixView<float> y, float factor,
+         void (*kernel)(const UnaryArgs&, Range) noexcept) {
+  BAKESTONE_CHECK(y.rows == x.rows && y.cols == x.cols);
+  const UnaryArgs args{x.data, y.data, x.stride, y.stride, x.cols, factor};
+  ForRows(context, x.rows, args, kernel);
+}
+
+void Combine(Context& context, MatrixView<const float> a, MatrixView<const float> b,
+             MatrixView<float> y, void (*kernel)(const BinaryArgs&, Range) noexcept) {
+  BAKESTONE_CHECK(a.rows == b.rows && a.cols == b.cols);
+  BAKESTONE_CHECK(y.rows == a.rows && y.cols == a.cols);
+  const BinaryArgs args{a.data, b.data, y.data, a.stride, b.stride, y.stride, y.cols};
+  ForRows(context, y.rows, args, kernel);
+}
+
 }  // namespace
 
 void RmsNorm(Context& context, MatrixView<const float> x, std::span<const float> weight, float eps,
@@ -63,22 +78,34 @@ void Scale(Context& context, float factor, MatrixView<float> x) {
 }
 
 void SoftCap(Context& context, float cap, MatrixView<float> x) {
-  const UnaryArgs args{x.data, x.data, x.stride, x.stride, x.cols, cap};
-  ForRows(context, x.rows, args, context.serve().rows.soft_cap);
+  Map(context, x, x, cap, context.serve().rows.soft_cap);
 }
 
 void SwiGlu(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
             MatrixView<float> y) {
-  BAKESTONE_CHECK(gate.rows == up.rows && gate.cols == up.cols);
-  BAKESTONE_CHECK(y.rows == gate.rows && y.cols == gate.cols);
-  const BinaryArgs args{gate.data, up.data, y.data, gate.stride, up.stride, y.stride, y.cols};
-  ForRows(context, y.rows, args, context.serve().rows.swiglu);
+  Combine(context, gate, up, y, context.serve().rows.swiglu);
+}
+
+void ClampedSwiGlu(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                   MatrixView<float> y) {
+  Combine(context, gate, up, y, context.serve().rows.clamped_swiglu);
+}
+
+void Gate(Context& context, MatrixView<const float> gate, MatrixView<const float> x,
+          MatrixView<float> y) {
+  Combine(context, gate, x, y, context.serve().rows.gate);
+}
+
+void Sigmoid(Context& context, MatrixView<const float> x, MatrixView<float> y) {
+  Map(context, x, y, 0, context.serve().rows.sigmoid);
+}
+
+void Exp(Context& context, float factor, MatrixView<const float> x, MatrixView<float> y) {
+  Map(context, x, y, factor, context.serve().rows.exp);
 }
 
 void Add(Context& context, MatrixView<const float> x, MatrixView<float> y) {
-  BAKESTONE_CHECK(y.rows == x.rows && y.cols == x.cols);
-  const BinaryArgs args{y.data, x.data, y.data, y.stride, x.stride, y.stride, y.cols};
-  ForRows(context, y.rows, args, context.serve().rows.add);
+  Combine(context, y, x, y, context.serve().rows.add);
 }
 
 RopeTable::RopeTable(const RopeParameters& parameters)

@@ -32,6 +32,21 @@ void SoftCap(Context& context, float cap, MatrixView<float> x);
 void SwiGlu(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
             MatrixView<float> y);
 
+// y = 1 / (1 + exp(-x)). y may be x.
+void Sigmoid(Context& context, MatrixView<const float> x, MatrixView<float> y);
+
+// y = exp(factor * x). y may be x.
+void Exp(Context& context, float factor, MatrixView<const float> x, MatrixView<float> y);
+
+// y = x / (1 + exp(-gate)), x times the sigmoid of gate. y may be gate or x.
+void Gate(Context& context, MatrixView<const float> gate, MatrixView<const float> x,
+          MatrixView<float> y);
+
+// y = (u + 1) g / (1 + exp(-1.702 g)), g = min(gate, 7), u = up within [-7, 7]. y may be gate or
+// up.
+void ClampedSwiGlu(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                   MatrixView<float> y);
+
 // y += x.
 void Add(Context& context, MatrixView<const float> x, MatrixView<float> y);
 

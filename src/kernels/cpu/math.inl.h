@@ -70,6 +70,21 @@ BAKESTONE_INLINE typename V::F SwiGlu(typename V::F gate, typename V::F up) {
 }
 
 template <class V>
+BAKESTONE_INLINE typename V::F Sigmoid(typename V::F x) {
+  const auto negative = V::OfBits(V::AddI(V::Bits(x), V::SetI(INT32_MIN)));
+  return V::Div(V::Set(1.0f), V::Add(V::Set(1.0f), Exp<V>(negative)));
+}
+
+template <class V>
+BAKESTONE_INLINE typename V::F ClampedSwiGlu(typename V::F gate, typename V::F up) {
+  const auto one = V::Set(1.0f), limit = V::Set(math::kClampedLimit);
+  const auto g = V::Min(gate, limit);
+  const auto u = V::Min(V::Max(up, V::Set(-math::kClampedLimit)), limit);
+  const auto e = Exp<V>(V::Mul(V::Set(math::kClampedRate), g));
+  return V::Mul(V::Div(g, V::Add(one, e)), V::Add(u, one));
+}
+
+template <class V>
 BAKESTONE_INLINE typename V::F Gelu(typename V::F x) {
   const auto cube = V::Mul(V::Mul(x, x), x);
   const auto inner = V::Fma(cube, V::Set(math::kGeluCubic), x);

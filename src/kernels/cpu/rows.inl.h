@@ -229,11 +229,39 @@ struct ErfGeGluOp {
 };
 template <class V>
 struct GeluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F x) { return Gelu<V>(x); }
+  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float) { return Gelu<V>(x); }
 };
 template <class V>
 struct ErfGeluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F x) { return ErfGelu<V>(x); }
+  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float) { return ErfGelu<V>(x); }
+};
+template <class V>
+struct GateOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
+    return V::Mul(Sigmoid<V>(a), b);
+  }
+};
+template <class V>
+struct ClampedSwiGluOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
+    return ClampedSwiGlu<V>(a, b);
+  }
+};
+template <class V>
+struct SigmoidOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float) { return Sigmoid<V>(x); }
+};
+template <class V>
+struct ExpOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float factor) {
+    return Exp<V>(V::Mul(V::Set(factor), x));
+  }
+};
+template <class V>
+struct SoftCapOp {
+  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float cap) {
+    return SoftCap<V>(x, cap);
+  }
 };
 template <class V>
 struct AddOp {
@@ -260,18 +288,7 @@ void Unary(const UnaryArgs& args, Range rows) noexcept {
     const float* x = args.x + m * args.x_stride;
     float* y = args.y + m * args.y_stride;
     for (int64_t i = 0; i < args.k; i += 16) {
-      V::StoreN(y + i, Op::Run(V::LoadN(x + i, args.k - i)), args.k - i);
-    }
-  }
-}
-
-template <class V>
-void SoftCapRows(const UnaryArgs& args, Range rows) noexcept {
-  for (int64_t m = rows.begin; m < rows.end; ++m) {
-    const float* x = args.x + m * args.x_stride;
-    float* y = args.y + m * args.y_stride;
-    for (int64_t i = 0; i < args.k; i += 16) {
-      V::StoreN(y + i, SoftCap<V>(V::LoadN(x + i, args.k - i), args.cap), args.k - i);
+      V::StoreN(y + i, Op::Run(V::LoadN(x + i, args.k - i), args.factor), args.k - i);
     }
   }
 }

@@ -57,8 +57,13 @@ constexpr ServeKernels MakeTable() {
       Unary<V, GeluOp<V>>,
       Binary<V, ErfGeGluOp<V>>,
       Unary<V, ErfGeluOp<V>>,
-      SoftCapRows<V>,
-      DeltaRule<V>};
+      Unary<V, SoftCapOp<V>>,
+      DeltaRule<V>,
+      RwkvRule<V>,
+      Unary<V, SigmoidOp<V>>,
+      Unary<V, ExpOp<V>>,
+      Binary<V, GateOp<V>>,
+      Binary<V, ClampedSwiGluOp<V>>};
   FillAttention<V, WriterBF16, PagesBF16>(t);
   FillAttention<V, WriterF32, PagesF32>(t);
   FillAttention<V, WriterF16, PagesF16>(t);

@@ -27,4 +27,24 @@ void DeltaRule(const DeltaRuleArgs& args, Range rows) noexcept {
   }
 }
 
+void RwkvRule(const RwkvRuleArgs& args, Range rows) noexcept {
+  const int64_t dim = args.dim;
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int64_t at = row * args.stride;
+    const float* before = row == rows.begin ? args.before : args.after;
+    for (int64_t j = 0; j < dim; ++j) {
+      float removed = 0, out = 0;
+      for (int64_t i = 0; i < dim; ++i) removed += args.removal[at + i] * before[i * dim + j];
+      for (int64_t i = 0; i < dim; ++i) {
+        const float back = args.removal[at + i] * args.rate[at + i];
+        const float kept = before[i * dim + j] * args.decay[at + i] - back * removed;
+        const float s = kept + args.k[at + i] * args.v[at + j];
+        args.after[i * dim + j] = s;
+        out += args.r[at + i] * s;
+      }
+      args.y[row * args.y_stride + j] = out;
+    }
+  }
+}
+
 }  // namespace bakestone::reference

@@ -42,10 +42,15 @@ void GeGluRows(const BinaryArgs& args, Range rows) noexcept;
 void GeluRows(const UnaryArgs& args, Range rows) noexcept;
 void ErfGeGluRows(const BinaryArgs& args, Range rows) noexcept;
 void ErfGeluRows(const UnaryArgs& args, Range rows) noexcept;
+void SigmoidRows(const UnaryArgs& args, Range rows) noexcept;
+void ExpRows(const UnaryArgs& args, Range rows) noexcept;
+void GateRows(const BinaryArgs& args, Range rows) noexcept;
+void ClampedSwiGluRows(const BinaryArgs& args, Range rows) noexcept;
 void SoftCapRows(const UnaryArgs& args, Range rows) noexcept;
 void Softmax(const float* x, int64_t k, SoftmaxStats stats, float* y) noexcept;
 // delta.cc
 void DeltaRule(const DeltaRuleArgs& args, Range rows) noexcept;
+void RwkvRule(const RwkvRuleArgs& args, Range rows) noexcept;
 // attention.cc
 template <KvElement kElement>
 struct AttentionOf {

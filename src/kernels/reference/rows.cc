@@ -172,41 +172,66 @@ void Add(const BinaryArgs& args, Range rows) noexcept {
 
 namespace {
 
-template <float (*kGelu)(float)>
-void MultiplyGelu(const BinaryArgs& args, Range rows) noexcept {
+template <float (*kFunction)(float)>
+void MultiplyBy(const BinaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float *a = args.a + m * args.a_stride, *b = args.b + m * args.b_stride;
-    for (int64_t i = 0; i < args.k; ++i) args.y[m * args.y_stride + i] = kGelu(a[i]) * b[i];
+    for (int64_t i = 0; i < args.k; ++i) args.y[m * args.y_stride + i] = kFunction(a[i]) * b[i];
   }
 }
 
-template <float (*kGelu)(float)>
-void ApplyGelu(const UnaryArgs& args, Range rows) noexcept {
+template <float (*kFunction)(float)>
+void Apply(const UnaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     for (int64_t i = 0; i < args.k; ++i) {
-      args.y[m * args.y_stride + i] = kGelu(args.x[m * args.x_stride + i]);
+      args.y[m * args.y_stride + i] = kFunction(args.x[m * args.x_stride + i]);
     }
   }
 }
 
 }  // namespace
 
-void GeGluRows(const BinaryArgs& args, Range rows) noexcept { MultiplyGelu<Gelu>(args, rows); }
-void GeluRows(const UnaryArgs& args, Range rows) noexcept { ApplyGelu<Gelu>(args, rows); }
+void GeGluRows(const BinaryArgs& args, Range rows) noexcept { MultiplyBy<Gelu>(args, rows); }
+void GeluRows(const UnaryArgs& args, Range rows) noexcept { Apply<Gelu>(args, rows); }
 
 void ErfGeGluRows(const BinaryArgs& args, Range rows) noexcept {
-  MultiplyGelu<math::ErfGelu>(args, rows);
+  MultiplyBy<math::ErfGelu>(args, rows);
 }
 
-void ErfGeluRows(const UnaryArgs& args, Range rows) noexcept {
-  ApplyGelu<math::ErfGelu>(args, rows);
+void ErfGeluRows(const UnaryArgs& args, Range rows) noexcept { Apply<math::ErfGelu>(args, rows); }
+
+void SigmoidRows(const UnaryArgs& args, Range rows) noexcept { Apply<math::Sigmoid>(args, rows); }
+
+void ExpRows(const UnaryArgs& args, Range rows) noexcept {
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    const float* x = args.x + m * args.x_stride;
+    for (int64_t i = 0; i < args.k; ++i) {
+      args.y[m * args.y_stride + i] = math::Exp(args.factor * x[i]);
+    }
+  }
+}
+
+void GateRows(const BinaryArgs& args, Range rows) noexcept {
+  MultiplyBy<math::Sigmoid>(args, rows);
+}
+
+void ClampedSwiGluRows(const BinaryArgs& args, Range rows) noexcept {
+  constexpr float kLimit = math::kClampedLimit;
+  for (int64_t m = rows.begin; m < rows.end; ++m) {
+    const float *a = args.a + m * args.a_stride, *b = args.b + m * args.b_stride;
+    for (int64_t i = 0; i < args.k; ++i) {
+      const float g = a[i] < kLimit ? a[i] : kLimit;
+      const float low = b[i] > -kLimit ? b[i] : -kLimit, u = low < kLimit ? low : kLimit;
+      args.y[m * args.y_stride + i] = g / (1.0f + math::Exp(math::kClampedRate * g)) * (u + 1.0f);
+    }
+  }
 }
 
 void SoftCapRows(const UnaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     for (int64_t i = 0; i < args.k; ++i) {
-      const float e = math::Exp(args.x[m * args.x_stride + i] * (2.0f / args.cap)) + 1.0f;
-      args.y[m * args.y_stride + i] = args.cap - (args.cap + args.cap) / e;
+      const float e = math::Exp(args.x[m * args.x_stride + i] * (2.0f / args.factor)) + 1.0f;
+      args.y[m * args.y_stride + i] = args.factor - (args.factor + args.factor) / e;
     }
   }
 }

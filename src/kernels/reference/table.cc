@@ -29,7 +29,12 @@ constexpr ServeKernels MakeTable() {
             ErfGeGluRows,
             ErfGeluRows,
             SoftCapRows,
-            DeltaRule};
+            DeltaRule,
+            RwkvRule,
+            SigmoidRows,
+            ExpRows,
+            GateRows,
+            ClampedSwiGluRows};
   FillAttention<KvElement::kBF16>(t);
   FillAttention<KvElement::kF32>(t);
   FillAttention<KvElement::kF16>(t);
