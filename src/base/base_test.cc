@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/hash_memory.h"
 #include "base/machine.h"
+#include "base/json_depth.h"
 #include "base/mapped_file.h"
 #include "base/rng.h"
 #include "base/sha256.h"
@@ -54,6 +55,13 @@ TEST(Sha256, MatchesFips180Examples) {
 
 // Known answers of the Random123 distribution for philox4x32-10.
 TEST(Philox, MatchesRandom123KnownAnswers) {
+TEST(NestsDeeper, CountsBracketsOutsideOfStrings) {
+  EXPECT_FALSE(NestsDeeper("[[{}], [[]], {\"a\": [1]}]", 3));
+  EXPECT_TRUE(NestsDeeper("[[{\"a\": [", 3));
+  EXPECT_FALSE(NestsDeeper("[\"[[[[ \\\" [[[\", 1]", 1));
+  EXPECT_FALSE(NestsDeeper("", 0));
+}
+
   EXPECT_THAT(Philox(0, 0, 0),
               testing::ElementsAre(0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8));
   EXPECT_THAT(Philox(~0ull, ~0ull, ~0ull),

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_depth.h"
 
 namespace bakestone::cli {
 namespace {
@@ -53,7 +54,9 @@ BenchRow RowOf(const SpeedFigure& figure) {
 EarlierBench ReadEarlier(const std::filesystem::path& path) {
   EarlierBench earlier;
   try {
-    const Json file = Json::parse(ReadFile(path));
+    const std::string text = ReadFile(path);
+    CheckJsonLevels(text, path);
+    const Json file = Json::parse(text);
     for (const char* key : {"model", "threads", "isa"}) earlier.setting[key] = file.at(key);
     for (const Json& figure : file.at("figures")) {
       earlier.medians[figure.at("name").get<std::string>()] = figure.at("median").get<double>();

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/verbs.h"
@@ -80,6 +81,7 @@ int Tokenize(const Arguments& arguments) {
   if (jsonl) return EncodeLines(tokenizer);
   const std::string input = text ? *text : ReadStdin();
   if (decode) {
+    CheckJsonLevels(input, "--decode");
     const Json ids = Json::parse(input, nullptr, false);
     if (!ids.is_array()) {
       Throw(ErrorCode::kInvalidArgument, "--decode: expected a JSON array of ids, found '{:.60}'",

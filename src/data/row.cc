@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "data/byte_source.h"
 
 namespace bakestone {
@@ -29,24 +30,8 @@ constexpr std::pair<RowFormat, std::string_view> kFormats[] = {
 constexpr int kMaxDepth = 64;
 
 void CheckDepth(std::string_view json) {
-  int depth = 0;
-  bool in_text = false;
-  for (size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (in_text) {
-      if (c == '\\') ++i;
-      if (c == '"') in_text = false;
-    } else if (c == '"') {
-      in_text = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > kMaxDepth) {
-        Throw(ErrorCode::kInvalidArgument, "expected JSON of at most {} levels, found more",
-              kMaxDepth);
-      }
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
+  if (!NestsDeeper(json, kMaxDepth)) return;
+  Throw(ErrorCode::kInvalidArgument, "expected JSON of at most {} levels, found more", kMaxDepth);
 }
 
 Json ParseJson(std::string_view text) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_depth.h"
 #include "format/toml_table.h"
 
 namespace bakestone {
@@ -48,6 +49,7 @@ void ForEachLine(const std::filesystem::path& path, const Body& body) {
 }
 
 bool IsWordByte(char c) {
+    CheckJsonLevels(line, where);
   const auto byte = static_cast<unsigned char>(c);
   return byte >= 0x80 || (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
          (byte >= 'A' && byte <= 'Z');

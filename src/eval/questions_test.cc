@@ -83,3 +83,5 @@ TEST(ReadQuestions, NamesTheLineAndTheField) {
 
 }  // namespace
 }  // namespace bakestone
+  EXPECT_THAT(message("{\"id\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}"),
+              HasSubstr("line 1: expected JSON of at most 200 levels"));

@@ -473,6 +473,10 @@ TEST(Peft, WrongFieldsNameExpectedAndFound) {
               HasSubstr("magnitude: expected"));
   EXPECT_THAT(PeftMessage("\"rank_pattern\": {}", "\"rank_pattern\": []"),
               HasSubstr("expected an object"));
+  // What prints or copies such a value by recursion would end the process.
+  EXPECT_THAT(PeftMessage("\"rank_pattern\": {}", "\"rank_pattern\": " + std::string(200'000, '[') +
+                                                      std::string(200'000, ']')),
+              HasSubstr("expected JSON of at most 200 levels, found more"));
 }
 
 TEST(Peft, TensorsMustBePairsOfKnownModules) {

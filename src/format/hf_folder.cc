@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "base/file.h"
 #include "base/quote.h"
 
@@ -24,6 +25,7 @@ constexpr const char* kTensorsName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
 Json ParseObject(std::string_view text, const std::filesystem::path& path) {
+  CheckJsonLevels(text, path.string());
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) {
     Throw(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", path.string(),
@@ -250,6 +252,7 @@ void HfFolder::OpenModules() {
   const std::string file = (path_ / "modules.json").string();
   const std::optional<std::string> text = Text("modules.json", kMaxSmallFile);
   if (!text) return;
+  CheckJsonLevels(*text, file);
   const Json list = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!list.is_array()) Throw(ErrorCode::kCorrupt, "{}: expected a list of modules", file);
   for (const Json& one : list) {

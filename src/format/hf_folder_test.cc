@@ -111,6 +111,13 @@ TEST_F(HfFolderTest, NamesWhatIsMissing) {
   ExpectError(ErrorCode::kNotFound, HasSubstr("config.json"));
 }
 
+TEST_F(HfFolderTest, ConfigurationsThatNestDeeplyAreRefused) {
+  WriteTensor("model.safetensors", "a");
+  Write("config.json",
+        "{\"rope_scaling\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}");
+  ExpectError(ErrorCode::kCorrupt, HasSubstr("config.json: expected JSON of at most 200 levels"));
+}
+
 TEST_F(HfFolderTest, RefusesPicklesAndForeignQuantizationsByName) {
   Write("pytorch_model.bin", "x");
   ExpectError(ErrorCode::kUnsupported,

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "base/quote.h"
 #include "format/hf_folder.h"
 #include "format/rwkv_vocabulary.h"
@@ -211,6 +212,7 @@ TokenizerSpec FromHfFolder(const HfFolder& folder) {
 std::optional<std::string> HfChatTemplate(const HfFolder& folder) {
   if (auto text = folder.Text("chat_template.jinja", 16 << 20)) return text;
   if (const auto text = folder.Text("chat_template.json", 16 << 20)) {
+    CheckJsonLevels(*text, "chat_template.json");
     const Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
     if (json.is_object() && json.contains("chat_template")) {
       return TemplateOf(&json["chat_template"]);

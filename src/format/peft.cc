@@ -32,6 +32,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "base/file.h"
 #include "base/quote.h"
 #include "format/adapter_card.h"
@@ -60,6 +61,7 @@ class Config {
  public:
   explicit Config(const std::filesystem::path& path) : file_(path.string()) {
     const std::string text = ReadFile(path, kMaxConfigBytes);
+    CheckJsonLevels(text, file_);
     json_ = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!json_.is_object()) {
       Throw(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", file_,

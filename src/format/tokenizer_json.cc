@@ -22,6 +22,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "base/quote.h"
 #include "format/json_node.h"
 #include "format/unigram_json.h"
@@ -519,6 +520,7 @@ class TokenizerJsonReader {
 }  // namespace
 
 TokenizerSpec FromTokenizerJson(std::string_view json, std::string source) {
+  CheckJsonLevels(json, source);
   const Json parsed = Json::parse(json, nullptr, /*allow_exceptions=*/false);
   if (!parsed.is_object()) {
     Throw(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", source,

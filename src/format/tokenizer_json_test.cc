@@ -257,6 +257,7 @@ TEST(TokenizerJson, NamesTheDamage) {
   };
   damaged("[]", "array");
   damaged("{", "no JSON");
+  damaged("{\"a\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}", "200 levels");
   damaged("{}", "model");
   damaged(R"({"model": {"type": "BPE", "vocab": [], "merges": []}})", "model.vocab");
   damaged(R"({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}})", "vocab");

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_depth.h"
 #include "base/sha256.h"
 
 namespace bakestone {
@@ -21,7 +22,15 @@ std::string HashOfParts(std::initializer_list<std::string_view> parts) {
 Lineage::Lineage(std::filesystem::path folder) : folder_(std::move(folder)) {
   const auto path = folder_ / "lineage.json";
   if (!std::filesystem::exists(path)) return;
-  const Json json = Json::parse(ReadFile(path), nullptr, false);
+  const std::string text = ReadFile(path);
+  CheckJsonLevels(text, path.string());
+  const Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object()) {
+    Throw(ErrorCode::kCorrupt,
+          "{}: expected the record of earlier runs, found what is no JSON object; delete it to do "
+          "all stages again",
+          path.string());
+  }
   try {
     for (const auto& [key, value] : json.items()) {
       if (key != "version" && key != "stages") notes_[key] = value.dump();

@@ -44,8 +44,12 @@ TEST(Lineage, ForgottenStageIsDoneAgainAndDamageIsNamed) {
   lineage.Record("a", "key", {"x"}, {});
   lineage.Forget("a");
   EXPECT_FALSE(Lineage(folder).Done("a", "key"));
-  WriteFileAtomically(folder / "lineage.json", "{\"stages\": {\"a\": 3}}");
-  EXPECT_THROW(Lineage{folder}, Error);
+  const std::string deep = "{\"a\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}";
+  for (const std::string& damage :
+       {std::string("{\"stages\": {\"a\": 3}}"), std::string("{"), deep}) {
+    WriteFileAtomically(folder / "lineage.json", damage);
+    EXPECT_THROW(Lineage{folder}, Error) << damage.substr(0, 20);
+  }
 }
 
 TEST(Lineage, WhatARunIsMadeFromStaysBesideItsStages) {

@@ -146,6 +146,11 @@ TEST_F(FormTest, WhatCannotBeHonouredIsRefusedByName) {
   refused(Body("guided_regex", "(?=x)"), "guided_regex", "look-around");
   refused(Body("guided_grammar", "nothing"), "guided_grammar", "EBNF");
   refused(Body("guided_choice", Json::array()), "guided_choice", "list");
+  // A schema in a string is held to the depth of bodies too.
+  std::string deep;
+  for (int i = 0; i < 100'000; ++i) deep += "{\"items\":";
+  deep += "true" + std::string(100'000, '}');
+  refused(Body("guided_json", deep), "guided_json", "at most 64 levels");
   refused(Body("structured_outputs", {{"json", kSchema}, {"regex", "a"}}), "structured_outputs",
           "not together");
   Json body = Body("response_format", SchemaFormat());

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "base/quote.h"
 #include "model/families/families.h"
 
@@ -16,6 +17,12 @@ namespace bakestone {
 namespace {
 
 using Json = nlohmann::json;
+
+Json ParseFile(const ConfigReader& in, const std::string& file) {
+  const auto text = in.File(file.c_str());
+  CheckJsonLevels(text, in.file() + ": " + file);
+  return Json::parse(text, nullptr, false);
+}
 
 // The first module of a kind, or where it lies by custom.
 std::string PathOf(const ConfigReader& in, std::string_view type, const char* custom) {
@@ -54,7 +61,7 @@ Pooling PoolingOfFolder(const ConfigReader& in, const std::string& file, const J
 Pooling PoolingOf(const ConfigReader& in) {
   if (in.is_hf()) {
     const std::string file = PathOf(in, "Pooling", "1_Pooling") + "/config.json";
-    const Json json = Json::parse(in.File(file.c_str()), nullptr, false);
+    const Json json = ParseFile(in, file);
     return json.is_object() ? PoolingOfFolder(in, file, json) : Pooling::kMean;
   }
   // 4: of files that score; for vectors they say nothing.
@@ -92,7 +99,7 @@ std::vector<DenseConfig> DenseOf(const ConfigReader& in) {
             in.file(), Quote(module.type));
     }
     const std::string file = module.path + "/config.json";
-    const Json json = Json::parse(in.File(file.c_str()), nullptr, false);
+    const Json json = ParseFile(in, file);
     const Json width = json.is_object() ? json.value("out_features", Json()) : Json();
     const uint64_t out = width.is_number_unsigned() ? width.get<uint64_t>() : 0;
     if (out < 1 || out > static_cast<uint64_t>(kMaxWidth)) {

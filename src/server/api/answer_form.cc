@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "base/json_depth.h"
 #include "server/api/api_error.h"
 #include "server/api/answer.h"
 
@@ -37,7 +38,13 @@ std::optional<AnswerForm> ReadGuided(Fields& fields, const std::string& name, Ki
   }
   if (kind != Kind::kJsonSchema) return AnswerForm{{kind, fields.RequiredString(name)}, field};
   if (!value->is_string()) return SchemaForm(*value, field);
-  const Json schema = Json::parse(value->get<std::string>(), nullptr, false);
+  // The body was held to its depth, but not what stands in its strings.
+  const auto text = value->get<std::string>();
+  if (NestsDeeper(text, kMaxJsonDepth)) {
+    fields.Bad(name, fmt::format("expected a JSON schema of at most {} levels, found more",
+                                 kMaxJsonDepth));
+  }
+  const Json schema = Json::parse(text, nullptr, false);
   if (schema.is_discarded()) fields.Bad(name, "expected a JSON schema, or its text");
   return SchemaForm(schema, field);
 }

@@ -4,30 +4,11 @@
 
 #include <fmt/format.h>
 
+#include "base/json_depth.h"
 #include "server/api/api_error.h"
 
 namespace bakestone::api {
 namespace {
-
-// Counts brackets outside strings: the parser itself needs no stack, but what reads its result may.
-bool TooDeep(const std::string& text) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      in_string = c != '"';
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > kMaxJsonDepth) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
-  return false;
-}
 
 std::string Shown(const Json& value) {
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -39,7 +20,7 @@ std::string Shown(const Json& value) {
 }  // namespace
 
 Json ParseBody(const std::string& body) {
-  if (TooDeep(body)) {
+  if (NestsDeeper(body, kMaxJsonDepth)) {
     Fail(400, fmt::format("the body is nested deeper than {} levels", kMaxJsonDepth),
          "invalid_json");
   }
