@@ -28,7 +28,12 @@ Json ParseBody(const std::string& body) {
   try {
     json = Json::parse(body);
   } catch (const nlohmann::json::exception& error) {
-    Fail(400, fmt::format("the body is not valid JSON: {}", error.what()), "invalid_json");
+    // Without the library's own numbering: "[json.exception.parse_error.101] ".
+    std::string_view what = error.what();
+    if (const size_t end = what.find("] "); what.starts_with('[') && end != what.npos) {
+      what.remove_prefix(end + 2);
+    }
+    Fail(400, fmt::format("the body is not valid JSON: {}", what), "invalid_json");
   }
   if (!json.is_object()) {
     Fail(400, fmt::format("the body must be a JSON object, found {}", json.type_name()),
