@@ -211,6 +211,12 @@ std::shared_ptr<Engine> MakeEngine(const Options& options, const LoadedModel& on
       started->ProbedStepSeconds(options.max_running) * 1e3,
       options.inter_token > 0 ? fmt::format("{:g} ms", options.inter_token * 1e3)
                               : "up to twice as long");
+  if (options.max_context > started->max_context()) {
+    LogWarning(
+        "{}: {} tokens of context instead of {} (--max-context): the model ({}) or --kv-memory "
+        "allow no more",
+        one.name, started->max_context(), options.max_context, one.model->config.context_length);
+  }
   return started;
 }
 

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
+
 namespace bakestone::http {
 namespace {
 
@@ -23,6 +25,20 @@ bool IsNameList(std::string_view text) {
 }
 
 }  // namespace
+
+void CheckOrigins(const HttpOptions& options) {
+  for (const std::string& origin : options.allowed_origins) {
+    const size_t host = origin.find("://");
+    const bool whole = host != std::string::npos && host > 0 && host + 3 < origin.size() &&
+                       origin.find('/', host + 3) == std::string::npos;
+    if (whole || origin == "*") continue;
+    Throw(
+        ErrorCode::kInvalidArgument,
+        "allowed origin: expected one such as https://page.example, without a path, or '*'; found "
+        "'{}'",
+        origin);
+  }
+}
 
 std::string CorsHeaders(const HttpOptions& options, const Request& head) {
   const std::string_view origin = head.Header("origin");

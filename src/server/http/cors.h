@@ -9,6 +9,9 @@
 
 namespace bakestone::http {
 
+// Throws kInvalidArgument for what no browser says of a page, and would allow nothing.
+void CheckOrigins(const HttpOptions& options);
+
 // Header lines for an answer to this request; empty where its origin is not allowed, or it has
 // none.
 std::string CorsHeaders(const HttpOptions& options, const Request& head);

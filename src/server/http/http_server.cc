@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "server/http/connection.h"
+#include "server/http/cors.h"
 #include "server/http/exchange.h"
 #include "server/http/keys.h"
 #include "server/http/policy.h"
@@ -103,6 +104,7 @@ std::unique_ptr<asio::ssl::context> HttpServer::Impl::MakeTls(const HttpOptions&
 }
 
 void HttpServer::Impl::Listen() {
+  CheckOrigins(options);
   if (options.listen_fd >= 0) {
     Adopt();
   } else {

@@ -320,6 +320,10 @@ TEST_F(HttpServerTest, PagesOfOtherOriginsMayAskOnlyWhereTold) {
   EXPECT_EQ(StatusOf(Exchange(preflight)), 401);
   const std::string key = "Authorization: Bearer first-key-0123456789\r\n";
   EXPECT_THAT(Exchange(Get("/x", page + key)), Not(HasSubstr("Access-Control")));
+  for (const char* none : {"page.example", "https://", "https://page.example/x", "://x", ""}) {
+    options.allowed_origins = {none};
+    EXPECT_THROW(Start(options), Error) << none;
+  }
   options.allowed_origins = {"https://page.example"};
   Start(options);
   const std::string answer = Exchange(preflight);
