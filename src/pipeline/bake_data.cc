@@ -89,6 +89,7 @@ void BakeData::ShowReading(const std::string& what, const ReadProgress& progress
 
 void BakeData::Show() const {
   ShowSources();
+  ShowAdapter();
   for (size_t i = 0; i < recipe_.stages.size(); ++i) {
     const StageRecipe& stage = recipe_.stages[i];
     const StageData& data = stages_[i];
@@ -106,6 +107,11 @@ void BakeData::Show() const {
     }
     ShowSettings(stage, data);
   }
+}
+
+void BakeData::ShowAdapter() const {
+  if (recipe_.lora.defaults.empty()) return;
+  observer_.OnLine(fmt::format("adapter: by default: {}", fmt::join(recipe_.lora.defaults, ", ")));
 }
 
 // What the recipe leaves to this program, and what the stage will need.

@@ -36,6 +36,7 @@ class BakeData {
 
  private:
   void ShowReading(const std::string& what, const ReadProgress& progress) const;
+  void ShowAdapter() const;
   void ShowSettings(const StageRecipe& stage, const StageData& data) const;
   void ShowSources() const;
   void ShowUnknown(std::string_view key, std::string DataSource::* value) const;

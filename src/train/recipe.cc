@@ -109,7 +109,11 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected [adapter] or [lora], which mean the same, found both", file.string());
   }
-  if (adapter || lora) recipe.lora = ReadLora(std::move(adapter ? *adapter : *lora), folders);
+  const toml::table nothing;
+  recipe.lora = ReadLora(adapter ? std::move(*adapter)
+                         : lora  ? std::move(*lora)
+                                 : TomlTable(nothing, file.string() + ": [adapter]"),
+                         folders);
   if (auto tokens = table.Table("add_tokens")) {
     recipe.add_tokens = ReadAddTokens(std::move(*tokens));
     recipe.lora.new_tokens = true;

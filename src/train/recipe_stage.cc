@@ -11,10 +11,14 @@
 namespace bakestone {
 namespace {
 
-ReplayRecipe ReadReplay(TomlTable table) {
+ReplayRecipe ReadReplay(TomlTable table, std::vector<std::string>* defaults) {
   ReplayRecipe replay;
   replay.data = table.String("data");
   replay.share = table.Number("share", 0.2, 0.0, 0.9);
+  for (const auto& [key, value] : {std::pair("share", "0.2"), std::pair("kl_weight", "0"),
+                                   std::pair("length", "128 tokens")}) {
+    if (!table.Has(key)) defaults->push_back(fmt::format("replay's {} {}", key, value));
+  }
   replay.kl_weight = table.Number("kl_weight", 0, 0, 100);
   replay.length = table.Integer("length", replay.length, 8, 1 << 20);
   table.Finish();
@@ -139,7 +143,18 @@ LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
   lora.rank = table.Integer("rank", lora.rank, 1, 1024);
   lora.alpha = table.Number("alpha", 2.0 * static_cast<double>(lora.rank), 1e-3, 1e5);
   lora.embeddings = table.Boolean("embeddings", false);
-  if (auto targets = table.Strings("targets"); !targets.empty()) lora.targets = std::move(targets);
+  if (!lora.full()) {
+    by_default("rank", std::to_string(lora.rank));
+    by_default("alpha", fmt::format("{:g} (2 x rank)", lora.alpha));
+    by_default("embeddings", "false");
+  }
+  by_default("targets", "all");
+  if (table.Has("targets")) lora.targets = table.Strings("targets");
+  if (lora.targets.empty()) {
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: 'targets': expected [\"all\"] or patterns of names such as q_proj, found none",
+          table.where());
+  }
   table.Finish();
   return lora;
 }
@@ -153,6 +168,10 @@ StageRecipe ReadStage(TomlTable table, const LoraRecipe& lora) {
   } else if (method == "sft") {
     stage.method = TrainMethod::kSft;
   } else if (method == "dpo") {
+  const auto by_default = [&](const char* key, const std::string& value) {
+    if (!table.Has(key)) lora.defaults.push_back(fmt::format("{} {}", key, value));
+  };
+  if (!lora.rslora()) by_default("kind", AdapterKindName(lora.kind));
     stage.method = TrainMethod::kDpo;
   } else {
     Throw(ErrorCode::kInvalidArgument,
@@ -196,7 +215,8 @@ StageRecipe ReadStage(TomlTable table, const LoraRecipe& lora) {
       Choice<KeepPolicy>(table, "keep", {{"last", KeepPolicy::kLast}, {"best", KeepPolicy::kBest}});
   stage.keep_last = table.Integer("keep_last", 0, 0, 1000);
   RefuseWithout(table, stage);
-  if (auto replay = table.Table("replay")) stage.replay = ReadReplay(std::move(*replay));
+  if (auto replay = table.Table("replay"))
+    stage.replay = ReadReplay(std::move(*replay), &stage.defaults);
   table.Finish();
   return stage;
 }

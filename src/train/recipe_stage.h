@@ -62,6 +62,7 @@ struct LoraRecipe {
   bool embeddings = false;  // beside pairs, the embedding and the head are trained, all of them
   bool new_tokens = false;  // beside pairs, their rows of new tokens are
   int64_t first_new = 0;    // the first of these, once the base has them
+  std::vector<std::string> defaults;  // "rank 16": what the recipe does not state, for people
 
   bool rslora() const { return kind == AdapterKind::kRsLora; }
   bool full() const { return kind == AdapterKind::kFull; }

@@ -79,6 +79,23 @@ TEST(Batches, OnlyTheSameLeadIsJoinedUpToCountAndLength) {
     return Sample{{system, 5, said}, {0, 0, 1}, 1, 2};
   };
   const Sample a = chat(1, 10), b = chat(2, 20), c = chat(1, 30), d = chat(1, 40), e = chat(2, 50);
+TEST(Recipe, KnowsWhatItLeavesOut) {
+  EXPECT_THAT(Trial("left_out").recipe.lora.defaults,
+              ElementsAre("kind lora", "alpha 8 (2 x rank)", "embeddings false"));
+  std::string text = kRecipe;
+  const std::string adapter = "[lora]\nrank = 4\ntargets = [\"q_proj\", \"down_proj\"]\n";
+  text.replace(text.find(adapter), adapter.size(), "");
+  const std::string share = "share = 0.3\n";
+  text.replace(text.find(share), share.size(), "");
+  const auto folder = TestFolder("all_left_out");
+  WriteFileAtomically(folder / "r.toml", text);
+  const Recipe recipe = ReadRecipe(folder / "r.toml", folder);
+  EXPECT_THAT(recipe.lora.defaults, ElementsAre("kind lora", "rank 16", "alpha 32 (2 x rank)",
+                                                "embeddings false", "targets all"));
+  EXPECT_THAT(recipe.lora.targets, ElementsAre("all"));
+  EXPECT_THAT(recipe.stages[0].defaults, ::testing::Contains("replay's share 0.2"));
+}
+
   const Sample alone{{1, 5, 60}, {0, 1, 1}, 2};
   const std::vector<SampleView> samples = {a.View(),     b.View(), c.View(),
                                            alone.View(), d.View(), e.View()};

@@ -26,6 +26,7 @@ expect "$work/log" "8 samples"
 expect "$work/log" "memory: "
 [ ! -e "$work/dpo" ] || fail "a dry run left something"
 train dpo
+expect "$work/log" "adapter: by default: alpha 4 (2 x rank), embeddings false"
 expect "$work/log" "learn: by default: schedule linear"
 expect "$work/log" "memory: "
 expect "$work/log" "== learn: direct preference optimization"
