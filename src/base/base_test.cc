@@ -16,9 +16,10 @@
 #include "base/control_groups.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/folder_lock.h"
 #include "base/hash_memory.h"
-#include "base/machine.h"
 #include "base/json_depth.h"
+#include "base/machine.h"
 #include "base/mapped_file.h"
 #include "base/rng.h"
 #include "base/sha256.h"
@@ -54,7 +55,6 @@ TEST(Sha256, MatchesFips180Examples) {
 }
 
 // Known answers of the Random123 distribution for philox4x32-10.
-TEST(Philox, MatchesRandom123KnownAnswers) {
 TEST(NestsDeeper, CountsBracketsOutsideOfStrings) {
   EXPECT_FALSE(NestsDeeper("[[{}], [[]], {\"a\": [1]}]", 3));
   EXPECT_TRUE(NestsDeeper("[[{\"a\": [", 3));
@@ -62,6 +62,7 @@ TEST(NestsDeeper, CountsBracketsOutsideOfStrings) {
   EXPECT_FALSE(NestsDeeper("", 0));
 }
 
+TEST(Philox, MatchesRandom123KnownAnswers) {
   EXPECT_THAT(Philox(0, 0, 0),
               testing::ElementsAre(0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8));
   EXPECT_THAT(Philox(~0ull, ~0ull, ~0ull),
@@ -104,6 +105,21 @@ TEST(AtomicFile, FullDiskIsAClearErrorAndTheOldFileStays) {
   WriteFileAtomically(folder / "x", "old");
   EXPECT_THROW(WriteFileAtomically("/proc/nowhere/x", "new"), Error);
   EXPECT_EQ(ReadFile(folder / "x"), "old");
+}
+
+TEST(FolderLock, KeepsASecondOneOutAndEndsWithTheFirst) {
+  const auto folder = TestFolder("lock") / "new";
+  {
+    const FolderLock first(folder);
+    try {
+      const FolderLock second(folder);
+      FAIL() << "two hold the folder";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr(folder.string() + ": another run works"));
+    }
+  }
+  const FolderLock again(folder);
+  EXPECT_TRUE(std::filesystem::is_empty(folder));
 }
 
 TEST(ReadFile, NamesThePathAndTheLimit) {

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/folder_lock.h"
 #include "base/machine.h"
 #include "base/sha256.h"
 #include "base/temporary_folder.h"
@@ -63,7 +64,7 @@ class BakeRun {
         scores_(recipe, kernels, pool, observer) {}
 
   BakeReport Run() {
-    ForgetFrom();
+    CheckFrom();
     report_.name = recipe_.name;
     report_.base = options_.model.stem().string();
     report_.model = model_->path;
@@ -79,6 +80,8 @@ class BakeRun {
       report_.rate = LookForRate();
       return std::move(report_);
     }
+    const FolderLock lock(options_.folder);
+    ForgetFrom();
     CheckLicences();
     CheckData();
     lineage_.Describe("made_from", MadeFrom());
@@ -131,12 +134,18 @@ class BakeRun {
   void ForgetFrom() {
     if (options_.from.empty()) return;
     const auto stages = BakeStages(recipe_, options_.train_only);
-    const auto first = std::find(stages.begin(), stages.end(), options_.from);
-    if (first == stages.end()) {
-      Throw(ErrorCode::kInvalidArgument, "--from: expected one of {}; found '{}'",
-            fmt::join(stages, ", "), options_.from);
+  void CheckFrom() const {
+    const auto stages = BakeStages(recipe_, options_.train_only);
+    if (options_.from.empty() ||
+        std::find(stages.begin(), stages.end(), options_.from) != stages.end()) {
+      return;
     }
-    for (auto stage = first; stage != stages.end(); ++stage) {
+    Throw(ErrorCode::kInvalidArgument, "--from: expected one of {}; found '{}'",
+          fmt::join(stages, ", "), options_.from);
+  }
+
+    auto stage = std::find(stages.begin(), stages.end(), options_.from);
+    for (; stage != stages.end(); ++stage) {
       lineage_.Forget(*stage);
       std::filesystem::remove_all(options_.folder / ("train-" + *stage));
     }
@@ -314,7 +323,14 @@ class BakeRun {
 
   // Work of another recipe or other data in the stage's folder is of no use to this one.
   void DropStale(const std::filesystem::path& folder) const {
-    if (!HasStageState(folder, trained_key_)) std::filesystem::remove_all(folder);
+    if (HasStageState(folder, trained_key_)) return;
+    if (std::filesystem::exists(folder)) {
+      observer_.OnLine(fmt::format(
+          "{}: what an earlier run left there is of another recipe, base or data, or no whole "
+          "checkpoint: it makes room",
+          folder.string()));
+    }
+    std::filesystem::remove_all(folder);
   }
 
   RateFinding LookForRate() {

@@ -31,6 +31,11 @@ for file in chats.jsonl chats.jsonl.gz chats.csv chats.json; do
   expect "$work/log" "(detected): 12 rows, 12 learned"
   cmp "$work/chats.jsonl/adapter.gguf" "$work/$file/adapter.gguf" || fail "$file trains another adapter than JSONL"
 done
+
+# What only looks leaves all as it is.
+"$bakestone" train "$work/book/bake.toml" --output "$work/chats.json" --from learn --dry-run 2>"$work/log" || fail "dry run"
+expect "$work/log" "adapter: by default: kind lora, alpha 4 (2 x rank)"
+[ -e "$work/chats.json/train-learn/result.bin" ] || fail "a dry run removed what was trained"
 python3 - "$work/chats.jsonl/data.json" <<'PY'
 import json, sys
 source = json.load(open(sys.argv[1]))["sources"][0]
