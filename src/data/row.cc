@@ -26,6 +26,11 @@ constexpr std::pair<RowFormat, std::string_view> kFormats[] = {
     {RowFormat::kPreference, "preference"},
 };
 
+// What these have, but for those of messages.
+constexpr std::string_view kFields[] = {"text",   "messages",    "tools",  "conversations",
+                                        "system", "instruction", "input",  "output",
+                                        "prompt", "completion",  "chosen", "rejected"};
+
 // Deeper is no data set, and what walks JSON by recursion must not be led down a well.
 constexpr int kMaxDepth = 64;
 
@@ -325,6 +330,12 @@ std::optional<RowFormat> ParseRowFormat(std::string_view name) {
   }
   return std::nullopt;
 }
+
+bool IsRowField(std::string_view name) {
+  return std::find(std::begin(kFields), std::end(kFields), name) != std::end(kFields);
+}
+
+std::string RowFieldNames() { return fmt::format("{}", fmt::join(kFields, ", ")); }
 
 std::string RowFormatNames() {
   std::string names;

@@ -61,6 +61,10 @@ struct Row {
   std::string AllText() const;
 };
 
+// What a recipe's 'columns' may name: "prompt", "completion", ...
+bool IsRowField(std::string_view name);
+std::string RowFieldNames();  // "text, messages, ..."
+
 struct RowOptions {
   RowFormat format = RowFormat::kAuto;
   std::map<std::string, std::string> columns;  // field that formats know -> name in the file

@@ -193,6 +193,7 @@ class Planner {
     for (size_t i = 0; i < keys.size(); ++i) {
       const size_t index = plan_.fates.size();
       plan_.fates.push_back(block.rows[i].row ? RowFate::kTrain : RowFate::kRejected);
+      grouped_ = grouped_ || (block.rows[i].row && !block.rows[i].row->group.empty());
       plan_.twins.push_back(-1);
       contents_.push_back(keys[i].content);
       spill_.Add(keys[i].signature, keys[i].shingles);
@@ -266,6 +267,12 @@ class Planner {
 
   // A group's side is a draw from the smallest hash of its rows.
   void Split() {
+    if (!source_.group.empty() && !grouped_) {
+      Throw(ErrorCode::kInvalidArgument,
+            "{}: 'group': expected rows with a field '{}', found none: rows that belong together "
+            "would stand on both sides",
+            source_.path.string(), source_.group);
+    }
     std::map<size_t, std::pair<std::array<uint64_t, 2>, int64_t>> groups;  // root -> hash, rows
     for (size_t row = 0; row < plan_.fates.size(); ++row) {
       if (plan_.fates[row] != RowFate::kTrain) continue;
@@ -305,6 +312,7 @@ class Planner {
   std::unordered_map<std::array<uint64_t, 2>, size_t, PairHash> together_;
   std::vector<std::array<uint64_t, 2>> contents_;
   SourcePlan plan_;
+  bool grouped_ = false;  // whether a row has the field of the source's groups
 };
 
 }  // namespace

@@ -112,6 +112,21 @@ TEST(SourcePlan, TheSplitIsByGroupAndByContent) {
   for (const auto& [row, fate] : sides(turned)) EXPECT_EQ(fate, first.at(row)) << row;
 }
 
+TEST(SourcePlan, AGroupThatNoRowHasIsRefused) {
+  std::string rows;
+  for (int i = 0; i < 40; ++i) {
+    rows += "{\"topic\": \"" + std::to_string(i % 10) + "\", \"text\": \"Row number " +
+            std::to_string(i) + " says its own thing " + std::to_string(i * 37) + ".\"}\n";
+  }
+  DataSource source = Source(WriteTestFile("grouped.jsonl", rows));
+  source.heldout = 0.5;
+  source.group = "topic";
+  EXPECT_LE(PlanSource(source, {}).groups, 10);
+  source.group = "tpoic";
+  EXPECT_THAT(MessageOf([&] { PlanSource(source, {}); }),
+              HasSubstr("'group': expected rows with a field 'tpoic', found none"));
+}
+
 TEST(SourcePlan, ASplitThatLeavesOneSideEmptyIsRefused) {
   DataSource source = Source(WriteTestFile("one.jsonl", Line("a b c d e f") + Line("a b c d e f")));
   source.heldout = 0.5;

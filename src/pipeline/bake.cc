@@ -86,6 +86,9 @@ class BakeRun {
     CheckData();
     lineage_.Describe("made_from", MadeFrom());
     Begin();
+    if (!options_.train_only && recipe_.eval.empty()) {
+      observer_.OnWarning("the recipe has no [eval]: nothing is measured before and after");
+    }
     if (!options_.train_only) report_.before = Score("before", scores_.Key(base_hash_), {});
     TrainStages();
     Export();
@@ -131,9 +134,6 @@ class BakeRun {
     report_.peak_bytes = std::max(report_.peak_bytes, record.peak_bytes);
   }
 
-  void ForgetFrom() {
-    if (options_.from.empty()) return;
-    const auto stages = BakeStages(recipe_, options_.train_only);
   void CheckFrom() const {
     const auto stages = BakeStages(recipe_, options_.train_only);
     if (options_.from.empty() ||
@@ -144,6 +144,9 @@ class BakeRun {
           fmt::join(stages, ", "), options_.from);
   }
 
+  void ForgetFrom() {
+    if (options_.from.empty()) return;
+    const auto stages = BakeStages(recipe_, options_.train_only);
     auto stage = std::find(stages.begin(), stages.end(), options_.from);
     for (; stage != stages.end(); ++stage) {
       lineage_.Forget(*stage);

@@ -346,6 +346,13 @@ void Dataset::Append(const Dataset& other) {
 
 SourceSamples ReadDataset(const Model& model, const ChatEncoder& encode_chat,
                           const DataSource& source, const ReadOptions& options) {
+  std::error_code code;
+  if (!std::filesystem::is_regular_file(source.path, code)) {
+    Throw(std::filesystem::exists(source.path, code) ? ErrorCode::kInvalidArgument
+                                                     : ErrorCode::kNotFound,
+          "source '{}': {}: expected a data file, found {}", source.name, source.path.string(),
+          std::filesystem::is_directory(source.path, code) ? "a folder" : "none");
+  }
   if (options.cache.empty()) {
     return Reader(model, encode_chat, source, options, std::nullopt).Read();
   }

@@ -45,11 +45,37 @@ void CheckAnswers(const Recipe& recipe, const StageRecipe& stage) {
   }
 }
 
+// The best of looks that nobody takes would be the last one, without a word.
+void CheckLooks(const Recipe& recipe, const StageRecipe& stage) {
+  if (!stage.answers.empty() || (stage.patience == 0 && stage.keep == KeepPolicy::kLast)) return;
+  for (const std::string& name : stage.data) {
+    if (recipe.Source(name).heldout > 0) return;
+  }
+  Throw(ErrorCode::kInvalidArgument,
+        "{}: stage '{}': {}: expected something to judge by: 'answers', or a source with a "
+        "'heldout' share; found neither",
+        recipe.file.string(), stage.name, stage.patience > 0 ? "'patience'" : "keep = \"best\"");
+}
+
+// A rate of what is not trained.
+void CheckEmbeddingRate(const Recipe& recipe, const StageRecipe& stage) {
+  if (recipe.lora.full() || recipe.lora.trains_rows() || recipe.chat.any() ||
+      stage.embedding_rate == StageRecipe().embedding_rate) {
+    return;
+  }
+  Throw(ErrorCode::kInvalidArgument,
+        "{}: stage '{}': 'embedding_rate': expected only where the embedding is trained (kind "
+        "\"full\", 'embeddings' of [adapter], [add_tokens])",
+        recipe.file.string(), stage.name);
+}
+
 void CheckReferences(const Recipe& recipe) {
   for (const StageRecipe& stage : recipe.stages) {
     for (const std::string& name : stage.data) recipe.Source(name);
     if (stage.replay) recipe.Source(stage.replay->data);
     CheckAnswers(recipe, stage);
+    CheckLooks(recipe, stage);
+    CheckEmbeddingRate(recipe, stage);
   }
   for (const auto* names : {&recipe.eval.domain, &recipe.watch.domain, &recipe.add_tokens.from}) {
     for (const std::string& name : *names) recipe.Source(name);

@@ -20,7 +20,7 @@ std::filesystem::path RecipeFolders::Resolve(const std::string& text) const {
   constexpr std::string_view kCache = "cache:";
   if (text.starts_with(kCache)) return cache / text.substr(kCache.size());
   const std::filesystem::path path(text);
-  return path.is_absolute() ? path : recipe / path;
+  return path.is_absolute() ? path : (recipe / path).lexically_normal();
 }
 
 DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders) {
@@ -36,6 +36,13 @@ DataSource ReadDataSource(TomlTable table, const RecipeFolders& folders) {
   }
   source.group = table.String("group", "");
   source.columns = table.StringMap("columns");
+  for (const auto& [field, column] : source.columns) {
+    if (IsRowField(field)) continue;
+    Throw(ErrorCode::kInvalidArgument,
+          "{}: 'columns': expected fields that formats know ({}), each with its name in the file; "
+          "found '{}'",
+          table.where(), RowFieldNames(), field);
+  }
   source.heldout = table.Number("heldout", 0, 0, 0.9);
   source.weight = table.Number("weight", 1, 0.001, 1000);
   source.duplicates = Choice<DuplicatePolicy>(table, "dedupe",
@@ -91,6 +98,12 @@ ChatRecipe ReadChat(TomlTable table, const RecipeFolders& folders) {
   ChatRecipe chat;
   chat.name = table.String("template");
   const bool chatml = chat.name == "chatml";
+  if (!chatml && !std::filesystem::is_regular_file(folders.Resolve(chat.name))) {
+    Throw(ErrorCode::kNotFound,
+          "{}: 'template': expected \"chatml\" or a file with a template in Jinja, found '{}', and "
+          "no such file",
+          table.where(), chat.name);
+  }
   chat.text = chatml ? kChatMl : ReadFile(folders.Resolve(chat.name), kMaxTemplateBytes);
   if (chat.text.empty()) {
     Throw(ErrorCode::kInvalidArgument,

@@ -17,6 +17,8 @@ struct EvalRecipe {
   std::string system;           // system prompt of the questions; empty: the template's own
   int64_t max_tokens = 64;      // longest answer
   int64_t text_tokens = 12000;  // tokens scored of each text, from its start
+
+  bool empty() const { return questions.empty() && domain.empty() && general.empty(); }
 };
 
 // Tokens that the base does not have (pipeline/grown_base.h).

@@ -1,8 +1,10 @@
 #include "train/recipe_stage.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include "base/error.h"
 #include "train/recipe.h"
@@ -13,12 +15,12 @@ namespace {
 
 ReplayRecipe ReadReplay(TomlTable table, std::vector<std::string>* defaults) {
   ReplayRecipe replay;
-  replay.data = table.String("data");
-  replay.share = table.Number("share", 0.2, 0.0, 0.9);
   for (const auto& [key, value] : {std::pair("share", "0.2"), std::pair("kl_weight", "0"),
                                    std::pair("length", "128 tokens")}) {
     if (!table.Has(key)) defaults->push_back(fmt::format("replay's {} {}", key, value));
   }
+  replay.data = table.String("data");
+  replay.share = table.Number("share", 0.2, 0.0, 0.9);
   replay.kl_weight = table.Number("kl_weight", 0, 0, 100);
   replay.length = table.Integer("length", replay.length, 8, 1 << 20);
   table.Finish();
@@ -59,6 +61,21 @@ void RefuseWithout(TomlTable& table, const StageRecipe& stage) {
   only("beta", table.Has("beta"), dpo, "method \"dpo\"");
   only("length_normalized", table.Has("length_normalized"), dpo, "method \"dpo\"");
   only("decay", table.Has("decay"), stage.schedule == Schedule::kWsd, "schedule \"wsd\"");
+}
+
+// A stage's name is part of names of files, and stands beside those of a bake's other steps.
+void CheckName(const TomlTable& table, const std::string& name) {
+  static constexpr std::string_view kTaken[] = {"licence", "data",  "before",
+                                                "export",  "after", "serve"};
+  const bool plain = name.front() != '.' && std::all_of(name.begin(), name.end(), [](char c) {
+                       return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                              (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+                     });
+  if (plain && std::find(std::begin(kTaken), std::end(kTaken), name) == std::end(kTaken)) return;
+  Throw(ErrorCode::kInvalidArgument,
+        "{}: 'name': expected letters, digits, '-', '_' and '.' (it names files), and none of {}, "
+        "which a bake has already; found '{}'",
+        table.where(), fmt::join(kTaken, ", "), name);
 }
 
 // Values of the stage's keys; notes which ones the recipe leaves to their defaults.
@@ -140,6 +157,10 @@ LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
             table.where(), key);
     }
   }
+  const auto by_default = [&](const char* key, const std::string& value) {
+    if (!table.Has(key)) lora.defaults.push_back(fmt::format("{} {}", key, value));
+  };
+  if (!lora.rslora()) by_default("kind", AdapterKindName(lora.kind));
   lora.rank = table.Integer("rank", lora.rank, 1, 1024);
   lora.alpha = table.Number("alpha", 2.0 * static_cast<double>(lora.rank), 1e-3, 1e5);
   lora.embeddings = table.Boolean("embeddings", false);
@@ -162,16 +183,13 @@ LoraRecipe ReadLora(TomlTable table, const RecipeFolders& folders) {
 StageRecipe ReadStage(TomlTable table, const LoraRecipe& lora) {
   StageRecipe stage;
   stage.name = table.String("name");
+  CheckName(table, stage.name);
   const std::string method = table.String("method");
   if (method == "pretrain") {
     stage.method = TrainMethod::kPretrain;
   } else if (method == "sft") {
     stage.method = TrainMethod::kSft;
   } else if (method == "dpo") {
-  const auto by_default = [&](const char* key, const std::string& value) {
-    if (!table.Has(key)) lora.defaults.push_back(fmt::format("{} {}", key, value));
-  };
-  if (!lora.rslora()) by_default("kind", AdapterKindName(lora.kind));
     stage.method = TrainMethod::kDpo;
   } else {
     Throw(ErrorCode::kInvalidArgument,
@@ -191,6 +209,12 @@ StageRecipe ReadStage(TomlTable table, const LoraRecipe& lora) {
   stage.join = table.Integer("join", stage.join, 1, 1 << 16);
   read.Integer("sequence_length", &StageRecipe::sequence_length, 16, 1 << 20);
   read.Number("learning_rate", &StageRecipe::learning_rate, 0, 1);
+  if (stage.learning_rate <= 0) {
+    Throw(
+        ErrorCode::kInvalidArgument,
+        "{}: 'learning_rate': expected a number above 0, with which something is learned, found 0",
+        table.where());
+  }
   read.Number("warmup", &StageRecipe::warmup, 0, 1);
   read.Number("final_rate", &StageRecipe::final_rate, 0, 1);
   if (stage.schedule == Schedule::kWsd || table.Has("decay")) {

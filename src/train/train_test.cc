@@ -57,8 +57,43 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
   EXPECT_THAT(message("\"sft\"", "\"rlhf\""), HasSubstr("found 'rlhf'"));
   EXPECT_THAT(message("data = [\"chats\"]", "data = [\"chat\"]"), HasSubstr("found 'chat'"));
   EXPECT_THAT(message("name = \"trial\"", "name = \"../x\""), HasSubstr("'name'"));
+  for (const char* name : {"a/../../x", "..", "a b", "export", "licence"}) {
+    EXPECT_THAT(message("name = \"read\"", "name = \"" + std::string(name) + "\""),
+                HasSubstr("[[stage]] 1: 'name': expected letters, digits"))
+        << name;
+  }
   EXPECT_THAT(message("seed = 7", "seed = 7 7"), HasSubstr("line 4"));
+  EXPECT_THAT(message("targets = [\"q_proj\", \"down_proj\"]", "targets = []"),
+              HasSubstr("'targets': expected [\"all\"] or patterns of names"));
+  EXPECT_THAT(message("path = \"text.md\"", "path = \"text.md\"\ncolumns = { promt = \"q\" }"),
+              HasSubstr("'columns': expected fields that formats know (text, messages"));
+  EXPECT_THAT(message("learning_rate = 0.01", "learning_rate = 0"),
+              HasSubstr("'learning_rate': expected a number above 0"));
+  EXPECT_THAT(message("epochs = 3", "keep = \"best\""),
+              HasSubstr("stage 'learn': keep = \"best\": expected something to judge by"));
+  EXPECT_THAT(message("epochs = 3", "patience = 2"), HasSubstr("'patience': expected something"));
+  EXPECT_THAT(message("epochs = 3", "embedding_rate = 1"),
+              HasSubstr("'embedding_rate': expected only where the embedding is trained"));
+  EXPECT_THAT(message("[lora]", "[chat]\ntemplate = \"chatmll\"\n[lora]"),
+              HasSubstr("'template': expected \"chatml\" or a file"));
   EXPECT_THAT(message("[lora]", "[eval]\ngeneral = [\"other\"]\n[lora]"), HasSubstr("forgotten"));
+}
+
+TEST(Recipe, KnowsWhatItLeavesOut) {
+  EXPECT_THAT(Trial("left_out").recipe.lora.defaults,
+              ElementsAre("kind lora", "alpha 8 (2 x rank)", "embeddings false"));
+  std::string text = kRecipe;
+  const std::string adapter = "[lora]\nrank = 4\ntargets = [\"q_proj\", \"down_proj\"]\n";
+  text.replace(text.find(adapter), adapter.size(), "");
+  const std::string share = "share = 0.3\n";
+  text.replace(text.find(share), share.size(), "");
+  const auto folder = TestFolder("all_left_out");
+  WriteFileAtomically(folder / "r.toml", text);
+  const Recipe recipe = ReadRecipe(folder / "r.toml", folder);
+  EXPECT_THAT(recipe.lora.defaults, ElementsAre("kind lora", "rank 16", "alpha 32 (2 x rank)",
+                                                "embeddings false", "targets all"));
+  EXPECT_THAT(recipe.lora.targets, ElementsAre("all"));
+  EXPECT_THAT(recipe.stages[0].defaults, ::testing::Contains("replay's share 0.2"));
 }
 
 TEST(Batches, PackingKeepsBordersAndTargets) {
@@ -79,23 +114,6 @@ TEST(Batches, OnlyTheSameLeadIsJoinedUpToCountAndLength) {
     return Sample{{system, 5, said}, {0, 0, 1}, 1, 2};
   };
   const Sample a = chat(1, 10), b = chat(2, 20), c = chat(1, 30), d = chat(1, 40), e = chat(2, 50);
-TEST(Recipe, KnowsWhatItLeavesOut) {
-  EXPECT_THAT(Trial("left_out").recipe.lora.defaults,
-              ElementsAre("kind lora", "alpha 8 (2 x rank)", "embeddings false"));
-  std::string text = kRecipe;
-  const std::string adapter = "[lora]\nrank = 4\ntargets = [\"q_proj\", \"down_proj\"]\n";
-  text.replace(text.find(adapter), adapter.size(), "");
-  const std::string share = "share = 0.3\n";
-  text.replace(text.find(share), share.size(), "");
-  const auto folder = TestFolder("all_left_out");
-  WriteFileAtomically(folder / "r.toml", text);
-  const Recipe recipe = ReadRecipe(folder / "r.toml", folder);
-  EXPECT_THAT(recipe.lora.defaults, ElementsAre("kind lora", "rank 16", "alpha 32 (2 x rank)",
-                                                "embeddings false", "targets all"));
-  EXPECT_THAT(recipe.lora.targets, ElementsAre("all"));
-  EXPECT_THAT(recipe.stages[0].defaults, ::testing::Contains("replay's share 0.2"));
-}
-
   const Sample alone{{1, 5, 60}, {0, 1, 1}, 2};
   const std::vector<SampleView> samples = {a.View(),     b.View(), c.View(),
                                            alone.View(), d.View(), e.View()};
