@@ -29,6 +29,15 @@ std::string Field(const Json& object, const char* key, const std::string& where)
   return found->get<std::string>();
 }
 
+// Which of the three files is missing, and what it is for.
+void CheckThere(const std::filesystem::path& path, const char* what) {
+  std::error_code code;
+  if (std::filesystem::is_regular_file(path, code)) return;
+  Throw(ErrorCode::kNotFound,
+        "{}: expected a file with {} (examples/handbook/README.md shows all three), found none",
+        path.string(), what);
+}
+
 // Calls body(object, where) for every line of a JSONL file.
 template <class Body>
 void ForEachLine(const std::filesystem::path& path, const Body& body) {
@@ -40,6 +49,7 @@ void ForEachLine(const std::filesystem::path& path, const Body& body) {
     begin = end + 1;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string where = fmt::format("{}, line {}", path.string(), number);
+    CheckJsonLevels(line, where);
     const Json object = Json::parse(line, nullptr, false);
     if (object.is_discarded() || !object.is_object()) {
       Throw(ErrorCode::kInvalidArgument, "{}: expected one JSON object a line", where);
@@ -49,7 +59,6 @@ void ForEachLine(const std::filesystem::path& path, const Body& body) {
 }
 
 bool IsWordByte(char c) {
-    CheckJsonLevels(line, where);
   const auto byte = static_cast<unsigned char>(c);
   return byte >= 0x80 || (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
          (byte >= 'A' && byte <= 'Z');
@@ -132,6 +141,9 @@ std::vector<const Question*> QuestionSet::OfKind(QuestionKind kind) const {
 QuestionSet ReadQuestions(const std::filesystem::path& questions,
                           const std::filesystem::path& facts) {
   QuestionSet set;
+  CheckThere(questions, "questions, one JSON object a line");
+  CheckThere(facts, "the facts' keys that answers are held against, one JSON object a line");
+  CheckThere(questions.parent_path() / "data.toml", "the rules by which answers are judged");
   ForEachLine(facts, [&](const Json& object, const std::string& where) {
     set.fact_keys.push_back(Field(object, "key", where));
   });

@@ -66,6 +66,24 @@ TEST(Judge, UnanswerableIsRightWhenDeclined) {
   EXPECT_FALSE(Judge(set, set.questions[0], "It is blue.").right);
 }
 
+TEST(ReadQuestions, NamesTheFileThatIsMissing) {
+  const auto folder = std::filesystem::path(::testing::TempDir()) / "bakestone_eval_missing";
+  std::filesystem::remove_all(folder);
+  const auto message = [&] {
+    try {
+      ReadQuestions(folder / "q.jsonl", folder / "facts.jsonl");
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_THAT(message(), HasSubstr("q.jsonl: expected a file with questions"));
+  WriteFileAtomically(folder / "q.jsonl", Line("direct", "a"));
+  EXPECT_THAT(message(), HasSubstr("facts.jsonl: expected a file with the facts' keys"));
+  WriteFileAtomically(folder / "facts.jsonl", "{\"key\": \"a\"}\n");
+  EXPECT_THAT(message(), HasSubstr("data.toml: expected a file with the rules"));
+}
+
 TEST(ReadQuestions, NamesTheLineAndTheField) {
   const auto message = [](const std::string& questions) {
     try {
@@ -78,10 +96,10 @@ TEST(ReadQuestions, NamesTheLineAndTheField) {
   EXPECT_THAT(message(Line("direct", "a") + Line("essay", "a")), HasSubstr("line 2: 'kind'"));
   EXPECT_THAT(message("{\"id\": \"1\"}"), HasSubstr("'key'"));
   EXPECT_THAT(message("nonsense"), HasSubstr("line 1"));
+  EXPECT_THAT(message("{\"id\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}"),
+              HasSubstr("line 1: expected JSON of at most 200 levels"));
   EXPECT_THAT(message(""), HasSubstr("at least one question"));
 }
 
 }  // namespace
 }  // namespace bakestone
-  EXPECT_THAT(message("{\"id\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}"),
-              HasSubstr("line 1: expected JSON of at most 200 levels"));
