@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "cli/data_actions.h"
 #include "cli/data_arguments.h"
 #include "cli/environment.h"
@@ -43,7 +44,8 @@ std::string Report(const std::string& name, const SourceReport& report) {
     formats.push_back(fmt::format("{} ({})", format, rows));
   }
   std::string text = fmt::format("{}\n", name);
-  text += Fact("format", fmt::format("{}: {}", report.container, fmt::join(formats, ", ")));
+  text += Fact("format", fmt::format("{}{}{}", report.container, formats.empty() ? "" : ": ",
+                                     fmt::join(formats, ", ")));
   text += Fact("rows", fmt::format("{}, {} of them cannot be read", report.rows, report.rejected));
   text += ExampleLines(report.rejects, report.unit);
   text += Fact("characters", LengthLine(report.characters));
@@ -106,6 +108,7 @@ int Check(const Arguments& arguments) {
     model = Model::Load(ResolveModel(chosen.model), Kernels(), pool, Loading(false));
   }
   Json reports = Json::object();
+  std::vector<std::string> useless;
   for (const ChosenSource& one : chosen.sources) {
     std::unique_ptr<Progress> bar;
     CheckOptions options{.pool = &pool, .count_tokens = {}, .progress = {}};
@@ -121,6 +124,7 @@ int Check(const Arguments& arguments) {
     if (model) options.count_tokens = [&](const Row& row) { return CountTokens(*model, row); };
     const SourceReport report = CheckSource(one.source, options);
     bar.reset();
+    if (report.rows == report.rejected) useless.push_back(one.source.name);
     if (json) {
       reports[one.source.name] = ToJson(report);
     } else {
@@ -128,6 +132,10 @@ int Check(const Arguments& arguments) {
     }
   }
   if (json) fmt::print("{}\n", reports.dump(2, ' ', false, Json::error_handler_t::replace));
+  if (!useless.empty()) {
+    Throw(ErrorCode::kInvalidArgument,
+          "expected rows to learn from, found none that can be read: {}", fmt::join(useless, ", "));
+  }
   return 0;
 }
 

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/file.h"
+#include "data/byte_source.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/progress.h"
@@ -67,7 +67,7 @@ int Eval(const Arguments& arguments) {
   ThreadPool pool(NumThreads(threads));
   const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, Loading(no_pack_cache));
   std::vector<TextToScore> texts;
-  for (const std::string& path : text_paths) texts.push_back({path, ReadFile(path), false});
+  for (const std::string& path : text_paths) texts.push_back({path, ReadText(path), false});
   std::optional<QuestionSet> questions;
   if (questions_path) {
     const std::filesystem::path path(*questions_path);

@@ -7,7 +7,7 @@
 #include <fmt/core.h>
 
 #include "base/error.h"
-#include "base/file.h"
+#include "data/byte_source.h"
 #include "base/quote.h"
 #include "cli/convert_report.h"
 #include "cli/environment.h"
@@ -165,10 +165,9 @@ void SayLoss(const MergeLoss& loss, bool adapters) {
 // The first row is what is served without merging, where that can be had; then the merged model,
 // and the base.
 std::vector<Compared> Measure(const Wanted& wanted, const std::filesystem::path& base,
+                              const std::vector<std::string>& texts,
                               const std::vector<MergeAdapter>& adapters, std::string& original,
                               ThreadPool& pool) {
-  std::vector<std::string> texts;
-  for (const std::string& file : wanted.measure) texts.push_back(ReadFile(file));
   if (texts.empty()) return {};
   const std::filesystem::path out = wanted.out;
   const std::string name = base.filename().string();
@@ -197,6 +196,8 @@ int Merge(const Arguments& arguments) {
   const std::filesystem::path path = ResolveModel(wanted.base), out = wanted.out;
   const ModelSource base = OpenSource(path);
   RefuseToReplace(base, out);
+  std::vector<std::string> texts;
+  for (const std::string& file : wanted.measure) texts.push_back(ReadText(file));
   ThreadPool pool(NumThreads(wanted.threads));
   const MergeOptions options{MethodOf(wanted), wanted.density, static_cast<uint64_t>(wanted.seed)};
   const std::vector<MergeAdapter> adapters = ReadAdapters(wanted, base);
@@ -218,7 +219,7 @@ int Merge(const Arguments& arguments) {
   Write(wanted, merged, plan, pool);
   SayLoss(MeasureMergeLoss(base, merged.source, OpenGgufSource(out), pool), !adapters.empty());
   std::string original;
-  const std::vector<Compared> compared = Measure(wanted, path, adapters, original, pool);
+  const std::vector<Compared> compared = Measure(wanted, path, texts, adapters, original, pool);
   PrintOutcome({.source = path,
                 .out = out,
                 .original = original,

@@ -7,7 +7,7 @@
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
-#include "base/file.h"
+#include "data/byte_source.h"
 #include "base/quote.h"
 #include "cli/convert_report.h"
 #include "cli/environment.h"
@@ -93,7 +93,7 @@ ImportanceMatrix CalibrateOn(const Wanted& wanted, const std::filesystem::path& 
                              ThreadPool& pool) {
   std::vector<CalibrationText> texts;
   for (const std::string& file : wanted.calibrate) {
-    texts.push_back({std::filesystem::path(file).filename().string(), ReadFile(file)});
+    texts.push_back({std::filesystem::path(file).filename().string(), ReadText(file)});
   }
   const auto model = Model::Load(path, Kernels(), pool);
   Exec exec(Kernels(), pool, Precision::kExact);
@@ -153,7 +153,7 @@ QuantizePlan PlanFor(const Wanted& wanted, const ModelSource& source,
     return PlanQuantize(source, options);
   }
   TargetOptions options{.max_bytes = ParseSize(*wanted.target_size)};
-  for (const std::string& file : wanted.calibrate) options.texts.push_back(ReadFile(file));
+  for (const std::string& file : wanted.calibrate) options.texts.push_back(ReadText(file));
   options.tokens = std::min(wanted.calibrate_tokens, wanted.measure_tokens);
   options.importance = importance.weights->AsSource();
   options.scales = [&](const SourceTensor& tensor) { return importance.weights->ScalesOf(tensor); };
@@ -181,7 +181,7 @@ int Quantize(const Arguments& arguments) {
   const ModelSource source = OpenSource(path);
   RefuseToReplace(source, out);
   std::vector<std::string> texts;
-  for (const std::string& file : wanted.measure) texts.push_back(ReadFile(file));
+  for (const std::string& file : wanted.measure) texts.push_back(ReadText(file));
   ThreadPool pool(NumThreads(wanted.threads));
   const Importance importance = ReadyImportance(wanted, source, path, pool);
   const QuantizePlan plan = PlanFor(wanted, source, path, importance, pool);

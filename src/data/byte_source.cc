@@ -280,6 +280,25 @@ bool LineReader::Next(Line* line) {
   return true;
 }
 
+std::string ReadText(const std::filesystem::path& path, size_t max_bytes) {
+  const auto source = ByteSource::Open(path);
+  std::string text;
+  std::array<char, 1 << 16> block;
+  while (const size_t size = source->Read(block.data(), block.size())) {
+    if (text.size() + size > max_bytes) {
+      Throw(ErrorCode::kInvalidArgument, "{}: expected a text of at most {} bytes, found more",
+            path.string(), max_bytes);
+    }
+    text.append(block.data(), size);
+  }
+  const size_t bad = FindInvalidUtf8(text);
+  if (bad == std::string::npos) return text;
+  Throw(ErrorCode::kInvalidArgument,
+        "{}: expected text in UTF-8, found byte 0x{:02X} at offset {} (Latin-1 or Windows-1252? "
+        "convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW-FILE)",
+        path.string(), static_cast<unsigned char>(text[bad]), bad);
+}
+
 size_t FindInvalidUtf8(std::string_view text) noexcept {
   const char* const begin = text.data();
   const char* const end = begin + text.size();

@@ -70,6 +70,10 @@ class LineReader {
   int64_t number_ = 0;
 };
 
+// A whole text, as a person wrote it. Throws what Open and Read throw, and kInvalidArgument for
+// more than max_bytes and where it stops being UTF-8.
+std::string ReadText(const std::filesystem::path& path, size_t max_bytes = size_t{1} << 30);
+
 // Where `text` stops being UTF-8: the offset, or npos.
 size_t FindInvalidUtf8(std::string_view text) noexcept;
 

@@ -40,12 +40,17 @@ const BakestoneParquet& Library(const std::filesystem::path& wanted_by) {
         wanted_by.string(), kParquetLibrary, reason);
 }
 
+const std::filesystem::path& Existing(const std::filesystem::path& path) {
+  std::error_code code;
+  if (std::filesystem::is_regular_file(path, code)) return path;
+  Throw(ErrorCode::kNotFound, "{}: expected a Parquet file, found {}", path.string(),
+        std::filesystem::exists(path, code) ? "what is no file" : "none");
+}
+
 class ParquetRows : public RowSource {
  public:
-  explicit ParquetRows(const std::filesystem::path& path) : path_(path), library_(Library(path)) {
-    if (!std::filesystem::exists(path)) {
-      Throw(ErrorCode::kNotFound, "{}: no such file", path.string());
-    }
+  explicit ParquetRows(const std::filesystem::path& path)
+      : path_(Existing(path)), library_(Library(path)) {
     std::array<char, 512> error{};
     file_ = library_.open(path.c_str(), error.data(), error.size());
     if (file_ == nullptr) Fail(error.data());

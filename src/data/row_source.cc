@@ -36,7 +36,7 @@ class JsonLines : public RowSource {
                                    kMaxRowBytes >> 20);
       }
       const size_t last = line.text.find_last_not_of(" \t\r");
-      if (!line.complete && line.text[last] != '}') {
+      if (!line.too_long && !line.complete && line.text[last] != '}') {
         row->problem = "the file ends in the middle of this line; it was cut short";
       }
       row->bytes = std::move(line.text);

@@ -134,6 +134,28 @@ TEST(RowSource, WhatIsNoTextIsNamedWithTheRemedy) {
   EXPECT_THAT(MessageOf([] { RowsOf("/nowhere/x.txt"); }), HasSubstr("cannot open"));
 }
 
+TEST(RowSource, ALastLineThatIsTooLongIsNotSaidToBeCutShort) {
+  const auto path = WriteTestFile("bomb.jsonl.gz", Gzip(std::string(kMaxRowBytes + 1, 'a')));
+  EXPECT_THAT(RowsOf(path), ElementsAre("1!expected a line of at most 64 MiB, found a longer one"));
+}
+
+TEST(ReadText, GivesTextAndRefusesWhatIsNone) {
+  const auto message = [](const char* name, std::string_view bytes) {
+    const auto path = WriteTestFile(name, bytes);
+    return MessageOf([&] { ReadText(path, 1000); });
+  };
+  using namespace std::string_view_literals;
+  EXPECT_EQ(ReadText(WriteTestFile("mark.txt", "\xEF\xBB\xBFone\r\ncaf\xC3\xA9\n")),
+            "one\r\ncaf\xC3\xA9\n");
+  EXPECT_EQ(ReadText(WriteTestFile("packed.txt.gz", Gzip("one\n"))), "one\n");
+  EXPECT_THAT(message("empty.txt", ""), HasSubstr("found an empty file"));
+  EXPECT_THAT(message("wide.txt", "\xFF\xFEh\0i\0"sv), HasSubstr("found UTF-16"));
+  EXPECT_THAT(message("photo.jpg", "\xFF\xD8\xFF\xE0\0\x10JFIF"sv), HasSubstr("binary data"));
+  EXPECT_THAT(message("latin.txt", "one\ncaf\xE9\n"),
+              HasSubstr("found byte 0xE9 at offset 7 (Latin-1"));
+  EXPECT_THAT(message("long.txt", std::string(1001, 'a')), HasSubstr("at most 1000 bytes"));
+}
+
 TEST(LineReader, LongLinesAreCutAndSaidToBe) {
   std::string text(600'000, 'x');
   text.append("\nshort\n");
