@@ -19,19 +19,37 @@ TEST(EventFile, ChecksumIsCastagnolis) {
   EXPECT_EQ(Crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
 }
 
-// The records' data; fails where a checksum does not hold.
+// Castagnoli's checksum as its definition has it, a bit at a time, without a table.
+uint32_t PlainCrc(std::string_view bytes) {
+  uint32_t crc = ~0u;
+  for (const char byte : bytes) {
+    crc ^= static_cast<uint8_t>(byte);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82F63B78u : 0u);
+  }
+  return ~crc;
+}
+
+// The records' data; fails where a checksum does not hold, or bytes are left.
 std::vector<std::string> RecordsOf(const std::string& bytes) {
   std::vector<std::string> records;
   const auto masked = [](std::string_view part) {
-    const uint32_t crc = Crc32c(part);
+    const uint32_t crc = PlainCrc(part);
     return ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;
   };
   for (size_t at = 0; at < bytes.size();) {
     uint64_t length;
     uint32_t length_crc, data_crc;
+    if (bytes.size() - at < 16) {
+      ADD_FAILURE() << "bytes are left";
+      break;
+    }
     std::memcpy(&length, bytes.data() + at, 8);
     std::memcpy(&length_crc, bytes.data() + at + 8, 4);
     EXPECT_EQ(length_crc, masked(std::string_view(bytes).substr(at, 8)));
+    if (bytes.size() - at - 16 < length) {
+      ADD_FAILURE() << "a record goes beyond the end";
+      break;
+    }
     records.push_back(bytes.substr(at + 12, length));
     std::memcpy(&data_crc, bytes.data() + at + 12 + length, 4);
     EXPECT_EQ(data_crc, masked(records.back()));
