@@ -20,6 +20,30 @@ std::string RangeName(int64_t least, int64_t most) {
                            : fmt::format("{} to {}", least, most);
 }
 
+// What CLI11's own checks say of a wrong number is neither what was expected nor what was found,
+// and they let NaN through.
+template <class T>
+CLI::Validator Range(T least, T most, const std::string& name) {
+  const std::string kind = std::is_integral_v<T> ? "a whole number" : "a number";
+  return CLI::Validator(
+      [=](std::string& text) -> std::string {
+        T value{};
+        if (CLI::detail::lexical_cast(text, value) && value >= least && value <= most) return {};
+        return fmt::format("expected {}{} {}, found '{}'", kind,
+                           name.ends_with("more") ? "," : " from", name, text);
+      },
+      name, "");
+}
+
+// "--port: 1 required INT missing" and "--port: At Most 1 required but received 2", as a sentence.
+std::string MismatchText(const std::string& text) {
+  const size_t colon = text.find(": ");
+  if (colon == std::string::npos) return text;
+  const std::string flag = text.substr(0, colon);
+  if (text.ends_with(" missing")) return flag + ": expected a value, found none";
+  return flag + ": expected once, found several times";
+}
+
 // CLI11 indents the lines of an explanation itself.
 std::string Explanation(const std::string& help) { return Wrap(help, "", kWidth - kColumn); }
 
@@ -82,7 +106,7 @@ Flags& Flags::Add(const std::string& name, std::vector<std::string>* values,
 Flags& Flags::Add(const std::string& name, int64_t* value, int64_t least, int64_t most,
                   const std::string& help) {
   state_->app.add_option(name, *value, Explanation(help))
-      ->check(CLI::Range(least, most, RangeName(least, most)))
+      ->check(Range(least, most, RangeName(least, most)))
       ->capture_default_str();
   return *this;
 }
@@ -90,14 +114,14 @@ Flags& Flags::Add(const std::string& name, int64_t* value, int64_t least, int64_
 Flags& Flags::Add(const std::string& name, std::optional<int64_t>* value, int64_t least,
                   int64_t most, const std::string& help) {
   state_->app.add_option(name, *value, Explanation(help))
-      ->check(CLI::Range(least, most, RangeName(least, most)));
+      ->check(Range(least, most, RangeName(least, most)));
   return *this;
 }
 
 Flags& Flags::Add(const std::string& name, double* value, double least, double most,
                   const std::string& help) {
   state_->app.add_option(name, *value, Explanation(help))
-      ->check(CLI::Range(least, most, fmt::format("{} to {}", least, most)))
+      ->check(Range(least, most, fmt::format("{} to {}", least, most)))
       ->capture_default_str();
   return *this;
 }
@@ -138,6 +162,9 @@ void Flags::Parse(const std::vector<std::string>& arguments) {
       state_->app.parse(reversed);
     } catch (const CLI::CallForHelp&) {
       throw HelpRequested(state_->app.help());
+    } catch (const CLI::ArgumentMismatch& error) {
+      throw UsageError(fmt::format("{}{}; see 'bakestone {} --help'", where,
+                                   MismatchText(error.what()), state_->verb));
     } catch (const CLI::ParseError& error) {
       throw UsageError(
           fmt::format("{}{}; see 'bakestone {} --help'", where, error.what(), state_->verb));
