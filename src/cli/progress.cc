@@ -11,6 +11,7 @@ namespace bakestone::cli {
 namespace {
 
 constexpr int kBarWidth = 24;
+constexpr double kLeastCounted = 0.05;  // seconds that a rate is counted over
 
 std::string Duration(double seconds) {
   const auto whole = static_cast<int64_t>(seconds + 0.5);
@@ -31,6 +32,10 @@ Progress::Progress(std::string label, int64_t total, std::string unit)
 Progress::~Progress() { Finish(); }
 
 void Progress::Update(int64_t done, const std::string& note) {
+  if (first_done_ < 0) {
+    first_done_ = done;
+    first_update_ = Clock::now();
+  }
   done_ = done;
   note_ = note;
   const double since = std::chrono::duration<double>(Clock::now() - last_draw_).count();
@@ -53,13 +58,19 @@ void Progress::Draw(bool last) {
   last_draw_ = Clock::now();
   const double elapsed = std::chrono::duration<double>(last_draw_ - start_).count();
   const double share = std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
-  const double rate = elapsed > 0 ? static_cast<double>(done_) / elapsed : 0;
+  // What was there at the first word of it (a run that goes on, a block that is done) took no time
+  // that is known here.
+  const double counted = std::chrono::duration<double>(last_draw_ - first_update_).count();
+  const double rate = done_ > first_done_ && counted > kLeastCounted
+                          ? static_cast<double>(done_ - first_done_) / counted
+                          : 0;
   const std::string time = last || rate <= 0
                                ? Duration(elapsed)
                                : Duration(static_cast<double>(total_ - done_) / rate) + " left";
   const std::string text =
-      fmt::format("{} {:3.0f} %  {}/{} {}  {:.0f}/s  {}{}{}", label_, share * 100, done_, total_,
-                  unit_, rate, time, note_.empty() ? "" : "  ", note_);
+      fmt::format("{} {:3.0f} %  {}/{} {}{}  {}{}{}", label_, share * 100, done_, total_, unit_,
+                  rate > 0 ? fmt::format("  {:.{}f}/s", rate, rate < 10 ? 1 : 0) : "", time,
+                  note_.empty() ? "" : "  ", note_);
   if (!terminal_) {
     fmt::print(stderr, "{}\n", text);
     return;

@@ -26,9 +26,9 @@ class Progress {
   void Erase();
 
   std::string label_, unit_, note_;
-  int64_t total_, done_ = 0;
+  int64_t total_, done_ = 0, first_done_ = -1;  // first_done_: of the first Update; -1: none yet
   bool terminal_, drawn_ = false, finished_ = false;
-  Clock::time_point start_, last_draw_;
+  Clock::time_point start_, first_update_, last_draw_;
 };
 
 }  // namespace bakestone::cli
