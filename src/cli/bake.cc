@@ -147,6 +147,10 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   flags.Add("--json", &json, "Print the report as one JSON object");
   flags.Parse(arguments);
 
+  if (json && options.dry_run) {
+    throw UsageError(
+        fmt::format("{}: --json: expected without --dry-run, which has no report", verb));
+  }
   options.train.activation = ParseActivation(verb, activation);
   CatchSignals();
   Recipe recipe = ReadRecipe(recipe_path, HomeFolder() / "data");

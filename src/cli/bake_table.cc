@@ -136,9 +136,10 @@ std::string Commands(const BakeReport& report) {
   text += fmt::format("\nchat with it       {} run {}\n", program, run);
   text += fmt::format("serve it           {} serve {}\n", program, serve);
   text += fmt::format("bake your own      cp -r {} ~/my-handbook\n", ShellWord(book.string()));
-  text +=
-      "                   (its README.md says what to write into it; give it a name in the "
-      "recipe)\n";
+  text += fmt::format("                   ({}give it a name in the recipe)\n",
+                      std::filesystem::exists(book / "README.md")
+                          ? "its README.md says what to write into it; "
+                          : "");
   text += fmt::format("                   {} bake ~/my-handbook/{}\n", program,
                       ShellWord(std::filesystem::path(report.recipe).filename().string()));
   return text;

@@ -105,6 +105,13 @@ std::filesystem::path ResolveModel(const std::string& argument) {
   if (std::filesystem::is_regular_file(argument)) return argument;
   if (std::filesystem::is_directory(argument)) return argument;  // Hugging Face's
   if (argument.find('/') != std::string::npos) {
+    std::error_code unreadable;
+    if (std::filesystem::exists(argument, unreadable)) {
+      Throw(ErrorCode::kInvalidArgument,
+            "model '{}': expected a GGUF file or a Hugging Face folder, found neither a file nor a "
+            "folder",
+            argument);
+    }
     Throw(ErrorCode::kNotFound, "model '{}': there is no such file or folder", argument);
   }
   const std::filesystem::path folder = HomeFolder() / "models";

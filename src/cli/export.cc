@@ -50,6 +50,14 @@ void ExportFolder(const std::filesystem::path& path, const std::filesystem::path
                 });
 }
 
+// Files are GGUF, folders are not: a name that says the other is a slip.
+void CheckForm(const std::filesystem::path& path, const std::filesystem::path& out, bool to_file) {
+  if ((out.extension() == ".gguf") == to_file) return;
+  throw UsageError(fmt::format("export: {} becomes {}: expected an OUT that {} .gguf, found {}",
+                               Quote(path.string()), to_file ? "a GGUF file" : "a folder",
+                               to_file ? "ends with" : "does not end with", Quote(out.string())));
+}
+
 }  // namespace
 
 int Export(const Arguments& arguments) {
@@ -73,7 +81,16 @@ int Export(const Arguments& arguments) {
   CatchSignals();
   const bool there = std::filesystem::exists(what);
   const std::filesystem::path path = there ? std::filesystem::path(what) : ResolveModel(what);
-  switch (ArtifactAt(path)) {
+  const Artifact artifact = ArtifactAt(path);
+  const bool adapter = artifact == Artifact::kPeftAdapter || artifact == Artifact::kGgufAdapter;
+  CheckForm(path, out, artifact == Artifact::kHfModel || artifact == Artifact::kPeftAdapter);
+  if (type && artifact != Artifact::kGgufModel) {
+    throw UsageError(
+        "export: --type: expected only where a GGUF file becomes a folder ('bakestone "
+        "quantize' writes a folder as a GGUF file of other types)");
+  }
+  if (base && !adapter) throw UsageError("export: --base: expected only with an adapter");
+  switch (artifact) {
     case Artifact::kHfModel: {
       ThreadPool pool(NumThreads(threads));
       ExportModel(path, out, pool);

@@ -1,11 +1,14 @@
 // bakestone: picks the verb and turns what it throws into one line on stderr and an exit code.
+#include <errno.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include <fmt/core.h>
 
@@ -55,6 +58,12 @@ int Dispatch(const std::vector<std::string>& arguments) {
   if (name == "--help" || name == "-h" || (name == "help" && arguments.size() == 1)) {
     throw HelpRequested(Overview());
   }
+  if (name == "help" || name == "--version") {
+    const size_t most = name == "help" ? 2 : 1;
+    if (arguments.size() > most) {
+      throw UsageError(fmt::format("{}: expected nothing more, found '{}'", name, arguments[most]));
+    }
+  }
   if (name == "help") return Dispatch({arguments[1], "--help"});
   if (name == "--version") {
     fmt::print("bakestone {}\n", kVersion);
@@ -70,9 +79,16 @@ int Dispatch(const std::vector<std::string>& arguments) {
   throw UsageError(fmt::format("unknown verb '{}'; see 'bakestone --help'", name));
 }
 
+// What was printed is there, or the verb failed: a full disk must not look like success.
+int Flushed(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  Throw(ErrorCode::kIo, "cannot write the results to standard output: {}; they are not complete",
+        std::strerror(errno));
+}
+
 int Main(int argc, char** argv) {
   try {
-    return Dispatch(std::vector<std::string>(argv + 1, argv + argc));
+    return Flushed(Dispatch(std::vector<std::string>(argv + 1, argv + argc)));
   } catch (const HelpRequested& help) {
     fmt::print("{}", help.what());
     return 0;
@@ -84,6 +100,9 @@ int Main(int argc, char** argv) {
     return 1;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "bakestone: out of memory: close other programs or use a smaller model\n");
+    return 1;
+  } catch (const std::system_error& error) {  // of a file or of standard output, with its name
+    fmt::print(stderr, "bakestone: {}\n", error.what());
     return 1;
   } catch (const std::exception& error) {
     fmt::print(stderr, "bakestone: unexpected error: {}; please report it\n", error.what());

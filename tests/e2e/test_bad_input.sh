@@ -23,10 +23,27 @@ bad 2 "MODEL" run
 bad 2 "--max-tokens" run "$model" hello --max-tokens -3
 bad 2 "expected bf16, f16 or q8_0, found 'q3'" run "$model" hello --kv-type q3
 bad 2 "--threads" eval "$model" --text x --threads 0
+bad 2 "--threads: expected a whole number from 1 to 1024, found 'abc'" run "$model" hello --threads abc
+bad 2 "--temperature: expected a number from 0 to 100, found 'nan'" run "$model" hello --temperature nan
+bad 2 "--density: expected a number from" merge "$model" "$work/x.gguf" --adapter a --method ties --density nan
+bad 2 "--max-tokens: expected a value, found none" run "$model" hello --max-tokens
+bad 2 "--threads: expected once, found several times" run "$model" hello --threads 1 --threads 2
+bad 2 "--version: expected nothing more, found 'now'" --version now
+bad 2 "help: expected nothing more, found 'me'" help run me
+bad 2 "becomes a folder: expected an OUT that does not end with .gguf" export "$model" "$work/x.gguf"
 bad 2 "--text or --questions" eval "$model"
 bad 1 "found none" show no-such-model
 bad 1 "found no config.json" show "$work/book"
 bad 1 "no such file" show "$work/none.gguf"
+bad 1 "neither a file nor a folder" show /dev/null
+printf 'h\0i\0 \0t\0h\0e\0r\0e\0' >"$work/wide.txt"
+printf '\377\330\377\340\0\020JFIF' >"$work/photo.jpg"
+bad 1 "wide.txt: expected text in UTF-8, found UTF-16" eval "$model" --text "$work/wide.txt"
+bad 1 "photo.jpg: expected text, found binary data" eval "$model" --text "$work/photo.jpg"
+bad 1 "photo.jpg: expected text, found binary data" quantize "$model" "$work/x.gguf" --type q4_0 --measure "$work/photo.jpg"
+bad 1 "photo.jpg: expected text, found binary data" quantize "$model" "$work/x.gguf" --type q4_0 --calibrate "$work/photo.jpg"
+bad 1 "none.parquet: expected a Parquet file, found none" data check "$work/none.parquet"
+[ ! -e "$work/x.gguf" ] || fail "a refused command wrote a model"
 bad 1 "cut.gguf" show "$work/cut.gguf"
 bad 1 "text.gguf" show "$work/text.gguf"
 bad 1 "empty.gguf" show "$work/empty.gguf"
@@ -53,6 +70,16 @@ bad 1 "line 2" serve "$model" --api-key-file "$work/keys"
 refuse "$work/stderr" "0123456789abcdef"
 bad 1 "no-such-keys" serve "$model" --api-key-file "$work/no-such-keys"
 bad 2 "--tls-key" serve "$model" --tls-certificate "$work/keys"
+
+# Results that do not reach the disk are a failure.
+"$bakestone" tokenize "$model" hello >/dev/full 2>"$work/stderr" && fail "a full disk looks like success"
+expect "$work/stderr" "cannot write the results to standard output"
+
+# A report on a file without a row is a report, and a failure.
+printf '\n\n' >"$work/blank.jsonl"
+"$bakestone" data check "$work/blank.jsonl" >"$work/stdout" 2>"$work/stderr" && fail "data check of nothing"
+expect "$work/stdout" "rows               0"
+expect "$work/stderr" "found none that can be read: blank.jsonl"
 
 # Nothing to learn, bad lines, wrong general text: found before any work.
 short_recipe "$work/book"
