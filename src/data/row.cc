@@ -59,6 +59,12 @@ Json ParseJson(std::string_view text) {
   }
 }
 
+// JSON in a string of a row, which is held to the same depth; discarded where it is none.
+Json ParseInner(const std::string& text) {
+  CheckDepth(text);
+  return Json::parse(text, nullptr, false);
+}
+
 // A row's fields under the names that formats know.
 class Fields {
  public:
@@ -87,7 +93,7 @@ class Fields {
     const Json* value = Find(name);
     Json list = value == nullptr ? Json() : *value;
     if (list.is_string()) {
-      list = Json::parse(list.get_ref<const std::string&>(), nullptr, false);
+      list = ParseInner(list.get<std::string>());
     }
     if (!list.is_array()) {
       Throw(ErrorCode::kInvalidArgument, "'{}': expected a list, found {}", name,
@@ -153,7 +159,7 @@ void ReadToolCalls(Json* calls) {
             "'tool_calls': expected a function with a 'name', found {}", function.type_name());
     }
     if (!function.contains("arguments") || !function["arguments"].is_string()) continue;
-    Json parsed = Json::parse(function["arguments"].get_ref<const std::string&>(), nullptr, false);
+    Json parsed = ParseInner(function["arguments"].get_ref<const std::string&>());
     if (parsed.is_object()) function["arguments"] = std::move(parsed);
   }
 }
@@ -220,7 +226,7 @@ Json FromShareGpt(const Fields& fields) {
     }
     Json message;
     if (std::string_view(role->second) == "call") {
-      Json call = Json::parse(text("value"), nullptr, false);
+      Json call = ParseInner(text("value"));
       message = Message("assistant", "");
       message["tool_calls"] = {{{"type", "function"}, {"function", std::move(call)}}};
     } else {

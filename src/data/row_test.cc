@@ -106,6 +106,16 @@ TEST(Row, PreferencesLearnOnlyWhatDiffers) {
 TEST(Row, HostileRowsAreErrors) {
   const auto message = [](std::string json) { return MessageOf([&] { ParseRow(json, {}); }); };
   EXPECT_THAT(message(std::string(100'000, '[')), HasSubstr("at most 64 levels"));
+  // Nor in strings that are read as JSON.
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  const std::string call = R"({"name": "f", "arguments": ")" + deep + "\"}";
+  for (const std::string& row :
+       {"{\"messages\": \"" + deep + "\"}",
+        R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [)" +
+            call + "]}]}",
+        R"({"messages": [{"role": "user", "content": "x"}], "tools": ")" + deep + "\"}"}) {
+    EXPECT_THAT(message(row), HasSubstr("at most 64 levels")) << row.substr(0, 60);
+  }
   EXPECT_THAT(message("{\"text\": \"caf\xE9\"}"), HasSubstr("found byte 0xE9 at column 14"));
   EXPECT_THAT(message("{\"text\": 1e999}"), HasSubstr("number out of range"));
   EXPECT_THAT(message("{\"text\": [1]}"), HasSubstr("'text': expected a text, found array"));
