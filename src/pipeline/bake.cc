@@ -116,7 +116,9 @@ class BakeRun {
       observer_.OnReused(name);
     } else {
       observer_.OnStage(name, what);
-      if (observer_.Cancelled()) Throw(ErrorCode::kCancelled, "stopped before stage '{}'", name);
+      if (observer_.Cancelled()) {
+        Throw(ErrorCode::kCancelled, "stopped before stage '{}'; run again to go on", name);
+      }
       const EnergyMeter energy;
       const auto start = Clock::now();
       const std::vector<std::string> files = work();
