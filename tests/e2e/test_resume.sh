@@ -20,7 +20,7 @@ cmp "$work/whole/adapter/adapter_model.safetensors" "$work/killed/adapter/adapte
 # Ctrl-C stops cleanly, says how to go on, and what is on disk goes on.
 "$bakestone" train "$work/book/bake.toml" --output "$work/stopped" >/dev/null 2>"$work/log" &
 process=$!
-sleep 4
+for _ in $(seq 600); do [ -s "$work/stopped/train-read/log.jsonl" ] && break; sleep 0.05; done
 kill -INT "$process" 2>/dev/null || true
 wait "$process" && fail "an interrupted run reported success" || [ $? -eq 1 ] || fail "expected exit 1"
 expect "$work/log" "run again to go on"

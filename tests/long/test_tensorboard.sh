@@ -37,7 +37,7 @@ epochs = 10
 TOML
 "$bakestone" train "$work/bake.toml" --output "$work/out" >/dev/null 2>"$work/log" &
 run=$!
-for _ in $(seq 600); do [ "$(wc -l <"$work/out/train-learn/log.jsonl" 2>/dev/null || echo 0)" -ge 4 ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ "$(cat "$work/out/train-learn/log.jsonl" 2>/dev/null | wc -l)" -ge 4 ] && break; sleep 0.1; done
 kill -INT "$run" && wait "$run" && fail "was not stopped in the middle"
 expect "$work/log" "run again to go on"
 "$bakestone" train "$work/bake.toml" --output "$work/out" >/dev/null 2>"$work/log" || { cat "$work/log" >&2; fail "going on"; }
