@@ -104,6 +104,24 @@ struct MatMulKernels {
   void (*exact)(const MatMulArgs&, Range strips, void* scratch) noexcept;  // x.type kF32
 };
 
+// One row by the two matrices of an adapter, both in bf16 with magnitudes below 2^-50 as zeros:
+// y = fma(scale, B h, y), h = A x; both products in pair order, h in the form of x. One call for
+// both: adapters of one row each are read from memory at the speed of that.
+struct AdapterRowArgs {
+  Activations x;     // of one row: kBF16, or kF32
+  const uint8_t* a;  // [rank, x.k]: strips of 16 as a panel's, the last one narrow (panel.h) where
+                     // rank is no multiple of 16; aligned to 64
+  Panel b;           // [n, rank], flushed
+  float scale;
+  float* y;         // [n]
+  uint32_t* error;  // kErrorNotFinite: in h
+};
+
+// Scratch of one call, aligned to 64: h twice.
+BAKESTONE_INLINE constexpr int64_t AdapterRowScratchBytes(int64_t rank) {
+  return 2 * 4 * ((rank + 63) / 64 * 64);
+}
+
 // Panel to f32, bit for bit what tensor/dequantize.h makes of the file's row.
 struct DequantizeKernels {
   // k0 and k1 are multiples of the panel's block (32 for plain types; k1 may be k): out [k1 -
@@ -324,6 +342,7 @@ struct EncodeKernels {
 struct ServeKernels {
   MatMulKernels matmul[kNumPanelTypes];
   DequantizeKernels dequantize[kNumPanelTypes];
+  void (*adapter_row)(const AdapterRowArgs&, void* scratch) noexcept;
   RowKernels rows;
   AttentionKernels attention[kNumKvElements];
 };

@@ -53,6 +53,10 @@ struct Panel {
   bool flushed = false;  // BF16: magnitudes below 2^-50 are zeros already; no kernel need look
 };
 
+// A narrow strip, of plain bf16, holds fewer lanes than 16: [ceil(k / 2)][lanes][2]. Rows that are
+// missing in the last strip of 16, as lanes.
+BAKESTONE_INLINE constexpr int64_t NarrowLanes(int64_t n) { return (n % kStripRows + 3) / 4 * 4; }
+
 // Bytes of one block of a whole strip, by plane.
 struct PanelShape {
   int32_t block;  // k per block: 2 (plain types), 32 or 256

@@ -127,6 +127,75 @@ TEST_P(ServeTest, MatMulOfFlushedPanelsEqualsReference) {
   }
 }
 
+// The panel with its last strip narrow, where it is not full.
+Buffer<uint8_t> Narrowed(const Panel& panel) {
+  const int64_t whole = panel.n / kStripRows * StripBytes(PanelType::kBF16, panel.k);
+  const int64_t own = 4 * NarrowLanes(panel.n), pairs = (panel.k + 1) / 2;
+  Buffer<uint8_t> out(whole + own * pairs);
+  std::memcpy(out.data(), panel.data, static_cast<size_t>(whole));
+  for (int64_t i = 0; i < pairs; ++i) {
+    if (own == 0) break;
+    std::memcpy(out.data() + whole + i * own, panel.data + whole + i * 64,
+                static_cast<size_t>(own));
+  }
+  return out;
+}
+
+// Of a panel [n, k] of weights that no product flushes.
+testing::PanelCase FlushedPanel(int64_t n, int64_t k, uint64_t seed) {
+  testing::PanelCase panel = testing::RandomPanel(PanelType::kBF16, n, k, seed);
+  panel.panel.flushed = true;
+  return panel;
+}
+
+TEST_P(ServeTest, AdapterRowEqualsItsTwoProductsByTheReference) {
+  for (const int64_t rank : {1, 4, 6, 8, 11, 16, 23, 32, 40, 130}) {
+    for (const int64_t k : {1, 31, 64, 97, 200}) {
+      for (const int64_t n : {5, 64, 83}) {
+        for (const bool exact : {false, true}) {
+          const auto a = FlushedPanel(rank, k, 61), b = FlushedPanel(n, rank, 62);
+          const ActType type = exact ? ActType::kF32 : ActType::kBF16;
+          const auto x = testing::MakeActivations(Reference(), type, RandomFloats(k, 63), 1, k);
+          const MatMulKernels& kernels =
+              Reference().serve.matmul[static_cast<int>(PanelType::kBF16)];
+          const auto run = exact ? kernels.exact : kernels.run;
+          Buffer<uint8_t> scratch(MatMulScratchBytes(std::max(k, rank)));
+          std::vector<float> inner(static_cast<size_t>(rank)), expected = RandomFloats(n, 64);
+          std::vector<float> y = expected;
+          run({x.view, a.panel, {}, nullptr, inner.data(), rank, Epilogue::kStore, 1},
+              {0, NumStrips(rank)}, scratch.data());
+          const auto h = testing::MakeActivations(Reference(), type, inner, 1, rank);
+          run({h.view, b.panel, {}, nullptr, expected.data(), n, Epilogue::kAddScaled, 0.37f},
+              {0, NumStrips(n)}, scratch.data());
+          const Buffer<uint8_t> narrow = Narrowed(a.panel);
+          Buffer<uint8_t> room(AdapterRowScratchBytes(rank));
+          uint32_t error = 0;
+          table().serve.adapter_row({x.view, narrow.data(), b.panel, 0.37f, y.data(), &error},
+                                    room.data());
+          EXPECT_TRUE(SameBits(y, expected)) << rank << ", " << n << " x " << k;
+          EXPECT_EQ(error, 0u);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ServeTest, AdapterRowReportsInnerProductsThatAreNotFinite) {
+  const auto b = FlushedPanel(16, 6, 62);
+  const std::vector<float> values(64, 1e38f);
+  for (const ActType type : {ActType::kBF16, ActType::kF32}) {
+    const auto x = testing::MakeActivations(table(), type, values, 1, 64);
+    auto big = FlushedPanel(6, 64, 61);
+    for (int64_t i = 1; i < big.storage.bytes(); i += 2) big.storage.data()[i] = 0x7E;
+    const Buffer<uint8_t> narrow = Narrowed(big.panel);
+    Buffer<uint8_t> room(AdapterRowScratchBytes(6));
+    std::vector<float> y(16);
+    uint32_t error = 0;
+    table().serve.adapter_row({x.view, narrow.data(), b.panel, 1, y.data(), &error}, room.data());
+    EXPECT_EQ(error, kErrorNotFinite);
+  }
+}
+
 TEST_P(ServeTest, MatMulOfOneRowEqualsThatRowAmongMany) {
   for (int i = 0; i < kNumPanelTypes; ++i) {
     const auto type = static_cast<PanelType>(i);

@@ -40,41 +40,66 @@ void RunFirstProduct(decltype(MatMulKernels::run) kernel, const LoraRun& run, co
   kernel(FirstProduct(run, x, Widen(run.lora.a, strip), whole.n, inner), {0, 1}, room);
 }
 
-// Whole pieces of rows, each by one thread: many small products without a barrier between them.
-void RunPieces(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
-               int64_t pieces, Precision precision) {
-  const ActType type = LoraActType(precision);
-  int64_t scratch = 0, floats = 0, strip = 0;
-  for (const LoraRun& run : runs) {
-    scratch = std::max(scratch, MatMulScratchBytes(std::max(run.lora.a.k, run.lora.b.k)));
-    strip = std::max(strip, StripBytes(PanelType::kBF16, run.lora.a.k));
-    floats = std::max(floats, InnerFloats(std::min(run.y.rows, kPieceRows), run.lora.a.n));
+// Rows [row, row + rows) of a run.
+struct Piece {
+  const LoraRun* run;
+  int64_t row, rows;
+};
+
+// What one thread needs for a piece of any of the runs.
+struct PieceRoom {
+  int64_t kernel = 0, strip = 0, floats = 0;  // bytes, bytes, floats of InnerFloats
+
+  explicit PieceRoom(std::span<const LoraRun> runs) {
+    for (const LoraRun& run : runs) {
+      kernel = std::max(kernel, MatMulScratchBytes(std::max(run.lora.a.k, run.lora.b.k)));
+      kernel = std::max(kernel, AdapterRowScratchBytes(run.lora.b.k));
+      strip = std::max(strip, StripBytes(PanelType::kBF16, run.lora.a.k));
+      floats = std::max(floats, InnerFloats(std::min(run.y.rows, kPieceRows), run.lora.a.n));
+    }
+    kernel = (kernel + 63) / 64 * 64;
   }
-  scratch = (scratch + 63) / 64 * 64;
-  context.Reserve(scratch + strip + 2 * floats * 4);
-  const auto quantize = context.serve().rows.quantize[static_cast<int>(type)];
-  context.pool().ParallelFor(
-      pieces, std::max<int64_t>(1, pieces / (4 * context.pool().num_threads())),
-      [&](int64_t begin, int64_t end, int thread) {
-        uint8_t* room = context.scratch(thread);
-        auto* inner = reinterpret_cast<float*>(room + scratch + strip);
-        int64_t first = 0;  // piece of the run
-        for (const LoraRun& run : runs) {
-          const int64_t count = (run.y.rows + kPieceRows - 1) / kPieceRows;
-          for (int64_t piece = std::max(begin - first, int64_t{0});
-               piece < std::min(end - first, count); ++piece) {
-            const int64_t row = piece * kPieceRows, rows = std::min(kPieceRows, run.y.rows - row);
-            const Activations form = InnerForm(type, inner + floats, rows, run.lora.a.n);
-            const auto kernel = ProductKernel(context, run.lora.b, precision);
-            RunFirstProduct(kernel, run, x.form(type, run.begin + row, rows), inner, room,
-                            room + scratch);
-            quantize({inner, run.lora.a.n, form, context.error()}, {0, rows});
-            kernel(SecondProduct(run, form, run.y.Row(row)), {0, NumStrips(run.lora.b.n)}, room);
-          }
-          first += count;
-          if (first >= end) return;
-        }
-      });
+  int64_t bytes() const { return kernel + strip + 2 * floats * 4; }
+};
+
+void RunPiece(Context& context, const QuantizedRows& x, const Piece& piece, const PieceRoom& sizes,
+              Precision precision, uint8_t* room) {
+  const ActType type = LoraActType(precision);
+  const LoraRun& run = *piece.run;
+  const Activations in = x.form(type, run.begin + piece.row, piece.rows);
+  if (piece.rows == 1) {
+    const AdapterRowArgs args{
+        in, run.lora.a.data, run.lora.b, run.lora.scale, run.y.Row(piece.row), context.error()};
+    return context.serve().adapter_row(args, room);
+  }
+  auto* inner = reinterpret_cast<float*>(room + sizes.kernel + sizes.strip);
+  const Activations form = InnerForm(type, inner + sizes.floats, piece.rows, run.lora.a.n);
+  const auto kernel = ProductKernel(context, run.lora.b, precision);
+  RunFirstProduct(kernel, run, in, inner, room, room + sizes.kernel);
+  context.serve().rows.quantize[static_cast<int>(type)](
+      {inner, run.lora.a.n, form, context.error()}, {0, piece.rows});
+  kernel(SecondProduct(run, form, run.y.Row(piece.row)), {0, NumStrips(run.lora.b.n)}, room);
+}
+
+// Whole pieces of rows, each by one thread: many small products without a barrier between them. One
+// at a time, as there is not much to do for a thread while the last ones are computed.
+void RunPieces(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
+               int64_t count, Precision precision) {
+  std::vector<Piece> pieces;
+  pieces.reserve(static_cast<size_t>(count));
+  for (const LoraRun& run : runs) {
+    for (int64_t row = 0; row < run.y.rows; row += kPieceRows) {
+      pieces.push_back({&run, row, std::min(kPieceRows, run.y.rows - row)});
+    }
+  }
+  const PieceRoom sizes(runs);
+  context.Reserve(sizes.bytes());
+  context.pool().ParallelFor(count, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      RunPiece(context, x, pieces[static_cast<size_t>(i)], sizes, precision,
+               context.scratch(thread));
+    }
+  });
 }
 
 // Few of them: the outputs of each product are split.

@@ -14,8 +14,6 @@ constexpr int16_t kLeast = (127 - 50) << 7;  // 2^-50 in bf16
 
 int64_t NumPairs(int64_t k) { return (k + 1) / 2; }
 
-int64_t Lanes(int64_t n) { return (n % kStripRows + 3) / 4 * 4; }
-
 // count: a multiple of 32, a line's.
 void Flush(uint16_t* values, int64_t count) {
   constexpr int64_t kLine = 32;
@@ -46,7 +44,7 @@ void WidenPairs(const uint8_t* from, int64_t pairs, uint8_t* to) {
 }  // namespace
 
 int64_t NarrowPanelBytes(int64_t n, int64_t k) {
-  const int64_t narrow = (NumPairs(k) * Lanes(n) * kPairBytes + 63) / 64 * 64;
+  const int64_t narrow = (NumPairs(k) * NarrowLanes(n) * kPairBytes + 63) / 64 * 64;
   return n / kStripRows * StripBytes(PanelType::kBF16, k) + narrow;
 }
 
@@ -70,7 +68,7 @@ NarrowPanel PackNarrow(MatrixView<const uint16_t> rows, uint8_t* to) {
   Buffer<uint8_t> strip(StripBytes(PanelType::kBF16, rows.cols));
   PackFlushed(rows.Rows(panel.whole_rows(), rows.rows - panel.whole_rows()), strip.data());
   to += PanelBytes(PanelType::kBF16, panel.whole_rows(), rows.cols);
-  const int64_t own = Lanes(rows.rows) * kPairBytes;
+  const int64_t own = NarrowLanes(rows.rows) * kPairBytes;
   for (int64_t i = 0; i < NumPairs(rows.cols); ++i) {
     std::memcpy(to + i * own, strip.data() + i * kStripRows * kPairBytes, static_cast<size_t>(own));
   }
@@ -81,7 +79,7 @@ Panel Widen(const NarrowPanel& panel, uint8_t* room) {
   BAKESTONE_CHECK(panel.has_narrow());
   const uint8_t* from = panel.data + PanelBytes(PanelType::kBF16, panel.whole_rows(), panel.k);
   const int64_t pairs = NumPairs(panel.k);
-  switch (Lanes(panel.n)) {
+  switch (NarrowLanes(panel.n)) {
     case 4:
       WidenPairs<4>(from, pairs, room);
       break;

@@ -186,9 +186,12 @@ struct ReadBF16 {  // below 2^-50 to zero
 
 // How far ahead of their use the weights of plain panels are fetched where few rows share them: the
 // next page's too, which the hardware does not foresee.
+// `pair` counts them from the beginning of a line.
 template <class Reader>
-BAKESTONE_INLINE void FetchPair(const uint8_t* w) {
+BAKESTONE_INLINE void FetchPair(const uint8_t* w, int64_t pair) {
   constexpr int64_t kAhead = 4096;
+  constexpr int kInLine = Reader::kBytes < 64 ? 64 / Reader::kBytes : 1;
+  if (pair % kInLine != 0) return;
   for (int at = 0; at < Reader::kBytes; at += 64) FetchLine(w + kAhead + at, true);
 }
 
@@ -212,7 +215,7 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
 #pragma GCC unroll 16
         for (int b = 0; b < kBlocks; ++b) {
           const uint8_t* pair = w + (16 * b + j / 2) * Reader::kBytes;
-          FetchPair<Reader>(pair);
+          FetchPair<Reader>(pair, j / 2);
           Reader::Fma(pair, f + k0 + 32 * b + j, &even[b], &odd[b]);
         }
       }
@@ -229,7 +232,7 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
     for (int64_t j = k0; j < k1; j += 2) {
       typename V::F w0, w1;
       Reader::Pair(w, &w0, &w1);
-      if constexpr (kR <= 2) FetchPair<Reader>(w);
+      if constexpr (kR <= 2) FetchPair<Reader>(w, j / 2);
       w += Reader::kBytes;
 #pragma GCC unroll 16
       for (int i = 0; i < kR; ++i) {
@@ -258,7 +261,7 @@ BAKESTONE_INLINE void StripsFloat(const float* f, int64_t x_k, const uint8_t* w,
 #pragma GCC unroll 16
       for (int s = 0; s < kS; ++s) {
         const uint8_t* pair = w + s * strip_bytes + j / 2 * Reader::kBytes;
-        FetchPair<Reader>(pair);
+        FetchPair<Reader>(pair, j / 2);
         Reader::Fma(pair, f + j, &even[s], &odd[s]);
       }
     }

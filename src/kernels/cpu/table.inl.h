@@ -1,6 +1,7 @@
 // The serving half of a table, filled from one vector class: every entry, so that none is null.
 #pragma once
 
+#include "kernels/cpu/adapter_row.inl.h"
 #include "kernels/cpu/attention_float.inl.h"
 #include "kernels/cpu/attention_q8.inl.h"
 #include "kernels/cpu/delta.inl.h"
@@ -44,6 +45,7 @@ constexpr ServeKernels MakeTable() {
   FillType<V, PanelType::kIQ4_NL>(t);
   FillType<V, PanelType::kIQ4_XS>(t);
   FillType<V, PanelType::kMXFP4>(t);
+  t.adapter_row = AdapterRow<V>;
   t.rows = {
       {QuantizeInt8x32<V>, QuantizeInt8x128<V>, QuantizeFloat<V, true>, QuantizeFloat<V, false>},
       RmsNorm<V>,

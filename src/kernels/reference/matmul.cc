@@ -1,9 +1,11 @@
 // Matrix products, one output at a time. Rows of x go in groups so that a weight block is read once
 // for the group; the arithmetic of an output does not know about its group.
 #include <cmath>
+#include <cstring>
 
 #include "kernels/reference/panel_reader.h"
 #include "kernels/reference/reference.h"
+#include "tensor/half.h"
 
 namespace bakestone::reference {
 namespace {
@@ -67,23 +69,38 @@ void DotSuperBlocks(const Dot& dot, float* r) {
   for (int64_t m = 0; m < dot.count; ++m) r[m] = has_min ? sums[m] - mins[m] : sums[m];
 }
 
-// Pair order: per 32 of k an even and an odd chain from 0, then A += even + odd.
+// Pair order: per 32 of k an even and an odd chain from 0, then A += even + odd. k even; weight(i)
+// is that of x[i].
+template <class Weight>
+float PairOrder(const Weight& weight, const float* x, int64_t k) {
+  float sum = 0;
+  for (int64_t k0 = 0; k0 < k; k0 += 32) {
+    const int64_t k1 = k0 + 32 < k ? k0 + 32 : k;
+    float even = 0, odd = 0;
+    for (int64_t i = k0; i < k1; i += 2) {
+      even = std::fma(weight(i), x[i], even);
+      odd = std::fma(weight(i + 1), x[i + 1], odd);
+    }
+    sum += even + odd;
+  }
+  return sum;
+}
+
 void DotFloat(const Dot& dot, const float* w, float* r) {
   const int64_t k = dot.x.k + dot.x.k % 2;
   for (int64_t m = 0; m < dot.count; ++m) {
-    const float* x = dot.x.f + (dot.m0 + m) * dot.x.stride;
-    float sum = 0;
-    for (int64_t k0 = 0; k0 < k; k0 += 32) {
-      const int64_t k1 = k0 + 32 < k ? k0 + 32 : k;
-      float even = 0, odd = 0;
-      for (int64_t i = k0; i < k1; i += 2) {
-        even = std::fma(w[i], x[i], even);
-        odd = std::fma(w[i + 1], x[i + 1], odd);
-      }
-      sum += even + odd;
-    }
-    r[m] = sum;
+    r[m] = PairOrder([w](int64_t i) { return w[i]; }, dot.x.f + (dot.m0 + m) * dot.x.stride, k);
   }
+}
+
+// Lane `lane` of a strip of bf16 that is `lanes` wide, times x.
+float PlainDot(const uint8_t* strip, int64_t lanes, int64_t lane, const float* x, int64_t k) {
+  const auto weight = [=](int64_t i) {
+    uint16_t bits;
+    std::memcpy(&bits, strip + ((i / 2 * lanes + lane) * 2 + i % 2) * 2, 2);
+    return BF16ToFloat(bits);
+  };
+  return PairOrder(weight, x, k + k % 2);
 }
 
 // One panel row as floats, padded to even.
@@ -159,6 +176,26 @@ void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept {
 
 void MatMulExact(const MatMulArgs& args, Range strips, void* scratch) noexcept {
   Run(args, strips, static_cast<float*>(scratch), ExactDot);
+}
+
+void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept {
+  const Activations& x = args.x;
+  const int64_t rank = args.b.k;
+  float* inner = static_cast<float*>(scratch);
+  for (int64_t r = 0; r < rank; ++r) {
+    const int64_t strip = r / kStripRows;
+    const int64_t lanes = (strip + 1) * kStripRows <= rank ? kStripRows : NarrowLanes(rank);
+    inner[r] = PlainDot(args.a + strip * StripBytes(PanelType::kBF16, x.k), lanes, r % kStripRows,
+                        x.f, x.k);
+  }
+  float* h = inner + AdapterRowScratchBytes(rank) / 8;
+  const Activations form{x.type, 1, rank, rank + rank % 2, nullptr, h, nullptr, nullptr, nullptr};
+  (x.type == ActType::kBF16 ? QuantizeBF16 : QuantizeF32)({inner, rank, form, args.error}, {0, 1});
+  for (int64_t i = 0; i < args.b.n; ++i) {
+    const uint8_t* strip = args.b.data + i / kStripRows * StripBytes(PanelType::kBF16, rank);
+    args.y[i] =
+        std::fma(args.scale, PlainDot(strip, kStripRows, i % kStripRows, h, rank), args.y[i]);
+  }
 }
 
 void DequantizeStrip(const Panel& panel, int64_t strip, int64_t k0, int64_t k1,

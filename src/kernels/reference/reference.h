@@ -22,6 +22,7 @@ float QuantizeGroup(const float* x, int64_t n, int8_t* q, uint32_t* error) noexc
 // matmul.cc
 void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept;
 void MatMulExact(const MatMulArgs& args, Range strips, void* scratch) noexcept;
+void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept;
 void DequantizeStrip(const Panel& panel, int64_t strip, int64_t k0, int64_t k1,
                      float* out) noexcept;
 void DequantizeRows(const Panel& panel, const int32_t* rows, int64_t count, float* out,

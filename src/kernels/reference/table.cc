@@ -16,6 +16,7 @@ constexpr ServeKernels MakeTable() {
   ServeKernels t{};
   for (MatMulKernels& kernels : t.matmul) kernels = {MatMul, MatMulExact};
   for (DequantizeKernels& kernels : t.dequantize) kernels = {DequantizeStrip, DequantizeRows};
+  t.adapter_row = AdapterRow;
   t.rows = {{QuantizeInt8x32, QuantizeInt8x128, QuantizeBF16, QuantizeF32},
             RmsNorm,
             Rope,
