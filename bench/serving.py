@@ -9,7 +9,8 @@ beside        8 streams while a prompt of 7,900 tokens is read: p99 between toke
 prefix        a shared prefix of 1,000 words: time to the first token cold and warm
 adapters      64 rows: 64 different of rank 16, of rank 8, 8 different of rank 16, over the base's tokens/s
 many          500 adapters and memory for 30, drawn by Zipf's law: first token of cold ones and of warm ones, and
-              the longest pause of 8 streams meanwhile
+              the pauses of 4 streams meanwhile, and while one adapter alone is asked for that is in memory: what
+              reading adapters adds to the steps that read prompts
 idle          memory of an idle connection, plain and TLS
 same          one prompt 1,000 times, greedy and seeded, among other load, with adapters and the cache: how many answers,
               their log-probabilities to the last digit
@@ -219,31 +220,41 @@ class Bench:
             for i in range(500):
                 write_adapter(folder / f"a{i:03}", shape, 8, seed=i)
             kept = 30 * sum((n + k) * 8 * 2 for n, k in shape_pairs(shape))
-            with self.ours("--adapter-folder", folder, "--adapter-memory", (kept >> 20) + 1) as server:
+            with self.ours("--adapter-folder", folder, "--adapter-memory", (kept >> 20) + 1, "--speculate", "off") as server:
                 weights = [1 / (rank + 1) for rank in range(500)]
                 drawn = random.Random(1).choices([f"a{i:03}" for i in range(500)], weights, k=200)
-                times = {"cold": [], "warm": []}
                 first_token(server, "a000")
-                with concurrent.futures.ThreadPoolExecutor(1) as other:
-                    stop = threading.Event()
-                    pauses = other.submit(self.pauses, server, stop)
-                    for name in drawn:
-                        loaded = {entry["id"]: entry["loaded"] for entry in get(server, "/admin/adapters")["data"]}
-                        times["warm" if loaded[name] else "cold"].append(first_token(server, name))
-                    stop.set()
-                    step, longest = pauses.result()
+
+                def ask(name, times):
+                    loaded = {entry["id"]: entry["loaded"] for entry in get(server, "/admin/adapters")["data"]}
+                    times["warm" if loaded[name] else "cold"].append(first_token(server, name))
+
+                times, others = {"cold": [], "warm": []}, {"cold": [], "warm": []}
+                beside = self.beside_streams(server, [(ask, name, times) for name in drawn])
+                alone = self.beside_streams(server, [(ask, "a000", others) for _ in drawn])
             values = {f"{kind}, first token p50, ms": statistics.median(each) * 1e3 for kind, each in times.items()}
             values |= {f"{kind}, first token p95, ms": sorted(each)[int(len(each) * 0.95)] * 1e3 for kind, each in times.items()}
-            values |= {"cold ones": len(times["cold"]), "warm ones": len(times["warm"]), "streams, p50 between tokens, ms": step * 1e3,
-                       "streams, longest pause, ms": longest * 1e3}
+            values |= {"cold ones": len(times["cold"]), "warm ones": len(times["warm"])}
+            for kind, (step, late, longest) in (("", beside), (", one adapter only", alone)):
+                values |= {f"streams{kind}, p50 between tokens, ms": step * 1e3, f"streams{kind}, p99 between tokens, ms": late * 1e3,
+                           f"streams{kind}, longest pause, ms": longest * 1e3}
             return {key: (value, value, value) for key, value in values.items()}
 
-    def pauses(self, server, stop):
-        """p50 and the longest of the times between tokens of 4 streams, until stop."""
-        loads = []
-        while not stop.is_set():
-            loads.append(self.load(server, "--streams", 4, "--requests", 4, "--prompt-tokens", 16, "--answer-tokens", 400, "--models", models(server)[0]))
-        return (statistics.median(load["inter_token_seconds"]["p50"] for load in loads), max(load["inter_token_seconds"]["max"] for load in loads))
+    def beside_streams(self, server, calls):
+        """p50, p99 and the longest of the times between tokens of 4 streams while the calls are made, one after the other."""
+        stop, loads = threading.Event(), []
+
+        def streams():
+            while not stop.is_set():
+                loads.append(self.load(server, "--streams", 4, "--requests", 4, "--prompt-tokens", 16, "--answer-tokens", 400, "--models", models(server)[0]))
+        with concurrent.futures.ThreadPoolExecutor(1) as other:
+            running = other.submit(streams)
+            for call, *arguments in calls:
+                call(*arguments)
+            stop.set()
+            running.result()
+        between = [load["inter_token_seconds"] for load in loads]
+        return (statistics.median(each["p50"] for each in between), statistics.median(each["p99"] for each in between), max(each["max"] for each in between))
 
     def idle(self):
         def measure():
