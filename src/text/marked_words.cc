@@ -138,11 +138,14 @@ std::string MarkedWords::Normalize(std::string_view text) const {
       case NormalizerStep::Kind::kDropLeading:
         out.erase(0, std::min(out.find_first_not_of(' '), out.size()));
         break;
-      case NormalizerStep::Kind::kDropTrailing:
-        while (out.ends_with(' ') || out.ends_with(kSpacePiece)) {
-          out.resize(out.size() - (out.ends_with(' ') ? 1 : kSpacePiece.size()));
+      case NormalizerStep::Kind::kDropTrailing: {
+        std::string_view kept = out;
+        while (kept.ends_with(' ') || kept.ends_with(kSpacePiece)) {
+          kept.remove_suffix(kept.ends_with(' ') ? 1 : kSpacePiece.size());
         }
+        out.erase(kept.size());
         break;
+      }
       case NormalizerStep::Kind::kNfc:
         out = ToNfc(out);
         break;
