@@ -44,6 +44,13 @@ RowSum SumOf(const std::vector<TrainLossPart>& parts, int64_t units, int64_t row
   return result;
 }
 
+void CopyRows(const uint16_t* from, int64_t from_stride, int64_t rows, int64_t cols, uint16_t* to,
+              int64_t to_stride) {
+  for (int64_t i = 0; i < rows; ++i) {
+    std::copy_n(from + i * from_stride, cols, to + i * to_stride);
+  }
+}
+
 template <class T>
 void Grow(Buffer<T>& buffer, int64_t size) {
   if (buffer.size() < size) buffer = Buffer<T>(size, Fill::kZero);
@@ -182,6 +189,9 @@ void TrainLoss::Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begi
   const int64_t units = UnitsOf(args.vocab), slices = SlicesOf(args.vocab);
   const int64_t begin = units * slice / slices, end = units * (slice + 1) / slices;
   const bool base = args.base.hidden != nullptr, gradient = args.transposed != nullptr;
+  const bool keeps = gradient && args.d_logits != nullptr;
+  // A product reads whole tiles of rows: the next ones may be another thread's, who writes them.
+  const bool alone = row_begin == 0 && row_end == args.rows;
   double* kl = kl_.data() + slice * args.rows;
   std::fill(kl + row_begin, kl + row_end, 0.0);
   for (int64_t unit = begin; unit < end; ++unit) {
@@ -189,9 +199,9 @@ void TrainLoss::Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begi
     const int64_t padded = PanelsOf(cols) * kTrainLanes;
     for (int64_t row = row_begin; row < row_end; row += kTileRows) {
       const Tile tile = {row, std::min(kTileRows, row_end - row), first, cols};
-      const bool keeps = gradient && args.d_logits != nullptr;
-      uint16_t* d = keeps ? args.d_logits + row * args.d_stride + first : d_scratch.data();
-      const int64_t d_stride = keeps ? args.d_stride : kUnitCols;
+      uint16_t* kept = keeps ? args.d_logits + row * args.d_stride + first : nullptr;
+      uint16_t* d = keeps && alone ? kept : d_scratch.data();
+      const int64_t d_stride = keeps && alone ? args.d_stride : kUnitCols;
       kernels_.loss_gradient({.logits = Kept(kept_, args, tile),
                               .base = base ? Kept(kept_base_, args, tile) : nullptr,
                               .stride = kUnitCols,
@@ -207,6 +217,7 @@ void TrainLoss::Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begi
                               .d_stride = d_stride,
                               .d_cols = padded});
       if (!gradient) continue;
+      if (keeps && !alone) CopyRows(d, d_stride, tile.rows, padded, kept, args.d_stride);
       TrainGemmArgs product{};
       product.segments[0] = {d, d_stride, args.transposed + first * args.dim, padded * kTrainLanes,
                              padded};
