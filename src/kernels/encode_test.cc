@@ -26,14 +26,25 @@ constexpr PanelType kQuantized[] = {
     PanelType::kQ2_K,   PanelType::kQ3_K,   PanelType::kQ4_K, PanelType::kQ5_K, PanelType::kQ6_K,
     PanelType::kIQ4_NL, PanelType::kIQ4_XS, PanelType::kMXFP4};
 
-std::vector<uint8_t> Encode(const KernelTable& table, PanelType type, const std::vector<float>& x,
-                            const std::vector<float>& importance, int64_t k) {
+std::vector<uint8_t> EncodeBy(const EncodeRows (&encoders)[kNumPanelTypes], PanelType type,
+                              const std::vector<float>& x, const std::vector<float>& importance,
+                              int64_t k) {
   const auto rows = static_cast<int64_t>(x.size()) / k;
   std::vector<uint8_t> blocks(static_cast<size_t>(rows * RowBytes(DiskTypeOf(type), k)));
   const EncodeArgs args = {x.data(), importance.empty() ? nullptr : importance.data(),
                            blocks.data(), k};
-  table.encode.rows[static_cast<int>(type)](args, {0, rows});
+  encoders[static_cast<int>(type)](args, {0, rows});
   return blocks;
+}
+
+std::vector<uint8_t> Encode(const KernelTable& table, PanelType type, const std::vector<float>& x,
+                            const std::vector<float>& importance, int64_t k) {
+  return EncodeBy(table.encode.rows, type, x, importance, k);
+}
+
+std::vector<uint8_t> EncodeFast(const KernelTable& table, PanelType type,
+                                const std::vector<float>& x, int64_t k) {
+  return EncodeBy(table.encode.fast, type, x, {}, k);
 }
 
 std::vector<float> Decode(PanelType type, const std::vector<uint8_t>& blocks, int64_t n) {
@@ -67,6 +78,8 @@ TEST(Encode, EveryTableGivesTheBytesOfTheReference) {
     for (const KernelTable* table : AvailableKernels()) {
       EXPECT_EQ(Encode(*table, type, x, w, k), expected)
           << testing::PanelTypeName(type) << " " << IsaName(table->isa);
+      EXPECT_EQ(EncodeFast(*table, type, x, k), EncodeFast(ChooseKernels("reference"), type, x, k))
+          << testing::PanelTypeName(type) << " " << IsaName(table->isa);
     }
   }
 }
@@ -80,6 +93,11 @@ TEST(Encode, ARowDoesNotDependOnItsNeighbours) {
     const std::vector<uint8_t> alone =
         Encode(table, type, {x.begin() + 3 * k, x.begin() + 4 * k}, {}, k);
     EXPECT_EQ(std::memcmp(alone.data(), whole.data() + 3 * alone.size(), alone.size()), 0)
+        << testing::PanelTypeName(type);
+    const std::vector<uint8_t> fast = EncodeFast(table, type, x, k);
+    const std::vector<uint8_t> fast_alone =
+        EncodeFast(table, type, {x.begin() + 3 * k, x.begin() + 4 * k}, k);
+    EXPECT_EQ(std::memcmp(fast_alone.data(), fast.data() + 3 * alone.size(), alone.size()), 0)
         << testing::PanelTypeName(type);
   }
 }
@@ -205,6 +223,18 @@ TEST(Encode, ErrorsAreNearBruteForce) {
   }
 }
 
+// What kernel_table.h says of it, with room for luck.
+TEST(Encode, TheFastSearchIsLittleWorse) {
+  const KernelTable& table = ChooseKernels(nullptr);
+  for (const PanelType type : kQuantized) {
+    const int64_t k = 1 << 15;
+    const std::vector<float> x = RandomFloats(k, 23);
+    const double thorough = ErrorOf(x, Decode(type, Encode(table, type, x, {}, k), k), {}, 0, k);
+    const double fast = ErrorOf(x, Decode(type, EncodeFast(table, type, x, k), k), {}, 0, k);
+    EXPECT_LE(fast, 1.15 * thorough) << testing::PanelTypeName(type) << " " << fast / thorough;
+  }
+}
+
 TEST(Encode, ImportanceLowersTheErrorThatItWeighs) {
   const KernelTable& table = ChooseKernels(nullptr);
   for (const PanelType type : kQuantized) {
@@ -231,6 +261,7 @@ TEST(Encode, WhatBlocksHoldComesBack) {
       if (levels.front() == 0) x[i] -= 0.25f;
     }
     EXPECT_EQ(Decode(type, Encode(table, type, x, {}, 64), 64), x) << testing::PanelTypeName(type);
+    EXPECT_EQ(Decode(type, EncodeFast(table, type, x, 64), 64), x) << testing::PanelTypeName(type);
   }
 }
 
@@ -240,14 +271,19 @@ TEST(Encode, ZerosTinyValuesAndOutliersStayFinite) {
     std::vector<float> x(1024, 0.0f);
     EXPECT_EQ(Decode(type, Encode(table, type, x, {}, 1024), 1024), x)
         << testing::PanelTypeName(type);
+    EXPECT_EQ(Decode(type, EncodeFast(table, type, x, 1024), 1024), x)
+        << testing::PanelTypeName(type);
     for (size_t i = 256; i < 512; ++i) x[i] = 1e-30f * static_cast<float>(i);
     x[600] = 30000.0f;
     x[700] = -30000.0f;
     for (size_t i = 768; i < 1024; ++i) x[i] = -0.5f;
-    const std::vector<float> y = Decode(type, Encode(table, type, x, {}, 1024), 1024);
-    for (const float value : y) EXPECT_TRUE(std::isfinite(value)) << testing::PanelTypeName(type);
-    EXPECT_NEAR(y[600], 30000.0f, 6000.0f) << testing::PanelTypeName(type);
-    EXPECT_NEAR(y[800], -0.5f, 0.05f) << testing::PanelTypeName(type);
+    for (const std::vector<uint8_t>& blocks :
+         {Encode(table, type, x, {}, 1024), EncodeFast(table, type, x, 1024)}) {
+      const std::vector<float> y = Decode(type, blocks, 1024);
+      for (const float value : y) EXPECT_TRUE(std::isfinite(value)) << testing::PanelTypeName(type);
+      EXPECT_NEAR(y[600], 30000.0f, 6000.0f) << testing::PanelTypeName(type);
+      EXPECT_NEAR(y[800], -0.5f, 0.05f) << testing::PanelTypeName(type);
+    }
   }
 }
 

@@ -26,32 +26,33 @@ struct Codes {
 
 // Groups first, first + 1, ... of the rows from x on, row after row; beyond count lanes are empty:
 // x = w = 0.
-template <int kSize>
-BAKESTONE_INLINE void LoadGroups(const EncodeArgs& args, int64_t first, int64_t count,
-                                 Groups<kSize>* g) {
+template <class G>
+BAKESTONE_INLINE void LoadGroups(const EncodeArgs& args, int64_t first, int64_t count, G* g) {
+  constexpr int kSize = G::kValues;
   const int64_t per_row = args.k / kSize;
   for (int64_t lane = 0; lane < kLanes; ++lane) {
     if (lane >= count) {
-      for (int i = 0; i < kSize; ++i) g->x[i * kLanes + lane] = g->w[i * kLanes + lane] = 0;
+      for (int i = 0; i < kSize; ++i) g->x[i * kLanes + lane] = 0;
+      for (int i = 0; i < kSize && !G::kAlike; ++i) g->w[i * kLanes + lane] = 0;
       continue;
     }
     const int64_t group = first + lane, column = group % per_row * kSize;
     const float* x = args.x + group / per_row * args.k + column;
     for (int i = 0; i < kSize; ++i) g->x[i * kLanes + lane] = x[i];
-    for (int i = 0; i < kSize; ++i) {
+    for (int i = 0; i < kSize && !G::kAlike; ++i) {
       g->w[i * kLanes + lane] = args.importance != nullptr ? args.importance[column + i] : 1.0f;
     }
   }
 }
 
 // Codes of a scale and, for lines, an offset: the nearest levels.
-template <class V, class Levels, int kSize>
-BAKESTONE_INLINE void Assign(const Groups<kSize>& g, typename V::F scale, typename V::F offset,
-                             Codes<kSize>* codes) {
+template <class V, class Levels, class G>
+BAKESTONE_INLINE void Assign(const G& g, typename V::F scale, typename V::F offset,
+                             Codes<G::kValues>* codes) {
   const typename V::F inverse = InverseOrZero<V>(scale);
   const typename V::F shift = V::Mul(V::Sub(V::Zero(), offset), inverse);
-  for (int i = 0; i < kSize; ++i) {
-    const typename V::F q = Levels::Nearest(V::Fma(V::Load(g.x + i * kLanes), inverse, shift));
+  for (int i = 0; i < G::kValues; ++i) {
+    const typename V::F q = Levels::Nearest(V::Fma(g.template X<V>(i), inverse, shift));
     V::StoreI8(codes->q + i * kLanes, V::Nearest(q));
   }
 }
@@ -60,12 +61,14 @@ BAKESTONE_INLINE void Assign(const Groups<kSize>& g, typename V::F scale, typena
 // themselves are inline variables, which an object of a newer ISA may not emit.
 struct CodeTables {
   uint8_t iq4[256];   // by level + 128
-  uint8_t mxfp4[13];  // by magnitude
+  uint8_t mxfp4[25];  // by level + 12
 };
 constexpr CodeTables MakeCodeTables() {
   CodeTables t{};
   for (int code = 0; code < 16; ++code) t.iq4[kIQ4Values[code] + 128] = static_cast<uint8_t>(code);
-  for (int code = 0; code < 8; ++code) t.mxfp4[kMXFP4Values[code]] = static_cast<uint8_t>(code);
+  for (int code = 15; code >= 0; --code) {  // 0 has two codes, of which the lower is meant
+    t.mxfp4[kMXFP4Values[code] + 12] = static_cast<uint8_t>(code);
+  }
   return t;
 }
 constexpr CodeTables kCodes = MakeCodeTables();
@@ -74,7 +77,7 @@ BAKESTONE_INLINE int8_t CodeOfIQ4(int level) {
   return static_cast<int8_t>(kCodes.iq4[level + 128]);
 }
 BAKESTONE_INLINE int8_t CodeOfMXFP4(int level) {
-  return static_cast<int8_t>(level < 0 ? kCodes.mxfp4[-level] + 8 : kCodes.mxfp4[level]);
+  return static_cast<int8_t>(kCodes.mxfp4[level + 12]);
 }
 
 // ---- Blocks of 32 ----
@@ -98,6 +101,8 @@ struct FormQ4_0 {
   static constexpr LevelGrid kGrids[] = {
       {-6.0f, -0.125f, 33}, {6.0f, 0.125f, 25}, {-10.5f, -0.5f, 10}, {9.5f, 0.5f, 10}};
   static constexpr int kPolish = 3;
+  static constexpr LevelGrid kFastGrids[] = {{-8.0f, 0.75f, 2}};
+  static constexpr int kFastPolish = 2;
   BAKESTONE_INLINE static void Pack(uint16_t d, int8_t* q, Block* b) {
     b->d = d;
     for (int j = 0; j < 32; ++j) q[j] = static_cast<int8_t>(q[j] + 8);
@@ -112,6 +117,8 @@ struct FormQ5_0 {
   static constexpr LevelGrid kGrids[] = {
       {-12.5f, -0.125f, 49}, {12.5f, 0.125f, 41}, {-19.0f, -0.5f, 24}, {18.0f, 0.5f, 24}};
   static constexpr int kPolish = 3;
+  static constexpr LevelGrid kFastGrids[] = {{-16.0f, 1.0f, 2}};
+  static constexpr int kFastPolish = 2;
   BAKESTONE_INLINE static void Pack(uint16_t d, int8_t* q, Block* b) {
     b->d = d;
     for (int j = 0; j < 32; ++j) q[j] = static_cast<int8_t>(q[j] + 16);
@@ -126,6 +133,8 @@ struct FormQ8_0 {
   using Levels = UniformLevels<V, -127, 127>;
   static constexpr LevelGrid kGrids[] = {{120.0f, 0.125f, 65}, {129.0f, 1.0f, 24}};
   static constexpr int kPolish = 2;
+  static constexpr LevelGrid kFastGrids[] = {{125.0f, 1.0f, 4}};
+  static constexpr int kFastPolish = 1;
   BAKESTONE_INLINE static void Pack(uint16_t d, int8_t* q, Block* b) {
     b->d = d;
     for (int j = 0; j < 32; ++j) b->qs[j] = q[j];
@@ -139,6 +148,8 @@ struct FormIQ4_NL {
   static constexpr LevelGrid kGrids[] = {
       {-98.0f, -2.0f, 25}, {92.0f, 2.0f, 20}, {-152.0f, -6.0f, 12}, {136.0f, 6.0f, 12}};
   static constexpr int kPolish = 3;
+  static constexpr LevelGrid kFastGrids[] = {{-127.0f, 14.0f, 2}, {113.0f, 1.0f, 1}};
+  static constexpr int kFastPolish = 1;
   BAKESTONE_INLINE static void Pack(uint16_t d, int8_t* q, Block* b) {
     b->d = d;
     for (int j = 0; j < 32; ++j) q[j] = CodeOfIQ4(q[j]);
@@ -146,18 +157,30 @@ struct FormIQ4_NL {
   }
 };
 
-template <class V, class Form>
+// The grids of a form, or the few candidates of its fast search.
+template <class V, class Form, bool kFast, class G>
+BAKESTONE_INLINE BestScale<V> SearchScaleOf(const G& g) {
+  using Levels = typename Form::template Levels<V>;
+  if constexpr (kFast) {
+    return SearchScale<V, Levels, Form::kFastPolish>(
+        g, Form::kFastGrids, static_cast<int>(sizeof(Form::kFastGrids) / sizeof(LevelGrid)));
+  } else {
+    return SearchScale<V, Levels, Form::kPolish>(
+        g, Form::kGrids, static_cast<int>(sizeof(Form::kGrids) / sizeof(LevelGrid)));
+  }
+}
+
+template <class V, class Form, bool kFast>
 void EncodeScaled(const EncodeArgs& args, Range rows) noexcept {
   using Levels = typename Form::template Levels<V>;
   const int64_t per_row = args.k / 32, end = rows.end * per_row;
   auto* blocks = reinterpret_cast<typename Form::Block*>(args.blocks);
-  Groups<32> g;
+  Groups<32, kFast> g;
   Codes<32> codes;
   for (int64_t first = rows.begin * per_row; first < end; first += kLanes) {
     const int64_t count = end - first < kLanes ? end - first : kLanes;
     LoadGroups(args, first, count, &g);
-    const BestScale<V> best = SearchScale<V, Levels, Form::kPolish>(
-        g, Form::kGrids, static_cast<int>(sizeof(Form::kGrids) / sizeof(LevelGrid)));
+    const BestScale<V> best = SearchScaleOf<V, Form, kFast>(g);
     const typename V::F scale = RoundToHalf<V>(best.scale);
     Assign<V, Levels>(g, scale, V::Zero(), &codes);
     alignas(64) float d[kLanes];
@@ -237,17 +260,30 @@ inline constexpr RangeCut kCuts[] = {
 };
 inline constexpr int kNumCuts = sizeof(kCuts) / sizeof(RangeCut);
 
-template <class V, class Form>
+// Of the fast search: a little inside the range, and a little outside.
+inline constexpr RangeCut kFastCuts[] = {{0.25f, 0.25f}, {-0.4f, -0.4f}};
+inline constexpr int kNumFastCuts = sizeof(kFastCuts) / sizeof(RangeCut);
+
+template <class V, int kMost, bool kUpTo0, bool kFast, class G>
+BAKESTONE_INLINE BestLine<V> SearchLineOf(const G& g) {
+  if constexpr (kFast) {
+    return SearchLine<V, kMost, kUpTo0, 3, 0>(g, kFastCuts, kNumFastCuts);
+  } else {
+    return SearchLine<V, kMost, kUpTo0, kUpTo0 ? 2 : 3, 3>(g, kCuts, kNumCuts);
+  }
+}
+
+template <class V, class Form, bool kFast>
 void EncodeLine(const EncodeArgs& args, Range rows) noexcept {
   constexpr int kMost = Form::kMost;
   const int64_t per_row = args.k / 32, end = rows.end * per_row;
   auto* blocks = reinterpret_cast<typename Form::Block*>(args.blocks);
-  Groups<32> g;
+  Groups<32, kFast> g;
   Codes<32> codes;
   for (int64_t first = rows.begin * per_row; first < end; first += kLanes) {
     const int64_t count = end - first < kLanes ? end - first : kLanes;
     LoadGroups(args, first, count, &g);
-    const BestLine<V> best = SearchLine<V, kMost, false, 3, 3>(g, kCuts, kNumCuts);
+    const BestLine<V> best = SearchLineOf<V, kMost, false, kFast>(g);
     const typename V::F scale = RoundToHalf<V>(best.scale);
     const typename V::F offset = RoundToHalf<V>(best.offset);
     Assign<V, UniformLevels<V, 0, kMost>>(g, scale, offset, &codes);

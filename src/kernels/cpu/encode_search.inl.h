@@ -23,12 +23,23 @@ namespace {
 
 inline constexpr int kLanes = 16;
 
-// Value i of lane l is at [i * kLanes + l]. w >= 0.
-template <int kSize>
+// Value i of lane l is at [i * kLanes + l]. w >= 0; kAlike: every weight counts 1, which a compiler
+// multiplies away.
+template <int kSize, bool kOne = false>
 struct Groups {
   static constexpr int kValues = kSize;
+  static constexpr bool kAlike = kOne;
   alignas(64) float x[kSize * kLanes];
-  alignas(64) float w[kSize * kLanes];
+  alignas(64) float w[kAlike ? kLanes : kSize * kLanes];
+
+  template <class V>
+  BAKESTONE_INLINE typename V::F X(int i) const {
+    return V::Load(x + i * kLanes);
+  }
+  template <class V>
+  BAKESTONE_INLINE typename V::F W(int i) const {
+    return kAlike ? V::Set(1.0f) : V::Load(w + i * kLanes);
+  }
 };
 
 // ---- Levels: the integers that a weight can be a multiple of ----
@@ -96,13 +107,13 @@ struct ScaleFit {
   typename V::F level_energy;  // sum of w q^2
 };
 
-template <class V, class Levels, int kSize>
-BAKESTONE_INLINE ScaleFit<V> FitScale(const Groups<kSize>& g, typename V::F scale) {
+template <class V, class Levels, class G>
+BAKESTONE_INLINE ScaleFit<V> FitScale(const G& g, typename V::F scale) {
   using F = typename V::F;
   const F inverse = InverseOrZero<V>(scale);
   F error = V::Zero(), xq = error, qq = error;
-  for (int i = 0; i < kSize; ++i) {
-    const F x = V::Load(g.x + i * kLanes), w = V::Load(g.w + i * kLanes);
+  for (int i = 0; i < G::kValues; ++i) {
+    const F x = g.template X<V>(i), w = g.template W<V>(i);
     const F q = Levels::Nearest(V::Mul(x, inverse));
     const F rest = V::Sub(x, V::Mul(scale, q));
     const F wq = V::Mul(w, q);
@@ -124,11 +135,11 @@ struct BestScale {
 };
 
 // The value of largest magnitude of each lane, with its sign.
-template <class V, int kSize>
-BAKESTONE_INLINE typename V::F Peak(const Groups<kSize>& g) {
+template <class V, class G>
+BAKESTONE_INLINE typename V::F Peak(const G& g) {
   typename V::F peak = V::Zero();
-  for (int i = 0; i < kSize; ++i) {
-    const typename V::F x = V::Load(g.x + i * kLanes);
+  for (int i = 0; i < G::kValues; ++i) {
+    const typename V::F x = g.template X<V>(i);
     peak = V::SelectLess(V::Abs(peak), V::Abs(x), x, peak);
   }
   return peak;
@@ -142,9 +153,8 @@ struct LevelGrid {
 };
 
 // kPolish: rounds of fitting after the grids.
-template <class V, class Levels, int kPolish, int kSize>
-BAKESTONE_INLINE BestScale<V> SearchScale(const Groups<kSize>& g, const LevelGrid* grids,
-                                          int num_grids) {
+template <class V, class Levels, int kPolish, class G>
+BAKESTONE_INLINE BestScale<V> SearchScale(const G& g, const LevelGrid* grids, int num_grids) {
   using F = typename V::F;
   const F peak = Peak<V>(g);
   BestScale<V> best = {V::Set(3e38f), V::Zero()};
@@ -177,15 +187,14 @@ struct LineSums {
       qq;  // sums of w times: the residual r = x - offset - scale q, r q, q, q^2
 };
 
-template <class V, int kMost, int kSize>
-BAKESTONE_INLINE LineSums<V> SumLine(const Groups<kSize>& g, typename V::F scale,
-                                     typename V::F offset) {
+template <class V, int kMost, class G>
+BAKESTONE_INLINE LineSums<V> SumLine(const G& g, typename V::F scale, typename V::F offset) {
   using F = typename V::F;
   const F inverse = InverseOrZero<V>(scale);
   const F shift = V::Mul(V::Sub(V::Zero(), offset), inverse);
   LineSums<V> s = {V::Zero(), V::Zero(), V::Zero(), V::Zero(), V::Zero()};
-  for (int i = 0; i < kSize; ++i) {
-    const F x = V::Load(g.x + i * kLanes), w = V::Load(g.w + i * kLanes);
+  for (int i = 0; i < G::kValues; ++i) {
+    const F x = g.template X<V>(i), w = g.template W<V>(i);
     const F q = UniformLevels<V, 0, kMost>::Nearest(V::Fma(x, inverse, shift));
     const F r = V::Sub(V::Sub(x, V::Mul(scale, q)), offset);
     const F wr = V::Mul(w, r), wq = V::Mul(w, q);
@@ -198,10 +207,10 @@ BAKESTONE_INLINE LineSums<V> SumLine(const Groups<kSize>& g, typename V::F scale
   return s;
 }
 
-template <class V, int kSize>
-BAKESTONE_INLINE typename V::F SumOfWeights(const Groups<kSize>& g) {
+template <class V, class G>
+BAKESTONE_INLINE typename V::F SumOfWeights(const G& g) {
   typename V::F sum = V::Zero();
-  for (int i = 0; i < kSize; ++i) sum = V::Add(sum, V::Load(g.w + i * kLanes));
+  for (int i = 0; i < G::kValues; ++i) sum = V::Add(sum, g.template W<V>(i));
   return sum;
 }
 
@@ -243,13 +252,12 @@ struct RangeCut {
   float low, high;
 };
 
-template <class V, int kMost, bool kUpTo0, int kRounds, int kPolish, int kSize>
-BAKESTONE_INLINE BestLine<V> SearchLine(const Groups<kSize>& g, const RangeCut* cuts,
-                                        int num_cuts) {
+template <class V, int kMost, bool kUpTo0, int kRounds, int kPolish, class G>
+BAKESTONE_INLINE BestLine<V> SearchLine(const G& g, const RangeCut* cuts, int num_cuts) {
   using F = typename V::F;
-  F low = V::Load(g.x), high = low;
-  for (int i = 1; i < kSize; ++i) {
-    const F x = V::Load(g.x + i * kLanes);
+  F low = g.template X<V>(0), high = low;
+  for (int i = 1; i < G::kValues; ++i) {
+    const F x = g.template X<V>(i);
     low = V::Min(low, x);
     high = V::Max(high, x);
   }

@@ -74,8 +74,8 @@ struct LineMultiples {
 };
 
 // kTop: the largest multiple.
-template <class V, int kGroups, int kMost, int kTop, int kSize>
-BAKESTONE_INLINE LineMultiples<V> MultiplesOf(const Groups<kSize>& g, typename V::F sum_w,
+template <class V, int kGroups, int kMost, int kTop, class G>
+BAKESTONE_INLINE LineMultiples<V> MultiplesOf(const G& g, typename V::F sum_w,
                                               const BestLine<V>& line, typename V::F d,
                                               typename V::F dmin) {
   using F = typename V::F;
@@ -101,9 +101,9 @@ BAKESTONE_INLINE LineMultiples<V> MultiplesOf(const Groups<kSize>& g, typename V
 }
 
 // The bases that are best for the levels and multiples of `m`.
-template <class V, int kGroups, int kMost, int kSize>
-BAKESTONE_INLINE void RefitBases(const Groups<kSize>& g, typename V::F sum_w,
-                                 const LineMultiples<V>& m, typename V::F* d, typename V::F* dmin) {
+template <class V, int kGroups, int kMost, class G>
+BAKESTONE_INLINE void RefitBases(const G& g, typename V::F sum_w, const LineMultiples<V>& m,
+                                 typename V::F* d, typename V::F* dmin) {
   using F = typename V::F;
   const LineSums<V> s =
       SumLine<V, kMost>(g, V::Mul(m.d, m.scale), V::Sub(V::Zero(), V::Mul(m.dmin, m.min)));
@@ -125,8 +125,8 @@ BAKESTONE_INLINE void RefitBases(const Groups<kSize>& g, typename V::F sum_w,
   *dmin = RoundToHalf<V>(V::Max(*dmin, V::Zero()));
 }
 
-template <class V, int kGroups, int kMost, int kTop, int kSize>
-BAKESTONE_INLINE LineMultiples<V> FitSuperBlock(const Groups<kSize>& g, const BestLine<V>& line) {
+template <class V, int kGroups, int kMost, int kTop, class G>
+BAKESTONE_INLINE LineMultiples<V> FitSuperBlock(const G& g, const BestLine<V>& line) {
   using F = typename V::F;
   const F sum_w = SumOfWeights<V>(g), zero = V::Zero();
   const F top_scale = PeakOfSuperBlock<V, kGroups>(line.scale);
@@ -151,6 +151,25 @@ BAKESTONE_INLINE LineMultiples<V> FitSuperBlock(const Groups<kSize>& g, const Be
   return best;
 }
 
+// The fast search: the nearest multiples of one pair of bases, which are then fitted to the levels.
+template <class V, int kGroups, int kMost, int kTop, class G>
+BAKESTONE_INLINE LineMultiples<V> RoundSuperBlock(const G& g, const BestLine<V>& line) {
+  using F = typename V::F;
+  const F sum_w = SumOfWeights<V>(g), zero = V::Zero();
+  LineMultiples<V> m = {zero, zero, zero, zero, zero};
+  m.d = RoundToHalf<V>(V::Mul(PeakOfSuperBlock<V, kGroups>(line.scale), V::Set(1.0f / kTop)));
+  m.dmin = RoundToHalf<V>(
+      V::Mul(V::Sub(zero, PeakOfSuperBlock<V, kGroups>(line.offset)), V::Set(1.0f / kTop)));
+  const F per_min = InverseOrZero<V>(m.dmin);
+  m.scale = RoundToInteger<V>(Clamp<V>(V::Mul(line.scale, InverseOrZero<V>(m.d)), 0, kTop));
+  const F scale = V::Mul(m.d, m.scale);
+  const LineSums<V> sums = SumLine<V, kMost>(g, scale, line.offset);
+  const F offset = V::Add(line.offset, DivideOr<V>(sums.r, sum_w, zero));
+  m.min = RoundToInteger<V>(Clamp<V>(V::Mul(V::Sub(zero, offset), per_min), 0, kTop));
+  RefitBases<V, kGroups, kMost>(g, sum_w, m, &m.d, &m.dmin);
+  return m;
+}
+
 // ---- Scale only: x = (d * scale) * q ----
 
 template <class V>
@@ -164,9 +183,8 @@ struct ScaleMultiples {
   }
 };
 
-template <class V, class Levels, int kGroups, int kLow, int kHigh, int kSize>
-BAKESTONE_INLINE ScaleMultiples<V> MultiplesOf(const Groups<kSize>& g, typename V::F real,
-                                               typename V::F d) {
+template <class V, class Levels, int kGroups, int kLow, int kHigh, class G>
+BAKESTONE_INLINE ScaleMultiples<V> MultiplesOf(const G& g, typename V::F real, typename V::F d) {
   using F = typename V::F;
   const F near = RoundToInteger<V>(Clamp<V>(V::Mul(real, InverseOrZero<V>(d)), kLow, kHigh));
   BestScale<V> best = {V::Set(3e38f), V::Zero()};
@@ -179,8 +197,8 @@ BAKESTONE_INLINE ScaleMultiples<V> MultiplesOf(const Groups<kSize>& g, typename 
 
 // kLow: the lowest multiple; the group of largest scale takes it, or one near it, with d of either
 // sign.
-template <class V, class Levels, int kGroups, int kLow, int kHigh, int kSize>
-BAKESTONE_INLINE ScaleMultiples<V> FitSuperBlock(const Groups<kSize>& g, typename V::F real) {
+template <class V, class Levels, int kGroups, int kLow, int kHigh, class G>
+BAKESTONE_INLINE ScaleMultiples<V> FitSuperBlock(const G& g, typename V::F real) {
   using F = typename V::F;
   const F peak = PeakOfSuperBlock<V, kGroups>(real);
   ScaleMultiples<V> best = {V::Set(3e38f), V::Zero(), V::Zero()};
@@ -198,6 +216,22 @@ BAKESTONE_INLINE ScaleMultiples<V> FitSuperBlock(const Groups<kSize>& g, typenam
     best.Offer(MultiplesOf<V, Levels, kGroups, kLow, kHigh>(g, real, d));
   }
   return best;
+}
+
+// The fast search: the nearest multiples of one base, which is then fitted to the levels.
+template <class V, class Levels, int kGroups, int kLow, int kHigh, class G>
+BAKESTONE_INLINE ScaleMultiples<V> RoundSuperBlock(const G& g, typename V::F real) {
+  using F = typename V::F;
+  const F peak = PeakOfSuperBlock<V, kGroups>(real);
+  ScaleMultiples<V> m = {V::Zero(), V::Zero(), V::Zero()};
+  m.d = RoundToHalf<V>(V::Mul(peak, V::Set(1.0f / kLow)));
+  m.scale = RoundToInteger<V>(Clamp<V>(V::Mul(real, InverseOrZero<V>(m.d)), kLow, kHigh));
+  const ScaleFit<V> fit = FitScale<V, Levels>(g, V::Mul(m.d, m.scale));
+  const F weighted = V::Mul(m.scale, fit.level_energy);
+  const F numerator = SumOfSuperBlock<V, kGroups>(V::Mul(weighted, fit.scale));
+  const F denominator = SumOfSuperBlock<V, kGroups>(V::Mul(weighted, m.scale));
+  m.d = RoundToHalf<V>(DivideOr<V>(numerator, denominator, m.d));
+  return m;
 }
 
 }  // namespace

@@ -87,6 +87,8 @@ struct FormQ3_K {
   using Levels = UniformLevels<V, -4, 3>;
   static constexpr LevelGrid kGrids[] = {
       {-2.5f, -0.125f, 21}, {2.25f, 0.125f, 17}, {-5.5f, -0.5f, 6}, {4.75f, 0.5f, 6}};
+  static constexpr LevelGrid kFastGrids[] = {{-4.0f, 0.5f, 2}};
+  static constexpr int kFastPolish = 1;
   BAKESTONE_INLINE static void Pack(const SuperBlockParts& p, Block* b) {
     b->d = p.d;
     int8_t q[256];
@@ -115,6 +117,8 @@ struct FormQ6_K {
   using Levels = UniformLevels<V, -32, 31>;
   static constexpr LevelGrid kGrids[] = {
       {-28.0f, -0.4f, 16}, {28.0f, 0.4f, 13}, {-35.5f, -2.0f, 10}, {34.5f, 2.0f, 10}};
+  static constexpr LevelGrid kFastGrids[] = {{-32.5f, 0.5f, 4}};
+  static constexpr int kFastPolish = 1;
   BAKESTONE_INLINE static void Pack(const SuperBlockParts& p, Block* b) {
     b->d = p.d;
     for (int g = 0; g < 16; ++g) b->scales[g] = static_cast<int8_t>(p.scale[g]);
@@ -140,6 +144,8 @@ struct FormIQ4_XS {
   using Levels = IQ4Levels<V>;
   static constexpr LevelGrid kGrids[] = {
       {-98.0f, -2.0f, 25}, {92.0f, 2.0f, 20}, {-152.0f, -6.0f, 12}, {136.0f, 6.0f, 12}};
+  static constexpr LevelGrid kFastGrids[] = {{-127.0f, 14.0f, 2}, {113.0f, 1.0f, 1}};
+  static constexpr int kFastPolish = 1;
   BAKESTONE_INLINE static void Pack(const SuperBlockParts& p, Block* b) {
     b->d = p.d;
     int high = 0;
@@ -176,18 +182,19 @@ BAKESTONE_INLINE void PackSuperBlocks(const Codes<kSize>& codes, const float* d,
   }
 }
 
-template <class V, class Form>
+template <class V, class Form, bool kFast>
 void EncodeLineSuper(const EncodeArgs& args, Range rows) noexcept {
   constexpr int kGroups = Form::kGroups, kSize = 256 / kGroups, kMost = Form::kMost;
   const int64_t per_row = args.k / kSize, end = rows.end * per_row;
   auto* blocks = reinterpret_cast<typename Form::Block*>(args.blocks);
-  Groups<kSize> g;
+  Groups<kSize, kFast> g;
   Codes<kSize> codes;
   for (int64_t first = rows.begin * per_row; first < end; first += kLanes) {
     const int64_t count = end - first < kLanes ? end - first : kLanes;
     LoadGroups(args, first, count, &g);
-    const BestLine<V> line = SearchLine<V, kMost, true, 2, 3>(g, kCuts, kNumCuts);
-    const LineMultiples<V> best = FitSuperBlock<V, kGroups, kMost, Form::kTop>(g, line);
+    const BestLine<V> line = SearchLineOf<V, kMost, true, kFast>(g);
+    const LineMultiples<V> best = kFast ? RoundSuperBlock<V, kGroups, kMost, Form::kTop>(g, line)
+                                        : FitSuperBlock<V, kGroups, kMost, Form::kTop>(g, line);
     const typename V::F offset = V::Sub(V::Zero(), V::Mul(best.dmin, best.min));
     Assign<V, UniformLevels<V, 0, kMost>>(g, V::Mul(best.d, best.scale), offset, &codes);
     alignas(64) float d[kLanes], dmin[kLanes], scale[kLanes], min[kLanes];
@@ -199,21 +206,21 @@ void EncodeLineSuper(const EncodeArgs& args, Range rows) noexcept {
   }
 }
 
-template <class V, class Form>
+template <class V, class Form, bool kFast>
 void EncodeScaledSuper(const EncodeArgs& args, Range rows) noexcept {
   using Levels = typename Form::template Levels<V>;
   constexpr int kGroups = Form::kGroups, kSize = 256 / kGroups;
   const int64_t per_row = args.k / kSize, end = rows.end * per_row;
   auto* blocks = reinterpret_cast<typename Form::Block*>(args.blocks);
-  Groups<kSize> g;
+  Groups<kSize, kFast> g;
   Codes<kSize> codes;
   for (int64_t first = rows.begin * per_row; first < end; first += kLanes) {
     const int64_t count = end - first < kLanes ? end - first : kLanes;
     LoadGroups(args, first, count, &g);
-    const BestScale<V> real = SearchScale<V, Levels, Form::kPolish>(
-        g, Form::kGrids, static_cast<int>(sizeof(Form::kGrids) / sizeof(LevelGrid)));
+    const BestScale<V> real = SearchScaleOf<V, Form, kFast>(g);
     const ScaleMultiples<V> best =
-        FitSuperBlock<V, Levels, kGroups, Form::kLow, Form::kHigh>(g, real.scale);
+        kFast ? RoundSuperBlock<V, Levels, kGroups, Form::kLow, Form::kHigh>(g, real.scale)
+              : FitSuperBlock<V, Levels, kGroups, Form::kLow, Form::kHigh>(g, real.scale);
     Assign<V, Levels>(g, V::Mul(best.d, best.scale), V::Zero(), &codes);
     alignas(64) float d[kLanes], scale[kLanes];
     V::Store(d, best.d);
@@ -238,26 +245,32 @@ void EncodeHalf(const EncodeArgs& args, Range rows) noexcept {
   }
 }
 
-template <class V>
-constexpr EncodeKernels MakeEncodeTable() {
-  EncodeKernels t{};
-  const auto at = [&t](PanelType type) -> auto& { return t.rows[static_cast<int>(type)]; };
+template <class V, bool kFast>
+constexpr void FillEncoders(EncodeRows (&rows)[kNumPanelTypes]) {
+  const auto at = [&rows](PanelType type) -> auto& { return rows[static_cast<int>(type)]; };
   at(PanelType::kF32) = EncodeF32<V>;
   at(PanelType::kF16) = EncodeHalf<V, false>;
   at(PanelType::kBF16) = EncodeHalf<V, true>;
-  at(PanelType::kQ4_0) = EncodeScaled<V, FormQ4_0>;
-  at(PanelType::kQ4_1) = EncodeLine<V, FormQ4_1>;
-  at(PanelType::kQ5_0) = EncodeScaled<V, FormQ5_0>;
-  at(PanelType::kQ5_1) = EncodeLine<V, FormQ5_1>;
-  at(PanelType::kQ8_0) = EncodeScaled<V, FormQ8_0>;
-  at(PanelType::kQ2_K) = EncodeLineSuper<V, FormQ2_K>;
-  at(PanelType::kQ3_K) = EncodeScaledSuper<V, FormQ3_K>;
-  at(PanelType::kQ4_K) = EncodeLineSuper<V, FormQ4_K>;
-  at(PanelType::kQ5_K) = EncodeLineSuper<V, FormQ5_K>;
-  at(PanelType::kQ6_K) = EncodeScaledSuper<V, FormQ6_K>;
-  at(PanelType::kIQ4_NL) = EncodeScaled<V, FormIQ4_NL>;
-  at(PanelType::kIQ4_XS) = EncodeScaledSuper<V, FormIQ4_XS>;
-  at(PanelType::kMXFP4) = EncodeMXFP4<V>;
+  at(PanelType::kQ4_0) = EncodeScaled<V, FormQ4_0, kFast>;
+  at(PanelType::kQ4_1) = EncodeLine<V, FormQ4_1, kFast>;
+  at(PanelType::kQ5_0) = EncodeScaled<V, FormQ5_0, kFast>;
+  at(PanelType::kQ5_1) = EncodeLine<V, FormQ5_1, kFast>;
+  at(PanelType::kQ8_0) = EncodeScaled<V, FormQ8_0, kFast>;
+  at(PanelType::kQ2_K) = EncodeLineSuper<V, FormQ2_K, kFast>;
+  at(PanelType::kQ3_K) = EncodeScaledSuper<V, FormQ3_K, kFast>;
+  at(PanelType::kQ4_K) = EncodeLineSuper<V, FormQ4_K, kFast>;
+  at(PanelType::kQ5_K) = EncodeLineSuper<V, FormQ5_K, kFast>;
+  at(PanelType::kQ6_K) = EncodeScaledSuper<V, FormQ6_K, kFast>;
+  at(PanelType::kIQ4_NL) = EncodeScaled<V, FormIQ4_NL, kFast>;
+  at(PanelType::kIQ4_XS) = EncodeScaledSuper<V, FormIQ4_XS, kFast>;
+  at(PanelType::kMXFP4) = EncodeMXFP4<V>;  // four scales are all that there are
+}
+
+template <class V>
+constexpr EncodeKernels MakeEncodeTable() {
+  EncodeKernels t{};
+  FillEncoders<V, false>(t.rows);
+  FillEncoders<V, true>(t.fast);
   return t;
 }
 
