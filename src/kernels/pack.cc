@@ -7,30 +7,39 @@
 namespace bakestone {
 namespace {
 
-// Writers of one row's lane; the readers are in reference/panel_reader.cc. q holds 32 raw quants.
+// Writers of one row's lane; the readers are in reference/panel_reader.cc. q holds 32 raw quants,
+// each in the bits from `shift` on of its byte, and four of them are moved as one word.
 
-void PutNibbles(uint8_t* plane, const uint8_t* q) {
-  for (int k = 0; k < 16; ++k) {
-    plane[k / 4 * 64 + k % 4] = static_cast<uint8_t>((q[k] & 15) | (q[k + 16] & 15) << 4);
+uint32_t LoadWord(const uint8_t* p) {
+  uint32_t word;
+  std::memcpy(&word, p, 4);
+  return word;
+}
+void StoreWord(uint8_t* p, uint32_t word) { std::memcpy(p, &word, 4); }
+
+void PutNibbles(uint8_t* plane, const uint8_t* q, int shift) {
+  constexpr uint32_t kMask = 0x0F0F0F0F;
+  for (int j = 0; j < 4; ++j) {
+    const uint32_t low = LoadWord(q + 4 * j) >> shift & kMask,
+                   high = LoadWord(q + 16 + 4 * j) >> shift & kMask;
+    StoreWord(plane + j * 64, low | high << 4);
   }
 }
 
-void PutTwoBits(uint8_t* plane, const uint8_t* q) {
+void PutTwoBits(uint8_t* plane, const uint8_t* q, int shift) {
   for (int v = 0; v < 2; ++v) {
-    for (int i = 0; i < 4; ++i) {
-      int byte = 0;
-      for (int s = 0; s < 4; ++s) byte |= (q[16 * v + 4 * s + i] & 3) << (2 * s);
-      plane[v * 64 + i] = static_cast<uint8_t>(byte);
+    uint32_t word = 0;
+    for (int s = 0; s < 4; ++s) {
+      word |= (LoadWord(q + 16 * v + 4 * s) >> shift & 0x03030303) << (2 * s);
     }
+    StoreWord(plane + v * 64, word);
   }
 }
 
-void PutBits(uint8_t* plane, const uint8_t* bits) {
-  for (int i = 0; i < 4; ++i) {
-    int byte = 0;
-    for (int g = 0; g < 8; ++g) byte |= (bits[4 * g + i] & 1) << g;
-    plane[i] = static_cast<uint8_t>(byte);
-  }
+void PutBits(uint8_t* plane, const uint8_t* q, int shift) {
+  uint32_t word = 0;
+  for (int g = 0; g < 8; ++g) word |= (LoadWord(q + 4 * g) >> shift & 0x01010101) << g;
+  StoreWord(plane, word);
 }
 
 void PutHalf(uint8_t* side, int lane, uint16_t bits) { std::memcpy(side + 2 * lane, &bits, 2); }
@@ -49,7 +58,7 @@ void PutPairedNibbles(uint8_t* plane, const uint8_t* qs) {
 void PutFifthBits(uint8_t* plane, const uint8_t* qh) {
   uint8_t bits[32];
   for (int k = 0; k < 32; ++k) bits[k] = static_cast<uint8_t>(qh[k / 8] >> (k % 8));
-  PutBits(plane, bits);
+  PutBits(plane, bits, 0);
 }
 
 template <class Block>
@@ -92,37 +101,24 @@ void Put(const BlockMXFP4& b, const Target& t) {
 }
 
 // Two bits of the 32 weights `sub` of a super-block, as Q2_K and Q3_K store them.
-void FileTwoBits(const uint8_t* qs, int sub, uint8_t* q) {
-  for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(qs[sub / 4 * 32 + l] >> (sub % 4 * 2));
+void PutFileTwoBits(const uint8_t* qs, int sub, uint8_t* plane) {
+  PutTwoBits(plane, qs + sub / 4 * 32, sub % 4 * 2);
 }
 
 void Put(const BlockQ2_K& b, const Target& t) {
-  uint8_t q[32];
-  for (int sub = 0; sub < 8; ++sub) {
-    FileTwoBits(b.qs, sub, q);
-    PutTwoBits(t.low + sub * 128, q);
-  }
+  for (int sub = 0; sub < 8; ++sub) PutFileTwoBits(b.qs, sub, t.low + sub * 128);
   PutHalf(t.side, t.lane, b.d);
   PutHalf(t.side + 32, t.lane, b.dmin);
   for (int g = 0; g < 16; ++g) t.side[64 + g * 16 + t.lane] = b.scales[g];
 }
 
 void Put(const BlockQ3_K& b, const Target& t) {
-  uint8_t q[32];
   for (int sub = 0; sub < 8; ++sub) {
-    FileTwoBits(b.qs, sub, q);
-    PutTwoBits(t.low + sub * 128, q);
-    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(b.hmask[l] >> sub);
-    PutBits(t.high + sub * 64, q);
+    PutFileTwoBits(b.qs, sub, t.low + sub * 128);
+    PutBits(t.high + sub * 64, b.hmask, sub);
   }
   PutHalf(t.side, t.lane, b.d);
   for (int g = 0; g < 12; ++g) t.side[32 + g * 16 + t.lane] = b.scales[g];
-}
-
-// The nibbles of the 32 weights `sub` of a super-block, as Q4_K, Q5_K store them.
-void FileNibbles(const uint8_t* qs, int sub, uint8_t* q) {
-  const int shift = sub % 2 * 4;
-  for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(qs[sub / 2 * 32 + l] >> shift);
 }
 
 // The 6-bit scales and minima of Q4_K and Q5_K (blocks.h), one byte each.
@@ -137,10 +133,8 @@ void PutScaleMin(const uint8_t* s, uint8_t* side, int lane) {
 
 template <class Block>
 void PutNibbleSuper(const Block& b, const Target& t) {
-  uint8_t q[32];
   for (int sub = 0; sub < 8; ++sub) {
-    FileNibbles(b.qs, sub, q);
-    PutNibbles(t.low + sub * 256, q);
+    PutNibbles(t.low + sub * 256, b.qs + sub / 2 * 32, sub % 2 * 4);
   }
   PutHalf(t.side, t.lane, b.d);
   PutHalf(t.side + 32, t.lane, b.dmin);
@@ -151,22 +145,14 @@ void Put(const BlockQ4_K& b, const Target& t) { PutNibbleSuper(b, t); }
 
 void Put(const BlockQ5_K& b, const Target& t) {
   PutNibbleSuper(b, t);
-  uint8_t q[32];
-  for (int sub = 0; sub < 8; ++sub) {
-    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(b.qh[l] >> sub);
-    PutBits(t.high + sub * 64, q);
-  }
+  for (int sub = 0; sub < 8; ++sub) PutBits(t.high + sub * 64, b.qh, sub);
 }
 
 void Put(const BlockQ6_K& b, const Target& t) {
-  uint8_t q[32];
   for (int sub = 0; sub < 8; ++sub) {
     const int half = sub / 4, quarter = sub % 4;
-    const uint8_t* ql = b.ql + 64 * half + 32 * (quarter % 2);
-    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(ql[l] >> (quarter < 2 ? 0 : 4));
-    PutNibbles(t.low + sub * 256, q);
-    for (int l = 0; l < 32; ++l) q[l] = static_cast<uint8_t>(b.qh[32 * half + l] >> (2 * quarter));
-    PutTwoBits(t.high + sub * 128, q);
+    PutNibbles(t.low + sub * 256, b.ql + 64 * half + 32 * (quarter % 2), quarter < 2 ? 0 : 4);
+    PutTwoBits(t.high + sub * 128, b.qh + 32 * half, 2 * quarter);
   }
   PutHalf(t.side, t.lane, b.d);
   for (int g = 0; g < 16; ++g) {
@@ -197,6 +183,37 @@ void PackRow(PanelType type, const uint8_t* row, int64_t k, uint8_t* strip, int 
     low += shape.low;
     high += shape.high;
     side += shape.side;
+  }
+}
+
+// A strip of whole rows of words (f32, pairs of bf16), [16][words] to [words][16]: four by four, so
+// that each row's and each output's line is used while it is in the cache.
+void PackWords(const uint8_t* const (&rows)[kStripRows], int64_t words, uint8_t* strip) {
+  typedef uint32_t Four __attribute__((vector_size(16)));
+  int64_t w = 0;
+  for (; w + 4 <= words; w += 4) {
+    uint8_t* to = strip + w * 64;
+    for (int r = 0; r < kStripRows; r += 4) {
+      Four a, b, c, d;
+      std::memcpy(&a, rows[r] + 4 * w, 16);
+      std::memcpy(&b, rows[r + 1] + 4 * w, 16);
+      std::memcpy(&c, rows[r + 2] + 4 * w, 16);
+      std::memcpy(&d, rows[r + 3] + 4 * w, 16);
+      const Four ac_low = __builtin_shufflevector(a, c, 0, 4, 1, 5),
+                 ac_high = __builtin_shufflevector(a, c, 2, 6, 3, 7),
+                 bd_low = __builtin_shufflevector(b, d, 0, 4, 1, 5),
+                 bd_high = __builtin_shufflevector(b, d, 2, 6, 3, 7);
+      const Four out[4] = {__builtin_shufflevector(ac_low, bd_low, 0, 4, 1, 5),
+                           __builtin_shufflevector(ac_low, bd_low, 2, 6, 3, 7),
+                           __builtin_shufflevector(ac_high, bd_high, 0, 4, 1, 5),
+                           __builtin_shufflevector(ac_high, bd_high, 2, 6, 3, 7)};
+      for (int i = 0; i < 4; ++i) std::memcpy(to + i * 64 + r * 4, &out[i], 16);
+    }
+  }
+  for (; w < words; ++w) {
+    for (int r = 0; r < kStripRows; ++r) {
+      StoreWord(strip + w * 64 + r * 4, LoadWord(rows[r] + 4 * w));
+    }
   }
 }
 
@@ -272,13 +289,24 @@ void PackStrips(const PackArgs& args, Range strips) noexcept {
   const DType disk = DiskTypeOf(args.type);
   const int64_t row_bytes = args.k / BlockSize(disk) * BlockBytes(disk);
   const int64_t strip_bytes = StripBytes(args.type, args.k);
+  const bool words =
+      (args.type == PanelType::kF32 || args.type == PanelType::kBF16) && args.k % 2 == 0;
   for (int64_t s = strips.begin; s < strips.end; ++s) {
     uint8_t* strip = args.panel + s * strip_bytes;
+    const int64_t first = s * kStripRows;
+    const uint8_t* rows[kStripRows];
+    int lanes = 0;
+    for (; lanes < kStripRows && first + lanes < args.n; ++lanes) {
+      const int64_t row = first + lanes;
+      rows[lanes] = args.rows + (args.row_map != nullptr ? args.row_map[row] : row) * row_bytes;
+    }
+    if (words && lanes == kStripRows) {
+      PackWords(rows, row_bytes / 4, strip);
+      continue;
+    }
     std::memset(strip, 0, static_cast<size_t>(strip_bytes));
-    for (int lane = 0; lane < kStripRows && s * kStripRows + lane < args.n; ++lane) {
-      const int64_t row = s * kStripRows + lane;
-      const int64_t from = args.row_map != nullptr ? args.row_map[row] : row;
-      PackOneRow(args.type, args.rows + from * row_bytes, args.k, strip, lane);
+    for (int lane = 0; lane < lanes; ++lane) {
+      PackOneRow(args.type, rows[lane], args.k, strip, lane);
     }
   }
 }
