@@ -33,7 +33,7 @@ struct Wanted {
   int64_t calibrate_tokens = 50000;
   std::optional<int64_t> threads;
   int64_t measure_tokens = 2000;
-  bool json = false;
+  bool fast = false, json = false;
 };
 
 Wanted Parse(const Arguments& arguments) {
@@ -61,6 +61,9 @@ Wanted Parse(const Arguments& arguments) {
   flags.Add("--imatrix", &wanted.matrix,
             "An importance matrix made before, in llama.cpp's GGUF form");
   flags.Add("--save-imatrix", &wanted.save_matrix, "Keep the matrix of --calibrate in this file");
+  flags.Add("--fast", &wanted.fast,
+            "Search less for each block, as --quantize of other verbs does while a model loads; "
+            "without an importance matrix");
   flags.Add("--measure", &wanted.measure, "A text to compare both models on");
   flags.Add("--measure-tokens", &wanted.measure_tokens, 2, int64_t{1} << 40,
             "Tokens of each such text, from its start");
@@ -82,6 +85,9 @@ Wanted Parse(const Arguments& arguments) {
   if (wanted.target_size) ParseSize(*wanted.target_size);
   if (!wanted.calibrate.empty() && wanted.matrix) {
     throw UsageError("quantize: expected --calibrate or --imatrix, found both");
+  }
+  if (wanted.fast && (!wanted.calibrate.empty() || wanted.matrix)) {
+    throw UsageError("quantize: --fast: expected neither --calibrate nor --imatrix beside it");
   }
   if (wanted.calibrate.empty() && wanted.save_matrix) {
     throw UsageError("quantize: --save-imatrix: expected --calibrate beside it");
@@ -186,7 +192,7 @@ int Quantize(const Arguments& arguments) {
   const Importance importance = ReadyImportance(wanted, source, path, pool);
   const QuantizePlan plan = PlanFor(wanted, source, path, importance, pool);
   PrintPlan(plan, wanted.target_size ? "smaller" : FindQuantMix(wanted.type)->name);
-  WriteOptions write;
+  WriteOptions write{.fast = wanted.fast};
   if (importance.weights) {
     write.importance = importance.weights->AsSource();
     write.notes = importance.weights->Notes(*importance.matrix, importance.file);

@@ -312,7 +312,7 @@ void WriteHfTensors(const ModelSource& source, const ModelConfig& config, DType 
       if (current != &tensor) {
         if (current != nullptr && current->forget) current->forget();
         current = &tensor;
-        pieces = std::make_unique<TensorPieces>(tensor, type, std::span<const float>(),
+        pieces = std::make_unique<TensorPieces>(tensor, type, TensorPieces::Search{},
                                                 source.name + ": tensor " + Quote(tensor.name),
                                                 kernels, pool);
       }

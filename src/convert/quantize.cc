@@ -135,19 +135,17 @@ QuantizePlan PlanLike(const ModelSource& source, const ModelSource& base) {
   return plan;
 }
 
-TensorPieces::TensorPieces(const SourceTensor& tensor, DType type,
-                           std::span<const float> importance, std::string name,
+TensorPieces::TensorPieces(const SourceTensor& tensor, DType type, Search search, std::string name,
                            const KernelTable& kernels, ThreadPool& pool)
     : tensor_(tensor),
       type_(type),
-      importance_(importance),
+      search_(search),
       name_(std::move(name)),
       kernels_(kernels),
       pool_(pool) {
-  const auto matrices = static_cast<int64_t>(importance.size()) / tensor.cols();
-  BAKESTONE_CHECK(importance.empty() ||
-                  (static_cast<int64_t>(importance.size()) == matrices * tensor.cols() &&
-                   tensor.num_rows() % matrices == 0));
+  const auto size = static_cast<int64_t>(search.importance.size()), matrices = size / tensor.cols();
+  BAKESTONE_CHECK(size == 0 ||
+                  (size == matrices * tensor.cols() && tensor.num_rows() % matrices == 0));
 }
 
 std::span<const uint8_t> TensorPieces::Next() {
@@ -155,11 +153,12 @@ std::span<const uint8_t> TensorPieces::Next() {
   if (row_ >= rows) return {};
   int64_t count = std::min(rows - row_, std::max<int64_t>(1, kPieceBytes / row_bytes));
   std::span<const float> importance;
-  if (!importance_.empty()) {  // of one matrix of the stack at a time
-    const int64_t per_matrix = rows / (static_cast<int64_t>(importance_.size()) / tensor_.cols());
+  const std::span<const float> all = search_.importance;
+  if (!all.empty()) {  // of one matrix of the stack at a time
+    const int64_t per_matrix = rows / (static_cast<int64_t>(all.size()) / tensor_.cols());
     count = std::min(count, per_matrix - row_ % per_matrix);
-    importance = importance_.subspan(static_cast<size_t>(row_ / per_matrix * tensor_.cols()),
-                                     static_cast<size_t>(tensor_.cols()));
+    importance = all.subspan(static_cast<size_t>(row_ / per_matrix * tensor_.cols()),
+                             static_cast<size_t>(tensor_.cols()));
   }
   const int64_t first = std::exchange(row_, row_ + count);
   const auto size = static_cast<size_t>(count * row_bytes);
@@ -173,6 +172,7 @@ std::span<const uint8_t> TensorPieces::Next() {
                .n = count,
                .k = tensor_.cols(),
                .importance = importance,
+               .fast = search_.fast,
                .out = encoded_.data()},
               [&](int64_t row, int64_t n, float* x) { tensor_.rows(first + row, n, x); });
   return {encoded_.data(), size};
@@ -230,7 +230,7 @@ void WriteQuantized(const ModelSource& source, const QuantizePlan& plan,
         const auto importance =
             options.importance ? options.importance(tensor) : std::span<const float>();
         pieces = std::make_unique<TensorPieces>(
-            tensor, planned.type, importance,
+            tensor, planned.type, TensorPieces::Search{importance, options.fast},
             fmt::format("{}: tensor {}", source.name, Quote(tensor.name)), kernels, pool);
       }
       if (options.progress) options.progress(done, total, tensor.name);

@@ -86,6 +86,7 @@ using MetadataNote =
 
 struct WriteOptions {
   ImportanceSource importance;      // may be empty
+  bool fast = false;                // the fast search, without importance (kernel_table.h)
   std::vector<MetadataNote> notes;  // keys added to the metadata, or replaced
   ConvertProgress progress;         // may be empty
 };
@@ -100,14 +101,18 @@ void WriteQuantized(const ModelSource& source, const QuantizePlan& plan,
 // changes, else encoded. All references must outlive the function.
 class TensorPieces {
  public:
-  TensorPieces(const SourceTensor& tensor, DType type, std::span<const float> importance,
-               std::string name, const KernelTable& kernels, ThreadPool& pool);
+  struct Search {
+    std::span<const float> importance;  // empty: all columns alike
+    bool fast = false;
+  };
+  TensorPieces(const SourceTensor& tensor, DType type, Search search, std::string name,
+               const KernelTable& kernels, ThreadPool& pool);
   std::span<const uint8_t> Next();  // empty after the last
 
  private:
   const SourceTensor& tensor_;
   const DType type_;
-  const std::span<const float> importance_;
+  const Search search_;
   const std::string name_;
   const KernelTable& kernels_;
   ThreadPool& pool_;

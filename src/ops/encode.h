@@ -23,6 +23,7 @@ struct EncodeJob {
   DType to = DType::kF32;
   int64_t n = 0, k = 0;               // k a multiple of the type's block
   std::span<const float> importance;  // [k], above 0, or empty: all columns alike
+  bool fast = false;                  // the fast search, which takes no importance
   uint8_t* out = nullptr;             // [n] rows of RowBytes(to, k); aligned to 2
 };
 
@@ -31,6 +32,11 @@ struct EncodeJob {
 // that).
 void Encode(ThreadPool& pool, const KernelTable& kernels, const EncodeJob& job,
             const RowSource& source);
+
+// The same bytes, packed (kernels/panel.h) and not kept as rows: `out` is PanelBytes of the type,
+// aligned to 64. row_map: panel row i is the source's row row_map[i] ([n], or empty for none).
+void EncodePacked(ThreadPool& pool, const KernelTable& kernels, const EncodeJob& job,
+                  const RowSource& source, std::span<const int32_t> row_map = {});
 
 // Rows of a tensor as it lies in a file; k a multiple of the type's block.
 RowSource RowsOf(DType type, const uint8_t* rows, int64_t k);

@@ -11,6 +11,7 @@
 #include "kernels/isa.h"
 #include "kernels/test_cases.h"
 #include "ops/encode.h"
+#include "ops/linear.h"
 #include "tensor/dequantize.h"
 
 namespace bakestone::ops {
@@ -49,6 +50,44 @@ TEST(Encode, PlainTypesRoundTrip) {
     DequantizeRow(to, bytes.data(), back.data(), 4);
     EXPECT_EQ(back, x) << DTypeName(to);
   }
+}
+
+// Odd numbers of rows and columns, an order of rows, several threads: as encoding the rows in that
+// order and packing them.
+TEST(Encode, PackedEqualsEncodingAndThenPacking) {
+  const int64_t n = 37, k = 768;
+  const std::vector<float> x = testing::RandomFloats(n * k, 4);
+  std::vector<int32_t> order(n);
+  for (int64_t i = 0; i < n; ++i) order[static_cast<size_t>(i)] = static_cast<int32_t>(i * 5 % n);
+  ThreadPool pool(3);
+  const KernelTable& kernels = ChooseKernels(nullptr);
+  const RowSource source = RowsOf(DType::kF32, reinterpret_cast<const uint8_t*>(x.data()), k);
+  for (const DType to : {DType::kQ4_K, DType::kQ6_K, DType::kQ8_0, DType::kBF16}) {
+    for (const bool fast : {false, true}) {
+      for (const auto& map : {std::span<const int32_t>(), std::span<const int32_t>(order)}) {
+        std::vector<uint8_t> rows(static_cast<size_t>(n * RowBytes(to, k)));
+        EncodeJob job = {.name = "t", .to = to, .n = n, .k = k, .fast = fast, .out = rows.data()};
+        Encode(pool, kernels, job, source);
+        const PackedMatrix expected = Pack(pool, to, rows.data(), n, k, map);
+        Buffer<uint8_t> panel(expected.storage.size());
+        job.out = panel.data();
+        EncodePacked(pool, kernels, job, source, map);
+        EXPECT_TRUE(std::equal(panel.begin(), panel.end(), expected.storage.begin()))
+            << DTypeName(to) << fast << map.size();
+      }
+    }
+  }
+}
+
+TEST(Encode, PackedRefusesWhatTheTypeCannotHold) {
+  std::vector<float> x(64, 1.0f);
+  x[40] = 40000.0f;
+  ThreadPool pool(2);
+  Buffer<uint8_t> panel(PanelBytes(PanelType::kQ4_0, 2, 32));
+  EXPECT_THROW(EncodePacked(pool, ChooseKernels(nullptr),
+                            {.name = "t", .to = DType::kQ4_0, .n = 2, .k = 32, .out = panel.data()},
+                            RowsOf(DType::kF32, reinterpret_cast<const uint8_t*>(x.data()), 32)),
+               Error);
 }
 
 TEST(Encode, RefusesWhatTheTypeCannotHold) {
