@@ -177,6 +177,21 @@ TEST(HashMemory, RemembersASettledFileAndNoticesEveryChange) {
   EXPECT_THROW(memory.HashOf(folder / "none"), Error);
 }
 
+TEST(HashMemory, RecallsWhatItWasToldAndReadsNothing) {
+  const auto folder = TestFolder("told_hashes");
+  const auto path = folder / "file";
+  const HashMemory memory(folder / "memory");
+  WriteFileAtomically(path, "hello");
+  EXPECT_EQ(memory.Recall(path), std::nullopt);
+  memory.Remember(path, HashOf("told"), 2);
+  EXPECT_EQ(memory.Recall(path), std::nullopt);  // of the whole file
+  EXPECT_EQ(memory.Recall(path, 2), HashOf("told"));
+  EXPECT_EQ(memory.HashOf(path, 2), HashOf("told"));
+  WriteFileAtomically(path, "jello");
+  EXPECT_EQ(memory.Recall(path, 2), std::nullopt);
+  EXPECT_THROW(memory.Recall(folder / "none"), Error);
+}
+
 TEST(HashMemory, DoesNotBelieveADamagedNote) {
   const auto folder = TestFolder("damaged_hashes");
   WriteFileAtomically(folder / "file", "hello");

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
@@ -50,7 +52,7 @@ bool HasSettled(const struct stat& status) {
   return Nanoseconds(now) - changed > kSettled;
 }
 
-std::optional<Hash> Recall(const std::filesystem::path& note, const std::string& identity) {
+std::optional<Hash> ReadNote(const std::filesystem::path& note, const std::string& identity) {
   std::string text;
   try {
     text = ReadFile(note, 1024);
@@ -72,24 +74,49 @@ std::optional<Hash> Recall(const std::filesystem::path& note, const std::string&
 
 HashMemory::HashMemory(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-Hash HashMemory::HashOf(const std::filesystem::path& file, int64_t without_last) const {
-  const std::filesystem::path path = std::filesystem::absolute(file);
+std::filesystem::path HashMemory::NoteOf(const std::filesystem::path& path,
+                                         int64_t without_last) const {
   const std::string name =
       ToHex(bakestone::HashOf(fmt::format("{} {}", without_last, path.string())));
-  const std::filesystem::path note = folder_ / (name.substr(0, 32) + ".hash");
+  return folder_ / (name.substr(0, 32) + ".hash");
+}
+
+void HashMemory::Write(const std::filesystem::path& note, const std::string& identity,
+                       const Hash& hash) const {
+  try {
+    WriteFileAtomically(note, fmt::format("{} {}\n", identity, ToHex(hash)));
+  } catch (const Error& error) {
+    LogDebug("{}: a hash is not remembered: {}", note.string(), error.what());
+  }
+}
+
+Hash HashMemory::HashOf(const std::filesystem::path& file, int64_t without_last) const {
+  const std::filesystem::path path = std::filesystem::absolute(file);
+  const std::filesystem::path note = NoteOf(path, without_last);
   const struct stat before = StatusOf(path);
   const std::string identity = Identity(before);
-  if (const auto hash = Recall(note, identity)) return *hash;
+  if (const auto hash = ReadNote(note, identity)) return *hash;
   const bool settled = HasSettled(before);
   const Hash hash = HashOfFile(path, without_last);
-  if (settled && Identity(StatusOf(path)) == identity) {
-    try {
-      WriteFileAtomically(note, fmt::format("{} {}\n", identity, ToHex(hash)));
-    } catch (const Error& error) {
-      LogDebug("{}: the hash is not remembered: {}", file.string(), error.what());
-    }
-  }
+  if (settled && Identity(StatusOf(path)) == identity) Write(note, identity, hash);
   return hash;
+}
+
+std::optional<Hash> HashMemory::Recall(const std::filesystem::path& file,
+                                       int64_t without_last) const {
+  const std::filesystem::path path = std::filesystem::absolute(file);
+  return ReadNote(NoteOf(path, without_last), Identity(StatusOf(path)));
+}
+
+void HashMemory::Remember(const std::filesystem::path& file, const Hash& hash,
+                          int64_t without_last) const {
+  const std::filesystem::path path = std::filesystem::absolute(file);
+  const std::string identity = Identity(StatusOf(path));
+  std::this_thread::sleep_for(std::chrono::nanoseconds(kSettled + kSettled / 10));
+  const struct stat now = StatusOf(path);
+  if (HasSettled(now) && Identity(now) == identity) {
+    Write(NoteOf(path, without_last), identity, hash);
+  }
 }
 
 }  // namespace bakestone

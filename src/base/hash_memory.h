@@ -9,6 +9,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <string>
 
 #include "base/sha256.h"
 
@@ -20,8 +22,18 @@ class HashMemory {
 
   // Of the file without its last `without_last` bytes. Throws kNotFound or kIo naming the file.
   Hash HashOf(const std::filesystem::path& file, int64_t without_last = 0) const;
+  // The same if it is remembered; reads nothing of the file.
+  std::optional<Hash> Recall(const std::filesystem::path& file, int64_t without_last = 0) const;
+  // Remembers the hash of a file that the caller has just written, and waits the moment that it
+  // takes to be sure of the file's times.
+  void Remember(const std::filesystem::path& file, const Hash& hash,
+                int64_t without_last = 0) const;
 
  private:
+  std::filesystem::path NoteOf(const std::filesystem::path& path, int64_t without_last) const;
+  void Write(const std::filesystem::path& note, const std::string& identity,
+             const Hash& hash) const;
+
   std::filesystem::path folder_;
 };
 

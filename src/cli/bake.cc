@@ -12,6 +12,7 @@
 #include "cli/bake_table.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/load_flags.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
@@ -110,7 +111,8 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   std::optional<std::string> output, base;
   std::optional<int64_t> threads, seed;
   std::string from, activation = "auto";
-  bool json = false, no_pack_cache = false;
+  bool json = false;
+  LoadFlags load;
   BakeOptions options;
   const char* verb = train_only ? "train" : "bake";
   Flags flags(verb,
@@ -135,8 +137,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
             "Seconds between checkpoints");
   flags.Add("--checkpoint-steps", &options.train.checkpoint_steps, 1, int64_t{1} << 40,
             "Also a checkpoint after every so many steps");
-  flags.Add("--no-pack-cache", &no_pack_cache,
-            "Pack the weights in memory, instead of mapping them from the home folder");
+  AddLoadFlags(flags, &load);
   if (train_only) {
     flags.Add("--find-lr", &options.find_rate,
               "Only look for a learning rate for this stage: up to 80 steps from the base, each "
@@ -158,7 +159,13 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   if (seed) recipe.seed = static_cast<uint64_t>(*seed);
   options.model = ResolveModel(recipe.base);
   options.folder = output ? std::filesystem::path(*output) : HomeFolder() / "bakes" / recipe.name;
-  options.load = Loading(no_pack_cache);
+  options.load = Loading(verb, load);
+  if (load.quantize && !recipe.lora.served_as_adapter()) {
+    throw UsageError(fmt::format(
+        "{}: --quantize: expected a recipe whose result is an adapter, which is trained and served "
+        "on the quantized base; this one's becomes one with the base: quantize what comes of it",
+        verb));
+  }
   options.sample_cache = HomeFolder() / "cache" / "samples";
   options.from = from;
   options.version = kVersion;
@@ -175,7 +182,7 @@ int RunRecipe(const Arguments& arguments, bool train_only) {
   if (json) {
     fmt::print("{}\n", BakeReportJson(report).dump(2));
   } else {
-    fmt::print("{}", BakeTable(report));
+    fmt::print("{}", BakeTable(report, load.quantize.value_or("")));
   }
   return 0;
 }

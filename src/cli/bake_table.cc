@@ -121,9 +121,10 @@ std::string ShellWord(const std::string& text) {
 }
 
 // What to type next: as the program was called, so that it can be copied.
-std::string Commands(const BakeReport& report) {
+std::string Commands(const BakeReport& report, const std::string& quantize) {
   const std::string program = ShellWord(ProgramName());
-  const std::string model = ShellWord(report.model.string());
+  const std::string model = ShellWord(report.model.string()) +
+                            (quantize.empty() ? "" : " --quantize " + ShellWord(quantize));
   const std::string result = report.result.string();
   std::filesystem::path book = std::filesystem::path(report.recipe).parent_path();
   if (book.empty()) book = std::filesystem::current_path();
@@ -147,7 +148,7 @@ std::string Commands(const BakeReport& report) {
 
 }  // namespace
 
-std::string BakeTable(const BakeReport& report) {
+std::string BakeTable(const BakeReport& report, const std::string& quantize) {
   std::string text = fmt::format("\n{} on {}\n\n", report.name, report.base);
   if (report.before && report.after) {
     text += Row("", "base", "tuned", "change");
@@ -161,7 +162,7 @@ std::string BakeTable(const BakeReport& report) {
     text += fmt::format("\nasked through the server: {}\n  {}\n",
                         Wrap(report.served_question, "  "), Wrap(report.served_answer, "  "));
   }
-  return text + Commands(report);
+  return text + Commands(report, quantize);
 }
 
 }  // namespace bakestone::cli

@@ -7,6 +7,7 @@
 
 namespace bakestone::cli {
 
-std::string BakeTable(const BakeReport& report);
+// quantize: of --quantize; empty: the base was used as it is.
+std::string BakeTable(const BakeReport& report, const std::string& quantize);
 
 }  // namespace bakestone::cli

@@ -13,6 +13,7 @@
 #include "cli/bench_train.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/load_flags.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
 #include "kernels/isa.h"
@@ -28,7 +29,9 @@ struct Options {
   std::vector<std::string> names;  // of the figures wanted
   SpeedOptions speed;
   int threads = 1;
-  bool roofline = false, json = false, no_pack_cache = false;
+  LoadFlags load;
+  LoadOptions loading;  // as they say
+  bool roofline = false, json = false;
   std::optional<EarlierBench> earlier;
 };
 
@@ -99,12 +102,13 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--roofline", &options.roofline,
             "Also the limits of every kernel table, and each matrix against its limit");
   flags.Add("--compare", &compare, "An earlier --json: adds ratios to it");
-  flags.Add("--no-pack-cache", &options.no_pack_cache,
-            "Pack the weights in memory, instead of mapping them from the home folder");
+  AddLoadFlags(flags, &options.load);
   flags.Add("--json", &options.json, "Print one JSON object");
   flags.Parse(arguments);
   options.model = ResolveModel(model);
   options.names = ParseNames(only);
+  options.loading = Loading("bench", options.load);
+  options.loading.wait_until_kept = true;
   options.threads = NumThreads(threads);
   if (compare) options.earlier = ReadEarlier(*compare);
   return options;
@@ -112,12 +116,14 @@ Options Parse(const Arguments& arguments) {
 
 // The model's file and its packed weights leave the page cache.
 void Cool(const Options& options) {
-  const LoadOptions loading = Loading(options.no_pack_cache);
+  const LoadOptions& loading = options.loading;
   const ModelFile file = ModelFile::Open(options.model);
   if (loading.pack_cache) {
     const PackCache cache(*loading.pack_cache);
-    const std::filesystem::path packed = cache.PathOf(file.ContentHash(
-        [&](const std::filesystem::path& path) { return cache.SourceHash(path); }));
+    const Hash source =
+        file.ContentHash([&](const std::filesystem::path& path) { return cache.SourceHash(path); });
+    const std::filesystem::path packed =
+        cache.PathOf(loading.types ? loading.types(options.model).Identity(source) : source);
     if (std::filesystem::exists(packed)) DropFromPageCache(packed);
   }
   for (const std::filesystem::path& path : file.Files()) DropFromPageCache(path);
@@ -141,7 +147,10 @@ std::vector<BenchRow> MeasureStarts(const Options& options) {
                                         "--threads",
                                         std::to_string(options.threads),
                                         "Hello"};
-  if (options.no_pack_cache) arguments.emplace_back("--no-pack-cache");
+  if (options.load.no_pack_cache) arguments.emplace_back("--no-pack-cache");
+  if (options.load.quantize) {
+    arguments.insert(arguments.end(), {"--quantize", *options.load.quantize});
+  }
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe");
   const int64_t count = options.speed.repetitions > 0 ? options.speed.repetitions : 5;
   std::vector<BenchRow> rows;
@@ -251,7 +260,7 @@ int Bench(const Arguments& arguments) {
   const std::vector<BenchRow> starts = MeasureStarts(options);
   const MachineInfo machine = ReadMachine();
   ThreadPool pool(options.threads);
-  const auto model = Model::Load(options.model, Kernels(), pool, Loading(options.no_pack_cache));
+  const auto model = Model::Load(options.model, Kernels(), pool, options.loading);
   SpeedBench bench(*model, Kernels(), pool, options.speed);
   Json result = {{"model", options.model.filename().string()},
                  {"file_bytes", ModelFile::Open(options.model).bytes()},

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/load_flags.h"
 #include "cli/verbs.h"
 #include "engine/embedder.h"
 
@@ -31,7 +32,7 @@ int Embed(const Arguments& arguments) {
   std::string model_name, pooling;
   std::optional<std::string> text;
   std::optional<int64_t> threads;
-  bool no_pack_cache = false;
+  LoadFlags load;
   Flags flags("embed",
               "Texts as vectors of length 1: a line of JSON for each line of standard input, or "
               "for TEXT. Encoders (BERT, "
@@ -43,15 +44,15 @@ int Embed(const Arguments& arguments) {
   flags.OptionalPositional("TEXT", &text, "The text");
   flags.Add("--pooling", &pooling, "mean, first or last: other than the model's own");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
-  flags.Add("--no-pack-cache", &no_pack_cache,
-            "Pack the weights in memory, instead of mapping them from the home folder");
+  AddLoadFlags(flags, &load);
   flags.Parse(arguments);
+  const LoadOptions loading = Loading("embed", load);
   const std::optional<Pooling> chosen = ParsePooling(pooling);
   std::vector<std::string> texts;
   if (text) texts.push_back(*text);
   for (std::string line; !text && std::getline(std::cin, line);) texts.push_back(line);
   ThreadPool pool(NumThreads(threads));
-  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, Loading(no_pack_cache));
+  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, loading);
   Embedder embedder(model, Kernels(), pool, chosen);
   const auto vectors = embedder.Embed(texts);
   for (size_t i = 0; i < vectors.size(); ++i) {

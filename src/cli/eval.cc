@@ -10,6 +10,7 @@
 #include "data/byte_source.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/load_flags.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
@@ -40,7 +41,8 @@ int Eval(const Arguments& arguments) {
   std::optional<std::string> adapter_path, questions_path, facts_path;
   std::vector<std::string> text_paths;
   std::optional<int64_t> threads;
-  bool json = false, no_pack_cache = false;
+  bool json = false;
+  LoadFlags load;
   EvaluateOptions options;
   Flags flags("eval",
               "Measure a model: how well it predicts texts, and which questions it answers.",
@@ -56,16 +58,16 @@ int Eval(const Arguments& arguments) {
   flags.Add("--system", &options.system, "System prompt of the questions");
   flags.Add("--max-tokens", &options.max_tokens, 1, 4096, "Longest answer");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
-  flags.Add("--no-pack-cache", &no_pack_cache,
-            "Pack the weights in memory, instead of mapping them from the home folder");
+  AddLoadFlags(flags, &load);
   flags.Add("--json", &json, "Print one JSON object, with every answer");
   flags.Parse(arguments);
+  const LoadOptions loading = Loading("eval", load);
   if (text_paths.empty() && !questions_path) {
     throw UsageError("eval: expected --text or --questions; see 'bakestone eval --help'");
   }
   CatchSignals();
   ThreadPool pool(NumThreads(threads));
-  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, Loading(no_pack_cache));
+  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, loading);
   std::vector<TextToScore> texts;
   for (const std::string& path : text_paths) texts.push_back({path, ReadText(path), false});
   std::optional<QuestionSet> questions;

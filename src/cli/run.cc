@@ -12,6 +12,7 @@
 #include "cli/chat_input.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/load_flags.h"
 #include "cli/signals.h"
 #include "cli/speculation_flags.h"
 #include "cli/verbs.h"
@@ -39,7 +40,9 @@ struct Options {
   SamplingParams sampling{.temperature = 0.7, .top_p = 0.95};
   std::vector<std::string> stop;
   SpeculationFlags speculation;
-  bool raw = false, json = false, no_pack_cache = false;
+  LoadFlags load;
+  LoadOptions loading;  // as they say
+  bool raw = false, json = false;
 };
 
 Options Parse(const Arguments& arguments) {
@@ -79,11 +82,11 @@ Options Parse(const Arguments& arguments) {
   flags.Add("--max-context", &options.max_context, 1, int64_t{1} << 24,
             "Tokens of conversation and answer");
   AddSpeculationFlags(flags, &options.speculation);
-  flags.Add("--no-pack-cache", &options.no_pack_cache,
-            "Pack the weights in memory, instead of mapping them from the home folder");
+  AddLoadFlags(flags, &options.load);
   flags.Add("--json", &options.json, "Print one JSON object an answer");
   flags.Parse(arguments);
   options.kv_type = KvTypeOf("run", kv_type);
+  options.loading = Loading("run", options.load);
   if (options.raw && options.system) {
     throw UsageError("run: --system needs the chat template, --raw leaves it out");
   }
@@ -95,16 +98,16 @@ class Talk {
  public:
   Talk(const Options& options, ThreadPool& pool)
       : options_(options),
-        model_(Model::Load(ResolveModel(options.model), Kernels(), pool,
-                           Loading(options.no_pack_cache))),
+        model_(Model::Load(ResolveModel(options.model), Kernels(), pool, options.loading)),
         adapter_(options.adapter ? LoadAdapter(*options.adapter, *model_) : nullptr),
-        engine_(model_, Kernels(), pool,
-                EngineOptions{.kv_bytes = options.kv_megabytes << 20,
-                              .kv_type = options.kv_type,
-                              .max_context = options.max_context,
-                              .default_max_tokens = options.max_context,
-                              .speculation = MakeSpeculation(options.speculation, pool,
-                                                             Loading(options.no_pack_cache))}) {
+        engine_(
+            model_, Kernels(), pool,
+            EngineOptions{.kv_bytes = options.kv_megabytes << 20,
+                          .kv_type = options.kv_type,
+                          .max_context = options.max_context,
+                          .default_max_tokens = options.max_context,
+                          .speculation = MakeSpeculation(options.speculation, pool,
+                                                         Loading(options.load.no_pack_cache))}) {
     Clear();
   }
 

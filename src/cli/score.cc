@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
+#include "cli/load_flags.h"
 #include "cli/verbs.h"
 #include "engine/scorer.h"
 
@@ -21,7 +22,7 @@ int Score(const Arguments& arguments) {
   std::string model_name;
   std::optional<std::string> question;
   std::optional<int64_t> threads;
-  bool no_pack_cache = false;
+  LoadFlags load;
   Flags flags(
       "score",
       "Texts by the head of a classifier or a reranker (BERT, XLM-R, ModernBERT): a line of JSON "
@@ -32,13 +33,13 @@ int Score(const Arguments& arguments) {
                    "A GGUF file, a Hugging Face folder, or the name of one in the home folder");
   flags.OptionalPositional("QUESTION", &question, "What the texts may answer");
   flags.Add("--threads", &threads, 1, 1024, "Threads to use");
-  flags.Add("--no-pack-cache", &no_pack_cache,
-            "Pack the weights in memory, instead of mapping them from the home folder");
+  AddLoadFlags(flags, &load);
   flags.Parse(arguments);
+  const LoadOptions loading = Loading("score", load);
   std::vector<std::string> texts;
   for (std::string line; std::getline(std::cin, line);) texts.push_back(line);
   ThreadPool pool(NumThreads(threads));
-  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, Loading(no_pack_cache));
+  const auto model = Model::Load(ResolveModel(model_name), Kernels(), pool, loading);
   Scorer scorer(model, Kernels(), pool);
   const auto scores = scorer.Score(question, texts);
   const std::vector<std::string>& names = model->config.classifier.names;

@@ -18,6 +18,7 @@
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/line_writer.h"
+#include "cli/load_flags.h"
 #include "cli/signals.h"
 #include "cli/speculation_flags.h"
 #include "cli/verbs.h"
@@ -41,7 +42,9 @@ struct Options {
           default_max_tokens = 2048, max_queue = 256, drain_seconds = 30;
   double inter_token = 0, max_seconds = 0;
   SpeculationFlags speculation;
-  bool no_prefix_cache = false, no_pack_cache = false;
+  LoadFlags load;
+  LoadOptions loading;  // as they say
+  bool no_prefix_cache = false;
 };
 
 Options Parse(const Arguments& arguments) {
@@ -112,12 +115,12 @@ Options Parse(const Arguments& arguments) {
             "From a request's arrival to its answer's end, then an error; 0: no limit");
   flags.Add("--drain-seconds", &options.drain_seconds, 0, 3600,
             "How long admitted answers may take at the end");
-  flags.Add("--no-pack-cache", &options.no_pack_cache,
-            "Pack the weights in memory, instead of mapping them from the home folder");
+  AddLoadFlags(flags, &options.load);
   flags.Add("--no-prefix-cache", &options.no_prefix_cache, "Compute every prompt anew");
   AddSpeculationFlags(flags, &options.speculation);
   flags.Parse(arguments);
   options.kv_type = KvTypeOf("serve", kv_type);
+  options.loading = Loading("serve", options.load);
   if (options.tls_certificate.has_value() != options.tls_key.has_value()) {
     throw UsageError("serve: expected --tls-certificate and --tls-key together, found one of them");
   }
@@ -182,7 +185,7 @@ LoadedModel LoadOne(const Options& options, const NamedArgument& argument, bool 
   loaded.pools.push_back(std::make_unique<ThreadPool>(NumThreads(options.threads)));
   LoadedModel one{.name = argument.name.empty() ? NameOf(path) : argument.name,
                   .pool = loaded.pools.back().get()};
-  one.model = Model::Load(path, Kernels(), *one.pool, Loading(options.no_pack_cache));
+  one.model = Model::Load(path, Kernels(), *one.pool, options.loading);
   one.embeds = embeds || one.model->config.encoder.both_ways;
   return one;
 }
@@ -201,7 +204,7 @@ std::shared_ptr<Engine> MakeEngine(const Options& options, const LoadedModel& on
   engine.target_step_seconds = options.inter_token;
   engine.max_request_seconds = options.max_seconds;
   engine.speculation =
-      MakeSpeculation(options.speculation, *one.pool, Loading(options.no_pack_cache));
+      MakeSpeculation(options.speculation, *one.pool, Loading(options.load.no_pack_cache));
   auto started = std::make_shared<Engine>(one.model, Kernels(), *one.pool, engine);
   LogInfo(
       "{}: {} tokens of context, {} threads; a step of 1 answer takes {:.1f} ms, of {} {:.1f} ms, "

@@ -227,6 +227,9 @@ class Builder {
       parts.push_back(&part);
     }
     SourceTensor tensor;
+    for (const StoredTensor* part : parts) {
+      if (tensor.stored.empty() || !stacked) tensor.stored.emplace_back(part->name);
+    }
     tensor.name = gguf_.Layer(layer, gguf_.stacked[which]);
     tensor.type = parts[0]->type;
     tensor.ne = {k, n, experts};
@@ -343,34 +346,41 @@ class Builder {
   std::unordered_set<std::string> taken_;
 };
 
+// All but what depends on tensors.
+void AddMetadata(const ModelConfig& config, const Owner& owner, const std::filesystem::path& path,
+                 bool tokenizer, GgufWriter& writer) {
+  writer.AddString("general.architecture", config.architecture);
+  writer.AddString("general.type", "model");
+  const std::string folder = std::filesystem::absolute(path).lexically_normal().filename().string();
+  const std::string& name = config.name.empty() ? folder : config.name;
+  if (!name.empty()) writer.AddString("general.name", name);
+  if (const auto licence = owner.file.Licence()) writer.AddString("general.license", *licence);
+  AddConfigKeys(config, owner.file.name(), writer);
+  if (config.encoder.token_types) {  // llama.cpp asks for their number
+    const auto rows =
+        owner.tensors.Tensor(std::string(config.names->token_types) + ".weight").rows();
+    writer.AddU32("tokenizer.ggml.token_type_count", static_cast<uint32_t>(rows));
+  }
+  if (!tokenizer) return;
+  AddTokenizerKeys(owner.file.Tokenizer(), config, owner.file.name(), writer);
+  if (const auto chat = owner.file.ChatTemplate()) {
+    writer.AddString("tokenizer.chat_template", chat->text);
+  }
+}
+
 }  // namespace
 
 ModelSource OpenHfSource(const std::filesystem::path& path, const HfSourceOptions& options) {
   const auto owner = std::make_shared<Owner>(path);
   const ModelConfig config = owner->file.Config();
   GgufWriter writer;
-  writer.AddString("general.architecture", config.architecture);
-  writer.AddString("general.type", "model");
-  const std::string folder = std::filesystem::absolute(path).lexically_normal().filename().string();
-  const std::string& name = config.name.empty() ? folder : config.name;
-  if (!name.empty()) writer.AddString("general.name", name);
-  if (const auto licence = owner->file.Licence()) writer.AddString("general.license", *licence);
-  AddConfigKeys(config, owner->file.name(), writer);
-  if (config.encoder.token_types) {  // llama.cpp asks for their number
-    const auto rows =
-        owner->tensors.Tensor(std::string(config.names->token_types) + ".weight").rows();
-    writer.AddU32("tokenizer.ggml.token_type_count", static_cast<uint32_t>(rows));
-  }
-  if (options.tokenizer) {
-    AddTokenizerKeys(owner->file.Tokenizer(), config, owner->file.name(), writer);
-    if (const auto chat = owner->file.ChatTemplate()) {
-      writer.AddString("tokenizer.chat_template", chat->text);
-    }
-  }
+  if (options.metadata) AddMetadata(config, *owner, path, options.tokenizer, writer);
   ModelSource source;
   source.name = owner->file.name();
   source.files = owner->file.Files();
   source.tensors = Builder(*owner, config).Build();
+  source.owners.push_back(owner);
+  if (!options.metadata) return source;
   if (config.rwkv.heads > 0) {
     const RwkvLayer first = {config, GgufNamesOf(config.architecture), *config.names};
     for (const RwkvRank& one : RwkvRanks(first, source)) {
@@ -381,12 +391,11 @@ ModelSource OpenHfSource(const std::filesystem::path& path, const HfSourceOption
   source.header = std::make_shared<const GgufFile>(GgufFile::Parse(
       {reinterpret_cast<const uint8_t*>(owner->header.data()), owner->header.size()},
       owner->file.name()));
-  source.owners.push_back(owner);
   return source;
 }
 
-ModelSource OpenSource(const std::filesystem::path& path) {
-  return std::filesystem::is_directory(path) ? OpenHfSource(path) : OpenGgufSource(path);
+ModelSource OpenSource(const std::filesystem::path& path, const HfSourceOptions& options) {
+  return std::filesystem::is_directory(path) ? OpenHfSource(path, options) : OpenGgufSource(path);
 }
 
 }  // namespace bakestone

@@ -9,6 +9,7 @@
 namespace bakestone {
 
 struct HfSourceOptions {
+  bool metadata = true;   // false: only the tensors, also of what GGUF's keys cannot say
   bool tokenizer = true;  // false: without one (the folder may lack it)
 };
 
@@ -16,6 +17,6 @@ struct HfSourceOptions {
 ModelSource OpenHfSource(const std::filesystem::path& folder, const HfSourceOptions& options = {});
 
 // Either: a folder is taken for Hugging Face's.
-ModelSource OpenSource(const std::filesystem::path& path);
+ModelSource OpenSource(const std::filesystem::path& path, const HfSourceOptions& options = {});
 
 }  // namespace bakestone

@@ -77,6 +77,7 @@ class Reader {
     }
     tensor.ne = {k, n, experts};
     tensor.name = gguf_.Layer(layer, gguf_.stacked[which]);
+    tensor.stored = {name};
     return tensor;
   }
 

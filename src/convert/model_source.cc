@@ -39,6 +39,7 @@ ModelSource OpenGgufSource(const std::filesystem::path& path) {
   for (const GgufTensor& tensor : file->tensors()) {
     SourceTensor one;
     one.name = tensor.name;
+    one.stored = {one.name};
     one.type = tensor.type;
     one.ne.assign(tensor.ne.begin(), tensor.ne.begin() + std::max(1, tensor.num_dims));
     one.rows = ops::RowsOf(tensor.type, tensor.data.data(), tensor.cols());

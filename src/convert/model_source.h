@@ -29,6 +29,7 @@ struct SourceTensor {
   ops::RowSource rows;       // f32
   std::span<const uint8_t>
       bytes;  // the same as it is stored; empty where it is not (a sum, another order)
+  std::vector<std::string> stored;           // names, in the file, of what it is made of
   std::function<void()> forget;              // lets its pages go; may be empty
   std::function<void(ThreadPool&)> prepare;  // called once before rows; may be empty
 

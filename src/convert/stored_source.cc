@@ -15,6 +15,7 @@ SourceTensor SourceOf(const TensorSource& tensors, const StoredTensor& stored) {
   }
   SourceTensor tensor;
   tensor.name = std::string(stored.name);
+  tensor.stored = {tensor.name};
   tensor.type = stored.type;
   tensor.ne.assign(stored.shape.rbegin(), stored.shape.rend());
   tensor.rows = ops::RowsOf(stored.type, stored.data.data(), stored.cols());

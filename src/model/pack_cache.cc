@@ -12,6 +12,7 @@ namespace bakestone {
 namespace {
 
 constexpr const char* kExtension = ".panels";
+constexpr uintmax_t kHashedAtOnce = uintmax_t{64} << 20;  // 40 ms
 
 }  // namespace
 
@@ -31,23 +32,31 @@ bool PackCache::HasRoom(int64_t bytes) const {
                       static_cast<uintmax_t>(bytes);  // never more than half of what is free
 }
 
-std::shared_ptr<const PackedFile> PackCache::OpenOrMake(
-    const Hash& source, int64_t source_bytes,
-    const std::function<void(PackedFileWriter&)>& fill) const {
+std::optional<Hash> PackCache::KnownHash(const std::filesystem::path& model) const {
+  std::error_code code;
+  const uintmax_t bytes = std::filesystem::file_size(model, code);
+  if (!code && bytes <= kHashedAtOnce) return SourceHash(model);
+  return memory_.Recall(model);
+}
+
+std::shared_ptr<const PackedFile> PackCache::Open(const Hash& source) const {
+  return PackedFile::Open(PathOf(source), source, memory_);
+}
+
+void PackCache::Keep(const Hash& source, std::span<const PackedPanel> panels) const {
   const std::filesystem::path path = PathOf(source);
-  if (auto packed = PackedFile::Open(path, source, memory_)) return packed;
-  if (!HasRoom(source_bytes)) return nullptr;
+  int64_t bytes = 0;
+  for (const PackedPanel& panel : panels) bytes += panel.bytes();
+  if (!HasRoom(bytes)) return;
   try {
     PackedFileWriter writer(path, source);
-    fill(writer);
-    writer.Commit();
+    for (const PackedPanel& panel : panels) writer.Add(panel.key(), panel.data);
+    writer.Commit(memory_);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::kIo) throw;
     LogWarning("packed weights are not kept: {}", error.what());
-    return nullptr;
+    return;
   }
   Evict(path);
-  return PackedFile::Open(path, source, memory_);
 }
 
 void PackCache::Evict(const std::filesystem::path& keep) const {

@@ -6,8 +6,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 
 #include "base/hash_memory.h"
 #include "model/packed_file.h"
@@ -25,15 +26,15 @@ class PackCache {
 
   // SHA-256 of a model's file, remembered between starts.
   Hash SourceHash(const std::filesystem::path& model) const { return memory_.HashOf(model); }
-  // Where the packed weights of that model are, or would be.
+  // The same if it is remembered, or the file is so small that computing it is no wait.
+  std::optional<Hash> KnownHash(const std::filesystem::path& model) const;
+  // Where the packed weights of that model are, or would be. source: LoadTypes::Identity.
   std::filesystem::path PathOf(const Hash& source) const;
 
-  // The packed weights of the model; made by fill(writer) where there are none. Null where they
-  // cannot be kept: no room for the source_bytes, or a folder that cannot be written. What else
-  // fill throws passes through.
-  std::shared_ptr<const PackedFile> OpenOrMake(
-      const Hash& source, int64_t source_bytes,
-      const std::function<void(PackedFileWriter&)>& fill) const;
+  // The packed weights of the model; null where there are none.
+  std::shared_ptr<const PackedFile> Open(const Hash& source) const;
+  // Keeps them, unless there is no room. Failures are logged.
+  void Keep(const Hash& source, std::span<const PackedPanel> panels) const;
 
  private:
   bool HasRoom(int64_t bytes) const;

@@ -157,6 +157,36 @@ TEST_F(PackCacheTest, ASourceThatChangedIsAnotherModel) {
   EXPECT_EQ(CountOf(".panels"), 2);
 }
 
+// Weights that are quantized while they are loaded are other weights, under another name.
+TEST_F(PackCacheTest, KeepsWhatWasQuantizedOnLoadBesideTheModelItself) {
+  testing::WriteTestModel(model_, {.hidden_dim = 256, .ffn_dim = 256, .head_dim = 64});
+  const auto load = [&](DType type, std::optional<PackCacheOptions> cache) {
+    LoadOptions options{.pack_cache = std::move(cache)};
+    options.types = [type](const std::filesystem::path&) {
+      return LoadTypes{{{"blk.0.attn_q.weight", type}, {"blk.1.ffn_down.weight", type}}};
+    };
+    return Model::Load(model_, ChooseKernels("reference"), pool_, options);
+  };
+  const auto plain = Load();
+  const std::string expected = BytesOf(*load(DType::kQ4_K, std::nullopt));
+  EXPECT_NE(expected, BytesOf(*plain));
+  const auto first = load(DType::kQ4_K, PackCacheOptions{folder_});
+  EXPECT_EQ(BytesOf(*first), expected);
+  EXPECT_EQ(first->weights->layers[0].q.disk_type(), DType::kQ4_K);
+  EXPECT_EQ(first->weights->layers[1].q.disk_type(), plain->weights->layers[1].q.disk_type());
+  EXPECT_NE(first->file_hash, plain->file_hash);
+  EXPECT_NE(first->file_hash, load(DType::kQ6_K, std::nullopt)->file_hash);
+  first->keeping.wait();
+  EXPECT_EQ(CountOf(".panels"), 2);
+  const auto path = PackCache({folder_}).PathOf(first->file_hash);
+  const auto written = std::filesystem::last_write_time(path);
+  const auto second = load(DType::kQ4_K, PackCacheOptions{folder_});
+  EXPECT_EQ(BytesOf(*second), expected);
+  EXPECT_EQ(second->file_hash, first->file_hash);
+  EXPECT_FALSE(second->keeping.valid());  // found, not made again
+  EXPECT_EQ(std::filesystem::last_write_time(path), written);
+}
+
 TEST_F(PackCacheTest, ConcurrentWritersLeaveOneGoodFile) {
   const std::string expected = BytesOf(*Load(std::nullopt));
   std::vector<std::thread> threads;

@@ -186,7 +186,7 @@ void PackedFile::CopyOut(ThreadPool& pool, std::span<const uint8_t> panel, uint8
 }
 
 PackedFileWriter::PackedFileWriter(const std::filesystem::path& path, const Hash& source)
-    : file_(path) {
+    : path_(path), file_(path) {
   Write(BytesOf(Header(source)));
 }
 
@@ -226,7 +226,7 @@ void PackedFileWriter::Add(const PackedKey& key, const uint8_t* panel) {
   Write({panel, static_cast<size_t>(PanelBytes(key.type, key.n, key.k))});
 }
 
-void PackedFileWriter::Commit() {
+void PackedFileWriter::Commit(const HashMemory& memory) {
   WritePadding();
   const auto offset = static_cast<uint64_t>(size_);
   Write(BytesOf(directory_));
@@ -236,8 +236,10 @@ void PackedFileWriter::Commit() {
   Put(trailer, entries_);
   Write(BytesOf(trailer));
   Flush();
-  file_.Write(hash_.Finish());
+  const Hash hash = hash_.Finish();
+  file_.Write(hash);
   file_.Commit();
+  memory.Remember(path_, hash, kHashBytes);
 }
 
 }  // namespace bakestone

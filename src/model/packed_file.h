@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "base/file.h"
 #include "base/hash_memory.h"
@@ -32,6 +33,18 @@ struct PackedKey {
   PanelType type;
   int64_t n, k;
   std::span<const int32_t> row_map;  // empty: none
+};
+
+// A matrix that was packed in memory.
+struct PackedPanel {
+  std::string name;
+  PanelType type{};
+  int64_t n = 0, k = 0;
+  std::vector<int32_t> row_map;
+  const uint8_t* data = nullptr;  // PanelBytes of it
+
+  PackedKey key() const { return {name, type, n, k, row_map}; }
+  int64_t bytes() const { return PanelBytes(type, n, k); }
 };
 
 class PackedFile {
@@ -65,18 +78,20 @@ class PackedFile {
   std::unordered_map<std::string, Entry> entries_;
 };
 
-// Writes one, whole or not at all. Throws kIo naming the file.
+// Writes one, whole or not at all, and remembers its hash, so that the next start need not compute
+// it. Throws kIo naming the file.
 class PackedFileWriter {
  public:
   PackedFileWriter(const std::filesystem::path& path, const Hash& source);
   void Add(const PackedKey& key, const uint8_t* panel);
-  void Commit();
+  void Commit(const HashMemory& memory);
 
  private:
   void Write(std::span<const uint8_t> bytes);
   void Flush();
   void WritePadding();
 
+  std::filesystem::path path_;
   AtomicFile file_;
   std::string buffer_;  // written in large pieces, which the page cache then holds in huge pages
   int64_t size_ = 0;

@@ -4,12 +4,15 @@
 #include <optional>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "base/quote.h"
 #include "format/q_k_permute.h"
 #include "kernels/pack.h"
 #include "model/packed_file.h"
 #include "model/weights_loader.h"
+#include "ops/encode.h"
 #include "ops/linear.h"
 #include "tensor/dequantize.h"
 
@@ -24,6 +27,10 @@ bool IsWordHead(std::string_view tensor) {
                      [&](std::string_view prefix) { return tensor.starts_with(prefix); });
 }
 
+// Of a matrix that is packed at once: much beside what a thread packs between two waits, little
+// beside a model.
+constexpr int64_t kPieceBytes = 32 << 20;
+
 bool IsPlain(DType type) {
   return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
 }
@@ -31,18 +38,24 @@ bool IsPlain(DType type) {
 }  // namespace
 
 WeightsLoader::WeightsLoader(const TensorSource& source, const ModelConfig& config,
-                             ThreadPool& pool, std::shared_ptr<const PackedFile> packed,
-                             PackedFileWriter* writer)
+                             const KernelTable& kernels, ThreadPool& pool,
+                             const WeightsOptions& options)
     : source_(source),
       config_(config),
       names_(config.names != nullptr ? *config.names : kGgufNames),
+      kernels_(kernels),
       pool_(pool),
-      packed_(std::move(packed)),
-      writer_(writer) {
-  if (writer_ != nullptr || (packed_ != nullptr && packed_->on_huge_pages())) return;
+      packed_(options.packed),
+      types_(options.types),
+      made_(options.made) {
+  if (packed_ != nullptr && packed_->on_huge_pages()) return;
   int64_t bytes = 0;
   for (const StoredTensor& tensor : source.tensors()) {
-    bytes += static_cast<int64_t>(tensor.data.size());
+    const DType type = types_ != nullptr ? types_->Of(tensor) : tensor.type;
+    const auto stored = static_cast<int64_t>(tensor.data.size());
+    bytes += type == tensor.type ? stored
+                                 : stored / BlockBytes(tensor.type) * BlockSize(tensor.type) /
+                                       BlockSize(type) * BlockBytes(type);
   }
   const Arena::Scope reserve(weights_->panels_);
   weights_->panels_.Take<uint8_t>(bytes + bytes / 32);  // panels are at most 3 % larger
@@ -59,20 +72,19 @@ Weight WeightsLoader::Matrix(const RowsOf& rows, LinearShape shape,
           Quote(tensor.name), swap ? shape.k : rows.all, swap ? rows.all : shape.k,
           tensor.ShapeText());
   }
-  const auto type = tensor.has_type ? PanelTypeOf(tensor.type) : std::nullopt;
-  if (!type) {
+  if (!tensor.has_type || !PanelTypeOf(tensor.type)) {
     Throw(ErrorCode::kUnsupported, "{}: tensor {}: expected a type of weights, found {}",
           source_.name(), Quote(tensor.name), tensor.type_name);
   }
+  const DType to = TypeOf(tensor, shape.k);
   Weight weight;
-  weight.disk_type_ = tensor.type;
   weight.bias_ = Bias(rows, shape.n, row_map);
   const auto row_bytes = static_cast<size_t>(RowBytes(tensor.type, shape.k));
   const auto data = tensor.data.subspan(
       static_cast<size_t>(rows.first) * row_bytes,
       static_cast<size_t>(row_map.empty() ? shape.n : rows.all - rows.first) * row_bytes);
-  FillPanel(weight, data, {rows.key, *type, shape.n, shape.k, row_map});
-  source_.Forget(data);
+  FillPanel(weight, {tensor.name, tensor.type, data, true},
+            {rows.key, *PanelTypeOf(to), shape.n, shape.k, row_map});
   return weight;
 }
 
@@ -232,24 +244,59 @@ bool WeightsLoader::InIgnoredLayer(std::string_view name) const {
   return false;
 }
 
-void WeightsLoader::FillPanel(Weight& weight, std::span<const uint8_t> data, const PackedKey& key) {
+void WeightsLoader::FillPanel(Weight& weight, const Rows& rows, const PackedKey& key) {
+  weight.disk_type_ = DiskTypeOf(key.type);
   weight.panel_ = {packed_ != nullptr ? packed_->Find(key) : nullptr, key.n, key.k, key.type};
   if (weight.panel_.data != nullptr && packed_->on_huge_pages()) return;
   const int64_t bytes = PanelBytes(key.type, key.n, key.k);
-  Buffer<uint8_t> passing(writer_ != nullptr ? bytes : 0);
-  uint8_t* panel = writer_ != nullptr ? passing.data() : weights_->panels_.Take<uint8_t>(bytes);
+  uint8_t* panel = weights_->panels_.Take<uint8_t>(bytes);
   if (weight.panel_.data != nullptr) {
     packed_->CopyOut(pool_, {weight.panel_.data, static_cast<size_t>(bytes)}, panel);
     weight.panel_.data = panel;
     return;
   }
-  weight.panel_ = ops::Pack(pool_, {.type = key.type,
-                                    .rows = data.data(),
-                                    .n = key.n,
-                                    .k = key.k,
-                                    .row_map = key.row_map.empty() ? nullptr : key.row_map.data(),
-                                    .panel = panel});
-  if (writer_ != nullptr) writer_->Add(key, panel);
+  weight.panel_.data = panel;
+  // A large matrix piece by piece, so that its pages are let go of while it is packed.
+  const int64_t row_bytes = RowBytes(rows.type, key.k);
+  const int64_t step =
+      rows.mapped && key.row_map.empty()
+          ? std::max<int64_t>(1, kPieceBytes / (kStripRows * row_bytes)) * kStripRows
+          : key.n;
+  for (int64_t first = 0; first < key.n; first += step) {
+    const int64_t count = std::min(step, key.n - first);
+    Rows piece = rows;
+    if (step < key.n) {
+      piece.data = rows.data.subspan(static_cast<size_t>(first * row_bytes),
+                                     static_cast<size_t>(count * row_bytes));
+    }
+    MakePanel(piece, {key.name, key.type, count, key.k, key.row_map},
+              panel + first / kStripRows * StripBytes(key.type, key.k));
+    if (rows.mapped) source_.Forget(piece.data);
+  }
+  if (made_ == nullptr) return;
+  made_->push_back({.name = std::string(key.name),
+                    .type = key.type,
+                    .n = key.n,
+                    .k = key.k,
+                    .row_map = {key.row_map.begin(), key.row_map.end()},
+                    .data = panel});
+}
+
+void WeightsLoader::MakePanel(const Rows& rows, const PackedKey& key, uint8_t* panel) {
+  const DType to = DiskTypeOf(key.type);
+  if (to == rows.type) {
+    ops::Pack(pool_, {.type = key.type,
+                      .rows = rows.data.data(),
+                      .n = key.n,
+                      .k = key.k,
+                      .row_map = key.row_map.empty() ? nullptr : key.row_map.data(),
+                      .panel = panel});
+    return;
+  }
+  const std::string name = fmt::format("{}: tensor {}", source_.name(), Quote(rows.tensor));
+  ops::EncodePacked(pool_, kernels_,
+                    {.name = name, .to = to, .n = key.n, .k = key.k, .fast = true, .out = panel},
+                    ops::RowsOf(rows.type, rows.data.data(), key.k), key.row_map);
 }
 
 const StoredTensor& WeightsLoader::Take(const std::string& name) {
@@ -304,14 +351,9 @@ const Weight& LayerWeights::at(Site site) const {
 }
 
 std::unique_ptr<Weights> Weights::Load(const TensorSource& source, const ModelConfig& config,
-                                       const KernelTable&, ThreadPool& pool,
-                                       std::shared_ptr<const PackedFile> packed) {
-  return WeightsLoader(source, config, pool, std::move(packed), nullptr).All();
-}
-
-void Weights::Pack(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
-                   PackedFileWriter& writer) {
-  WeightsLoader(source, config, pool, nullptr, &writer).All();
+                                       const KernelTable& kernels, ThreadPool& pool,
+                                       const WeightsOptions& options) {
+  return WeightsLoader(source, config, kernels, pool, options).All();
 }
 
 void Weights::ForEach(const std::function<void(const Weight&)>& visit) const {

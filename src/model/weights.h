@@ -26,7 +26,8 @@
 namespace bakestone {
 
 class PackedFile;
-class PackedFileWriter;
+struct LoadTypes;
+struct PackedPanel;
 
 // One matrix [n, k]: y = W x.
 class Weight {
@@ -142,17 +143,19 @@ struct LayerWeights {
   const Weight& at(Site site) const;
 };
 
+struct WeightsOptions {
+  std::shared_ptr<const PackedFile> packed;  // panels made before; a matrix that it lacks is packed
+  const LoadTypes* types = nullptr;          // of matrices that are encoded as they are packed
+  std::vector<PackedPanel>* made = nullptr;  // gets what was packed; its data is the weights'
+};
+
 class Weights {
  public:
   // Throws kCorrupt or kUnsupported naming the file, the tensor, expected and found shape or type.
-  // kernels: whose panels to make (every table of a CPU reads the same). packed: panels made
-  // before, null for none; a matrix that it lacks is packed.
+  // kernels: whose encoders to use, and whose panels to make (every table of a CPU reads the same).
   static std::unique_ptr<Weights> Load(const TensorSource& source, const ModelConfig& config,
                                        const KernelTable& kernels, ThreadPool& pool,
-                                       std::shared_ptr<const PackedFile> packed = nullptr);
-  // Packs into a file instead, one matrix after the other. Throws as Load does, and kIo.
-  static void Pack(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
-                   PackedFileWriter& writer);
+                                       const WeightsOptions& options = {});
 
   Weight embedding;  // [vocab_size, hidden_dim]
   std::vector<LayerWeights> layers;

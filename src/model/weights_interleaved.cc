@@ -20,11 +20,11 @@ namespace bakestone {
 namespace {
 
 // Of the rows of one expert, as the file has them.
-struct Rows {
+struct Every {
   int64_t first, step;
 };
 
-Rows StepOf(Site site) { return {site == Site::kUp ? 1 : 0, site == Site::kDown ? 1 : 2}; }
+Every StepOf(Site site) { return {site == Site::kUp ? 1 : 0, site == Site::kDown ? 1 : 2}; }
 
 }  // namespace
 
@@ -34,7 +34,7 @@ Weight WeightsLoader::InterleavedExpert(int64_t layer, int64_t expert, Site site
                 k = down ? config_.ffn_dim : config_.hidden_dim;
   const std::string name =
       names_.Layer(layer, down ? names_.interleaved_down : names_.interleaved_gate_up);
-  const Rows rows = StepOf(site);
+  const Every rows = StepOf(site);
   const int64_t experts = config_.router.experts, all = rows.step * n;
   const auto expect = [&](const StoredTensor& tensor, const std::vector<int64_t>& shape,
                           bool type) {
@@ -46,11 +46,10 @@ Weight WeightsLoader::InterleavedExpert(int64_t layer, int64_t expert, Site site
   };
   Weight weight;
   std::vector<uint8_t> bytes;
-  const auto fill = [&](DType type) {
-    weight.disk_type_ = type;
-    FillPanel(weight, bytes,
+  const auto fill = [&](DType stored, DType to) {
+    FillPanel(weight, {name, stored, bytes},
               {name + "#" + std::to_string(expert) + (site == Site::kUp ? "u" : ""),
-               *PanelTypeOf(type),
+               *PanelTypeOf(to),
                n,
                k,
                {}});
@@ -68,7 +67,7 @@ Weight WeightsLoader::InterleavedExpert(int64_t layer, int64_t expert, Site site
           BlockOfPairs(blocks.data.data() + from * 16, scales.data[static_cast<size_t>(from)]);
       std::memcpy(bytes.data() + static_cast<size_t>(at) * sizeof(block), &block, sizeof(block));
     }
-    fill(DType::kMXFP4);
+    fill(DType::kMXFP4, DType::kMXFP4);
     return weight;
   }
   const StoredTensor& tensor = Take(name);
@@ -83,7 +82,7 @@ Weight WeightsLoader::InterleavedExpert(int64_t layer, int64_t expert, Site site
                   tensor.data.data() + static_cast<size_t>(from) * size, size);
     }
   }
-  fill(tensor.type);
+  fill(tensor.type, TypeOf(tensor, k));
   return weight;
 }
 
@@ -98,7 +97,7 @@ void WeightsLoader::AddExpertBiases(int64_t layer, std::vector<ExpertWeights>& e
                                                               : names_.interleaved_gate_up
                                         : stacked);
     name = interleaved ? name + "_bias" : name.substr(0, name.rfind('.')) + ".bias";
-    const Rows rows = interleaved ? StepOf(site) : Rows{0, 1};
+    const Every rows = interleaved ? StepOf(site) : Every{0, 1};
     const StoredTensor& tensor = Take(name);
     const auto count = static_cast<int64_t>(experts.size());
     if (tensor.shape != std::vector<int64_t>{count, rows.step * n} || !tensor.has_type ||

@@ -102,9 +102,10 @@ Weight WeightsLoader::TransposedKeys(const std::string& name) {
                   row.data() + static_cast<size_t>(i) * size, size);
     }
   }
+  const DType chosen = TypeOf(tensor, rank), to = chosen == tensor.type ? type : chosen;
   Weight weight;
-  weight.disk_type_ = tensor.type;
-  FillPanel(weight, turned, {name + ".turned", *PanelTypeOf(type), heads * nope, rank, {}});
+  FillPanel(weight, {tensor.name, type, turned},
+            {name + ".turned", *PanelTypeOf(to), heads * nope, rank, {}});
   source_.Forget(tensor.data);
   return weight;
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "model/families/tensor_names.h"
+#include "model/load_types.h"
 #include "model/packed_file.h"
 #include "model/weights.h"
 
@@ -18,10 +19,8 @@ namespace bakestone {
 
 class WeightsLoader {
  public:
-  // At most one of: packed, to take panels from; writer, to put them into (the weights made are
-  // then empty).
-  WeightsLoader(const TensorSource& source, const ModelConfig& config, ThreadPool& pool,
-                std::shared_ptr<const PackedFile> packed, PackedFileWriter* writer);
+  WeightsLoader(const TensorSource& source, const ModelConfig& config, const KernelTable& kernels,
+                ThreadPool& pool, const WeightsOptions& options);
   std::unique_ptr<Weights> All();
 
  private:
@@ -43,9 +42,23 @@ class WeightsLoader {
   RowsOf RowsAt(int64_t layer, Site site) const;  // where the rows of a site lie
   const StoredTensor& Take(const std::string& name);
   bool Has(const std::string& name) const { return source_.Find(name) != nullptr; }
+  // Rows of a matrix as they are stored, or were made of what is stored.
+  struct Rows {
+    std::string_view tensor;  // for messages
+    DType type;
+    std::span<const uint8_t> data;
+    bool mapped = false;  // lets go of their pages as they are packed
+  };
+  // In memory, of a tensor in rows of k.
+  DType TypeOf(const StoredTensor& tensor, int64_t k) const {
+    const DType type = types_ != nullptr ? types_->Of(tensor) : tensor.type;
+    return k % BlockSize(type) == 0 ? type : tensor.type;
+  }
   // From the packed file where it lies, or copied out of it where only small pages would map it
-  // (they halve the bandwidth); else packed.
-  void FillPanel(Weight& weight, std::span<const uint8_t> data, const PackedKey& key);
+  // (they halve the bandwidth); else packed, and encoded where the key's type is another than that
+  // of the rows.
+  void FillPanel(Weight& weight, const Rows& rows, const PackedKey& key);
+  void MakePanel(const Rows& rows, const PackedKey& key, uint8_t* panel);
   static std::vector<int32_t> FileRows(
       int64_t n, int64_t head_dim);  // the file row of each row in Hugging Face order
   // Last: a tensor that nothing took belongs to a mechanism that the decoder does not have.
@@ -93,9 +106,11 @@ class WeightsLoader {
   const TensorSource& source_;
   const ModelConfig& config_;
   const TensorNames& names_;
+  const KernelTable& kernels_;
   ThreadPool& pool_;
   const std::shared_ptr<const PackedFile> packed_;
-  PackedFileWriter* writer_;
+  const LoadTypes* types_;
+  std::vector<PackedPanel>* made_;
   std::unique_ptr<Weights> weights_ = std::make_unique<Weights>();
   std::unordered_set<std::string_view> taken_;
 };
