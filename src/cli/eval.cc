@@ -7,13 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "data/byte_source.h"
 #include "cli/environment.h"
 #include "cli/flags.h"
 #include "cli/load_flags.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
+#include "data/byte_source.h"
 #include "eval/evaluation.h"
 #include "model/load_adapter.h"
 
