@@ -102,6 +102,34 @@ BAKESTONE_INLINE typename V::F ErfGelu(typename V::F x) {
   return V::Mul(x, V::SelectLess(x, V::Zero(), tail, V::Sub(V::Set(1.0f), tail)));
 }
 
+template <class V>
+BAKESTONE_INLINE typename V::F GeGlu(typename V::F gate, typename V::F up) {
+  return V::Mul(Gelu<V>(gate), up);
+}
+
+template <class V>
+BAKESTONE_INLINE typename V::F ErfGeGlu(typename V::F gate, typename V::F up) {
+  return V::Mul(ErfGelu<V>(gate), up);
+}
+
+// x * sigmoid(gate).
+template <class V>
+BAKESTONE_INLINE typename V::F Gate(typename V::F gate, typename V::F x) {
+  return V::Mul(Sigmoid<V>(gate), x);
+}
+
+// exp(factor * x).
+template <class V>
+BAKESTONE_INLINE typename V::F ScaledExp(typename V::F x, float factor) {
+  return Exp<V>(V::Mul(V::Set(factor), x));
+}
+
+// A function of x alone, as those that have a factor are called.
+template <class V, typename V::F (*kFunction)(typename V::F)>
+BAKESTONE_INLINE typename V::F Plain(typename V::F x, float) {
+  return kFunction(x);
+}
+
 // cap * tanh(x / cap).
 template <class V>
 BAKESTONE_INLINE typename V::F SoftCap(typename V::F x, float cap) {

@@ -209,86 +209,25 @@ void Rope(const RopeArgs& args, Range rows) noexcept {
   }
 }
 
-template <class V>
-struct SwiGluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
-    return SwiGlu<V>(a, b);
-  }
-};
-template <class V>
-struct GeGluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
-    return V::Mul(Gelu<V>(a), b);
-  }
-};
-template <class V>
-struct ErfGeGluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
-    return V::Mul(ErfGelu<V>(a), b);
-  }
-};
-template <class V>
-struct GeluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float) { return Gelu<V>(x); }
-};
-template <class V>
-struct ErfGeluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float) { return ErfGelu<V>(x); }
-};
-template <class V>
-struct GateOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
-    return V::Mul(Sigmoid<V>(a), b);
-  }
-};
-template <class V>
-struct ClampedSwiGluOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
-    return ClampedSwiGlu<V>(a, b);
-  }
-};
-template <class V>
-struct SigmoidOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float) { return Sigmoid<V>(x); }
-};
-template <class V>
-struct ExpOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float factor) {
-    return Exp<V>(V::Mul(V::Set(factor), x));
-  }
-};
-template <class V>
-struct SoftCapOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F x, float cap) {
-    return SoftCap<V>(x, cap);
-  }
-};
-template <class V>
-struct AddOp {
-  BAKESTONE_INLINE static typename V::F Run(typename V::F a, typename V::F b) {
-    return V::Add(a, b);
-  }
-};
-
-template <class V, class Op>
+template <class V, typename V::F (*kOp)(typename V::F, typename V::F)>
 void Binary(const BinaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float *a = args.a + m * args.a_stride, *b = args.b + m * args.b_stride;
     float* y = args.y + m * args.y_stride;
     for (int64_t i = 0; i < args.k; i += 16) {
       const int64_t n = args.k - i;
-      V::StoreN(y + i, Op::Run(V::LoadN(a + i, n), V::LoadN(b + i, n)), n);
+      V::StoreN(y + i, kOp(V::LoadN(a + i, n), V::LoadN(b + i, n)), n);
     }
   }
 }
 
-template <class V, class Op>
+template <class V, typename V::F (*kOp)(typename V::F, float)>
 void Unary(const UnaryArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float* x = args.x + m * args.x_stride;
     float* y = args.y + m * args.y_stride;
     for (int64_t i = 0; i < args.k; i += 16) {
-      V::StoreN(y + i, Op::Run(V::LoadN(x + i, args.k - i), args.factor), args.k - i);
+      V::StoreN(y + i, kOp(V::LoadN(x + i, args.k - i), args.factor), args.k - i);
     }
   }
 }

@@ -50,22 +50,22 @@ constexpr ServeKernels MakeTable() {
       {QuantizeInt8x32<V>, QuantizeInt8x128<V>, QuantizeFloat<V, true>, QuantizeFloat<V, false>},
       RmsNorm<V>,
       Rope<V>,
-      Binary<V, SwiGluOp<V>>,
-      Binary<V, AddOp<V>>,
+      Binary<V, SwiGlu<V>>,
+      Binary<V, V::Add>,
       ComputeSoftmaxStats<V>,
       Softmax<V>,
       LayerNorm<V>,
-      Binary<V, GeGluOp<V>>,
-      Unary<V, GeluOp<V>>,
-      Binary<V, ErfGeGluOp<V>>,
-      Unary<V, ErfGeluOp<V>>,
-      Unary<V, SoftCapOp<V>>,
+      Binary<V, GeGlu<V>>,
+      Unary<V, Plain<V, Gelu<V>>>,
+      Binary<V, ErfGeGlu<V>>,
+      Unary<V, Plain<V, ErfGelu<V>>>,
+      Unary<V, SoftCap<V>>,
       DeltaRule<V>,
       RwkvRule<V>,
-      Unary<V, SigmoidOp<V>>,
-      Unary<V, ExpOp<V>>,
-      Binary<V, GateOp<V>>,
-      Binary<V, ClampedSwiGluOp<V>>};
+      Unary<V, Plain<V, Sigmoid<V>>>,
+      Unary<V, ScaledExp<V>>,
+      Binary<V, Gate<V>>,
+      Binary<V, ClampedSwiGlu<V>>};
   FillAttention<V, WriterBF16, PagesBF16>(t);
   FillAttention<V, WriterF32, PagesF32>(t);
   FillAttention<V, WriterF16, PagesF16>(t);
