@@ -6,23 +6,18 @@
 #include <gtest/gtest.h>
 
 #include "engine/test_engine.h"
+#include "engine/test_requests.h"
 
 namespace bakestone {
 namespace {
 
+using testing::Ask;
 using ::testing::HasSubstr;
+using testing::Ids;
 using testing::LoadTestModel;
 using testing::SharedTestModel;
 using testing::TestEngine;
 using testing::TestModelOptions;
-
-GenerationRequest Ask(const std::string& text, int64_t max_tokens) {
-  GenerationRequest request;
-  request.prompt = testing::TextTokens(text);
-  request.max_tokens = max_tokens;
-  request.ignore_eos = true;
-  return request;
-}
 
 EngineOptions With(std::shared_ptr<const Model> draft, int64_t at_a_time = 4) {
   return {.speculation = {.mode = Speculation::kAlways,
@@ -33,15 +28,7 @@ EngineOptions With(std::shared_ptr<const Model> draft, int64_t at_a_time = 4) {
 
 std::vector<int32_t> Plain(const GenerationRequest& request) {
   TestEngine test({.speculation = {.mode = Speculation::kOff}});
-  std::vector<int32_t> tokens;
-  for (const TokenInfo& info : Generate(test.engine, request).tokens) tokens.push_back(info.token);
-  return tokens;
-}
-
-std::vector<int32_t> Ids(const Event& event) {
-  std::vector<int32_t> tokens;
-  for (const TokenInfo& info : event.tokens) tokens.push_back(info.token);
-  return tokens;
+  return Ids(Generate(test.engine, request));
 }
 
 // It computes the same bits in other batches and draws with the same key: it is never wrong.

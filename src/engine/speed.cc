@@ -58,7 +58,6 @@ int64_t PanelBytesOf(const Weight& weight) {
 // type of keys and values, and the pages are written, so that reading them costs what it costs in
 // use.
 void FillContext(SequenceState& state, int64_t context) {
-  if (context == 0) return;
   state.Reserve(context);
   state.Commit(context);
   for (const std::shared_ptr<KvPage>& page : state.pages()) {
