@@ -2,8 +2,9 @@
 // write, by the names of the tensors that are there, for the loader (model/load_types.h).
 //
 // Rows become the same blocks as `bakestone quantize --fast` writes, but for two matrices of
-// folders whose columns GGUF has in another order: the keys' projection from a latent
-// (DeepSeek's), and the output of the gated delta rule (Qwen3.5's).
+// folders whose columns GGUF has in another order, the keys' projection from a latent
+// (DeepSeek's) and the output of the gated delta rule (Qwen3.5's), and for gpt-oss's MXFP4, whose
+// zeros keep their sign.
 #pragma once
 
 #include <filesystem>

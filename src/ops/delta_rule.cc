@@ -42,7 +42,7 @@ void DeltaRule(Context& context, const DeltaRuleShape& shape, std::span<const De
       });
 }
 
-void RwkvRule(Context& context, int64_t dim, std::span<const DeltaRun> runs, const RwkvRows& rows,
+void RwkvRule(Context& context, int64_t dim, std::span<const DeltaRun> runs, const RwkvParts& rows,
               MatrixView<float> out) {
   const int64_t heads = out.cols / dim;
   BAKESTONE_CHECK(out.cols % dim == 0);

@@ -33,10 +33,10 @@ void DeltaRule(Context& context, const DeltaRuleShape& shape, std::span<const De
 
 // RWKV-7's rule the same way: every part [T, heads * dim], with one stride; states [heads, dim,
 // dim].
-struct RwkvRows {
+struct RwkvParts {
   MatrixView<const float> r, decay, k, v, removal, rate;
 };
-void RwkvRule(Context& context, int64_t dim, std::span<const DeltaRun> runs, const RwkvRows& rows,
+void RwkvRule(Context& context, int64_t dim, std::span<const DeltaRun> runs, const RwkvParts& rows,
               MatrixView<float> out);
 
 }  // namespace bakestone::ops

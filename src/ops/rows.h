@@ -38,7 +38,7 @@ void Sigmoid(Context& context, MatrixView<const float> x, MatrixView<float> y);
 // y = exp(factor * x). y may be x.
 void Exp(Context& context, float factor, MatrixView<const float> x, MatrixView<float> y);
 
-// y = x / (1 + exp(-gate)), x times the sigmoid of gate. y may be gate or x.
+// y = x * (1 / (1 + exp(-gate))). y may be gate or x.
 void Gate(Context& context, MatrixView<const float> gate, MatrixView<const float> x,
           MatrixView<float> y);
 

@@ -14,14 +14,17 @@ namespace bakestone {
 namespace {
 
 ReplayRecipe ReadReplay(TomlTable table, std::vector<std::string>* defaults) {
+  constexpr double kShare = 0.2;
   ReplayRecipe replay;
-  for (const auto& [key, value] : {std::pair("share", "0.2"), std::pair("kl_weight", "0"),
-                                   std::pair("length", "128 tokens")}) {
+  const auto by_default = [&](const char* key, const std::string& value) {
     if (!table.Has(key)) defaults->push_back(fmt::format("replay's {} {}", key, value));
-  }
+  };
+  by_default("share", fmt::format("{:g}", kShare));
+  by_default("kl_weight", fmt::format("{:g}", replay.kl_weight));
+  by_default("length", fmt::format("{} tokens", replay.length));
   replay.data = table.String("data");
-  replay.share = table.Number("share", 0.2, 0.0, 0.9);
-  replay.kl_weight = table.Number("kl_weight", 0, 0, 100);
+  replay.share = table.Number("share", kShare, 0.0, 0.9);
+  replay.kl_weight = table.Number("kl_weight", replay.kl_weight, 0, 100);
   replay.length = table.Integer("length", replay.length, 8, 1 << 20);
   table.Finish();
   return replay;
