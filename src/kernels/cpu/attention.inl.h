@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/cpu/math.inl.h"
+#include "kernels/cpu/unpack.inl.h"
 #include "kernels/kernel_table.h"
 
 namespace bakestone {
@@ -47,6 +48,14 @@ struct TileRows {
   }
   BAKESTONE_INLINE bool Sees(int64_t row, int64_t block) const {
     return begin[row] < block + kKvBlock && end[row] > block;
+  }
+  // The page that takes the place of `page` in the next step. The first rows that read a page fetch
+  // that one, line by line: a row that decodes would wait for every page, of which the hardware
+  // foresees none.
+  BAKESTONE_INLINE const uint8_t* Next(const uint8_t* const* pages, int64_t page) const {
+    constexpr int64_t kStepPages = kKvStep / kKvBlock;
+    const int64_t final = last[count - 1] / kKvBlock;
+    return pages[page + kStepPages < final ? page + kStepPages : final];
   }
 };
 

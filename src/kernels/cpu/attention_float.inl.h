@@ -13,6 +13,7 @@ template <class V>
 struct ElementBF16 {
   static constexpr int64_t kBytes = 2,
                            kLane = 4;  // lane: bytes from one key, or channel, to the next
+  static constexpr bool kTwoHalves = false;
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return RoundBF16<V>(x); }
   BAKESTONE_INLINE static typename V::F Probability(typename V::F x) {  // x <= 0
     return ExpOrZeroBF16<V>(x);
@@ -33,6 +34,7 @@ struct ElementBF16 {
 template <class V>
 struct ElementF16 {
   static constexpr int64_t kBytes = 2, kLane = 2;
+  static constexpr bool kTwoHalves = true;
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
   BAKESTONE_INLINE static typename V::F Probability(typename V::F x) { return ExpOrZero<V>(x); }
   BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t second, typename V::F& even,
@@ -54,6 +56,7 @@ struct ElementF16 {
 template <class V>
 struct ElementF32 {
   static constexpr int64_t kBytes = 4, kLane = 4;
+  static constexpr bool kTwoHalves = true;
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
   BAKESTONE_INLINE static typename V::F Probability(typename V::F x) { return Exp<V>(x); }
   BAKESTONE_INLINE static void Load(const uint8_t* p, int64_t second, typename V::F& even,
@@ -69,11 +72,11 @@ struct ElementF32 {
 };
 
 // sum[i][v] = even + odd over n (even, <= 32) steps of a[i][k] * b[v][k]; lanes of the last vector:
-// those below `lanes`.
-template <class V, class E, int kR, int kW, bool kPart = false>
+// those below `lanes`. kFetch: what lies at `next` as b does is fetched meanwhile.
+template <class V, class E, bool kFetch, int kR, int kW, bool kPart = false>
 BAKESTONE_INLINE void PairSums(const float* const (&a)[kR], const uint8_t* const (&b)[kW],
-                               int64_t second, int64_t n, typename V::F (&sum)[kR][kW],
-                               int64_t lanes = 16) {
+                               const uint8_t* const (&next)[kW], int64_t second, int64_t n,
+                               typename V::F (&sum)[kR][kW], int64_t lanes = 16) {
   typename V::F even[kR][kW], odd[kR][kW];
 #pragma GCC unroll 8
   for (int i = 0; i < kR; ++i) {
@@ -90,6 +93,10 @@ BAKESTONE_INLINE void PairSums(const float* const (&a)[kR], const uint8_t* const
         E::LoadN(b[v] + offset, second, lanes, b0[v], b1[v]);
       } else {
         E::Load(b[v] + offset, second, b0[v], b1[v]);
+      }
+      if constexpr (kFetch) {
+        FetchLine(next[v] + offset, false);
+        if constexpr (E::kTwoHalves) FetchLine(next[v] + offset + second, false);
       }
     }
 #pragma GCC unroll 8
@@ -132,12 +139,14 @@ class FloatPages {
   // The scores of up to kRegisterRows rows from `row` on, of `left`; returns how many.
   BAKESTONE_INLINE int64_t Scores(const Tile& t, int64_t row, int64_t left, int64_t j0) const {
     return ForRows(left, [&](auto rows) __attribute__((always_inline)) {
-      ScoreRows<decltype(rows)::value>(t, row, j0);
+      constexpr int kR = decltype(rows)::value;
+      row == 0 ? ScoreRows<kR, true>(t, row, j0) : ScoreRows<kR, false>(t, row, j0);
     });
   }
   BAKESTONE_INLINE int64_t AddValues(const Tile& t, int64_t row, int64_t left, int64_t j0) const {
     return ForRows(left, [&](auto rows) __attribute__((always_inline)) {
-      ValueRows<decltype(rows)::value>(t, row, j0);
+      constexpr int kR = decltype(rows)::value;
+      row == 0 ? ValueRows<kR, true>(t, row, j0) : ValueRows<kR, false>(t, row, j0);
     });
   }
 
@@ -180,39 +189,46 @@ class FloatPages {
     }
   }
 
-  template <int kR>
+  template <int kR, bool kFetch>
   [[gnu::noinline]] void ScoreRows(const Tile& t, int64_t row, int64_t j0) const {
     const int64_t end = t.end[row + kR - 1];  // the last row sees the most
-    const uint8_t* page[2];
-    page[0] = t.run.k_pages[j0 / kKvBlock] + head_offset_;
-    page[1] = end > kKvBlock ? t.run.k_pages[j0 / kKvBlock + 1] + head_offset_ : page[0];
+    const uint8_t *page[2], *next_page[2];
+    for (int64_t i = 0; i < 2; ++i) {
+      const int64_t at = j0 / kKvBlock + (end > kKvBlock ? i : 0);
+      page[i] = t.run.k_pages[at] + head_offset_;
+      next_page[i] = kFetch ? t.Next(t.run.k_pages, at) + head_offset_ : page[i];
+    }
     constexpr int kW = V::kPairWidth;
     if constexpr (kW == 2 && kR <= 3) {  // few rows: twice the width keeps as many chains in flight
       if (end > kKvBlock) {
         const uint8_t* keys[4] = {page[0], page[0] + 16 * E::kLane, page[1],
                                   page[1] + 16 * E::kLane};
-        ScoreVectors<kR, 4>(t, row, keys, 0);
+        const uint8_t* next[4] = {next_page[0], next_page[0] + 16 * E::kLane, next_page[1],
+                                  next_page[1] + 16 * E::kLane};
+        ScoreVectors<kR, 4, kFetch>(t, row, keys, next, 0);
         return;
       }
     }
     int64_t j = 0;
     for (; j + 16 * (kW - 1) < end; j += 16 * kW) {
-      const uint8_t* keys[kW];
+      const uint8_t *keys[kW], *next[kW];
 #pragma GCC unroll 8
       for (int v = 0; v < kW; ++v) {
-        keys[v] = page[j / kKvBlock] + (j % kKvBlock + 16 * v) * E::kLane;
+        const int64_t lane = (j % kKvBlock + 16 * v) * E::kLane;
+        keys[v] = page[j / kKvBlock] + lane;
+        next[v] = next_page[j / kKvBlock] + lane;
       }
-      ScoreVectors<kR, kW>(t, row, keys, j);
+      ScoreVectors<kR, kW, kFetch>(t, row, keys, next, j);
     }
     for (; j < end; j += 16) {
       const uint8_t* keys[1] = {page[j / kKvBlock] + j % kKvBlock * E::kLane};
-      ScoreVectors<kR, 1>(t, row, keys, j);
+      ScoreVectors<kR, 1, false>(t, row, keys, keys, j);
     }
   }
 
-  template <int kR, int kW>
+  template <int kR, int kW, bool kFetch>
   BAKESTONE_INLINE void ScoreVectors(const Tile& t, int64_t row, const uint8_t* (&keys)[kW],
-                                     int64_t j) const {
+                                     const uint8_t* (&next)[kW], int64_t j) const {
     const float* q[kR];
     for (int i = 0; i < kR; ++i) q[i] = q_ + (row + i) * t.dim;
     constexpr int64_t kSecond = kKvBlock * E::kBytes;
@@ -220,7 +236,7 @@ class FloatPages {
     float* out = t.scores + row * kKvStep + j;
     for (int64_t d = 0; d < t.dim; d += 32) {
       F sum[kR][kW];
-      PairSums<V, E, kR, kW>(q, keys, kSecond, t.dim - d < 32 ? t.dim - d : 32, sum);
+      PairSums<V, E, kFetch>(q, keys, next, kSecond, t.dim - d < 32 ? t.dim - d : 32, sum);
       const bool last = d + 32 >= t.dim;
 #pragma GCC unroll 8
       for (int i = 0; i < kR; ++i) {
@@ -233,46 +249,57 @@ class FloatPages {
         }
       }
 #pragma GCC unroll 8
-      for (int v = 0; v < kW; ++v) keys[v] += 32 * kSecond;
+      for (int v = 0; v < kW; ++v) {
+        keys[v] += 32 * kSecond;
+        if constexpr (kFetch) next[v] += 32 * kSecond;
+      }
     }
   }
 
   // acc = acc * rescale, then + even + odd for each block that the row sees.
-  template <int kR>
+  template <int kR, bool kFetch>
   [[gnu::noinline]] void ValueRows(const Tile& t, int64_t row, int64_t j0) const {
     for (int64_t block = 0; block < kKvStep; block += kKvBlock) {
       bool sees[kR], any = false;
       for (int i = 0; i < kR; ++i) any |= sees[i] = t.Sees(row + i, block);
       if (!any && block != 0) continue;
-      const uint8_t* page = t.run.v_pages[(j0 + block) / kKvBlock] + head_offset_;
+      const int64_t page = (j0 + block) / kKvBlock;
       // Slots beyond what the last row sees: their probabilities are zero and change no sum.
       const int64_t seen = t.end[row + kR - 1] - block;
-      const Block at{block, seen < kKvBlock ? (seen + 1) / 2 * 2 : kKvBlock, page};
+      const Block at{block, seen < kKvBlock ? (seen + 1) / 2 * 2 : kKvBlock,
+                     t.run.v_pages[page] + head_offset_,
+                     kFetch ? t.Next(t.run.v_pages, page) + head_offset_ : nullptr};
       constexpr int kW = V::kPairWidth;
       int64_t d = 0;
       if constexpr (kW == 2 && kR <= 3) {
-        for (; d + 64 <= t.dim; d += 64) ValueVectors<kR, 4>(t, row, at, d, sees);
+        for (; d + 64 <= t.dim; d += 64) ValueVectors<kR, 4, kFetch>(t, row, at, d, sees);
       }
-      for (; d + 16 * kW <= t.dim; d += 16 * kW) ValueVectors<kR, kW>(t, row, at, d, sees);
-      for (; d + 16 <= t.dim; d += 16) ValueVectors<kR, 1>(t, row, at, d, sees);
-      if (d < t.dim) ValueVectors<kR, 1, true>(t, row, at, d, sees);
+      for (; d + 16 * kW <= t.dim; d += 16 * kW) {
+        ValueVectors<kR, kW, kFetch>(t, row, at, d, sees);
+      }
+      for (; d + 16 <= t.dim; d += 16) ValueVectors<kR, 1, false>(t, row, at, d, sees);
+      if (d < t.dim) ValueVectors<kR, 1, false, true>(t, row, at, d, sees);
     }
   }
 
   struct Block {
     int64_t begin, slots;  // of the step
-    const uint8_t* page;
+    const uint8_t *page, *next;
   };
 
-  template <int kR, int kW, bool kPart = false>
+  template <int kR, int kW, bool kFetch, bool kPart = false>
   BAKESTONE_INLINE void ValueVectors(const Tile& t, int64_t row, const Block& block, int64_t d,
                                      const bool (&sees)[kR]) const {
     const float* p[kR];
     for (int i = 0; i < kR; ++i) p[i] = t.scores + (row + i) * kKvStep + block.begin;
-    const uint8_t* values[kW];
-    for (int v = 0; v < kW; ++v) values[v] = block.page + (d + 16 * v) * E::kLane;
+    const uint8_t *values[kW], *next[kW];
+    for (int v = 0; v < kW; ++v) {
+      values[v] = block.page + (d + 16 * v) * E::kLane;
+      if constexpr (kFetch) next[v] = block.next + (d + 16 * v) * E::kLane;
+    }
     F sum[kR][kW];
-    PairSums<V, E, kR, kW, kPart>(p, values, t.dim * E::kBytes, block.slots, sum, t.dim - d);
+    PairSums<V, E, kFetch, kR, kW, kPart>(p, values, next, t.dim * E::kBytes, block.slots, sum,
+                                          t.dim - d);
 #pragma GCC unroll 8
     for (int i = 0; i < kR; ++i) {
       float* acc = t.acc + (row + i) * t.width + d;

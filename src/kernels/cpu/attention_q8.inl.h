@@ -57,13 +57,18 @@ class PagesQ8 {
     const int64_t slots = t.end[row + n - 1] > kKvBlock ? kKvStep : kKvBlock;
     const auto scale = V::Set(t.args.scale);
     for (int64_t j = 0; j < slots; j += 16) {
-      const uint8_t* page = t.run.k_pages[(j0 + j) / kKvBlock] + head_offset_;
+      const int64_t at = (j0 + j) / kKvBlock;
+      const uint8_t* page = t.run.k_pages[at] + head_offset_;
       const uint8_t* keys = page + j % kKvBlock * 4;
+      const uint8_t* next = t.Next(t.run.k_pages, at) + head_offset_ + j % kKvBlock * 4;
       const uint8_t* scales = page + groups_ * 32 * kKvBlock + j % kKvBlock * 4;
-      for (int64_t g = 0; g < groups_; ++g, keys += 8 * 128, scales += 128) {
+      for (int64_t g = 0; g < groups_; ++g, keys += 8 * 128, next += 8 * 128, scales += 128) {
         typename V::B w[8];
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) w[i] = V::LoadB(keys + 128 * i);
+        for (int i = 0; i < 8; ++i) {
+          w[i] = V::LoadB(keys + 128 * i);
+          if (row == 0) FetchLine(next + 128 * i, false);
+        }
         const auto dk = LoadFloats(scales);
         for (int64_t i = row; i < row + n; ++i) {
           const int64_t at = i * groups_ + g;
@@ -89,14 +94,16 @@ class PagesQ8 {
       bool any = false;
       for (int64_t i = row; i < row + n; ++i) any |= t.Sees(i, block);
       if (!any) continue;
-      const uint8_t* page = t.run.v_pages[(j0 + block) / kKvBlock] + head_offset_;
-      for (int64_t g = 0; g < groups_; ++g) AddGroup(t, row, n, block, page, g);
+      const int64_t at = (j0 + block) / kKvBlock;
+      const uint8_t* page = t.run.v_pages[at] + head_offset_;
+      const uint8_t* next = t.Next(t.run.v_pages, at) + head_offset_;
+      for (int64_t g = 0; g < groups_; ++g) AddGroup(t, row, n, block, page, next, g);
     }
   }
 
-  // The 32 channels of group g of one block.
+  // The 32 channels of group g of one block; the same of the page `next` are fetched.
   BAKESTONE_INLINE void AddGroup(const Tile& t, int64_t row, int64_t n, int64_t block,
-                                 const uint8_t* page, int64_t g) const {
+                                 const uint8_t* page, const uint8_t* next, int64_t g) const {
     const uint8_t* scales = page + groups_ * 32 * kKvBlock + g * 128;
     const auto low = LoadFloats(scales), high = LoadFloats(scales + 64);
     int8_t p[kRows][32];
@@ -116,7 +123,10 @@ class PagesQ8 {
     for (int64_t d = g * 32; d < g * 32 + 32 && d < t.width; d += 16) {
       typename V::B w[8];
 #pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j) w[j] = V::LoadB(page + j * row_bytes + d * 4);
+      for (int j = 0; j < 8; ++j) {
+        w[j] = V::LoadB(page + j * row_bytes + d * 4);
+        if (row == 0) FetchLine(next + j * row_bytes + d * 4, false);
+      }
       for (int64_t i = 0; i < n; ++i) {
         if (!t.Sees(row + i, block)) continue;
         const auto c = V::template Dot<8, 8>(V::SetI(bias[i]), w, p[i]);
