@@ -1,10 +1,12 @@
-// Matrix products of four rows and more with integer panels, for vector classes of 32 registers and
-// a dot product that adds to 32 bits: V::kWideRows rows by two strips at a time. Every activation
-// that is broadcast meets two vectors of weights and the sums stay in registers, so a tile is as
-// fast as its multiplications, of which the scales are 2 of 10 for 32 k (3 of 11 with minima);
-// unpacking the weights runs beside them. Where that is much (super-blocks) and rows are many,
-// strips are expanded once for kWideBlock rows (expand.inl.h). The same arithmetic as matmul.inl.h,
-// the same bits.
+// Matrix products of many rows with integer panels, for vector classes of 32 registers and a dot
+// product that adds to 32 bits: six rows, or four, by two strips at a time. Every activation that
+// is broadcast meets two vectors of weights and the sums stay in registers, so a tile is as fast
+// as its multiplications, of which the scales are 2 of 10 for 32 k (3 of 11 with minima);
+// unpacking the weights runs beside them. Two dot products a cycle that wait for four take eight
+// chains; twelve leave room for what goes wrong (on one core of Zen 5, of 547 GMAC/s: Q8_0 383 in
+// fours and 413 in sixes, Q4_K 353 and 378, Q4_1 358 and 368, Q4_0 385 and 390). Where unpacking is
+// much (super-blocks) and rows are many, strips are expanded once for kWideBlock rows
+// (expand.inl.h). The same arithmetic as matmul.inl.h, the same bits.
 #pragma once
 
 #include "kernels/cpu/expand.inl.h"
@@ -178,6 +180,17 @@ BAKESTONE_INLINE void FillWide(T (&r)[kR][2], T value) {
   for (int i = 0; i < kR; ++i) r[i][0] = r[i][1] = value;
 }
 
+// The minima's sums, which are made in a loop of their own: with the other sums they would not fit
+// into the registers.
+template <class V, int kR>
+BAKESTONE_INLINE void StoreMinima(const typename V::F (&b)[kR][2], float (&minima)[kR][2][16]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kR; ++i) {
+    V::Store(minima[i][0], b[i][0]);
+    V::Store(minima[i][1], b[i][1]);
+  }
+}
+
 // c += groups [kG, kEnd), of four k each, of all rows by both strips.
 template <class V, int kG, int kEnd, class Strip, int kR>
 BAKESTONE_INLINE void WideDot(const Strip& first, const Strip& second, int64_t group,
@@ -213,6 +226,22 @@ BAKESTONE_INLINE void ScaleWide(const typename V::I (&c)[kR][2], typename V::F d
   }
 }
 
+// b = fma(m, sa, b) over all steps of a type of 32-blocks with minima.
+template <class V, class Strip, int kR>
+BAKESTONE_INLINE void WideMinima32(const Strip& first, const Strip& second, const float* scaled_sum,
+                                   int64_t steps, typename V::F (&b)[kR][2]) {
+  FillWide(b, V::Zero());
+  for (int64_t step = 0; step < steps; ++step) {
+    const auto min0 = first.M(step), min1 = second.M(step);
+#pragma GCC unroll 8
+    for (int i = 0; i < kR; ++i) {
+      const auto sa = V::Set(scaled_sum[i * steps + step]);
+      b[i][0] = V::Fma(min0, sa, b[i][0]);
+      b[i][1] = V::Fma(min1, sa, b[i][1]);
+    }
+  }
+}
+
 // Rows [m0, m0 + kR) by two strips of a type of 32-blocks; words: those of row m0 on.
 template <class V, PanelType kType, int kR, class Strip>
 [[gnu::noinline]] void WideTile32(const Activations& x, const Strip& first, const Strip& second,
@@ -222,10 +251,14 @@ template <class V, PanelType kType, int kR, class Strip>
   const int64_t steps = x.k / 32;
   const int8_t* q = x.q + m0 * x.stride;
   const float* scale = x.scale + m0 * steps;
-  const float* scaled_sum = x.scaled_sum + m0 * steps;
-  typename V::F a[kR][2], b[kR][2];
+  alignas(64) float minima[kMin ? kR : 1][2][16];
+  if constexpr (kMin) {
+    typename V::F b[kR][2];
+    WideMinima32<V>(first, second, x.scaled_sum + m0 * steps, steps, b);
+    StoreMinima<V>(b, minima);
+  }
+  typename V::F a[kR][2];
   FillWide(a, V::Zero());
-  FillWide(b, V::Zero());
   for (int64_t step = 0; step < steps; ++step, q += 32) {
     ahead.Step();
     typename V::I c[kR][2];
@@ -236,28 +269,18 @@ template <class V, PanelType kType, int kR, class Strip>
     }
     WideDot<V, 0, 8>(first, second, step, q, x.stride, c);
     ScaleWide<V>(c, first.D(step), second.D(step), scale + step, steps, a);
-    if constexpr (kMin) {
-      const auto min0 = first.M(step), min1 = second.M(step);
-#pragma GCC unroll 8
-      for (int i = 0; i < kR; ++i) {
-        const auto sa = V::Set(scaled_sum[i * steps + step]);
-        b[i][0] = V::Fma(min0, sa, b[i][0]);
-        b[i][1] = V::Fma(min1, sa, b[i][1]);
-      }
-    }
   }
   if constexpr (kMin) {
 #pragma GCC unroll 8
     for (int i = 0; i < kR; ++i) {
-      a[i][0] = V::Add(a[i][0], b[i][0]);
-      a[i][1] = V::Add(a[i][1], b[i][1]);
+      a[i][0] = V::Add(a[i][0], V::Load(minima[i][0]));
+      a[i][1] = V::Add(a[i][1], V::Load(minima[i][1]));
     }
   }
   StoreWide<V>(out, a);
 }
 
-// b = fma(float(I2) * dmin, da, b) over all steps, a loop of its own: with the other sums it would
-// not fit into the registers.
+// b = fma(float(I2) * dmin, da, b) over all steps of a type of super-blocks with minima.
 template <class V, PanelType kType, class Strip, int kR>
 BAKESTONE_INLINE void WideMinima(const Activations& x, const Strip& first, const Strip& second,
                                  const int32_t* words, const float* scale,
@@ -339,11 +362,7 @@ template <class V, PanelType kType, int kR, class Strip>
   if constexpr (kMin) {
     typename V::F b[kR][2];
     WideMinima<V, kType>(x, first, second, words, scale, b);
-#pragma GCC unroll 8
-    for (int i = 0; i < kR; ++i) {
-      V::Store(minima[i][0], b[i][0]);
-      V::Store(minima[i][1], b[i][1]);
-    }
+    StoreMinima<V>(b, minima);
   }
   typename V::F a[kR][2];
   FillWide(a, V::Zero());
@@ -393,12 +412,32 @@ struct WideScratch {
   }
 };
 
-// Rows [m0, m1), a multiple of V::kWideRows many, by the pair of strips.
+constexpr int kTallTile = 6, kLowTile = 4;  // rows
+
+// Of so many rows, those that tall and low tiles can make up.
+BAKESTONE_INLINE int64_t TiledRows(int64_t rows) { return rows < kLowTile ? 0 : rows / 2 * 2; }
+
+// One tile: kR rows from m on.
+template <class V, PanelType kType, int kR, class Strip>
+void RunWideTile(const MatMulArgs& args, const Strip& first, const Strip& second,
+                 const int32_t* words, int64_t m, const WideOut& out, FetchAhead& ahead) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kR; ++i) {  // rows of y are pages apart
+    __builtin_prefetch(out.y[0] + i * out.stride, 1);
+    __builtin_prefetch(out.y[1] + i * out.stride, 1);
+  }
+  if constexpr (Strip::kSuper) {
+    WideTileSuper<V, kType, kR>(args.x, first, second, words, m, out, ahead);
+  } else {
+    WideTile32<V, kType, kR>(args.x, first, second, words, m, out, ahead);
+  }
+}
+
+// Rows [m0, m1), as many as tiles make up, by the pair of strips.
 template <class V, PanelType kType, class Strip>
 void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& first,
                  const Strip& second, int64_t m0, int64_t m1,
                  const WideScratch<Strip, kType>& scratch) {
-  constexpr int kR = V::kWideRows;
   const int64_t row_words = Expanded<kType>::Steps(args.x.k) * RowWords<Strip, kType>::kPerStep;
   const bool direct = (args.epilogue == Epilogue::kStore || args.epilogue == Epilogue::kAdd) &&
                       args.bias == nullptr && (pair.second + 1) * kStripRows <= args.panel.n;
@@ -406,23 +445,21 @@ void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& fir
   const int64_t bytes = StripBytes(kType, args.x.k);
   FetchAhead ahead(next.first_panel->data + next.first * bytes,
                    next.second_panel->data + next.second * bytes, bytes,
-                   (m1 - m0) / kR * (args.x.k / 32));
-  for (int64_t m = m0; m < m1; m += kR) {
+                   (m1 - m0) / kTallTile * (args.x.k / 32));
+  for (int64_t m = m0; m < m1;) {
     float* results = direct ? args.y + m * args.y_stride + pair.first * kStripRows
                             : scratch.results + (m - m0) * 2 * kStripRows;
     const WideOut out{{results, results + kStripRows},
                       direct ? args.y_stride : 2 * kStripRows,
                       direct && args.epilogue == Epilogue::kAdd};
-#pragma GCC unroll 8
-    for (int i = 0; i < kR; ++i) {  // rows of y are pages apart
-      __builtin_prefetch(out.y[0] + i * out.stride, 1);
-      __builtin_prefetch(out.y[1] + i * out.stride, 1);
-    }
     const int32_t* words = scratch.words + (m - m0) * row_words;
-    if constexpr (Strip::kSuper) {
-      WideTileSuper<V, kType, kR>(args.x, first, second, words, m, out, ahead);
+    const int64_t left = m1 - m;
+    if (left == kTallTile || left >= kTallTile + kLowTile) {
+      RunWideTile<V, kType, kTallTile>(args, first, second, words, m, out, ahead);
+      m += kTallTile;
     } else {
-      WideTile32<V, kType, kR>(args.x, first, second, words, m, out, ahead);
+      RunWideTile<V, kType, kLowTile>(args, first, second, words, m, out, ahead);
+      m += kLowTile;
     }
   }
   if (direct) return;
@@ -439,9 +476,10 @@ void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& fir
 template <class V, PanelType kType, class Strip>
 void MatMulWide(const MatMulArgs& args, Range strips, void* scratch) {
   const WideScratch<Strip, kType> space(scratch, args.x.k);
-  const int64_t rows = args.x.rows / V::kWideRows * V::kWideRows;
-  for (int64_t m0 = 0; m0 < rows; m0 += kWideBlock) {
-    const int64_t m1 = m0 + kWideBlock < rows ? m0 + kWideBlock : rows;
+  const int64_t rows = TiledRows(args.x.rows);
+  for (int64_t m0 = 0, m1; m0 < rows; m0 = m1) {
+    m1 = m0 + kWideBlock < rows ? m0 + kWideBlock : rows;
+    if (rows - m1 == 2) m1 -= kLowTile;  // two rows make no tile
     MakeRowWords<V, kType, Strip>(args.x, m0, m1, space.words);
     for (int64_t strip = strips.begin; strip < strips.end;) {
       const StripPair pair(args, strip);
@@ -462,7 +500,7 @@ template <class V, PanelType kType>
 void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept {
   constexpr bool kInteger =
       ActTypeOf(kType) == ActType::kInt8x32 || ActTypeOf(kType) == ActType::kInt8x128;
-  if constexpr (V::kWideRows > 0 && kInteger) {
+  if constexpr (V::kWideTiles && kInteger) {
     // What unpacks in a step or two of its own is no better expanded.
     constexpr bool kSimple = kType == PanelType::kQ4_0 || kType == PanelType::kQ4_1 ||
                              kType == PanelType::kQ8_0 || kType == PanelType::kQ4_K;

@@ -20,7 +20,7 @@ struct V256 {
   using B = I;
 
   static constexpr int kRows = 4;
-  static constexpr int kWideRows = 0;  // too few registers for tiles of two strips
+  static constexpr bool kWideTiles = false;  // too few registers for tiles of two strips
   static constexpr int kPairRows = 2;
   static constexpr int kPairWidth = 1;
   static constexpr int kByteBias = 0;  // vpmaddubsw saturates: 8-bit weights are signed here

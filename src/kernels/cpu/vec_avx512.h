@@ -17,8 +17,8 @@ struct V512 {
   using I = __m512i;
   using B = __m512i;
 
-  static constexpr int kRows = 8;      // rows of an integer tile: 8 weight, 8 to 16 sum registers
-  static constexpr int kWideRows = 4;  // rows of a tile of two strips: 8 dot products, 8 or 16 sums
+  static constexpr int kRows = 8;  // rows of an integer tile: 8 weight, 8 to 16 sum registers
+  static constexpr bool kWideTiles = true;  // of two strips by 4 or 6 rows
   static constexpr int kPairRows = 6;  // float tile: 6 x 2 even and odd chains and 12 sums are 24
   static constexpr int kPairWidth = 2;
   static constexpr int kByteBias = 128;  // 8-bit weights stay unsigned for vpdpbusd

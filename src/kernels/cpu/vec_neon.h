@@ -23,8 +23,8 @@ struct V128 {
     uint8x16_t v[4];
   };
 
-  static constexpr int kRows = 4;      // weights are read again for each row: 8 B are 32 registers
-  static constexpr int kWideRows = 0;  // too few registers for tiles of two strips
+  static constexpr int kRows = 4;  // weights are read again for each row: 8 B are 32 registers
+  static constexpr bool kWideTiles = false;  // too few registers for tiles of two strips
   static constexpr int kPairRows = 2;  // 2 x 4 even, odd and 8 weight registers, sums at the end
   static constexpr int kPairWidth = 1;
 #if defined(__ARM_FEATURE_MATMUL_INT8)
