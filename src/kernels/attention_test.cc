@@ -184,10 +184,7 @@ TEST_P(AttentionTest, BySegmentEqualsTheWhole) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tables, AttentionTest, ::testing::Range(0, NumTables()),
-                         [](const auto& info) {
-                           return std::string(
-                               IsaName(testing::Tables()[static_cast<size_t>(info.param)]->isa));
-                         });
+                         [](const auto& info) { return testing::TableName(info.param); });
 
 // ---- What the reference computes is what the formulas mean ----
 

@@ -88,9 +88,12 @@ const char* MissingForNeonI8mm() {
 #if defined(__x86_64__)
 // On AMD, vdpbf16ps does twice the work of an f32 multiply-add at the same rate; on Intel's server
 // cores it is slower than the multiply-adds it replaces (112 against 222 GFLOP/s measured).
+bool HasFastDots() {
+  return __builtin_cpu_supports("avx512bf16") != 0 && __builtin_cpu_is("amd") != 0;
+}
 const TrainKernels& TrainAvx512() {
   if (!__builtin_cpu_supports("avx512bf16")) return kTrainAvx512;
-  return __builtin_cpu_is("amd") ? kTrainAvx512Bf16Dot : kTrainAvx512Bf16;
+  return HasFastDots() ? kTrainAvx512Bf16Dot : kTrainAvx512Bf16;
 }
 #endif
 
@@ -104,7 +107,7 @@ int Candidates(Candidate* out) {
 #if defined(__x86_64__)
   static const KernelTable avx2{Isa::kAvx2, kServeAvx2, kTrainAvx2, kEncodeAvx2};
   static const KernelTable avxvnni{Isa::kAvxVnni, kServeAvxVnni, kTrainAvx2, kEncodeAvx2};
-  static const KernelTable avx512{Isa::kAvx512, kServeAvx512, TrainAvx512(), kEncodeAvx512};
+  static const KernelTable avx512 = Avx512Table(DotsPay());
   out[1] = {&avx2, MissingForAvx2()};
   out[2] = {&avxvnni, MissingForAvxVnni()};
   static const KernelTable amx = WithTiles(kTilesAmx);
@@ -125,8 +128,23 @@ int Candidates(Candidate* out) {
 }  // namespace
 
 #if defined(__x86_64__)
+bool DotsPay() {
+  static const bool pay = HasFastDots() && kDotsAvx512.in_pair_order();
+  return pay;
+}
+
+KernelTable Avx512Table(bool with_dots) {
+  KernelTable table{Isa::kAvx512, kServeAvx512, TrainAvx512(), kEncodeAvx512};
+  if (!with_dots) return table;
+  AttentionKernels& attention = table.serve.attention[static_cast<int>(KvElement::kBF16)];
+  attention.tile = kDotsAvx512.attention_tile;
+  attention.segment = kDotsAvx512.attention_segment;
+  return table;
+}
+
 KernelTable WithTiles(const TileKernels& tiles) {
-  KernelTable table{Isa::kAmx, kServeAvx512, TrainAvx512(), kEncodeAvx512};
+  KernelTable table = Avx512Table(false);
+  table.isa = Isa::kAmx;
   for (int i = 0; i < kNumPanelTypes; ++i) {
     if (tiles.matmul[i] != nullptr) table.serve.matmul[i].run = tiles.matmul[i];
   }

@@ -24,6 +24,16 @@ struct TileKernels {
 extern const TileKernels kTilesAmx;         // AMX-TILE, AMX-INT8, AMX-BF16
 KernelTable WithTiles(const TileKernels&);  // in dispatch.cc
 
+// The entries that differ where bf16 dot products pay.
+struct DotKernels {
+  bool (*in_pair_order)() noexcept;  // whether this CPU's have the bits that the others rely on
+  decltype(AttentionKernels::tile) attention_tile;  // over pages of bf16
+  decltype(AttentionKernels::segment) attention_segment;
+};
+extern const DotKernels kDotsAvx512;      // AVX512_BF16
+KernelTable Avx512Table(bool with_dots);  // in dispatch.cc
+bool DotsPay();                           // there
+
 extern const EncodeKernels kEncodeAvx2;
 extern const EncodeKernels kEncodeAvx512;
 #elif defined(__aarch64__)

@@ -32,12 +32,29 @@ std::vector<const KernelTable*> testing::Tables() {
     return std::any_of(tables.begin(), tables.end(),
                        [&](const KernelTable* table) { return table->isa == isa; });
   };
+  static const KernelTable plain{Isa::kAvx512, kServeAvx512, kTrainAvx512, kEncodeAvx512};
+  static const KernelTable dots = Avx512Table(true);
   if (there(Isa::kAvx512)) {
+    tables.push_back(&plain);
+    if (!DotsPay() && __builtin_cpu_supports("avx512bf16")) tables.push_back(&dots);
     if (!there(Isa::kAvxVnni)) tables.push_back(&vnni);
     if (!there(Isa::kAmx)) tables.push_back(&amx);
   }
 #endif
   return tables;
+}
+
+std::string testing::TableName(int index) {
+  const KernelTable& table = *Tables()[static_cast<size_t>(index)];
+  std::string name = IsaName(table.isa);
+#if defined(__x86_64__)
+  if (table.isa == Isa::kAvx512) {
+    const auto tile = table.serve.attention[static_cast<int>(KvElement::kBF16)].tile;
+    const bool chosen = &table == &ChooseKernels("avx512");
+    if (!chosen) name += tile == kDotsAvx512.attention_tile ? "_dots" : "_plain";
+  }
+#endif
+  return name;
 }
 
 namespace {
@@ -354,9 +371,8 @@ TEST_P(ServeTest, GoldensHold) {
   for (const auto& golden : found) EXPECT_EQ(golden.hash, expected[golden.name]) << golden.name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, ServeTest, ::testing::Range(0, NumTables()), [](const auto& info) {
-  return std::string(IsaName(testing::Tables()[static_cast<size_t>(info.param)]->isa));
-});
+INSTANTIATE_TEST_SUITE_P(Tables, ServeTest, ::testing::Range(0, NumTables()),
+                         [](const auto& info) { return testing::TableName(info.param); });
 
 // What the reference computes is what the formulas mean: against double arithmetic.
 TEST(Reference, MatMulIsCloseToDoubleArithmetic) {

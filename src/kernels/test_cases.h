@@ -13,9 +13,11 @@
 
 namespace bakestone::testing {
 
-// Every table that runs here, the reference first; where the CPU has AVX-512 only, also avxvnni in
-// its encoding and amx emulated. In kernels_test only: serve_test.cc.
+// Every table that runs here, the reference first; where the CPU has AVX-512, also what it would
+// not choose: avx512 without bf16 (and with bf16 dot products), avxvnni in AVX-512's encoding, amx
+// emulated. In kernels_test only: serve_test.cc.
 std::vector<const KernelTable*> Tables();
+std::string TableName(int index);
 
 // n floats of mean 0 and variance 1, times scale; every 97th is an outlier of eight times that.
 std::vector<float> RandomFloats(int64_t n, uint64_t seed, float scale = 1.0f);

@@ -14,15 +14,9 @@
 namespace bakestone {
 namespace {
 
-// And that of AVX-512 without BF16, which a machine that has both would not choose.
 std::vector<const KernelTable*> FastTables() {
   std::vector<const KernelTable*> tables = testing::Tables();
   tables.erase(tables.begin());
-#if defined(__x86_64__)
-  static const KernelTable plain{Isa::kAvx512, kServeAvx512, kTrainAvx512, kEncodeAvx512};
-  const auto same = [](const KernelTable* table) { return table->isa == Isa::kAvx512; };
-  if (std::find_if(tables.begin(), tables.end(), same) != tables.end()) tables.push_back(&plain);
-#endif
   return tables;
 }
 
@@ -393,12 +387,7 @@ TEST_P(TrainTables, AdamWMatchesReference) {
 
 INSTANTIATE_TEST_SUITE_P(Isa, TrainTables,
                          ::testing::Range(0, static_cast<int>(FastTables().size())),
-                         [](const auto& info) {
-                           const auto at = static_cast<size_t>(info.param);
-                           const auto tables = FastTables();
-                           const bool again = at > 0 && tables[at]->isa < tables[at - 1]->isa;
-                           return std::string(IsaName(tables[at]->isa)) + (again ? "_plain" : "");
-                         });
+                         [](const auto& info) { return testing::TableName(info.param + 1); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TrainTables);
 
 }  // namespace

@@ -7,10 +7,74 @@
 namespace bakestone {
 namespace {
 
+// How pages of an element are multiplied: Left is what a row (a query, or probabilities) is held
+// as, and Sums makes sum[i][v] = even + odd over n (even, <= 32) steps of a[i][k] * b[v][k],
+// `second` bytes from one step to the next but for elements whose pairs are interleaved; lanes of
+// the last vector: those below `lanes`. kFetch: what lies at `next` as b does is fetched meanwhile.
+//
+// Here: fused multiply-adds in f32, and floats on the left.
+template <class V, class E>
+struct FmaPairs {
+  using F = typename V::F;
+  using Left = float;
+
+  BAKESTONE_INLINE static constexpr int64_t LeftOf(int64_t n) { return n; }  // that hold n values
+  BAKESTONE_INLINE static void Put(const float* x, int64_t n, Left* out) {
+    for (int64_t i = 0; i < n; i += 16) {
+      V::StoreN(out + i, E::Round(V::LoadN(x + i, n - i)), n - i);
+    }
+  }
+  // 32 probabilities, which are rounded.
+  BAKESTONE_INLINE static const Left* OfProbabilities(const float* p, Left*) { return p; }
+
+  template <bool kFetch, int kR, int kW, bool kPart = false>
+  BAKESTONE_INLINE static void Sums(const Left* const (&a)[kR], const uint8_t* const (&b)[kW],
+                                    const uint8_t* const (&next)[kW], int64_t second, int64_t n,
+                                    F (&sum)[kR][kW], int64_t lanes = 16) {
+    F even[kR][kW], odd[kR][kW];
+#pragma GCC unroll 8
+    for (int i = 0; i < kR; ++i) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kW; ++v) even[i][v] = odd[i][v] = V::Zero();
+    }
+    int64_t offset = 0;
+#pragma GCC unroll 2
+    for (int64_t k = 0; k < n; k += 2, offset += 2 * second) {
+      F b0[kW], b1[kW];
+#pragma GCC unroll 8
+      for (int v = 0; v < kW; ++v) {
+        if constexpr (kPart) {
+          E::LoadN(b[v] + offset, second, lanes, b0[v], b1[v]);
+        } else {
+          E::Load(b[v] + offset, second, b0[v], b1[v]);
+        }
+        if constexpr (kFetch) {
+          FetchLine(next[v] + offset, false);
+          if constexpr (E::kTwoHalves) FetchLine(next[v] + offset + second, false);
+        }
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < kR; ++i) {
+        const auto a0 = V::Set(a[i][k]), a1 = V::Set(a[i][k + 1]);
+#pragma GCC unroll 8
+        for (int v = 0; v < kW; ++v) {
+          even[i][v] = V::Fma(b0[v], a0, even[i][v]);
+          odd[i][v] = V::Fma(b1[v], a1, odd[i][v]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kR; ++i) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kW; ++v) sum[i][v] = V::Add(even[i][v], odd[i][v]);
+    }
+  }
+};
+
 // Sixteen pairs from p; `second` bytes on from p is the other half of each, unless they are
 // interleaved.
 template <class V>
-struct ElementBF16 {
+struct ElementBF16 : FmaPairs<V, ElementBF16<V>> {
   static constexpr int64_t kBytes = 2,
                            kLane = 4;  // lane: bytes from one key, or channel, to the next
   static constexpr bool kTwoHalves = false;
@@ -32,7 +96,7 @@ struct ElementBF16 {
 };
 
 template <class V>
-struct ElementF16 {
+struct ElementF16 : FmaPairs<V, ElementF16<V>> {
   static constexpr int64_t kBytes = 2, kLane = 2;
   static constexpr bool kTwoHalves = true;
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
@@ -54,7 +118,7 @@ struct ElementF16 {
 };
 
 template <class V>
-struct ElementF32 {
+struct ElementF32 : FmaPairs<V, ElementF32<V>> {
   static constexpr int64_t kBytes = 4, kLane = 4;
   static constexpr bool kTwoHalves = true;
   BAKESTONE_INLINE static typename V::F Round(typename V::F x) { return x; }
@@ -71,69 +135,22 @@ struct ElementF32 {
   }
 };
 
-// sum[i][v] = even + odd over n (even, <= 32) steps of a[i][k] * b[v][k]; lanes of the last vector:
-// those below `lanes`. kFetch: what lies at `next` as b does is fetched meanwhile.
-template <class V, class E, bool kFetch, int kR, int kW, bool kPart = false>
-BAKESTONE_INLINE void PairSums(const float* const (&a)[kR], const uint8_t* const (&b)[kW],
-                               const uint8_t* const (&next)[kW], int64_t second, int64_t n,
-                               typename V::F (&sum)[kR][kW], int64_t lanes = 16) {
-  typename V::F even[kR][kW], odd[kR][kW];
-#pragma GCC unroll 8
-  for (int i = 0; i < kR; ++i) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kW; ++v) even[i][v] = odd[i][v] = V::Zero();
-  }
-  int64_t offset = 0;
-#pragma GCC unroll 2
-  for (int64_t k = 0; k < n; k += 2, offset += 2 * second) {
-    typename V::F b0[kW], b1[kW];
-#pragma GCC unroll 8
-    for (int v = 0; v < kW; ++v) {
-      if constexpr (kPart) {
-        E::LoadN(b[v] + offset, second, lanes, b0[v], b1[v]);
-      } else {
-        E::Load(b[v] + offset, second, b0[v], b1[v]);
-      }
-      if constexpr (kFetch) {
-        FetchLine(next[v] + offset, false);
-        if constexpr (E::kTwoHalves) FetchLine(next[v] + offset + second, false);
-      }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < kR; ++i) {
-      const auto a0 = V::Set(a[i][k]), a1 = V::Set(a[i][k + 1]);
-#pragma GCC unroll 8
-      for (int v = 0; v < kW; ++v) {
-        even[i][v] = V::Fma(b0[v], a0, even[i][v]);
-        odd[i][v] = V::Fma(b1[v], a1, odd[i][v]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kR; ++i) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kW; ++v) sum[i][v] = V::Add(even[i][v], odd[i][v]);
-  }
-}
-
 template <class V, template <class> class Element>
 class FloatPages {
  public:
   using E = Element<V>;
   using F = typename V::F;
+  using Left = typename E::Left;
   using Tile = TileRows<V>;
 
   BAKESTONE_INLINE static F Probability(F x) { return E::Probability(x); }
 
   BAKESTONE_INLINE void Prepare(const Tile& t, ScratchFloats& floats) {
-    q_ = floats.Take(t.count * t.dim);
+    static_assert(sizeof(Left) == sizeof(float));
+    q_stride_ = E::LeftOf(t.dim);
+    q_ = reinterpret_cast<Left*>(floats.Take(t.count * q_stride_));
     head_offset_ = t.kv_head * t.dim * kKvBlock * E::kBytes;
-    for (int64_t row = 0; row < t.count; ++row) {
-      const float* q = t.Query(row);
-      for (int64_t d = 0; d < t.dim; d += 16) {
-        V::StoreN(q_ + row * t.dim + d, E::Round(V::LoadN(q + d, t.dim - d)), t.dim - d);
-      }
-    }
+    for (int64_t row = 0; row < t.count; ++row) E::Put(t.Query(row), t.dim, q_ + row * q_stride_);
   }
 
   // The scores of up to kRegisterRows rows from `row` on, of `left`; returns how many.
@@ -229,18 +246,18 @@ class FloatPages {
   template <int kR, int kW, bool kFetch>
   BAKESTONE_INLINE void ScoreVectors(const Tile& t, int64_t row, const uint8_t* (&keys)[kW],
                                      const uint8_t* (&next)[kW], int64_t j) const {
-    const float* q[kR];
-    for (int i = 0; i < kR; ++i) q[i] = q_ + (row + i) * t.dim;
+    const Left* q[kR];
+    for (int i = 0; i < kR; ++i) q[i] = q_ + (row + i) * q_stride_;
     constexpr int64_t kSecond = kKvBlock * E::kBytes;
     const auto scale = V::Set(t.args.scale);
     float* out = t.scores + row * kKvStep + j;
     for (int64_t d = 0; d < t.dim; d += 32) {
       F sum[kR][kW];
-      PairSums<V, E, kFetch>(q, keys, next, kSecond, t.dim - d < 32 ? t.dim - d : 32, sum);
+      E::template Sums<kFetch>(q, keys, next, kSecond, t.dim - d < 32 ? t.dim - d : 32, sum);
       const bool last = d + 32 >= t.dim;
 #pragma GCC unroll 8
       for (int i = 0; i < kR; ++i) {
-        q[i] += 32;
+        q[i] += E::LeftOf(32);
 #pragma GCC unroll 8
         for (int v = 0; v < kW; ++v) {
           float* s = out + i * kKvStep + 16 * v;
@@ -269,16 +286,21 @@ class FloatPages {
       const Block at{block, seen < kKvBlock ? (seen + 1) / 2 * 2 : kKvBlock,
                      t.run.v_pages[page] + head_offset_,
                      kFetch ? t.Next(t.run.v_pages, page) + head_offset_ : nullptr};
+      alignas(64) Left space[kR][32];
+      const Left* p[kR];
+      for (int i = 0; i < kR; ++i) {
+        p[i] = E::OfProbabilities(t.scores + (row + i) * kKvStep + block, space[i]);
+      }
       constexpr int kW = V::kPairWidth;
       int64_t d = 0;
       if constexpr (kW == 2 && kR <= 3) {
-        for (; d + 64 <= t.dim; d += 64) ValueVectors<kR, 4, kFetch>(t, row, at, d, sees);
+        for (; d + 64 <= t.dim; d += 64) ValueVectors<kR, 4, kFetch>(t, row, p, at, d, sees);
       }
       for (; d + 16 * kW <= t.dim; d += 16 * kW) {
-        ValueVectors<kR, kW, kFetch>(t, row, at, d, sees);
+        ValueVectors<kR, kW, kFetch>(t, row, p, at, d, sees);
       }
-      for (; d + 16 <= t.dim; d += 16) ValueVectors<kR, 1, false>(t, row, at, d, sees);
-      if (d < t.dim) ValueVectors<kR, 1, false, true>(t, row, at, d, sees);
+      for (; d + 16 <= t.dim; d += 16) ValueVectors<kR, 1, false>(t, row, p, at, d, sees);
+      if (d < t.dim) ValueVectors<kR, 1, false, true>(t, row, p, at, d, sees);
     }
   }
 
@@ -288,18 +310,16 @@ class FloatPages {
   };
 
   template <int kR, int kW, bool kFetch, bool kPart = false>
-  BAKESTONE_INLINE void ValueVectors(const Tile& t, int64_t row, const Block& block, int64_t d,
-                                     const bool (&sees)[kR]) const {
-    const float* p[kR];
-    for (int i = 0; i < kR; ++i) p[i] = t.scores + (row + i) * kKvStep + block.begin;
+  BAKESTONE_INLINE void ValueVectors(const Tile& t, int64_t row, const Left* const (&p)[kR],
+                                     const Block& block, int64_t d, const bool (&sees)[kR]) const {
     const uint8_t *values[kW], *next[kW];
     for (int v = 0; v < kW; ++v) {
       values[v] = block.page + (d + 16 * v) * E::kLane;
       if constexpr (kFetch) next[v] = block.next + (d + 16 * v) * E::kLane;
     }
     F sum[kR][kW];
-    PairSums<V, E, kFetch, kR, kW, kPart>(p, values, next, t.dim * E::kBytes, block.slots, sum,
-                                          t.dim - d);
+    E::template Sums<kFetch, kR, kW, kPart>(p, values, next, t.dim * E::kBytes, block.slots, sum,
+                                            t.dim - d);
 #pragma GCC unroll 8
     for (int i = 0; i < kR; ++i) {
       float* acc = t.acc + (row + i) * t.width + d;
@@ -313,8 +333,8 @@ class FloatPages {
     }
   }
 
-  float* q_ = nullptr;  // [count][D]
-  int64_t head_offset_ = 0;
+  Left* q_ = nullptr;  // [count][q_stride]
+  int64_t q_stride_ = 0, head_offset_ = 0;
 };
 
 template <class V>
