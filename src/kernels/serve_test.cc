@@ -95,6 +95,17 @@ TEST_P(ServeTest, MatMulEqualsReferenceForEveryTypeAndRowCount) {
   }
 }
 
+// Rows pass in blocks of 256, in tiles of six and four.
+TEST_P(ServeTest, MatMulEqualsReferenceWhereBlocksOfRowsEnd) {
+  for (const PanelType type : {PanelType::kQ4_1, PanelType::kQ8_0, PanelType::kQ4_K}) {
+    for (int64_t m = 255; m <= 267; ++m) {
+      const MatMulCase c{type, m, 35, testing::SmallK(type), false};
+      EXPECT_TRUE(SameBits(testing::RunMatMul(table(), c), testing::RunMatMul(Reference(), c)))
+          << testing::PanelTypeName(type) << " rows " << m;
+    }
+  }
+}
+
 // Tables have tiles of their own for many rows: whole ones, rows and strips that are left over, and
 // a strip that is not full.
 TEST_P(ServeTest, MatMulOfManyRowsEqualsReference) {

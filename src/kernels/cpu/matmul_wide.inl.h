@@ -445,7 +445,7 @@ void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& fir
   const int64_t bytes = StripBytes(kType, args.x.k);
   FetchAhead ahead(next.first_panel->data + next.first * bytes,
                    next.second_panel->data + next.second * bytes, bytes,
-                   (m1 - m0) / kTallTile * (args.x.k / 32));
+                   (m1 - m0 + kTallTile - 1) / kTallTile * (args.x.k / 32));
   for (int64_t m = m0; m < m1;) {
     float* results = direct ? args.y + m * args.y_stride + pair.first * kStripRows
                             : scratch.results + (m - m0) * 2 * kStripRows;
