@@ -66,9 +66,10 @@ struct Activations {
 };
 
 struct QuantizeArgs {
-  const float* x;  // [rows, x_stride]
+  const float* x;  // [rows, x_stride], from the first of the columns on
   int64_t x_stride;
   Activations out;
+  Range columns;    // of out that x has: from a multiple of 32 (kInt8x128: 256) to one, or to out.k
   uint32_t* error;  // kErrorNotFinite
 };
 

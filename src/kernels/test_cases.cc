@@ -120,7 +120,7 @@ ActivationCase MakeActivations(const KernelTable& table, ActType type, const std
               out.scale.data(),
               out.scaled_sum.data(),
               out.sum.data()};
-  const QuantizeArgs args{x.data(), k, out.view, &out.error};
+  const QuantizeArgs args{x.data(), k, out.view, {0, k}, &out.error};
   table.serve.rows.quantize[static_cast<int>(type)](args, {0, rows});
   return out;
 }

@@ -30,7 +30,6 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
   Arena::Scope scope(arena_);
   const LayerWeights& weights = Layer(layer);
   const Norm norm = {weights.mlp_norm, weights.mlp_norm_bias};
-  const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
   const SiteOutput down = {Site::kDown, {}};
   const Forms down_forms = FormsFor(layer, set, {&down, 1});
   const bool fused = config_.mlp == MlpKind::kSwiGlu &&
@@ -41,10 +40,11 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
     Forms forms;
     forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
     QuantizeNormed(x, norm, forms, "MLP input");
-    ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, weights.gate.panel(), weights.up.panel(),
-                      gate, exec_.precision);
-    ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, "MLP activation");
-  } else if (config_.gated()) {
+    return SwiGluProducts(weights.gate.panel(), weights.up.panel(), down_forms.span(),
+                          "MLP activation");
+  }
+  const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
+  if (config_.gated()) {
     const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
     const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
     NormedProducts(layer, set, x, norm, outputs, "MLP input");
@@ -61,6 +61,14 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
     ops::GeluQuantize(exec_.context, GeluOf(config_.mlp), gate, {}, down_forms.span(),
                       exec_.scratch.rows, "MLP activation");
   }
+}
+
+void DecoderPass::SwiGluProducts(const Panel& gate, const Panel& up, std::span<const ActType> forms,
+                                 const char* what) {
+  DecoderScratch& scratch = exec_.scratch;
+  ops::MatMulSwiGluQuantize(exec_.context, scratch.rows, gate, up, exec_.precision, forms,
+                            scratch.next_rows, what);
+  std::swap(scratch.rows, scratch.next_rows);
 }
 
 void DecoderPass::Experts(int64_t layer, MatrixView<float> x, const RowSet& set) {
@@ -193,30 +201,28 @@ void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const flo
 void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in,
                             MatrixView<float> out) {
   Arena::Scope scope(arena_);
-  const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
+  constexpr const char* kWhat = "expert activation";
+  const ActType down_form = ops::ActTypeFor(expert.down.panel().type, exec_.precision);
   if (config_.mlp == MlpKind::kSwiGlu && expert.gate.panel().type == expert.up.panel().type) {
     const ActType form = ops::ActTypeFor(expert.gate.panel().type, exec_.precision);
     ops::Quantize(exec_.context, in, {&form, 1}, exec_.scratch.rows, "expert input");
-    ops::MatMulSwiGlu(exec_.context, exec_.scratch.rows, expert.gate.panel(), expert.up.panel(),
-                      gate, exec_.precision);
+    SwiGluProducts(expert.gate.panel(), expert.up.panel(), {&down_form, 1}, kWhat);
   } else {
+    const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
     const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
     ProductsOf(in, {{expert.gate, gate}, {expert.up, up}}, "expert input");
     if (config_.mlp == MlpKind::kGeGlu) {
-      const ActType form = ops::ActTypeFor(expert.down.panel().type, exec_.precision);
-      ops::GeluQuantize(exec_.context, ops::Gelu::kTanh, gate, up, {&form, 1}, exec_.scratch.rows,
-                        "expert activation");
-      const ops::Product product = {
-          .panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
-      return ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
-    }
-    if (config_.mlp == MlpKind::kClampedSwiGlu) {
+      ops::GeluQuantize(exec_.context, ops::Gelu::kTanh, gate, up, {&down_form, 1},
+                        exec_.scratch.rows, kWhat);
+    } else if (config_.mlp == MlpKind::kClampedSwiGlu) {
       ops::ClampedSwiGlu(exec_.context, gate, up, gate);
+      ops::Quantize(exec_.context, gate, {&down_form, 1}, exec_.scratch.rows, kWhat);
     } else {
-      ops::SwiGlu(exec_.context, gate, up, gate);
+      ops::SwiGluQuantize(exec_.context, gate, up, {&down_form, 1}, exec_.scratch.rows, kWhat);
     }
   }
-  ProductsOf(gate, {{expert.down, out}}, "expert activation");
+  const ops::Product down = {.panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
+  ops::MatMul(exec_.context, exec_.scratch.rows, {&down, 1}, exec_.precision);
 }
 
 }  // namespace bakestone

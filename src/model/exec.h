@@ -33,6 +33,7 @@ struct RopeTables {
 struct DecoderScratch {
   Arena arena;
   ops::QuantizedRows rows;                     // input of a matrix product
+  ops::QuantizedRows next_rows;                // what is made of it, before it takes its place
   RopeTables rope, out_rope;                   // of all rows, of the output rows
   std::vector<ops::TemporaryPages> run_pages;  // of the runs without a state
 };

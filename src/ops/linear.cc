@@ -21,6 +21,23 @@ void ShowJobs(ProductWatcher* watcher, std::span<const ProductJob> jobs) {
   }
 }
 
+// Columns of a gated activation that one thread makes and quantizes at a time, while they are in
+// its cache: whole groups of every form.
+int64_t GatedWidth(const Panel& gate, std::span<const ActType> types, int64_t rows, int threads) {
+  constexpr int64_t kUnit = 2 * kStripRows;  // also a group of kInt8x32
+  const int64_t width = kUnit * UnitGrain(NumUnits(gate), rows, threads);
+  const bool super = std::find(types.begin(), types.end(), ActType::kInt8x128) != types.end();
+  return super ? (width + 255) / 256 * 256 : width;
+}
+
+// Outputs [begin, end) of a panel; begin is a multiple of 16.
+Panel PartOf(const Panel& panel, Range outputs) {
+  Panel part = panel;
+  part.data += outputs.begin / kStripRows * StripBytes(panel.type, panel.k);
+  part.n = outputs.end - outputs.begin;
+  return part;
+}
+
 // Has `body(row, out)` make every row in y, or in scratch where y has no data, and puts it in the
 // forms.
 template <class Body>
@@ -35,7 +52,8 @@ void MakeRowsAndQuantize(Context& context, MatrixView<float> y, std::span<const 
           y.data != nullptr ? y.Row(row) : reinterpret_cast<float*>(context.scratch(thread));
       body(row, made);
       for (const ActType type : types) {
-        const QuantizeArgs args{made, out.k(), out.form(type, row, 1), context.error()};
+        const QuantizeArgs args{
+            made, out.k(), out.form(type, row, 1), {0, out.k()}, context.error()};
         kernels.quantize[static_cast<int>(type)](args, {0, 1});
       }
     }
@@ -75,7 +93,7 @@ void Quantize(Context& context, MatrixView<const float> x, std::span<const ActTy
   out.Reset(types, x.rows, x.cols);
   const int64_t grain = RowGrain(x.rows, context.pool().num_threads());
   for (const ActType type : types) {
-    const QuantizeArgs args{x.data, x.stride, out.form(type), context.error()};
+    const QuantizeArgs args{x.data, x.stride, out.form(type), {0, x.cols}, context.error()};
     const auto kernel = context.serve().rows.quantize[static_cast<int>(type)];
     context.pool().ParallelFor(
         x.rows, grain, [&](int64_t begin, int64_t end, int) { kernel(args, {begin, end}); });
@@ -167,16 +185,39 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
   RunProductJobs(context, {jobs, products.size()}, units, x.rows(), x.k());
 }
 
-void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, const Panel& up,
-                  MatrixView<float> y, Precision precision) {
+void MatMulSwiGluQuantize(Context& context, const QuantizedRows& x, const Panel& gate,
+                          const Panel& up, Precision precision, std::span<const ActType> types,
+                          QuantizedRows& out, const char* what) {
   BAKESTONE_CHECK(gate.n == up.n && gate.k == up.k && gate.type == up.type && gate.k == x.k());
-  BAKESTONE_CHECK(y.rows == x.rows() && y.cols == gate.n);
-  const ProductJob job{{x.form(ActTypeFor(gate.type, precision)), gate, up, nullptr, y.data,
-                        y.stride, Epilogue::kSwiGlu, 1.0f},
-                       ProductKernel(context, gate, precision),
-                       0};
-  ShowJobs(context.watcher(), {&job, 1});
-  RunProductJobs(context, {&job, 1}, NumUnits(gate), x.rows(), x.k());
+  BAKESTONE_CHECK(&out != &x);
+  out.Reset(types, x.rows(), gate.n);
+  if (x.rows() == 0) return;
+  const ProductJob whole{{x.form(ActTypeFor(gate.type, precision)), gate, up, nullptr, nullptr, 0,
+                          Epilogue::kSwiGlu, 1.0f},
+                         ProductKernel(context, gate, precision),
+                         0};
+  ShowJobs(context.watcher(), {&whole, 1});
+  const int64_t width = GatedWidth(gate, types, x.rows(), context.pool().num_threads());
+  const int64_t product_bytes = (MatMulScratchBytes(x.k()) + 63) / 64 * 64;
+  context.Reserve(product_bytes + x.rows() * width * 4);
+  const int64_t units = (gate.n + width - 1) / width;
+  context.pool().ParallelFor(units, 1, [&](int64_t begin, int64_t end, int thread) {
+    uint8_t* scratch = context.scratch(thread);
+    MatMulArgs part = whole.args;
+    part.y = reinterpret_cast<float*>(scratch + product_bytes);
+    part.y_stride = width;
+    for (int64_t first = begin * width; first < std::min(end * width, gate.n); first += width) {
+      const Range columns{first, std::min(first + width, gate.n)};
+      part.panel = PartOf(gate, columns);
+      part.up = PartOf(up, columns);
+      whole.run(part, {0, NumStrips(part.panel.n)}, scratch);
+      for (const ActType type : types) {
+        const QuantizeArgs quantize{part.y, width, out.form(type), columns, context.error()};
+        context.serve().rows.quantize[static_cast<int>(type)](quantize, {0, x.rows()});
+      }
+    }
+  });
+  context.ThrowIfError(what);
 }
 
 void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,

@@ -71,9 +71,11 @@ struct Product {
 void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> products,
             Precision precision, Epilogue epilogue = Epilogue::kStore);
 
-// y [rows, n] = SwiGlu(x gate^T, x up^T): no adapter on either. Same bits as MatMul and SwiGlu.
-void MatMulSwiGlu(Context& context, const QuantizedRows& x, const Panel& gate, const Panel& up,
-                  MatrixView<float> y, Precision precision);
+// SwiGlu(x gate^T, x up^T) [rows, n] into the forms asked for, without being anywhere as a whole:
+// no adapter on either. out is not x. Same bits as MatMul and SwiGluQuantize.
+void MatMulSwiGluQuantize(Context& context, const QuantizedRows& x, const Panel& gate,
+                          const Panel& up, Precision precision, std::span<const ActType> types,
+                          QuantizedRows& out, const char* what);
 
 // out row i = panel row ids[i], f32: embedding look-up. Every id is in [0, n).
 void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,

@@ -77,7 +77,7 @@ void RunPiece(Context& context, const QuantizedRows& x, const Piece& piece, cons
   const auto kernel = ProductKernel(context, run.lora.b, precision);
   RunFirstProduct(kernel, run, in, inner, room, room + sizes.kernel);
   context.serve().rows.quantize[static_cast<int>(type)](
-      {inner, run.lora.a.n, form, context.error()}, {0, piece.rows});
+      {inner, run.lora.a.n, form, {0, form.k}, context.error()}, {0, piece.rows});
   kernel(SecondProduct(run, form, run.y.Row(piece.row)), {0, NumStrips(run.lora.b.n)}, room);
 }
 
@@ -133,7 +133,7 @@ void RunWhole(Context& context, const QuantizedRows& x, std::span<const LoraRun>
       add_first(Widen(run.lora.a, strip), run.lora.a.whole_rows());
       strip += StripBytes(PanelType::kBF16, run.lora.a.k);
     }
-    forms.push_back({inner, run.lora.a.n, form, context.error()});
+    forms.push_back({inner, run.lora.a.n, form, {0, form.k}, context.error()});
     second.push_back({SecondProduct(run, form, run.y.data), kernel, second_units});
     second_units += NumUnits(run.lora.b);
     at += InnerFloats(run.y.rows, run.lora.a.n);

@@ -162,21 +162,50 @@ TEST(Lora, RunsTogetherEqualRunsAlone) {
   }
 }
 
-TEST(MatMulSwiGlu, EqualsTheSeparateSteps) {
+void ExpectSameForms(const Activations& a, const Activations& b) {
+  ASSERT_EQ(a.rows, b.rows);
+  ASSERT_EQ(a.k, b.k);
+  const auto same = [](const auto* x, const auto* y, int64_t count) {
+    return std::memcmp(x, y, static_cast<size_t>(count) * sizeof *x) == 0;
+  };
+  if (a.type == ActType::kBF16 || a.type == ActType::kF32) {
+    for (int64_t row = 0; row < a.rows; ++row) {
+      EXPECT_TRUE(same(a.f + row * a.stride, b.f + row * b.stride, a.k));
+    }
+    return;
+  }
+  const bool by_32 = a.type == ActType::kInt8x32;
+  const int64_t groups = a.rows * a.k / (by_32 ? 32 : 128);
+  for (int64_t row = 0; row < a.rows; ++row) {
+    EXPECT_TRUE(same(a.q + row * a.stride, b.q + row * b.stride, a.k));
+  }
+  EXPECT_TRUE(same(a.scale, b.scale, groups));
+  EXPECT_TRUE(same(a.sum, b.sum, a.rows * a.k / (by_32 ? 32 : 16)));
+  EXPECT_TRUE(!by_32 || same(a.scaled_sum, b.scaled_sum, groups));
+}
+
+TEST(MatMulSwiGluQuantize, EqualsTheSeparateSteps) {
   Machine machine(2);
-  const int64_t rows = 5, n = 50, k = 96;
+  const int64_t rows = 5, n = 1280, k = 96;
   const auto gate = RandomMatrix(machine.pool, PanelType::kQ4_1, n, k, 1);
   const auto up = RandomMatrix(machine.pool, PanelType::kQ4_1, n, k, 2);
   auto x = RandomFloats(rows * k, 3);
-  const ActType types[] = {ActType::kInt8x32};
-  QuantizedRows quantized;
+  const ActType types[] = {ActType::kInt8x32},
+                forms[] = {ActType::kInt8x32, ActType::kInt8x128, ActType::kBF16};
+  QuantizedRows quantized, separate, fused;
   Quantize(machine.context, View(x, k), types, quantized, "x");
-  std::vector<float> a(static_cast<size_t>(rows * n)), b = a, fused = a;
+  std::vector<float> a(static_cast<size_t>(rows * n)), b = a;
   const Product products[] = {{gate.panel, nullptr, View(a, n)}, {up.panel, nullptr, View(b, n)}};
   MatMul(machine.context, quantized, products, Precision::kServe);
-  SwiGlu(machine.context, View(a, n), View(b, n), View(a, n));
-  MatMulSwiGlu(machine.context, quantized, gate.panel, up.panel, View(fused, n), Precision::kServe);
-  EXPECT_TRUE(SameBits(a, fused));
+  SwiGluQuantize(machine.context, View(a, n), View(b, n), forms, separate, "a");
+  for (const int threads : {1, 2, 5}) {
+    Machine other(threads);
+    for (const auto& asked : {std::span<const ActType>(forms), std::span(forms).first(1)}) {
+      MatMulSwiGluQuantize(other.context, quantized, gate.panel, up.panel, Precision::kServe, asked,
+                           fused, "a");
+      for (const ActType type : asked) ExpectSameForms(fused.form(type), separate.form(type));
+    }
+  }
 }
 
 TEST(RmsNormQuantize, EqualsNormThenQuantize) {
@@ -191,14 +220,7 @@ TEST(RmsNormQuantize, EqualsNormThenQuantize) {
   RmsNorm(machine.context, View(x, k), weight, 1e-5f, View(z, k));
   Quantize(machine.context, View(z, k), types, separate, "z");
   EXPECT_TRUE(SameBits(y, z));
-  for (const ActType type : {ActType::kInt8x32, ActType::kInt8x128}) {
-    const Activations &a = fused.form(type), &b = separate.form(type);
-    EXPECT_EQ(0, std::memcmp(a.q, b.q, static_cast<size_t>(rows * k)));
-    const int64_t groups = rows * k / (type == ActType::kInt8x32 ? 32 : 128);
-    EXPECT_EQ(0, std::memcmp(a.scale, b.scale, static_cast<size_t>(groups * 4)));
-  }
-  EXPECT_EQ(0, std::memcmp(fused.form(ActType::kBF16).f, separate.form(ActType::kBF16).f,
-                           static_cast<size_t>(rows * k * 4)));
+  for (const ActType type : types) ExpectSameForms(fused.form(type), separate.form(type));
 }
 
 TEST(Quantize, ThrowsOnNanAndNamesTheRows) {

@@ -61,7 +61,7 @@ void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept {
   float* h = inner + AdapterRowScratchBytes(rank) / 8;
   const Activations form{x.type, 1, rank, rank + rank % 2, nullptr, h, nullptr, nullptr, nullptr};
   const auto quantize = x.type == ActType::kBF16 ? QuantizeFloat<V, true> : QuantizeFloat<V, false>;
-  quantize({inner, rank, form, args.error}, {0, 1});
+  quantize({inner, rank, form, {0, rank}, args.error}, {0, 1});
   const MatMulArgs second{form,      args.b, {}, nullptr, args.y, args.b.n, Epilogue::kAddScaled,
                           args.scale};
   MatMulNarrow<V, PanelType::kBF16, true>(second, {0, NumStrips(args.b.n)}, {0, 1});

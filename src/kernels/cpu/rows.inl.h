@@ -103,11 +103,12 @@ template <class V>
 void QuantizeInt8x32(const QuantizeArgs& args, Range rows) noexcept {
   using Groups = GroupQuantizer<V, 32, 32>;
   const int64_t blocks = args.out.k / 32;
+  const int64_t begin = args.columns.begin / 32, end = args.columns.end / 32;
   for (int64_t m = rows.begin; m < rows.end; ++m) {
-    for (int64_t b = 0; b < blocks; b += Groups::kGroups) {
-      const int64_t at = m * blocks + b, left = blocks - b;
+    for (int64_t b = begin; b < end; b += Groups::kGroups) {
+      const int64_t at = m * blocks + b, left = end - b;
       const int count = static_cast<int>(left < Groups::kGroups ? left : Groups::kGroups);
-      const auto sums = Groups{count}.Run(args.x + m * args.x_stride + 32 * b,
+      const auto sums = Groups{count}.Run(args.x + m * args.x_stride + 32 * (b - begin),
                                           args.out.q + m * args.out.stride + 32 * b,
                                           args.out.scale + at, args.out.sum + at, args.error);
       const auto scaled = V::Mul(V::LoadN(args.out.scale + at, count), V::ToFloat(sums));
@@ -119,10 +120,11 @@ void QuantizeInt8x32(const QuantizeArgs& args, Range rows) noexcept {
 template <class V>
 void QuantizeInt8x128(const QuantizeArgs& args, Range rows) noexcept {
   using Groups = GroupQuantizer<V, 128, 16>;
-  const int64_t blocks = args.out.k / 128;  // an even number: k is whole super-blocks
+  const int64_t blocks = args.out.k / 128;
+  const int64_t begin = args.columns.begin / 128, end = args.columns.end / 128;  // both even
   for (int64_t m = rows.begin; m < rows.end; ++m) {
-    for (int64_t b = 0; b < blocks; b += Groups::kGroups) {
-      Groups{Groups::kGroups}.Run(args.x + m * args.x_stride + 128 * b,
+    for (int64_t b = begin; b < end; b += Groups::kGroups) {
+      Groups{Groups::kGroups}.Run(args.x + m * args.x_stride + 128 * (b - begin),
                                   args.out.q + m * args.out.stride + 128 * b,
                                   args.out.scale + m * blocks + b,
                                   args.out.sum + m * (args.out.k / 16) + 8 * b, args.error);
@@ -132,10 +134,10 @@ void QuantizeInt8x128(const QuantizeArgs& args, Range rows) noexcept {
 
 template <class V, bool kRound>
 void QuantizeFloat(const QuantizeArgs& args, Range rows) noexcept {
-  const int64_t k = args.out.k;
+  const int64_t k = args.columns.end - args.columns.begin;
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float* x = args.x + m * args.x_stride;
-    float* f = args.out.f + m * args.out.stride;
+    float* f = args.out.f + m * args.out.stride + args.columns.begin;
     auto max = V::SetI(0);
     for (int64_t i = 0; i < k; i += 16) {
       const auto value = k - i >= 16 ? V::Load(x + i) : V::LoadN(x + i, k - i);

@@ -190,7 +190,8 @@ void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept {
   }
   float* h = inner + AdapterRowScratchBytes(rank) / 8;
   const Activations form{x.type, 1, rank, rank + rank % 2, nullptr, h, nullptr, nullptr, nullptr};
-  (x.type == ActType::kBF16 ? QuantizeBF16 : QuantizeF32)({inner, rank, form, args.error}, {0, 1});
+  (x.type == ActType::kBF16 ? QuantizeBF16 : QuantizeF32)(
+      {inner, rank, form, {0, rank}, args.error}, {0, 1});
   for (int64_t i = 0; i < args.b.n; ++i) {
     const uint8_t* strip = args.b.data + i / kStripRows * StripBytes(PanelType::kBF16, rank);
     args.y[i] =

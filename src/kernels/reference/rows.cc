@@ -63,11 +63,11 @@ void StoreFloat(const QuantizeArgs& args, Range rows, Round round) {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     const float* x = args.x + m * args.x_stride;
     float* f = args.out.f + m * args.out.stride;
-    for (int64_t i = 0; i < args.out.k; ++i) {
-      if (!IsFinite(x[i])) SetError(args.error, kErrorNotFinite);
-      f[i] = round(x[i]);
+    for (int64_t i = args.columns.begin; i < args.columns.end; ++i, ++x) {
+      if (!IsFinite(*x)) SetError(args.error, kErrorNotFinite);
+      f[i] = round(*x);
     }
-    if (args.out.k % 2 != 0) f[args.out.k] = 0;
+    if (args.columns.end % 2 != 0) f[args.columns.end] = 0;
   }
 }
 
@@ -77,9 +77,9 @@ void QuantizeInt8x32(const QuantizeArgs& args, Range rows) noexcept {
   const int64_t blocks = args.out.k / 32;
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     int8_t* q = args.out.q + m * args.out.stride;
-    for (int64_t b = 0; b < blocks; ++b) {
-      const float scale =
-          QuantizeGroup(args.x + m * args.x_stride + 32 * b, 32, q + 32 * b, args.error);
+    const float* x = args.x + m * args.x_stride;
+    for (int64_t b = args.columns.begin / 32; b < args.columns.end / 32; ++b, x += 32) {
+      const float scale = QuantizeGroup(x, 32, q + 32 * b, args.error);
       const int16_t sum = Sum(q + 32 * b, 32);
       args.out.scale[m * blocks + b] = scale;
       args.out.sum[m * blocks + b] = sum;
@@ -93,9 +93,9 @@ void QuantizeInt8x128(const QuantizeArgs& args, Range rows) noexcept {
   for (int64_t m = rows.begin; m < rows.end; ++m) {
     int8_t* q = args.out.q + m * args.out.stride;
     int16_t* sum = args.out.sum + m * (args.out.k / 16);
-    for (int64_t b = 0; b < blocks; ++b) {
-      args.out.scale[m * blocks + b] =
-          QuantizeGroup(args.x + m * args.x_stride + 128 * b, 128, q + 128 * b, args.error);
+    const float* x = args.x + m * args.x_stride;
+    for (int64_t b = args.columns.begin / 128; b < args.columns.end / 128; ++b, x += 128) {
+      args.out.scale[m * blocks + b] = QuantizeGroup(x, 128, q + 128 * b, args.error);
       for (int g = 0; g < 8; ++g) sum[8 * b + g] = Sum(q + 128 * b + 16 * g, 16);
     }
   }
