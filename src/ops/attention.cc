@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "ops/product_jobs.h"
 
 namespace bakestone::ops {
 namespace {
@@ -63,7 +64,9 @@ struct Unit {
 };
 
 struct Plan {
-  std::vector<Unit> units;   // the longest first, so that no thread ends with a long one
+  // By the thread whose rows they are (SplitRows), as the pool shares them out; of each the longest
+  // first, so that what others help with at the end is short.
+  std::vector<Unit> units;
   std::vector<Unit> merges;  // of those that were cut
   int64_t partials = 0;      // floats
 };
@@ -75,7 +78,7 @@ constexpr int64_t kUnitsPerThread = 8;
 // rows there are more units, and no need to cut them.
 constexpr int64_t kMaxPartials = int64_t{4} << 20;
 
-Plan MakePlan(const AttentionArgs& args, std::span<const Tile> tiles, int threads) {
+Plan MakePlan(const AttentionArgs& args, std::span<const Tile> tiles, int64_t rows, int threads) {
   Plan plan;
   int64_t total = 0;
   for (const Tile& tile : tiles) {
@@ -112,8 +115,12 @@ Plan MakePlan(const AttentionArgs& args, std::span<const Tile> tiles, int thread
     plan.partials += size;
   }
   plan.units = std::move(units);
-  std::stable_sort(plan.units.begin(), plan.units.end(),
-                   [](const Unit& a, const Unit& b) { return a.cost > b.cost; });
+  const RowParts parts = SplitRows(rows, threads);
+  std::stable_sort(plan.units.begin(), plan.units.end(), [&](const Unit& a, const Unit& b) {
+    const int64_t part_a = a.tile->rows.begin / parts.rows,
+                  part_b = b.tile->rows.begin / parts.rows;
+    return part_a != part_b ? part_a < part_b : a.cost > b.cost;
+  });
   return plan;
 }
 
@@ -156,7 +163,7 @@ void Attention(Context& context, const AttentionShape& shape, std::span<const Kv
                            shape.window, shape.soft_cap, shape.sinks};
   context.Reserve(AttentionScratchBytes(shape.heads / shape.kv_heads, shape.head_dim));
   const std::vector<Tile> tiles = Tiles(runs, kAttentionTile);
-  const Plan plan = MakePlan(args, tiles, context.pool().num_threads());
+  const Plan plan = MakePlan(args, tiles, q.rows, context.pool().num_threads());
   float* partials = context.ReservePartials(plan.partials);
   const AttentionKernels& kernels = Kernels(context, shape.element);
   context.pool().ParallelFor(

@@ -182,7 +182,18 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
     units += NumUnits(p.panel);
   }
   ShowJobs(context.watcher(), {jobs, products.size()});
-  RunProductJobs(context, {jobs, products.size()}, units, x.rows(), x.k());
+  if (x.rows() == 0) return;
+  context.Reserve(MatMulScratchBytes(x.k()));
+  const int64_t grain = UnitGrain(units, x.rows(), context.pool().num_threads());
+  ForPartsAndUnits(context.pool(), x.rows(), units, grain,
+                   [&](Range rows, int64_t begin, int64_t end, int thread) {
+                     ProductJob parts[kMaxProducts];
+                     for (size_t i = 0; i < products.size(); ++i) {
+                       parts[i] = jobs[i];
+                       parts[i].args = RowsOf(jobs[i].args, rows);
+                     }
+                     RunUnits({parts, products.size()}, {begin, end}, context.scratch(thread));
+                   });
 }
 
 void MatMulSwiGluQuantize(Context& context, const QuantizedRows& x, const Panel& gate,
@@ -197,26 +208,30 @@ void MatMulSwiGluQuantize(Context& context, const QuantizedRows& x, const Panel&
                          ProductKernel(context, gate, precision),
                          0};
   ShowJobs(context.watcher(), {&whole, 1});
-  const int64_t width = GatedWidth(gate, types, x.rows(), context.pool().num_threads());
+  const int threads = context.pool().num_threads();
+  const int64_t width = GatedWidth(gate, types, x.rows(), threads);
   const int64_t product_bytes = (MatMulScratchBytes(x.k()) + 63) / 64 * 64;
-  context.Reserve(product_bytes + x.rows() * width * 4);
+  context.Reserve(product_bytes + SplitRows(x.rows(), threads).rows * width * 4);
   const int64_t units = (gate.n + width - 1) / width;
-  context.pool().ParallelFor(units, 1, [&](int64_t begin, int64_t end, int thread) {
-    uint8_t* scratch = context.scratch(thread);
-    MatMulArgs part = whole.args;
-    part.y = reinterpret_cast<float*>(scratch + product_bytes);
-    part.y_stride = width;
-    for (int64_t first = begin * width; first < std::min(end * width, gate.n); first += width) {
-      const Range columns{first, std::min(first + width, gate.n)};
-      part.panel = PartOf(gate, columns);
-      part.up = PartOf(up, columns);
-      whole.run(part, {0, NumStrips(part.panel.n)}, scratch);
-      for (const ActType type : types) {
-        const QuantizeArgs quantize{part.y, width, out.form(type), columns, context.error()};
-        context.serve().rows.quantize[static_cast<int>(type)](quantize, {0, x.rows()});
-      }
-    }
-  });
+  ForPartsAndUnits(
+      context.pool(), x.rows(), units, 1, [&](Range rows, int64_t begin, int64_t end, int thread) {
+        uint8_t* scratch = context.scratch(thread);
+        const int64_t count = rows.end - rows.begin;
+        MatMulArgs part = RowsOf(whole.args, rows);
+        part.y = reinterpret_cast<float*>(scratch + product_bytes);
+        part.y_stride = width;
+        for (int64_t first = begin * width; first < std::min(end * width, gate.n); first += width) {
+          const Range columns{first, std::min(first + width, gate.n)};
+          part.panel = PartOf(gate, columns);
+          part.up = PartOf(up, columns);
+          whole.run(part, {0, NumStrips(part.panel.n)}, scratch);
+          for (const ActType type : types) {
+            const QuantizeArgs quantize{part.y, width, out.form(type, rows.begin, count), columns,
+                                        context.error()};
+            context.serve().rows.quantize[static_cast<int>(type)](quantize, {0, count});
+          }
+        }
+      });
   context.ThrowIfError(what);
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "ops/context.h"
+#include "ops/quantized_rows.h"
 
 namespace bakestone::ops {
 
@@ -34,6 +35,16 @@ inline decltype(MatMulKernels::run) ProductKernel(const Context& context, const 
   return precision == Precision::kExact ? kernels.exact : kernels.run;
 }
 
+// Units [begin, end) of all jobs.
+inline void RunUnits(std::span<const ProductJob> jobs, Range units, void* scratch) {
+  for (const ProductJob& job : jobs) {
+    const int64_t strips = NumStrips(job.args.panel.n);
+    const Range range{2 * std::max<int64_t>(units.begin - job.first_unit, 0),
+                      std::min(2 * (units.end - job.first_unit), strips)};
+    if (range.begin < range.end) job.run(job.args, range, scratch);
+  }
+}
+
 // rows: of the largest; k: the largest.
 inline void RunProductJobs(Context& context, std::span<const ProductJob> jobs, int64_t units,
                            int64_t rows, int64_t k) {
@@ -41,13 +52,46 @@ inline void RunProductJobs(Context& context, std::span<const ProductJob> jobs, i
   context.Reserve(MatMulScratchBytes(k));
   const int64_t grain = UnitGrain(units, rows, context.pool().num_threads());
   context.pool().ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
-    for (const ProductJob& job : jobs) {
-      const int64_t strips = NumStrips(job.args.panel.n);
-      const Range range{2 * std::max<int64_t>(begin - job.first_unit, 0),
-                        std::min(2 * (end - job.first_unit), strips)};
-      if (range.begin < range.end) job.run(job.args, range, context.scratch(thread));
+    RunUnits(jobs, {begin, end}, context.scratch(thread));
+  });
+}
+
+// How the rows of a long prompt are split, beside the strips: each thread has rows of its own from
+// op to op, as far as there are enough, and finds in its cache what it made of them (another core's
+// is as far as memory, where cores have a last cache of their own). Kernels unpack a strip for so
+// many rows at a time, so that parts of as many cost nothing.
+struct RowParts {
+  int64_t count, rows;  // rows: of a part, but for the last
+
+  Range part(int64_t i, int64_t all) const { return {i * rows, std::min((i + 1) * rows, all)}; }
+};
+inline RowParts SplitRows(int64_t rows, int threads) {
+  constexpr int64_t kUnpackedFor = 256;
+  const int64_t most = std::clamp<int64_t>(rows / kUnpackedFor, 1, threads);
+  const int64_t size = std::max<int64_t>((rows + most - 1) / most, 1);
+  return {(rows + size - 1) / size, size};
+}
+
+// Calls body(rows, begin, end, thread) for units [begin, end) of `units` and the rows of a part.
+template <class Body>
+void ForPartsAndUnits(ThreadPool& pool, int64_t rows, int64_t units, int64_t grain,
+                      const Body& body) {
+  const RowParts parts = SplitRows(rows, pool.num_threads());
+  pool.ParallelFor(parts.count * units, grain, [&](int64_t begin, int64_t end, int thread) {
+    while (begin < end) {
+      const int64_t part = begin / units, stop = std::min(end, (part + 1) * units);
+      body(parts.part(part, rows), begin - part * units, stop - part * units, thread);
+      begin = stop;
     }
   });
+}
+
+// Rows of a job's inputs and outputs.
+inline MatMulArgs RowsOf(const MatMulArgs& args, Range rows) {
+  MatMulArgs out = args;
+  out.x = RowsOf(args.x, rows.begin, rows.end - rows.begin);
+  if (out.y != nullptr) out.y += rows.begin * out.y_stride;
+  return out;
 }
 
 }  // namespace bakestone::ops

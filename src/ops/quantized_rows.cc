@@ -51,18 +51,22 @@ const Activations& QuantizedRows::form(ActType type) const {
 }
 
 Activations QuantizedRows::form(ActType type, int64_t begin, int64_t count) const {
-  Activations out = form(type);
-  BAKESTONE_CHECK(begin >= 0 && count >= 0 && begin + count <= rows_);
+  return RowsOf(form(type), begin, count);
+}
+
+Activations RowsOf(const Activations& x, int64_t begin, int64_t count) {
+  BAKESTONE_CHECK(begin >= 0 && count >= 0 && begin + count <= x.rows);
+  Activations out = x;
   out.rows = count;
   if (out.f != nullptr) {
     out.f += begin * out.stride;
     return out;
   }
-  const bool by_32 = type == ActType::kInt8x32;
+  const bool by_32 = x.type == ActType::kInt8x32;
   out.q += begin * out.stride;
-  out.scale += begin * (k_ / (by_32 ? 32 : 128));
-  out.scaled_sum += begin * (k_ / (by_32 ? 32 : 128));
-  out.sum += begin * (k_ / (by_32 ? 32 : 16));
+  out.scale += begin * (x.k / (by_32 ? 32 : 128));
+  out.scaled_sum += begin * (x.k / (by_32 ? 32 : 128));
+  out.sum += begin * (x.k / (by_32 ? 32 : 16));
   return out;
 }
 

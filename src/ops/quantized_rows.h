@@ -10,6 +10,9 @@
 
 namespace bakestone::ops {
 
+// Rows [begin, begin + count) of x.
+Activations RowsOf(const Activations& x, int64_t begin, int64_t count);
+
 // One set of rows in one or more forms. Buffers are kept and grow; reuse it from layer to layer.
 class QuantizedRows {
  public:
