@@ -136,6 +136,7 @@ bool DotsPay() {
 KernelTable Avx512Table(bool with_dots) {
   KernelTable table{Isa::kAvx512, kServeAvx512, TrainAvx512(), kEncodeAvx512};
   if (!with_dots) return table;
+  table.serve.matmul[static_cast<int>(PanelType::kBF16)].run = kDotsAvx512.matmul;
   AttentionKernels& attention = table.serve.attention[static_cast<int>(KvElement::kBF16)];
   attention.tile = kDotsAvx512.attention_tile;
   attention.segment = kDotsAvx512.attention_segment;

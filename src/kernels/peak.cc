@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "kernels/serve_tables.h"
+
 namespace bakestone {
 namespace {
 
@@ -44,7 +46,7 @@ const PeakKernels& PeakKernelsOf(Isa isa) {
     case Isa::kAmx:
       return kPeakAmx;
     default:
-      return kPeakAvx512;
+      return DotsPay() ? kPeakAvx512Dots : kPeakAvx512;
   }
 #elif defined(__aarch64__)
   return kPeakNeon;

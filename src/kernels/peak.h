@@ -24,7 +24,7 @@ const PeakKernels& PeakKernelsOf(Isa isa);
 
 extern const PeakKernels kPeakReference;
 #if defined(__x86_64__)
-extern const PeakKernels kPeakAvx2, kPeakAvxVnni, kPeakAvx512, kPeakAmx;
+extern const PeakKernels kPeakAvx2, kPeakAvxVnni, kPeakAvx512, kPeakAvx512Dots, kPeakAmx;
 #elif defined(__aarch64__)
 extern const PeakKernels kPeakNeon;
 #endif

@@ -26,7 +26,8 @@ KernelTable WithTiles(const TileKernels&);  // in dispatch.cc
 
 // The entries that differ where bf16 dot products pay.
 struct DotKernels {
-  bool (*in_pair_order)() noexcept;  // whether this CPU's have the bits that the others rely on
+  bool (*in_pair_order)() noexcept;     // whether this CPU's have the bits that the others rely on
+  decltype(MatMulKernels::run) matmul;  // with panels of bf16
   decltype(AttentionKernels::tile) attention_tile;  // over pages of bf16
   decltype(AttentionKernels::segment) attention_segment;
 };

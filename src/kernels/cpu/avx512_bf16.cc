@@ -1,10 +1,12 @@
 // What the avx512 table computes on bf16 dot products, where they pay (dispatch.cc): attention over
-// pages of bf16. vdpbf16ps adds the product of the upper halves of two words to a lane and then
-// that of the lower ones, each as a fused multiply-add: with steps k and k + 2 in a word it goes
-// along the even chain of the pair order, and with k + 1 and k + 3 along the odd one. So the bits
-// are those of two multiply-adds, at twice their rate. No operand is so small that it would be
-// flushed (docs/numerics.md).
+// pages of bf16, and many rows by panels of bf16. vdpbf16ps adds the product of the upper halves of
+// two words to a lane and then that of the lower ones, each as a fused multiply-add: with steps k
+// and k + 2 in a word it goes along the even chain of the pair order, and with k + 1 and k + 3
+// along the odd one. So the bits are those of two multiply-adds, at twice their rate. No operand is
+// so small that it would be flushed (docs/numerics.md).
 #include "kernels/cpu/attention_float.inl.h"
+#include "kernels/cpu/matmul_wide.inl.h"
+#include "kernels/cpu/peak.inl.h"
 #include "kernels/cpu/vec_avx512.h"
 #include "kernels/serve_tables.h"
 
@@ -38,6 +40,15 @@ struct ElementDot {
       const __m512 second = left > 16 ? RoundBF16<V>(V::LoadN(x + i + 16, left - 16)) : V::Zero();
       const __m512i words = Words(RoundBF16<V>(V::LoadN(x + i, left)), second);
       _mm512_mask_storeu_epi32(out + i / 2, V::Mask(LeftOf(left)), words);
+    }
+  }
+  // Of values that are rounded.
+  BAKESTONE_INLINE static void PutRounded(const float* x, int64_t n, Left* out) {
+    for (int64_t i = 0; i < n; i += 32) {
+      const int64_t left = n - i;
+      const __m512 second = left > 16 ? V::LoadN(x + i + 16, left - 16) : V::Zero();
+      _mm512_mask_storeu_epi32(out + i / 2, V::Mask(LeftOf(left)),
+                               Words(V::LoadN(x + i, left), second));
     }
   }
   BAKESTONE_INLINE static const Left* OfProbabilities(const float* p, Left* space) {
@@ -106,6 +117,146 @@ struct ElementDot {
 template <class V>
 using PagesDot = FloatPages<V, ElementDot>;
 
+// Products with panels of bf16: rows as words of both chains, tiles of up to six rows by two
+// strips.
+template <class V>
+struct DotProducts {
+  using E = ElementDot<V>;
+  using Left = typename E::Left;
+
+  static constexpr int64_t kRowBlock = 64;  // rows that are held as words at a time
+  static constexpr int64_t kLeast = 8;      // fewer wait for the weights, not for the products
+  static constexpr int kTall = 6;
+
+  int64_t k, row_words;  // k is even
+  Left* words;           // [kRowBlock][row_words]
+  uint8_t* strips;       // two, where they have to be flushed
+
+  DotProducts(const MatMulArgs& args, void* scratch)
+      : k(args.x.k + args.x.k % 2),
+        row_words((E::LeftOf(k) + 15) / 16 * 16),
+        words(static_cast<Left*>(scratch)),
+        strips(reinterpret_cast<uint8_t*>(words + kRowBlock * row_words)) {}
+
+  void PackRows(const Activations& x, int64_t m0, int64_t m1) const {
+    for (int64_t m = m0; m < m1; ++m) {
+      E::PutRounded(x.f + m * x.stride, k, words + (m - m0) * row_words);
+    }
+  }
+
+  // The strip's weights, those below 2^-50 as zeros.
+  const uint8_t* Weights(const Panel& panel, int64_t strip, int which) const {
+    const uint8_t* from = PlanesOf(panel, strip).low;
+    if (panel.flushed) return from;
+    uint8_t* to = strips + which * k * 32;
+    const __m512i least = _mm512_set1_epi16((127 - 50) << 7);
+    for (int64_t at = 0; at < k * 32; at += 64) {
+      const __m512i w = _mm512_loadu_si512(from + at);
+      const __m512i magnitude = _mm512_and_si512(w, _mm512_set1_epi16(0x7FFF));
+      const __mmask32 kept = _mm512_cmpge_epu16_mask(magnitude, least);
+      _mm512_store_si512(to + at, _mm512_maskz_mov_epi16(kept, w));
+    }
+    return to;
+  }
+
+  // Rows [m, m + kR), the first of the block is m0, by kW strips whose weights are w.
+  template <int kR, int kW>
+  [[gnu::noinline]] void Tile(int64_t row, const uint8_t* const (&w)[kW],
+                              __m512 (&r)[kTall][2]) const {
+    alignas(64) float sums[kR][kW][16] = {};
+    for (int64_t k0 = 0; k0 < k; k0 += 32) {
+      const int64_t n = k - k0 < 32 ? k - k0 : 32;
+      const Left* a[kR];
+      for (int i = 0; i < kR; ++i) a[i] = words + (row + i) * row_words + E::LeftOf(k0);
+      const uint8_t* b[kW];
+      for (int v = 0; v < kW; ++v) b[v] = w[v] + k0 * 32;
+      __m512 part[kR][kW];
+      E::template Sums<false, kR, kW>(a, b, b, 32, n, part);
+#pragma GCC unroll 8
+      for (int i = 0; i < kR; ++i) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kW; ++v) V::Store(sums[i][v], V::Add(V::Load(sums[i][v]), part[i][v]));
+      }
+    }
+    for (int i = 0; i < kR; ++i) {
+      for (int v = 0; v < kW; ++v) r[i][v] = V::Load(sums[i][v]);
+    }
+  }
+
+  template <int kW>
+  int64_t RunTile(int64_t row, int64_t left, const uint8_t* const (&w)[kW],
+                  __m512 (&r)[kTall][2]) const {
+    if (left >= kTall) {
+      Tile<kTall, kW>(row, w, r);
+      return kTall;
+    }
+    if (left >= 2) {
+      Tile<2, kW>(row, w, r);
+      return 2;
+    }
+    Tile<1, kW>(row, w, r);
+    return 1;
+  }
+
+  // Strips of a pair; or one that is left over: then `second` is null.
+  void RunPair(const MatMulArgs& args, int64_t strip, const Panel* second, int64_t second_strip,
+               int64_t m0, int64_t m1) const {
+    const uint8_t* w[2] = {Weights(args.panel, strip, 0),
+                           second != nullptr ? Weights(*second, second_strip, 1) : nullptr};
+    const uint8_t* one[1] = {w[0]};
+    for (int64_t m = m0; m < m1;) {
+      __m512 r[kTall][2];
+      const int64_t rows =
+          second != nullptr ? RunTile<2>(m - m0, m1 - m, w, r) : RunTile<1>(m - m0, m1 - m, one, r);
+      for (int64_t i = 0; i < rows; ++i, ++m) {
+        Finish<V>(args, strip, m, r[i][0], r[i][1]);
+        if (second == &args.panel) Finish<V>(args, second_strip, m, r[i][1], r[i][1]);
+      }
+    }
+  }
+
+  static void Run(const MatMulArgs& args, Range strips, void* scratch) noexcept {
+    if (args.x.rows < kLeast || args.x.type != ActType::kBF16) {
+      return MatMul<V, PanelType::kBF16>(args, strips, scratch);
+    }
+    const DotProducts products(args, scratch);
+    const bool gated = args.epilogue == Epilogue::kSwiGlu;
+    for (int64_t m0 = 0; m0 < args.x.rows; m0 += kRowBlock) {
+      const int64_t m1 = m0 + kRowBlock < args.x.rows ? m0 + kRowBlock : args.x.rows;
+      products.PackRows(args.x, m0, m1);
+      for (int64_t strip = strips.begin; strip < strips.end; strip += gated ? 1 : 2) {
+        const bool alone = !gated && strip + 1 == strips.end;
+        products.RunPair(args, strip,
+                         alone   ? nullptr
+                         : gated ? &args.up
+                                 : &args.panel,
+                         gated ? strip : strip + 1, m0, m1);
+      }
+    }
+  }
+};
+
+int64_t PeakBF16(int64_t rounds, const uint8_t* operands, float* result) noexcept {
+  constexpr int kSums = 12;
+  __m512 sums[kSums];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  const __m512i w = _mm512_set1_epi16(0x3F00);
+  for (int64_t round = 0; round < rounds; ++round) {
+    // Another address each round, so that no product can be taken out of the loop.
+    const uint8_t* a = operands + kPeakOperandBytes / 2 + round % 32 * 64;
+#pragma GCC unroll 12
+    for (int i = 0; i < kSums; ++i) {
+      int32_t word;
+      __builtin_memcpy(&word, a + 4 * i, 4);
+      sums[i] = DotBF16(sums[i], w, _mm512_set1_epi32(word));
+    }
+  }
+  __m512 total = _mm512_setzero_ps();
+  for (const __m512& sum : sums) total = _mm512_add_ps(total, sum);
+  _mm512_storeu_ps(result, total);
+  return rounds * kSums * 32;
+}
+
 // Numbers that differ in the last bits whenever the order of the additions does: bf16 with all bits
 // of the fraction in use, sums of either sign.
 bool AddsUpperThenLower() noexcept {
@@ -137,7 +288,8 @@ bool AddsUpperThenLower() noexcept {
 
 }  // namespace
 
-constinit const DotKernels kDotsAvx512 = {AddsUpperThenLower, RunAttention<V512, PagesDot>,
-                                          RunSegment<V512, PagesDot>};
+constinit const DotKernels kDotsAvx512 = {AddsUpperThenLower, DotProducts<V512>::Run,
+                                          RunAttention<V512, PagesDot>, RunSegment<V512, PagesDot>};
+constexpr PeakKernels kPeakAvx512Dots = {PeakInt8<V512>, PeakFloat<V512>, PeakBF16};
 
 }  // namespace bakestone
