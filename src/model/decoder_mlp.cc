@@ -11,6 +11,21 @@ ops::Gelu GeluOf(MlpKind kind) {
   return erf ? ops::Gelu::kErf : ops::Gelu::kTanh;
 }
 
+ops::Activation ActivationOf(MlpKind kind) {
+  switch (kind) {
+    case MlpKind::kGeGlu:
+      return ops::Activation::kGeGlu;
+    case MlpKind::kErfGeGlu:
+      return ops::Activation::kErfGeGlu;
+    case MlpKind::kGelu:
+      return ops::Activation::kGelu;
+    case MlpKind::kErfGelu:
+      return ops::Activation::kErfGelu;
+    default:
+      return ops::Activation::kSwiGlu;
+  }
+}
+
 constexpr std::array kExpertSites = {Site::kGate, Site::kUp, Site::kDown};
 
 }  // namespace
@@ -28,20 +43,18 @@ void DecoderPass::Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
 
 void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const RowSet& set) {
   Arena::Scope scope(arena_);
+  constexpr const char* kWhat = "MLP activation";
   const LayerWeights& weights = Layer(layer);
   const Norm norm = {weights.mlp_norm, weights.mlp_norm_bias};
   const SiteOutput down = {Site::kDown, {}};
   const Forms down_forms = FormsFor(layer, set, {&down, 1});
-  const bool fused = config_.mlp == MlpKind::kSwiGlu &&
-                     weights.gate.panel().type == weights.up.panel().type && !weights.gate.bias() &&
-                     !weights.up.bias() && !Adapted(layer, set, Site::kGate) &&
-                     !Adapted(layer, set, Site::kUp);
-  if (fused) {
+  if (!Adapted(layer, set, Site::kGate) && !Adapted(layer, set, Site::kUp)) {
+    const bool gated = config_.gated();
     Forms forms;
-    forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
+    forms.Add(ops::ActTypeFor(weights.up.panel().type, exec_.precision));
+    if (gated) forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
     QuantizeNormed(x, norm, forms, "MLP input");
-    return SwiGluProducts(weights.gate.panel(), weights.up.panel(), down_forms.span(),
-                          "MLP activation");
+    return Activate(gated ? &weights.gate : nullptr, weights.up, down_forms.span(), kWhat);
   }
   const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
   if (config_.gated()) {
@@ -49,25 +62,30 @@ void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const 
     const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
     NormedProducts(layer, set, x, norm, outputs, "MLP input");
     if (config_.mlp == MlpKind::kSwiGlu) {
-      ops::SwiGluQuantize(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows,
-                          "MLP activation");
+      ops::SwiGluQuantize(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows, kWhat);
     } else {
       ops::GeluQuantize(exec_.context, GeluOf(config_.mlp), gate, up, down_forms.span(),
-                        exec_.scratch.rows, "MLP activation");
+                        exec_.scratch.rows, kWhat);
     }
   } else {
     const SiteOutput up = {Site::kUp, gate};
     NormedProducts(layer, set, x, norm, {&up, 1}, "MLP input");
     ops::GeluQuantize(exec_.context, GeluOf(config_.mlp), gate, {}, down_forms.span(),
-                      exec_.scratch.rows, "MLP activation");
+                      exec_.scratch.rows, kWhat);
   }
 }
 
-void DecoderPass::SwiGluProducts(const Panel& gate, const Panel& up, std::span<const ActType> forms,
-                                 const char* what) {
+void DecoderPass::Activate(const Weight* gate, const Weight& up, std::span<const ActType> forms,
+                           const char* what) {
+  const ops::Product up_product = {.panel = up.panel(), .bias = up.bias(), .y = {}};
+  ops::ActivatedProducts products{up_product, {}, ActivationOf(config_.mlp)};
+  if (gate != nullptr) {
+    products.first = {.panel = gate->panel(), .bias = gate->bias(), .y = {}};
+    products.up = up_product;
+  }
   DecoderScratch& scratch = exec_.scratch;
-  ops::MatMulSwiGluQuantize(exec_.context, scratch.rows, gate, up, exec_.precision, forms,
-                            scratch.next_rows, what);
+  ops::MatMulActivateQuantize(exec_.context, scratch.rows, products, exec_.precision, forms,
+                              scratch.next_rows, what);
   std::swap(scratch.rows, scratch.next_rows);
 }
 
@@ -203,23 +221,18 @@ void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float>
   Arena::Scope scope(arena_);
   constexpr const char* kWhat = "expert activation";
   const ActType down_form = ops::ActTypeFor(expert.down.panel().type, exec_.precision);
-  if (config_.mlp == MlpKind::kSwiGlu && expert.gate.panel().type == expert.up.panel().type) {
-    const ActType form = ops::ActTypeFor(expert.gate.panel().type, exec_.precision);
-    ops::Quantize(exec_.context, in, {&form, 1}, exec_.scratch.rows, "expert input");
-    SwiGluProducts(expert.gate.panel(), expert.up.panel(), {&down_form, 1}, kWhat);
+  if (config_.mlp != MlpKind::kClampedSwiGlu) {
+    Forms forms;
+    forms.Add(ops::ActTypeFor(expert.gate.panel().type, exec_.precision));
+    forms.Add(ops::ActTypeFor(expert.up.panel().type, exec_.precision));
+    ops::Quantize(exec_.context, in, forms.span(), exec_.scratch.rows, "expert input");
+    Activate(&expert.gate, expert.up, {&down_form, 1}, kWhat);
   } else {
     const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
     const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
     ProductsOf(in, {{expert.gate, gate}, {expert.up, up}}, "expert input");
-    if (config_.mlp == MlpKind::kGeGlu) {
-      ops::GeluQuantize(exec_.context, ops::Gelu::kTanh, gate, up, {&down_form, 1},
-                        exec_.scratch.rows, kWhat);
-    } else if (config_.mlp == MlpKind::kClampedSwiGlu) {
-      ops::ClampedSwiGlu(exec_.context, gate, up, gate);
-      ops::Quantize(exec_.context, gate, {&down_form, 1}, exec_.scratch.rows, kWhat);
-    } else {
-      ops::SwiGluQuantize(exec_.context, gate, up, {&down_form, 1}, exec_.scratch.rows, kWhat);
-    }
+    ops::ClampedSwiGlu(exec_.context, gate, up, gate);
+    ops::Quantize(exec_.context, gate, {&down_form, 1}, exec_.scratch.rows, kWhat);
   }
   const ops::Product down = {.panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
   ops::MatMul(exec_.context, exec_.scratch.rows, {&down, 1}, exec_.precision);

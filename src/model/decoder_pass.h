@@ -210,10 +210,10 @@ class DecoderPass {
                         MatrixView<const float> in, MatrixView<float> out);
   void AddPairs(LinearId id, std::span<const AdapterRun> adapters, MatrixView<float> y);
   void SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x);
+  // The activation of the products of what is in scratch.rows, which it replaces; gate: or null.
+  void Activate(const Weight* gate, const Weight& up, std::span<const ActType> forms,
+                const char* what);
   // out [rows, hidden] = down(activation(gate in, up in)); out may be in.
-  // The gated activation of what is in scratch.rows, which it replaces.
-  void SwiGluProducts(const Panel& gate, const Panel& up, std::span<const ActType> forms,
-                      const char* what);
   void ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out);
 
   // ---- decoder_beside.cc ----

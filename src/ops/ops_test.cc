@@ -184,26 +184,46 @@ void ExpectSameForms(const Activations& a, const Activations& b) {
   EXPECT_TRUE(!by_32 || same(a.scaled_sum, b.scaled_sum, groups));
 }
 
-TEST(MatMulSwiGluQuantize, EqualsTheSeparateSteps) {
+TEST(MatMulActivateQuantize, EqualsTheSeparateSteps) {
   Machine machine(2);
-  const int64_t rows = 5, n = 1280, k = 96;
+  const int64_t rows = 520, n = 512, k = 96;
   const auto gate = RandomMatrix(machine.pool, PanelType::kQ4_1, n, k, 1);
   const auto up = RandomMatrix(machine.pool, PanelType::kQ4_1, n, k, 2);
+  const auto other_up = RandomMatrix(machine.pool, PanelType::kQ8_0, n, k, 2);
   auto x = RandomFloats(rows * k, 3);
+  const auto bias = RandomFloats(n, 4);
   const ActType types[] = {ActType::kInt8x32},
                 forms[] = {ActType::kInt8x32, ActType::kInt8x128, ActType::kBF16};
   QuantizedRows quantized, separate, fused;
   Quantize(machine.context, View(x, k), types, quantized, "x");
-  std::vector<float> a(static_cast<size_t>(rows * n)), b = a;
-  const Product products[] = {{gate.panel, nullptr, View(a, n)}, {up.panel, nullptr, View(b, n)}};
-  MatMul(machine.context, quantized, products, Precision::kServe);
-  SwiGluQuantize(machine.context, View(a, n), View(b, n), forms, separate, "a");
-  for (const int threads : {1, 2, 5}) {
-    Machine other(threads);
-    for (const auto& asked : {std::span<const ActType>(forms), std::span(forms).first(1)}) {
-      MatMulSwiGluQuantize(other.context, quantized, gate.panel, up.panel, Precision::kServe, asked,
-                           fused, "a");
-      for (const ActType type : asked) ExpectSameForms(fused.form(type), separate.form(type));
+  for (const Activation activation :
+       {Activation::kSwiGlu, Activation::kGeGlu, Activation::kErfGeGlu, Activation::kGelu,
+        Activation::kErfGelu}) {
+    for (const bool plain : {true, false}) {
+      SCOPED_TRACE(static_cast<int>(activation));
+      const bool gated = activation != Activation::kGelu && activation != Activation::kErfGelu;
+      const bool erf = activation == Activation::kErfGelu || activation == Activation::kErfGeGlu;
+      const float* added = plain ? nullptr : bias.data();
+      std::vector<float> a(static_cast<size_t>(rows * n)), b = a;
+      const Panel& second = plain ? up.panel : other_up.panel;
+      const Product products[] = {{gate.panel, added, View(a, n)}, {second, added, View(b, n)}};
+      MatMul(machine.context, quantized, products, Precision::kServe);
+      if (activation == Activation::kSwiGlu) {
+        SwiGluQuantize(machine.context, View(a, n), View(b, n), forms, separate, "a");
+      } else {
+        GeluQuantize(machine.context, erf ? Gelu::kErf : Gelu::kTanh, View(a, n),
+                     gated ? View(b, n) : MatrixView<float>{}, forms, separate, "a");
+      }
+      const ActivatedProducts made = {
+          {gate.panel, added, {}}, gated ? Product{second, added, {}} : Product{}, activation};
+      for (const int threads : {1, 2, 5}) {
+        Machine other(threads);
+        for (const auto& asked : {std::span<const ActType>(forms), std::span(forms).first(1)}) {
+          MatMulActivateQuantize(other.context, quantized, made, Precision::kServe, asked, fused,
+                                 "a");
+          for (const ActType type : asked) ExpectSameForms(fused.form(type), separate.form(type));
+        }
+      }
     }
   }
 }

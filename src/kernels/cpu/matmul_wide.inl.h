@@ -155,11 +155,20 @@ struct FetchAhead {
 struct WideOut {
   float* y[2];
   int64_t stride;
-  bool add;  // y += r
+  bool add;           // y += r
+  const float* bias;  // of both strips, or null; r += bias before
 };
 
 template <class V, int kR>
 BAKESTONE_INLINE void StoreWide(const WideOut& out, typename V::F (&r)[kR][2]) {
+  if (out.bias != nullptr) {
+    const auto bias0 = V::Load(out.bias), bias1 = V::Load(out.bias + kStripRows);
+#pragma GCC unroll 8
+    for (int i = 0; i < kR; ++i) {
+      r[i][0] = V::Add(r[i][0], bias0);
+      r[i][1] = V::Add(r[i][1], bias1);
+    }
+  }
   if (out.add) {
 #pragma GCC unroll 8
     for (int i = 0; i < kR; ++i) {
@@ -440,7 +449,7 @@ void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& fir
                  const WideScratch<Strip, kType>& scratch) {
   const int64_t row_words = Expanded<kType>::Steps(args.x.k) * RowWords<Strip, kType>::kPerStep;
   const bool direct = (args.epilogue == Epilogue::kStore || args.epilogue == Epilogue::kAdd) &&
-                      args.bias == nullptr && (pair.second + 1) * kStripRows <= args.panel.n;
+                      (pair.second + 1) * kStripRows <= args.panel.n;
   const StripPair next(args, pair.next());
   const int64_t bytes = StripBytes(kType, args.x.k);
   FetchAhead ahead(next.first_panel->data + next.first * bytes,
@@ -449,9 +458,11 @@ void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& fir
   for (int64_t m = m0; m < m1;) {
     float* results = direct ? args.y + m * args.y_stride + pair.first * kStripRows
                             : scratch.results + (m - m0) * 2 * kStripRows;
-    const WideOut out{{results, results + kStripRows},
-                      direct ? args.y_stride : 2 * kStripRows,
-                      direct && args.epilogue == Epilogue::kAdd};
+    const WideOut out{
+        {results, results + kStripRows},
+        direct ? args.y_stride : 2 * kStripRows,
+        direct && args.epilogue == Epilogue::kAdd,
+        direct && args.bias != nullptr ? args.bias + pair.first * kStripRows : nullptr};
     const int32_t* words = scratch.words + (m - m0) * row_words;
     const int64_t left = m1 - m;
     if (left == kTallTile || left >= kTallTile + kLowTile) {
