@@ -1,6 +1,7 @@
 // The second branch: an MLP, or experts that a router chooses for each row.
 #include "kernels/math.h"
 #include "model/decoder_pass.h"
+#include "ops/activated_products.h"
 #include "ops/rows.h"
 
 namespace bakestone {

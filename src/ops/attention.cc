@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "ops/product_jobs.h"
+#include "ops/row_parts.h"
 
 namespace bakestone::ops {
 namespace {

@@ -71,20 +71,6 @@ struct Product {
 void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> products,
             Precision precision, Epilogue epilogue = Epilogue::kStore);
 
-// What an MLP makes of its first products.
-enum class Activation : uint8_t { kSwiGlu, kGeGlu, kErfGeGlu, kGelu, kErfGelu };
-struct ActivatedProducts {
-  Product first, up;  // without y; up: of the gated ones only
-  Activation activation;
-};
-
-// The activation of products of x [rows, n] into the forms asked for, without being anywhere as a
-// whole: no adapter on either product. out is not x. Same bits as MatMul and SwiGluQuantize, or
-// GeluQuantize.
-void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
-                            const ActivatedProducts& products, Precision precision,
-                            std::span<const ActType> types, QuantizedRows& out, const char* what);
-
 // out row i = panel row ids[i], f32: embedding look-up. Every id is in [0, n).
 void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,
            MatrixView<float> out);

@@ -9,6 +9,7 @@
 #include "kernels/isa.h"
 #include "kernels/pack.h"
 #include "kernels/test_cases.h"
+#include "ops/activated_products.h"
 #include "ops/attention.h"
 #include "ops/context.h"
 #include "ops/linear.h"

@@ -7,6 +7,7 @@
 
 #include "ops/context.h"
 #include "ops/quantized_rows.h"
+#include "ops/row_parts.h"
 
 namespace bakestone::ops {
 
@@ -35,6 +36,14 @@ inline decltype(MatMulKernels::run) ProductKernel(const Context& context, const 
   return precision == Precision::kExact ? kernels.exact : kernels.run;
 }
 
+inline void ShowJobs(ProductWatcher* watcher, std::span<const ProductJob> jobs) {
+  if (watcher == nullptr) return;
+  for (const ProductJob& job : jobs) {
+    watcher->Product(job.args.x, job.args.panel);
+    if (job.args.up.data != nullptr) watcher->Product(job.args.x, job.args.up);
+  }
+}
+
 // Units [begin, end) of all jobs.
 inline void RunUnits(std::span<const ProductJob> jobs, Range units, void* scratch) {
   for (const ProductJob& job : jobs) {
@@ -54,22 +63,6 @@ inline void RunProductJobs(Context& context, std::span<const ProductJob> jobs, i
   context.pool().ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
     RunUnits(jobs, {begin, end}, context.scratch(thread));
   });
-}
-
-// How the rows of a long prompt are split, beside the strips: each thread has rows of its own from
-// op to op, as far as there are enough, and finds in its cache what it made of them (another core's
-// is as far as memory, where cores have a last cache of their own). Kernels unpack a strip for so
-// many rows at a time, so that parts of as many cost nothing.
-struct RowParts {
-  int64_t count, rows;  // rows: of a part, but for the last
-
-  Range part(int64_t i, int64_t all) const { return {i * rows, std::min((i + 1) * rows, all)}; }
-};
-inline RowParts SplitRows(int64_t rows, int threads) {
-  constexpr int64_t kUnpackedFor = 256;
-  const int64_t most = std::clamp<int64_t>(rows / kUnpackedFor, 1, threads);
-  const int64_t size = std::max<int64_t>((rows + most - 1) / most, 1);
-  return {(rows + size - 1) / size, size};
 }
 
 // Calls body(rows, begin, end, thread) for units [begin, end) of `units` and the rows of a part.
