@@ -81,7 +81,7 @@ void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
   const int64_t matrices = gated && !fused ? 2 : 1;
   const int threads = context.pool().num_threads();
   const int64_t width = ActivatedWidth(first, types, x.rows(), threads);
-  const int64_t most = SplitRows(x.rows(), threads).rows;
+  const int64_t most = std::min(x.rows(), kRowsUnpackedFor);  // at a time
   const int64_t product_bytes = (MatMulScratchBytes(x.k()) + 63) / 64 * 64;
   context.Reserve(product_bytes + matrices * most * width * 4);
   const int64_t units = (first.n + width - 1) / width;
@@ -107,13 +107,15 @@ void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
       context.serve().rows.quantize[static_cast<int>(type)](quantize, {0, count});
     }
   };
-  ForPartsAndUnits(context.pool(), x.rows(), units, 1,
-                   [&](Range rows, int64_t begin, int64_t end, int thread) {
-                     for (int64_t unit = begin; unit < end; ++unit) {
-                       const Range columns{unit * width, std::min((unit + 1) * width, first.n)};
-                       make(rows, columns, context.scratch(thread));
-                     }
-                   });
+  ForPartsAndUnits(
+      context.pool(), x.rows(), units, 1, [&](Range rows, int64_t begin, int64_t end, int thread) {
+        for (int64_t unit = begin; unit < end; ++unit) {
+          const Range columns{unit * width, std::min((unit + 1) * width, first.n)};
+          for (int64_t row = rows.begin; row < rows.end; row += most) {
+            make({row, std::min(row + most, rows.end)}, columns, context.scratch(thread));
+          }
+        }
+      });
   context.ThrowIfError(what);
 }
 
