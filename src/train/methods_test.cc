@@ -92,6 +92,9 @@ TEST(Recipe, MethodsBringTheirOwnDefaultsAndRefuseOthersKeys) {
   const Recipe rows = read(Replaced(kRecipe, "[lora]", added));
   EXPECT_EQ(rows.stages[1].embedding_rate, 3);
   EXPECT_THAT(rows.stages[1].defaults, ::testing::Contains("embedding_rate 3"));
+  // Nor do those that a chat template writes.
+  const Recipe chat = read(Replaced(kRecipe, "[lora]", "[chat]\ntemplate = \"chatml\"\n[lora]"));
+  EXPECT_EQ(chat.stages[1].embedding_rate, 3);
   EXPECT_EQ(
       read(Replaced(kRecipe, "[lora]", added + "\nembeddings = true")).stages[1].embedding_rate,
       0.1);

@@ -144,6 +144,11 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
     recipe.add_tokens = ReadAddTokens(std::move(*tokens));
     recipe.lora.new_tokens = true;
   }
+  if (auto chat = table.Table("chat")) {
+    recipe.chat = ReadChat(std::move(*chat), folders);
+    // As far as the base has not all of them: pipeline/grown_base knows.
+    recipe.lora.new_tokens = recipe.lora.new_tokens || !recipe.chat.tokens.empty();
+  }
   for (TomlTable& entry : table.Tables("stage")) {
     recipe.stages.push_back(ReadStage(std::move(entry), recipe.lora));
     for (size_t i = 0; i + 1 < recipe.stages.size(); ++i) {
@@ -157,7 +162,6 @@ Recipe ReadRecipe(const std::filesystem::path& file, const std::filesystem::path
     Throw(ErrorCode::kInvalidArgument, "{}: expected at least one [[stage]], found none",
           file.string());
   }
-  if (auto chat = table.Table("chat")) recipe.chat = ReadChat(std::move(*chat), folders);
   if (auto watch = table.Table("watch")) recipe.watch = ReadWatch(std::move(*watch));
   if (auto eval = table.Table("eval")) recipe.eval = ReadEval(std::move(*eval), folders);
   table.Finish();
