@@ -152,7 +152,7 @@ with client.chat.completions.stream(**{**asked, "n": 1, "tools": strict}, tool_c
     call = stream.get_final_completion().choices[0].message.tool_calls[0].function
 check(satisfies(call.name, call.arguments) and isinstance(call.parsed_arguments, functions[call.name]), f"a streamed call is of the schema: {call!r}")
 check(client.chat.completions.create(**{**asked, "tools": strict, "n": 1}).choices[0].finish_reason in ("stop", "tool_calls", "length"), "strict functions are taken")
-called = client.responses.create(model=model, input="How do I sail from Dover to Calais?", max_output_tokens=200, tool_choice="required", parallel_tool_calls=False,
+called = client.responses.create(model=model, input="How do I sail from Dover to Calais?", max_output_tokens=200, temperature=0, tool_choice="required", parallel_tool_calls=False,
                                  tools=[{"type": "function", "name": "plan_passage", "parameters": Passage.model_json_schema(), "strict": True}]).output[0]
 check(satisfies(called.name, called.arguments), f"a response's call is of the schema: {called!r}")
 unheld = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}}
@@ -174,9 +174,9 @@ class Tide(pydantic.BaseModel):
     rising: bool
 
 
-parsed = client.chat.completions.parse(model=model, messages=question, response_format=Tide, max_tokens=100, n=2)
+parsed = client.chat.completions.parse(model=model, messages=question, response_format=Tide, max_tokens=100, n=2, seed=5)
 check(all(isinstance(choice.message.parsed, Tide) for choice in parsed.choices), f"chat answers in a form: {parsed!r}")
-parsed = client.responses.parse(model=model, input="How high is the tide?", text_format=Tide, max_output_tokens=100)
+parsed = client.responses.parse(model=model, input="How high is the tide?", text_format=Tide, max_output_tokens=100, temperature=0)
 check(isinstance(parsed.output_parsed, Tide), f"responses answer in a form: {parsed!r}")
 unsupported = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
 error = error_of(lambda: client.chat.completions.create(model=model, messages=question, response_format=unsupported))
