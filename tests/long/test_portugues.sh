@@ -4,6 +4,7 @@
 set -euo pipefail
 bakestone=$(realpath "${1:?usage: test_portugues.sh BINARY [OUTPUT-FOLDER]}")
 output=${2:-$(mktemp -d)}
+mkdir -p "$output"
 repository=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 data=${BAKESTONE_HOME:-$HOME/.local/share/bakestone}/data
 for script in get_general_text.py get_debian_handbook.py; do python3 "$repository/tools/$script" "$data"; done
