@@ -56,6 +56,7 @@ TEST_P(AttentionTest, EqualsReference) {
                                    {element, 4, 2, 36, 100, 100},
                                    {element, 2, 1, 128, 1050, 5},
                                    {element, 3, 3, 2, 65, 40},
+                                   {element, 4, 2, 66, 100, 50},
                                    {element, 4, 1, 80, 521, 20},
                                    {element, 15, 1, 96, 600, 37},
                                    {element, 2, 2, 256, 530, 50}}) {

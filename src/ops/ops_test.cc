@@ -229,6 +229,25 @@ TEST(MatMulActivateQuantize, EqualsTheSeparateSteps) {
   }
 }
 
+// Outputs that fill no strip, which only plain panels may have as inputs of the last product.
+TEST(MatMulActivateQuantize, TakesAnyWidth) {
+  Machine machine(3);
+  const int64_t rows = 3, n = 115, k = 96;
+  const auto up = RandomMatrix(machine.pool, PanelType::kQ8_0, n, k, 1);
+  auto x = RandomFloats(rows * k, 3);
+  const ActType types[] = {ActType::kInt8x32}, forms[] = {ActType::kBF16, ActType::kF32};
+  QuantizedRows quantized, separate, fused;
+  Quantize(machine.context, View(x, k), types, quantized, "x");
+  std::vector<float> a(static_cast<size_t>(rows * n));
+  const Product product = {up.panel, nullptr, View(a, n)};
+  MatMul(machine.context, quantized, {&product, 1}, Precision::kServe);
+  GeluQuantize(machine.context, Gelu::kTanh, View(a, n), {}, forms, separate, "a");
+  MatMulActivateQuantize(machine.context, quantized,
+                         {{up.panel, nullptr, {}}, {}, Activation::kGelu}, Precision::kServe, forms,
+                         fused, "a");
+  for (const ActType type : forms) ExpectSameForms(fused.form(type), separate.form(type));
+}
+
 TEST(RmsNormQuantize, EqualsNormThenQuantize) {
   Machine machine(2);
   const int64_t rows = 6, k = 256;

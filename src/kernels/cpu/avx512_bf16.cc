@@ -34,21 +34,15 @@ struct ElementDot {
   BAKESTONE_INLINE static __m512 Probability(__m512 x) { return ElementBF16<V>::Probability(x); }
 
   BAKESTONE_INLINE static constexpr int64_t LeftOf(int64_t n) { return (n + 3) / 4 * 2; }
+  // kRound: x is rounded; else it is already.
+  template <bool kRound = true>
   BAKESTONE_INLINE static void Put(const float* x, int64_t n, Left* out) {
+    const auto load = [&](int64_t at) __attribute__((always_inline)) {
+      const __m512 value = n > at ? V::LoadN(x + at, n - at) : V::Zero();
+      return kRound ? RoundBF16<V>(value) : value;
+    };
     for (int64_t i = 0; i < n; i += 32) {
-      const int64_t left = n - i;
-      const __m512 second = left > 16 ? RoundBF16<V>(V::LoadN(x + i + 16, left - 16)) : V::Zero();
-      const __m512i words = Words(RoundBF16<V>(V::LoadN(x + i, left)), second);
-      _mm512_mask_storeu_epi32(out + i / 2, V::Mask(LeftOf(left)), words);
-    }
-  }
-  // Of values that are rounded.
-  BAKESTONE_INLINE static void PutRounded(const float* x, int64_t n, Left* out) {
-    for (int64_t i = 0; i < n; i += 32) {
-      const int64_t left = n - i;
-      const __m512 second = left > 16 ? V::LoadN(x + i + 16, left - 16) : V::Zero();
-      _mm512_mask_storeu_epi32(out + i / 2, V::Mask(LeftOf(left)),
-                               Words(V::LoadN(x + i, left), second));
+      _mm512_mask_storeu_epi32(out + i / 2, V::Mask(LeftOf(n - i)), Words(load(i), load(i + 16)));
     }
   }
   BAKESTONE_INLINE static const Left* OfProbabilities(const float* p, Left* space) {
@@ -140,7 +134,7 @@ struct DotProducts {
 
   void PackRows(const Activations& x, int64_t m0, int64_t m1) const {
     for (int64_t m = m0; m < m1; ++m) {
-      E::PutRounded(x.f + m * x.stride, k, words + (m - m0) * row_words);
+      E::template Put<false>(x.f + m * x.stride, k, words + (m - m0) * row_words);
     }
   }
 
@@ -159,7 +153,7 @@ struct DotProducts {
     return to;
   }
 
-  // Rows [m, m + kR), the first of the block is m0, by kW strips whose weights are w.
+  // Rows [row, row + kR) of the block by kW strips whose weights are w.
   template <int kR, int kW>
   [[gnu::noinline]] void Tile(int64_t row, const uint8_t* const (&w)[kW],
                               __m512 (&r)[kTall][2]) const {
