@@ -1,7 +1,8 @@
-// What adapters add to a decoding step on a real model: 64 rows of 64 sequences, with the base, 64
-// different adapters, and 8 of 8 rows each.
+// What adapters add to a step on a real model: 64 sequences of a row each with the base, with 64
+// different adapters, with 8 of 8 rows each; or so many sequences, of so many rows.
 //
-//   adapters_bench MODEL.gguf [--threads N] [--rounds N] [--steps N] [--only WORD]
+//   adapters_bench MODEL.gguf [--threads N] [--rounds N] [--steps N] [--only WORD] [--sequences N]
+//                  [--rows N]
 //
 // Each round takes some steps of every kind in turn. Prints a step's milliseconds as the median of
 // the rounds and their least, over the base's, and how fast the adapters' weights were read if
@@ -23,8 +24,6 @@
 
 namespace bakestone {
 namespace {
-
-constexpr int64_t kRows = 64;
 
 constexpr AdapterSite kSites[] = {
     AdapterSite::kQProj,    AdapterSite::kKProj,  AdapterSite::kVProj,   AdapterSite::kOProj,
@@ -65,18 +64,20 @@ struct Kind {
 
 class Bench {
  public:
-  Bench(const char* path, int threads)
-      : pool_(threads),
-        exec_(ChooseKernels(nullptr), pool_),
+  Bench(const char* path, int threads, int64_t sequences, int64_t rows)
+      : sequences_(sequences),
+        rows_(rows),
+        pool_(threads),
+        exec_(ChooseKernels(std::getenv("BAKESTONE_ISA")), pool_),
         model_(Model::Load(path, exec_.kernels, pool_)),
         allocator_(MakeHeapAllocator(model_->config, KvType::kBf16,
                                      std::numeric_limits<int64_t>::max() / 2)),
-        hidden_(kRows * model_->config.hidden_dim),
-        logits_(kRows * model_->config.vocab_size) {
-    for (int64_t i = 0; i < kRows; ++i) {
+        hidden_(sequences * model_->config.hidden_dim),
+        logits_(sequences * model_->config.vocab_size) {
+    for (int64_t i = 0; i < sequences; ++i) {
       states_.push_back(
           std::make_unique<SequenceState>(model_->config, KvType::kBf16, *allocator_));
-      states_.back()->Expect(kContext + 1);
+      states_.back()->Expect(kContext + rows);
       states_.back()->Reserve(kContext);
       states_.back()->Commit(kContext);
       for (const auto& page : states_.back()->pages()) {  // numbers of which all are small
@@ -84,11 +85,9 @@ class Bench {
       }
     }
     kinds_.push_back({"base", {}});
-    Add(16, 64);
-    Add(8, 64);
-    Add(16, 16);
-    Add(16, 8);
-    Add(16, 1);
+    for (const auto& [rank, count] : {std::pair{16, 64}, {8, 64}, {16, 16}, {16, 8}, {16, 1}}) {
+      if (count <= sequences) Add(rank, count);
+    }
   }
 
   void Run(int rounds, int steps, const std::string& only) {
@@ -129,7 +128,7 @@ class Bench {
     for (int64_t i = 0; i < count; ++i) {
       adapters_.push_back(Adapter::Load(file, model_->config));
       kind.bytes += adapters_.back()->bytes();
-      const int64_t each = kRows / count;
+      const int64_t each = sequences_ / count * rows_;
       kind.runs.push_back({static_cast<int32_t>(i * each), static_cast<int32_t>((i + 1) * each),
                            adapters_.back().get()});
     }
@@ -139,19 +138,24 @@ class Bench {
   void Step(const Kind& kind) {
     std::vector<int32_t> tokens, positions, outputs;
     std::vector<SequenceRun> runs;
-    for (int32_t i = 0; i < kRows; ++i) {
-      tokens.push_back(100 + i);
-      positions.push_back(kContext);
-      outputs.push_back(i);
-      states_[static_cast<size_t>(i)]->Reserve(1);
-      runs.push_back({i, i + 1, states_[static_cast<size_t>(i)].get()});
+    for (int64_t i = 0; i < sequences_; ++i) {
+      const auto begin = static_cast<int32_t>(tokens.size());
+      for (int64_t row = 0; row < rows_; ++row) {
+        tokens.push_back(static_cast<int32_t>(100 + i + row));
+        positions.push_back(static_cast<int32_t>(kContext + row));
+      }
+      const auto end = static_cast<int32_t>(tokens.size());
+      outputs.push_back(end - 1);
+      states_[static_cast<size_t>(i)]->Reserve(rows_);
+      runs.push_back({begin, end, states_[static_cast<size_t>(i)].get()});
     }
-    const auto hidden = DenseView(hidden_.data(), kRows, model_->config.hidden_dim);
+    const auto hidden = DenseView(hidden_.data(), sequences_, model_->config.hidden_dim);
     model_->decoder->Forward(exec_, {tokens, positions, runs, kind.runs, outputs}, hidden);
-    model_->decoder->Logits(exec_, DenseView<const float>(hidden_.data(), kRows, hidden.cols),
-                            DenseView(logits_.data(), kRows, model_->config.vocab_size));
+    model_->decoder->Logits(exec_, DenseView<const float>(hidden_.data(), sequences_, hidden.cols),
+                            DenseView(logits_.data(), sequences_, model_->config.vocab_size));
   }
 
+  int64_t sequences_, rows_;
   ThreadPool pool_;
   Exec exec_;
   std::shared_ptr<const Model> model_;
@@ -166,19 +170,22 @@ class Bench {
 }  // namespace bakestone
 
 int main(int argc, char** argv) {
-  int threads = bakestone::UsableCores(), rounds = 7, steps = 10;
+  int threads = bakestone::UsableCores(), rounds = 7, steps = 10, sequences = 64, rows = 1;
   std::string only;
   for (int i = 2; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--threads") threads = std::atoi(argv[i + 1]);
     if (flag == "--rounds") rounds = std::atoi(argv[i + 1]);
     if (flag == "--steps") steps = std::atoi(argv[i + 1]);
+    if (flag == "--sequences") sequences = std::atoi(argv[i + 1]);
+    if (flag == "--rows") rows = std::atoi(argv[i + 1]);
     if (flag == "--only") only = argv[i + 1];
   }
   if (argc < 2) {
     fmt::print(stderr,
-               "adapters_bench MODEL.gguf [--threads N] [--rounds N] [--steps N] [--only WORD]\n");
+               "adapters_bench MODEL.gguf [--threads N] [--rounds N] [--steps N] [--only WORD] "
+               "[--sequences N] [--rows N]\n");
     return 2;
   }
-  bakestone::Bench(argv[1], threads).Run(rounds, steps, only);
+  bakestone::Bench(argv[1], threads, sequences, rows).Run(rounds, steps, only);
 }

@@ -82,6 +82,19 @@ enum class Epilogue : uint8_t {
   kSwiGlu,     // y = SwiGlu(r of panel, r of up)
 };
 
+// Lines of 64 bytes that follow each other.
+struct Lines {
+  const uint8_t* first;
+  int64_t count;
+};
+
+// What is read next, by who called: a kernel whose arithmetic leaves the memory idle fetches it
+// into the cache meanwhile, others leave it.
+struct ReadNext {
+  const Lines* parts;
+  int64_t count, lines;  // lines: of all parts
+};
+
 // r[m, i] = sum over k of x[m, k] * panel[i, k], + bias[i] where given.
 struct MatMulArgs {
   Activations x;
@@ -91,7 +104,8 @@ struct MatMulArgs {
   float* y;           // [x.rows, y_stride]
   int64_t y_stride;
   Epilogue epilogue;
-  float scale;  // kAddScaled
+  float scale;              // kAddScaled
+  ReadNext read_next = {};  // while all strips of a call are multiplied
 };
 
 // Scratch of one call: aligned to 64, contents do not matter.
@@ -105,22 +119,19 @@ struct MatMulKernels {
   void (*exact)(const MatMulArgs&, Range strips, void* scratch) noexcept;  // x.type kF32
 };
 
-// One row by the two matrices of an adapter, both in bf16 with magnitudes below 2^-50 as zeros:
-// y = fma(scale, B h, y), h = A x; both products in pair order, h in the form of x. One call for
-// both: adapters of one row each are read from memory at the speed of that.
+// One row by the first matrix of an adapter, in bf16 with magnitudes below 2^-50 as zeros: h = A x
+// in pair order, in the form of x.
 struct AdapterRowArgs {
   Activations x;     // of one row: kBF16, or kF32
-  const uint8_t* a;  // [rank, x.k]: strips of 16 as a panel's, the last one narrow (panel.h) where
-                     // rank is no multiple of 16; aligned to 64
-  Panel b;           // [n, rank], flushed
-  float scale;
-  float* y;         // [n]
-  uint32_t* error;  // kErrorNotFinite: in h
+  const uint8_t* a;  // [h.k, x.k]: strips of 16 as a panel's, the last one narrow (panel.h) where
+                     // h.k is no multiple of 16; aligned to 64
+  Activations h;     // of one row, x's type
+  uint32_t* error;   // kErrorNotFinite: in h
 };
 
-// Scratch of one call, aligned to 64: h twice.
+// Scratch of one call, aligned to 64.
 BAKESTONE_INLINE constexpr int64_t AdapterRowScratchBytes(int64_t rank) {
-  return 2 * 4 * ((rank + 63) / 64 * 64);
+  return 4 * ((rank + 63) / 64 * 64);
 }
 
 // Panel to f32, bit for bit what tensor/dequantize.h makes of the file's row.

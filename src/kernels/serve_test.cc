@@ -176,40 +176,42 @@ testing::PanelCase FlushedPanel(int64_t n, int64_t k, uint64_t seed) {
   return panel;
 }
 
-TEST_P(ServeTest, AdapterRowEqualsItsTwoProductsByTheReference) {
+// A row [rank] of inner products in their form.
+struct InnerRow {
+  InnerRow(ActType type, int64_t rank)
+      : values(static_cast<size_t>(rank + rank % 2)),
+        view{type, 1, rank, rank + rank % 2, nullptr, values.data(), nullptr, nullptr, nullptr} {}
+  std::vector<float> values;
+  Activations view;
+};
+
+TEST_P(ServeTest, AdapterRowEqualsItsProductByTheReference) {
   for (const int64_t rank : {1, 4, 6, 8, 11, 16, 23, 32, 40, 130}) {
     for (const int64_t k : {1, 31, 64, 97, 200}) {
-      for (const int64_t n : {5, 64, 83}) {
-        for (const bool exact : {false, true}) {
-          const auto a = FlushedPanel(rank, k, 61), b = FlushedPanel(n, rank, 62);
-          const ActType type = exact ? ActType::kF32 : ActType::kBF16;
-          const auto x = testing::MakeActivations(Reference(), type, RandomFloats(k, 63), 1, k);
-          const MatMulKernels& kernels =
-              Reference().serve.matmul[static_cast<int>(PanelType::kBF16)];
-          const auto run = exact ? kernels.exact : kernels.run;
-          Buffer<uint8_t> scratch(MatMulScratchBytes(std::max(k, rank)));
-          std::vector<float> inner(static_cast<size_t>(rank)), expected = RandomFloats(n, 64);
-          std::vector<float> y = expected;
-          run({x.view, a.panel, {}, nullptr, inner.data(), rank, Epilogue::kStore, 1},
-              {0, NumStrips(rank)}, scratch.data());
-          const auto h = testing::MakeActivations(Reference(), type, inner, 1, rank);
-          run({h.view, b.panel, {}, nullptr, expected.data(), n, Epilogue::kAddScaled, 0.37f},
-              {0, NumStrips(n)}, scratch.data());
-          const Buffer<uint8_t> narrow = Narrowed(a.panel);
-          Buffer<uint8_t> room(AdapterRowScratchBytes(rank));
-          uint32_t error = 0;
-          table().serve.adapter_row({x.view, narrow.data(), b.panel, 0.37f, y.data(), &error},
-                                    room.data());
-          EXPECT_TRUE(SameBits(y, expected)) << rank << ", " << n << " x " << k;
-          EXPECT_EQ(error, 0u);
-        }
+      for (const ActType type : {ActType::kBF16, ActType::kF32}) {
+        const auto a = FlushedPanel(rank, k, 61);
+        const auto x = testing::MakeActivations(Reference(), type, RandomFloats(k, 63), 1, k);
+        const MatMulKernels& kernels = Reference().serve.matmul[static_cast<int>(PanelType::kBF16)];
+        const auto run = type == ActType::kF32 ? kernels.exact : kernels.run;
+        Buffer<uint8_t> scratch(MatMulScratchBytes(std::max(k, rank)));
+        std::vector<float> inner(static_cast<size_t>(rank));
+        run({x.view, a.panel, {}, nullptr, inner.data(), rank, Epilogue::kStore, 1},
+            {0, NumStrips(rank)}, scratch.data());
+        const auto expected = testing::MakeActivations(Reference(), type, inner, 1, rank);
+        const Buffer<uint8_t> narrow = Narrowed(a.panel);
+        Buffer<uint8_t> room(AdapterRowScratchBytes(rank));
+        const InnerRow h(type, rank);
+        uint32_t error = 0;
+        table().serve.adapter_row({x.view, narrow.data(), h.view, &error}, room.data());
+        EXPECT_EQ(std::memcmp(h.view.f, expected.view.f, static_cast<size_t>(4 * rank)), 0)
+            << rank << " x " << k;
+        EXPECT_EQ(error, 0u);
       }
     }
   }
 }
 
 TEST_P(ServeTest, AdapterRowReportsInnerProductsThatAreNotFinite) {
-  const auto b = FlushedPanel(16, 6, 62);
   const std::vector<float> values(64, 1e38f);
   for (const ActType type : {ActType::kBF16, ActType::kF32}) {
     const auto x = testing::MakeActivations(table(), type, values, 1, 64);
@@ -217,10 +219,31 @@ TEST_P(ServeTest, AdapterRowReportsInnerProductsThatAreNotFinite) {
     for (int64_t i = 1; i < big.storage.bytes(); i += 2) big.storage.data()[i] = 0x7E;
     const Buffer<uint8_t> narrow = Narrowed(big.panel);
     Buffer<uint8_t> room(AdapterRowScratchBytes(6));
-    std::vector<float> y(16);
+    const InnerRow h(type, 6);
     uint32_t error = 0;
-    table().serve.adapter_row({x.view, narrow.data(), b.panel, 1, y.data(), &error}, room.data());
+    table().serve.adapter_row({x.view, narrow.data(), h.view, &error}, room.data());
     EXPECT_EQ(error, kErrorNotFinite);
+  }
+}
+
+TEST_P(ServeTest, WhatIsReadNextChangesNothing) {
+  for (const PanelType type : {PanelType::kQ4_1, PanelType::kQ6_K, PanelType::kBF16}) {
+    for (const int64_t rows : {1, 7, 16, 37, 130}) {
+      const int64_t k = testing::SmallK(type), n = 83;
+      const auto panel = testing::RandomPanel(type, n, k, 1);
+      const auto x =
+          testing::MakeActivations(table(), ActTypeOf(type), RandomFloats(rows * k, 2), rows, k);
+      Buffer<uint8_t> scratch(MatMulScratchBytes(k)), next(64 * 4096);
+      const Lines parts[] = {{next.data(), 1}, {next.data() + 640, 3000}, {next.data() + 64, 70}};
+      std::vector<float> y[2];
+      for (const bool reads : {false, true}) {
+        y[reads].resize(static_cast<size_t>(rows * n));
+        MatMulArgs args{x.view, panel.panel, {}, nullptr, y[reads].data(), n, Epilogue::kStore, 1};
+        if (reads) args.read_next = {parts, 3, 3071};
+        table().serve.matmul[static_cast<int>(type)].run(args, {0, NumStrips(n)}, scratch.data());
+      }
+      EXPECT_TRUE(SameBits(y[0], y[1])) << testing::PanelTypeName(type) << ", " << rows;
+    }
   }
 }
 

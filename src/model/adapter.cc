@@ -1,6 +1,7 @@
 #include "model/adapter.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -53,9 +54,22 @@ void RoundRow(const float* from, uint16_t* to, int64_t n) {
   for (; i < n; ++i) to[i] = FloatToBF16(from[i]);
 }
 
-int64_t BytesOf(const LoraPair& pair) {
-  return ops::NarrowPanelBytes(pair.a.rows, pair.a.cols) +
-         PanelBytes(PanelType::kBF16, pair.b.rows, pair.b.cols);
+// Where so many bytes of panels begin in their memory. Large memory begins on a page of 2 MiB: at
+// another place in the sets of a cache for each adapter, as a step reads the same matrix of many,
+// and those of 64 would share the 16 lines that a set has.
+int64_t NextShift(int64_t bytes) {
+  constexpr int64_t kLarge = int64_t{4} << 20;
+  constexpr uint32_t kPlaces = 32;
+  constexpr int64_t kDistance = 4096 + 64;
+  static std::atomic<uint32_t> count{0};
+  if (bytes < kLarge) return 0;
+  return count.fetch_add(1, std::memory_order_relaxed) % kPlaces * kDistance;
+}
+
+int64_t FirstBytes(const LoraPair& pair) { return ops::NarrowPanelBytes(pair.a.rows, pair.a.cols); }
+
+int64_t SecondBytes(const LoraPair& pair) {
+  return PanelBytes(PanelType::kBF16, pair.b.rows, pair.b.cols);
 }
 
 }  // namespace
@@ -170,10 +184,11 @@ void Adapter::Publish() {
   if (published_) return;
   int64_t bytes = 0;
   for (const LoraPair& pair : pairs_) {
-    if (pair.a.data != nullptr) bytes += BytesOf(pair);
+    if (pair.a.data != nullptr) bytes += FirstBytes(pair) + SecondBytes(pair);
   }
-  if (panel_storage_.size() != bytes) panel_storage_ = Buffer<uint8_t>(bytes);
-  uint8_t* to = panel_storage_.data();
+  const int64_t shift = NextShift(bytes);
+  panel_storage_ = Buffer<uint8_t>(bytes + shift);
+  uint8_t* to = panel_storage_.data() + shift;
   Sha256 hash;
   for (size_t i = 0; i < pairs_.size(); ++i) {
     const LoraPair& pair = pairs_[i];
@@ -183,10 +198,18 @@ void Adapter::Publish() {
     hash.Update({reinterpret_cast<const uint8_t*>(&pair.scale), sizeof pair.scale});
     hash.Update({reinterpret_cast<const uint8_t*>(storage_[i].data()),
                  static_cast<size_t>(storage_[i].bytes())});
-    uint8_t* to_b = to + ops::NarrowPanelBytes(pair.a.rows, pair.a.cols);
-    panels_[i] = {
-        .a = ops::PackNarrow(pair.a, to), .b = ops::PackFlushed(pair.b, to_b), .scale = pair.scale};
-    to += BytesOf(pair);
+  }
+  for (size_t i = 0; i < pairs_.size(); ++i) {
+    const LoraPair& pair = pairs_[i];
+    if (pair.a.data == nullptr) continue;
+    panels_[i] = {.a = ops::PackNarrow(pair.a, to), .b = {}, .scale = pair.scale};
+    to += FirstBytes(pair);
+  }
+  for (size_t i = 0; i < pairs_.size(); ++i) {
+    const LoraPair& pair = pairs_[i];
+    if (pair.a.data == nullptr) continue;
+    panels_[i].b = ops::PackFlushed(pair.b, to);
+    to += SecondBytes(pair);
   }
   hash_ = hash.Finish();
   published_ = true;

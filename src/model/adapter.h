@@ -1,11 +1,12 @@
 // A LoRA adapter in memory: bf16 pairs in Hugging Face row order, packed in panels for serving; a
 // trained one has them row by row too.
 //
-// A served adapter is immutable and shared by the requests that use it; its panels lie together in
-// the order of use, because many adapters in one step are read once each and nothing of them stays
-// in a cache. A trained one is owned by the trainer, which rewrites the pairs from its f32 masters
-// between steps (Set): so training computes with exactly the values that will be served. One thread
-// may write while none reads.
+// A served adapter is immutable and shared by the requests that use it. Many adapters in one step
+// are read once each, a piece of one after a piece of another, and nothing of them stays in a
+// cache: first matrices lie together in the order of use, and second ones, so that what a core
+// fetches beyond a piece is read with the next one. A trained one is owned by the trainer, which
+// rewrites the pairs from its f32 masters between steps (Set): so training computes with exactly
+// the values that will be served. One thread may write while none reads.
 #pragma once
 
 #include <cstdint>
@@ -72,7 +73,8 @@ class Adapter {
       pairs_;  // [num_layers * kNumSites], then three of each expert of each layer
   std::vector<ops::LoraPanels> panels_;    // the same; a.data null: none
   std::vector<Buffer<uint16_t>> storage_;  // a then b, one buffer a pair
-  Buffer<uint8_t> panel_storage_;          // of panels_, one after the other
+  // Of panels_: all first matrices, then all second ones.
+  Buffer<uint8_t> panel_storage_;
 };
 
 }  // namespace bakestone

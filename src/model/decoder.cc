@@ -82,28 +82,32 @@ bool DecoderPass::Adapted(int64_t layer, const RowSet& set, Site site) {
   });
 }
 
+std::span<const ops::LoraRun> DecoderPass::Terms(std::span<const AdapterRun> adapters,
+                                                 std::span<const LinearId> ids) {
+  auto* terms = arena_.Take<ops::LoraRun>(std::ssize(ids) * std::ssize(adapters));
+  size_t count = 0;
+  for (const AdapterRun& run : adapters) {  // one after the other, as they lie in memory
+    for (size_t i = 0; i < ids.size() && run.adapter != nullptr; ++i) {
+      const ops::LoraPanels* lora = run.adapter->FindPanels(ids[i]);
+      if (lora == nullptr) continue;
+      terms[count++] = {lora, {run.begin, run.end}, static_cast<int64_t>(i)};
+    }
+  }
+  return {terms, count};
+}
+
 void DecoderPass::Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs,
                            Epilogue epilogue) {
   std::array<ops::Product, kNumSites> products;
+  std::array<LinearId, kNumSites> ids;
   for (size_t i = 0; i < outputs.size(); ++i) {
     const Weight& weight = Layer(layer).at(outputs[i].site);
     products[i] = {.panel = weight.panel(), .bias = weight.bias(), .y = outputs[i].y};
+    ids[i] = {static_cast<int32_t>(layer), outputs[i].site};
   }
-  const ops::QuantizedRows& x = exec_.scratch.rows;
-  ops::MatMul(exec_.context, x, {products.data(), outputs.size()}, exec_.precision, epilogue);
   Arena::Scope scope(arena_);
-  auto* runs = arena_.Take<ops::LoraRun>(std::ssize(outputs) * std::ssize(set.adapters));
-  size_t num_runs = 0;
-  for (const AdapterRun& run : set.adapters) {  // one after the other, as they lie in memory
-    for (const SiteOutput& output : outputs) {
-      const LinearId id = {static_cast<int32_t>(layer), output.site};
-      const ops::LoraPanels* lora = run.adapter ? run.adapter->FindPanels(id) : nullptr;
-      if (lora != nullptr) {
-        runs[num_runs++] = {*lora, run.begin, output.y.Rows(run.begin, run.end - run.begin)};
-      }
-    }
-  }
-  if (num_runs > 0) ops::Lora(exec_.context, x, {runs, num_runs}, exec_.precision);
+  ops::MatMul(exec_.context, exec_.scratch.rows, {products.data(), outputs.size()}, exec_.precision,
+              epilogue, Terms(set.adapters, {ids.data(), outputs.size()}));
 }
 
 void DecoderPass::QuantizeNormed(MatrixView<const float> x, const Norm& norm, const Forms& forms,

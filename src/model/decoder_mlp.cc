@@ -7,11 +7,6 @@
 namespace bakestone {
 namespace {
 
-ops::Gelu GeluOf(MlpKind kind) {
-  const bool erf = kind == MlpKind::kErfGelu || kind == MlpKind::kErfGeGlu;
-  return erf ? ops::Gelu::kErf : ops::Gelu::kTanh;
-}
-
 ops::Activation ActivationOf(MlpKind kind) {
   switch (kind) {
     case MlpKind::kGeGlu:
@@ -44,39 +39,20 @@ void DecoderPass::Mlp(int64_t layer, MatrixView<float> x, const RowSet& set) {
 
 void DecoderPass::MlpActivation(int64_t layer, MatrixView<const float> x, const RowSet& set) {
   Arena::Scope scope(arena_);
-  constexpr const char* kWhat = "MLP activation";
   const LayerWeights& weights = Layer(layer);
-  const Norm norm = {weights.mlp_norm, weights.mlp_norm_bias};
-  const SiteOutput down = {Site::kDown, {}};
-  const Forms down_forms = FormsFor(layer, set, {&down, 1});
-  if (!Adapted(layer, set, Site::kGate) && !Adapted(layer, set, Site::kUp)) {
-    const bool gated = config_.gated();
-    Forms forms;
-    forms.Add(ops::ActTypeFor(weights.up.panel().type, exec_.precision));
-    if (gated) forms.Add(ops::ActTypeFor(weights.gate.panel().type, exec_.precision));
-    QuantizeNormed(x, norm, forms, "MLP input");
-    return Activate(gated ? &weights.gate : nullptr, weights.up, down_forms.span(), kWhat);
-  }
-  const MatrixView<float> gate = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
-  if (config_.gated()) {
-    const MatrixView<float> up = arena_.TakeMatrix<float>(set.rows, config_.ffn_width(layer));
-    const std::array<SiteOutput, 2> outputs = {{{Site::kGate, gate}, {Site::kUp, up}}};
-    NormedProducts(layer, set, x, norm, outputs, "MLP input");
-    if (config_.mlp == MlpKind::kSwiGlu) {
-      ops::SwiGluQuantize(exec_.context, gate, up, down_forms.span(), exec_.scratch.rows, kWhat);
-    } else {
-      ops::GeluQuantize(exec_.context, GeluOf(config_.mlp), gate, up, down_forms.span(),
-                        exec_.scratch.rows, kWhat);
-    }
-  } else {
-    const SiteOutput up = {Site::kUp, gate};
-    NormedProducts(layer, set, x, norm, {&up, 1}, "MLP input");
-    ops::GeluQuantize(exec_.context, GeluOf(config_.mlp), gate, {}, down_forms.span(),
-                      exec_.scratch.rows, kWhat);
-  }
+  const SiteOutput down = {Site::kDown, {}}, inner[] = {{Site::kGate, {}}, {Site::kUp, {}}};
+  const auto sites = std::span(inner).subspan(config_.gated() ? 0 : 1);
+  QuantizeNormed(x, {weights.mlp_norm, weights.mlp_norm_bias}, FormsFor(layer, set, sites),
+                 "MLP input");
+  const auto index = static_cast<int32_t>(layer);
+  const LinearId ids[] = {{index, Site::kGate}, {index, Site::kUp}};
+  Activate(config_.gated() ? &weights.gate : nullptr, weights.up,
+           Terms(set.adapters, std::span(ids).last(sites.size())),
+           FormsFor(layer, set, {&down, 1}).span(), "MLP activation");
 }
 
-void DecoderPass::Activate(const Weight* gate, const Weight& up, std::span<const ActType> forms,
+void DecoderPass::Activate(const Weight* gate, const Weight& up,
+                           std::span<const ops::LoraRun> adapters, std::span<const ActType> forms,
                            const char* what) {
   const ops::Product up_product = {.panel = up.panel(), .bias = up.bias(), .y = {}};
   ops::ActivatedProducts products{up_product, {}, ActivationOf(config_.mlp)};
@@ -85,8 +61,8 @@ void DecoderPass::Activate(const Weight* gate, const Weight& up, std::span<const
     products.up = up_product;
   }
   DecoderScratch& scratch = exec_.scratch;
-  ops::MatMulActivateQuantize(exec_.context, scratch.rows, products, exec_.precision, forms,
-                              scratch.next_rows, what);
+  ops::MatMulActivateQuantize(exec_.context, scratch.rows, products, exec_.precision, adapters,
+                              forms, scratch.next_rows, what);
   std::swap(scratch.rows, scratch.next_rows);
 }
 
@@ -145,12 +121,8 @@ void DecoderPass::Expert(LinearId id, std::span<const AdapterRun> adapters,
       std::copy_n(h.Row(chosen.rows[static_cast<size_t>(i)]), h.cols, in.Row(i));
     }
   });
-  const std::span<const AdapterRun> own = AdaptersOfExpert(id, adapters, chosen);
-  if (own.empty()) {
-    ExpertMlp(Layer(id.layer).experts[static_cast<size_t>(id.expert)], in, in);
-  } else {
-    AdaptedExpertMlp(id, own, in, in);
-  }
+  ExpertMlp(Layer(id.layer).experts[static_cast<size_t>(id.expert)], id,
+            AdaptersOfExpert(id, adapters, chosen), in, in);
   exec_.pool.ParallelFor(count, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const float share = chosen.shares[static_cast<size_t>(i)], *from = in.Row(i);
@@ -158,45 +130,6 @@ void DecoderPass::Expert(LinearId id, std::span<const AdapterRun> adapters,
       for (int64_t c = 0; c < x.cols; ++c) to[c] += share * from[c];
     }
   });
-}
-
-// y += s B A x of the rows' own adapters, x in scratch.rows.
-void DecoderPass::AddPairs(LinearId id, std::span<const AdapterRun> adapters, MatrixView<float> y) {
-  Arena::Scope scope(arena_);
-  auto* runs = arena_.Take<ops::LoraRun>(std::ssize(adapters));
-  size_t count = 0;
-  for (const AdapterRun& run : adapters) {
-    const ops::LoraPanels* lora = run.adapter->FindPanels(id);
-    if (lora != nullptr) runs[count++] = {*lora, run.begin, y.Rows(run.begin, run.end - run.begin)};
-  }
-  if (count > 0) ops::Lora(exec_.context, exec_.scratch.rows, {runs, count}, exec_.precision);
-}
-
-void DecoderPass::AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters,
-                                   MatrixView<const float> in, MatrixView<float> out) {
-  Arena::Scope scope(arena_);
-  const ExpertWeights& expert = Layer(id.layer).experts[static_cast<size_t>(id.expert)];
-  const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
-  const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
-  Forms in_forms, act_forms;
-  for (const Weight* weight : {&expert.gate, &expert.up}) {
-    in_forms.Add(ops::ActTypeFor(weight->panel().type, exec_.precision));
-  }
-  in_forms.Add(ops::LoraActType(exec_.precision));
-  act_forms.Add(ops::ActTypeFor(expert.down.panel().type, exec_.precision));
-  act_forms.Add(ops::LoraActType(exec_.precision));
-  ops::Quantize(exec_.context, in, in_forms.span(), exec_.scratch.rows, "expert input");
-  const std::array<ops::Product, 2> inner = {
-      {{.panel = expert.gate.panel(), .bias = expert.gate.bias(), .y = gate},
-       {.panel = expert.up.panel(), .bias = expert.up.bias(), .y = up}}};
-  ops::MatMul(exec_.context, exec_.scratch.rows, inner, exec_.precision);
-  AddPairs({id.layer, Site::kGate, id.expert}, adapters, gate);
-  AddPairs({id.layer, Site::kUp, id.expert}, adapters, up);
-  ops::SwiGlu(exec_.context, gate, up, gate);
-  ops::Quantize(exec_.context, gate, act_forms.span(), exec_.scratch.rows, "expert activation");
-  const ops::Product outer = {.panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
-  ops::MatMul(exec_.context, exec_.scratch.rows, {&outer, 1}, exec_.precision);
-  AddPairs({id.layer, Site::kDown, id.expert}, adapters, out);
 }
 
 void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const float> h,
@@ -208,7 +141,7 @@ void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const flo
     gate = arena_.TakeMatrix<float>(h.rows, 1);
     ProductsOf(h, {{weights.shared_gate, gate}}, "input of the shared expert's gate");
   }
-  ExpertMlp(weights.shared, h, out);
+  ExpertMlp(weights.shared, {}, {}, h, out);
   exec_.pool.ParallelFor(h.rows, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const float share = gate.data != nullptr ? math::Sigmoid(gate(i, 0)) : 1.0f;
@@ -217,26 +150,34 @@ void DecoderPass::SharedExpert(const LayerWeights& weights, MatrixView<const flo
   });
 }
 
-void DecoderPass::ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in,
+void DecoderPass::ExpertMlp(const ExpertWeights& expert, LinearId id,
+                            std::span<const AdapterRun> adapters, MatrixView<const float> in,
                             MatrixView<float> out) {
   Arena::Scope scope(arena_);
   constexpr const char* kWhat = "expert activation";
-  const ActType down_form = ops::ActTypeFor(expert.down.panel().type, exec_.precision);
+  const auto at = [&](Site site) { return LinearId{id.layer, site, id.expert}; };
+  const LinearId inner[] = {at(Site::kGate), at(Site::kUp)}, outer = at(Site::kDown);
+  Forms down_forms;
+  down_forms.Add(ops::ActTypeFor(expert.down.panel().type, exec_.precision));
+  if (!adapters.empty()) down_forms.Add(ops::LoraActType(exec_.precision));
   if (config_.mlp != MlpKind::kClampedSwiGlu) {
     Forms forms;
     forms.Add(ops::ActTypeFor(expert.gate.panel().type, exec_.precision));
     forms.Add(ops::ActTypeFor(expert.up.panel().type, exec_.precision));
+    if (!adapters.empty()) forms.Add(ops::LoraActType(exec_.precision));
     ops::Quantize(exec_.context, in, forms.span(), exec_.scratch.rows, "expert input");
-    Activate(&expert.gate, expert.up, {&down_form, 1}, kWhat);
+    Activate(&expert.gate, expert.up, Terms(adapters, inner), down_forms.span(), kWhat);
   } else {
+    BAKESTONE_CHECK(adapters.empty());
     const MatrixView<float> gate = arena_.TakeMatrix<float>(in.rows, expert.gate.n());
     const MatrixView<float> up = arena_.TakeMatrix<float>(in.rows, expert.up.n());
     ProductsOf(in, {{expert.gate, gate}, {expert.up, up}}, "expert input");
     ops::ClampedSwiGlu(exec_.context, gate, up, gate);
-    ops::Quantize(exec_.context, gate, {&down_form, 1}, exec_.scratch.rows, kWhat);
+    ops::Quantize(exec_.context, gate, down_forms.span(), exec_.scratch.rows, kWhat);
   }
   const ops::Product down = {.panel = expert.down.panel(), .bias = expert.down.bias(), .y = out};
-  ops::MatMul(exec_.context, exec_.scratch.rows, {&down, 1}, exec_.precision);
+  ops::MatMul(exec_.context, exec_.scratch.rows, {&down, 1}, exec_.precision, Epilogue::kStore,
+              Terms(adapters, {&outer, 1}));
 }
 
 }  // namespace bakestone

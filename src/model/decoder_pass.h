@@ -105,6 +105,9 @@ class DecoderPass {
   // ---- decoder.cc ----
   Forms FormsFor(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs) const;
   static bool Adapted(int64_t layer, const RowSet& set, Site site);
+  // What adapters add to the products of these matrices; in the arena.
+  std::span<const ops::LoraRun> Terms(std::span<const AdapterRun> adapters,
+                                      std::span<const LinearId> ids);
   // y = W x (+ bias) or y += W x, then the adapters; the input is in scratch.rows.
   void Products(int64_t layer, const RowSet& set, std::span<const SiteOutput> outputs,
                 Epilogue epilogue);
@@ -205,16 +208,15 @@ class DecoderPass {
   // The same runs by the rows of one expert, where they have pairs at it.
   std::span<const AdapterRun> AdaptersOfExpert(LinearId id, std::span<const AdapterRun> adapters,
                                                const ExpertRows& chosen);
-  // ExpertMlp with pairs; rows without come out the same bits.
-  void AdaptedExpertMlp(LinearId id, std::span<const AdapterRun> adapters,
-                        MatrixView<const float> in, MatrixView<float> out);
-  void AddPairs(LinearId id, std::span<const AdapterRun> adapters, MatrixView<float> y);
   void SharedExpert(const LayerWeights& weights, MatrixView<const float> h, MatrixView<float> x);
   // The activation of the products of what is in scratch.rows, which it replaces; gate: or null.
-  void Activate(const Weight* gate, const Weight& up, std::span<const ActType> forms,
-                const char* what);
-  // out [rows, hidden] = down(activation(gate in, up in)); out may be in.
-  void ExpertMlp(const ExpertWeights& expert, MatrixView<const float> in, MatrixView<float> out);
+  // adapters: added to gate, product 0, and up, product 1 (0 where it is alone).
+  void Activate(const Weight* gate, const Weight& up, std::span<const ops::LoraRun> adapters,
+                std::span<const ActType> forms, const char* what);
+  // out [rows, hidden] = down(activation(gate in, up in)); out may be in. id: of an expert that the
+  // adapters have pairs at.
+  void ExpertMlp(const ExpertWeights& expert, LinearId id, std::span<const AdapterRun> adapters,
+                 MatrixView<const float> in, MatrixView<float> out);
 
   // ---- decoder_beside.cc ----
   // Both an MLP and experts (RouterConfig::beside_mlp).

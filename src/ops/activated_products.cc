@@ -41,19 +41,12 @@ int64_t ActivatedWidth(const Panel& gate, std::span<const ActType> types, int64_
   return super ? (width + 255) / 256 * 256 : width;
 }
 
-// Outputs [begin, end) of a panel; begin is a multiple of 16.
-Panel PartOf(const Panel& panel, Range outputs) {
-  Panel part = panel;
-  part.data += outputs.begin / kStripRows * StripBytes(panel.type, panel.k);
-  part.n = outputs.end - outputs.begin;
-  return part;
-}
-
 }  // namespace
 
 void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
                             const ActivatedProducts& products, Precision precision,
-                            std::span<const ActType> types, QuantizedRows& out, const char* what) {
+                            std::span<const LoraRun> adapters, std::span<const ActType> types,
+                            QuantizedRows& out, const char* what) {
   const Panel &first = products.first.panel, &up = products.up.panel;
   const bool gated = IsGated(products.activation);
   BAKESTONE_CHECK(first.k == x.k() && gated == (up.data != nullptr));
@@ -61,8 +54,9 @@ void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
   BAKESTONE_CHECK(&out != &x);
   out.Reset(types, x.rows(), first.n);
   if (x.rows() == 0) return;
+  LoraTerms terms(context, x, adapters, precision);
   const bool fused = products.activation == Activation::kSwiGlu && first.type == up.type &&
-                     products.first.bias == nullptr && products.up.bias == nullptr;
+                     terms.empty() && products.first.bias == nullptr && products.up.bias == nullptr;
   const auto job = [&](const Product& product) {
     return ProductJob{{x.form(ActTypeFor(product.panel.type, precision)),
                        product.panel,
@@ -82,10 +76,12 @@ void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
   const int threads = context.pool().num_threads();
   const int64_t width = ActivatedWidth(first, types, x.rows(), threads);
   const int64_t most = std::min(x.rows(), kRowsUnpackedFor);  // at a time
-  const int64_t product_bytes = (MatMulScratchBytes(x.k()) + 63) / 64 * 64;
+  const int64_t product_bytes =
+      (std::max(MatMulScratchBytes(x.k()), terms.scratch_bytes()) + 63) / 64 * 64;
   context.Reserve(product_bytes + matrices * most * width * 4);
   const int64_t units = (first.n + width - 1) / width;
-  const auto make = [&](Range rows, Range columns, uint8_t* scratch) {
+  const auto make = [&](Range rows, Range columns, int thread) {
+    uint8_t* scratch = context.scratch(thread);
     auto* y = reinterpret_cast<float*>(scratch + product_bytes);
     for (int64_t i = 0; i < matrices; ++i) {
       MatMulArgs part = RowsOf(jobs[i].args, rows);
@@ -94,7 +90,9 @@ void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
       if (part.bias != nullptr) part.bias += columns.begin;
       part.y = y + i * most * width;
       part.y_stride = width;
+      if (!terms.empty()) part.read_next = terms.Reads(i, columns, rows, thread);
       jobs[i].run(part, {0, NumStrips(part.panel.n)}, scratch);
+      if (!terms.empty()) terms.Add(i, columns, rows, part.y, width, scratch);
     }
     const int64_t count = rows.end - rows.begin;
     if (!fused) {
@@ -107,15 +105,15 @@ void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
       context.serve().rows.quantize[static_cast<int>(type)](quantize, {0, count});
     }
   };
-  ForPartsAndUnits(
-      context.pool(), x.rows(), units, 1, [&](Range rows, int64_t begin, int64_t end, int thread) {
-        for (int64_t unit = begin; unit < end; ++unit) {
-          const Range columns{unit * width, std::min((unit + 1) * width, first.n)};
-          for (int64_t row = rows.begin; row < rows.end; row += most) {
-            make({row, std::min(row + most, rows.end)}, columns, context.scratch(thread));
-          }
-        }
-      });
+  ForPartsAndUnits(context.pool(), x.rows(), units, 1,
+                   [&](Range rows, int64_t begin, int64_t end, int thread) {
+                     for (int64_t unit = begin; unit < end; ++unit) {
+                       const Range columns{unit * width, std::min((unit + 1) * width, first.n)};
+                       for (int64_t row = rows.begin; row < rows.end; row += most) {
+                         make({row, std::min(row + most, rows.end)}, columns, thread);
+                       }
+                     }
+                   });
   context.ThrowIfError(what);
 }
 

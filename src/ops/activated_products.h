@@ -16,10 +16,11 @@ struct ActivatedProducts {
 };
 
 // The activation of products of x [rows, n] into the forms asked for, without being anywhere as a
-// whole: no adapter on either product. out is not x. Same bits as MatMul and SwiGluQuantize, or
-// GeluQuantize.
+// whole. adapters: added to first, product 0, and up, product 1. out is not x. Same bits as MatMul,
+// the activation (ops/rows.h) and Quantize.
 void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
                             const ActivatedProducts& products, Precision precision,
-                            std::span<const ActType> types, QuantizedRows& out, const char* what);
+                            std::span<const LoraRun> adapters, std::span<const ActType> types,
+                            QuantizedRows& out, const char* what);
 
 }  // namespace bakestone::ops

@@ -18,8 +18,13 @@ float* Context::ReservePartials(int64_t floats) {
   return partials_.data();
 }
 
+float* Context::ReserveInner(int64_t floats) {
+  if (inner_.size() < floats) inner_ = Buffer<float>(floats);
+  return inner_.data();
+}
+
 int64_t Context::scratch_bytes() const noexcept {
-  int64_t bytes = partials_.bytes();
+  int64_t bytes = partials_.bytes() + inner_.bytes();
   for (const Buffer<uint8_t>& buffer : scratch_) bytes += buffer.bytes();
   return bytes;
 }

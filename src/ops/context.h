@@ -48,11 +48,11 @@ class Context {
   // Room for that many floats that threads share: partial results of attention. Aligned to 64.
   float* ReservePartials(int64_t floats);
 
-  // Bytes held for Reserve and ReservePartials.
+  // Bytes held for all of these.
   int64_t scratch_bytes() const noexcept;
 
-  // The inner products of adapters, between their two halves (ops/lora.cc).
-  Buffer<float>& lora() noexcept { return lora_; }
+  // The same for the inner products of adapters (ops/lora.h).
+  float* ReserveInner(int64_t floats);
 
   // Null for none, as it is at first. It must outlive its use.
   void Watch(ProductWatcher* watcher) noexcept { watcher_ = watcher; }
@@ -67,7 +67,7 @@ class Context {
   ThreadPool* pool_;
   std::vector<Buffer<uint8_t>> scratch_;
   Buffer<float> partials_;
-  Buffer<float> lora_;
+  Buffer<float> inner_;
   ProductWatcher* watcher_ = nullptr;
   uint32_t error_ = 0;
 };

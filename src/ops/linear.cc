@@ -123,19 +123,8 @@ void GeluQuantize(Context& context, Gelu gelu, MatrixView<const float> gate,
   context.ThrowIfError(what);
 }
 
-void SwiGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
-                    std::span<const ActType> types, QuantizedRows& out, const char* what) {
-  BAKESTONE_CHECK(gate.rows == up.rows && gate.cols == up.cols);
-  out.Reset(types, gate.rows, gate.cols);
-  const RowKernels& kernels = context.serve().rows;
-  MakeRowsAndQuantize(context, {}, types, out, [&](int64_t row, float* made) {
-    kernels.swiglu({gate.Row(row), up.Row(row), made, 0, 0, 0, gate.cols}, {0, 1});
-  });
-  context.ThrowIfError(what);
-}
-
 void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> products,
-            Precision precision, Epilogue epilogue) {
+            Precision precision, Epilogue epilogue, std::span<const LoraRun> adapters) {
   BAKESTONE_CHECK(epilogue == Epilogue::kStore || epilogue == Epilogue::kAdd);
   constexpr size_t kMaxProducts = 8;
   BAKESTONE_CHECK(products.size() <= kMaxProducts);
@@ -158,16 +147,25 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
   }
   ShowJobs(context.watcher(), {jobs, products.size()});
   if (x.rows() == 0) return;
-  context.Reserve(MatMulScratchBytes(x.k()));
+  LoraTerms terms(context, x, adapters, precision);
+  context.Reserve(std::max(MatMulScratchBytes(x.k()), terms.scratch_bytes()));
   const int64_t grain = UnitGrain(units, x.rows(), context.pool().num_threads());
   ForPartsAndUnits(context.pool(), x.rows(), units, grain,
                    [&](Range rows, int64_t begin, int64_t end, int thread) {
-                     ProductJob parts[kMaxProducts];
                      for (size_t i = 0; i < products.size(); ++i) {
-                       parts[i] = jobs[i];
-                       parts[i].args = RowsOf(jobs[i].args, rows);
+                       const Range strips = StripsOf(jobs[i], {begin, end});
+                       if (strips.begin >= strips.end) continue;
+                       MatMulArgs args = RowsOf(jobs[i].args, rows);
+                       const Range outputs{strips.begin * kStripRows,
+                                           std::min(strips.end * kStripRows, args.panel.n)};
+                       if (!terms.empty())
+                         args.read_next =
+                             terms.Reads(static_cast<int64_t>(i), outputs, rows, thread);
+                       jobs[i].run(args, strips, context.scratch(thread));
+                       if (terms.empty()) continue;
+                       terms.Add(static_cast<int64_t>(i), outputs, rows, args.y + outputs.begin,
+                                 args.y_stride, context.scratch(thread));
                      }
-                     RunUnits({parts, products.size()}, {begin, end}, context.scratch(thread));
                    });
 }
 

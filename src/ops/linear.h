@@ -10,6 +10,7 @@
 
 #include "kernels/pack.h"
 #include "ops/context.h"
+#include "ops/lora.h"
 #include "ops/quantized_rows.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
@@ -57,19 +58,16 @@ void GeluQuantize(Context& context, Gelu gelu, MatrixView<const float> gate,
                   MatrixView<const float> up, std::span<const ActType> types, QuantizedRows& out,
                   const char* what);
 
-// SwiGlu of gate and up [rows, k] into the forms asked for.
-void SwiGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
-                    std::span<const ActType> types, QuantizedRows& out, const char* what);
-
 struct Product {
   Panel panel;
   const float* bias = nullptr;  // [n]
   MatrixView<float> y;          // [rows, n]
 };
 
-// All products of x in one parallel loop. epilogue: kStore or kAdd.
+// All products of x in one parallel loop, then what adapters add to them. epilogue: kStore or kAdd.
 void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> products,
-            Precision precision, Epilogue epilogue = Epilogue::kStore);
+            Precision precision, Epilogue epilogue = Epilogue::kStore,
+            std::span<const LoraRun> adapters = {});
 
 // out row i = panel row ids[i], f32: embedding look-up. Every id is in [0, n).
 void Embed(Context& context, const Panel& panel, std::span<const int32_t> ids,

@@ -1,7 +1,6 @@
 #include "ops/lora.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "base/error.h"
 #include "ops/linear.h"
@@ -10,166 +9,164 @@
 namespace bakestone::ops {
 namespace {
 
-// Rows of a run that one thread computes from x to y: enough that its panels are worth reading
-// again.
-constexpr int64_t kPieceRows = 64;
-
-// Floats of `rows` inner products and of their form as the second product's input, each.
-int64_t InnerFloats(int64_t rows, int64_t rank) { return rows * ((rank + 63) / 64 * 64); }
-
-Activations InnerForm(ActType type, float* data, int64_t rows, int64_t rank) {
-  return {type, rows, rank, InnerFloats(1, rank), nullptr, data, nullptr, nullptr, nullptr};
+// Rows of a run whose inner products one thread computes at a time: many share what is read of A,
+// but there should be work for every thread.
+int64_t PieceRows(std::span<const LoraRun> runs, int threads) {
+  constexpr int64_t kLeast = 16, kMost = 64;
+  int64_t rows = 0;
+  for (const LoraRun& run : runs) rows += run.rows.end - run.rows.begin;
+  return std::clamp(rows / (4 * threads) / kLeast * kLeast, kLeast, kMost);
 }
 
-// Inner products of the rows of `panel` that begin at `first`.
-MatMulArgs FirstProduct(const LoraRun& run, const Activations& x, const Panel& panel, int64_t first,
-                        float* inner) {
-  return {x, panel, {}, nullptr, inner + first, run.lora.a.n, Epilogue::kStore, 1.0f};
-}
+// Floats of a row of inner products.
+int64_t StrideOf(const LoraRun& run) { return (run.lora->a.n + 63) / 64 * 64; }
 
-MatMulArgs SecondProduct(const LoraRun& run, const Activations& form, float* y) {
-  return {form, run.lora.b, {}, nullptr, y, run.y.stride, Epilogue::kAddScaled, run.lora.scale};
-}
-
-// All inner products of a run, by one thread. room: scratch of the kernel; strip: of Widen.
-void RunFirstProduct(decltype(MatMulKernels::run) kernel, const LoraRun& run, const Activations& x,
-                     float* inner, uint8_t* room, uint8_t* strip) {
-  const Panel whole = run.lora.a.whole();
-  if (whole.n > 0) kernel(FirstProduct(run, x, whole, 0, inner), {0, NumStrips(whole.n)}, room);
-  if (!run.lora.a.has_narrow()) return;
-  kernel(FirstProduct(run, x, Widen(run.lora.a, strip), whole.n, inner), {0, 1}, room);
-}
-
-// Rows [row, row + rows) of a run.
-struct Piece {
-  const LoraRun* run;
-  int64_t row, rows;
-};
-
-// What one thread needs for a piece of any of the runs.
-struct PieceRoom {
-  int64_t kernel = 0, strip = 0, floats = 0;  // bytes, bytes, floats of InnerFloats
-
-  explicit PieceRoom(std::span<const LoraRun> runs) {
-    for (const LoraRun& run : runs) {
-      kernel = std::max(kernel, MatMulScratchBytes(std::max(run.lora.a.k, run.lora.b.k)));
-      kernel = std::max(kernel, AdapterRowScratchBytes(run.lora.b.k));
-      strip = std::max(strip, StripBytes(PanelType::kBF16, run.lora.a.k));
-      floats = std::max(floats, InnerFloats(std::min(run.y.rows, kPieceRows), run.lora.a.n));
-    }
-    kernel = (kernel + 63) / 64 * 64;
-  }
-  int64_t bytes() const { return kernel + strip + 2 * floats * 4; }
-};
-
-void RunPiece(Context& context, const QuantizedRows& x, const Piece& piece, const PieceRoom& sizes,
-              Precision precision, uint8_t* room) {
-  const ActType type = LoraActType(precision);
-  const LoraRun& run = *piece.run;
-  const Activations in = x.form(type, run.begin + piece.row, piece.rows);
-  if (piece.rows == 1) {
-    const AdapterRowArgs args{
-        in, run.lora.a.data, run.lora.b, run.lora.scale, run.y.Row(piece.row), context.error()};
-    return context.serve().adapter_row(args, room);
-  }
-  auto* inner = reinterpret_cast<float*>(room + sizes.kernel + sizes.strip);
-  const Activations form = InnerForm(type, inner + sizes.floats, piece.rows, run.lora.a.n);
-  const auto kernel = ProductKernel(context, run.lora.b, precision);
-  RunFirstProduct(kernel, run, in, inner, room, room + sizes.kernel);
-  context.serve().rows.quantize[static_cast<int>(type)](
-      {inner, run.lora.a.n, form, {0, form.k}, context.error()}, {0, piece.rows});
-  kernel(SecondProduct(run, form, run.y.Row(piece.row)), {0, NumStrips(run.lora.b.n)}, room);
-}
-
-// Whole pieces of rows, each by one thread: many small products without a barrier between them. One
-// at a time, as there is not much to do for a thread while the last ones are computed.
-void RunPieces(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
-               int64_t count, Precision precision) {
-  std::vector<Piece> pieces;
-  pieces.reserve(static_cast<size_t>(count));
-  for (const LoraRun& run : runs) {
-    for (int64_t row = 0; row < run.y.rows; row += kPieceRows) {
-      pieces.push_back({&run, row, std::min(kPieceRows, run.y.rows - row)});
-    }
-  }
-  const PieceRoom sizes(runs);
-  context.Reserve(sizes.bytes());
-  context.pool().ParallelFor(count, 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t i = begin; i < end; ++i) {
-      RunPiece(context, x, pieces[static_cast<size_t>(i)], sizes, precision,
-               context.scratch(thread));
-    }
-  });
-}
-
-// Few of them: the outputs of each product are split.
-void RunWhole(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
-              Precision precision) {
-  const ActType type = LoraActType(precision);
-  int64_t floats = 0, most_rows = 0, most_k = 0, strips = 0;
-  for (const LoraRun& run : runs) {
-    floats += InnerFloats(run.y.rows, run.lora.a.n);
-    if (run.lora.a.has_narrow()) strips += StripBytes(PanelType::kBF16, run.lora.a.k);
-    most_rows = std::max(most_rows, run.y.rows);
-    most_k = std::max({most_k, run.lora.a.k, run.lora.b.k});
-  }
-  Buffer<float>& room = context.lora();
-  if (room.size() < 2 * floats + strips / 4) room = Buffer<float>(2 * floats + strips / 4);
-  auto* strip = reinterpret_cast<uint8_t*>(room.data() + 2 * floats);
-  std::vector<ProductJob> first, second;
-  std::vector<QuantizeArgs> forms;
-  int64_t first_units = 0, second_units = 0, at = 0;
-  for (const LoraRun& run : runs) {
-    float* inner = room.data() + at;
-    const Activations form = InnerForm(type, inner + floats, run.y.rows, run.lora.a.n);
-    const Activations rows = x.form(type, run.begin, run.y.rows);
-    const auto kernel = ProductKernel(context, run.lora.b, precision);
-    const auto add_first = [&](const Panel& panel, int64_t begin) {
-      first.push_back({FirstProduct(run, rows, panel, begin, inner), kernel, first_units});
-      first_units += NumUnits(panel);
-    };
-    if (run.lora.a.whole_rows() > 0) add_first(run.lora.a.whole(), 0);
-    if (run.lora.a.has_narrow()) {
-      add_first(Widen(run.lora.a, strip), run.lora.a.whole_rows());
-      strip += StripBytes(PanelType::kBF16, run.lora.a.k);
-    }
-    forms.push_back({inner, run.lora.a.n, form, {0, form.k}, context.error()});
-    second.push_back({SecondProduct(run, form, run.y.data), kernel, second_units});
-    second_units += NumUnits(run.lora.b);
-    at += InnerFloats(run.y.rows, run.lora.a.n);
-  }
-  RunProductJobs(context, first, first_units, most_rows, most_k);
-  const auto quantize = context.serve().rows.quantize[static_cast<int>(type)];
-  context.pool().ParallelFor(most_rows, 0, [&](int64_t begin, int64_t end, int) {
-    for (const QuantizeArgs& args : forms) {
-      const Range rows{begin, std::min(end, args.out.rows)};
-      if (rows.begin < rows.end) quantize(args, rows);
-    }
-  });
-  RunProductJobs(context, second, second_units, most_rows, most_k);
+// Whether `next` is multiplied like `run`, and lies behind it so that both are one panel.
+bool GoOn(const LoraRun& run, const LoraRun& next) {
+  const NarrowPanel &a = run.lora->a, &b = next.lora->a;
+  return !a.has_narrow() && !b.has_narrow() && a.k == b.k &&
+         b.data == a.data + NarrowPanelBytes(a.n, a.k) && run.rows.begin == next.rows.begin &&
+         run.rows.end == next.rows.end;
 }
 
 }  // namespace
 
 ActType LoraActType(Precision precision) { return ActTypeFor(PanelType::kBF16, precision); }
 
-void Lora(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
-          Precision precision) {
-  int64_t pieces = 0;
+// What one thread needs for a piece, in bytes.
+struct LoraTerms::PieceRoom {
+  int64_t kernel, strip, raw;
+
+  PieceRoom(int64_t k, int64_t columns, int64_t rows)
+      : kernel((std::max(MatMulScratchBytes(k), AdapterRowScratchBytes(columns)) + 63) / 64 * 64),
+        strip(StripBytes(PanelType::kBF16, k)),
+        raw(rows * columns * 4) {}
+  int64_t bytes() const { return kernel + strip + raw; }
+};
+
+LoraTerms::LoraTerms(Context& context, const QuantizedRows& x, std::span<const LoraRun> runs,
+                     Precision precision)
+    : runs_(runs),
+      type_(LoraActType(precision)),
+      kernel_(ProductKernel(context, {.type = PanelType::kBF16}, precision)) {
+  if (runs.empty()) return;
+  int64_t floats = 0;
   for (const LoraRun& run : runs) {
-    const LoraPanels& lora = run.lora;
-    BAKESTONE_CHECK(lora.b.type == PanelType::kBF16);
-    BAKESTONE_CHECK(lora.a.k == x.k() && lora.b.k == lora.a.n && run.y.cols == lora.b.n);
-    BAKESTONE_CHECK(run.begin >= 0 && run.begin + run.y.rows <= x.rows());
-    pieces += (run.y.rows + kPieceRows - 1) / kPieceRows;
+    const LoraPanels& lora = *run.lora;
+    BAKESTONE_CHECK(lora.b.type == PanelType::kBF16 && lora.b.flushed);
+    BAKESTONE_CHECK(lora.a.k == x.k() && lora.b.k == lora.a.n);
+    BAKESTONE_CHECK(run.rows.begin >= 0 && run.rows.begin <= run.rows.end &&
+                    run.rows.end <= x.rows());
+    floats += (run.rows.end - run.rows.begin) * StrideOf(run);
+    scratch_bytes_ = std::max(scratch_bytes_, MatMulScratchBytes(lora.b.k));
   }
-  if (pieces == 0) return;
-  if (pieces >= 2 * context.pool().num_threads()) {
-    RunPieces(context, x, runs, pieces, precision);
-  } else {
-    RunWhole(context, x, runs, precision);
+  inner_.reserve(runs.size());
+  float* inner = context.ReserveInner(floats);
+  for (const LoraRun& run : runs) {
+    inner_.push_back(inner);
+    inner += (run.rows.end - run.rows.begin) * StrideOf(run);
   }
+  reads_.resize(static_cast<size_t>(context.pool().num_threads()) * runs.size());
+  Multiply(context, x);
+}
+
+void LoraTerms::Multiply(Context& context, const QuantizedRows& x) {
+  const int64_t most = PieceRows(runs_, context.pool().num_threads());
+  std::vector<Piece> pieces;
+  pieces.reserve(runs_.size());
+  int64_t columns = 0;  // of any piece
+  for (size_t i = 0, end; i < runs_.size(); i = end) {
+    const int64_t rows = runs_[i].rows.end - runs_[i].rows.begin;
+    int64_t n = runs_[i].lora->a.n;
+    for (end = i + 1; rows > 1 && end < runs_.size() && GoOn(runs_[end - 1], runs_[end]); ++end) {
+      n += runs_[end].lora->a.n;
+    }
+    columns = std::max(columns, n);
+    for (int64_t row = 0; row < rows; row += most) {
+      pieces.push_back({i, end, {row, std::min(row + most, rows)}});
+    }
+  }
+  const PieceRoom room(x.k(), columns, most);
+  context.Reserve(room.bytes());
+  context.pool().ParallelFor(std::ssize(pieces), 1, [&](int64_t begin, int64_t end, int thread) {
+    for (; begin < end; ++begin) {
+      MultiplyPiece(context, x, pieces[static_cast<size_t>(begin)], room, context.scratch(thread));
+    }
+  });
   context.ThrowIfError("the inner product of an adapter");
+}
+
+void LoraTerms::MultiplyPiece(Context& context, const QuantizedRows& x, const Piece& piece,
+                              const PieceRoom& room, uint8_t* scratch) const {
+  const LoraRun& first = runs_[piece.begin];
+  const int64_t rows = piece.rows.end - piece.rows.begin;
+  const Activations in = x.form(type_, first.rows.begin + piece.rows.begin, rows);
+  NarrowPanel a = first.lora->a;
+  if (rows == 1) {
+    return context.serve().adapter_row(
+        {in, a.data, Inner(piece.begin, piece.rows), context.error()}, scratch);
+  }
+  for (size_t i = piece.begin + 1; i < piece.end; ++i) a.n += runs_[i].lora->a.n;
+  auto* raw = reinterpret_cast<float*>(scratch + room.kernel + room.strip);
+  const auto multiply = [&](const Panel& panel, int64_t from) {
+    kernel_({in, panel, {}, nullptr, raw + from, a.n, Epilogue::kStore, 1.0f},
+            {0, NumStrips(panel.n)}, scratch);
+  };
+  const Panel whole = a.whole();
+  if (whole.n > 0) multiply(whole, 0);
+  if (a.has_narrow()) multiply(Widen(a, scratch + room.kernel), whole.n);
+  for (size_t i = piece.begin; i < piece.end; ++i) {
+    const int64_t rank = runs_[i].lora->a.n;
+    context.serve().rows.quantize[static_cast<int>(type_)](
+        {raw, a.n, Inner(i, piece.rows), {0, rank}, context.error()}, {0, rows});
+    raw += rank;
+  }
+}
+
+Activations LoraTerms::Inner(size_t run, Range rows) const {
+  const int64_t stride = StrideOf(runs_[run]);
+  return {type_,
+          rows.end - rows.begin,
+          runs_[run].lora->a.n,
+          stride,
+          nullptr,
+          inner_[run] + rows.begin * stride,
+          nullptr,
+          nullptr,
+          nullptr};
+}
+
+ReadNext LoraTerms::Reads(int64_t product, Range outputs, Range rows, int thread) noexcept {
+  Lines* parts = reads_.data() + thread * std::ssize(runs_);
+  ReadNext next{parts, 0, 0};
+  for (const LoraRun& run : runs_) {
+    const bool read =
+        run.product == product && run.rows.begin < rows.end && rows.begin < run.rows.end;
+    if (!read) continue;
+    const Panel part = PartOf(run.lora->b, outputs);
+    parts[next.count] = {part.data, PanelBytes(part.type, part.n, part.k) / 64};
+    next.lines += parts[next.count++].count;
+  }
+  return next;
+}
+
+void LoraTerms::Add(int64_t product, Range outputs, Range rows, float* y, int64_t stride,
+                    void* scratch) const noexcept {
+  for (size_t i = 0; i < runs_.size(); ++i) {
+    const LoraRun& run = runs_[i];
+    const Range own = {std::max(rows.begin, run.rows.begin), std::min(rows.end, run.rows.end)};
+    if (run.product != product || own.begin >= own.end) continue;
+    const Panel part = PartOf(run.lora->b, outputs);
+    kernel_({Inner(i, {own.begin - run.rows.begin, own.end - run.rows.begin}),
+             part,
+             {},
+             nullptr,
+             y + (own.begin - rows.begin) * stride,
+             stride,
+             Epilogue::kAddScaled,
+             run.lora->scale},
+            {0, NumStrips(part.n)}, scratch);
+  }
 }
 
 }  // namespace bakestone::ops

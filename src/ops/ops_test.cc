@@ -1,6 +1,7 @@
 // Ops: the same bits for any number of threads, fused or not, one row or many; checks; errors.
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -48,6 +49,13 @@ struct NarrowMatrix {
   NarrowPanel panel;
 };
 
+// As if it had been packed for an adapter.
+Panel Flushed(const PackedMatrix& matrix) {
+  Panel panel = matrix.panel;
+  panel.flushed = true;
+  return panel;
+}
+
 struct Machine {
   explicit Machine(int threads) : pool(threads), context(ChooseKernels(nullptr), pool) {}
   ThreadPool pool;
@@ -71,12 +79,13 @@ std::vector<float> RunLayer(Machine& machine, int64_t rows, PanelType type, Prec
   RmsNormQuantize(context, View(x, k), weight, 1e-5f, {}, types, quantized, "x");
   std::vector<float> gate(static_cast<size_t>(rows * n)), up = gate;
   const Product products[] = {{a.panel, nullptr, View(gate, n)}, {b.panel, nullptr, View(up, n)}};
-  MatMul(context, quantized, products, precision);
-  const LoraRun lora[] = {{{lora_a.panel, lora_b.panel, 0.5f}, 0, View(gate, n)}};
-  Lora(context, quantized, lora, precision);
+  const LoraPanels pair = {lora_a.panel, Flushed(lora_b), 0.5f};
+  const LoraRun lora[] = {{&pair, {0, rows}, 0}};
+  MatMul(context, quantized, products, precision, Epilogue::kStore, lora);
   const ActType f32[] = {ActType::kF32};
   QuantizedRows inner;
-  SwiGluQuantize(context, View(gate, n), View(up, n), f32, inner, "inner");
+  SwiGlu(context, View(gate, n), View(up, n), View(gate, n));
+  Quantize(context, View(gate, n), f32, inner, "inner");
   const Product last[] = {{down.panel, nullptr, View(x, k)}};
   MatMul(context, inner, last, precision, Epilogue::kAdd);
   return x;
@@ -126,41 +135,103 @@ TEST(NarrowPanel, IsAPanelOnceWidened) {
   EXPECT_EQ(NarrowPanelBytes(8, 576), 8 * 576 * 2);
 }
 
-// Adapters of several ranks on runs of one row to more than a piece, together and one by one, split
-// in either way.
-TEST(Lora, RunsTogetherEqualRunsAlone) {
-  const int64_t k = 96, n = 77, counts[] = {1, 3, 70, 1, 25, 150, 1, 1},
+// y = fma(scale, B h, y), h = A x, of rows of y, by the reference's kernels, row by row.
+void AddByTheReference(const NarrowMatrix& a, const Panel& b, float scale, const QuantizedRows& x,
+                       Range rows, Precision precision, MatrixView<float> y) {
+  const ServeKernels& reference = ChooseKernels("reference").serve;
+  const MatMulKernels& kernels = reference.matmul[static_cast<int>(PanelType::kBF16)];
+  const auto run = precision == Precision::kExact ? kernels.exact : kernels.run;
+  const ActType type = LoraActType(precision);
+  const int64_t rank = b.k;
+  Buffer<uint8_t> panel(PanelBytes(PanelType::kBF16, rank, x.k())),
+      scratch(MatMulScratchBytes(std::max(x.k(), rank)));
+  const Panel first = PackFlushed(
+      DenseView(reinterpret_cast<const uint16_t*>(a.rows.data()), rank, x.k()), panel.data());
+  std::vector<float> inner(static_cast<size_t>(rank)), form(static_cast<size_t>(rank + 1));
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    uint32_t error = 0;
+    run({x.form(type, row, 1), first, {}, nullptr, inner.data(), rank, Epilogue::kStore, 1},
+        {0, NumStrips(rank)}, scratch.data());
+    const Activations h{type,        1,       rank,    rank + rank % 2, nullptr,
+                        form.data(), nullptr, nullptr, nullptr};
+    reference.rows.quantize[static_cast<int>(type)]({inner.data(), rank, h, {0, rank}, &error},
+                                                    {0, 1});
+    run({h, b, {}, nullptr, y.Row(row), y.stride, Epilogue::kAddScaled, scale}, {0, NumStrips(b.n)},
+        scratch.data());
+  }
+}
+
+// Adapters of several ranks on runs of one row to more than a piece, on some rows none.
+TEST(Lora, AddsToProductsWhatTheReferenceAdds) {
+  const int64_t k = 96, widths[] = {77, 160}, counts[] = {1, 3, 70, 1, 25, 150, 1, 1},
                 ranks[] = {1, 6, 16, 17, 64, 5, 6, 33};
-  const int64_t rows = 252;
-  const auto input = RandomFloats(rows * k, 1);
+  const int64_t rows = 260;
+  auto x = RandomFloats(rows * k, 1);
   for (const Precision precision : {Precision::kServe, Precision::kExact}) {
-    std::vector<float> expected;
     for (const int threads : {1, 2, 40}) {
-      Machine machine(threads);
-      std::vector<float> x = input, alone(static_cast<size_t>(rows * n), 0.5f), together = alone;
-      QuantizedRows quantized;
-      const ActType types[] = {LoraActType(precision)};
-      Quantize(machine.context, View(x, k), types, quantized, "x");
-      std::vector<NarrowMatrix> first;
-      std::vector<PackedMatrix> second;
-      std::vector<LoraRun> runs;
-      int64_t begin = 0;
-      for (size_t i = 0; i < std::size(counts); ++i) {
-        first.emplace_back(ranks[i], k, 2 * i);
-        second.push_back(RandomMatrix(machine.pool, PanelType::kBF16, n, ranks[i], 2 * i + 1));
-        const LoraPanels lora = {first[i].panel, second[i].panel, 0.25f};
-        const LoraRun run = {lora, begin, DenseView(alone.data() + begin * n, counts[i], n)};
-        Lora(machine.context, quantized, {&run, 1}, precision);
-        runs.push_back({lora, begin, DenseView(together.data() + begin * n, counts[i], n)});
-        begin += counts[i];
+      for (const Epilogue epilogue : {Epilogue::kStore, Epilogue::kAdd}) {
+        Machine machine(threads);
+        QuantizedRows quantized;
+        const ActType types[] = {LoraActType(precision), ActTypeFor(PanelType::kQ8_0, precision)};
+        Quantize(machine.context, View(x, k), types, quantized, "x");
+        std::vector<float> y[2], expected[2];
+        std::vector<PackedMatrix> weights;
+        std::vector<Product> products, alone;
+        for (int i = 0; i < 2; ++i) {
+          weights.push_back(RandomMatrix(machine.pool, PanelType::kQ8_0, widths[i], k,
+                                         50 + static_cast<uint64_t>(i)));
+          y[i] = expected[i] = RandomFloats(rows * widths[i], 60);
+          products.push_back({weights.back().panel, nullptr, View(y[i], widths[i])});
+          alone.push_back({weights.back().panel, nullptr, View(expected[i], widths[i])});
+        }
+        MatMul(machine.context, quantized, alone, precision, epilogue);
+        std::vector<NarrowMatrix> first;
+        std::vector<PackedMatrix> second;
+        std::deque<LoraPanels> pairs;
+        std::vector<LoraRun> runs;
+        int64_t begin = 0;
+        for (uint64_t i = 0; i < std::size(counts); ++i) {
+          for (uint64_t product = 0; product < 2; ++product) {
+            if (i % 3 == 1 && product == 1) continue;  // not at every matrix
+            const uint64_t seed = 4 * i + 2 * product;
+            first.emplace_back(ranks[i], k, seed);
+            second.push_back(
+                RandomMatrix(machine.pool, PanelType::kBF16, widths[product], ranks[i], seed + 1));
+            const Range own{begin, begin + counts[i]};
+            pairs.push_back({first.back().panel, Flushed(second.back()), 0.25f});
+            runs.push_back({&pairs.back(), own, static_cast<int64_t>(product)});
+            AddByTheReference(first.back(), Flushed(second.back()), 0.25f, quantized, own,
+                              precision, View(expected[product], widths[product]));
+          }
+          begin += counts[i] + i % 2;
+        }
+        ASSERT_EQ(begin, rows - 4);
+        MatMul(machine.context, quantized, products, precision, epilogue, runs);
+        EXPECT_TRUE(SameBits(y[0], expected[0])) << threads;
+        EXPECT_TRUE(SameBits(y[1], expected[1])) << threads;
       }
-      ASSERT_EQ(begin, rows);
-      Lora(machine.context, quantized, runs, precision);
-      EXPECT_TRUE(SameBits(alone, together)) << threads;
-      if (expected.empty()) expected = together;
-      EXPECT_TRUE(SameBits(together, expected)) << threads;
     }
   }
+}
+
+TEST(Lora, InnerProductsThatAreNotFiniteAreAnError) {
+  Machine machine(2);
+  const int64_t k = 64, rows = 3;
+  std::vector<float> x(static_cast<size_t>(rows * k), 1e38f), y(static_cast<size_t>(rows * 16));
+  const ActType types[] = {ActType::kBF16};
+  QuantizedRows quantized;
+  Quantize(machine.context, View(x, k), types, quantized, "x");
+  const NarrowMatrix a(6, k, 1);
+  const auto b = RandomMatrix(machine.pool, PanelType::kBF16, 16, 6, 2),
+             w = RandomMatrix(machine.pool, PanelType::kBF16, 16, k, 3);
+  const Product product = {w.panel, nullptr, View(y, 16)};
+  Buffer<uint8_t> storage(a.storage.bytes());
+  std::memset(storage.data(), 0x7E, static_cast<size_t>(storage.bytes()));
+  const LoraPanels pair = {{storage.data(), 6, k}, Flushed(b), 1};
+  const LoraRun run = {&pair, {0, rows}, 0};
+  EXPECT_THROW(MatMul(machine.context, quantized, {&product, 1}, Precision::kServe,
+                      Epilogue::kStore, {&run, 1}),
+               Error);
 }
 
 void ExpectSameForms(const Activations& a, const Activations& b) {
@@ -193,7 +264,11 @@ TEST(MatMulActivateQuantize, EqualsTheSeparateSteps) {
   const auto other_up = RandomMatrix(machine.pool, PanelType::kQ8_0, n, k, 2);
   auto x = RandomFloats(rows * k, 3);
   const auto bias = RandomFloats(n, 4);
-  const ActType types[] = {ActType::kInt8x32},
+  const NarrowMatrix lora_a(8, k, 5);
+  const auto lora_b = RandomMatrix(machine.pool, PanelType::kBF16, n, 8, 6);
+  const LoraPanels pair = {lora_a.panel, Flushed(lora_b), 0.5f};
+  const LoraRun lora[] = {{&pair, {0, 1}, 0}, {&pair, {7, 300}, 0}, {&pair, {4, 519}, 1}};
+  const ActType types[] = {ActType::kInt8x32, ActType::kBF16},
                 forms[] = {ActType::kInt8x32, ActType::kInt8x128, ActType::kBF16};
   QuantizedRows quantized, separate, fused;
   Quantize(machine.context, View(x, k), types, quantized, "x");
@@ -208,21 +283,27 @@ TEST(MatMulActivateQuantize, EqualsTheSeparateSteps) {
       std::vector<float> a(static_cast<size_t>(rows * n)), b = a;
       const Panel& second = plain ? up.panel : other_up.panel;
       const Product products[] = {{gate.panel, added, View(a, n)}, {second, added, View(b, n)}};
-      MatMul(machine.context, quantized, products, Precision::kServe);
-      if (activation == Activation::kSwiGlu) {
-        SwiGluQuantize(machine.context, View(a, n), View(b, n), forms, separate, "a");
-      } else {
-        GeluQuantize(machine.context, erf ? Gelu::kErf : Gelu::kTanh, View(a, n),
-                     gated ? View(b, n) : MatrixView<float>{}, forms, separate, "a");
-      }
-      const ActivatedProducts made = {
-          {gate.panel, added, {}}, gated ? Product{second, added, {}} : Product{}, activation};
-      for (const int threads : {1, 2, 5}) {
-        Machine other(threads);
-        for (const auto& asked : {std::span<const ActType>(forms), std::span(forms).first(1)}) {
-          MatMulActivateQuantize(other.context, quantized, made, Precision::kServe, asked, fused,
-                                 "a");
-          for (const ActType type : asked) ExpectSameForms(fused.form(type), separate.form(type));
+      for (const bool adapted : {false, true}) {
+        const std::span<const LoraRun> runs =
+            adapted ? std::span<const LoraRun>(lora).first(gated ? 3 : 2)
+                    : std::span<const LoraRun>();
+        MatMul(machine.context, quantized, products, Precision::kServe, Epilogue::kStore, runs);
+        if (activation == Activation::kSwiGlu) {
+          SwiGlu(machine.context, View(a, n), View(b, n), View(a, n));
+          Quantize(machine.context, View(a, n), forms, separate, "a");
+        } else {
+          GeluQuantize(machine.context, erf ? Gelu::kErf : Gelu::kTanh, View(a, n),
+                       gated ? View(b, n) : MatrixView<float>{}, forms, separate, "a");
+        }
+        const ActivatedProducts made = {
+            {gate.panel, added, {}}, gated ? Product{second, added, {}} : Product{}, activation};
+        for (const int threads : {1, 2, 5}) {
+          Machine other(threads);
+          for (const auto& asked : {std::span<const ActType>(forms), std::span(forms).first(1)}) {
+            MatMulActivateQuantize(other.context, quantized, made, Precision::kServe, runs, asked,
+                                   fused, "a");
+            for (const ActType type : asked) ExpectSameForms(fused.form(type), separate.form(type));
+          }
         }
       }
     }
@@ -243,8 +324,8 @@ TEST(MatMulActivateQuantize, TakesAnyWidth) {
   MatMul(machine.context, quantized, {&product, 1}, Precision::kServe);
   GeluQuantize(machine.context, Gelu::kTanh, View(a, n), {}, forms, separate, "a");
   MatMulActivateQuantize(machine.context, quantized,
-                         {{up.panel, nullptr, {}}, {}, Activation::kGelu}, Precision::kServe, forms,
-                         fused, "a");
+                         {{up.panel, nullptr, {}}, {}, Activation::kGelu}, Precision::kServe, {},
+                         forms, fused, "a");
   for (const ActType type : forms) ExpectSameForms(fused.form(type), separate.form(type));
 }
 

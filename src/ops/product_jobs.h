@@ -44,25 +44,18 @@ inline void ShowJobs(ProductWatcher* watcher, std::span<const ProductJob> jobs) 
   }
 }
 
-// Units [begin, end) of all jobs.
-inline void RunUnits(std::span<const ProductJob> jobs, Range units, void* scratch) {
-  for (const ProductJob& job : jobs) {
-    const int64_t strips = NumStrips(job.args.panel.n);
-    const Range range{2 * std::max<int64_t>(units.begin - job.first_unit, 0),
-                      std::min(2 * (units.end - job.first_unit), strips)};
-    if (range.begin < range.end) job.run(job.args, range, scratch);
-  }
+// The strips of a job that units [begin, end) of all jobs are; begin >= end where they are none.
+inline Range StripsOf(const ProductJob& job, Range units) {
+  return {2 * std::max<int64_t>(units.begin - job.first_unit, 0),
+          std::min(2 * (units.end - job.first_unit), NumStrips(job.args.panel.n))};
 }
 
-// rows: of the largest; k: the largest.
-inline void RunProductJobs(Context& context, std::span<const ProductJob> jobs, int64_t units,
-                           int64_t rows, int64_t k) {
-  if (rows == 0) return;
-  context.Reserve(MatMulScratchBytes(k));
-  const int64_t grain = UnitGrain(units, rows, context.pool().num_threads());
-  context.pool().ParallelFor(units, grain, [&](int64_t begin, int64_t end, int thread) {
-    RunUnits(jobs, {begin, end}, context.scratch(thread));
-  });
+// Outputs [begin, end) of a panel; begin is a multiple of 16.
+inline Panel PartOf(const Panel& panel, Range outputs) {
+  Panel part = panel;
+  part.data += outputs.begin / kStripRows * StripBytes(panel.type, panel.k);
+  part.n = outputs.end - outputs.begin;
+  return part;
 }
 
 // Calls body(rows, begin, end, thread) for units [begin, end) of `units` and the rows of a part.

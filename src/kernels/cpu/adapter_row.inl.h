@@ -1,4 +1,4 @@
-// One row by the two matrices of an adapter over a vector class.
+// One row by the first matrix of an adapter over a vector class.
 #pragma once
 
 #include "kernels/cpu/matmul.inl.h"
@@ -36,7 +36,7 @@ template <class V, int kLanes>
 template <class V>
 void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept {
   const Activations& x = args.x;
-  const int64_t rank = args.b.k, strips = rank / kStripRows, whole = strips * kStripRows;
+  const int64_t rank = args.h.k, strips = rank / kStripRows, whole = strips * kStripRows;
   float* inner = static_cast<float*>(scratch);
   const Panel a{args.a, whole, x.k, PanelType::kBF16, true};
   const MatMulArgs first{x, a, {}, nullptr, inner, rank, Epilogue::kStore, 1.0f};
@@ -58,13 +58,8 @@ void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept {
     default:
       break;
   }
-  float* h = inner + AdapterRowScratchBytes(rank) / 8;
-  const Activations form{x.type, 1, rank, rank + rank % 2, nullptr, h, nullptr, nullptr, nullptr};
   const auto quantize = x.type == ActType::kBF16 ? QuantizeFloat<V, true> : QuantizeFloat<V, false>;
-  quantize({inner, rank, form, {0, rank}, args.error}, {0, 1});
-  const MatMulArgs second{form,      args.b, {}, nullptr, args.y, args.b.n, Epilogue::kAddScaled,
-                          args.scale};
-  MatMulNarrow<V, PanelType::kBF16, true>(second, {0, NumStrips(args.b.n)}, {0, 1});
+  quantize({inner, rank, args.h, {0, rank}, args.error}, {0, 1});
 }
 
 }  // namespace

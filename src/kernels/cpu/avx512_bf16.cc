@@ -112,7 +112,7 @@ template <class V>
 using PagesDot = FloatPages<V, ElementDot>;
 
 // Products with panels of bf16: rows as words of both chains, tiles of up to six rows by two
-// strips.
+// strips, or twelve by one.
 template <class V>
 struct DotProducts {
   using E = ElementDot<V>;
@@ -120,7 +120,7 @@ struct DotProducts {
 
   static constexpr int64_t kRowBlock = 64;  // rows that are held as words at a time
   static constexpr int64_t kLeast = 8;      // fewer wait for the weights, not for the products
-  static constexpr int kTall = 6;
+  static constexpr int kTall = 12;
 
   int64_t k, row_words;  // k is even
   Left* words;           // [kRowBlock][row_words]
@@ -177,12 +177,27 @@ struct DotProducts {
     }
   }
 
+  // Returns the rows of the tile. As high as its sums and weights fit into the registers.
   template <int kW>
   int64_t RunTile(int64_t row, int64_t left, const uint8_t* const (&w)[kW],
                   __m512 (&r)[kTall][2]) const {
-    if (left >= kTall) {
-      Tile<kTall, kW>(row, w, r);
-      return kTall;
+    if constexpr (kW == 1) {
+      if (left >= kTall) {
+        Tile<kTall, kW>(row, w, r);
+        return kTall;
+      }
+      if (left >= 8) {
+        Tile<8, kW>(row, w, r);
+        return 8;
+      }
+    }
+    if (left >= 10 || left == 6 || left == 7) {  // eight are two of four
+      Tile<6, kW>(row, w, r);
+      return 6;
+    }
+    if (left >= 4) {
+      Tile<4, kW>(row, w, r);
+      return 4;
     }
     if (left >= 2) {
       Tile<2, kW>(row, w, r);
@@ -209,6 +224,88 @@ struct DotProducts {
     }
   }
 
+  // The second product of an adapter: kSteps times four k, whose weights stay in registers for all
+  // rows.
+  template <int kS, int kSteps>
+  [[gnu::noinline]] void ShortStrips(const MatMulArgs& args, int64_t strip, int64_t m0,
+                                     int64_t m1) const {
+    __m512i even_weights[kS][kSteps], odd_weights[kS][kSteps];
+#pragma GCC unroll 2
+    for (int v = 0; v < kS; ++v) {
+      const uint8_t* from = PlanesOf(args.panel, strip + v).low;
+#pragma GCC unroll 8
+      for (int i = 0; i < kSteps; ++i) {
+        const bool pair = 4 * i + 2 < k;
+        EvenAndOdd(_mm512_loadu_si512(from + 128 * i),
+                   pair ? _mm512_loadu_si512(from + 128 * i + 64) : V::SetI(0), &even_weights[v][i],
+                   &odd_weights[v][i]);
+      }
+    }
+    const auto scale = V::Set(args.scale);
+    const int64_t lanes = args.panel.n - (strip + kS - 1) * kStripRows;  // of the last strip
+    float* y = args.y + m0 * args.y_stride + strip * kStripRows;
+    const Left* a = words;
+    for (int64_t m = m0; m < m1; ++m, y += args.y_stride, a += row_words) {
+      __m512 even[kS], odd[kS];
+#pragma GCC unroll 2
+      for (int v = 0; v < kS; ++v) even[v] = odd[v] = V::Zero();
+#pragma GCC unroll 8
+      for (int i = 0; i < kSteps; ++i) {
+        const __m512i a0 = V::SetI(static_cast<int32_t>(a[2 * i])),
+                      a1 = V::SetI(static_cast<int32_t>(a[2 * i + 1]));
+#pragma GCC unroll 2
+        for (int v = 0; v < kS; ++v) {
+          even[v] = DotBF16(even[v], even_weights[v][i], a0);
+          odd[v] = DotBF16(odd[v], odd_weights[v][i], a1);
+        }
+      }
+#pragma GCC unroll 2
+      for (int v = 0; v < kS; ++v) {
+        const auto r = V::Add(V::Zero(), V::Add(even[v], odd[v]));
+        float* to = y + v * kStripRows;
+        if (v + 1 < kS || lanes >= kStripRows) {
+          V::Store(to, V::Fma(scale, r, V::Load(to)));
+        } else {
+          V::StoreN(to, V::Fma(scale, r, V::LoadN(to, lanes)), lanes);
+        }
+      }
+    }
+  }
+
+  // All strips of the range. Returns whether it can.
+  bool RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
+    if (args.epilogue != Epilogue::kAddScaled || args.bias != nullptr || !args.panel.flushed) {
+      return false;
+    }
+    switch ((k + 3) / 4) {
+      case 1:
+        return RunShort<2, 1>(args, strips, m0, m1);
+      case 2:
+        return RunShort<2, 2>(args, strips, m0, m1);
+      case 3:
+        return RunShort<2, 3>(args, strips, m0, m1);
+      case 4:
+        return RunShort<2, 4>(args, strips, m0, m1);
+      case 5:
+        return RunShort<1, 5>(args, strips, m0, m1);
+      case 6:
+        return RunShort<1, 6>(args, strips, m0, m1);
+      case 7:
+        return RunShort<1, 7>(args, strips, m0, m1);
+      case 8:
+        return RunShort<1, 8>(args, strips, m0, m1);
+      default:
+        return false;
+    }
+  }
+  template <int kS, int kSteps>
+  bool RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
+    int64_t strip = strips.begin;
+    for (; strip + kS <= strips.end; strip += kS) ShortStrips<kS, kSteps>(args, strip, m0, m1);
+    if (strip < strips.end) ShortStrips<1, kSteps>(args, strip, m0, m1);
+    return true;
+  }
+
   static void Run(const MatMulArgs& args, Range strips, void* scratch) noexcept {
     if (args.x.rows < kLeast || args.x.type != ActType::kBF16) {
       return MatMul<V, PanelType::kBF16>(args, strips, scratch);
@@ -218,6 +315,7 @@ struct DotProducts {
     for (int64_t m0 = 0; m0 < args.x.rows; m0 += kRowBlock) {
       const int64_t m1 = m0 + kRowBlock < args.x.rows ? m0 + kRowBlock : args.x.rows;
       products.PackRows(args.x, m0, m1);
+      if (products.RunShort(args, strips, m0, m1)) continue;
       for (int64_t strip = strips.begin; strip < strips.end; strip += gated ? 1 : 2) {
         const bool alone = !gated && strip + 1 == strips.end;
         products.RunPair(args, strip,

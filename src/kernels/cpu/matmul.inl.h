@@ -10,6 +10,39 @@
 namespace bakestone {
 namespace {
 
+// Fetches what the caller reads next, a little in every step of a call.
+class FetchNext {
+ public:
+  FetchNext() = default;  // nothing
+  FetchNext(const ReadNext& next, int64_t steps) {
+    if (next.lines == 0 || steps <= 0) return;
+    part_ = next.parts;
+    left_ = next.lines;
+    per_step_ = (next.lines + steps - 1) / steps;
+    Begin();
+  }
+  BAKESTONE_INLINE void Step() {
+    for (int64_t i = 0; i < per_step_ && left_ > 0; ++i) {
+      FetchLine(line_, true);
+      line_ += 64;
+      --left_;
+      if (line_ == end_ && left_ > 0) {
+        ++part_;
+        Begin();
+      }
+    }
+  }
+
+ private:
+  BAKESTONE_INLINE void Begin() {
+    line_ = part_->first;
+    end_ = line_ + 64 * part_->count;
+  }
+  const Lines* part_ = nullptr;
+  int64_t left_ = 0, per_step_ = 0;
+  const uint8_t *line_ = nullptr, *end_ = nullptr;
+};
+
 // A tile: rows [m0, m0 + kR) of x by strip `strip`.
 template <class V, PanelType kType, int kR>
 BAKESTONE_INLINE void TileBlocks32(const Activations& x, const Panel& panel, int64_t strip,
@@ -192,7 +225,7 @@ BAKESTONE_INLINE void FetchPair(const uint8_t* w, int64_t pair) {
   constexpr int64_t kAhead = 4096;
   constexpr int kInLine = Reader::kBytes < 64 ? 64 / Reader::kBytes : 1;
   if (pair % kInLine != 0) return;
-  for (int at = 0; at < Reader::kBytes; at += 64) FetchLine(w + kAhead + at, true);
+  for (int at = 0; at < Reader::kBytes; at += 64) FetchLine(w + kAhead + at, false);
 }
 
 // Pair order: per 32 of k an even and an odd chain from 0, then A += even + odd.
@@ -204,26 +237,6 @@ BAKESTONE_INLINE void TileFloat(const Activations& x, const uint8_t* w, int64_t 
 #pragma GCC unroll 16
   for (int i = 0; i < kR; ++i) r[i] = V::Zero();
   int64_t k0 = 0;
-  if constexpr (kR ==
-                1) {  // the chains of several blocks side by side: each waits for its last step
-    constexpr int kBlocks = 4;
-    for (; k0 + 32 * kBlocks <= k; k0 += 32 * kBlocks) {
-      typename V::F even[kBlocks], odd[kBlocks];
-#pragma GCC unroll 16
-      for (int b = 0; b < kBlocks; ++b) even[b] = odd[b] = V::Zero();
-      for (int j = 0; j < 32; j += 2) {
-#pragma GCC unroll 16
-        for (int b = 0; b < kBlocks; ++b) {
-          const uint8_t* pair = w + (16 * b + j / 2) * Reader::kBytes;
-          FetchPair<Reader>(pair, j / 2);
-          Reader::Fma(pair, f + k0 + 32 * b + j, &even[b], &odd[b]);
-        }
-      }
-      w += 16 * kBlocks * Reader::kBytes;
-#pragma GCC unroll 16
-      for (int b = 0; b < kBlocks; ++b) r[0] = V::Add(r[0], V::Add(even[b], odd[b]));
-    }
-  }
   for (; k0 < k; k0 += 32) {
     const int64_t k1 = k0 + 32 < k ? k0 + 32 : k;
     typename V::F even[kR], odd[kR];
@@ -261,7 +274,6 @@ BAKESTONE_INLINE void StripsFloat(const float* f, int64_t x_k, const uint8_t* w,
 #pragma GCC unroll 16
       for (int s = 0; s < kS; ++s) {
         const uint8_t* pair = w + s * strip_bytes + j / 2 * Reader::kBytes;
-        FetchPair<Reader>(pair, j / 2);
         Reader::Fma(pair, f + j, &even[s], &odd[s]);
       }
     }
@@ -355,7 +367,9 @@ template <class V, class Tile, int kR>
 }
 
 template <class V, class Tile, int kR>
-BAKESTONE_INLINE void RunTile(const MatMulArgs& args, int64_t strip, StripWeights w, int64_t m0) {
+BAKESTONE_INLINE void RunTile(const MatMulArgs& args, int64_t strip, StripWeights w, int64_t m0,
+                              FetchNext& next) {
+  next.Step();
   typename V::F r[V::kRows], up[V::kRows];
   ComputeTile<V, Tile, kR>(args.x, args.panel, strip, w.panel, m0, r);
   if (args.epilogue == Epilogue::kSwiGlu) {
@@ -366,50 +380,57 @@ BAKESTONE_INLINE void RunTile(const MatMulArgs& args, int64_t strip, StripWeight
 
 // Rows [m0, m1) by one strip, in tiles of 8 (or 4), 4, 2 and 1.
 template <class V, class Tile>
-void RunRows(const MatMulArgs& args, int64_t strip, StripWeights w, int64_t m0, int64_t m1) {
-  for (; m0 + V::kRows <= m1; m0 += V::kRows) RunTile<V, Tile, V::kRows>(args, strip, w, m0);
+void RunRows(const MatMulArgs& args, int64_t strip, StripWeights w, int64_t m0, int64_t m1,
+             FetchNext& next) {
+  for (; m0 + V::kRows <= m1; m0 += V::kRows) RunTile<V, Tile, V::kRows>(args, strip, w, m0, next);
   if constexpr (V::kRows > 4) {
-    for (; m0 + 4 <= m1; m0 += 4) RunTile<V, Tile, 4>(args, strip, w, m0);
+    for (; m0 + 4 <= m1; m0 += 4) RunTile<V, Tile, 4>(args, strip, w, m0, next);
   }
-  for (; m0 + 2 <= m1; m0 += 2) RunTile<V, Tile, 2>(args, strip, w, m0);
-  for (; m0 < m1; ++m0) RunTile<V, Tile, 1>(args, strip, w, m0);
+  for (; m0 + 2 <= m1; m0 += 2) RunTile<V, Tile, 2>(args, strip, w, m0, next);
+  for (; m0 < m1; ++m0) RunTile<V, Tile, 1>(args, strip, w, m0, next);
 }
 
 // Rows that stay in the L2 cache while all strips of the range pass.
 constexpr int64_t kRowBlock = 64;
 
-// One row by strips of few k: kStripsATime of them side by side. Returns the first strip that is
-// left.
-template <class V, class Reader>
+// One row by strips of few k, kS of them side by side. Returns the first strip that is left.
+template <class V, class Reader, int kS>
 int64_t RunShortStrips(const MatMulArgs& args, Range strips, int64_t row) {
-  constexpr int kStripsATime = 4;
   const int64_t bytes = StripBytes(args.panel.type, args.panel.k);
   int64_t strip = strips.begin;
-  for (; strip + kStripsATime <= strips.end; strip += kStripsATime) {
-    typename V::F r[kStripsATime];
-    StripsFloat<V, Reader, kStripsATime>(args.x.f + row * args.x.stride, args.x.k,
-                                         args.panel.data + strip * bytes, bytes, r);
-    for (int s = 0; s < kStripsATime; ++s) Finish<V>(args, strip + s, row, r[s], r[s]);
+  for (; strip + kS <= strips.end; strip += kS) {
+    typename V::F r[kS];
+    StripsFloat<V, Reader, kS>(args.x.f + row * args.x.stride, args.x.k,
+                               args.panel.data + strip * bytes, bytes, r);
+    for (int s = 0; s < kS; ++s) Finish<V>(args, strip + s, row, r[s], r[s]);
   }
   return strip;
 }
 
-// Rows [begin, end) by the strips of the range, which are unpacked anew for each tile.
+// Rows [begin, end) by the strips of the range, which are unpacked anew for each tile. fetch: what
+// is read next, too.
 template <class V, PanelType kType, bool kFlushed = false>
-void MatMulNarrow(const MatMulArgs& args, Range strips, Range rows) {
+void MatMulNarrow(const MatMulArgs& args, Range strips, Range rows, bool fetch = false) {
   using Tile = ServeTile<V, kType, kFlushed>;
   if constexpr (kType == PanelType::kBF16) {  // the second product of an adapter
     constexpr int64_t kShort = 128;
     if (rows.end - rows.begin == 1 && args.x.k < kShort && args.epilogue != Epilogue::kSwiGlu) {
-      strips.begin = RunShortStrips<V, ReadBF16<V, kFlushed>>(args, strips, rows.begin);
+      using Reader = ReadBF16<V, kFlushed>;
+      strips.begin = RunShortStrips<V, Reader, 4>(args, strips, rows.begin);
+      strips.begin = RunShortStrips<V, Reader, 2>(args, strips, rows.begin);
     }
+  }
+  FetchNext next;
+  if (fetch) {
+    const int64_t tiles = (rows.end - rows.begin + V::kRows - 1) / V::kRows;
+    next = FetchNext(args.read_next, tiles * (strips.end - strips.begin));
   }
   for (int64_t m0 = rows.begin; m0 < rows.end; m0 += kRowBlock) {
     const int64_t m1 = m0 + kRowBlock < rows.end ? m0 + kRowBlock : rows.end;
     for (int64_t strip = strips.begin; strip < strips.end; ++strip) {
       StripWeights w{Tile::Prepare(args.panel, strip, nullptr), nullptr};
       if (args.epilogue == Epilogue::kSwiGlu) w.up = Tile::Prepare(args.up, strip, nullptr);
-      RunRows<V, Tile>(args, strip, w, m0, m1);
+      RunRows<V, Tile>(args, strip, w, m0, m1, next);
     }
   }
 }
@@ -418,7 +439,8 @@ template <class V>
 void RunExact(const MatMulArgs& args, int64_t strip, const float* panel, const float* up) {
   const StripWeights w{reinterpret_cast<const uint8_t*>(panel),
                        reinterpret_cast<const uint8_t*>(up)};
-  RunRows<V, ExactTile<V>>(args, strip, w, 0, args.x.rows);
+  FetchNext nothing;
+  RunRows<V, ExactTile<V>>(args, strip, w, 0, args.x.rows, nothing);
 }
 
 template <class V, PanelType kType>

@@ -512,6 +512,8 @@ void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
   const bool gated = args.epilogue == Epilogue::kSwiGlu;
   Tiles tiles(Scratch::kFloat ? FloatRowBytes(args) : TileForm<kType>::kRowBytes,
               static_cast<int>(Scratch::kFloat ? FloatTileRows(x) : kTileRows));
+  FetchNext next(args.read_next,
+                 (x.rows + Scratch::kRows - 1) / Scratch::kRows * (strips.end - strips.begin));
   for (int64_t m0 = 0; m0 < x.rows; m0 += Scratch::kBlock) {
     const int64_t m1 = m0 + Scratch::kBlock < x.rows ? m0 + Scratch::kBlock : x.rows;
     if constexpr (Scratch::kFloat) {
@@ -528,6 +530,7 @@ void MatMulTiles(const MatMulArgs& args, Range strips, void* scratch) noexcept {
       for (int64_t m = m0; m < m1; m += Scratch::kRows) {
         const int64_t rows = m1 - m < Scratch::kRows ? m1 - m : Scratch::kRows;
         for (int i = 0; i < (both ? 2 : 1); ++i) {
+          next.Step();
           RunTileRows<kType>(tiles, x, i, m, m0, m1, space);
         }
         FinishTiles(args, strip, m, rows, space.results[0], space.results[1]);

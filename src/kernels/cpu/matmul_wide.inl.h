@@ -136,18 +136,21 @@ struct FetchAhead {
   const uint8_t *first, *second;
   int64_t lines;  // of each, per step
   bool far;
+  FetchNext* next;
 
   FetchAhead(const uint8_t* first_strip, const uint8_t* second_strip, int64_t strip_bytes,
-             int64_t steps)
+             int64_t steps, FetchNext* next)
       : first(first_strip),
         second(second_strip),
         lines((strip_bytes / 64 + steps - 1) / steps),
-        far(strip_bytes >= kFarStrip) {}
+        far(strip_bytes >= kFarStrip),
+        next(next) {}
   BAKESTONE_INLINE void Step() {
     for (int64_t i = 0; i < lines; ++i, first += 64, second += 64) {
       FetchLine(first, far);
       FetchLine(second, far);
     }
+    next->Step();
   }
 };
 
@@ -446,7 +449,7 @@ void RunWideTile(const MatMulArgs& args, const Strip& first, const Strip& second
 template <class V, PanelType kType, class Strip>
 void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& first,
                  const Strip& second, int64_t m0, int64_t m1,
-                 const WideScratch<Strip, kType>& scratch) {
+                 const WideScratch<Strip, kType>& scratch, FetchNext* fetch_next) {
   const int64_t row_words = Expanded<kType>::Steps(args.x.k) * RowWords<Strip, kType>::kPerStep;
   const bool direct = (args.epilogue == Epilogue::kStore || args.epilogue == Epilogue::kAdd) &&
                       (pair.second + 1) * kStripRows <= args.panel.n;
@@ -454,7 +457,7 @@ void RunWidePair(const MatMulArgs& args, const StripPair& pair, const Strip& fir
   const int64_t bytes = StripBytes(kType, args.x.k);
   FetchAhead ahead(next.first_panel->data + next.first * bytes,
                    next.second_panel->data + next.second * bytes, bytes,
-                   (m1 - m0 + kTallTile - 1) / kTallTile * (args.x.k / 32));
+                   (m1 - m0 + kTallTile - 1) / kTallTile * (args.x.k / 32), fetch_next);
   for (int64_t m = m0; m < m1;) {
     float* results = direct ? args.y + m * args.y_stride + pair.first * kStripRows
                             : scratch.results + (m - m0) * 2 * kStripRows;
@@ -488,6 +491,8 @@ template <class V, PanelType kType, class Strip>
 void MatMulWide(const MatMulArgs& args, Range strips, void* scratch) {
   const WideScratch<Strip, kType> space(scratch, args.x.k);
   const int64_t rows = TiledRows(args.x.rows);
+  const int64_t pairs = (strips.end - strips.begin) / (args.epilogue == Epilogue::kSwiGlu ? 1 : 2);
+  FetchNext fetch_next(args.read_next, pairs * (rows / kTallTile + 1) * (args.x.k / 32));
   for (int64_t m0 = 0, m1; m0 < rows; m0 = m1) {
     m1 = m0 + kWideBlock < rows ? m0 + kWideBlock : rows;
     if (rows - m1 == 2) m1 -= kLowTile;  // two rows make no tile
@@ -497,7 +502,7 @@ void MatMulWide(const MatMulArgs& args, Range strips, void* scratch) {
       strip = pair.next();
       const Strip first(*pair.first_panel, pair.first, space.w0);
       const Strip second(*pair.second_panel, pair.second, space.w1);
-      RunWidePair<V, kType, Strip>(args, pair, first, second, m0, m1, space);
+      RunWidePair<V, kType, Strip>(args, pair, first, second, m0, m1, space, &fetch_next);
       if (m1 == rows) MatMulNarrow<V, kType>(args, {pair.first, strip}, {rows, args.x.rows});
     }
   }
@@ -524,6 +529,7 @@ template <class V, PanelType kType>
 void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept {
   constexpr bool kInteger =
       ActTypeOf(kType) == ActType::kInt8x32 || ActTypeOf(kType) == ActType::kInt8x128;
+  bool wide = false;
   if constexpr (V::kWideTiles && kInteger) {
     Range pairs = strips;
     if (args.epilogue != Epilogue::kSwiGlu) pairs.end -= (strips.end - strips.begin) % 2;
@@ -531,10 +537,12 @@ void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept {
     if (args.x.rows >= kExpandFrom) {
       MatMulWide<V, kType, ExpandedStrip<V, kType>>(args, pairs, scratch);
       strips.begin = pairs.end;
+      wide = true;
     } else if constexpr (!Expanded<kType>::kFolded) {  // of which there are none as they lie
       if (args.x.rows >= kWideFrom) {
         MatMulWide<V, kType, PanelStrip<V, kType>>(args, pairs, scratch);
         strips.begin = pairs.end;
+        wide = true;
       }
     }
   }
@@ -543,7 +551,7 @@ void MatMul(const MatMulArgs& args, Range strips, void* scratch) noexcept {
       return MatMulNarrow<V, kType, true>(args, strips, {0, args.x.rows});
     }
   }
-  MatMulNarrow<V, kType>(args, strips, {0, args.x.rows});
+  MatMulNarrow<V, kType>(args, strips, {0, args.x.rows}, !wide);
 }
 
 }  // namespace

@@ -180,7 +180,7 @@ void MatMulExact(const MatMulArgs& args, Range strips, void* scratch) noexcept {
 
 void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept {
   const Activations& x = args.x;
-  const int64_t rank = args.b.k;
+  const int64_t rank = args.h.k;
   float* inner = static_cast<float*>(scratch);
   for (int64_t r = 0; r < rank; ++r) {
     const int64_t strip = r / kStripRows;
@@ -188,15 +188,8 @@ void AdapterRow(const AdapterRowArgs& args, void* scratch) noexcept {
     inner[r] = PlainDot(args.a + strip * StripBytes(PanelType::kBF16, x.k), lanes, r % kStripRows,
                         x.f, x.k);
   }
-  float* h = inner + AdapterRowScratchBytes(rank) / 8;
-  const Activations form{x.type, 1, rank, rank + rank % 2, nullptr, h, nullptr, nullptr, nullptr};
   (x.type == ActType::kBF16 ? QuantizeBF16 : QuantizeF32)(
-      {inner, rank, form, {0, rank}, args.error}, {0, 1});
-  for (int64_t i = 0; i < args.b.n; ++i) {
-    const uint8_t* strip = args.b.data + i / kStripRows * StripBytes(PanelType::kBF16, rank);
-    args.y[i] =
-        std::fma(args.scale, PlainDot(strip, kStripRows, i % kStripRows, h, rank), args.y[i]);
-  }
+      {inner, rank, args.h, {0, rank}, args.error}, {0, 1});
 }
 
 void DequantizeStrip(const Panel& panel, int64_t strip, int64_t k0, int64_t k1,
