@@ -4,6 +4,8 @@
     bench/serving.py --model MODEL.gguf [--llama-server "ik=/path/to/llama-server"] [--only streams,prefix] [--rounds 3]
 
 streams       8, 32, 64, 128 at a time, 64 tokens each: tokens/s in all, p95 to the first token; peers at 8 and 32
+bench         8 and 32 at a time, all at once, 64 tokens each: the time that `bakestone bench` takes for the same prompts
+              and for as many tokens in batches of as many, over the server's
 first-token   8 at a time with prompts of 256 words: p95 to the first token
 beside        8 streams while a prompt of 7,900 tokens is read: p99 between tokens, over that of the same 8 alone
 prefix        a shared prefix of 1,000 words: time to the first token cold and warm
@@ -40,7 +42,7 @@ import time
 import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-TESTS = ("streams", "first-token", "beside", "prefix", "adapters", "many", "idle", "same", "overhead")
+TESTS = ("streams", "bench", "first-token", "beside", "prefix", "adapters", "many", "idle", "same", "overhead")
 
 
 class Server:
@@ -149,6 +151,25 @@ class Bench:
                         load = self.load(server, "--streams", count, "--requests", 2 * count, "--prompt-tokens", 16, "--answer-tokens", 64)
                     values[f"{name}: {count} streams, tokens/s"] = load["tokens_per_second"]
                     values[f"{name}: {count} streams, first token p95, ms"] = load["first_token_seconds"]["p95"] * 1e3
+            return values
+        return self.rounds(measure)
+
+    def bench(self):
+        def measure():
+            values = {}
+            for count in (8, 32):
+                flags = ("--streams", count, "--requests", count, "--prompt-tokens", 16)
+                with self.ours("--speculate", "off") as server:
+                    self.load(server, *flags, "--answer-tokens", 8, "--seed", 9)
+                    load = self.load(server, *flags, "--answer-tokens", 64)
+                prompts = load["prompt_tokens"]
+                # A batch begins without a context: with so many tokens its mean context is that of the answers.
+                tokens = 64 + 2 * prompts // count
+                done = subprocess.run([self.args.bakestone, "bench", self.args.model, "--threads", str(self.args.threads), "--json", "--only",
+                                       f"prefill-{prompts},batch-{count}", "--decode-tokens", str(tokens)], capture_output=True, text=True, check=True)
+                prefill, batch = (figure["median"] for figure in json.loads(done.stdout)["figures"])
+                alone = prompts / prefill + 64 * count / batch
+                values[f"{count} at once, bench over the server"] = alone / load["seconds"]
             return values
         return self.rounds(measure)
 
