@@ -21,6 +21,7 @@
 #include "base/json_depth.h"
 #include "base/machine.h"
 #include "base/mapped_file.h"
+#include "base/new_folder.h"
 #include "base/rng.h"
 #include "base/sha256.h"
 #include "base/start_time.h"
@@ -38,6 +39,38 @@ std::filesystem::path TestFolder(const char* name) {
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   return folder;
+}
+
+TEST(NewFolder, IsThereWholeOrNotAtAll) {
+  namespace fs = std::filesystem;
+  const fs::path parent = TestFolder("new_folder"), out = parent / "a" / "b";
+  const auto write = [](const NewFolder& folder) {
+    WriteFileAtomically(folder.path() / "x", "1");
+    WriteFileAtomically(folder.path() / "inner" / "y", "2");
+    WriteFileAtomically(folder.path() / "last", "3");
+  };
+  {
+    write(NewFolder(out));
+  }
+  EXPECT_TRUE(fs::is_empty(parent));
+  {
+    NewFolder folder(out);
+    write(folder);
+    EXPECT_FALSE(fs::exists(out / "x"));
+    folder.Commit("last");
+  }
+  EXPECT_EQ(ReadFile(out / "inner" / "y", 10), "2");
+  EXPECT_EQ(ReadFile(out / "last", 10), "3");
+  EXPECT_EQ(std::distance(fs::directory_iterator(out), fs::directory_iterator()), 3);
+  EXPECT_THROW(NewFolder{out}, Error);              // not empty
+  EXPECT_THROW(NewFolder{out / "x"}, Error);        // a file
+  EXPECT_THROW(NewFolder{out / "x" / "z"}, Error);  // inside of a file
+  const fs::path empty = parent / "empty";
+  fs::create_directory(empty);
+  {
+    write(NewFolder(empty));
+  }
+  EXPECT_TRUE(fs::is_empty(empty));  // it was there before
 }
 
 TEST(Checked, SaysNoInsteadOfWrapping) {

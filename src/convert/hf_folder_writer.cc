@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/new_folder.h"
 #include "base/quote.h"
 #include "convert/hf_config_writer.h"
 #include "convert/gguf_keys.h"
@@ -415,14 +416,12 @@ void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::pa
   }
   const bool rwkv = spec.kind == TokenizerKind::kGreedy;
   const std::string tokenizer = rwkv ? ToRwkvVocabulary(spec) : ToTokenizerJson(spec);
-  if (std::filesystem::exists(out) && !std::filesystem::is_empty(out)) {
-    Throw(ErrorCode::kInvalidArgument, "{}: expected a new or an empty folder to write",
-          out.string());
-  }
-  WriteHfTensors(source, config, written, out, kernels, pool, progress);
-  if (config.encoder.both_ways) WriteModules(config, out);
-  WriteFileAtomically(out / (rwkv ? kRwkvVocabularyFile : "tokenizer.json"), tokenizer);
-  WriteFileAtomically(out / "tokenizer_config.json",
+  NewFolder folder(out);
+  const std::filesystem::path& to = folder.path();
+  WriteHfTensors(source, config, written, to, kernels, pool, progress);
+  if (config.encoder.both_ways) WriteModules(config, to);
+  WriteFileAtomically(to / (rwkv ? kRwkvVocabularyFile : "tokenizer.json"), tokenizer);
+  WriteFileAtomically(to / "tokenizer_config.json",
                       TokenizerConfig(spec, *source.header, config).dump(2));
   Json generation = Json::object(), ends = Json::array();
   for (const int32_t id : {spec.eos, spec.eot}) {
@@ -430,13 +429,14 @@ void WriteHfFolder(const std::filesystem::path& model, const std::filesystem::pa
   }
   if (spec.bos >= 0) generation["bos_token_id"] = spec.bos;
   if (!ends.empty()) generation["eos_token_id"] = ends;
-  WriteFileAtomically(out / "generation_config.json", generation.dump(2));
+  WriteFileAtomically(to / "generation_config.json", generation.dump(2));
   if (source.header->Has("general.license")) {
     WriteFileAtomically(
-        out / "README.md",
+        to / "README.md",
         "---\nlicense: " + std::string(source.header->GetString("general.license")) + "\n---\n");
   }
-  WriteFileAtomically(out / "config.json", json.dump(2));
+  WriteFileAtomically(to / "config.json", json.dump(2));
+  folder.Commit("config.json");
 }
 
 }  // namespace bakestone

@@ -257,6 +257,13 @@ TEST_F(ExportTest, AFolderAndTheGgufFileOfItHoldTheSameModel) {
     EXPECT_THAT(MessageOf([&] { WriteHfFolder(path, folder, std::nullopt, kernels_, pool_); }),
                 HasSubstr("empty folder"));
   }
+  const auto stopped = folder_ / "stopped";
+  EXPECT_THROW(WriteHfFolder(folder_ / "m.gguf", stopped, std::nullopt, kernels_, pool_,
+                             [](int64_t done, int64_t, const std::string&) {
+                               if (done > 0) Throw(ErrorCode::kCancelled, "stopped");
+                             }),
+               Error);
+  EXPECT_FALSE(std::filesystem::exists(stopped));
   auto scaled = testing::WideModel(DType::kF32);
   scaled.rope_factors.assign(32, 2.0f);
   EXPECT_THAT(MessageOf([&] {

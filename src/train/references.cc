@@ -61,7 +61,7 @@ std::optional<StageReferences> ReadReferences(const std::filesystem::path& path,
        {std::pair{&references.train, counts[0]}, std::pair{&references.heldout, counts[1]}}) {
     for (auto* to : {&side->chosen, &side->rejected}) {
       to->resize(count);
-      std::memcpy(to->data(), next, count * sizeof(double));
+      if (count > 0) std::memcpy(to->data(), next, count * sizeof(double));
       next += count * sizeof(double);
     }
   }
