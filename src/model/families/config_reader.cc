@@ -222,6 +222,25 @@ void CheckActivation(const ConfigReader& in, const ModelConfig& config) {
         Quote(found));
 }
 
+// Whether the attention's matrices have biases is what the tensors say; a folder that says
+// something else is not what its makers computed with.
+void CheckAttentionBias(const ConfigReader& in, const ModelConfig& config) {
+  const Field field = {nullptr, "attention_bias"};
+  const std::optional<bool> said = in.Flag(field);
+  if (!said || config.latent.kv_rank > 0) return;  // of a latent it means others
+  int64_t layer = 0;
+  while (layer < config.num_layers && config.mixer(layer) != Mixer::kAttention) ++layer;
+  if (layer == config.num_layers) return;
+  const TensorNames& names = *config.names;
+  const std::string query =
+      names.Layer(layer, names.q_k_v != nullptr ? names.q_k_v : names.sites[0]);
+  if (!in.HasTensor(query + ".weight")) return;  // said where it is read
+  const bool there = in.HasTensor(query + ".bias");
+  if (there == *said) return;
+  Throw(ErrorCode::kCorrupt, "{}: {}: expected {}, as there is {} {}.bias, found {}", in.file(),
+        in.Spelled(field), there, there ? "a tensor" : "no tensor", query, *said);
+}
+
 void CheckVocabulary(const ConfigReader& in, ModelConfig& config) {
   config.vocab_size =
       in.VocabularyRows(config.names != nullptr ? config.names->embedding : kGgufNames.embedding);
@@ -265,6 +284,7 @@ ModelConfig ReadWith(const ConfigReader& in, const Family& family) {
   ReadEpsilon(in, config);
   CheckActivation(in, config);
   CheckVocabulary(in, config);
+  if (in.is_hf() && family.attention) CheckAttentionBias(in, config);
   return config;
 }
 

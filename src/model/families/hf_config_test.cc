@@ -73,6 +73,37 @@ TEST(HfConfig, RopeOfTransformers4And5IsTheSame) {
             5e5);
 }
 
+// What a folder says of biases is held to the tensors that it has.
+TEST(HfConfig, BiasesAreThoseOfTheTensors) {
+  const auto read = [](const Json& json, bool bias) {
+    static const std::vector<uint8_t> zeros(64 * 64 * 4);
+    SafetensorsWriter writer;
+    writer.AddTensor("model.embed_tokens.weight", DType::kF32, std::vector<int64_t>{10, 64},
+                     std::span(zeros).first(10 * 64 * 4));
+    const std::string query = "model.layers.0.self_attn.q_proj";
+    writer.AddTensor(query + ".weight", DType::kF32, std::vector<int64_t>{64, 64}, zeros);
+    if (bias) {
+      writer.AddTensor(query + ".bias", DType::kF32, std::vector<int64_t>{64},
+                       std::span(zeros).first(64 * 4));
+    }
+    const std::string bytes = writer.Serialize();
+    ReadConfig(HfFolder::Parse(
+        json.dump(), {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m"));
+  };
+  for (const bool bias : {false, true}) {
+    read(Plain("llama"), bias);
+    read(With(Plain("llama"), {{"attention_bias", bias}}), bias);
+    try {
+      read(With(Plain("llama"), {{"attention_bias", !bias}}), bias);
+      ADD_FAILURE() << bias;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kCorrupt);
+      EXPECT_THAT(std::string(error.what()),
+                  AllOf(HasSubstr("attention_bias"), HasSubstr("self_attn.q_proj.bias")));
+    }
+  }
+}
+
 TEST(HfConfig, ModernBertOfTransformers4HasTwoBasesAndAPeriod) {
   const Json plain =
       With(Plain("modernbert"), {{"num_key_value_heads", 4}, {"hidden_activation", "gelu"}});
