@@ -57,7 +57,9 @@ std::vector<float> FromBase64(const std::string& text) {
     bytes += static_cast<char>(group >> bits & 0xFF);
   }
   std::vector<float> vector(bytes.size() / sizeof(float));
-  std::memcpy(vector.data(), bytes.data(), vector.size() * sizeof(float));
+  if (!vector.empty()) {
+    std::memcpy(vector.data(), bytes.data(), vector.size() * sizeof(float));
+  }
   return vector;
 }
 
