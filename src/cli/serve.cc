@@ -233,6 +233,21 @@ std::shared_ptr<EmbeddingLoop> MakeEmbedder(const Options& options, const Loaded
   return started;
 }
 
+void CheckAdapterNames(const Options& options) {
+  for (const std::string& argument : options.adapters) {
+    const NamedArgument adapter = SplitName(argument);
+    if (adapter.name.empty()) {
+      throw UsageError(fmt::format("serve: --adapter: expected NAME=PATH, found '{}'", argument));
+    }
+    if (!std::filesystem::exists(adapter.what)) {
+      Throw(ErrorCode::kNotFound,
+            "serve: --adapter: {}: expected a GGUF adapter or a PEFT folder, "
+            "found nothing there",
+            adapter.what);
+    }
+  }
+}
+
 void AddAdapters(const Options& options, std::vector<ServedModel>& served) {
   if (options.adapters.empty() && !options.adapter_folder) return;
   const auto first = std::find_if(served.begin(), served.end(),
@@ -244,9 +259,6 @@ void AddAdapters(const Options& options, std::vector<ServedModel>& served) {
   const ServedModel base = *first;
   for (const std::string& argument : options.adapters) {
     const NamedArgument adapter = SplitName(argument);
-    if (adapter.name.empty()) {
-      throw UsageError(fmt::format("serve: --adapter: expected NAME=PATH, found '{}'", argument));
-    }
     served.push_back({adapter.name, base.engine, LoadAdapter(adapter.what, base.engine->model()),
                       base.id, std::filesystem::absolute(adapter.what)});
   }
@@ -355,6 +367,8 @@ int Serve(const Arguments& arguments) {
     request_log.emplace(STDERR_FILENO);
     server_options.on_request = [&](const std::string& line) { request_log->Write(line); };
   }
+  CheckAdapterNames(options);
+  Server::Check(server_options);  // not after minutes of loading
   CatchSignals();
   RaiseFileLimit();
   Loaded loaded = Load(options);

@@ -14,13 +14,16 @@ namespace bakestone {
 
 namespace fs = std::filesystem;
 
+void AdapterFolder::Check(const fs::path& folder) {
+  std::error_code error;
+  if (fs::is_directory(folder, error)) return;
+  Throw(ErrorCode::kNotFound, "{}: expected a folder of adapters (--adapter-folder)",
+        folder.string());
+}
+
 AdapterFolder::AdapterFolder(fs::path folder, api::ModelRegistry& models)
     : folder_(std::move(folder)), models_(models) {
-  std::error_code error;
-  if (!fs::is_directory(folder_, error)) {
-    Throw(ErrorCode::kNotFound, "{}: expected a folder of adapters (--adapter-folder)",
-          folder_.string());
-  }
+  Check(folder_);
   Look();
   first_ = false;
 }

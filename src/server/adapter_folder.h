@@ -17,7 +17,9 @@ namespace bakestone {
 
 class AdapterFolder {
  public:
-  // Looks once. Throws kNotFound where there is no such folder.
+  // Throws kNotFound where there is no such folder.
+  static void Check(const std::filesystem::path& folder);
+  // Looks once. Throws as Check.
   AdapterFolder(std::filesystem::path folder, api::ModelRegistry& models);
 
   // A file is read when two looks in a row see the same of it: nobody is writing it.

@@ -74,6 +74,11 @@ struct Server::Impl {
   http::HttpServer http;
 };
 
+void Server::Check(const ServerOptions& options) {
+  http::HttpServer::Check(Impl::HttpOptionsOf(options));
+  if (!options.adapter_folder.empty()) AdapterFolder::Check(options.adapter_folder);
+}
+
 Server::Server(ServerOptions options, std::vector<ServedModel> models)
     : impl_(std::make_unique<Impl>(options, std::move(models))) {}
 

@@ -38,6 +38,9 @@ struct ServerOptions {
 
 class Server {
  public:
+  // Throws what the constructor would throw of these options, before models are loaded for it.
+  static void Check(const ServerOptions& options);
+
   // Listens when it returns. Throws kInvalidArgument (no models, a name twice, a bind beyond
   // loopback without a key) or kIo (the port is taken).
   Server(ServerOptions options, std::vector<ServedModel> models);

@@ -35,6 +35,11 @@ using boost::system::error_code;
 constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
 constexpr std::chrono::milliseconds kAcceptRetry{100};
 
+[[noreturn]] void ThrowListen(const HttpOptions& options, const error_code& error) {
+  Throw(ErrorCode::kIo, "cannot listen on {} port {}: {}; choose another port with --port",
+        options.address, options.port, error.message());
+}
+
 }  // namespace
 
 struct HttpServer::Impl {
@@ -54,9 +59,9 @@ struct HttpServer::Impl {
 
   static std::unique_ptr<asio::ssl::context> MakeTls(const HttpOptions& options);
   void Listen();
-  void CheckOpen(const std::string& address, bool no_keys) const;
+  static void CheckOpen(const HttpOptions& options, const std::string& address, bool no_keys);
   void Adopt();  // a socket that somebody else opened
-  void Bind();
+  static void Bind(const HttpOptions& options, bool no_keys, tcp::acceptor& acceptor);
   asio::awaitable<void> Accept();
   void Add(tcp::socket socket);
   void Stop(std::chrono::milliseconds deadline);
@@ -108,15 +113,19 @@ void HttpServer::Impl::Listen() {
   if (options.listen_fd >= 0) {
     Adopt();
   } else {
-    Bind();
+    Bind(options, keys.Current()->empty(), acceptor);
+    error_code error;
+    acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (error) ThrowListen(options, error);
   }
   const tcp::endpoint endpoint = acceptor.local_endpoint();
   bound = endpoint.address().to_string();
-  CheckOpen(bound, keys.Current()->empty());
+  CheckOpen(options, bound, keys.Current()->empty());
   port = endpoint.port();
 }
 
-void HttpServer::Impl::CheckOpen(const std::string& address, bool no_keys) const {
+void HttpServer::Impl::CheckOpen(const HttpOptions& options, const std::string& address,
+                                 bool no_keys) {
   if (IsLoopback(address) || !no_keys || options.allow_anyone) return;
   Throw(ErrorCode::kInvalidArgument,
         "address {}: other machines could reach the server without a key; give --api-key-file, "
@@ -139,7 +148,7 @@ void HttpServer::Impl::Adopt() {
   if (error) Throw(ErrorCode::kIo, "cannot listen on the inherited socket: {}", error.message());
 }
 
-void HttpServer::Impl::Bind() {
+void HttpServer::Impl::Bind(const HttpOptions& options, bool no_keys, tcp::acceptor& acceptor) {
   const std::string name = options.address == "localhost" ? "127.0.0.1" : options.address;
   error_code error;
   const auto address = asio::ip::make_address(name, error);
@@ -147,16 +156,22 @@ void HttpServer::Impl::Bind() {
     Throw(ErrorCode::kInvalidArgument, "address: expected an IP address or localhost, found '{}'",
           options.address);
   }
-  CheckOpen(name, keys.Current()->empty());  // before anybody could connect
+  CheckOpen(options, name, no_keys);  // before anybody could connect
   const tcp::endpoint endpoint(address, options.port);
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (error) {
-    Throw(ErrorCode::kIo, "cannot listen on {} port {}: {}; choose another port with --port", name,
-          options.port, error.message());
-  }
+  if (error) ThrowListen(options, error);
+}
+
+void HttpServer::Check(const HttpOptions& options) {
+  CheckOrigins(options);
+  const KeyStore keys(options.api_keys);
+  Impl::MakeTls(options);
+  if (options.listen_fd >= 0) return;
+  asio::io_context io{1};
+  tcp::acceptor acceptor(io);
+  Impl::Bind(options, keys.Current()->empty(), acceptor);
 }
 
 asio::awaitable<void> HttpServer::Impl::Accept() {
@@ -232,7 +247,7 @@ int64_t HttpServer::connections() const {
   return impl_->count;
 }
 void HttpServer::SetKeys(const std::vector<std::string>& lines) {
-  impl_->CheckOpen(impl_->bound, KeyRing(lines).empty());
+  Impl::CheckOpen(impl_->options, impl_->bound, KeyRing(lines).empty());
   impl_->keys.Replace(lines);
 }
 void HttpServer::Stop(std::chrono::milliseconds deadline) { impl_->Stop(deadline); }

@@ -47,6 +47,9 @@ struct HttpOptions {
 
 class HttpServer {
  public:
+  // Throws what the constructor would throw of these options; the port is free again afterwards.
+  static void Check(const HttpOptions& options);
+
   // Throws kInvalidArgument (a bind beyond loopback without a key, a certificate that cannot be
   // read) or kIo (the port is taken).
   HttpServer(HttpOptions options, Handler handler);

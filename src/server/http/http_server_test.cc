@@ -376,12 +376,28 @@ TEST_F(HttpServerTest, StopDoesNotWaitLongerThanItsDeadline) {
   EXPECT_EQ(departed_.get_future().wait_for(10s), std::future_status::ready);
 }
 
+bool Starts(const HttpOptions& options) {
+  try {
+    HttpServer(options, [](const Request&, auto) {});
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 TEST(HttpServer, RefusesToBindBeyondLoopbackWithoutAKey) {
   const auto start = [](const char* address, std::vector<std::string> keys) {
     HttpOptions options;
     options.address = address;
     options.port = 0;
     options.api_keys = std::move(keys);
+    bool fits = true;
+    try {
+      HttpServer::Check(options);
+    } catch (const Error&) {
+      fits = false;
+    }
+    EXPECT_EQ(fits, Starts(options));
     HttpServer server(options, [](const Request&, auto responder) {
       responder->Send({.headers = {}, .body = {}});
     });
@@ -397,10 +413,13 @@ TEST(HttpServer, RefusesToBindBeyondLoopbackWithoutAKey) {
   open.port = 0;
   open.allow_anyone = true;
   EXPECT_NO_THROW(HttpServer(open, [](const Request&, auto) {}));
+  EXPECT_NO_THROW(HttpServer::Check(open));
   open.tls_certificate = "/no/such/file.pem";
-  EXPECT_THROW(HttpServer(open, [](const Request&, auto) {}), Error);  // no key beside it
+  EXPECT_FALSE(Starts(open));  // no key beside it
+  EXPECT_THROW(HttpServer::Check(open), Error);
   open.tls_key = open.tls_certificate;
-  EXPECT_THROW(HttpServer(open, [](const Request&, auto) {}), Error);
+  EXPECT_FALSE(Starts(open));
+  EXPECT_THROW(HttpServer::Check(open), Error);
 }
 
 TEST(HttpServer, TakenPortIsAnErrorThatNamesIt) {
@@ -415,6 +434,9 @@ TEST(HttpServer, TakenPortIsAnErrorThatNamesIt) {
     EXPECT_EQ(error.code(), ErrorCode::kIo);
     EXPECT_THAT(error.what(), HasSubstr(std::to_string(first.port())));
   }
+  EXPECT_THROW(HttpServer::Check(options), Error);
+  options.port = 0;
+  EXPECT_NO_THROW(HttpServer::Check(options));
 }
 
 }  // namespace
