@@ -48,7 +48,7 @@ LoraTerms::LoraTerms(Context& context, const QuantizedRows& x, std::span<const L
                      Precision precision)
     : runs_(runs),
       type_(LoraActType(precision)),
-      kernel_(ProductKernel(context, {.type = PanelType::kBF16}, precision)) {
+      kernel_(ProductKernel(context, {nullptr, 0, 0, PanelType::kBF16, true}, precision)) {
   if (runs.empty()) return;
   int64_t floats = 0;
   for (const LoraRun& run : runs) {
