@@ -3,7 +3,8 @@
 
     python3 tools/make_random_gguf.py llama-3.2-1b Q4_K_M /tmp/1b-q4_k_m.gguf
 
-Shapes: smollm2-135m, qwen2.5-0.5b (without its biases), llama-3.2-1b, llama-3-8b. Types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K,
+Shapes: smollm2-135m, qwen2.5-0.5b (without its biases), llama-3.2-1b, llama-3-8b, and moe-5b, 64 small experts a layer
+of which 8 are chosen, built like Mixtral. Types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K,
 Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, and the mixture Q4_K_M. As llama.cpp's quantizer does, the
 matrix of the logits has at least 6 bits, and where a row is no multiple of 256, a type of 32-blocks stands
 in for a type of super-blocks. The vocabulary is 256 bytes and a merge, padded to the real size.
@@ -12,6 +13,7 @@ Only the standard library, and a few megabytes of memory: matrices are cut from 
 blocks for each type (a prime, so that rows differ). The same arguments give the same bytes.
 """
 import argparse
+import math
 import os
 import random
 import struct
@@ -22,7 +24,9 @@ SHAPES = {  # layers, hidden, feed-forward, heads, kv heads, head size, vocabula
     "qwen2.5-0.5b": (24, 896, 4864, 14, 2, 64, 151936, 32768, 1e6, True),
     "llama-3.2-1b": (16, 2048, 8192, 32, 8, 64, 128256, 131072, 5e5, True),
     "llama-3-8b": (32, 4096, 14336, 32, 8, 128, 128256, 8192, 5e5, False),
+    "moe-5b": (16, 2048, 768, 16, 4, 128, 49152, 8192, 1e6, True),
 }
+EXPERTS = {"moe-5b": (64, 8)}  # of a layer, and chosen of them
 # name: GGUF's number, weights and bytes of a block
 TYPES = {
     "F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q5_0": (6, 32, 22),
@@ -115,7 +119,7 @@ def more_bits(layer, layers):
     return layer < eighth or layer >= 7 * eighth or (layer - eighth) % 3 == 2
 
 
-def tensors(shape, mix):
+def tensors(shape, mix, experts):
     """(name, type, dimensions, fastest first) in the order of the file."""
     layers, hidden, ffn, heads, kv_heads, head, vocab, _, _, tied = shape
     base = "Q4_K" if mix == "Q4_K_M" else mix
@@ -137,9 +141,11 @@ def tensors(shape, mix):
         yield matrix(prefix + "attn_v", high, hidden, kv_heads * head)
         yield matrix(prefix + "attn_output", base, heads * head, hidden)
         yield vector(prefix + "ffn_norm")
-        yield matrix(prefix + "ffn_gate", base, hidden, ffn)
-        yield matrix(prefix + "ffn_up", base, hidden, ffn)
-        yield matrix(prefix + "ffn_down", high, ffn, hidden)
+        if experts:
+            yield (prefix + "ffn_gate_inp.weight", "F32", (hidden, experts[0]))
+        for part, kind, columns, rows in (("gate", base, hidden, ffn), ("up", base, hidden, ffn), ("down", high, ffn, hidden)):
+            name, of_type, dimensions = matrix(prefix + f"ffn_{part}" + ("_exps" if experts else ""), kind, columns, rows)
+            yield (name, of_type, dimensions + ((experts[0],) if experts else ()))
     yield vector("output_norm")
     if not tied:
         yield matrix("output", logits, hidden, vocab)
@@ -156,7 +162,7 @@ def byte_symbol(byte):
     return chr(byte) if byte in plain else chr(256 + sum(b not in plain for b in range(byte)))
 
 
-def metadata(shape, name):
+def metadata(shape, name, experts):
     layers, hidden, ffn, heads, kv_heads, head, vocab, context, theta, _ = shape
     tokens = ["<|endoftext|>", *(byte_symbol(byte) for byte in range(256)), "th"]
     types = [3] + [1] * 257
@@ -184,6 +190,8 @@ def metadata(shape, name):
         ("tokenizer.ggml.bos_token_id", U32, 0), ("tokenizer.ggml.eos_token_id", U32, 0),
         ("tokenizer.ggml.add_bos_token", BOOL, False),
     ]
+    if experts:
+        entries += [("llama.expert_count", U32, experts[0]), ("llama.expert_used_count", U32, experts[1])]
     body = b""
     for key, kind, value in entries:
         body += text(key) + struct.pack("<I", kind)
@@ -192,17 +200,16 @@ def metadata(shape, name):
 
 
 def blocks_of(kind, dimensions):
-    rows = dimensions[1] if len(dimensions) > 1 else 1
-    return rows * dimensions[0] // TYPES[kind][1]
+    return math.prod(dimensions) // TYPES[kind][1]
 
 
 def aligned(size):
     return -size % ALIGNMENT
 
 
-def write(path, shape, mix, name, seed):
-    listed = list(tensors(shape, mix))
-    count, body = metadata(shape, name)
+def write(path, shape, mix, name, seed, experts=None):
+    listed = list(tensors(shape, mix, experts))
+    count, body = metadata(shape, name, experts)
     header = struct.pack("<4sIQQ", b"GGUF", 3, len(listed), count) + body
     offset = 0
     for tensor, kind, dimensions in listed:
@@ -229,7 +236,7 @@ def main():
     parser.add_argument("output")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    write(args.output, SHAPES[args.shape], args.type, f"random {args.shape} {args.type}", args.seed)
+    write(args.output, SHAPES[args.shape], args.type, f"random {args.shape} {args.type}", args.seed, EXPERTS.get(args.shape))
     print(f"{args.output}: {os.path.getsize(args.output) / 1e6:.0f} MB", file=sys.stderr)
 
 
