@@ -272,11 +272,13 @@ struct DotProducts {
     }
   }
 
-  // All strips of the range. Returns whether it can.
-  bool RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
-    if (args.epilogue != Epilogue::kAddScaled || args.bias != nullptr || !args.panel.flushed) {
-      return false;
-    }
+  static bool IsShort(const MatMulArgs& args) {
+    return args.epilogue == Epilogue::kAddScaled && args.bias == nullptr && args.panel.flushed &&
+           args.x.k <= 32;
+  }
+
+  // All strips of the range, of a product that is short.
+  void RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
     switch ((k + 3) / 4) {
       case 1:
         return RunShort<2, 1>(args, strips, m0, m1);
@@ -292,22 +294,20 @@ struct DotProducts {
         return RunShort<1, 6>(args, strips, m0, m1);
       case 7:
         return RunShort<1, 7>(args, strips, m0, m1);
-      case 8:
-        return RunShort<1, 8>(args, strips, m0, m1);
       default:
-        return false;
+        return RunShort<1, 8>(args, strips, m0, m1);
     }
   }
   template <int kS, int kSteps>
-  bool RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
+  void RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
     int64_t strip = strips.begin;
     for (; strip + kS <= strips.end; strip += kS) ShortStrips<kS, kSteps>(args, strip, m0, m1);
     if (strip < strips.end) ShortStrips<1, kSteps>(args, strip, m0, m1);
-    return true;
   }
 
   static void Run(const MatMulArgs& args, Range strips, void* scratch) noexcept {
-    if (args.x.rows < kLeast || args.x.type != ActType::kBF16) {
+    const bool is_short = IsShort(args);
+    if (args.x.rows < (is_short ? 2 : kLeast) || args.x.type != ActType::kBF16) {
       return MatMul<V, PanelType::kBF16>(args, strips, scratch);
     }
     const DotProducts products(args, scratch);
@@ -315,7 +315,10 @@ struct DotProducts {
     for (int64_t m0 = 0; m0 < args.x.rows; m0 += kRowBlock) {
       const int64_t m1 = m0 + kRowBlock < args.x.rows ? m0 + kRowBlock : args.x.rows;
       products.PackRows(args.x, m0, m1);
-      if (products.RunShort(args, strips, m0, m1)) continue;
+      if (is_short) {
+        products.RunShort(args, strips, m0, m1);
+        continue;
+      }
       for (int64_t strip = strips.begin; strip < strips.end; strip += gated ? 1 : 2) {
         const bool alone = !gated && strip + 1 == strips.end;
         products.RunPair(args, strip,
