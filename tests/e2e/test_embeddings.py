@@ -152,7 +152,7 @@ check(bits(e.embedding for e in both.embeddings.create(model="writer", input=tex
       "a model that writes, by its last token")
 process.send_signal(signal.SIGTERM)
 check(process.wait(60) == 0, "SIGTERM ends it with 0")
-refused = subprocess.run([binary, "serve", encoder, "--adapter", "x=y", "--port", "0"], capture_output=True, text=True, timeout=120)
+refused = subprocess.run([binary, "serve", encoder, "--adapter", f"x={encoder}", "--port", "0"], capture_output=True, text=True, timeout=120)
 check(refused.returncode == 2 and "that writes" in refused.stderr, f"adapters need a model that writes: {refused.stderr}")
 
 shutil.rmtree(work)
