@@ -70,6 +70,7 @@ bad 1 "line 2" serve "$model" --api-key-file "$work/keys"
 refuse "$work/stderr" "0123456789abcdef"
 bad 1 "no-such-keys" serve "$model" --api-key-file "$work/no-such-keys"
 bad 2 "--tls-key" serve "$model" --tls-certificate "$work/keys"
+bad 1 "found nothing there" serve "$model" --adapter "x=$work/none.gguf"
 
 # Results that do not reach the disk are a failure.
 "$bakestone" tokenize "$model" hello >/dev/full 2>"$work/stderr" && fail "a full disk looks like success"
