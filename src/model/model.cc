@@ -2,7 +2,10 @@
 
 #include <sys/resource.h>
 
+#include <chrono>
+
 #include "base/error.h"
+#include "base/log.h"
 #include "model/model_file.h"
 
 namespace bakestone {
@@ -27,6 +30,13 @@ void Keep(const PackCache& cache, const Hash& source, const std::vector<PackedPa
 }
 
 }  // namespace
+
+Model::~Model() {
+  constexpr std::chrono::milliseconds kUnnoticed{300};
+  if (!keeping.valid() || keeping.wait_for(kUnnoticed) == std::future_status::ready) return;
+  LogInfo("{}: writing its packed weights, so that the next start takes no work", path.string());
+  keeping.wait();
+}
 
 std::shared_ptr<const Model> Model::Load(const std::filesystem::path& path,
                                          const KernelTable& kernels, ThreadPool& pool,

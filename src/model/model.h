@@ -30,6 +30,9 @@ struct LoadOptions {
 
 struct Model {
   explicit Model(TokenizerSpec spec) : tokenizer(std::move(spec)) {}
+  ~Model();  // waits until packed weights are kept; where that takes a while, the log says so
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
   std::filesystem::path path;
   // SHA-256 of the GGUF, or of the names and hashes of several files; of weights that were
