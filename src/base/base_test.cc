@@ -54,6 +54,12 @@ TEST(NewFolder, IsThereWholeOrNotAtAll) {
   }
   EXPECT_TRUE(fs::is_empty(parent));
   {
+    const NewFolder folder(out);
+    WriteFileAtomically(parent / "a" / "somebody's", "x");
+  }
+  EXPECT_FALSE(fs::exists(out));
+  EXPECT_TRUE(fs::exists(parent / "a" / "somebody's"));
+  {
     NewFolder folder(out);
     write(folder);
     EXPECT_FALSE(fs::exists(out / "x"));

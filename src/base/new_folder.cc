@@ -23,12 +23,15 @@ NewFolder::NewFolder(fs::path out) : out_(std::move(out)) {
     if (!made_.has_filename()) made_ = made_.parent_path();
     while (!fs::exists(made_.parent_path(), code)) made_ = made_.parent_path();
     fs::create_directories(out_, code);
-    if (code) Throw(ErrorCode::kIo, "{}: cannot create folder: {}", out_.string(), code.message());
+    if (code) {
+      RemoveMade();
+      Throw(ErrorCode::kIo, "{}: cannot create folder: {}", out_.string(), code.message());
+    }
   }
   std::string pattern = (out_ / ".unfinished-XXXXXX").string();
   if (::mkdtemp(pattern.data()) == nullptr) {
     const int error = errno;
-    if (!made_.empty()) fs::remove_all(made_, code);
+    RemoveMade();
     Throw(ErrorCode::kIo, "{}: cannot make a folder: {}", pattern, std::strerror(error));
   }
   path_ = pattern;
@@ -37,7 +40,17 @@ NewFolder::NewFolder(fs::path out) : out_(std::move(out)) {
 NewFolder::~NewFolder() {
   std::error_code code;
   fs::remove_all(path_, code);
-  if (!made_.empty()) fs::remove_all(made_, code);
+  RemoveMade();
+}
+
+// Only what is empty: others may have put something there meanwhile.
+void NewFolder::RemoveMade() const {
+  if (made_.empty()) return;
+  fs::path folder = fs::absolute(out_).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  std::error_code code;
+  for (; fs::remove(folder, code) && folder != made_; folder = folder.parent_path()) {
+  }
 }
 
 void NewFolder::Commit(const char* last) {

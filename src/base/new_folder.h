@@ -10,7 +10,7 @@ class NewFolder {
   // Files are written to path() first, which lies inside of `out`. Throws kInvalidArgument where
   // `out` is something else than a new or an empty folder, kIo.
   explicit NewFolder(std::filesystem::path out);
-  // Without Commit: nothing is left, also of `out` where it was not there.
+  // Without Commit: nothing of it is left, also not `out` where it was not there.
   ~NewFolder();
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
@@ -22,6 +22,8 @@ class NewFolder {
   void Commit(const char* last);
 
  private:
+  void RemoveMade() const;
+
   std::filesystem::path out_, path_,
       made_;  // made_: the topmost folder that was not there; or empty
 };

@@ -186,9 +186,11 @@ void Adapter::Publish() {
   for (const LoraPair& pair : pairs_) {
     if (pair.a.data != nullptr) bytes += FirstBytes(pair) + SecondBytes(pair);
   }
-  const int64_t shift = NextShift(bytes);
-  panel_storage_ = Buffer<uint8_t>(bytes + shift);
-  uint8_t* to = panel_storage_.data() + shift;
+  if (panel_storage_.size() != bytes + shift_) {
+    shift_ = NextShift(bytes);
+    panel_storage_ = Buffer<uint8_t>(bytes + shift_);
+  }
+  uint8_t* to = panel_storage_.data() + shift_;
   Sha256 hash;
   for (size_t i = 0; i < pairs_.size(); ++i) {
     const LoraPair& pair = pairs_[i];

@@ -75,6 +75,7 @@ class Adapter {
   std::vector<Buffer<uint16_t>> storage_;  // a then b, one buffer a pair
   // Of panels_: all first matrices, then all second ones.
   Buffer<uint8_t> panel_storage_;
+  int64_t shift_ = 0;  // where they begin in it
 };
 
 }  // namespace bakestone

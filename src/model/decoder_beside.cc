@@ -62,8 +62,8 @@ void DecoderPass::AddPerLayer(int64_t layer, MatrixView<float> x, const RowSet& 
   const MatrixView<float> y = arena_.TakeMatrix<float>(set.rows, x.cols);
   ProductsOf(x, {{weights.gate, gate}}, "gate of what a layer is told");
   const ActType form = ops::ActTypeFor(weights.out.panel().type, exec_.precision);
-  ops::GeluQuantize(exec_.context, ops::Gelu::kTanh, gate, told, {&form, 1}, exec_.scratch.rows,
-                    "what a layer is told");
+  ops::GeGluQuantize(exec_.context, gate, told, {&form, 1}, exec_.scratch.rows,
+                     "what a layer is told");
   const ops::Product product = {.panel = weights.out.panel(), .bias = nullptr, .y = y};
   ops::MatMul(exec_.context, exec_.scratch.rows, {&product, 1}, exec_.precision);
   ops::RmsNorm(exec_.context, y, weights.norm, config_.norm_eps, y);

@@ -90,9 +90,9 @@ void MatMulActivateQuantize(Context& context, const QuantizedRows& x,
       if (part.bias != nullptr) part.bias += columns.begin;
       part.y = y + i * most * width;
       part.y_stride = width;
-      if (!terms.empty()) part.read_next = terms.Reads(i, columns, rows, thread);
+      part.read_next = terms.Reads(i, columns, rows, thread);
       jobs[i].run(part, {0, NumStrips(part.panel.n)}, scratch);
-      if (!terms.empty()) terms.Add(i, columns, rows, part.y, width, scratch);
+      terms.Add(i, columns, rows, part.y, width, scratch);
     }
     const int64_t count = rows.end - rows.begin;
     if (!fused) {

@@ -48,11 +48,11 @@ class Context {
   // Room for that many floats that threads share: partial results of attention. Aligned to 64.
   float* ReservePartials(int64_t floats);
 
-  // Bytes held for all of these.
-  int64_t scratch_bytes() const noexcept;
-
   // The same for the inner products of adapters (ops/lora.h).
   float* ReserveInner(int64_t floats);
+
+  // Bytes held for all of these.
+  int64_t scratch_bytes() const noexcept;
 
   // Null for none, as it is at first. It must outlive its use.
   void Watch(ProductWatcher* watcher) noexcept { watcher_ = watcher; }

@@ -104,21 +104,13 @@ void LayerNormQuantize(Context& context, MatrixView<const float> x, std::span<co
   context.ThrowIfError(what);
 }
 
-void GeluQuantize(Context& context, Gelu gelu, MatrixView<const float> gate,
-                  MatrixView<const float> up, std::span<const ActType> types, QuantizedRows& out,
-                  const char* what) {
-  const bool gated = up.data != nullptr;
-  BAKESTONE_CHECK(!gated || (gate.rows == up.rows && gate.cols == up.cols));
+void GeGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                   std::span<const ActType> types, QuantizedRows& out, const char* what) {
+  BAKESTONE_CHECK(gate.rows == up.rows && gate.cols == up.cols);
   out.Reset(types, gate.rows, gate.cols);
   const RowKernels& kernels = context.serve().rows;
-  const auto alone = gelu == Gelu::kErf ? kernels.erf_gelu : kernels.gelu;
-  const auto times = gelu == Gelu::kErf ? kernels.erf_geglu : kernels.geglu;
   MakeRowsAndQuantize(context, {}, types, out, [&](int64_t row, float* made) {
-    if (gated) {
-      times({gate.Row(row), up.Row(row), made, 0, 0, 0, gate.cols}, {0, 1});
-    } else {
-      alone({gate.Row(row), made, 0, 0, gate.cols, 0}, {0, 1});
-    }
+    kernels.geglu({gate.Row(row), up.Row(row), made, 0, 0, 0, gate.cols}, {0, 1});
   });
   context.ThrowIfError(what);
 }
@@ -158,11 +150,8 @@ void MatMul(Context& context, const QuantizedRows& x, std::span<const Product> p
                        MatMulArgs args = RowsOf(jobs[i].args, rows);
                        const Range outputs{strips.begin * kStripRows,
                                            std::min(strips.end * kStripRows, args.panel.n)};
-                       if (!terms.empty())
-                         args.read_next =
-                             terms.Reads(static_cast<int64_t>(i), outputs, rows, thread);
+                       args.read_next = terms.Reads(static_cast<int64_t>(i), outputs, rows, thread);
                        jobs[i].run(args, strips, context.scratch(thread));
-                       if (terms.empty()) continue;
                        terms.Add(static_cast<int64_t>(i), outputs, rows, args.y + outputs.begin,
                                  args.y_stride, context.scratch(thread));
                      }

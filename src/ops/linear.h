@@ -51,12 +51,9 @@ void LayerNormQuantize(Context& context, MatrixView<const float> x, std::span<co
                        std::span<const float> bias, float eps, std::span<const ActType> types,
                        QuantizedRows& out, const char* what);
 
-enum class Gelu : uint8_t { kTanh, kErf };
-
-// GeGlu of gate and up [rows, k], or gelu of gate where up has no data, into the forms asked for.
-void GeluQuantize(Context& context, Gelu gelu, MatrixView<const float> gate,
-                  MatrixView<const float> up, std::span<const ActType> types, QuantizedRows& out,
-                  const char* what);
+// gelu(gate) * up, by its tanh form, of rows [rows, k] into the forms asked for.
+void GeGluQuantize(Context& context, MatrixView<const float> gate, MatrixView<const float> up,
+                   std::span<const ActType> types, QuantizedRows& out, const char* what);
 
 struct Product {
   Panel panel;

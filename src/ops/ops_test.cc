@@ -256,6 +256,27 @@ void ExpectSameForms(const Activations& a, const Activations& b) {
   EXPECT_TRUE(!by_32 || same(a.scaled_sum, b.scaled_sum, groups));
 }
 
+// y = the activation of y, with up where it is gated.
+void ActivateInPlace(Machine& machine, Activation activation, MatrixView<float> y,
+                     MatrixView<const float> up) {
+  const RowKernels& kernels = machine.context.serve().rows;
+  const BinaryArgs two{y.data, up.data, y.data, y.stride, up.stride, y.stride, y.cols};
+  const UnaryArgs one{y.data, y.data, y.stride, y.stride, y.cols, 0};
+  const Range rows{0, y.rows};
+  switch (activation) {
+    case Activation::kSwiGlu:
+      return kernels.swiglu(two, rows);
+    case Activation::kGeGlu:
+      return kernels.geglu(two, rows);
+    case Activation::kErfGeGlu:
+      return kernels.erf_geglu(two, rows);
+    case Activation::kGelu:
+      return kernels.gelu(one, rows);
+    case Activation::kErfGelu:
+      return kernels.erf_gelu(one, rows);
+  }
+}
+
 TEST(MatMulActivateQuantize, EqualsTheSeparateSteps) {
   Machine machine(2);
   const int64_t rows = 520, n = 512, k = 96;
@@ -278,7 +299,6 @@ TEST(MatMulActivateQuantize, EqualsTheSeparateSteps) {
     for (const bool plain : {true, false}) {
       SCOPED_TRACE(static_cast<int>(activation));
       const bool gated = activation != Activation::kGelu && activation != Activation::kErfGelu;
-      const bool erf = activation == Activation::kErfGelu || activation == Activation::kErfGeGlu;
       const float* added = plain ? nullptr : bias.data();
       std::vector<float> a(static_cast<size_t>(rows * n)), b = a;
       const Panel& second = plain ? up.panel : other_up.panel;
@@ -288,13 +308,8 @@ TEST(MatMulActivateQuantize, EqualsTheSeparateSteps) {
             adapted ? std::span<const LoraRun>(lora).first(gated ? 3 : 2)
                     : std::span<const LoraRun>();
         MatMul(machine.context, quantized, products, Precision::kServe, Epilogue::kStore, runs);
-        if (activation == Activation::kSwiGlu) {
-          SwiGlu(machine.context, View(a, n), View(b, n), View(a, n));
-          Quantize(machine.context, View(a, n), forms, separate, "a");
-        } else {
-          GeluQuantize(machine.context, erf ? Gelu::kErf : Gelu::kTanh, View(a, n),
-                       gated ? View(b, n) : MatrixView<float>{}, forms, separate, "a");
-        }
+        ActivateInPlace(machine, activation, View(a, n), View(b, n));
+        Quantize(machine.context, View(a, n), forms, separate, "a");
         const ActivatedProducts made = {
             {gate.panel, added, {}}, gated ? Product{second, added, {}} : Product{}, activation};
         for (const int threads : {1, 2, 5}) {
@@ -322,7 +337,8 @@ TEST(MatMulActivateQuantize, TakesAnyWidth) {
   std::vector<float> a(static_cast<size_t>(rows * n));
   const Product product = {up.panel, nullptr, View(a, n)};
   MatMul(machine.context, quantized, {&product, 1}, Precision::kServe);
-  GeluQuantize(machine.context, Gelu::kTanh, View(a, n), {}, forms, separate, "a");
+  ActivateInPlace(machine, Activation::kGelu, View(a, n), View(a, n));
+  Quantize(machine.context, View(a, n), forms, separate, "a");
   MatMulActivateQuantize(machine.context, quantized,
                          {{up.panel, nullptr, {}}, {}, Activation::kGelu}, Precision::kServe, {},
                          forms, fused, "a");

@@ -277,29 +277,13 @@ struct DotProducts {
            args.x.k <= 32;
   }
 
-  // All strips of the range, of a product that is short.
+  // All strips of the range, of a product that is short: kSteps, or more.
+  template <int kSteps = 1>
   void RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
-    switch ((k + 3) / 4) {
-      case 1:
-        return RunShort<2, 1>(args, strips, m0, m1);
-      case 2:
-        return RunShort<2, 2>(args, strips, m0, m1);
-      case 3:
-        return RunShort<2, 3>(args, strips, m0, m1);
-      case 4:
-        return RunShort<2, 4>(args, strips, m0, m1);
-      case 5:
-        return RunShort<1, 5>(args, strips, m0, m1);
-      case 6:
-        return RunShort<1, 6>(args, strips, m0, m1);
-      case 7:
-        return RunShort<1, 7>(args, strips, m0, m1);
-      default:
-        return RunShort<1, 8>(args, strips, m0, m1);
+    if constexpr (kSteps < 8) {
+      if (k > 4 * kSteps) return RunShort<kSteps + 1>(args, strips, m0, m1);
     }
-  }
-  template <int kS, int kSteps>
-  void RunShort(const MatMulArgs& args, Range strips, int64_t m0, int64_t m1) const {
+    constexpr int kS = kSteps <= 4 ? 2 : 1;  // whose weights fit into the registers
     int64_t strip = strips.begin;
     for (; strip + kS <= strips.end; strip += kS) ShortStrips<kS, kSteps>(args, strip, m0, m1);
     if (strip < strips.end) ShortStrips<1, kSteps>(args, strip, m0, m1);
