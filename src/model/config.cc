@@ -85,6 +85,7 @@ size_t Distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 LinearShape ShapeOf(const ModelConfig& config, LinearId id) {
+  const int64_t ffn = id.expert >= 0 ? config.ffn_dim : config.ffn_width(id.layer);
   switch (id.site) {
     case Site::kQ:
       return {config.q_dim(id.layer), config.hidden_dim};
@@ -95,9 +96,9 @@ LinearShape ShapeOf(const ModelConfig& config, LinearId id) {
       return {config.hidden_dim, config.mixed_dim(id.layer)};
     case Site::kGate:
     case Site::kUp:
-      return {config.ffn_width(id.layer), config.hidden_dim};
+      return {ffn, config.hidden_dim};
     case Site::kDown:
-      return {config.hidden_dim, config.ffn_width(id.layer)};
+      return {config.hidden_dim, ffn};
   }
   BAKESTONE_CHECK(false && "a site outside the enum");
   return {};

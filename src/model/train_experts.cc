@@ -81,9 +81,9 @@ std::vector<ExpertRows> ChoiceOf(const ModelConfig& config, const LayerSaved& sa
 
 }  // namespace
 
-const uint16_t* TrainLayer::ExpertPanels(int64_t layer, int64_t expert, const LayerBatch& batch) {
+const uint16_t* TrainLayer::ExpertPanels(const At& at, int64_t expert) {
   const PhaseTimer timer(phases.weights);
-  return batch.weights->Expert(layer, expert);
+  return at.batch.weights->Expert(at.layer, expert);
 }
 
 void TrainLayer::ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act) {
@@ -102,72 +102,47 @@ void TrainLayer::ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_
   ops::TrainActivateBackward(kernels_, pool_, ops::TrainGate::kSilu, args);
 }
 
-void TrainLayer::FrozenProduct(const uint16_t* x, const uint16_t* panels,
-                               const TrainGemmArgs& shape) {
-  const PhaseTimer timer(phases.products);
-  TrainGemmArgs args = shape;
-  args.segments[0].x = x;
-  args.segments[0].panels = panels;
-  args.segments[0].panel_stride = args.segments[0].k * kTrainLanes;
-  args.num_segments = 1;
-  ops::TrainGemm(kernels_, pool_, args);
-}
-
-void TrainLayer::SharedForward(const LayerBatch& batch, const uint16_t* panels,
-                               const uint16_t* input, float* x, LayerSaved& saved) {
-  const int64_t rows = batch.rows, hidden = config_.hidden_dim, dim = config_.router.shared_dim;
-  const auto product = [&](const uint16_t* in, int64_t k, int64_t offset, int64_t cols, void* out,
-                           TrainStore store) {
-    TrainGemmArgs shape{};
-    shape.segments[0].x_stride = shape.segments[0].k = k;
-    shape.store = store;
-    shape.rows = rows;
-    shape.cols = shape.out_stride = cols;
-    shape.out = out;
-    FrozenProduct(in, panels + offset, shape);
-  };
+void TrainLayer::SharedForward(const At& at, const uint16_t* input, float* x, LayerSaved& saved) {
+  const int64_t rows = at.rows(), dim = config_.router.shared_dim;
   float* shares = saved.shared_shares.data();
+  uint16_t* gate_up = saved.shared_gate_up.data();
   std::fill_n(shares, rows, 1.0f);
   if (config_.router.shared_gate) {
-    product(input, hidden, batch.weights->shared_gate_offset(), 1, shares, TrainStore::kF32);
+    Frozen(at, FrozenSite::kSharedShare, {input, shares, TrainStore::kF32});
     for (int64_t row = 0; row < rows; ++row) shares[row] = math::Sigmoid(shares[row]);
   }
-  product(input, hidden, batch.weights->shared_offset(), 2 * dim, saved.shared_gate_up.data(),
-          TrainStore::kBF16);
-  ActivateExpert(rows, dim, saved.shared_gate_up.data(), act_.data());
+  Frozen(at, FrozenSite::kSharedGate,
+         {.x = input, .out = gate_up, .store = TrainStore::kBF16, .out_stride = 2 * dim});
+  Frozen(at, FrozenSite::kSharedUp,
+         {.x = input, .out = gate_up + dim, .store = TrainStore::kBF16, .out_stride = 2 * dim});
+  ActivateExpert(rows, dim, gate_up, act_.data());
   ScaleByShare(pool_, {shares, static_cast<size_t>(rows)}, dim, act_.data());
-  product(act_.data(), dim, batch.weights->shared_down_offset(), hidden, x, TrainStore::kAddF32);
+  Frozen(at, FrozenSite::kSharedDown, {act_.data(), x, TrainStore::kAddF32});
 }
 
 // What the shared expert's input asks for is added to dh_.
-void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                                const LayerSaved& saved) {
-  const int64_t rows = batch.rows, hidden = config_.hidden_dim, dim = config_.router.shared_dim;
-  // dx [rows, k] of a product with w [k -> n].
-  const auto backward = [&](const uint16_t* dy, int64_t n, int64_t offset, int64_t k, void* dx,
-                            TrainStore store) {
-    ops::TransposePanels(kernels_, pool_, panels + offset, k, n, shared_transposed_.data());
-    TrainGemmArgs shape{};
-    shape.segments[0].x_stride = shape.segments[0].k = n;
-    shape.store = store;
-    shape.rows = rows;
-    shape.cols = shape.out_stride = k;
-    shape.out = dx;
-    FrozenProduct(dy, shared_transposed_.data(), shape);
-  };
+void TrainLayer::SharedBackward(const At& at, const LayerSaved& saved) {
+  const int64_t rows = at.rows(), hidden = config_.hidden_dim, dim = config_.router.shared_dim;
   const uint16_t* gate_up = saved.shared_gate_up.data();
   const std::span<const float> shares(saved.shared_shares.data(), static_cast<size_t>(rows));
-  backward(dx_bf16_.data(), hidden, batch.weights->shared_down_offset(), dim, d_act_.data(),
-           TrainStore::kBF16);
+  FrozenBackward(at, FrozenSite::kSharedDown, {dx_bf16_.data(), d_act_.data(), TrainStore::kBF16});
   ActivateExpert(rows, dim, gate_up, act_.data());
   RowProducts(pool_, d_act_.data(), act_.data(), rows, dim, d_shares_.data());
   ScaleByShare(pool_, shares, dim, d_act_.data());
   ActivateExpertBackward(rows, dim, gate_up);
-  backward(d_gate_up_.data(), 2 * dim, batch.weights->shared_offset(), hidden, dh_.data(),
-           TrainStore::kAddF32);
+  FrozenBackward(at, FrozenSite::kSharedGate,
+                 {.x = d_gate_up_.data(),
+                  .out = dh_.data(),
+                  .store = TrainStore::kAddF32,
+                  .x_stride = 2 * dim});
+  FrozenBackward(at, FrozenSite::kSharedUp,
+                 {.x = d_gate_up_.data() + dim,
+                  .out = dh_.data(),
+                  .store = TrainStore::kAddF32,
+                  .x_stride = 2 * dim});
   if (!config_.router.shared_gate) return;
   std::vector<float> gate(static_cast<size_t>(hidden));
-  batch.weights->source().shared_gate(layer, {0, 1}, DenseView(gate.data(), 1, hidden));
+  at.source().frozen(at.layer, FrozenSite::kSharedShare, {0, 1}, DenseView(gate.data(), 1, hidden));
   pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const float share = shares[static_cast<size_t>(row)],
@@ -179,59 +154,52 @@ void TrainLayer::SharedBackward(int64_t layer, const LayerBatch& batch, const ui
   });
 }
 
-void TrainLayer::ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                                float* x, LayerSaved& saved) {
-  const int64_t rows = batch.rows, hidden = config_.hidden_dim, ffn = config_.ffn_dim,
+void TrainLayer::ExpertsForward(const At& at, float* x, LayerSaved& saved) {
+  const int64_t rows = at.rows(), hidden = config_.hidden_dim, ffn = config_.ffn_dim,
                 experts = config_.router.experts;
-  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows,
-                                      saved.y_mlp.data(), saved.inverse_mlp.data());
-  TrainGemmArgs router{};
-  router.segments[0] = {input, hidden, panels + batch.weights->router_offset(),
-                        hidden * kTrainLanes, hidden};
-  router.num_segments = 1;
-  router.store = TrainStore::kF32;
-  router.rows = rows;
-  router.cols = router.out_stride = experts;
-  router.out = saved.router_logits.data();
-  ops::TrainGemm(kernels_, pool_, router);
+  const uint16_t* input = BranchInput(x, at.source().mlp_norm(at.layer), rows, saved.y_mlp.data(),
+                                      saved.inverse_mlp.data());
+  Frozen(at, FrozenSite::kRouter, {input, saved.router_logits.data(), TrainStore::kF32});
   const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, rows);
+  const int64_t expert_down = at.batch.weights->plan(at.layer).expert_down;
+  const PackedPairs& pairs = *at.batch.pairs;
   int64_t begin = 0;
   for (int64_t expert = 0; expert < experts; ++expert) {
     const ExpertRows& own = chosen[static_cast<size_t>(expert)];
     const auto count = static_cast<int64_t>(own.rows.size());
     if (count == 0) continue;
-    const uint16_t* weights = ExpertPanels(layer, expert, batch);
+    const uint16_t* weights = ExpertPanels(at, expert);
     GatherRows(pool_, input, own.rows, hidden, expert_in_.data());
     uint16_t* gate_up = saved.gate_up.data() + begin * 2 * ffn;
     const auto product = [&](TrainGroup group, const uint16_t* own_panels, const uint16_t* in,
                              void* out, TrainStore store) {
       const PhaseTimer timer(phases.products);
       bakestone::Forward(
-          kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group, expert),
-          own_panels,
+          kernels_, pool_, ShapeOf(config_, at.layer, group, expert),
+          pairs.group(at.layer, group, expert), own_panels,
           {.x = in,
            .rows = count,
-           .xa = saved.xa[static_cast<size_t>(group)].data() + begin * batch.pairs->widest(),
+           .xa = saved.xa[static_cast<size_t>(group)].data() + begin * pairs.widest(),
            .out = out,
            .store = store});
     };
     product(TrainGroup::kGateUp, weights, expert_in_.data(), gate_up, TrainStore::kBF16);
     ActivateExpert(count, ffn, gate_up, act_.data());
     ScaleByShare(pool_, own.shares, ffn, act_.data());
-    product(TrainGroup::kDown, weights + batch.weights->expert_down_offset(), act_.data(),
-            expert_out_.data(), TrainStore::kF32);
+    product(TrainGroup::kDown, weights + expert_down, act_.data(), expert_out_.data(),
+            TrainStore::kF32);
     ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, x);
     begin += count;
   }
-  if (config_.router.shared_dim > 0) SharedForward(batch, panels, input, x, saved);
+  if (config_.router.shared_dim > 0) SharedForward(at, input, x, saved);
 }
 
 bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, TrainGroup group,
-                                                   const LayerBatch& batch, const LayerSaved& saved,
+                                                   const At& at, const LayerSaved& saved,
                                                    const Gradients& gradients) const {
-  const GroupShape shape = ShapeOf(config_, group);
+  const GroupShape shape = ShapeOf(config_, at.layer, group, part.expert);
   const uint16_t* xa =
-      saved.xa[static_cast<size_t>(group)].data() + part.begin * batch.pairs->widest();
+      saved.xa[static_cast<size_t>(group)].data() + part.begin * at.batch.pairs->widest();
   bakestone::LinearBackward args = {.dy = nullptr,
                                     .x = nullptr,
                                     .xa = xa,
@@ -244,7 +212,7 @@ bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, Train
                                     .matrices = {},
                                     .gradients = gradients.out};
   for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
-    const LinearId id = {static_cast<int32_t>(part.layer), shape.sites[i],
+    const LinearId id = {static_cast<int32_t>(at.layer), shape.sites[i],
                          static_cast<int32_t>(part.expert)};
     args.slots[i] = gradients.layout->Find(id);
   }
@@ -252,39 +220,38 @@ bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, Train
 }
 
 // d_shares [rows] of its rows; what its input asks for is added to dh_.
-void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
-                                const LayerSaved& saved, const Gradients& gradients,
-                                float* d_shares) {
+void TrainLayer::ExpertBackward(const ExpertPart& part, const At& at, const LayerSaved& saved,
+                                const Gradients& gradients, float* d_shares) {
   const int64_t rows = part.rows(), hidden = config_.hidden_dim, ffn = config_.ffn_dim;
   const uint16_t* gate_up = saved.gate_up.data() + part.begin * 2 * ffn;
   const std::vector<float>& shares = part.chosen->shares;
   const auto backward = [&](TrainGroup group, const uint16_t* panels,
                             const bakestone::LinearBackward& args) {
+    const GroupShape shape = ShapeOf(config_, at.layer, group, part.expert);
     const uint16_t* transposed =
-        args.dx == nullptr ? nullptr : batch.weights->Transposed(group, panels);
+        args.dx == nullptr ? nullptr : at.batch.weights->Transposed(panels, shape.out, shape.in);
     const PhaseTimer timer(phases.products);
-    bakestone::Backward(kernels_, pool_, ShapeOf(config_, group),
-                        batch.pairs->group(part.layer, group, part.expert), transposed, args,
-                        linear_);
+    bakestone::Backward(kernels_, pool_, shape, at.batch.pairs->group(at.layer, group, part.expert),
+                        transposed, args, linear_);
   };
   GatherRows(pool_, dx_bf16_.data(), part.chosen->rows, hidden, d_expert_.data());
   ActivateExpert(rows, ffn, gate_up, act_.data());
   ScaleByShare(pool_, shares, ffn, act_.data());
-  bakestone::LinearBackward down = ExpertLinear(part, TrainGroup::kDown, batch, saved, gradients);
+  bakestone::LinearBackward down = ExpertLinear(part, TrainGroup::kDown, at, saved, gradients);
   const bool down_ends = Ends(LayerStep::kDown, gradients),
              gate_up_ends = Ends(LayerStep::kGateUp, gradients);
   down.dy = d_expert_.data();
   down.x = act_.data();
   down.dx = down_ends ? nullptr : d_act_.data();
   down.store = TrainStore::kBF16;
-  backward(TrainGroup::kDown, part.panels + batch.weights->expert_down_offset(), down);
+  backward(TrainGroup::kDown, part.panels + at.batch.weights->plan(at.layer).expert_down, down);
   if (down_ends) return;
   ActivateExpert(rows, ffn, gate_up, act_.data());
   RowProducts(pool_, d_act_.data(), act_.data(), rows, ffn, d_shares);
   ScaleByShare(pool_, shares, ffn, d_act_.data());
   ActivateExpertBackward(rows, ffn, gate_up);
   GatherRows(pool_, h_.data(), part.chosen->rows, hidden, expert_in_.data());
-  bakestone::LinearBackward in = ExpertLinear(part, TrainGroup::kGateUp, batch, saved, gradients);
+  bakestone::LinearBackward in = ExpertLinear(part, TrainGroup::kGateUp, at, saved, gradients);
   in.dy = d_gate_up_.data();
   in.x = expert_in_.data();
   in.dx = gate_up_ends ? nullptr : expert_out_.data();
@@ -292,12 +259,10 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const LayerBatch& batch,
   if (!gate_up_ends) ScatterAdd(pool_, expert_out_.data(), part.chosen->rows, hidden, dh_.data());
 }
 
-void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels,
-                                const LayerSaved& saved, std::span<const ExpertRows> chosen,
-                                const float* d_shares) {
+void TrainLayer::RouterBackward(const At& at, const LayerSaved& saved,
+                                std::span<const ExpertRows> chosen, const float* d_shares) {
   const RouterConfig& config = config_.router;
-  const int64_t rows = batch.rows, hidden = config_.hidden_dim;
-  const int64_t experts = config.experts, padded = batch.weights->padded_experts();
+  const int64_t rows = at.rows(), experts = config.experts, padded = ops::PadRank(experts);
   std::fill_n(shares_.data(), rows * experts, 0.0f);
   std::fill_n(d_shares_.data(), rows * experts, 0.0f);
   for (int64_t expert = 0; expert < experts; ++expert) {
@@ -327,39 +292,27 @@ void TrainLayer::RouterBackward(const LayerBatch& batch, const uint16_t* panels,
       }
     }
   });
-  if (router_transposed_.empty()) router_transposed_ = Buffer<uint16_t>(padded * hidden);
-  ops::TransposePanels(kernels_, pool_, panels + batch.weights->router_offset(), hidden, padded,
-                       router_transposed_.data());
-  TrainGemmArgs product{};
-  product.segments[0] = {d_logits_.data(), padded, router_transposed_.data(), padded * kTrainLanes,
-                         padded};
-  product.num_segments = 1;
-  product.store = TrainStore::kAddF32;
-  product.rows = rows;
-  product.cols = product.out_stride = hidden;
-  product.out = dh_.data();
-  ops::TrainGemm(kernels_, pool_, product);
+  FrozenBackward(at, FrozenSite::kRouter, {d_logits_.data(), dh_.data(), TrainStore::kAddF32});
 }
 
-void TrainLayer::ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                                 const LayerSaved& saved, const Gradients& gradients) {
-  const float* weight = batch.weights->source().mlp_norm(layer);
-  const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, batch.rows);
-  BranchInputAgain(saved.y_mlp.data(), weight, batch.rows);  // h_
-  std::fill_n(dh_.data(), batch.rows * config_.hidden_dim, 0.0f);
+void TrainLayer::ExpertsBackward(const At& at, const LayerSaved& saved,
+                                 const Gradients& gradients) {
+  const float* weight = at.source().mlp_norm(at.layer);
+  const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, at.rows());
+  BranchInputAgain(saved.y_mlp.data(), weight, at.rows());  // h_
+  std::fill_n(dh_.data(), at.rows() * config_.hidden_dim, 0.0f);
   int64_t begin = 0;
   for (int64_t expert = 0; expert < config_.router.experts; ++expert) {
     const ExpertRows& own = chosen[static_cast<size_t>(expert)];
     if (own.rows.empty()) continue;
-    const uint16_t* weights = ExpertPanels(layer, expert, batch);
-    ExpertBackward({layer, expert, begin, &own, weights}, batch, saved, gradients,
+    ExpertBackward({expert, begin, &own, ExpertPanels(at, expert)}, at, saved, gradients,
                    d_share_rows_.data() + begin);
     begin += static_cast<int64_t>(own.rows.size());
   }
   if (Ends(LayerStep::kDown, gradients) || Ends(LayerStep::kGateUp, gradients)) return;
-  if (config_.router.shared_dim > 0) SharedBackward(layer, batch, panels, saved);
-  RouterBackward(batch, panels, saved, chosen, d_share_rows_.data());
-  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight, -1}, batch.rows,
+  if (config_.router.shared_dim > 0) SharedBackward(at, saved);
+  RouterBackward(at, saved, chosen, d_share_rows_.data());
+  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight, -1}, at.rows(),
                       gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
 

@@ -41,26 +41,30 @@ LayerStep LowestStep(const TrainLayout& layout, int64_t layer) {
   return trained({Site::kDown}) ? LayerStep::kDown : LayerStep::kNone;
 }
 
-void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPairs& pairs) {
+void LayerSaved::Reserve(const ModelConfig& config, int64_t layer, int64_t rows,
+                         const PackedPairs& pairs) {
   Pieces::Plan plan;
+  const int64_t q_dim = config.q_dim(layer), kv_dim = config.kv_dim(layer);
   plan.Add(y_attention, WholeRows(rows, config.hidden_dim));
   plan.Add(y_mlp, WholeRows(rows, config.hidden_dim));
-  plan.Add(q, WholeRows(rows, config.q_dim()));
-  plan.Add(k, WholeRows(rows, config.kv_dim()));
-  plan.Add(v, WholeRows(rows, config.kv_dim()));
-  plan.Add(attention, WholeRows(rows, config.q_dim()));
-  const int64_t mlp_rows = rows * std::max<int64_t>(config.router.used, 1);
-  plan.Add(gate_up, WholeRows(mlp_rows, 2 * config.ffn_dim));
+  plan.Add(q, WholeRows(rows, q_dim));
+  plan.Add(k, WholeRows(rows, kv_dim));
+  plan.Add(v, WholeRows(rows, kv_dim));
+  plan.Add(attention, WholeRows(rows, q_dim));
+  const bool mixture = config.has_experts(layer);
+  const int64_t mlp_rows = mixture ? rows * config.router.used : rows;
+  plan.Add(gate_up, WholeRows(mlp_rows, 2 * (mixture ? config.ffn_dim : config.ffn_width(layer))));
   for (const TrainGroup group :
        {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
     plan.Add(xa[Index(group)],
              WholeRows(group >= TrainGroup::kGateUp ? mlp_rows : rows, pairs.widest()));
   }
-  plan.Add(router_logits, rows * config.router.experts);
-  plan.Add(shared_gate_up, WholeRows(rows, 2 * config.router.shared_dim));
-  plan.Add(shared_shares, config.router.shared_dim > 0 ? rows : 0);
+  plan.Add(router_logits, mixture ? rows * config.router.experts : 0);
+  const int64_t shared = mixture ? config.router.shared_dim : 0;
+  plan.Add(shared_gate_up, WholeRows(rows, 2 * shared));
+  plan.Add(shared_shares, shared > 0 ? rows : 0);
   for (const TrainGroup group : {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kDown}) {
-    const int64_t width = pairs.dora() ? ShapeOf(config, group).out : 0;
+    const int64_t width = pairs.dora() ? ShapeOf(config, layer, group).out : 0;
     plan.Add(y[Index(group)], WholeRows(rows, width));
   }
   plan.Add(inverse_attention, rows);
@@ -73,27 +77,42 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t rows, const PackedPa
     plan.Add(inverse_mlp_post, rows);
   }
   if (config.qk_norm != QkNorm::kNone) {
-    plan.Add(y_q, WholeRows(rows, config.q_dim()));
-    plan.Add(y_k, WholeRows(rows, config.kv_dim()));
+    plan.Add(y_q, WholeRows(rows, q_dim));
+    plan.Add(y_k, WholeRows(rows, kv_dim));
     plan.Add(inverse_q, rows * config.num_heads);
-    plan.Add(inverse_k, rows * config.num_kv_heads);
+    plan.Add(inverse_k, rows * config.layer_kv_heads(layer));
   }
   pieces.Reserve(plan);
 }
 
 TrainLayer::TrainLayer(const ModelConfig& config, const TrainKernels& kernels, ThreadPool& pool)
-    : config_(config), kernels_(kernels), pool_(pool), attention_(kernels, pool) {}
+    : config_(config),
+      widths_(LayerWidths::Of(config)),
+      kernels_(kernels),
+      pool_(pool),
+      attention_(kernels, pool) {}
+
+LayerWidths LayerWidths::Of(const ModelConfig& config) {
+  LayerWidths widths{.mlp = config.router.shared_dim};
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    widths.q = std::max(widths.q, config.q_dim(layer));
+    widths.kv = std::max(widths.kv, config.kv_dim(layer));
+    if (config.has_mlp(layer)) widths.mlp = std::max(widths.mlp, config.ffn_width(layer));
+    if (config.has_experts(layer)) widths.mlp = std::max(widths.mlp, config.ffn_dim);
+  }
+  return widths;
+}
 
 void TrainLayer::Reserve(int64_t rows) {
   Pieces::Plan plan;
-  const int64_t hidden = config_.hidden_dim, qkv = config_.q_dim() + 2 * config_.kv_dim();
+  const auto [q, kv, mlp] = widths_;
+  const int64_t hidden = config_.hidden_dim, qkv = q + 2 * kv;
   plan.Add(h_, WholeRows(rows, hidden));
-  const int64_t mlp = std::max(config_.ffn_dim, config_.router.shared_dim);
   plan.Add(act_, WholeRows(rows, mlp));
   plan.Add(dx_bf16_, WholeRows(rows, hidden));
   plan.Add(d_act_, WholeRows(rows, mlp));
   plan.Add(d_gate_up_, WholeRows(rows, 2 * mlp));
-  plan.Add(d_attention_, WholeRows(rows, config_.q_dim()));
+  plan.Add(d_attention_, WholeRows(rows, q));
   plan.Add(d_qkv_bf16_, WholeRows(rows, qkv));
   plan.Add(qkv_, rows * qkv);
   plan.Add(dh_, rows * hidden);
@@ -105,9 +124,6 @@ void TrainLayer::Reserve(int64_t rows) {
     plan.Add(shares_, rows * experts);
     plan.Add(d_shares_, rows * experts);
     plan.Add(d_share_rows_, rows * config_.router.used);
-    if (const int64_t dim = config_.router.shared_dim; dim > 0 && shared_transposed_.empty()) {
-      shared_transposed_ = Buffer<uint16_t>(2 * dim * hidden);
-    }
   }
   if (config_.has_post_norms()) {
     plan.Add(branch_, rows * hidden);
@@ -117,41 +133,41 @@ void TrainLayer::Reserve(int64_t rows) {
 }
 
 int64_t TrainLayer::bytes() const noexcept {
-  return attention_.bytes() + linear_.bytes() + pieces_.bytes() + router_transposed_.bytes() +
-         shared_transposed_.bytes();
+  return attention_.bytes() + linear_.bytes() + pieces_.bytes();
 }
 
-ops::TrainAttentionShape TrainLayer::AttentionOf(int64_t layer, const LayerBatch& batch) const {
-  return {.rows = batch.rows,
+ops::TrainAttentionShape TrainLayer::AttentionOf(const At& at) const {
+  return {.rows = at.rows(),
           .heads = config_.num_heads,
-          .kv_heads = config_.num_kv_heads,
-          .head_dim = config_.head_dim,
-          .window = config_.window(layer),
+          .kv_heads = config_.layer_kv_heads(at.layer),
+          .head_dim = config_.layer_head_dim(at.layer),
+          .window = config_.window(at.layer),
           .scale = config_.attention_scale,
-          .document_begins = batch.document_begins};
+          .document_begins = at.batch.document_begins};
 }
 
-const uint16_t* TrainLayer::Panels(int64_t layer, const LayerBatch& batch) {
+TrainLayer::At TrainLayer::Place(int64_t layer, const LayerBatch& batch) {
   const PhaseTimer timer(phases.weights);
-  return batch.weights->Layer(layer);
+  return {layer, batch, batch.weights->Layer(layer)};
 }
 
 void TrainLayer::RoundDx(int64_t rows, const float* dx) {
   ops::TrainToBf16(kernels_, pool_, dx, dx_bf16_.data(), rows * config_.hidden_dim);
 }
 
-bool TrainLayer::FillBias(int64_t layer, const LayerBatch& batch) {
-  const GroupShape shape = ShapeOf(config_, TrainGroup::kQkv);
-  const TrainSource& source = batch.weights->source();
+bool TrainLayer::FillBias(const At& at) {
+  const GroupShape shape = ShapeAt(at, TrainGroup::kQkv);
+  const auto bias_of = [&](size_t site) {
+    return at.source().bias({static_cast<int32_t>(at.layer), shape.sites[site]});
+  };
+  const auto sites = static_cast<size_t>(shape.num_sites);
   bool any = false;
-  for (const Site site : shape.sites) {
-    any = any || source.bias({static_cast<int32_t>(layer), site}) != nullptr;
-  }
+  for (size_t i = 0; i < sites; ++i) any = any || bias_of(i) != nullptr;
   if (!any) return false;
-  for (size_t i = 0; i < shape.sites.size(); ++i) {
-    const float* bias = source.bias({static_cast<int32_t>(layer), shape.sites[i]});
+  for (size_t i = 0; i < sites; ++i) {
+    const float* bias = bias_of(i);
     const int64_t width = shape.out_begin[i + 1] - shape.out_begin[i];
-    for (int64_t row = 0; row < batch.rows; ++row) {
+    for (int64_t row = 0; row < at.rows(); ++row) {
       float* out = qkv_.data() + row * shape.out + shape.out_begin[i];
       if (bias == nullptr) {
         std::fill_n(out, width, 0.0f);
@@ -163,19 +179,19 @@ bool TrainLayer::FillBias(int64_t layer, const LayerBatch& batch) {
   return true;
 }
 
-const ops::RopeTable* TrainLayer::RopeOf(int64_t layer, const LayerBatch& batch) const {
-  switch (config_.layer_rope(layer)) {
+const ops::RopeTable* TrainLayer::RopeOf(const At& at) const {
+  switch (config_.layer_rope(at.layer)) {
     case LayerRope::kMain:
-      return batch.rope;
+      return at.batch.rope;
     case LayerRope::kLocal:
-      return batch.local_rope;
+      return at.batch.local_rope;
     case LayerRope::kNone:
       return nullptr;
   }
   return nullptr;
 }
 
-void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch,
+void TrainLayer::Rotate(const At& at, const float* x, int64_t x_stride, int64_t heads,
                         const ops::RopeTable* table, float sign, uint16_t* out,
                         int64_t out_stride) {
   ops::TrainRope(kernels_, pool_,
@@ -185,56 +201,57 @@ void TrainLayer::Rotate(const float* x, int64_t x_stride, int64_t heads, const L
                   .out_stride = out_stride,
                   .cosines = table != nullptr ? table->cos() : nullptr,
                   .sines = table != nullptr ? table->sin() : nullptr,
-                  .rows = batch.rows,
+                  .rows = at.rows(),
                   .heads = heads,
-                  .head_dim = config_.head_dim,
+                  .head_dim = config_.layer_head_dim(at.layer),
                   .dim = table != nullptr ? table->dim() : 0,
                   .sign = sign});
 }
 
-void TrainLayer::LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                               const uint16_t* panels, const uint16_t* x, LayerSaved& saved,
+void TrainLayer::LinearForward(const At& at, TrainGroup group, const uint16_t* x, LayerSaved& saved,
                                void* out, TrainStore store, const AfterUnit* after) {
   const PhaseTimer timer(phases.products);
-  const uint16_t* own = panels + batch.weights->group_offset(group);
-  batch.pairs->ScaleOutputs(layer, group, own, kernels_, pool_);
-  bakestone::Forward(kernels_, pool_, ShapeOf(config_, group), batch.pairs->group(layer, group),
-                     own,
+  const uint16_t* own = at.panels + at.batch.weights->plan(at.layer).groups[Index(group)];
+  PackedPairs& pairs = *at.batch.pairs;
+  pairs.ScaleOutputs(at.layer, group, own, kernels_, pool_);
+  bakestone::Forward(kernels_, pool_, ShapeAt(at, group), pairs.group(at.layer, group), own,
                      {.x = x,
-                      .rows = batch.rows,
+                      .rows = at.rows(),
                       .xa = saved.xa[Index(group)].data(),
                       .out = out,
                       .store = store,
                       .after = after});
 }
 
-void TrainLayer::LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                           const uint16_t* panels, const uint16_t* x, LayerSaved& saved,
+void TrainLayer::LinearAdd(const At& at, TrainGroup group, const uint16_t* x, LayerSaved& saved,
                            float* out) {
-  if (!batch.pairs->dora() || batch.pairs->group(layer, group).r == 0) {
-    return LinearForward(layer, group, batch, panels, x, saved, out, TrainStore::kAddF32);
+  const PackedPairs& pairs = *at.batch.pairs;
+  if (!pairs.dora() || pairs.group(at.layer, group).r == 0) {
+    return LinearForward(at, group, x, saved, out, TrainStore::kAddF32);
   }
   uint16_t* y = saved.y[Index(group)].data();
-  LinearForward(layer, group, batch, panels, x, saved, y, TrainStore::kBF16);
-  ops::TrainAddBf16(kernels_, pool_, y, out, batch.rows * ShapeOf(config_, group).out);
+  LinearForward(at, group, x, saved, y, TrainStore::kBF16);
+  ops::TrainAddBf16(kernels_, pool_, y, out, at.rows() * ShapeAt(at, group).out);
 }
 
-void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                                const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
-                                const LayerSaved& saved, const Gradients& gradients, void* dx,
-                                TrainStore store, const AfterUnit* after) {
-  const GroupShape shape = ShapeOf(config_, group);
+void TrainLayer::LinearBackward(const At& at, TrainGroup group, const uint16_t* dy,
+                                const uint16_t* x, const LayerSaved& saved,
+                                const Gradients& gradients, void* dx, TrainStore store,
+                                const AfterUnit* after) {
+  const GroupShape shape = ShapeAt(at, group);
   const uint16_t* transposed = nullptr;
   if (dx != nullptr) {
     const PhaseTimer timer(phases.weights);
-    transposed = batch.weights->Transposed(group, panels + batch.weights->group_offset(group));
+    TrainWeights& weights = *at.batch.weights;
+    transposed = weights.Transposed(at.panels + weights.plan(at.layer).groups[Index(group)],
+                                    shape.out, shape.in);
   }
   bakestone::LinearBackward args = {
       .dy = dy,
       .x = x,
       .xa = saved.xa[Index(group)].data(),
       .y = group == TrainGroup::kGateUp ? saved.gate_up.data() : saved.y[Index(group)].data(),
-      .rows = batch.rows,
+      .rows = at.rows(),
       .dx = dx,
       .store = store,
       .after = after,
@@ -242,49 +259,50 @@ void TrainLayer::LinearBackward(int64_t layer, TrainGroup group, const LayerBatc
       .matrices = {},
       .gradients = gradients.out};
   for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
-    const LinearId id{static_cast<int32_t>(layer), shape.sites[i]};
+    const LinearId id{static_cast<int32_t>(at.layer), shape.sites[i]};
     args.slots[i] = gradients.layout->Find(id);
     args.matrices[i] = gradients.layout->FindMatrix(id);
   }
   const PhaseTimer timer(phases.products);
-  bakestone::Backward(kernels_, pool_, shape, batch.pairs->group(layer, group), transposed, args,
-                      linear_);
+  bakestone::Backward(kernels_, pool_, shape, at.batch.pairs->group(at.layer, group), transposed,
+                      args, linear_);
 }
 
-void TrainLayer::AttentionForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                                  float* x, LayerSaved& saved) {
-  const int64_t rows = batch.rows, q = config_.q_dim(), kv = config_.kv_dim(), all = q + 2 * kv;
-  const uint16_t* input = BranchInput(x, batch.weights->source().attention_norm(layer), rows,
+void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
+  const GroupShape shape = ShapeAt(at, TrainGroup::kQkv);
+  const int64_t rows = at.rows(), all = shape.out, q = config_.q_dim(at.layer),
+                kv = config_.kv_dim(at.layer), kv_heads = config_.layer_kv_heads(at.layer);
+  const uint16_t* input = BranchInput(x, at.source().attention_norm(at.layer), rows,
                                       saved.y_attention.data(), saved.inverse_attention.data());
-  const bool adds = batch.pairs->dora() && batch.pairs->group(layer, TrainGroup::kQkv).r > 0;
-  if (FillBias(layer, batch)) {
-    LinearAdd(layer, TrainGroup::kQkv, batch, panels, input, saved, qkv_.data());
+  const PackedPairs& pairs = *at.batch.pairs;
+  const bool adds = pairs.dora() && pairs.group(at.layer, TrainGroup::kQkv).r > 0;
+  if (FillBias(at)) {
+    LinearAdd(at, TrainGroup::kQkv, input, saved, qkv_.data());
   } else if (adds) {
     std::fill_n(qkv_.data(), rows * all, 0.0f);
-    LinearAdd(layer, TrainGroup::kQkv, batch, panels, input, saved, qkv_.data());
+    LinearAdd(at, TrainGroup::kQkv, input, saved, qkv_.data());
   } else {
-    LinearForward(layer, TrainGroup::kQkv, batch, panels, input, saved, qkv_.data(),
-                  TrainStore::kF32);
+    LinearForward(at, TrainGroup::kQkv, input, saved, qkv_.data(), TrainStore::kF32);
   }
   {
     const PhaseTimer timer(phases.rows);
-    const ops::RopeTable* table = RopeOf(layer, batch);
+    const ops::RopeTable* table = RopeOf(at);
     float* v = qkv_.data() + q + kv;
-    NormHeads(layer, batch, saved);
+    NormHeads(at, saved);
     // A factor on what attention adds is one on the values.
     if (config_.residual_scale != 1) {
       ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, v);
     }
-    Rotate(qkv_.data(), all, config_.num_heads, batch, table, 1, saved.q.data(), q);
-    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, table, 1, saved.k.data(), kv);
-    Rotate(v, all, config_.num_kv_heads, batch, nullptr, 1, saved.v.data(), kv);
+    Rotate(at, qkv_.data(), all, config_.num_heads, table, 1, saved.q.data(), q);
+    Rotate(at, qkv_.data() + q, all, kv_heads, table, 1, saved.k.data(), kv);
+    Rotate(at, v, all, kv_heads, nullptr, 1, saved.v.data(), kv);
   }
   {
     const PhaseTimer timer(phases.attention);
-    attention_.Forward(AttentionOf(layer, batch), saved.q.data(), saved.k.data(), saved.v.data(),
+    attention_.Forward(AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(),
                        saved.attention.data(), saved.log_sum.data());
   }
-  BranchOutput(layer, TrainGroup::kO, batch, panels, saved.attention.data(), saved, x);
+  BranchOutput(at, TrainGroup::kO, saved.attention.data(), saved, x);
 }
 
 TrainSwiGluArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim) {
@@ -303,50 +321,48 @@ TrainSwiGluArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows, in
 }
 
 // A factor on what the MLP adds is one on the input of its last product.
-TrainSwiGluArgs TrainLayer::Activation(const LayerBatch& batch, const LayerSaved& saved) {
-  TrainSwiGluArgs args = SideBySide(saved.gate_up.data(), batch.rows, config_.ffn_dim);
+TrainSwiGluArgs TrainLayer::Activation(const At& at, const LayerSaved& saved) {
+  const int64_t dim = config_.ffn_width(at.layer);
+  TrainSwiGluArgs args = SideBySide(saved.gate_up.data(), at.rows(), dim);
   args.factor = config_.residual_scale;
   args.act = act_.data();
   args.d_act = d_act_.data();
   args.d_gate = d_gate_up_.data();
-  args.d_up = d_gate_up_.data() + config_.ffn_dim;
+  args.d_up = d_gate_up_.data() + dim;
   return args;
 }
 
-void TrainLayer::MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                            float* x, LayerSaved& saved) {
-  const int64_t rows = batch.rows;
-  const uint16_t* input = BranchInput(x, batch.weights->source().mlp_norm(layer), rows,
+void TrainLayer::MlpForward(const At& at, float* x, LayerSaved& saved) {
+  const uint16_t* input = BranchInput(x, at.source().mlp_norm(at.layer), at.rows(),
                                       saved.y_mlp.data(), saved.inverse_mlp.data());
-  const TrainSwiGluArgs activation = Activation(batch, saved);
+  const TrainSwiGluArgs activation = Activation(at, saved);
   const AfterUnit activate = [&](const ops::TrainUnit& unit) {
     ops::TrainActivate(kernels_, gate(),
                        ops::ActivationPart(activation, unit.row, unit.rows, unit.col, unit.cols));
   };
-  LinearForward(layer, TrainGroup::kGateUp, batch, panels, input, saved, saved.gate_up.data(),
-                TrainStore::kBF16, &activate);
-  BranchOutput(layer, TrainGroup::kDown, batch, panels, act_.data(), saved, x);
+  LinearForward(at, TrainGroup::kGateUp, input, saved, saved.gate_up.data(), TrainStore::kBF16,
+                &activate);
+  BranchOutput(at, TrainGroup::kDown, act_.data(), saved, x);
 }
 
 void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, LayerSaved& saved) {
-  const uint16_t* panels = Panels(layer, batch);
-  AttentionForward(layer, batch, panels, x, saved);
-  if (config_.has_experts(layer)) return ExpertsForward(layer, batch, panels, x, saved);
-  MlpForward(layer, batch, panels, x, saved);
+  const At at = Place(layer, batch);
+  AttentionForward(at, x, saved);
+  if (config_.has_experts(layer)) return ExpertsForward(at, x, saved);
+  MlpForward(at, x, saved);
 }
 
-void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                             const LayerSaved& saved, const Gradients& gradients) {
-  const float* weight = batch.weights->source().mlp_norm(layer);
-  const TrainSwiGluArgs activation = Activation(batch, saved);
-  const uint16_t* dy = BranchOutputBackward(layer, TrainGroup::kDown, batch, saved, gradients);
+void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradients& gradients) {
+  const float* weight = at.source().mlp_norm(at.layer);
+  const TrainSwiGluArgs activation = Activation(at, saved);
+  const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kDown, saved, gradients);
   if (Ends(LayerStep::kDown, gradients)) {
     {
       const PhaseTimer timer(phases.rows);
       ops::TrainActivate(kernels_, pool_, gate(), activation);
     }
-    LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved, gradients,
-                   nullptr, TrainStore::kBF16);
+    LinearBackward(at, TrainGroup::kDown, dy, act_.data(), saved, gradients, nullptr,
+                   TrainStore::kBF16);
     return;
   }
   const AfterUnit activate = [&](const ops::TrainUnit& unit) {
@@ -354,69 +370,71 @@ void TrainLayer::MlpBackward(int64_t layer, const LayerBatch& batch, const uint1
         kernels_, gate(),
         ops::ActivationPart(activation, unit.row, unit.rows, unit.col, unit.cols));
   };
-  LinearBackward(layer, TrainGroup::kDown, batch, panels, dy, act_.data(), saved, gradients,
-                 d_act_.data(), TrainStore::kBF16, &activate);
-  const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), weight, batch.rows);
+  LinearBackward(at, TrainGroup::kDown, dy, act_.data(), saved, gradients, d_act_.data(),
+                 TrainStore::kBF16, &activate);
+  const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), weight, at.rows());
   const bool gate_up_ends = Ends(LayerStep::kGateUp, gradients);
-  LinearBackward(layer, TrainGroup::kGateUp, batch, panels, d_gate_up_.data(), input, saved,
-                 gradients, gate_up_ends ? nullptr : dh_.data(), TrainStore::kF32);
+  LinearBackward(at, TrainGroup::kGateUp, d_gate_up_.data(), input, saved, gradients,
+                 gate_up_ends ? nullptr : dh_.data(), TrainStore::kF32);
   if (gate_up_ends) return;
   const auto& norms = gradients.layout->mlp_norms;
   BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight,
-                       norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
-                      batch.rows, gradients, !Ends(LayerStep::kMlpNorm, gradients));
+                       norms.empty() ? -1 : norms[static_cast<size_t>(at.layer)]},
+                      at.rows(), gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
 
-void TrainLayer::AttentionBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                                   const LayerSaved& saved, const Gradients& gradients) {
-  const int64_t rows = batch.rows, q = config_.q_dim(), kv = config_.kv_dim(), all = q + 2 * kv;
-  const float* weight = batch.weights->source().attention_norm(layer);
+void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
+                                   const Gradients& gradients) {
+  const int64_t rows = at.rows(), all = ShapeAt(at, TrainGroup::kQkv).out,
+                q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer),
+                kv_heads = config_.layer_kv_heads(at.layer);
+  const float* weight = at.source().attention_norm(at.layer);
   const bool o_ends = Ends(LayerStep::kO, gradients);
-  const uint16_t* dy = BranchOutputBackward(layer, TrainGroup::kO, batch, saved, gradients);
-  LinearBackward(layer, TrainGroup::kO, batch, panels, dy, saved.attention.data(), saved, gradients,
+  const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kO, saved, gradients);
+  LinearBackward(at, TrainGroup::kO, dy, saved.attention.data(), saved, gradients,
                  o_ends ? nullptr : d_attention_.data(), TrainStore::kBF16);
   if (o_ends) return;
   {
     const PhaseTimer timer(phases.attention);
     attention_.Backward(
-        AttentionOf(layer, batch), saved.q.data(), saved.k.data(), saved.v.data(),
-        saved.attention.data(), saved.log_sum.data(), d_attention_.data(),
+        AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(), saved.attention.data(),
+        saved.log_sum.data(), d_attention_.data(),
         {.q = qkv_.data(), .k = qkv_.data() + q, .v = qkv_.data() + q + kv, .stride = all});
   }
   {
     const PhaseTimer timer(phases.rows);
     uint16_t* out = d_qkv_bf16_.data();
-    const ops::RopeTable* table = RopeOf(layer, batch);
+    const ops::RopeTable* table = RopeOf(at);
     float* dv = qkv_.data() + q + kv;
     if (config_.residual_scale != 1) {
       ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, dv);
     }
-    Rotate(qkv_.data(), all, config_.num_heads, batch, table, -1, out, all);
-    Rotate(qkv_.data() + q, all, config_.num_kv_heads, batch, table, -1, out + q, all);
-    Rotate(dv, all, config_.num_kv_heads, batch, nullptr, 1, out + q + kv, all);
-    NormHeadsBackward(layer, batch, saved);
+    Rotate(at, qkv_.data(), all, config_.num_heads, table, -1, out, all);
+    Rotate(at, qkv_.data() + q, all, kv_heads, table, -1, out + q, all);
+    Rotate(at, dv, all, kv_heads, nullptr, 1, out + q + kv, all);
+    NormHeadsBackward(at, saved);
   }
   const uint16_t* input = BranchInputAgain(saved.y_attention.data(), weight, rows);
   const bool qkv_ends = Ends(LayerStep::kQkv, gradients);
-  LinearBackward(layer, TrainGroup::kQkv, batch, panels, d_qkv_bf16_.data(), input, saved,
-                 gradients, qkv_ends ? nullptr : dh_.data(), TrainStore::kF32);
+  LinearBackward(at, TrainGroup::kQkv, d_qkv_bf16_.data(), input, saved, gradients,
+                 qkv_ends ? nullptr : dh_.data(), TrainStore::kF32);
   if (qkv_ends) return;
   const auto& norms = gradients.layout->attention_norms;
   BranchInputBackward({saved.y_attention.data(), saved.inverse_attention.data(), weight,
-                       norms.empty() ? -1 : norms[static_cast<size_t>(layer)]},
+                       norms.empty() ? -1 : norms[static_cast<size_t>(at.layer)]},
                       rows, gradients, gradients.below);
 }
 
 void TrainLayer::Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,
                           const Gradients& gradients) {
-  const uint16_t* panels = Panels(layer, batch);
+  const At at = Place(layer, batch);
   if (config_.has_experts(layer)) {
-    ExpertsBackward(layer, batch, panels, saved, gradients);
+    ExpertsBackward(at, saved, gradients);
   } else {
-    MlpBackward(layer, batch, panels, saved, gradients);
+    MlpBackward(at, saved, gradients);
   }
   if (!gradients.below && gradients.lowest >= LayerStep::kMlpNorm) return;
-  AttentionBackward(layer, batch, panels, saved, gradients);
+  AttentionBackward(at, saved, gradients);
 }
 
 }  // namespace bakestone

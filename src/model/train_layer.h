@@ -51,8 +51,8 @@ struct LayerSaved {
   std::span<float> log_sum;               // [heads, T]
   Buffer<float> input;                    // [T, hidden_dim], only where the layer is recomputed
 
-  // Room for `rows`; contents are lost when it grows.
-  void Reserve(const ModelConfig& config, int64_t rows, const PackedPairs& pairs);
+  // Room for `rows` of the layer; contents are lost when it grows.
+  void Reserve(const ModelConfig& config, int64_t layer, int64_t rows, const PackedPairs& pairs);
   int64_t bytes() const noexcept { return pieces.bytes() + input.bytes(); }
 
   Pieces pieces;
@@ -75,6 +75,13 @@ struct LayerBatch {
 // What of a layer can be trained, from its input up.
 enum class LayerStep : uint8_t { kAttentionNorm, kQkv, kO, kMlpNorm, kGateUp, kDown, kNone };
 LayerStep LowestStep(const TrainLayout& layout, int64_t layer);
+
+// The widest that a layer's parts are.
+struct LayerWidths {
+  int64_t q = 0, kv = 0;  // of queries, of keys
+  int64_t mlp = 0;        // of an MLP or of an expert
+  static LayerWidths Of(const ModelConfig& config);
+};
 
 class TrainLayer {
  public:
@@ -101,9 +108,17 @@ class TrainLayer {
   TrainPhases phases;
 
  private:
+  // A layer, the rows that go through it, and its panels.
+  struct At {
+    int64_t layer;
+    const LayerBatch& batch;
+    const uint16_t* panels;
+    int64_t rows() const { return batch.rows; }
+    const TrainSource& source() const { return batch.weights->source(); }
+  };
   // The rows that one expert computes.
   struct ExpertPart {
-    int64_t layer, expert, begin;  // begin: where its rows lie in LayerSaved
+    int64_t expert, begin;  // begin: where its rows lie in LayerSaved
     const ExpertRows* chosen;
     const uint16_t* panels;  // TrainWeights::Expert
     int64_t rows() const { return static_cast<int64_t>(chosen->rows.size()); }
@@ -115,89 +130,94 @@ class TrainLayer {
     const float *inverse, *weight;
     int64_t offset;  // of the weight's gradient, -1: frozen
   };
-  void AttentionForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
-                        LayerSaved& saved);
-  void MlpForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
-                  LayerSaved& saved);
+  At Place(int64_t layer, const LayerBatch& batch);
+  GroupShape ShapeAt(const At& at, TrainGroup group) const {
+    return ShapeOf(config_, at.layer, group);
+  }
+  void AttentionForward(const At& at, float* x, LayerSaved& saved);
+  void AttentionBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  void MlpForward(const At& at, float* x, LayerSaved& saved);
+  void MlpBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+
   // ---- train_experts.cc ----
-  void ExpertsForward(int64_t layer, const LayerBatch& batch, const uint16_t* panels, float* x,
-                      LayerSaved& saved);
-  void ExpertsBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                       const LayerSaved& saved, const Gradients& gradients);
-  void ExpertBackward(const ExpertPart& part, const LayerBatch& batch, const LayerSaved& saved,
+  void ExpertsForward(const At& at, float* x, LayerSaved& saved);
+  void ExpertsBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  void ExpertBackward(const ExpertPart& part, const At& at, const LayerSaved& saved,
                       const Gradients& gradients, float* d_shares);
-  bakestone::LinearBackward ExpertLinear(const ExpertPart& part, TrainGroup group,
-                                         const LayerBatch& batch, const LayerSaved& saved,
-                                         const Gradients& gradients) const;
-  void SharedForward(const LayerBatch& batch, const uint16_t* panels, const uint16_t* input,
-                     float* x, LayerSaved& saved);
-  void SharedBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                      const LayerSaved& saved);
-  // One frozen product of all rows; store as TrainGemmArgs has it.
-  void FrozenProduct(const uint16_t* x, const uint16_t* panels, const TrainGemmArgs& shape);
+  bakestone::LinearBackward ExpertLinear(const ExpertPart& part, TrainGroup group, const At& at,
+                                         const LayerSaved& saved, const Gradients& gradients) const;
+  void SharedForward(const At& at, const uint16_t* input, float* x, LayerSaved& saved);
+  void SharedBackward(const At& at, const LayerSaved& saved);
   // dh_ += what the shares' gradients say of the router's input.
-  void RouterBackward(const LayerBatch& batch, const uint16_t* panels, const LayerSaved& saved,
-                      std::span<const ExpertRows> chosen, const float* d_shares);
-  const uint16_t* ExpertPanels(int64_t layer, int64_t expert, const LayerBatch& batch);
+  void RouterBackward(const At& at, const LayerSaved& saved, std::span<const ExpertRows> chosen,
+                      const float* d_shares);
+  const uint16_t* ExpertPanels(const At& at, int64_t expert);
   void ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act);
   void ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_t* gate_up);
 
-  void MlpBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                   const LayerSaved& saved, const Gradients& gradients);
-  void AttentionBackward(int64_t layer, const LayerBatch& batch, const uint16_t* panels,
-                         const LayerSaved& saved, const Gradients& gradients);
-  const uint16_t* Panels(int64_t layer, const LayerBatch& batch);
+  // ---- train_frozen.cc: products with matrices that are never trained ----
+  // out (op)= x W^T; x [rows, k] with x_stride, out [rows, n] with out_stride (0: dense).
+  struct FrozenProduct {
+    const uint16_t* x;
+    void* out;
+    TrainStore store;
+    int64_t x_stride = 0, out_stride = 0;
+  };
+  void Frozen(const At& at, FrozenSite site, const FrozenProduct& product);
+  // out (op)= x W, the gradient of the input: x [rows, n up to a multiple of 16], zero beyond n.
+  void FrozenBackward(const At& at, FrozenSite site, const FrozenProduct& product);
+
+  // ---- train_norms.cc ----
   void Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y, float* inverse);
   // dh_ to the norm's weight (offset -1: frozen) and, if wanted, to dx.
   void NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients, bool wants_dx);
-  // The biases of q, k and v in the rows of qkv_, zero where there are none; false when there are
-  // none at all, and then nothing is written.
-  bool FillBias(int64_t layer, const LayerBatch& batch);
-  // The layer's table; null where queries and keys are not rotated.
-  const ops::RopeTable* RopeOf(int64_t layer, const LayerBatch& batch) const;
-  // Rounds to bf16; with a table also rotates, by sign.
-  void Rotate(const float* x, int64_t x_stride, int64_t heads, const LayerBatch& batch,
-              const ops::RopeTable* table, float sign, uint16_t* out, int64_t out_stride);
   // Queries and keys in qkv_.
-  void NormHeads(int64_t layer, const LayerBatch& batch, LayerSaved& saved);
-  void NormHeadsBackward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved);
-  void LinearForward(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                     const uint16_t* panels, const uint16_t* x, LayerSaved& saved, void* out,
-                     TrainStore store, const AfterUnit* after = nullptr);
-  // out [T, out] f32 += the product; with DoRA by way of saved.y.
-  void LinearAdd(int64_t layer, TrainGroup group, const LayerBatch& batch, const uint16_t* panels,
-                 const uint16_t* x, LayerSaved& saved, float* out);
-  // dx null: only the gradients of what is trained.
-  void LinearBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                      const uint16_t* panels, const uint16_t* dy, const uint16_t* x,
-                      const LayerSaved& saved, const Gradients& gradients, void* dx,
-                      TrainStore store, const AfterUnit* after = nullptr);
-  // gate_up with gate and up [rows, dim] side by side.
-  static TrainSwiGluArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim);
-  // act_ of the MLP from what was saved, and d_gate_up_ from d_act_.
-  TrainSwiGluArgs Activation(const LayerBatch& batch, const LayerSaved& saved);
-  ops::TrainGate gate() const {
-    return config_.mlp == MlpKind::kGeGlu ? ops::TrainGate::kGelu : ops::TrainGate::kSilu;
-  }
-  ops::TrainAttentionShape AttentionOf(int64_t layer, const LayerBatch& batch) const;
+  void NormHeads(const At& at, LayerSaved& saved);
+  void NormHeadsBackward(const At& at, const LayerSaved& saved);
   // What a branch takes: bf16 of the normalized x, kept in y; forward from x, backward from y.
   const uint16_t* BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y,
                               float* inverse);
   const uint16_t* BranchInputAgain(const uint16_t* y, const float* weight, int64_t rows);
   // x += the branch's last product, normalized where the family does.
-  void BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                    const uint16_t* panels, const uint16_t* input, LayerSaved& saved, float* x);
+  void BranchOutput(const At& at, TrainGroup group, const uint16_t* input, LayerSaved& saved,
+                    float* x);
   // The gradient of the branch's last product, from that of the layer's stream.
-  const uint16_t* BranchOutputBackward(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                                       const LayerSaved& saved, const Gradients& gradients);
+  const uint16_t* BranchOutputBackward(const At& at, TrainGroup group, const LayerSaved& saved,
+                                       const Gradients& gradients);
   // dh_, of what a branch takes, to the stream's gradient.
   void BranchInputBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
                            bool wants_dx);
+
+  // The biases of q, k and v in the rows of qkv_, zero where there are none; false when there are
+  // none at all, and then nothing is written.
+  bool FillBias(const At& at);
+  // The layer's table; null where queries and keys are not rotated.
+  const ops::RopeTable* RopeOf(const At& at) const;
+  // Rounds to bf16; with a table also rotates, by sign.
+  void Rotate(const At& at, const float* x, int64_t x_stride, int64_t heads,
+              const ops::RopeTable* table, float sign, uint16_t* out, int64_t out_stride);
+  void LinearForward(const At& at, TrainGroup group, const uint16_t* x, LayerSaved& saved,
+                     void* out, TrainStore store, const AfterUnit* after = nullptr);
+  // out [T, out] f32 += the product; with DoRA by way of saved.y.
+  void LinearAdd(const At& at, TrainGroup group, const uint16_t* x, LayerSaved& saved, float* out);
+  // dx null: only the gradients of what is trained.
+  void LinearBackward(const At& at, TrainGroup group, const uint16_t* dy, const uint16_t* x,
+                      const LayerSaved& saved, const Gradients& gradients, void* dx,
+                      TrainStore store, const AfterUnit* after = nullptr);
+  // gate_up with gate and up [rows, dim] side by side.
+  static TrainSwiGluArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim);
+  // act_ of the MLP from what was saved, and d_gate_up_ from d_act_.
+  TrainSwiGluArgs Activation(const At& at, const LayerSaved& saved);
+  ops::TrainGate gate() const {
+    return config_.mlp == MlpKind::kGeGlu ? ops::TrainGate::kGelu : ops::TrainGate::kSilu;
+  }
+  ops::TrainAttentionShape AttentionOf(const At& at) const;
   static bool Ends(LayerStep step, const Gradients& gradients) {
     return !gradients.below && step == gradients.lowest;
   }
 
   const ModelConfig& config_;
+  const LayerWidths widths_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   ops::TrainAttention attention_;
@@ -210,7 +230,6 @@ class TrainLayer {
   std::span<float> qkv_, dh_;
   std::span<uint16_t> expert_in_, d_expert_, d_logits_;  // of a mixture
   std::span<float> expert_out_, shares_, d_shares_, d_share_rows_;
-  Buffer<uint16_t> router_transposed_, shared_transposed_;
 };
 
 }  // namespace bakestone

@@ -30,18 +30,15 @@ void PanelSquares(const uint16_t* panel, int64_t in, float* squares) {
 
 PackedPairs::PackedPairs(const ModelConfig& config)
     : config_(config),
-      groups_of_layer_(2 + 2 * std::max<int64_t>(config.router.experts, 1)),
+      groups_of_layer_(kNumTrainGroups + 2 * config.router.experts),
       groups_(static_cast<size_t>(config.num_layers * groups_of_layer_)) {}
 
-TrainGroup PackedPairs::GroupAt(size_t index) const {
-  const int64_t at = static_cast<int64_t>(index) % groups_of_layer_;
-  return static_cast<TrainGroup>(at < kNumTrainGroups ? at : 2 + at % 2);
-}
-
-LinearId PackedPairs::IdAt(size_t index, Site site) const {
+PackedPairs::Place PackedPairs::PlaceAt(size_t index) const {
   const auto [layer, at] = std::div(static_cast<int64_t>(index), groups_of_layer_);
-  const bool expert = config_.router.experts > 0 && at >= 2;
-  return {static_cast<int32_t>(layer), site, expert ? static_cast<int32_t>(at / 2 - 1) : -1};
+  const bool own = at < kNumTrainGroups;
+  const int64_t expert = own ? -1 : (at - kNumTrainGroups) / 2;
+  const auto group = static_cast<TrainGroup>(own ? at : 2 + at % 2);
+  return {layer, expert, ShapeOf(config_, layer, group, expert)};
 }
 
 int64_t PackedPairs::bytes() const noexcept {
@@ -54,15 +51,16 @@ void PackedPairs::Plan(const TrainLayout& layout, const TrainKernels& kernels) {
   layout_ = &layout;
   dora_ = layout.dora();
   widest_ = 0;
-  int64_t panels = 0, scales = 0, outputs = 0, rank = 0, widest_in = 0;
+  int64_t panels = 0, scales = 0, outputs = 0, rank = 0, widest_in = 0, widest_out = 0;
   for (size_t i = 0; i < groups_.size(); ++i) {
-    const GroupShape shape = ShapeOf(config_, GroupAt(i));
+    const Place place = PlaceAt(i);
+    const GroupShape& shape = place.shape;
     LoraGroup& lora = groups_[i] = {};
     panel_begin_.push_back(panels);
     scale_begin_.push_back(scales);
     output_begin_.push_back(outputs);
     for (size_t s = 0; s < static_cast<size_t>(shape.num_sites); ++s) {
-      const LoraSlot* slot = layout.Find(IdAt(i, shape.sites[s]));
+      const LoraSlot* slot = layout.Find(place.id(s));
       const int64_t slot_rank = slot == nullptr ? 0 : slot->rank;
       const int64_t padded = ops::PadRank(slot_rank), inner = ops::PadInner(kernels, padded);
       lora.parts[s] = {
@@ -77,6 +75,7 @@ void PackedPairs::Plan(const TrainLayout& layout, const TrainKernels& kernels) {
     outputs += shape.out;
     widest_ = std::max(widest_, lora.r);
     widest_in = std::max(widest_in, shape.in);
+    widest_out = std::max(widest_out, shape.out);
   }
   const LoraSlot& last = layout.slots.back();
   rounded_ = Buffer<uint16_t>(last.b_offset + last.out * last.rank + kTrainTileRows * widest_in,
@@ -89,14 +88,13 @@ void PackedPairs::Plan(const TrainLayout& layout, const TrainKernels& kernels) {
   inverse_magnitudes_ = Buffer<float>(outputs);
   squares_known_.assign(groups_.size(), 0);
   scales_known_.assign(groups_.size(), 0);
-  const int64_t widest_out =
-      std::max(config_.hidden_dim, std::max(config_.q_dim(), config_.ffn_dim));
   aw_ = Buffer<float>(ops::PadRank(rank) * widest_out);
   aa_ = Buffer<float>(ops::PadRank(rank) * ops::PadRank(rank));
 }
 
 void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kernels) {
-  const GroupShape shape = ShapeOf(config_, GroupAt(index));
+  const Place place = PlaceAt(index);
+  const GroupShape& shape = place.shape;
   LoraGroup& lora = groups_[index];
   uint16_t* a_forward = panels_.data() + panel_begin_[index];
   uint16_t* a_backward = a_forward + lora.r * shape.in;
@@ -107,7 +105,7 @@ void PackedPairs::PackGroup(size_t index, float scale, const TrainKernels& kerne
   for (size_t s = 0; s < static_cast<size_t>(shape.num_sites); ++s) {
     LoraGroup::Part& part = lora.parts[s];
     if (part.rank == 0) continue;
-    const LoraSlot& slot = *layout_->Find(IdAt(index, shape.sites[s]));
+    const LoraSlot& slot = *layout_->Find(place.id(s));
     const uint16_t* a = rounded_.data() + slot.a_offset;
     const uint16_t* b = rounded_.data() + slot.b_offset;
     const int64_t padded = ops::PadRank(part.rank);
@@ -189,17 +187,18 @@ void PackedPairs::ScaleSite(const LoraSlot& slot, const uint16_t* panels, const 
 
 void PackedPairs::ScaleOutputs(int64_t layer, TrainGroup group, const uint16_t* panels,
                                const TrainKernels& kernels, ThreadPool& pool) {
-  const size_t index = IndexOf(layer, group, 0);
+  const size_t index = IndexOf(layer, group, -1);
   LoraGroup& lora = groups_[index];
   if (!dora_ || lora.r == 0 || scales_known_[index] != 0) return;
-  const GroupShape shape = ShapeOf(config_, group);
+  const Place place = PlaceAt(index);
+  const GroupShape& shape = place.shape;
   float* squares = base_squares_.data() + output_begin_[index];
   float* scale = output_scales_.data() + output_begin_[index];
   float* inverse = inverse_magnitudes_.data() + output_begin_[index];
   std::fill_n(scale, shape.out, 1.0f);
   std::fill_n(inverse, shape.out, 0.0f);
   for (size_t s = 0; s < static_cast<size_t>(shape.num_sites); ++s) {
-    const LoraSlot* slot = layout_->Find(IdAt(index, shape.sites[s]));
+    const LoraSlot* slot = layout_->Find(place.id(s));
     if (slot == nullptr) continue;
     const int64_t first = shape.out_begin[s];
     ScaleSite(*slot, panels + first * shape.in, lora.a_forward + lora.parts[s].r_begin * shape.in,

@@ -53,8 +53,8 @@ class PackedPairs {
   void ScaleOutputs(int64_t layer, TrainGroup group, const uint16_t* panels,
                     const TrainKernels& kernels, ThreadPool& pool);
 
-  // expert: of a mixture, for gate|up and down.
-  const LoraGroup& group(int64_t layer, TrainGroup group, int64_t expert = 0) const {
+  // expert: of a mixture, for gate|up and down; -1: the layer's own.
+  const LoraGroup& group(int64_t layer, TrainGroup group, int64_t expert = -1) const {
     return groups_[IndexOf(layer, group, expert)];
   }
   bool dora() const noexcept { return dora_; }
@@ -62,12 +62,19 @@ class PackedPairs {
   int64_t bytes() const noexcept;
 
  private:
-  // A layer has q|k|v and o, then gate|up and down, of each expert where it has them.
+  // A layer has its own four groups, then gate|up and down of each expert.
   size_t IndexOf(int64_t layer, TrainGroup group, int64_t expert) const {
-    return static_cast<size_t>(layer * groups_of_layer_ + 2 * expert + static_cast<int64_t>(group));
+    const int64_t of_experts = expert < 0 ? 0 : 2 + 2 * expert;
+    return static_cast<size_t>(layer * groups_of_layer_ + of_experts + static_cast<int64_t>(group));
   }
-  TrainGroup GroupAt(size_t index) const;
-  LinearId IdAt(size_t index, Site site) const;
+  struct Place {
+    int64_t layer, expert;
+    GroupShape shape;
+    LinearId id(size_t site) const {
+      return {static_cast<int32_t>(layer), shape.sites[site], static_cast<int32_t>(expert)};
+    }
+  };
+  Place PlaceAt(size_t index) const;
   void Plan(const TrainLayout& layout, const TrainKernels& kernels);
   void PackGroup(size_t index, float scale, const TrainKernels& kernels);
   void ScaleSite(const LoraSlot& slot, const uint16_t* panels, const uint16_t* a_lanes,

@@ -49,48 +49,47 @@ void TrainLayer::NormBackward(const NormInput& norm, int64_t rows, const Gradien
                           .dx_bf16 = dx_bf16_.data()});
 }
 
-void TrainLayer::NormHeads(int64_t layer, const LayerBatch& batch, LayerSaved& saved) {
+void TrainLayer::NormHeads(const At& at, LayerSaved& saved) {
   if (config_.qk_norm == QkNorm::kNone) return;
   const bool whole = config_.qk_norm == QkNorm::kWhole;
-  const int64_t q = config_.q_dim(), kv = config_.kv_dim();
+  const int64_t q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer);
   ops::TrainGroupNormArgs args = {.x = qkv_.data(),
-                                  .stride = q + 2 * kv,
-                                  .rows = batch.rows,
+                                  .stride = ShapeAt(at, TrainGroup::kQkv).out,
+                                  .rows = at.rows(),
                                   .groups = whole ? 1 : config_.num_heads,
-                                  .width = whole ? q : config_.head_dim,
-                                  .weight = batch.weights->source().q_norm(layer),
+                                  .width = whole ? q : config_.layer_head_dim(at.layer),
+                                  .weight = at.source().q_norm(at.layer),
                                   .eps = config_.norm_eps,
                                   .y = saved.y_q.data(),
                                   .inverse = saved.inverse_q.data()};
   ops::TrainGroupNorm(pool_, args);
   args.x = qkv_.data() + q;
-  args.groups = whole ? 1 : config_.num_kv_heads;
-  args.width = whole ? kv : config_.head_dim;
-  args.weight = batch.weights->source().k_norm(layer);
+  args.groups = whole ? 1 : config_.layer_kv_heads(at.layer);
+  args.width = whole ? kv : config_.layer_head_dim(at.layer);
+  args.weight = at.source().k_norm(at.layer);
   args.y = saved.y_k.data();
   args.inverse = saved.inverse_k.data();
   ops::TrainGroupNorm(pool_, args);
 }
 
 // Of d_qkv_bf16_.
-void TrainLayer::NormHeadsBackward(int64_t layer, const LayerBatch& batch,
-                                   const LayerSaved& saved) {
+void TrainLayer::NormHeadsBackward(const At& at, const LayerSaved& saved) {
   if (config_.qk_norm == QkNorm::kNone) return;
   const bool whole = config_.qk_norm == QkNorm::kWhole;
-  const int64_t q = config_.q_dim(), kv = config_.kv_dim();
+  const int64_t q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer);
   ops::TrainGroupNormBackwardArgs args = {.d = d_qkv_bf16_.data(),
-                                          .stride = q + 2 * kv,
-                                          .rows = batch.rows,
+                                          .stride = ShapeAt(at, TrainGroup::kQkv).out,
+                                          .rows = at.rows(),
                                           .groups = whole ? 1 : config_.num_heads,
-                                          .width = whole ? q : config_.head_dim,
-                                          .weight = batch.weights->source().q_norm(layer),
+                                          .width = whole ? q : config_.layer_head_dim(at.layer),
+                                          .weight = at.source().q_norm(at.layer),
                                           .y = saved.y_q.data(),
                                           .inverse = saved.inverse_q.data()};
   ops::TrainGroupNormBackward(pool_, args);
   args.d = d_qkv_bf16_.data() + q;
-  args.groups = whole ? 1 : config_.num_kv_heads;
-  args.width = whole ? kv : config_.head_dim;
-  args.weight = batch.weights->source().k_norm(layer);
+  args.groups = whole ? 1 : config_.layer_kv_heads(at.layer);
+  args.width = whole ? kv : config_.layer_head_dim(at.layer);
+  args.weight = at.source().k_norm(at.layer);
   args.y = saved.y_k.data();
   args.inverse = saved.inverse_k.data();
   ops::TrainGroupNormBackward(pool_, args);
@@ -114,38 +113,37 @@ const uint16_t* TrainLayer::BranchInputAgain(const uint16_t* y, const float* wei
   return h_.data();
 }
 
-void TrainLayer::BranchOutput(int64_t layer, TrainGroup group, const LayerBatch& batch,
-                              const uint16_t* panels, const uint16_t* input, LayerSaved& saved,
-                              float* x) {
-  if (!config_.has_post_norms()) return LinearAdd(layer, group, batch, panels, input, saved, x);
-  const int64_t size = batch.rows * config_.hidden_dim;
+void TrainLayer::BranchOutput(const At& at, TrainGroup group, const uint16_t* input,
+                              LayerSaved& saved, float* x) {
+  if (!config_.has_post_norms()) return LinearAdd(at, group, input, saved, x);
+  const int64_t size = at.rows() * config_.hidden_dim;
   std::fill_n(branch_.data(), size, 0.0f);
-  LinearAdd(layer, group, batch, panels, input, saved, branch_.data());
+  LinearAdd(at, group, input, saved, branch_.data());
   const bool attention = group == TrainGroup::kO;
-  const TrainSource& source = batch.weights->source();
+  const TrainSource& source = at.source();
   Normalize(branch_.data(),
-            attention ? source.attention_post_norm(layer) : source.mlp_post_norm(layer), batch.rows,
-            attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
+            attention ? source.attention_post_norm(at.layer) : source.mlp_post_norm(at.layer),
+            at.rows(), attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
             attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data());
   const PhaseTimer timer(phases.rows);
   ops::TrainAddBf16(kernels_, pool_, h_.data(), x, size);
 }
 
-const uint16_t* TrainLayer::BranchOutputBackward(int64_t layer, TrainGroup group,
-                                                 const LayerBatch& batch, const LayerSaved& saved,
+const uint16_t* TrainLayer::BranchOutputBackward(const At& at, TrainGroup group,
+                                                 const LayerSaved& saved,
                                                  const Gradients& gradients) {
   if (!config_.has_post_norms()) return dx_bf16_.data();
   const PhaseTimer timer(phases.rows);
   const bool attention = group == TrainGroup::kO;
-  const TrainSource& source = batch.weights->source();
-  std::fill_n(branch_.data(), batch.rows * config_.hidden_dim, 0.0f);
+  const TrainSource& source = at.source();
+  std::fill_n(branch_.data(), at.rows() * config_.hidden_dim, 0.0f);
   ops::TrainNormBackward(
       kernels_, pool_,
       {.dh = gradients.dx,
        .y = attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
        .inverse = attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data(),
-       .weight = attention ? source.attention_post_norm(layer) : source.mlp_post_norm(layer),
-       .rows = batch.rows,
+       .weight = attention ? source.attention_post_norm(at.layer) : source.mlp_post_norm(at.layer),
+       .rows = at.rows(),
        .dim = config_.hidden_dim,
        .dx = branch_.data(),
        .dx_bf16 = d_branch_.data()});

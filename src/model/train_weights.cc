@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "ops/train_loss.h"
 #include "ops/train_products.h"
@@ -11,7 +13,7 @@
 namespace bakestone {
 namespace {
 
-void CheckDimension(const char* name, int64_t value) {
+void CheckDimension(std::string_view name, int64_t value) {
   if (value <= 0 || value % kTrainLanes != 0) {
     Throw(ErrorCode::kUnsupported,
           "training: expected a {} that is a positive multiple of {}, found {}; this model can be "
@@ -20,26 +22,131 @@ void CheckDimension(const char* name, int64_t value) {
   }
 }
 
+// Panels are whole: what a matrix takes and what a trained one gives are multiples of 16.
+void CheckDimensions(const ModelConfig& config) {
+  CheckDimension("hidden_dim", config.hidden_dim);
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    for (int site = 0; site < kNumSites; ++site) {
+      for (int32_t expert = -1; expert < std::min<int64_t>(config.router.experts, 1); ++expert) {
+        const LinearId id{layer, static_cast<Site>(site), expert};
+        if (!HasSite(config, id)) continue;
+        const LinearShape shape = ShapeOf(config, id);
+        CheckDimension(fmt::format("width of {}", LinearName(id)), shape.n);
+        CheckDimension(fmt::format("width of what {} takes", LinearName(id)), shape.k);
+      }
+    }
+    for (int i = 0; i < kNumFrozenSites; ++i) {
+      const LinearShape shape = ShapeOf(config, layer, static_cast<FrozenSite>(i));
+      if (shape.n > 0) {
+        CheckDimension(fmt::format("width of a frozen matrix's input in layer {}", layer), shape.k);
+      }
+    }
+  }
+}
+
+void CheckBiases(const ModelConfig& config, const TrainSource& source) {
+  for (int64_t i = 0; i < config.num_layers * kNumSites; ++i) {
+    const LinearId id{static_cast<int32_t>(i / kNumSites), static_cast<Site>(i % kNumSites)};
+    if (id.site > Site::kV && HasSite(config, id) && source.bias(id) != nullptr) {
+      Throw(
+          ErrorCode::kUnsupported,
+          "training: expected biases on q, k and v only, found one on layer {} {}; this model can "
+          "be served but not trained",
+          id.layer, SiteName(id.site));
+    }
+  }
+}
+
 }  // namespace
 
-GroupShape ShapeOf(const ModelConfig& config, TrainGroup group) {
-  const int64_t q = config.q_dim(), kv = config.kv_dim(), ffn = config.ffn_dim;
-  switch (group) {
-    case TrainGroup::kQkv:
-      return {config.hidden_dim,
-              q + 2 * kv,
-              3,
-              {Site::kQ, Site::kK, Site::kV},
-              {0, q, q + kv, q + 2 * kv}};
-    case TrainGroup::kO:
-      return {q, config.hidden_dim, 1, {Site::kO}, {0, config.hidden_dim}};
-    case TrainGroup::kGateUp:
-      return {config.hidden_dim, 2 * ffn, 2, {Site::kGate, Site::kUp}, {0, ffn, 2 * ffn}};
-    case TrainGroup::kDown:
-      return {ffn, config.hidden_dim, 1, {Site::kDown}, {0, config.hidden_dim}};
+GroupShape ShapeOf(const ModelConfig& config, int64_t layer, TrainGroup group, int64_t expert) {
+  constexpr std::array kQkv = {Site::kQ, Site::kK, Site::kV}, kO = {Site::kO, Site::kO, Site::kO};
+  constexpr std::array kGateUp = {Site::kGate, Site::kUp, Site::kUp};
+  constexpr std::array kDown = {Site::kDown, Site::kDown, Site::kDown};
+  const std::pair<std::array<Site, 3>, size_t> sites[] = {
+      {kQkv, 3}, {kO, 1}, {kGateUp, 2}, {kDown, 1}};
+  const auto& [all, count] = sites[static_cast<size_t>(group)];
+  GroupShape shape;
+  for (size_t i = 0; i < count; ++i) {
+    const LinearId id{static_cast<int32_t>(layer), all[i], static_cast<int32_t>(expert)};
+    if (!HasSite(config, id)) continue;
+    const LinearShape own = bakestone::ShapeOf(config, id);
+    const auto at = static_cast<size_t>(shape.num_sites++);
+    shape.in = own.k;
+    shape.sites[at] = id.site;
+    shape.out_begin[at] = shape.out;
+    shape.out += own.n;
+    shape.out_begin[at + 1] = shape.out;
+  }
+  return shape;
+}
+
+LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site) {
+  const int64_t hidden = config.hidden_dim;
+  const RouterConfig& router = config.router;
+  const bool shared = config.has_experts(layer) && router.shared_dim > 0;
+  switch (site) {
+    case FrozenSite::kRouter:
+      return config.has_experts(layer) ? LinearShape{router.experts, hidden} : LinearShape{};
+    case FrozenSite::kSharedGate:
+    case FrozenSite::kSharedUp:
+      return shared ? LinearShape{router.shared_dim, hidden} : LinearShape{};
+    case FrozenSite::kSharedDown:
+      return shared ? LinearShape{hidden, router.shared_dim} : LinearShape{};
+    case FrozenSite::kSharedShare:
+      return shared && router.shared_gate ? LinearShape{1, hidden} : LinearShape{};
   }
   return {};
 }
+
+PanelPlan PlanPanels(const ModelConfig& config, int64_t layer) {
+  PanelPlan plan;
+  const auto add = [&](int64_t n, int64_t k) {
+    const int64_t begin = plan.size, size = ops::PanelSize(n, k);
+    plan.size += size;
+    plan.largest = std::max(plan.largest, size);
+    plan.widest = std::max(plan.widest, k);
+    return begin;
+  };
+  for (int group = 0; group < kNumTrainGroups; ++group) {
+    const GroupShape shape = ShapeOf(config, layer, static_cast<TrainGroup>(group));
+    plan.groups[static_cast<size_t>(group)] = add(shape.out, shape.in);
+  }
+  for (int site = 0; site < kNumFrozenSites; ++site) {
+    const LinearShape shape = ShapeOf(config, layer, static_cast<FrozenSite>(site));
+    plan.frozen[static_cast<size_t>(site)] = add(shape.n, shape.k);
+  }
+  if (!config.has_experts(layer)) return plan;
+  const GroupShape inner = ShapeOf(config, layer, TrainGroup::kGateUp, 0),
+                   outer = ShapeOf(config, layer, TrainGroup::kDown, 0);
+  plan.experts = config.router.experts;
+  plan.expert_down = ops::PanelSize(inner.out, inner.in);
+  plan.expert_size = plan.expert_down + ops::PanelSize(outer.out, outer.in);
+  plan.largest = std::max({plan.largest, plan.expert_down, plan.expert_size - plan.expert_down});
+  plan.widest = std::max({plan.widest, inner.in, outer.in});
+  return plan;
+}
+
+namespace {
+
+const Weight& FrozenWeight(const LayerWeights& layer, FrozenSite site) {
+  switch (site) {
+    case FrozenSite::kRouter:
+      return layer.router;
+    case FrozenSite::kSharedGate:
+      return layer.shared.gate;
+    case FrozenSite::kSharedUp:
+      return layer.shared.up;
+    case FrozenSite::kSharedDown:
+      return layer.shared.down;
+    case FrozenSite::kSharedShare:
+      return layer.shared_gate;
+  }
+  BAKESTONE_CHECK(false && "a site outside the enum");
+  return layer.router;
+}
+
+}  // namespace
 
 TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   const auto linear = [&weights](LinearId id) -> const Weight& {
@@ -52,19 +159,12 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.linear = [linear, &kernels](LinearId id, Range rows, MatrixView<float> out) {
     linear(id).DequantizeRows(kernels, rows, out);
   };
-  source.router = [&weights, &kernels](int64_t layer, Range rows, MatrixView<float> out) {
-    weights.layers[static_cast<size_t>(layer)].router.DequantizeRows(kernels, rows, out);
+  source.layer = [&weights](int64_t layer) -> const LayerWeights& {
+    return weights.layers[static_cast<size_t>(layer)];
   };
-  source.shared = [&weights, &kernels](int64_t layer, Site site, Range rows,
-                                       MatrixView<float> out) {
-    const ExpertWeights& shared = weights.layers[static_cast<size_t>(layer)].shared;
-    (site == Site::kGate ? shared.gate
-     : site == Site::kUp ? shared.up
-                         : shared.down)
-        .DequantizeRows(kernels, rows, out);
-  };
-  source.shared_gate = [&weights, &kernels](int64_t layer, Range rows, MatrixView<float> out) {
-    weights.layers[static_cast<size_t>(layer)].shared_gate.DequantizeRows(kernels, rows, out);
+  source.frozen = [layer = source.layer, &kernels](int64_t at, FrozenSite site, Range rows,
+                                                   MatrixView<float> out) {
+    FrozenWeight(layer(at), site).DequantizeRows(kernels, rows, out);
   };
   source.bias = [linear](LinearId id) { return linear(id).bias(); };
   source.embedding = [&weights, &kernels](Range rows, MatrixView<float> out) {
@@ -165,28 +265,12 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
           "one can be served",
           lacks);
   }
-  CheckDimension("hidden_dim", config.hidden_dim);
-  CheckDimension("ffn_dim", config.ffn_dim);
-  CheckDimension("num_heads * head_dim", config.q_dim());
-  CheckDimension("num_kv_heads * head_dim", config.kv_dim());
-  if (config.router.shared_dim > 0) {
-    CheckDimension("width of the shared expert", config.router.shared_dim);
-  }
-  for (int64_t i = 0; i < config.num_layers * kNumSites; ++i) {
-    const LinearId id{static_cast<int32_t>(i / kNumSites), static_cast<Site>(i % kNumSites)};
-    if (id.site > Site::kV && source_.bias(id) != nullptr) {
-      Throw(
-          ErrorCode::kUnsupported,
-          "training: expected biases on q, k and v only, found one on layer {} {}; this model can "
-          "be served but not trained",
-          id.layer, SiteName(id.site));
-    }
-  }
-  int64_t widest = std::max(config.hidden_dim, config.router.shared_dim);
-  for (int g = 0; g < kNumTrainGroups; ++g) {
-    const GroupShape shape = ShapeOf(config, static_cast<TrainGroup>(g));
-    offsets_[static_cast<size_t>(g) + 1] = offsets_[static_cast<size_t>(g)] + shape.in * shape.out;
-    widest = std::max(widest, shape.in);
+  CheckDimensions(config);
+  CheckBiases(config, source_);
+  int64_t widest = config.hidden_dim;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    plans_.push_back(PlanPanels(config, layer));
+    widest = std::max(widest, plans_.back().widest);
   }
   for (RowScratch& scratch : row_scratch_) {
     scratch.wide = Buffer<float>(kTrainLanes * widest);
@@ -196,10 +280,12 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
   constexpr int64_t kBytes = sizeof(uint16_t);
   const int64_t head_bytes = 2 * padded_vocab_ * config.hidden_dim * kBytes;
   keep_head_ = head_bytes <= cache_bytes;
-  const int64_t left = cache_bytes - (keep_head_ ? head_bytes : 0);
-  padded_experts_ = ops::PanelsOf(experts()) * kTrainLanes;
-  cached_layers_ = std::clamp<int64_t>(left / (whole_size() * kBytes), 0, config.num_layers);
-  layers_.resize(static_cast<size_t>(cached_layers_));
+  int64_t left = cache_bytes - (keep_head_ ? head_bytes : 0);
+  for (const PanelPlan& plan : plans_) {
+    left -= plan.whole() * kBytes;
+    if (left < 0) break;
+    layers_.emplace_back();
+  }
   stale_.resize(layers_.size());
 }
 
@@ -229,7 +315,7 @@ void TrainWeights::Build(int64_t rows, int64_t k, const Read& read, uint16_t* pa
 }
 
 void TrainWeights::BuildGroup(int64_t layer, int64_t expert, TrainGroup group, uint16_t* panels) {
-  const GroupShape shape = ShapeOf(config_, group);
+  const GroupShape shape = ShapeOf(config_, layer, group, expert);
   for (int i = 0; i < shape.num_sites; ++i) {
     const auto at = static_cast<size_t>(i);
     const LinearId id{static_cast<int32_t>(layer), shape.sites[at], static_cast<int32_t>(expert)};
@@ -241,81 +327,62 @@ void TrainWeights::BuildGroup(int64_t layer, int64_t expert, TrainGroup group, u
 }
 
 void TrainWeights::BuildLayer(int64_t layer, uint16_t* panels) {
-  for (const TrainGroup group :
-       {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
-    if (experts() == 0 || group <= TrainGroup::kO) {
-      BuildGroup(layer, -1, group, panels + group_offset(group));
-    }
+  for (int group = 0; group < kNumTrainGroups; ++group) {
+    BuildGroup(layer, -1, static_cast<TrainGroup>(group),
+               panels + plan(layer).groups[static_cast<size_t>(group)]);
   }
-  if (experts() == 0) return;
-  Build(
-      experts(), config_.hidden_dim,
-      [&](Range rows, MatrixView<float> out) { source_.router(layer, rows, out); },
-      panels + router_offset());
-  if (config_.router.shared_dim > 0) BuildShared(layer, panels);
-}
-
-void TrainWeights::BuildShared(int64_t layer, uint16_t* panels) {
-  const int64_t hidden = config_.hidden_dim, dim = config_.router.shared_dim;
-  const auto matrix = [&](Site site, int64_t rows, int64_t k, uint16_t* to) {
+  for (int i = 0; i < kNumFrozenSites; ++i) {
+    const auto site = static_cast<FrozenSite>(i);
+    const LinearShape shape = ShapeOf(config_, layer, site);
     Build(
-        rows, k,
-        [&](Range range, MatrixView<float> out) { source_.shared(layer, site, range, out); }, to);
-  };
-  matrix(Site::kGate, dim, hidden, panels + shared_offset());
-  matrix(Site::kUp, dim, hidden, panels + shared_offset() + dim * hidden);
-  matrix(Site::kDown, hidden, dim, panels + shared_down_offset());
-  if (!config_.router.shared_gate) return;
-  Build(
-      1, hidden, [&](Range rows, MatrixView<float> out) { source_.shared_gate(layer, rows, out); },
-      panels + shared_gate_offset());
+        shape.n, shape.k,
+        [&](Range rows, MatrixView<float> out) { source_.frozen(layer, site, rows, out); },
+        panels + plan(layer).frozen[static_cast<size_t>(i)]);
+  }
 }
 
 void TrainWeights::BuildExpert(int64_t layer, int64_t expert, uint16_t* panels) {
   BuildGroup(layer, expert, TrainGroup::kGateUp, panels);
-  BuildGroup(layer, expert, TrainGroup::kDown, panels + expert_down_offset());
+  BuildGroup(layer, expert, TrainGroup::kDown, panels + plan(layer).expert_down);
 }
 
 const uint16_t* TrainWeights::Expert(int64_t layer, int64_t expert) {
-  if (layer < cached_layers_) {
-    Layer(layer);
-    return layers_[static_cast<size_t>(layer)].data() + layer_size() + expert * expert_size();
+  const PanelPlan& own = plan(layer);
+  if (layer < std::ssize(layers_)) {
+    return Layer(layer) + own.size + expert * own.expert_size;
   }
-  if (expert_.empty()) expert_ = Buffer<uint16_t>(expert_size());
+  if (expert_.size() < own.expert_size) expert_ = Buffer<uint16_t>(own.expert_size);
   BuildExpert(layer, expert, expert_.data());
   return expert_.data();
 }
 
 const uint16_t* TrainWeights::Layer(int64_t layer) {
-  if (layer < cached_layers_) {
+  const PanelPlan& own = plan(layer);
+  if (layer < std::ssize(layers_)) {
     Buffer<uint16_t>& kept = layers_[static_cast<size_t>(layer)];
     uint8_t& stale = stale_[static_cast<size_t>(layer)];
     if (kept.empty() || stale != 0) {
-      if (kept.empty()) kept = Buffer<uint16_t>(whole_size());
+      if (kept.empty()) kept = Buffer<uint16_t>(own.whole());
       BuildLayer(layer, kept.data());
-      for (int64_t expert = 0; expert < experts(); ++expert) {
-        BuildExpert(layer, expert, kept.data() + layer_size() + expert * expert_size());
+      for (int64_t expert = 0; expert < own.experts; ++expert) {
+        BuildExpert(layer, expert, kept.data() + own.size + expert * own.expert_size);
       }
       stale = 0;
     }
     return kept.data();
   }
-  if (current_.empty()) current_ = Buffer<uint16_t>(layer_size());
+  if (current_.size() < own.size) current_ = Buffer<uint16_t>(own.size);
   BuildLayer(layer, current_.data());
   return current_.data();
 }
 
-const uint16_t* TrainWeights::Transposed(TrainGroup group, const uint16_t* panels) {
-  const GroupShape shape = ShapeOf(config_, group);
+const uint16_t* TrainWeights::Transposed(const uint16_t* panels, int64_t n, int64_t k) {
   if (transposed_.empty()) {
     int64_t largest = 0;
-    for (int g = 0; g < kNumTrainGroups; ++g) {
-      const auto at = static_cast<size_t>(g);
-      largest = std::max(largest, offsets_[at + 1] - offsets_[at]);
-    }
+    for (const PanelPlan& plan : plans_) largest = std::max(largest, plan.largest);
     transposed_ = Buffer<uint16_t>(largest);
   }
-  ops::TransposePanels(kernels_, pool_, panels, shape.in, shape.out, transposed_.data());
+  ops::TransposePanels(kernels_, pool_, panels, k, ops::PadRank(n), transposed_.data());
   return transposed_.data();
 }
 

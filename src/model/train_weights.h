@@ -1,10 +1,10 @@
-// Weights in the form training multiplies with: bf16 panels of a layer's four groups of matrices
-// that share an input (q|k|v, o, gate|up, down; of a mixture the last two of each expert, and the
-// router), rounded from the exact values of the quantized blocks, or from the f32 masters of what
-// is itself trained. Panels are kept between layers as far as a budget allows; the others are
-// rebuilt when asked for, some percent of the time of a micro-batch of 512 rows. The transposed
-// panels that the input gradient needs are always made on the spot: a transpose of bf16 costs 1 %
-// of the product it serves. One thread at a time.
+// Weights in the form training multiplies with: bf16 panels of a layer's groups of matrices that
+// share an input (q|k|v, o, gate|up, down; of a mixture the last two of each expert) and of the
+// matrices that are never trained, rounded from the exact values of the quantized blocks, or from
+// the f32 masters of what is itself trained. Panels are kept between layers as far as a budget
+// allows; the others are rebuilt when asked for, some percent of the time of a micro-batch of 512
+// rows. The transposed panels that the input gradient needs are always made on the spot: a
+// transpose of bf16 costs 1 % of the product it serves. One thread at a time.
 #pragma once
 
 #include <array>
@@ -29,21 +29,45 @@ inline constexpr int kNumTrainGroups = 4;
 // Matrices side by side: y = x W^T has `out` columns, those of sites[i] from out_begin[i] on.
 struct GroupShape {
   int64_t in = 0, out = 0;
-  int num_sites = 0;
+  int num_sites = 0;  // 0: the layer has none of them
   std::array<Site, 3> sites{};
   std::array<int64_t, 4> out_begin{};
 };
-GroupShape ShapeOf(const ModelConfig& config, TrainGroup group);
+// Of a layer's own matrices, or of an expert's.
+GroupShape ShapeOf(const ModelConfig& config, int64_t layer, TrainGroup group, int64_t expert = -1);
+
+// Matrices of a layer that are never trained.
+enum class FrozenSite : uint8_t {
+  kRouter,      // [experts, hidden_dim]
+  kSharedGate,  // of the expert that all rows share
+  kSharedUp,
+  kSharedDown,
+  kSharedShare,  // [1, hidden_dim], what its output counts by
+};
+inline constexpr int kNumFrozenSites = static_cast<int>(FrozenSite::kSharedShare) + 1;
+// n 0: the layer has no such matrix.
+LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site);
+
+// Where a layer's panels lie, in elements. What Layer() gives ends at `size`; of a mixture its
+// experts' panels follow, gate|up and then down of each.
+struct PanelPlan {
+  std::array<int64_t, kNumTrainGroups> groups{};
+  std::array<int64_t, kNumFrozenSites> frozen{};
+  int64_t size = 0;
+  int64_t experts = 0, expert_down = 0, expert_size = 0;
+  int64_t largest = 0;  // of the groups and frozen matrices
+  int64_t widest = 0;   // columns of the widest matrix
+  int64_t whole() const { return size + experts * expert_size; }
+};
+PanelPlan PlanPanels(const ModelConfig& config, int64_t layer);
 
 // Where the values come from: rows of f32, called from any thread of the pool.
 struct TrainSource {
   std::function<void(LinearId id, Range rows, MatrixView<float> out)> linear;
-  std::function<void(int64_t layer, Range rows, MatrixView<float> out)>
-      router;  // [experts, hidden_dim], of a mixture
-  // Of the expert that all rows share: gate, up and down, and the row [1, hidden_dim] that its
-  // output counts by.
-  std::function<void(int64_t layer, Site site, Range rows, MatrixView<float> out)> shared;
-  std::function<void(int64_t layer, Range rows, MatrixView<float> out)> shared_gate;
+  std::function<void(int64_t layer, FrozenSite site, Range rows, MatrixView<float> out)> frozen;
+  // What of a layer is no matrix and never trained, as it was loaded: asked for where the config
+  // has it.
+  std::function<const LayerWeights&(int64_t layer)> layer;
   std::function<void(Range rows, MatrixView<float> out)> embedding;  // [vocab_size, hidden_dim]
   std::function<void(Range rows, MatrixView<float> out)> head;       // [vocab_size, hidden_dim]
   std::function<const float*(LinearId id)> bias;                     // [out] or null
@@ -66,27 +90,15 @@ class TrainWeights {
   TrainWeights(const ModelConfig& config, TrainSource source, const TrainKernels& kernels,
                ThreadPool& pool, int64_t cache_bytes);
 
-  // Panels [out / 16][in / 2][16][2] of all groups of a layer; valid until the next call. Group g
-  // begins at group_offset(g). Of a mixture q|k|v and o alone, then the router's and of the shared
-  // expert gate|up, down and its gate (rows up to a multiple of 16 are zero).
+  // Panels [out / 16][in / 2][16][2] of a layer's groups and frozen matrices, as plan(layer) has
+  // them (rows up to a multiple of 16 are zero); valid until the next call.
   const uint16_t* Layer(int64_t layer);
-  int64_t router_offset() const { return offsets_[2]; }
-  int64_t padded_experts() const { return padded_experts_; }
-  int64_t shared_offset() const { return router_offset() + padded_experts_ * config_.hidden_dim; }
-  int64_t shared_down_offset() const {
-    return shared_offset() + 2 * config_.router.shared_dim * config_.hidden_dim;
-  }
-  int64_t shared_gate_offset() const {
-    return shared_down_offset() + config_.router.shared_dim * config_.hidden_dim;
-  }
-  // Of one expert of a layer: gate|up, then down at expert_down_offset(); valid until the next call
-  // of it.
+  // Of one expert of a layer: gate|up, then down; valid until the next call of it.
   const uint16_t* Expert(int64_t layer, int64_t expert);
-  int64_t expert_down_offset() const { return offsets_[3] - offsets_[2]; }
-  int64_t group_offset(TrainGroup group) const { return offsets_[static_cast<size_t>(group)]; }
-  // Transposed panels [in / 16][out / 2][16][2] of the panels of one group; valid until the next
-  // call.
-  const uint16_t* Transposed(TrainGroup group, const uint16_t* panels);
+  const PanelPlan& plan(int64_t layer) const { return plans_[static_cast<size_t>(layer)]; }
+  // Transposed panels [k / 16][n / 2][16][2] of the panels of a [n, k] matrix, n up to a multiple
+  // of 16; valid until the next call.
+  const uint16_t* Transposed(const uint16_t* panels, int64_t n, int64_t k);
 
   // The head [vocab_size, hidden_dim], vocabulary rounded up to 16 with zeros.
   const uint16_t* Head();
@@ -107,24 +119,13 @@ class TrainWeights {
   void BuildGroup(int64_t layer, int64_t expert, TrainGroup group, uint16_t* panels);
   void BuildLayer(int64_t layer, uint16_t* panels);
   void BuildExpert(int64_t layer, int64_t expert, uint16_t* panels);
-  void BuildShared(int64_t layer, uint16_t* panels);
-  int64_t experts() const { return config_.router.experts; }
-  // Panels of what Layer gives, of an expert, and of all that a layer has.
-  int64_t layer_size() const {
-    if (experts() == 0) return offsets_.back();
-    return shared_gate_offset() +
-           (config_.router.shared_gate ? kTrainLanes * config_.hidden_dim : 0);
-  }
-  int64_t expert_size() const { return offsets_.back() - offsets_[2]; }
-  int64_t whole_size() const { return layer_size() + experts() * expert_size(); }
 
   const ModelConfig& config_;
   TrainSource source_;
   const TrainKernels& kernels_;
   ThreadPool& pool_;
-  std::array<int64_t, kNumTrainGroups + 1> offsets_{};
-  int64_t padded_vocab_ = 0, padded_experts_ = 0;
-  int64_t cached_layers_ = 0;
+  std::vector<PanelPlan> plans_;
+  int64_t padded_vocab_ = 0;
   bool keep_head_ = false;
   std::vector<Buffer<uint16_t>> layers_;  // empty until first asked for
   std::vector<uint8_t> stale_;            // of layers_: 1, made from old values

@@ -54,9 +54,10 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
       for (int64_t i = 0; i < out.cols; ++i) out.Row(row)[i] *= 0.5f;
     }
   };
-  source.shared = [whole = source.shared](int64_t layer, Site site, Range range,
+  source.frozen = [whole = source.frozen](int64_t layer, FrozenSite site, Range range,
                                           MatrixView<float> out) {
     whole(layer, site, range, out);
+    if (site == FrozenSite::kRouter || site == FrozenSite::kSharedShare) return;
     for (int64_t i = 0; i < out.rows * out.cols; ++i) out.data[i] *= 0.5f;
   };
   TrainEngine engine(config, source, layout, 0.5f, kernels.train, Pool(), {});
