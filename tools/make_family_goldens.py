@@ -145,7 +145,7 @@ FAMILIES = {
 
 ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert", "gemma3_text+use_bidirectional_attention"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
-TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
+TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 
 GGUF_NAMES = {

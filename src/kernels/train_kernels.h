@@ -59,19 +59,23 @@ struct TrainOuterArgs {
   int64_t out_row_stride, out_col_stride;
 };
 
-// y = x / sqrt(mean(x^2) + eps), h = y * weight. y and h rounded to bf16 (h from the rounded y).
+// y = x / sqrt(mean(x^2) + eps), h = y * weight (+ bias). y and h rounded to bf16 (h from the
+// rounded y). centred: of x - mean(x), a layer norm.
 struct TrainNormArgs {
   const float* x;  // [rows, dim]
   const float* weight;
+  const float* bias;  // null: none
+  bool centred;
   int64_t rows, dim;
   float eps;
   uint16_t *y, *h;  // [rows, dim]; either may be null
   float* inverse;   // [rows] 1 / sqrt(...)
 };
 
-// dx += inverse * (g - y * mean(g * y)), g = dh * weight. dx_bf16 [rows, dim]: the sum rounded; or
-// null.
+// dx += inverse * (g - y * mean(g * y)), g = dh * weight; centred: and less mean(g) within. dx_bf16
+// [rows, dim]: the sum rounded; or null.
 struct TrainNormBackwardArgs {
+  bool centred;
   const float* dh;
   const uint16_t* y;
   const float* inverse;
@@ -93,8 +97,17 @@ struct TrainRopeArgs {
   float sign;
 };
 
-// act = factor * silu(gate) * up, of channels [0, dim) of the rows.
-struct TrainSwiGluArgs {
+// The activation of an MLP.
+enum class TrainGate : uint8_t {
+  kSilu,       // gate * sigmoid(gate) * up
+  kGelu,       // gelu(gate) * up, in tanh form
+  kGeluAlone,  // gelu(gate): up is not read, and d_up not written
+  kClamped,    // g * sigmoid(1.702 g) * (u + 1), g = min(gate, 7), u = up within [-7, 7]
+};
+inline constexpr int kNumTrainGates = 4;
+
+// act = factor * the activation, of channels [0, dim) of the rows.
+struct TrainActivationArgs {
   const uint16_t *gate, *up;
   int64_t stride;  // of gate, up and their gradients
   int64_t rows, dim;
@@ -133,6 +146,29 @@ struct TrainSoftmaxBackwardArgs {
   bool by_column;
   uint16_t *p, *ds;
   int64_t out_stride;
+};
+
+// The state of a head through rows t, S [key_dim, value_dim]:
+//   S_t = diag(w_t) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T,  y_t = S_t^T q_t
+struct TrainStateRows {
+  const float *q, *k, *a, *b, *w;  // [rows, key_dim]
+  const float* v;                  // [rows, value_dim]
+  int64_t rows, key_dim, value_dim;
+};
+struct TrainStateArgs {
+  TrainStateRows in;
+  float* states;          // S_0 is given, S_t goes to states + t * states_stride
+  int64_t states_stride;  // 0: each takes the last one's place
+  float *s, *y;           // [rows, value_dim] a_t^T S_{t-1} and y_t
+};
+struct TrainStateBackwardArgs {
+  TrainStateRows in;
+  const float* states;  // as the forward kept them
+  int64_t states_stride;
+  const float *s, *dy;            // [rows, value_dim]
+  float* d_state;                 // in: of the last state; out: of S_0
+  float *dq, *dk, *da, *db, *dw;  // [rows, key_dim]
+  float *dv, *ds;                 // [rows, value_dim]; ds: of a_t^T S_{t-1}, scratch
 };
 
 // delta[h * delta_stride + row] = sum over a head's channels of a * b.
@@ -222,12 +258,20 @@ struct TrainKernels {
   void (*column_dot)(const TrainColumnDotArgs&, int64_t col_begin, int64_t col_end) noexcept;
   void (*norm)(const TrainNormArgs&) noexcept;
   void (*norm_backward)(const TrainNormBackwardArgs&) noexcept;
-  // h = y * weight: what norm made, from what was saved.
-  void (*scale_rows)(const uint16_t* y, const float* weight, int64_t rows, int64_t dim,
-                     uint16_t* h) noexcept;
+  // h = y * weight (+ bias, unless null): what norm made, from what was saved.
+  void (*scale_rows)(const uint16_t* y, const float* weight, const float* bias, int64_t rows,
+                     int64_t dim, uint16_t* h) noexcept;
   void (*rope)(const TrainRopeArgs&) noexcept;
-  void (*swiglu)(const TrainSwiGluArgs&) noexcept;
-  void (*swiglu_backward)(const TrainSwiGluArgs&) noexcept;
+  void (*activate[kNumTrainGates])(const TrainActivationArgs&) noexcept;
+  void (*activate_backward[kNumTrainGates])(const TrainActivationArgs&) noexcept;
+  // y = 1 / (1 + exp(-x)); y may be x.
+  void (*sigmoid)(const float* x, float* y, int64_t size) noexcept;
+  // x = out * tanh(in * x).
+  void (*soft_cap)(float* x, int64_t size, float in, float out) noexcept;
+  // d *= 1 - t^2, t = factor * x held within [-1, 1]: the slope of what soft_cap made.
+  void (*soft_cap_backward)(const float* x, float factor, uint16_t* d, int64_t size) noexcept;
+  void (*state)(const TrainStateArgs&) noexcept;
+  void (*state_backward)(const TrainStateBackwardArgs&) noexcept;
   void (*softmax)(const TrainSoftmaxArgs&) noexcept;
   void (*softmax_backward)(const TrainSoftmaxBackwardArgs&) noexcept;
   void (*row_dot)(const TrainRowDotArgs&) noexcept;

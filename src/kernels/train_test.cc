@@ -233,52 +233,163 @@ TEST_P(TrainTables, RoundsLikeFloatToBF16) {
 TEST_P(TrainTables, RowOperationsMatchReference) {
   for (const int64_t dim : {16, 30, 64, 90}) {
     const int64_t rows = 5, size = rows * dim;
-    const auto x = Floats(size, 1), weight = Floats(dim, 2), dh = Floats(size, 3);
-    const auto gate_up = Halves(2 * size, 4, 2), d_act = Halves(size, 5);
+    const auto x = Floats(size, 1), weight = Floats(dim, 2), dh = Floats(size, 3),
+               bias = Floats(dim, 8);
+    const auto d_act = Halves(size, 5);
     const auto angles = Floats(rows * dim / 2, 6);
     std::vector<float> cosines, sines;
     for (const float angle : angles) {
       cosines.push_back(std::cos(angle));
       sines.push_back(std::sin(angle));
     }
-    std::vector<uint16_t> halves[2][8];
-    std::vector<float> floats[2][4];
+    for (const bool centred : {false, true}) {
+      std::vector<uint16_t> halves[2][5];
+      std::vector<float> floats[2][4];
+      const float* added = centred ? bias.data() : nullptr;
+      for (int side = 0; side < 2; ++side) {
+        const TrainKernels& table = side == 0 ? kernels() : Reference();
+        auto& h = halves[side];
+        auto& f = floats[side];
+        for (auto& values : h) values.resize(static_cast<size_t>(2 * size));
+        f[0].resize(rows);
+        f[1] = Floats(size, 7);
+        f[2].resize(static_cast<size_t>(rows * 2));
+        table.norm({.x = x.data(),
+                    .weight = weight.data(),
+                    .bias = added,
+                    .centred = centred,
+                    .rows = rows,
+                    .dim = dim,
+                    .eps = 1e-5f,
+                    .y = h[0].data(),
+                    .h = h[1].data(),
+                    .inverse = f[0].data()});
+        table.norm_backward({.centred = centred,
+                             .dh = dh.data(),
+                             .y = halves[0][0].data(),
+                             .inverse = floats[0][0].data(),
+                             .weight = weight.data(),
+                             .rows = rows,
+                             .dim = dim,
+                             .dx = f[1].data(),
+                             .dx_bf16 = h[2].data()});
+        table.scale_rows(halves[0][0].data(), weight.data(), added, rows, dim, h[3].data());
+        table.rope({x.data(), dim, h[4].data(), dim, cosines.data(), sines.data(), rows, 1, dim,
+                    dim / 4 * 2, -1});
+        table.row_dot({halves[0][0].data(), d_act.data(), rows, 2, dim / 2, f[2].data(), rows});
+        f[3] = {static_cast<float>(table.sum_squares(x.data(), size))};
+      }
+      for (size_t i = 0; i < 5; ++i) ExpectClose(halves[0][i], halves[1][i], 1e-5f);
+      for (size_t i = 0; i < 4; ++i) ExpectClose(floats[0][i], floats[1][i], 2e-5f);
+    }
+  }
+}
+
+TEST_P(TrainTables, ActivationsMatchReference) {
+  for (size_t gate = 0; gate < kNumTrainGates; ++gate) {
+    for (const int64_t dim : {16, 30, 90}) {
+      const int64_t rows = 5, size = rows * dim;
+      const auto gate_up = Halves(2 * size, 4, 5), d_act = Halves(size, 5);
+      std::vector<uint16_t> halves[2][3];
+      for (int side = 0; side < 2; ++side) {
+        const TrainKernels& table = side == 0 ? kernels() : Reference();
+        auto& h = halves[side];
+        for (auto& values : h) values.resize(static_cast<size_t>(2 * size));
+        TrainActivationArgs args = {.gate = gate_up.data(),
+                                    .up = gate_up.data() + dim,
+                                    .stride = 2 * dim,
+                                    .rows = rows,
+                                    .dim = dim,
+                                    .factor = 0.5f,
+                                    .act = h[0].data(),
+                                    .act_stride = dim + 1,
+                                    .d_act = d_act.data(),
+                                    .d_act_stride = dim,
+                                    .d_gate = h[1].data(),
+                                    .d_up = h[1].data() + dim};
+        table.activate[gate](args);
+        args.act = h[2].data();
+        table.activate_backward[gate](args);
+        EXPECT_EQ(h[0], h[2]);
+      }
+      for (size_t i = 0; i < 2; ++i) ExpectClose(halves[0][i], halves[1][i], 1e-5f);
+    }
+  }
+}
+
+TEST_P(TrainTables, SigmoidsAndCapsMatchReference) {
+  for (const int64_t size : {1, 16, 77}) {
+    const auto x = Floats(size, 1, 6);
+    const auto d = Halves(size, 2);
+    std::vector<float> sigmoids[2], capped[2];
+    std::vector<uint16_t> slopes[2];
     for (int side = 0; side < 2; ++side) {
       const TrainKernels& table = side == 0 ? kernels() : Reference();
-      auto& h = halves[side];
-      auto& f = floats[side];
-      for (auto& values : h) values.resize(static_cast<size_t>(2 * size));
-      f[0].resize(rows);
-      f[1] = Floats(size, 7);
-      f[2].resize(static_cast<size_t>(rows * 2));
-      table.norm(
-          {x.data(), weight.data(), rows, dim, 1e-5f, h[0].data(), h[1].data(), f[0].data()});
-      table.norm_backward({dh.data(), halves[0][0].data(), floats[0][0].data(), weight.data(), rows,
-                           dim, f[1].data(), h[2].data()});
-      table.scale_rows(halves[0][0].data(), weight.data(), rows, dim, h[3].data());
-      table.rope({x.data(), dim, h[4].data(), dim, cosines.data(), sines.data(), rows, 1, dim,
-                  dim / 4 * 2, -1});
-      TrainSwiGluArgs gated = {.gate = gate_up.data(),
-                               .up = gate_up.data() + dim,
-                               .stride = 2 * dim,
-                               .rows = rows,
-                               .dim = dim,
-                               .factor = 0.5f,
-                               .act = h[5].data(),
-                               .act_stride = dim + 1,
-                               .d_act = d_act.data(),
-                               .d_act_stride = dim,
-                               .d_gate = h[6].data(),
-                               .d_up = h[6].data() + dim};
-      table.swiglu(gated);
-      gated.act = h[7].data();
-      table.swiglu_backward(gated);
-      EXPECT_EQ(h[5], h[7]);
-      table.row_dot({halves[0][0].data(), d_act.data(), rows, 2, dim / 2, f[2].data(), rows});
-      f[3] = {static_cast<float>(table.sum_squares(x.data(), size))};
+      sigmoids[side].resize(x.size());
+      table.sigmoid(x.data(), sigmoids[side].data(), size);
+      capped[side] = x;
+      table.soft_cap(capped[side].data(), size, 0.3f, 5);
+      slopes[side] = d;
+      table.soft_cap_backward(capped[0].data(), 0.2f, slopes[side].data(), size);
     }
-    for (size_t i = 0; i < 7; ++i) ExpectClose(halves[0][i], halves[1][i], 1e-5f);
-    for (size_t i = 0; i < 4; ++i) ExpectClose(floats[0][i], floats[1][i], 2e-5f);
+    ExpectClose(sigmoids[0], sigmoids[1], 1e-6f);
+    ExpectClose(capped[0], capped[1], 1e-5f);
+    ExpectClose(slopes[0], slopes[1], 1e-5f);
+  }
+}
+
+// Every output of a state's rows, forward with all states kept, and backward from the forward of
+// the reference.
+TEST_P(TrainTables, StatesMatchReference) {
+  for (const auto& [keys, values] : {std::pair<int64_t, int64_t>{8, 12}, {16, 16}, {20, 33}}) {
+    const int64_t rows = 4, state = keys * values;
+    std::vector<float> parts[5];
+    for (size_t i = 0; i < 5; ++i) parts[i] = Floats(rows * keys, 1 + i, 0.5);
+    const auto v = Floats(rows * values, 6), dy = Floats(rows * values, 7);
+    const TrainStateRows in = {parts[0].data(),
+                               parts[1].data(),
+                               parts[2].data(),
+                               parts[3].data(),
+                               parts[4].data(),
+                               v.data(),
+                               rows,
+                               keys,
+                               values};
+    std::vector<float> states[2], s[2], y[2], d_state[2], d_keys[2][5], d_values[2][2];
+    for (int side = 0; side < 2; ++side) {
+      const TrainKernels& table = side == 0 ? kernels() : Reference();
+      states[side] = Floats((rows + 1) * state, 8);
+      for (auto* out : {&s[side], &y[side]}) out->resize(static_cast<size_t>(rows * values));
+      table.state({in, states[side].data(), state, s[side].data(), y[side].data()});
+      std::vector<float> last(states[side].begin(), states[side].begin() + state), s_again(s[side]),
+          y_again(y[side]);
+      table.state({in, last.data(), 0, s_again.data(), y_again.data()});
+      EXPECT_EQ(y_again, y[side]);
+      EXPECT_TRUE(std::equal(last.begin(), last.end(), states[side].end() - state));
+      d_state[side] = Floats(state, 9);
+      for (auto& out : d_keys[side]) out.resize(static_cast<size_t>(rows * keys));
+      for (auto& out : d_values[side]) out.resize(static_cast<size_t>(rows * values));
+      auto& d = d_keys[side];
+      table.state_backward({.in = in,
+                            .states = states[0].data(),
+                            .states_stride = state,
+                            .s = s[0].data(),
+                            .dy = dy.data(),
+                            .d_state = d_state[side].data(),
+                            .dq = d[0].data(),
+                            .dk = d[1].data(),
+                            .da = d[2].data(),
+                            .db = d[3].data(),
+                            .dw = d[4].data(),
+                            .dv = d_values[side][0].data(),
+                            .ds = d_values[side][1].data()});
+    }
+    ExpectClose(states[0], states[1], 1e-4f);
+    ExpectClose(s[0], s[1], 1e-4f);
+    ExpectClose(y[0], y[1], 1e-4f);
+    ExpectClose(d_state[0], d_state[1], 1e-3f);
+    for (size_t i = 0; i < 5; ++i) ExpectClose(d_keys[0][i], d_keys[1][i], 1e-3f);
+    ExpectClose(d_values[0][0], d_values[1][0], 1e-3f);
   }
 }
 

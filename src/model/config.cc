@@ -150,8 +150,6 @@ bool HasSite(const ModelConfig& config, LinearId id) {
 
 std::string TrainingLacks(const ModelConfig& config) {
   const std::pair<bool, const char*> axes[] = {
-      {config.attention_soft_cap > 0, "a soft cap of scores"},
-      {config.final_soft_cap > 0, "a soft cap of logits"},
       {config.norm_kind != NormKind::kRms, "layer norms"},
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
       {config.router.experts > 0 && config.router.score != RouterScore::kSoftmax,

@@ -88,18 +88,18 @@ const uint16_t* TrainLayer::ExpertPanels(const At& at, int64_t expert) {
 
 void TrainLayer::ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act) {
   const PhaseTimer timer(phases.rows);
-  TrainSwiGluArgs args = SideBySide(gate_up, rows, dim);
+  TrainActivationArgs args = SideBySide(gate_up, rows, dim);
   args.act = act;
-  ops::TrainActivate(kernels_, pool_, ops::TrainGate::kSilu, args);
+  ops::TrainActivate(kernels_, pool_, TrainGate::kSilu, args);
 }
 
 // d_act_ to d_gate_up_.
 void TrainLayer::ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_t* gate_up) {
-  TrainSwiGluArgs args = SideBySide(gate_up, rows, dim);
+  TrainActivationArgs args = SideBySide(gate_up, rows, dim);
   args.d_act = d_act_.data();
   args.d_gate = d_gate_up_.data();
   args.d_up = d_gate_up_.data() + dim;
-  ops::TrainActivateBackward(kernels_, pool_, ops::TrainGate::kSilu, args);
+  ops::TrainActivateBackward(kernels_, pool_, TrainGate::kSilu, args);
 }
 
 void TrainLayer::SharedForward(const At& at, const uint16_t* input, float* x, LayerSaved& saved) {

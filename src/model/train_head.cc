@@ -169,6 +169,7 @@ void TrainHead::ChunkLoss(TrainWeights& weights, const TrainBatch& batch, int64_
                              .rows = count,
                              .dim = config_.hidden_dim,
                              .vocab = config_.vocab_size,
+                             .soft_cap = config_.final_soft_cap,
                              .targets = batch.targets.data() + first,
                              .nll = nll_.data(),
                              .kl = kl_.data(),

@@ -143,6 +143,8 @@ ops::TrainAttentionShape TrainLayer::AttentionOf(const At& at) const {
           .head_dim = config_.layer_head_dim(at.layer),
           .window = config_.window(at.layer),
           .scale = config_.attention_scale,
+          .soft_cap = config_.attention_soft_cap,
+          .sinks = config_.sinks ? at.source().layer(at.layer).sinks.data() : nullptr,
           .document_begins = at.batch.document_begins};
 }
 
@@ -305,7 +307,7 @@ void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
   BranchOutput(at, TrainGroup::kO, saved.attention.data(), saved, x);
 }
 
-TrainSwiGluArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim) {
+TrainActivationArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim) {
   return {.gate = gate_up,
           .up = gate_up + dim,
           .stride = 2 * dim,
@@ -321,9 +323,9 @@ TrainSwiGluArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows, in
 }
 
 // A factor on what the MLP adds is one on the input of its last product.
-TrainSwiGluArgs TrainLayer::Activation(const At& at, const LayerSaved& saved) {
+TrainActivationArgs TrainLayer::Activation(const At& at, const LayerSaved& saved) {
   const int64_t dim = config_.ffn_width(at.layer);
-  TrainSwiGluArgs args = SideBySide(saved.gate_up.data(), at.rows(), dim);
+  TrainActivationArgs args = SideBySide(saved.gate_up.data(), at.rows(), dim);
   args.factor = config_.residual_scale;
   args.act = act_.data();
   args.d_act = d_act_.data();
@@ -335,7 +337,7 @@ TrainSwiGluArgs TrainLayer::Activation(const At& at, const LayerSaved& saved) {
 void TrainLayer::MlpForward(const At& at, float* x, LayerSaved& saved) {
   const uint16_t* input = BranchInput(x, at.source().mlp_norm(at.layer), at.rows(),
                                       saved.y_mlp.data(), saved.inverse_mlp.data());
-  const TrainSwiGluArgs activation = Activation(at, saved);
+  const TrainActivationArgs activation = Activation(at, saved);
   const AfterUnit activate = [&](const ops::TrainUnit& unit) {
     ops::TrainActivate(kernels_, gate(),
                        ops::ActivationPart(activation, unit.row, unit.rows, unit.col, unit.cols));
@@ -354,7 +356,7 @@ void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, Layer
 
 void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradients& gradients) {
   const float* weight = at.source().mlp_norm(at.layer);
-  const TrainSwiGluArgs activation = Activation(at, saved);
+  const TrainActivationArgs activation = Activation(at, saved);
   const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kDown, saved, gradients);
   if (Ends(LayerStep::kDown, gradients)) {
     {
@@ -396,10 +398,13 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
   if (o_ends) return;
   {
     const PhaseTimer timer(phases.attention);
-    attention_.Backward(
-        AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(), saved.attention.data(),
-        saved.log_sum.data(), d_attention_.data(),
-        {.q = qkv_.data(), .k = qkv_.data() + q, .v = qkv_.data() + q + kv, .stride = all});
+    attention_.Backward(AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(),
+                        saved.attention.data(), saved.log_sum.data(), d_attention_.data(),
+                        {.q = qkv_.data(),
+                         .k = qkv_.data() + q,
+                         .v = qkv_.data() + q + kv,
+                         .q_stride = all,
+                         .kv_stride = all});
   }
   {
     const PhaseTimer timer(phases.rows);

@@ -205,11 +205,11 @@ class TrainLayer {
                       const LayerSaved& saved, const Gradients& gradients, void* dx,
                       TrainStore store, const AfterUnit* after = nullptr);
   // gate_up with gate and up [rows, dim] side by side.
-  static TrainSwiGluArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim);
+  static TrainActivationArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim);
   // act_ of the MLP from what was saved, and d_gate_up_ from d_act_.
-  TrainSwiGluArgs Activation(const At& at, const LayerSaved& saved);
-  ops::TrainGate gate() const {
-    return config_.mlp == MlpKind::kGeGlu ? ops::TrainGate::kGelu : ops::TrainGate::kSilu;
+  TrainActivationArgs Activation(const At& at, const LayerSaved& saved);
+  TrainGate gate() const {
+    return config_.mlp == MlpKind::kGeGlu ? TrainGate::kGelu : TrainGate::kSilu;
   }
   ops::TrainAttentionShape AttentionOf(const At& at) const;
   static bool Ends(LayerStep step, const Gradients& gradients) {

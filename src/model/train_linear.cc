@@ -94,7 +94,7 @@ const uint16_t* MagnitudeBackward(const TrainKernels& kernels, ThreadPool& pool,
                         slot->out);
   }
   Reserve(scratch.dz, (args.rows + kTrainTileRows) * shape.out);
-  ops::TrainScaleRows(kernels, pool, args.dy, lora.output_scale, args.rows, shape.out,
+  ops::TrainScaleRows(kernels, pool, args.dy, lora.output_scale, nullptr, args.rows, shape.out,
                       scratch.dz.data());
   return scratch.dz.data();
 }

@@ -109,7 +109,7 @@ const uint16_t* TrainLayer::BranchInput(const float* x, const float* weight, int
 const uint16_t* TrainLayer::BranchInputAgain(const uint16_t* y, const float* weight, int64_t rows) {
   if (!config_.has_pre_norms()) return y;
   const PhaseTimer timer(phases.rows);
-  ops::TrainScaleRows(kernels_, pool_, y, weight, rows, config_.hidden_dim, h_.data());
+  ops::TrainScaleRows(kernels_, pool_, y, weight, nullptr, rows, config_.hidden_dim, h_.data());
   return h_.data();
 }
 

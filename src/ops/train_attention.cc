@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ops/train_products.h"
+#include "tensor/half.h"
 
 namespace bakestone::ops {
 namespace {
@@ -131,6 +132,22 @@ void TrainAttention::Plan(const TrainAttentionShape& shape) {
   }
 }
 
+void TrainAttention::Cap(const TrainAttentionShape& shape, float* scores, int64_t size) const {
+  if (shape.soft_cap <= 0) return;
+  const float scale = ScaleOf(shape);
+  kernels_.soft_cap(scores, size, scale / shape.soft_cap, shape.soft_cap / scale);
+}
+
+void TrainAttention::AddSink(float sink, int64_t rows, int64_t dim, int64_t stride, uint16_t* out,
+                             float* log_sum) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const float share = 1.0f / (1.0f + std::exp(sink - log_sum[row]));  // of all tokens
+    log_sum[row] -= std::log(share);
+    uint16_t* own = out + row * stride;
+    for (int64_t i = 0; i < dim; ++i) own[i] = FloatToBF16(share * BF16ToFloat(own[i]));
+  }
+}
+
 void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block& block,
                                   int64_t head, const uint16_t* q, const uint16_t* k,
                                   const uint16_t* v, uint16_t* out, float* log_sum,
@@ -149,6 +166,7 @@ void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block&
     const int64_t padded = RoundUp(seen, kTrainLanes);
     Multiply(kernels_, {q + row * q_stride + head * dim, q_stride, key_lanes, dim * kTrainLanes,
                         dim, rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
+    Cap(shape, scratch.scores.data(), rows * padded);
     if (shape.window > 0) {
       HideBefore({scratch.scores.data(), padded, rows, seen,
                   row - block.document_begin + 1 - shape.window});
@@ -166,6 +184,9 @@ void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block&
     Multiply(kernels_,
              {scratch.p.data(), padded, value_pairs, RoundUp(keys, kTrainLanes) * kTrainLanes,
               padded, rows, dim, out + row * q_stride + head * dim, q_stride, TrainStore::kBF16});
+    if (shape.sinks == nullptr) continue;
+    AddSink(shape.sinks[head], rows, dim, q_stride, out + row * q_stride + head * dim,
+            log_sum + head * shape.rows + row);
   }
 }
 
@@ -211,6 +232,7 @@ void TrainAttention::HeadBackward(const TrainAttentionShape& shape, const Docume
                           rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
       Multiply(kernels_, {in.v + kv_at, kv_stride, d_lanes + query * dim, dim * kTrainLanes, dim,
                           rows, seen, scratch.d_scores.data(), padded, TrainStore::kF32});
+      Cap(shape, scratch.scores.data(), rows * padded);
       if (shape.window > 0) {
         HideFrom({scratch.scores.data(), padded, rows, seen, key + shape.window - query});
       }
@@ -229,6 +251,10 @@ void TrainAttention::HeadBackward(const TrainAttentionShape& shape, const Docume
                                  .p = scratch.p.data(),
                                  .ds = scratch.ds.data(),
                                  .out_stride = padded});
+      if (shape.soft_cap > 0) {
+        kernels_.soft_cap_backward(scratch.scores.data(), ScaleOf(shape) / shape.soft_cap,
+                                   scratch.ds.data(), rows * padded);
+      }
       Multiply(kernels_, {scratch.ds.data(), padded, q_pairs + query * kTrainLanes, pair_stride,
                           padded, rows, dim, to.k + k_to, to.kv_stride, store});
       Multiply(kernels_, {scratch.p.data(), padded, d_pairs + query * kTrainLanes, pair_stride,
@@ -258,7 +284,7 @@ void TrainAttention::Unit(const TrainAttentionShape& shape, int64_t unit, const 
             document.end - document.begin, shape.head_dim, keys.pairs);
   for (int64_t head = first; head < first + heads; ++head) {
     const int64_t member = head % group;
-    Sums to = {gradients.q, gradients.k, gradients.v, gradients.stride, gradients.stride};
+    Sums to = {gradients.q, gradients.k, gradients.v, gradients.q_stride, gradients.kv_stride};
     if (apart_ && member > 0) {
       to.kv_stride = shape.kv_heads * shape.head_dim;
       to.k = partial_.data() + (member - 1) * 2 * shape.rows * to.kv_stride;
@@ -302,7 +328,7 @@ void TrainAttention::Backward(const TrainAttentionShape& shape, const uint16_t* 
   pool_.ParallelFor(shape.rows, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t which = 0; which < 2; ++which) {
-        float* sums = (which == 0 ? gradients.k : gradients.v) + row * gradients.stride;
+        float* sums = (which == 0 ? gradients.k : gradients.v) + row * gradients.kv_stride;
         const float* from = partial_.data() + which * size + row * kv_dim;
         for (int64_t member = 1; member < group; ++member, from += 2 * size) {
           for (int64_t i = 0; i < kv_dim; ++i) sums[i] += from[i];

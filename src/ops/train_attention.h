@@ -19,8 +19,10 @@ namespace bakestone::ops {
 // tile.
 struct TrainAttentionShape {
   int64_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  int64_t window = 0;                        // a row sees this many rows, its own included; 0: all
-  float scale = 0;                           // of q . k; 0: 1 / sqrt(head_dim)
+  int64_t window = 0;            // a row sees this many rows, its own included; 0: all
+  float scale = 0;               // of q . k; 0: 1 / sqrt(head_dim)
+  float soft_cap = 0;            // c: scores become c * tanh(score / c); 0: as they are
+  const float* sinks = nullptr;  // [H] scores that bring no value; null: none. They are frozen
   std::span<const int32_t> document_begins;  // ascending, first is 0
 };
 
@@ -34,8 +36,8 @@ class TrainAttention {
                const uint16_t* v, uint16_t* out, float* log_sum);
 
   struct Gradients {
-    float *q, *k, *v;  // [T, heads * D], row stride below; overwritten
-    int64_t stride;
+    float *q, *k, *v;  // [T, heads * D], row strides below; overwritten
+    int64_t q_stride, kv_stride;
   };
   // d_out is readable up to T rounded up to a tile, like q; k and v too.
   void Backward(const TrainAttentionShape& shape, const uint16_t* q, const uint16_t* k,
@@ -68,6 +70,11 @@ class TrainAttention {
     Buffer<uint16_t> p, ds, turned;
   };
   void Plan(const TrainAttentionShape& shape);
+  // A tile of scores q . k, to those whose softmax with the shape's scale is meant.
+  void Cap(const TrainAttentionShape& shape, float* scores, int64_t size) const;
+  // What the sink takes from rows of one head's output, and adds to their log-sum-exp.
+  static void AddSink(float sink, int64_t rows, int64_t dim, int64_t stride, uint16_t* out,
+                      float* log_sum);
   void ForwardBlock(const TrainAttentionShape& shape, const Block& block, int64_t head,
                     const uint16_t* q, const uint16_t* k, const uint16_t* v, uint16_t* out,
                     float* log_sum, Scratch& scratch) const;

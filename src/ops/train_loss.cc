@@ -135,6 +135,10 @@ const float* TrainLoss::MakeLogits(const TrainLossArgs& args, const TrainHeadInp
   product.next = next.panels;
   product.next_bytes = next.bytes;
   kernels_.gemm(product, 0, tile.rows, 0, PanelsOf(tile.cols));
+  if (args.soft_cap > 0) {
+    kernels_.soft_cap(Kept(kept, args, tile), tile.rows * kUnitCols, 1 / args.soft_cap,
+                      args.soft_cap);
+  }
   return Kept(kept, args, tile);
 }
 
@@ -217,6 +221,10 @@ void TrainLoss::Slice(const TrainLossArgs& args, int64_t slice, int64_t row_begi
                               .d_stride = d_stride,
                               .d_cols = padded});
       if (!gradient) continue;
+      for (int64_t i = 0; i < tile.rows && args.soft_cap > 0; ++i) {
+        kernels_.soft_cap_backward(Kept(kept_, args, tile) + i * kUnitCols, 1 / args.soft_cap,
+                                   d + i * d_stride, cols);
+      }
       if (keeps && !alone) CopyRows(d, d_stride, tile.rows, padded, kept, args.d_stride);
       TrainGemmArgs product{};
       product.segments[0] = {d, d_stride, args.transposed + first * args.dim, padded * kTrainLanes,

@@ -25,6 +25,7 @@ struct TrainLossArgs {
   TrainHeadInput model;
   TrainHeadInput base;  // what KL is measured to; null: cross-entropy
   int64_t rows, dim, vocab;
+  float soft_cap = 0;      // c: logits become c * tanh(logit / c); 0: as they are
   const int32_t* targets;  // [rows]
   double *nll, *kl;        // [rows] -log p(target), KL(base || model); kl is untouched without base
   uint8_t* correct;        // [rows] 1: the largest logit (lowest id among equals) is the target

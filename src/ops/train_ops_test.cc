@@ -9,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -71,52 +72,89 @@ double Dot(const std::vector<double>& a, const std::vector<double>& b) {
   return sum;
 }
 
-TEST(RmsNorm, BackwardMatchesFiniteDifference) {
+void CheckNorm(bool centred) {
   const int64_t rows = 3, dim = 40;
-  const auto x = Values(rows * dim, 1), weight = Values(dim, 2), dh = Values(rows * dim, 3);
+  const auto x = Values(rows * dim, 1), weight = Values(dim, 2), dh = Values(rows * dim, 3),
+             bias = Values(dim, 4);
   const Scalar loss = [&](const std::vector<double>& at) {
     double sum = 0;
     for (int64_t row = 0; row < rows; ++row) {
+      const double* own = at.data() + row * dim;
+      const double mean = centred ? std::accumulate(own, own + dim, 0.0) / dim : 0;
       double squares = 0;
-      for (int64_t i = 0; i < dim; ++i) {
-        squares += at[static_cast<size_t>(row * dim + i)] * at[static_cast<size_t>(row * dim + i)];
-      }
+      for (int64_t i = 0; i < dim; ++i) squares += (own[i] - mean) * (own[i] - mean);
       const double inverse = 1 / std::sqrt(squares / dim + 1e-5);
       for (int64_t i = 0; i < dim; ++i) {
-        const auto j = static_cast<size_t>(row * dim + i);
-        sum += dh[j] * at[j] * inverse * weight[static_cast<size_t>(i)];
+        const auto j = static_cast<size_t>(i);
+        const double h = (own[i] - mean) * inverse * weight[j] + (centred ? bias[j] : 0);
+        sum += dh[static_cast<size_t>(row * dim + i)] * h;
       }
     }
     return sum;
   };
   for (const KernelTable* table : AvailableKernels()) {
     ThreadPool pool(2);
-    const auto x32 = Narrow(x), w32 = Narrow(weight), dh32 = Narrow(dh);
+    const auto x32 = Narrow(x), w32 = Narrow(weight), dh32 = Narrow(dh), b32 = Narrow(bias);
     std::vector<uint16_t> y(x.size()), h(x.size());
     std::vector<float> inverse(rows), dx(x.size(), 0.0f);
     ops::TrainNorm(table->train, pool,
-                   {x32.data(), w32.data(), rows, dim, 1e-5f, y.data(), h.data(), inverse.data()});
+                   {.x = x32.data(),
+                    .weight = w32.data(),
+                    .bias = centred ? b32.data() : nullptr,
+                    .centred = centred,
+                    .rows = rows,
+                    .dim = dim,
+                    .eps = 1e-5f,
+                    .y = y.data(),
+                    .h = h.data(),
+                    .inverse = inverse.data()});
     EXPECT_NEAR(Dot(Wide(h), dh), loss(x), 0.01 * std::sqrt(Dot(dh, dh)));
-    ops::TrainNormBackward(
-        table->train, pool,
-        {dh32.data(), y.data(), inverse.data(), w32.data(), rows, dim, dx.data(), nullptr});
+    ops::TrainNormBackward(table->train, pool,
+                           {.centred = centred,
+                            .dh = dh32.data(),
+                            .y = y.data(),
+                            .inverse = inverse.data(),
+                            .weight = w32.data(),
+                            .rows = rows,
+                            .dim = dim,
+                            .dx = dx.data(),
+                            .dx_bf16 = nullptr});
     ExpectGradient(loss, x, dx, 0.005);
   }
 }
 
-void CheckActivation(ops::TrainGate gate) {
+TEST(RmsNorm, BackwardMatchesFiniteDifference) { CheckNorm(false); }
+
+TEST(LayerNorm, BackwardMatchesFiniteDifference) { CheckNorm(true); }
+
+double ActivationOf(TrainGate gate, double x, double up) {
+  const double gelu = x / (1 + std::exp(-std::sqrt(8 / M_PI) * (x + 0.044715 * x * x * x)));
+  switch (gate) {
+    case TrainGate::kSilu:
+      return up * x / (1 + std::exp(-x));
+    case TrainGate::kGelu:
+      return up * gelu;
+    case TrainGate::kGeluAlone:
+      return gelu;
+    case TrainGate::kClamped: {
+      const double g = std::min(x, 7.0);
+      return g / (1 + std::exp(-1.702 * g)) * (std::clamp(up, -7.0, 7.0) + 1);
+    }
+  }
+  return 0;
+}
+
+void CheckActivation(TrainGate gate, double spread = 1.5) {
   constexpr float kFactor = 0.5f;
   const int64_t rows = 2, dim = 23;
-  const auto x = Values(rows * 2 * dim, 1, 1.5), d = Values(rows * dim, 2);
+  const auto x = Values(rows * 2 * dim, 1, spread), d = Values(rows * dim, 2);
   const Scalar loss = [&](const std::vector<double>& at) {
     double sum = 0;
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = 0; i < dim; ++i) {
-        const double x = at[static_cast<size_t>(row * 2 * dim + i)];
-        const double up = at[static_cast<size_t>((row * 2 + 1) * dim + i)];
-        const double inner =
-            gate == ops::TrainGate::kSilu ? x : std::sqrt(8 / M_PI) * (x + 0.044715 * x * x * x);
-        sum += kFactor * d[static_cast<size_t>(row * dim + i)] * up * x / (1 + std::exp(-inner));
+        sum += kFactor * d[static_cast<size_t>(row * dim + i)] *
+               ActivationOf(gate, at[static_cast<size_t>(row * 2 * dim + i)],
+                            at[static_cast<size_t>((row * 2 + 1) * dim + i)]);
       }
     }
     return sum;
@@ -125,20 +163,21 @@ void CheckActivation(ops::TrainGate gate) {
     ThreadPool pool(2);
     const auto gate_up = Halves(x), d_act = Halves(d);
     std::vector<uint16_t> act(d.size()), again(d.size()), gradient(x.size());
-    TrainSwiGluArgs args = {.gate = gate_up.data(),
-                            .up = gate_up.data() + dim,
-                            .stride = 2 * dim,
-                            .rows = rows,
-                            .dim = dim,
-                            .factor = kFactor,
-                            .act = act.data(),
-                            .act_stride = dim,
-                            .d_act = d_act.data(),
-                            .d_act_stride = dim,
-                            .d_gate = gradient.data(),
-                            .d_up = gradient.data() + dim};
+    TrainActivationArgs args = {.gate = gate_up.data(),
+                                .up = gate_up.data() + dim,
+                                .stride = 2 * dim,
+                                .rows = rows,
+                                .dim = dim,
+                                .factor = kFactor,
+                                .act = act.data(),
+                                .act_stride = dim,
+                                .d_act = d_act.data(),
+                                .d_act_stride = dim,
+                                .d_gate = gradient.data(),
+                                .d_up = gradient.data() + dim};
     ops::TrainActivate(table->train, pool, gate, args);
-    EXPECT_NEAR(Dot(Wide(act), d), loss(x), 0.01 * std::sqrt(Dot(d, d)));
+    const auto made = Wide(act);
+    EXPECT_NEAR(Dot(made, d), loss(x), 0.01 * std::sqrt(Dot(d, d) * (1 + Dot(made, made))));
     args.act = again.data();
     ops::TrainActivateBackward(table->train, pool, gate, args);
     ExpectGradient(loss, x, Wide(gradient), 0.005);
@@ -146,9 +185,14 @@ void CheckActivation(ops::TrainGate gate) {
   }
 }
 
-TEST(SwiGlu, BackwardMatchesFiniteDifference) { CheckActivation(ops::TrainGate::kSilu); }
+TEST(SwiGlu, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kSilu); }
 
-TEST(GeGlu, BackwardMatchesFiniteDifference) { CheckActivation(ops::TrainGate::kGelu); }
+TEST(GeGlu, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kGelu); }
+
+TEST(Gelu, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kGeluAlone); }
+
+// Some beyond either clamp.
+TEST(ClampedSwiGlu, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kClamped, 6); }
 
 TEST(Rope, BackwardIsTheTransposeOfForward) {
   const int64_t rows = 4, heads = 3, head_dim = 24, dim = 20;
@@ -179,6 +223,8 @@ struct AttentionCase {
   int64_t heads = 4, kv_heads = 2, dim = 10;
   std::vector<int32_t> begins = {0, 3, 4};
   int64_t rows = 31, window = 0;
+  double cap = 0;
+  std::vector<float> sinks;
 
   ops::TrainAttentionShape shape() const {
     return {.rows = rows,
@@ -186,7 +232,13 @@ struct AttentionCase {
             .kv_heads = kv_heads,
             .head_dim = dim,
             .window = window,
+            .soft_cap = static_cast<float>(cap),
+            .sinks = sinks.empty() ? nullptr : sinks.data(),
             .document_begins = begins};
+  }
+  double Scaled(double score) const {
+    score /= std::sqrt(static_cast<double>(dim));
+    return cap > 0 ? cap * std::tanh(score / cap) : score;
   }
   // Of a row and a head: the first key that it sees, and what it gives each from there on.
   std::pair<int64_t, std::vector<double>> Shares(const std::vector<double>& q,
@@ -197,13 +249,13 @@ struct AttentionCase {
     if (window > 0) first = std::max(first, row - window + 1);
     const int64_t q_at = (row * heads + head) * dim;
     std::vector<double> p;
-    double total = 0;
+    double total = sinks.empty() ? 0 : std::exp(sinks[static_cast<size_t>(head)]);
     for (int64_t key = first; key <= row; ++key) {
       double score = 0;
       for (int64_t i = 0; i < dim; ++i) {
         score += q[static_cast<size_t>(q_at + i)] * k[static_cast<size_t>(KvAt(key, head) + i)];
       }
-      p.push_back(std::exp(score / std::sqrt(static_cast<double>(dim))));
+      p.push_back(std::exp(Scaled(score)));
       total += p.back();
     }
     for (double& share : p) share /= total;
@@ -250,7 +302,13 @@ struct AttentionCase {
         }
         for (size_t j = 0; j < p.size(); ++j) {
           const auto kv = static_cast<size_t>(KvAt(first + static_cast<int64_t>(j), head));
-          const double ds = p[j] * (dp[j] - delta) / std::sqrt(static_cast<double>(dim));
+          double score = 0;
+          for (size_t i = 0; i < static_cast<size_t>(dim) && cap > 0; ++i) {
+            score += q[at + i] * k[kv + i];
+          }
+          const double t = cap > 0 ? Scaled(score) / cap : 0;
+          const double ds =
+              p[j] * (dp[j] - delta) * (1 - t * t) / std::sqrt(static_cast<double>(dim));
           for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
             sums[0][at + i] += ds * k[kv + i];
             sums[1][kv + i] += ds * q[at + i];
@@ -305,9 +363,9 @@ void CheckAttention(const AttentionCase& c, const KernelTable& table) {
     for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 0.02) << i;
     std::array<std::vector<float>, 3> gradients;
     for (auto& values : gradients) values.resize(q.size());
-    attention.Backward(c.shape(), q16.data(), k16.data(), v16.data(), out.data(), log_sum.data(),
-                       d16.data(),
-                       {gradients[0].data(), gradients[1].data(), gradients[2].data(), q_width});
+    attention.Backward(
+        c.shape(), q16.data(), k16.data(), v16.data(), out.data(), log_sum.data(), d16.data(),
+        {gradients[0].data(), gradients[1].data(), gradients[2].data(), q_width, q_width});
     for (size_t i = 1; i < 3; ++i) gradients[i] = Compact(gradients[i], c.rows, q_width, kv_width);
     const auto slopes = c.Backward(q, k, v, d);
     for (size_t i = 0; i < 3; ++i) EXPECT_LT(Distance(slopes[i], gradients[i]), 0.01) << i;
@@ -320,7 +378,9 @@ void CheckAttention(const AttentionCase& c, const KernelTable& table) {
 }
 
 TEST(Attention, TheFormulaMatchesFiniteDifference) {
-  const AttentionCase c;
+  AttentionCase c;
+  c.cap = 0.8;
+  c.sinks = {0.5f, -1, 2, 1};
   const int64_t kv = c.rows * c.kv_heads * c.dim;
   const auto q = Values(c.rows * c.heads * c.dim, 1), k = Values(kv, 2), v = Values(kv, 3);
   const auto d = Values(c.rows * c.heads * c.dim, 4);
@@ -342,6 +402,16 @@ TEST(Attention, MatchesTheFormula) {
     blocks.begins = {0, 1, 130};
     blocks.dim = 64;
     CheckAttention(blocks, *table);
+    AttentionCase capped;
+    capped.cap = 0.8;
+    CheckAttention(capped, *table);
+    capped.window = 5;
+    CheckAttention(capped, *table);
+    AttentionCase sinking;
+    sinking.sinks = {0.5f, -1, 2, 1};
+    CheckAttention(sinking, *table);
+    sinking.window = 5;
+    CheckAttention(sinking, *table);
   }
 }
 

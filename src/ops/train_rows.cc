@@ -48,9 +48,10 @@ void TrainNormBackward(const TrainKernels& kernels, ThreadPool& pool,
 }
 
 void TrainScaleRows(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* y,
-                    const float* weight, int64_t rows, int64_t dim, uint16_t* h) {
+                    const float* weight, const float* bias, int64_t rows, int64_t dim,
+                    uint16_t* h) {
   pool.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
-    kernels.scale_rows(y + begin * dim, weight, end - begin, dim, h + begin * dim);
+    kernels.scale_rows(y + begin * dim, weight, bias, end - begin, dim, h + begin * dim);
   });
 }
 
@@ -136,48 +137,6 @@ void TrainGroupNormBackward(ThreadPool& pool, const TrainGroupNormBackwardArgs& 
   });
 }
 
-namespace {
-
-// gelu(x), tanh form, and its derivative.
-struct GeluAt {
-  float value, slope;
-  explicit GeluAt(float x) {
-    const float inner = x + math::kGeluCubic * x * x * x;
-    const float share = 1.0f / (1.0f + math::Exp(math::kGeluRate * inner));
-    value = x * share;
-    slope =
-        share - value * (1.0f - share) * math::kGeluRate * (1.0f + 3 * math::kGeluCubic * x * x);
-  }
-};
-
-void GeGlu(const TrainSwiGluArgs& args) noexcept {
-  for (int64_t row = 0; row < args.rows; ++row) {
-    const uint16_t *gate = args.gate + row * args.stride, *up = args.up + row * args.stride;
-    for (int64_t i = 0; i < args.dim; ++i) {
-      args.act[row * args.act_stride + i] =
-          FloatToBF16(args.factor * GeluAt(BF16ToFloat(gate[i])).value * BF16ToFloat(up[i]));
-    }
-  }
-}
-
-void GeGluBackward(const TrainSwiGluArgs& args) noexcept {
-  for (int64_t row = 0; row < args.rows; ++row) {
-    for (int64_t i = 0; i < args.dim; ++i) {
-      const int64_t at = row * args.stride + i;
-      const GeluAt gelu(BF16ToFloat(args.gate[at]));
-      const float up = BF16ToFloat(args.up[at]);
-      const float d = args.factor * BF16ToFloat(args.d_act[row * args.d_act_stride + i]);
-      args.d_gate[at] = FloatToBF16(d * up * gelu.slope);
-      args.d_up[at] = FloatToBF16(d * gelu.value);
-      if (args.act != nullptr) {
-        args.act[row * args.act_stride + i] = FloatToBF16(args.factor * gelu.value * up);
-      }
-    }
-  }
-}
-
-}  // namespace
-
 void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride,
                 float* x) {
   pool.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
@@ -200,10 +159,10 @@ void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArg
   });
 }
 
-TrainSwiGluArgs ActivationPart(const TrainSwiGluArgs& args, int64_t row, int64_t rows,
-                               int64_t channel, int64_t channels) {
+TrainActivationArgs ActivationPart(const TrainActivationArgs& args, int64_t row, int64_t rows,
+                                   int64_t channel, int64_t channels) {
   const int64_t at = row * args.stride + channel;
-  TrainSwiGluArgs part = args;
+  TrainActivationArgs part = args;
   part.gate += at;
   part.up += at;
   part.act = At(args.act, row * args.act_stride + channel);
@@ -215,26 +174,26 @@ TrainSwiGluArgs ActivationPart(const TrainSwiGluArgs& args, int64_t row, int64_t
   return part;
 }
 
-void TrainActivate(const TrainKernels& kernels, TrainGate gate, const TrainSwiGluArgs& args) {
+void TrainActivate(const TrainKernels& kernels, TrainGate gate, const TrainActivationArgs& args) {
   BAKESTONE_CHECK(args.act != nullptr);
-  (gate == TrainGate::kGelu ? GeGlu : kernels.swiglu)(args);
+  kernels.activate[static_cast<size_t>(gate)](args);
 }
 
 void TrainActivateBackward(const TrainKernels& kernels, TrainGate gate,
-                           const TrainSwiGluArgs& args) {
+                           const TrainActivationArgs& args) {
   BAKESTONE_CHECK(args.d_act != nullptr && args.d_gate != nullptr && args.d_up != nullptr);
-  (gate == TrainGate::kGelu ? GeGluBackward : kernels.swiglu_backward)(args);
+  kernels.activate_backward[static_cast<size_t>(gate)](args);
 }
 
 void TrainActivate(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
-                   const TrainSwiGluArgs& args) {
+                   const TrainActivationArgs& args) {
   pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     TrainActivate(kernels, gate, ActivationPart(args, begin, end - begin, 0, args.dim));
   });
 }
 
 void TrainActivateBackward(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
-                           const TrainSwiGluArgs& args) {
+                           const TrainActivationArgs& args) {
   pool.ParallelFor(args.rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
     TrainActivateBackward(kernels, gate, ActivationPart(args, begin, end - begin, 0, args.dim));
   });

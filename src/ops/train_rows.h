@@ -11,7 +11,7 @@ void TrainNorm(const TrainKernels& kernels, ThreadPool& pool, const TrainNormArg
 void TrainNormBackward(const TrainKernels& kernels, ThreadPool& pool,
                        const TrainNormBackwardArgs& args);
 void TrainScaleRows(const TrainKernels& kernels, ThreadPool& pool, const uint16_t* y,
-                    const float* weight, int64_t rows, int64_t dim, uint16_t* h);
+                    const float* weight, const float* bias, int64_t rows, int64_t dim, uint16_t* h);
 void TrainToBf16(const TrainKernels& kernels, ThreadPool& pool, const float* x, uint16_t* out,
                  int64_t size);
 // x += y
@@ -48,19 +48,17 @@ void TrainGroupNormBackward(ThreadPool& pool, const TrainGroupNormBackwardArgs& 
 void TrainScale(ThreadPool& pool, float factor, int64_t rows, int64_t width, int64_t stride,
                 float* x);
 void TrainRope(const TrainKernels& kernels, ThreadPool& pool, const TrainRopeArgs& args);
-// What the activation of a gated MLP makes of its gate: x * sigmoid(x), or gelu in tanh form.
-enum class TrainGate : uint8_t { kSilu, kGelu };
-// act, and the gradients of gate and up, as TrainSwiGluArgs names them: on the caller's thread, or
-// with rows split over a pool.
-void TrainActivate(const TrainKernels& kernels, TrainGate gate, const TrainSwiGluArgs& args);
+// act, and the gradients of gate and up, as TrainActivationArgs names them: on the caller's thread,
+// or with rows split over a pool.
+void TrainActivate(const TrainKernels& kernels, TrainGate gate, const TrainActivationArgs& args);
 void TrainActivate(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
-                   const TrainSwiGluArgs& args);
+                   const TrainActivationArgs& args);
 void TrainActivateBackward(const TrainKernels& kernels, TrainGate gate,
-                           const TrainSwiGluArgs& args);
+                           const TrainActivationArgs& args);
 void TrainActivateBackward(const TrainKernels& kernels, ThreadPool& pool, TrainGate gate,
-                           const TrainSwiGluArgs& args);
+                           const TrainActivationArgs& args);
 // `rows` rows from `row` on of `channels` channels from `channel` on.
-TrainSwiGluArgs ActivationPart(const TrainSwiGluArgs& args, int64_t row, int64_t rows,
-                               int64_t channel, int64_t channels);
+TrainActivationArgs ActivationPart(const TrainActivationArgs& args, int64_t row, int64_t rows,
+                                   int64_t channel, int64_t channels);
 
 }  // namespace bakestone::ops

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/math.h"
 #include "kernels/train_kernels.h"
 #include "tensor/half.h"
 

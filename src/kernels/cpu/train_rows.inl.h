@@ -52,24 +52,34 @@ void ColumnDot(const TrainColumnDotArgs& args, int64_t col_begin, int64_t col_en
 }
 
 template <class V>
+float MeanOf(const float* x, int64_t dim) noexcept {
+  typename V::F sum = V::Zero();
+  for (int64_t i = 0; i < dim; i += 16) sum = V::Add(sum, V::Load(x + i, dim - i));
+  return V::Sum(sum) / static_cast<float>(dim);
+}
+
+template <class V>
 void Norm(const TrainNormArgs& args) noexcept {
   using F = typename V::F;
   const int64_t dim = args.dim;
   for (int64_t row = 0; row < args.rows; ++row) {
     const float* x = args.x + row * dim;
+    const float mean = args.centred ? MeanOf<V>(x, dim) : 0.0f;
     F sum = V::Zero();
     for (int64_t i = 0; i < dim; i += 16) {
-      const F value = V::Load(x + i, dim - i);
+      const F value = V::Sub(V::LoadOr(x + i, dim - i, mean), V::Set(mean));
       sum = V::Fma(value, value, sum);
     }
     const float inverse = 1.0f / __builtin_sqrtf(V::Sum(sum) / static_cast<float>(dim) + args.eps);
     args.inverse[row] = inverse;
     for (int64_t i = 0; i < dim; i += 16) {
-      const F y = V::RoundBf16(V::Mul(V::Load(x + i, dim - i), V::Set(inverse)));
+      const F centred = V::Sub(V::Load(x + i, dim - i), V::Set(mean));
+      const F y = V::RoundBf16(V::Mul(centred, V::Set(inverse)));
       if (args.y != nullptr) V::StoreBf16(args.y + row * dim + i, y, dim - i);
-      if (args.h != nullptr) {
-        V::StoreBf16(args.h + row * dim + i, V::Mul(y, V::Load(args.weight + i, dim - i)), dim - i);
-      }
+      if (args.h == nullptr) continue;
+      const F scaled = V::Mul(y, V::Load(args.weight + i, dim - i));
+      const F h = args.bias == nullptr ? scaled : V::Add(scaled, V::Load(args.bias + i, dim - i));
+      V::StoreBf16(args.h + row * dim + i, h, dim - i);
     }
   }
 }
@@ -82,16 +92,18 @@ void NormBackward(const TrainNormBackwardArgs& args) noexcept {
     const float* dh = args.dh + row * dim;
     const uint16_t* y = args.y + row * dim;
     float* dx = args.dx + row * dim;
-    F sum = V::Zero();
+    F sum = V::Zero(), plain = V::Zero();
     for (int64_t i = 0; i < dim; i += 16) {
       const F g = V::Mul(V::Load(dh + i, dim - i), V::Load(args.weight + i, dim - i));
       sum = V::Fma(g, V::LoadBf16(y + i, dim - i), sum);
+      plain = V::Add(plain, g);
     }
     const F mean = V::Set(V::Sum(sum) / static_cast<float>(dim));
+    const F centre = V::Set(args.centred ? V::Sum(plain) / static_cast<float>(dim) : 0.0f);
     const F inverse = V::Set(args.inverse[row]);
     for (int64_t i = 0; i < dim; i += 16) {
       const F g = V::Mul(V::Load(dh + i, dim - i), V::Load(args.weight + i, dim - i));
-      const F inner = V::Sub(g, V::Mul(V::LoadBf16(y + i, dim - i), mean));
+      const F inner = V::Sub(V::Sub(g, centre), V::Mul(V::LoadBf16(y + i, dim - i), mean));
       const F total = V::Fma(inverse, inner, V::Load(dx + i, dim - i));
       V::Store(dx + i, total, dim - i);
       if (args.dx_bf16 != nullptr) V::StoreBf16(args.dx_bf16 + row * dim + i, total, dim - i);
@@ -100,13 +112,15 @@ void NormBackward(const TrainNormBackwardArgs& args) noexcept {
 }
 
 template <class V>
-void ScaleRows(const uint16_t* y, const float* weight, int64_t rows, int64_t dim,
+void ScaleRows(const uint16_t* y, const float* weight, const float* bias, int64_t rows, int64_t dim,
                uint16_t* h) noexcept {
+  using F = typename V::F;
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t i = 0; i < dim; i += 16) {
+      const int64_t left = dim - i;
+      const F scaled = V::Mul(V::LoadBf16(y + row * dim + i, left), V::Load(weight + i, left));
       V::StoreBf16(h + row * dim + i,
-                   V::Mul(V::LoadBf16(y + row * dim + i, dim - i), V::Load(weight + i, dim - i)),
-                   dim - i);
+                   bias == nullptr ? scaled : V::Add(scaled, V::Load(bias + i, left)), left);
     }
   }
 }
@@ -141,8 +155,46 @@ template <class V>
   return V::Div(V::Set(1.0f), V::Add(V::Set(1.0f), Exp<V>(V::Sub(V::Zero(), x))));
 }
 
+// An activation is a product of what it makes of the gate and of up: both and their slopes.
 template <class V>
-void SwiGlu(const TrainSwiGluArgs& args) noexcept {
+struct Activated {
+  typename V::F gate, gate_slope, up, up_slope;
+};
+
+template <class V, TrainGate kGate>
+[[gnu::always_inline]] inline Activated<V> ActivatedAt(typename V::F gate,
+                                                       typename V::F up) noexcept {
+  using F = typename V::F;
+  const F one = V::Set(1.0f);
+  if constexpr (kGate == TrainGate::kSilu) {
+    const F s = Sigmoid<V>(gate);
+    return {V::Mul(gate, s), V::Mul(s, V::Fma(gate, V::Sub(one, s), one)), up, one};
+  } else if constexpr (kGate == TrainGate::kClamped) {
+    const F limit = V::Set(7.0f), least = V::Set(-7.0f), rate = V::Set(1.702f);
+    const F g = V::Min(gate, limit), s = Sigmoid<V>(V::Mul(rate, g));
+    const F slope = V::Mul(s, V::Fma(V::Mul(rate, g), V::Sub(one, s), one));
+    const F within = V::ZeroWhereLess(V::ZeroWhereLess(one, limit, up), up, least);
+    return {V::Mul(g, s), V::ZeroWhereLess(slope, limit, gate),
+            V::Add(V::Min(V::Max(up, least), limit), one), within};
+  } else {
+    // x * sigmoid(rate * inner), inner = x + cubic x^3.
+    const F square = V::Mul(gate, gate), rate = V::Set(-math::kGeluRate),
+            cubic = V::Set(math::kGeluCubic);
+    const F inner = V::Mul(gate, V::Fma(cubic, square, one));
+    const F s = Sigmoid<V>(V::Mul(rate, inner)), value = V::Mul(gate, s);
+    const F inner_slope = V::Mul(rate, V::Fma(V::Mul(V::Set(3.0f), cubic), square, one));
+    const F slope = V::Fma(V::Mul(value, V::Sub(one, s)), inner_slope, s);
+    return {value, slope, kGate == TrainGate::kGelu ? up : one, one};
+  }
+}
+
+template <class V, TrainGate kGate>
+[[gnu::always_inline]] inline typename V::F LoadUp(const uint16_t* up, int64_t left) noexcept {
+  return kGate == TrainGate::kGeluAlone ? V::Zero() : V::LoadBf16(up, left);
+}
+
+template <class V, TrainGate kGate>
+void Activate(const TrainActivationArgs& args) noexcept {
   using F = typename V::F;
   const F factor = V::Set(args.factor);
   for (int64_t row = 0; row < args.rows; ++row) {
@@ -150,8 +202,9 @@ void SwiGlu(const TrainSwiGluArgs& args) noexcept {
     uint16_t* act = args.act + row * args.act_stride;
     for (int64_t i = 0; i < args.dim; i += 16) {
       const int64_t left = args.dim - i;
-      const F g = V::LoadBf16(gate + i, left), u = V::Mul(factor, V::LoadBf16(up + i, left));
-      V::StoreBf16(act + i, V::Mul(V::Mul(g, Sigmoid<V>(g)), u), left);
+      const Activated<V> at =
+          ActivatedAt<V, kGate>(V::LoadBf16(gate + i, left), LoadUp<V, kGate>(up + i, left));
+      V::StoreBf16(act + i, V::Mul(at.gate, V::Mul(factor, at.up)), left);
     }
   }
 }
@@ -159,10 +212,10 @@ void SwiGlu(const TrainSwiGluArgs& args) noexcept {
 // Rows are far apart where only some of their channels are asked for.
 constexpr int64_t kRowsAhead = 4;
 
-template <class V>
-void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
+template <class V, TrainGate kGate>
+void ActivateBackward(const TrainActivationArgs& args) noexcept {
   using F = typename V::F;
-  const F one = V::Set(1.0f), factor = V::Set(args.factor);
+  const F factor = V::Set(args.factor);
   for (int64_t row = 0; row < args.rows; ++row) {
     const int64_t at = row * args.stride;
     const uint16_t *gate = args.gate + at, *up = args.up + at;
@@ -178,17 +231,48 @@ void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
     }
     for (int64_t i = 0; i < args.dim; i += 16) {
       const int64_t left = args.dim - i;
-      const F g = V::LoadBf16(gate + i, left), u = V::LoadBf16(up + i, left);
+      const Activated<V> here =
+          ActivatedAt<V, kGate>(V::LoadBf16(gate + i, left), LoadUp<V, kGate>(up + i, left));
       const F d = V::Mul(factor, V::LoadBf16(d_act + i, left));
-      const F s = Sigmoid<V>(g);
-      const F silu = V::Mul(g, s);
-      const F slope = V::Mul(s, V::Fma(g, V::Sub(one, s), one));
-      V::StoreBf16(d_gate + i, V::Mul(V::Mul(d, u), slope), left);
-      V::StoreBf16(d_up + i, V::Mul(d, silu), left);
-      if (act != nullptr) V::StoreBf16(act + i, V::Mul(silu, V::Mul(factor, u)), left);
+      V::StoreBf16(d_gate + i, V::Mul(V::Mul(d, here.up), here.gate_slope), left);
+      if constexpr (kGate != TrainGate::kGeluAlone) {
+        V::StoreBf16(d_up + i, V::Mul(V::Mul(d, here.gate), here.up_slope), left);
+      }
+      if (act != nullptr) V::StoreBf16(act + i, V::Mul(here.gate, V::Mul(factor, here.up)), left);
     }
   }
 }
+
+template <class V>
+void SigmoidOf(const float* x, float* y, int64_t size) noexcept {
+  for (int64_t i = 0; i < size; i += 16) {
+    V::Store(y + i, Sigmoid<V>(V::Load(x + i, size - i)), size - i);
+  }
+}
+
+template <class V>
+void SoftCap(float* x, int64_t size, float in, float out) noexcept {
+  using F = typename V::F;
+  const F twice = V::Set(2 * in), from = V::Set(out), down = V::Set(2 * out);
+  for (int64_t i = 0; i < size; i += 16) {
+    const int64_t left = size - i;
+    const F e = Exp<V>(V::Mul(twice, V::Load(x + i, left)));
+    V::Store(x + i, V::Sub(from, V::Div(down, V::Add(e, V::Set(1.0f)))), left);
+  }
+}
+
+template <class V>
+void SoftCapBackward(const float* x, float factor, uint16_t* d, int64_t size) noexcept {
+  using F = typename V::F;
+  for (int64_t i = 0; i < size; i += 16) {
+    const int64_t left = size - i;
+    const F t = V::Max(V::Min(V::Mul(V::Set(factor), V::Load(x + i, left)), V::Set(1.0f)),
+                       V::Set(-1.0f));
+    V::StoreBf16(d + i, V::Mul(V::LoadBf16(d + i, left), V::Sub(V::Set(1.0f), V::Mul(t, t))), left);
+  }
+}
+
+#include "kernels/cpu/train_state.inl.h"
 
 inline void ZeroBf16(uint16_t* x, int64_t begin, int64_t end) noexcept {
   for (int64_t i = begin; i < end; ++i) x[i] = 0;
@@ -383,8 +467,17 @@ constexpr TrainKernels MakeTrainKernels() {
           .norm_backward = NormBackward<V>,
           .scale_rows = ScaleRows<V>,
           .rope = Rope<V>,
-          .swiglu = SwiGlu<V>,
-          .swiglu_backward = SwiGluBackward<V>,
+          .activate = {Activate<V, TrainGate::kSilu>, Activate<V, TrainGate::kGelu>,
+                       Activate<V, TrainGate::kGeluAlone>, Activate<V, TrainGate::kClamped>},
+          .activate_backward = {ActivateBackward<V, TrainGate::kSilu>,
+                                ActivateBackward<V, TrainGate::kGelu>,
+                                ActivateBackward<V, TrainGate::kGeluAlone>,
+                                ActivateBackward<V, TrainGate::kClamped>},
+          .sigmoid = SigmoidOf<V>,
+          .soft_cap = SoftCap<V>,
+          .soft_cap_backward = SoftCapBackward<V>,
+          .state = State<V>,
+          .state_backward = StateBackward<V>,
           .softmax = Softmax<V>,
           .softmax_backward = SoftmaxBackward<V>,
           .row_dot = RowDot<V>,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 
 #include "kernels/train_kernels.h"
 #include "tensor/half.h"
@@ -120,14 +121,19 @@ void ToBf16(const float* x, uint16_t* out, int64_t size) noexcept {
 void Norm(const TrainNormArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     const float* x = args.x + row * args.dim;
-    double sum = 0;
-    for (int64_t i = 0; i < args.dim; ++i) sum += Wide(x[i]) * Wide(x[i]);
+    double mean = 0, sum = 0;
+    for (int64_t i = 0; i < args.dim && args.centred; ++i) mean += Wide(x[i]);
+    mean /= static_cast<double>(args.dim);
+    for (int64_t i = 0; i < args.dim; ++i) sum += (Wide(x[i]) - mean) * (Wide(x[i]) - mean);
     const double inverse = 1 / std::sqrt(sum / static_cast<double>(args.dim) + Wide(args.eps));
     args.inverse[row] = static_cast<float>(inverse);
     for (int64_t i = 0; i < args.dim; ++i) {
-      const uint16_t y = FloatToBF16(x[i] * args.inverse[row]);
+      const uint16_t y = FloatToBF16((x[i] - static_cast<float>(mean)) * args.inverse[row]);
       if (args.y != nullptr) args.y[row * args.dim + i] = y;
-      if (args.h != nullptr) args.h[row * args.dim + i] = Round(Wide(y) * Wide(args.weight[i]));
+      const double bias = args.bias == nullptr ? 0 : Wide(args.bias[i]);
+      if (args.h != nullptr) {
+        args.h[row * args.dim + i] = Round(Wide(y) * Wide(args.weight[i]) + bias);
+      }
     }
   }
 }
@@ -135,23 +141,28 @@ void Norm(const TrainNormArgs& args) noexcept {
 void NormBackward(const TrainNormBackwardArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     const int64_t at = row * args.dim;
-    double mean = 0;
-    for (int64_t i = 0; i < args.dim; ++i) {
-      mean += Wide(args.dh[at + i]) * Wide(args.weight[i]) * Wide(args.y[at + i]);
-    }
-    mean /= static_cast<double>(args.dim);
+    double mean = 0, centre = 0;
     for (int64_t i = 0; i < args.dim; ++i) {
       const double g = Wide(args.dh[at + i]) * Wide(args.weight[i]);
-      const double d = Wide(args.inverse[row]) * (g - Wide(args.y[at + i]) * mean);
+      mean += g * Wide(args.y[at + i]);
+      if (args.centred) centre += g;
+    }
+    mean /= static_cast<double>(args.dim);
+    centre /= static_cast<double>(args.dim);
+    for (int64_t i = 0; i < args.dim; ++i) {
+      const double g = Wide(args.dh[at + i]) * Wide(args.weight[i]);
+      const double d = Wide(args.inverse[row]) * (g - centre - Wide(args.y[at + i]) * mean);
       args.dx[at + i] = static_cast<float>(Wide(args.dx[at + i]) + d);
       if (args.dx_bf16 != nullptr) args.dx_bf16[at + i] = FloatToBF16(args.dx[at + i]);
     }
   }
 }
 
-void ScaleRows(const uint16_t* y, const float* weight, int64_t rows, int64_t dim,
+void ScaleRows(const uint16_t* y, const float* weight, const float* bias, int64_t rows, int64_t dim,
                uint16_t* h) noexcept {
-  for (int64_t i = 0; i < rows * dim; ++i) h[i] = Round(Wide(y[i]) * Wide(weight[i % dim]));
+  for (int64_t i = 0; i < rows * dim; ++i) {
+    h[i] = Round(Wide(y[i]) * Wide(weight[i % dim]) + (bias == nullptr ? 0 : Wide(bias[i % dim])));
+  }
 }
 
 void Rope(const TrainRopeArgs& args) noexcept {
@@ -171,29 +182,134 @@ void Rope(const TrainRopeArgs& args) noexcept {
   }
 }
 
-void SwiGlu(const TrainSwiGluArgs& args) noexcept {
+struct Activated {
+  double gate, gate_slope, up, up_slope;
+};
+
+Activated ActivatedAt(TrainGate kind, double gate, double up) {
+  const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+  if (kind == TrainGate::kSilu) {
+    const double s = sigmoid(gate);
+    return {gate * s, s * (1 + gate * (1 - s)), up, 1};
+  }
+  if (kind == TrainGate::kClamped) {
+    const double g = std::min(gate, 7.0), s = sigmoid(1.702 * g);
+    return {g * s, gate <= 7 ? s * (1 + 1.702 * g * (1 - s)) : 0, std::clamp(up, -7.0, 7.0) + 1,
+            std::fabs(up) <= 7 ? 1.0 : 0.0};
+  }
+  const double root = std::sqrt(2 / std::numbers::pi), cubic = 0.044715;
+  const double t = std::tanh(root * (gate + cubic * gate * gate * gate));
+  const double slope =
+      0.5 * (1 + t) + 0.5 * gate * (1 - t * t) * root * (1 + 3 * cubic * gate * gate);
+  return {0.5 * gate * (1 + t), slope, kind == TrainGate::kGelu ? up : 1, 1};
+}
+
+template <TrainGate kGate>
+void Activate(const TrainActivationArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     for (int64_t i = 0; i < args.dim; ++i) {
-      const double gate = Wide(args.gate[row * args.stride + i]);
-      const double up = Wide(args.up[row * args.stride + i]);
-      args.act[row * args.act_stride + i] =
-          Round(Wide(args.factor) * gate / (1 + std::exp(-gate)) * up);
+      const int64_t at = row * args.stride + i;
+      const double up = kGate == TrainGate::kGeluAlone ? 0 : Wide(args.up[at]);
+      const Activated here = ActivatedAt(kGate, Wide(args.gate[at]), up);
+      args.act[row * args.act_stride + i] = Round(Wide(args.factor) * here.gate * here.up);
     }
   }
 }
 
-void SwiGluBackward(const TrainSwiGluArgs& args) noexcept {
+template <TrainGate kGate>
+void ActivateBackward(const TrainActivationArgs& args) noexcept {
   for (int64_t row = 0; row < args.rows; ++row) {
     for (int64_t i = 0; i < args.dim; ++i) {
       const int64_t at = row * args.stride + i;
-      const double gate = Wide(args.gate[at]), up = Wide(args.up[at]);
+      const double up = kGate == TrainGate::kGeluAlone ? 0 : Wide(args.up[at]);
+      const Activated here = ActivatedAt(kGate, Wide(args.gate[at]), up);
       const double d = Wide(args.factor) * Wide(args.d_act[row * args.d_act_stride + i]);
-      const double sigmoid = 1 / (1 + std::exp(-gate));
-      args.d_gate[at] = Round(d * up * sigmoid * (1 + gate * (1 - sigmoid)));
-      args.d_up[at] = Round(d * gate * sigmoid);
+      args.d_gate[at] = Round(d * here.up * here.gate_slope);
+      if (kGate != TrainGate::kGeluAlone) args.d_up[at] = Round(d * here.gate * here.up_slope);
       if (args.act != nullptr) {
-        args.act[row * args.act_stride + i] = Round(Wide(args.factor) * gate * sigmoid * up);
+        args.act[row * args.act_stride + i] = Round(Wide(args.factor) * here.gate * here.up);
       }
+    }
+  }
+}
+
+void Sigmoid(const float* x, float* y, int64_t size) noexcept {
+  for (int64_t i = 0; i < size; ++i) y[i] = static_cast<float>(1 / (1 + std::exp(-Wide(x[i]))));
+}
+
+void SoftCap(float* x, int64_t size, float in, float out) noexcept {
+  for (int64_t i = 0; i < size; ++i) {
+    x[i] = static_cast<float>(Wide(out) * std::tanh(Wide(in) * Wide(x[i])));
+  }
+}
+
+void SoftCapBackward(const float* x, float factor, uint16_t* d, int64_t size) noexcept {
+  for (int64_t i = 0; i < size; ++i) {
+    const double t = std::clamp(Wide(factor) * Wide(x[i]), -1.0, 1.0);
+    d[i] = Round(Wide(d[i]) * (1 - t * t));
+  }
+}
+
+void State(const TrainStateArgs& args) noexcept {
+  const TrainStateRows& in = args.in;
+  const int64_t keys = in.key_dim, values = in.value_dim;
+  for (int64_t t = 0; t < in.rows; ++t) {
+    const float* before = args.states + t * args.states_stride;
+    float* after = args.states + (t + 1) * args.states_stride;
+    for (int64_t j = 0; j < values; ++j) {
+      double s = 0, y = 0;
+      for (int64_t i = 0; i < keys; ++i)
+        s += Wide(in.a[t * keys + i]) * Wide(before[i * values + j]);
+      for (int64_t i = 0; i < keys; ++i) {
+        const int64_t at = t * keys + i;
+        const double next = Wide(in.w[at]) * Wide(before[i * values + j]) + Wide(in.b[at]) * s +
+                            Wide(in.k[at]) * Wide(in.v[t * values + j]);
+        after[i * values + j] = static_cast<float>(next);
+        y += Wide(in.q[at]) * next;
+      }
+      args.s[t * values + j] = static_cast<float>(s);
+      args.y[t * values + j] = static_cast<float>(y);
+    }
+  }
+}
+
+void StateBackward(const TrainStateBackwardArgs& args) noexcept {
+  const TrainStateRows& in = args.in;
+  const int64_t keys = in.key_dim, values = in.value_dim;
+  for (int64_t t = in.rows - 1; t >= 0; --t) {
+    const float *before = args.states + t * args.states_stride, *s = args.s + t * values,
+                *dy = args.dy + t * values, *v = in.v + t * values;
+    for (int64_t j = 0; j < values; ++j) {
+      double dv = 0, ds = 0;
+      for (int64_t i = 0; i < keys; ++i) {
+        const double g =
+            Wide(args.d_state[i * values + j]) + Wide(in.q[t * keys + i]) * Wide(dy[j]);
+        dv += g * Wide(in.k[t * keys + i]);
+        ds += g * Wide(in.b[t * keys + i]);
+      }
+      args.dv[t * values + j] = static_cast<float>(dv);
+      args.ds[t * values + j] = static_cast<float>(ds);
+    }
+    for (int64_t i = 0; i < keys; ++i) {
+      const int64_t at = t * keys + i;
+      double dq = 0, dk = 0, da = 0, db = 0, dw = 0;
+      for (int64_t j = 0; j < values; ++j) {
+        float& d_state = args.d_state[i * values + j];
+        const double state = Wide(before[i * values + j]), ds = Wide(args.ds[t * values + j]);
+        const double g = Wide(d_state) + Wide(in.q[at]) * Wide(dy[j]);
+        dk += g * Wide(v[j]);
+        db += g * Wide(s[j]);
+        dw += g * state;
+        da += state * ds;
+        dq += Wide(dy[j]) *
+              (Wide(in.w[at]) * state + Wide(in.b[at]) * Wide(s[j]) + Wide(in.k[at]) * Wide(v[j]));
+        d_state = static_cast<float>(Wide(in.w[at]) * g + Wide(in.a[at]) * ds);
+      }
+      args.dq[at] = static_cast<float>(dq);
+      args.dk[at] = static_cast<float>(dk);
+      args.da[at] = static_cast<float>(da);
+      args.db[at] = static_cast<float>(db);
+      args.dw[at] = static_cast<float>(dw);
     }
   }
 }
@@ -302,29 +418,38 @@ void AdamW(const TrainAdamWArgs& args) noexcept {
 
 }  // namespace
 
-constinit const TrainKernels kTrainReference = {.product = "scalar, f64 sums",
-                                                .tiles = false,
-                                                .gemm = Gemm,
-                                                .outer = Outer,
-                                                .pack_lanes = PackLanes,
-                                                .pack_pairs = PackPairs,
-                                                .transpose_panels = TransposePanels,
-                                                .transpose = Transpose,
-                                                .to_bf16 = ToBf16,
-                                                .add_bf16 = AddBf16,
-                                                .column_dot = ColumnDot,
-                                                .norm = Norm,
-                                                .norm_backward = NormBackward,
-                                                .scale_rows = ScaleRows,
-                                                .rope = Rope,
-                                                .swiglu = SwiGlu,
-                                                .swiglu_backward = SwiGluBackward,
-                                                .softmax = Softmax,
-                                                .softmax_backward = SoftmaxBackward,
-                                                .row_dot = RowDot,
-                                                .loss_part = LossPart,
-                                                .loss_gradient = LossGradient,
-                                                .sum_squares = SumSquares,
-                                                .adamw = AdamW};
+constinit const TrainKernels kTrainReference = {
+    .product = "scalar, f64 sums",
+    .tiles = false,
+    .gemm = Gemm,
+    .outer = Outer,
+    .pack_lanes = PackLanes,
+    .pack_pairs = PackPairs,
+    .transpose_panels = TransposePanels,
+    .transpose = Transpose,
+    .to_bf16 = ToBf16,
+    .add_bf16 = AddBf16,
+    .column_dot = ColumnDot,
+    .norm = Norm,
+    .norm_backward = NormBackward,
+    .scale_rows = ScaleRows,
+    .rope = Rope,
+    .activate = {Activate<TrainGate::kSilu>, Activate<TrainGate::kGelu>,
+                 Activate<TrainGate::kGeluAlone>, Activate<TrainGate::kClamped>},
+    .activate_backward = {ActivateBackward<TrainGate::kSilu>, ActivateBackward<TrainGate::kGelu>,
+                          ActivateBackward<TrainGate::kGeluAlone>,
+                          ActivateBackward<TrainGate::kClamped>},
+    .sigmoid = Sigmoid,
+    .soft_cap = SoftCap,
+    .soft_cap_backward = SoftCapBackward,
+    .state = State,
+    .state_backward = StateBackward,
+    .softmax = Softmax,
+    .softmax_backward = SoftmaxBackward,
+    .row_dot = RowDot,
+    .loss_part = LossPart,
+    .loss_gradient = LossGradient,
+    .sum_squares = SumSquares,
+    .adamw = AdamW};
 
 }  // namespace bakestone

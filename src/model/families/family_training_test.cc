@@ -131,8 +131,7 @@ TEST(Families, SayWhatTrainingLacks) {
   for (const Family& family : Families()) {
     const ModelConfig config = TypicalConfig(family);
     const std::string lacks = TrainingLacks(config);
-    const bool lacking = family.architecture == "gemma2" || family.architecture == "gemma4" ||
-                         family.architecture == "starcoder2" ||
+    const bool lacking = family.architecture == "gemma4" || family.architecture == "starcoder2" ||
                          (family.experts && family.architecture != "qwen3moe" &&
                           family.architecture != "qwen2moe" && family.architecture != "llama") ||
                          family.encoder || config.has_state();
