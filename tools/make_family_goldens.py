@@ -14,7 +14,8 @@ those are what rwkv7_reference.py computes, which is written from the paper's fo
                                         mixture a.LAYER.experts.EXPERT.SITE too, none on router and shared expert), the
                                         loss of random targets over two documents, and autograd's gradients
                                         (in float64) d.a.LAYER.SITE, d.b.LAYER.SITE; the
-                                        layers' matrices are halved, but for routers and gates of shared experts
+                                        layers' matrices are halved, but for routers and gates of shared experts,
+                                        and those of gpt-oss's experts, in MXFP4 up to 6, divided by 8
 
 Every tensor is random with a spread of at least 0.3, so that none could be left out or taken for another, and
 the prompt is longer than any window. A family's line in FAMILIES states its axes; values are chosen so that each
@@ -145,8 +146,9 @@ FAMILIES = {
 
 ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert", "gemma3_text+use_bidirectional_attention"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
-TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite"]
+TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite", "starcoder2", "glm4_moe", "gpt_oss"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
+WHOLE = ("mlp.gate.weight", "mlp.router.weight", "shared_expert_gate.weight", "_bias")  # not halved for training
 
 GGUF_NAMES = {
     "embed_tokens": "token_embd", "lm_head": "output", "norm": "output_norm",
@@ -277,8 +279,15 @@ def sites(config, state, layer):
     """(site, tensor's name, first row, rows, expert) of every matrix of a layer; some lie together."""
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     q, kv, ffn = config.num_attention_heads * dim, config.num_key_value_heads * dim, config.intermediate_size
+    if config.model_type == "starcoder2":
+        for site, name in dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
+                               o_proj="self_attn.o_proj", up_proj="mlp.c_fc", down_proj="mlp.c_proj").items():
+            own = f"model.layers.{layer}.{name}.weight"
+            yield site, own, 0, len(state[own]), None
+        return
     stacked = f"model.layers.{layer}.mlp.experts."
     experts = len(state[stacked + "down_proj"]) if stacked + "down_proj" in state else 0
+    adapted = config.model_type != "gpt_oss"  # whose experts take no pairs
     parts = {"self_attn": dict(q_proj=q, k_proj=kv, v_proj=kv)} | ({} if experts else {"mlp": dict(gate_proj=ffn, up_proj=ffn)})
     for part, names in parts.items():
         fused, first = f"model.layers.{layer}.{part}.{'qkv_proj' if part == 'self_attn' else 'gate_up_proj'}.weight", 0
@@ -287,7 +296,7 @@ def sites(config, state, layer):
             yield (site, own, 0, rows, None) if own in state else (site, fused, first, rows, None)
             first += rows
     yield "o_proj", f"model.layers.{layer}.self_attn.o_proj.weight", 0, config.hidden_size, None
-    for expert in range(experts):
+    for expert in range(experts if adapted else 0):
         width = state[stacked + "down_proj"].shape[2]
         yield f"experts.{expert}.gate_proj", stacked + "gate_up_proj", 0, width, expert
         yield f"experts.{expert}.up_proj", stacked + "gate_up_proj", width, width, expert
@@ -300,13 +309,28 @@ def clearest(plain, draw, documents):
     """Of a mixture the seed of pairs with which no row's choice of experts is close: bf16 would round it the other way."""
     margins = []
 
+    config = plain.config
+    groups, used_groups = getattr(config, "n_group", 1), getattr(config, "topk_group", 1)
+
+    def least_gap(scores, used):
+        best = scores.topk(used + 1).values
+        return (best[:, -2] - best[:, -1]).min().item()
+
     def watch(router, inputs, _):
-        logits = torch.nn.functional.linear(inputs[0].reshape(-1, inputs[0].shape[-1]), router.weight)
-        best = logits.topk(plain.config.num_experts_per_tok + 1).values
-        margins.append((best[:, -2] - best[:, -1]).min().item())
-    hooks = [layer.mlp.gate.register_forward_hook(watch) for layer in plain.model.layers]
+        scores = torch.nn.functional.linear(inputs[0].reshape(-1, inputs[0].shape[-1]), router.weight, getattr(router, "bias", None))
+        if hasattr(router, "e_score_correction_bias"):
+            scores = scores.sigmoid() + router.e_score_correction_bias
+        if groups > 1:
+            own = scores.view(len(scores), groups, -1)
+            worth = own.topk(2).values.sum(-1) if hasattr(router, "e_score_correction_bias") else own.max(-1).values
+            margins.append(least_gap(worth, used_groups))
+            out = worth < worth.topk(used_groups).values[:, -1:]
+            scores = own.masked_fill(out[..., None], -1e9).view(len(scores), -1)
+        margins.append(least_gap(scores, config.num_experts_per_tok))
+    routers = [getattr(layer.mlp, "gate", None) or getattr(layer.mlp, "router", None) for layer in plain.model.layers]
+    hooks = [router.register_forward_hook(watch) for router in routers if router is not None]
     found = {}
-    for seed in range(13, 45):
+    for seed in range(13, 333 if config.model_type == "gpt_oss" else 45):
         margins.clear()
         merged = draw(seed)[3]
         with torch.no_grad():
@@ -327,8 +351,8 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
     state = {name: tensor.double() for name, tensor in model.state_dict().items()
              if not (name == "lm_head.weight" and config.tie_word_embeddings)}
     for name, tensor in state.items():  # halved, which is exact: sharper models pass on more of bf16's rounding
-        if tensor.dim() >= 2 and name.startswith("model.layers.") and not name.endswith(("mlp.gate.weight", "shared_expert_gate.weight")):
-            tensor *= 0.5
+        if tensor.dim() >= 2 and name.startswith("model.layers.") and not name.endswith(WHOLE):
+            tensor *= 0.125 if kind == "gpt_oss" and ".experts." in name else 0.5
     tokens = safetensors.torch.load_file(folder / f"golden{suffix}.safetensors")["tokens"].long()
     spans = list(zip(begins, begins[1:] + [len(tokens)]))
 
@@ -349,7 +373,7 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
                     change, around = change[None], (*around, expert, len(state[name]) - 1 - expert)
                 merged[name] = merged[name] + torch.nn.functional.pad(change, around)
         return targets, out, pairs, merged
-    mixture = any(name.endswith("mlp.gate.weight") for name in state)
+    mixture = any(name.endswith(("mlp.gate.weight", "mlp.router.weight")) for name in state)
     targets, out, pairs, merged = draw(clearest(plain, draw, [tokens[begin:end] for begin, end in spans]) if mixture else 13)
     loss = 0
     for begin, end in spans:

@@ -100,7 +100,7 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
             file.name, AdapterEntryName(entry), config.num_layers, entry.layer);
     }
     const LinearId id = {entry.layer, site, entry.expert};
-    if (entry.expert >= 0 && (config.mlp == MlpKind::kClampedSwiGlu || config.router.beside_mlp)) {
+    if (entry.expert >= 0 && !CanAdaptExperts(config)) {
       Throw(ErrorCode::kUnsupported,
             "adapter {}: {}: expected no pairs at the experts of {} models: they are not adapted "
             "by this program",

@@ -148,25 +148,25 @@ bool HasSite(const ModelConfig& config, LinearId id) {
   return config.has_mlp(id.layer) && (id.site != Site::kGate || config.gated());
 }
 
+bool CanAdaptExperts(const ModelConfig& config) {
+  return config.mlp != MlpKind::kClampedSwiGlu && !config.router.beside_mlp;
+}
+
 std::string TrainingLacks(const ModelConfig& config) {
   const std::pair<bool, const char*> axes[] = {
-      {config.norm_kind != NormKind::kRms, "layer norms"},
+      {config.norm_kind != NormKind::kRms && config.logit_scale != 1,
+       "layer norms before scaled logits"},
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
-      {config.router.experts > 0 && config.router.score != RouterScore::kSoftmax,
-       "a router of sigmoids"},
-      {config.router.bias || config.router.groups > 1, "experts chosen by more than their scores"},
-      {config.router.dense_layers > 0, "layers with experts beside others without"},
-      {config.router.expert_biases || config.mlp == MlpKind::kClampedSwiGlu,
-       "experts with biases or clamped SwiGLU"},
       {config.router.experts > 0 &&
            (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),
        "experts without the norm before them alone"},
       {config.latent.kv_rank > 0, "latent attention"},
-      {config.sinks, "attention sinks"},
       {config.has_state(), "layers that keep a state instead of keys and values"},
       {config.encoder.both_ways, "attention to later tokens"},
       {config.output_gate, "a gate of what heads give"},
-      {!config.gated(), "an MLP without a gate"},
+      {config.mlp == MlpKind::kSquaredRelu || config.mlp == MlpKind::kErfGelu ||
+           config.mlp == MlpKind::kErfGeGlu,
+       "an MLP of that activation"},
       {config.per_layer_dim > 0, "embeddings by layer"},
       {!config.kv_layers.empty(), "keys and values of another layer"},
       {!config.keys_as_values.empty(), "keys as values"},

@@ -320,6 +320,9 @@ LinearShape ShapeOf(const ModelConfig& config, LinearId id);
 // latent.
 bool HasSite(const ModelConfig& config, LinearId id);
 
+// Whether pairs can be beside the experts' matrices, in training and in serving.
+bool CanAdaptExperts(const ModelConfig& config);
+
 // What the training pass lacks for the model, in words ("norms after attention and MLP"); empty:
 // nothing.
 std::string TrainingLacks(const ModelConfig& config);

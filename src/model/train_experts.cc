@@ -5,6 +5,9 @@
 //   backward   as an MLP's by expert, of the rows that chose it; ds = <d down's input, the input
 //              without s>; dh += dlogits W_router. The router is frozen.
 //
+// With sigmoids, s = scale * sigmoid(logit), or over the chosen ones' sum. What biases add to the
+// choice takes no part in the shares.
+//
 // An expert that all rows share is frozen too; its s is 1, or the sigmoid of a row's product with
 // one vector.
 //
@@ -73,13 +76,33 @@ void RowProducts(ThreadPool& pool, const uint16_t* a, const uint16_t* b, int64_t
   });
 }
 
-std::vector<ExpertRows> ChoiceOf(const ModelConfig& config, const LayerSaved& saved, int64_t rows) {
-  const auto logits =
-      DenseView<const float>(saved.router_logits.data(), rows, config.router.experts);
-  return ChooseExperts(config.router, {}, logits);
+// x [rows, width] += bias.
+void AddBias(ThreadPool& pool, const float* bias, int64_t rows, int64_t width, int64_t stride,
+             uint16_t* x) {
+  pool.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < width; ++i) {
+        uint16_t& to = x[row * stride + i];
+        to = FloatToBF16(BF16ToFloat(to) + bias[i]);
+      }
+    }
+  });
 }
 
 }  // namespace
+
+std::vector<ExpertRows> TrainLayer::ChoiceOf(const At& at, const LayerSaved& saved) const {
+  const auto logits =
+      DenseView<const float>(saved.router_logits.data(), at.rows(), config_.router.experts);
+  std::span<const float> bias;
+  if (config_.router.bias) bias = at.source().layer(at.layer).router_bias;
+  return ChooseExperts(config_.router, bias, logits);
+}
+
+const float* TrainLayer::ExpertBias(const At& at, Site site, int64_t expert) const {
+  if (!config_.router.expert_biases) return nullptr;
+  return at.source().bias({static_cast<int32_t>(at.layer), site, static_cast<int32_t>(expert)});
+}
 
 const uint16_t* TrainLayer::ExpertPanels(const At& at, int64_t expert) {
   const PhaseTimer timer(phases.weights);
@@ -90,7 +113,7 @@ void TrainLayer::ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_
   const PhaseTimer timer(phases.rows);
   TrainActivationArgs args = SideBySide(gate_up, rows, dim);
   args.act = act;
-  ops::TrainActivate(kernels_, pool_, TrainGate::kSilu, args);
+  ops::TrainActivate(kernels_, pool_, gate(), args);
 }
 
 // d_act_ to d_gate_up_.
@@ -99,7 +122,7 @@ void TrainLayer::ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_
   args.d_act = d_act_.data();
   args.d_gate = d_gate_up_.data();
   args.d_up = d_gate_up_.data() + dim;
-  ops::TrainActivateBackward(kernels_, pool_, TrainGate::kSilu, args);
+  ops::TrainActivateBackward(kernels_, pool_, gate(), args);
 }
 
 void TrainLayer::SharedForward(const At& at, const uint16_t* input, float* x, LayerSaved& saved) {
@@ -157,10 +180,13 @@ void TrainLayer::SharedBackward(const At& at, const LayerSaved& saved) {
 void TrainLayer::ExpertsForward(const At& at, float* x, LayerSaved& saved) {
   const int64_t rows = at.rows(), hidden = config_.hidden_dim, ffn = config_.ffn_dim,
                 experts = config_.router.experts;
-  const uint16_t* input = BranchInput(x, at.source().mlp_norm(at.layer), rows, saved.y_mlp.data(),
-                                      saved.inverse_mlp.data());
+  const uint16_t* input =
+      BranchInput(x, MlpNorm(at), rows, saved.y_mlp.data(), saved.inverse_mlp.data());
   Frozen(at, FrozenSite::kRouter, {input, saved.router_logits.data(), TrainStore::kF32});
-  const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, rows);
+  if (const float* bias = at.source().layer(at.layer).router.bias()) {
+    for (int64_t i = 0; i < rows * experts; ++i) saved.router_logits[i] += bias[i % experts];
+  }
+  const std::vector<ExpertRows> chosen = ChoiceOf(at, saved);
   const int64_t expert_down = at.batch.weights->plan(at.layer).expert_down;
   const PackedPairs& pairs = *at.batch.pairs;
   int64_t begin = 0;
@@ -184,10 +210,19 @@ void TrainLayer::ExpertsForward(const At& at, float* x, LayerSaved& saved) {
            .store = store});
     };
     product(TrainGroup::kGateUp, weights, expert_in_.data(), gate_up, TrainStore::kBF16);
+    if (config_.router.expert_biases) {
+      AddBias(pool_, ExpertBias(at, Site::kGate, expert), count, ffn, 2 * ffn, gate_up);
+      AddBias(pool_, ExpertBias(at, Site::kUp, expert), count, ffn, 2 * ffn, gate_up + ffn);
+    }
     ActivateExpert(count, ffn, gate_up, act_.data());
     ScaleByShare(pool_, own.shares, ffn, act_.data());
     product(TrainGroup::kDown, weights + expert_down, act_.data(), expert_out_.data(),
             TrainStore::kF32);
+    if (const float* bias = ExpertBias(at, Site::kDown, expert)) {
+      for (int64_t i = 0; i < count * hidden; ++i) {
+        expert_out_[i] += own.shares[static_cast<size_t>(i / hidden)] * bias[i % hidden];
+      }
+    }
     ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, x);
     begin += count;
   }
@@ -248,6 +283,11 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const At& at, const Laye
   if (down_ends) return;
   ActivateExpert(rows, ffn, gate_up, act_.data());
   RowProducts(pool_, d_act_.data(), act_.data(), rows, ffn, d_shares);
+  if (const float* bias = ExpertBias(at, Site::kDown, part.expert)) {
+    for (int64_t i = 0; i < rows * hidden; ++i) {
+      d_shares[i / hidden] += BF16ToFloat(d_expert_[i]) * bias[i % hidden];
+    }
+  }
   ScaleByShare(pool_, shares, ffn, d_act_.data());
   ActivateExpertBackward(rows, ffn, gate_up);
   GatherRows(pool_, h_.data(), part.chosen->rows, hidden, expert_in_.data());
@@ -272,23 +312,28 @@ void TrainLayer::RouterBackward(const At& at, const LayerSaved& saved,
       d_shares_[own.rows[i] * experts + expert] = *d_shares++ * config.scale;
     }
   }
-  // Shares are a softmax over the chosen experts, or those of a softmax over all.
+  // Shares are a softmax over the chosen experts, or those of a softmax over all; or sigmoids, as
+  // they are or over the sum of the chosen ones'.
+  const bool sigmoid = config.score == RouterScore::kSigmoid;
   pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const float *d = d_shares_.data() + row * experts,
                   *logits = saved.router_logits.data() + row * experts;
       float* p = shares_.data() + row * experts;
       uint16_t* out = d_logits_.data() + row * padded;
-      if (!config.renormalize) {
+      if (!config.renormalize && !sigmoid) {
         const float greatest = *std::max_element(logits, logits + experts);
         float sum = 0;
         for (int64_t i = 0; i < experts; ++i) sum += p[i] = math::Exp(logits[i] - greatest);
         for (int64_t i = 0; i < experts; ++i) p[i] /= sum;
       }
       float mean = 0;
-      for (int64_t i = 0; i < experts; ++i) mean += p[i] * d[i];
+      const bool relative = config.renormalize || !sigmoid;
+      for (int64_t i = 0; i < experts && relative; ++i) mean += p[i] * d[i];
       for (int64_t i = 0; i < padded; ++i) {
-        out[i] = i < experts ? FloatToBF16(p[i] * (d[i] - mean)) : uint16_t{0};
+        // Of a sigmoid the slope is share * (1 - share), and p the share over a sum or alone.
+        const float rest = i < experts && sigmoid ? 1 - math::Sigmoid(logits[i]) : 1.0f;
+        out[i] = i < experts ? FloatToBF16(p[i] * (d[i] - mean) * rest) : uint16_t{0};
       }
     }
   });
@@ -297,9 +342,9 @@ void TrainLayer::RouterBackward(const At& at, const LayerSaved& saved,
 
 void TrainLayer::ExpertsBackward(const At& at, const LayerSaved& saved,
                                  const Gradients& gradients) {
-  const float* weight = at.source().mlp_norm(at.layer);
-  const std::vector<ExpertRows> chosen = ChoiceOf(config_, saved, at.rows());
-  BranchInputAgain(saved.y_mlp.data(), weight, at.rows());  // h_
+  const NormWeights norm = MlpNorm(at);
+  const std::vector<ExpertRows> chosen = ChoiceOf(at, saved);
+  BranchInputAgain(saved.y_mlp.data(), norm, at.rows());  // h_
   std::fill_n(dh_.data(), at.rows() * config_.hidden_dim, 0.0f);
   int64_t begin = 0;
   for (int64_t expert = 0; expert < config_.router.experts; ++expert) {
@@ -312,7 +357,7 @@ void TrainLayer::ExpertsBackward(const At& at, const LayerSaved& saved,
   if (Ends(LayerStep::kDown, gradients) || Ends(LayerStep::kGateUp, gradients)) return;
   if (config_.router.shared_dim > 0) SharedBackward(at, saved);
   RouterBackward(at, saved, chosen, d_share_rows_.data());
-  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight, -1}, at.rows(),
+  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), norm.weight, -1}, at.rows(),
                       gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
 

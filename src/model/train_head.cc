@@ -85,12 +85,15 @@ const float* TrainHead::NormWeight(TrainWeights& weights) {
 void TrainHead::Normalize(TrainWeights& weights, const float* x, std::span<const int32_t> rows,
                           uint16_t* hidden) {
   const int64_t dim = config_.hidden_dim;
+  const bool centred = config_.norm_kind == NormKind::kLayer;
   for (size_t i = 0; i < rows.size(); ++i) {
     std::copy_n(x + rows[i] * dim, dim, x_.data() + static_cast<int64_t>(i) * dim);
   }
   ops::TrainNorm(kernels_, pool_,
                  {.x = x_.data(),
                   .weight = NormWeight(weights),
+                  .bias = centred ? weights.source().final_norm_bias() : nullptr,
+                  .centred = centred,
                   .rows = static_cast<int64_t>(rows.size()),
                   .dim = dim,
                   .eps = config_.norm_eps,
@@ -117,7 +120,8 @@ void TrainHead::ChunkBackward(TrainWeights& weights, std::span<const int32_t> ro
   const auto count = static_cast<int64_t>(rows.size());
   std::fill_n(dx_.data(), count * dim, 0.0f);
   ops::TrainNormBackward(kernels_, pool_,
-                         {.dh = dh_.data(),
+                         {.centred = config_.norm_kind == NormKind::kLayer,
+                          .dh = dh_.data(),
                           .y = y_.data(),
                           .inverse = inverse_.data(),
                           .weight = NormWeight(weights),

@@ -5,6 +5,7 @@
 #include "model/phase_timer.h"
 #include "ops/train_products.h"
 #include "ops/train_rows.h"
+#include "tensor/half.h"
 
 namespace bakestone {
 namespace {
@@ -157,28 +158,45 @@ void TrainLayer::RoundDx(int64_t rows, const float* dx) {
   ops::TrainToBf16(kernels_, pool_, dx, dx_bf16_.data(), rows * config_.hidden_dim);
 }
 
-bool TrainLayer::FillBias(const At& at) {
-  const GroupShape shape = ShapeAt(at, TrainGroup::kQkv);
-  const auto bias_of = [&](size_t site) {
-    return at.source().bias({static_cast<int32_t>(at.layer), shape.sites[site]});
-  };
-  const auto sites = static_cast<size_t>(shape.num_sites);
+bool TrainLayer::HasBias(const At& at, TrainGroup group) const {
+  const GroupShape shape = ShapeAt(at, group);
   bool any = false;
-  for (size_t i = 0; i < sites; ++i) any = any || bias_of(i) != nullptr;
-  if (!any) return false;
-  for (size_t i = 0; i < sites; ++i) {
-    const float* bias = bias_of(i);
+  for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
+    any = any || at.source().bias({static_cast<int32_t>(at.layer), shape.sites[i]}) != nullptr;
+  }
+  return any;
+}
+
+bool TrainLayer::FillBias(const At& at, TrainGroup group, float* out) const {
+  if (!HasBias(at, group)) return false;
+  const GroupShape shape = ShapeAt(at, group);
+  for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
+    const float* bias = at.source().bias({static_cast<int32_t>(at.layer), shape.sites[i]});
     const int64_t width = shape.out_begin[i + 1] - shape.out_begin[i];
     for (int64_t row = 0; row < at.rows(); ++row) {
-      float* out = qkv_.data() + row * shape.out + shape.out_begin[i];
+      float* to = out + row * shape.out + shape.out_begin[i];
       if (bias == nullptr) {
-        std::fill_n(out, width, 0.0f);
+        std::fill_n(to, width, 0.0f);
       } else {
-        std::copy_n(bias, width, out);
+        std::copy_n(bias, width, to);
       }
     }
   }
   return true;
+}
+
+void TrainLayer::AddMlpBias(const At& at, const ops::TrainUnit& unit, uint16_t* gate_up) const {
+  const GroupShape shape = ShapeAt(at, TrainGroup::kGateUp);
+  for (size_t i = 0; i < static_cast<size_t>(shape.num_sites); ++i) {
+    const float* bias = at.source().bias({static_cast<int32_t>(at.layer), shape.sites[i]});
+    if (bias == nullptr) continue;
+    for (int64_t row = unit.row; row < unit.row + unit.rows; ++row) {
+      uint16_t* out = gate_up + row * shape.out + shape.out_begin[i];
+      for (int64_t col = unit.col; col < unit.col + unit.cols; ++col) {
+        out[col] = FloatToBF16(BF16ToFloat(out[col]) + bias[col]);
+      }
+    }
+  }
 }
 
 const ops::RopeTable* TrainLayer::RopeOf(const At& at) const {
@@ -274,11 +292,11 @@ void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
   const GroupShape shape = ShapeAt(at, TrainGroup::kQkv);
   const int64_t rows = at.rows(), all = shape.out, q = config_.q_dim(at.layer),
                 kv = config_.kv_dim(at.layer), kv_heads = config_.layer_kv_heads(at.layer);
-  const uint16_t* input = BranchInput(x, at.source().attention_norm(at.layer), rows,
-                                      saved.y_attention.data(), saved.inverse_attention.data());
+  const uint16_t* input = BranchInput(x, AttentionNorm(at), rows, saved.y_attention.data(),
+                                      saved.inverse_attention.data());
   const PackedPairs& pairs = *at.batch.pairs;
   const bool adds = pairs.dora() && pairs.group(at.layer, TrainGroup::kQkv).r > 0;
-  if (FillBias(at)) {
+  if (FillBias(at, TrainGroup::kQkv, qkv_.data())) {
     LinearAdd(at, TrainGroup::kQkv, input, saved, qkv_.data());
   } else if (adds) {
     std::fill_n(qkv_.data(), rows * all, 0.0f);
@@ -307,10 +325,25 @@ void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
   BranchOutput(at, TrainGroup::kO, saved.attention.data(), saved, x);
 }
 
-TrainActivationArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim) {
+TrainGate TrainLayer::gate() const {
+  switch (config_.mlp) {
+    case MlpKind::kGeGlu:
+      return TrainGate::kGelu;
+    case MlpKind::kGelu:
+      return TrainGate::kGeluAlone;
+    case MlpKind::kClampedSwiGlu:
+      return TrainGate::kClamped;
+    default:
+      return TrainGate::kSilu;
+  }
+}
+
+TrainActivationArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows,
+                                           int64_t dim) const {
+  const int64_t up = config_.gated() ? dim : 0;
   return {.gate = gate_up,
-          .up = gate_up + dim,
-          .stride = 2 * dim,
+          .up = gate_up + up,
+          .stride = up + dim,
           .rows = rows,
           .dim = dim,
           .factor = 1,
@@ -335,10 +368,12 @@ TrainActivationArgs TrainLayer::Activation(const At& at, const LayerSaved& saved
 }
 
 void TrainLayer::MlpForward(const At& at, float* x, LayerSaved& saved) {
-  const uint16_t* input = BranchInput(x, at.source().mlp_norm(at.layer), at.rows(),
-                                      saved.y_mlp.data(), saved.inverse_mlp.data());
+  const uint16_t* input =
+      BranchInput(x, MlpNorm(at), at.rows(), saved.y_mlp.data(), saved.inverse_mlp.data());
   const TrainActivationArgs activation = Activation(at, saved);
+  const bool has_bias = HasBias(at, TrainGroup::kGateUp);
   const AfterUnit activate = [&](const ops::TrainUnit& unit) {
+    if (has_bias) AddMlpBias(at, unit, saved.gate_up.data());
     ops::TrainActivate(kernels_, gate(),
                        ops::ActivationPart(activation, unit.row, unit.rows, unit.col, unit.cols));
   };
@@ -355,7 +390,7 @@ void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, Layer
 }
 
 void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradients& gradients) {
-  const float* weight = at.source().mlp_norm(at.layer);
+  const NormWeights norm = MlpNorm(at);
   const TrainActivationArgs activation = Activation(at, saved);
   const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kDown, saved, gradients);
   if (Ends(LayerStep::kDown, gradients)) {
@@ -374,13 +409,13 @@ void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradie
   };
   LinearBackward(at, TrainGroup::kDown, dy, act_.data(), saved, gradients, d_act_.data(),
                  TrainStore::kBF16, &activate);
-  const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), weight, at.rows());
+  const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), norm, at.rows());
   const bool gate_up_ends = Ends(LayerStep::kGateUp, gradients);
   LinearBackward(at, TrainGroup::kGateUp, d_gate_up_.data(), input, saved, gradients,
                  gate_up_ends ? nullptr : dh_.data(), TrainStore::kF32);
   if (gate_up_ends) return;
   const auto& norms = gradients.layout->mlp_norms;
-  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), weight,
+  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), norm.weight,
                        norms.empty() ? -1 : norms[static_cast<size_t>(at.layer)]},
                       at.rows(), gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
@@ -390,7 +425,7 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
   const int64_t rows = at.rows(), all = ShapeAt(at, TrainGroup::kQkv).out,
                 q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer),
                 kv_heads = config_.layer_kv_heads(at.layer);
-  const float* weight = at.source().attention_norm(at.layer);
+  const NormWeights norm = AttentionNorm(at);
   const bool o_ends = Ends(LayerStep::kO, gradients);
   const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kO, saved, gradients);
   LinearBackward(at, TrainGroup::kO, dy, saved.attention.data(), saved, gradients,
@@ -419,13 +454,13 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
     Rotate(at, dv, all, kv_heads, nullptr, 1, out + q + kv, all);
     NormHeadsBackward(at, saved);
   }
-  const uint16_t* input = BranchInputAgain(saved.y_attention.data(), weight, rows);
+  const uint16_t* input = BranchInputAgain(saved.y_attention.data(), norm, rows);
   const bool qkv_ends = Ends(LayerStep::kQkv, gradients);
   LinearBackward(at, TrainGroup::kQkv, d_qkv_bf16_.data(), input, saved, gradients,
                  qkv_ends ? nullptr : dh_.data(), TrainStore::kF32);
   if (qkv_ends) return;
   const auto& norms = gradients.layout->attention_norms;
-  BranchInputBackward({saved.y_attention.data(), saved.inverse_attention.data(), weight,
+  BranchInputBackward({saved.y_attention.data(), saved.inverse_attention.data(), norm.weight,
                        norms.empty() ? -1 : norms[static_cast<size_t>(at.layer)]},
                       rows, gradients, gradients.below);
 }

@@ -124,6 +124,9 @@ class TrainLayer {
     int64_t rows() const { return static_cast<int64_t>(chosen->rows.size()); }
   };
   using AfterUnit = std::function<void(const ops::TrainUnit&)>;
+  struct NormWeights {
+    const float *weight, *bias;  // bias null: none
+  };
   // A norm as its backward needs it.
   struct NormInput {
     const uint16_t* y;
@@ -151,6 +154,8 @@ class TrainLayer {
   // dh_ += what the shares' gradients say of the router's input.
   void RouterBackward(const At& at, const LayerSaved& saved, std::span<const ExpertRows> chosen,
                       const float* d_shares);
+  std::vector<ExpertRows> ChoiceOf(const At& at, const LayerSaved& saved) const;
+  const float* ExpertBias(const At& at, Site site, int64_t expert) const;  // null: none
   const uint16_t* ExpertPanels(const At& at, int64_t expert);
   void ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act);
   void ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_t* gate_up);
@@ -168,16 +173,21 @@ class TrainLayer {
   void FrozenBackward(const At& at, FrozenSite site, const FrozenProduct& product);
 
   // ---- train_norms.cc ----
-  void Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y, float* inverse);
+  // Of what the branches take.
+  NormWeights AttentionNorm(const At& at) const;
+  NormWeights MlpNorm(const At& at) const;
+  bool centred() const { return config_.norm_kind == NormKind::kLayer; }
+  void Normalize(const float* x, const NormWeights& norm, int64_t rows, uint16_t* y,
+                 float* inverse);
   // dh_ to the norm's weight (offset -1: frozen) and, if wanted, to dx.
   void NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients, bool wants_dx);
   // Queries and keys in qkv_.
   void NormHeads(const At& at, LayerSaved& saved);
   void NormHeadsBackward(const At& at, const LayerSaved& saved);
   // What a branch takes: bf16 of the normalized x, kept in y; forward from x, backward from y.
-  const uint16_t* BranchInput(const float* x, const float* weight, int64_t rows, uint16_t* y,
+  const uint16_t* BranchInput(const float* x, const NormWeights& norm, int64_t rows, uint16_t* y,
                               float* inverse);
-  const uint16_t* BranchInputAgain(const uint16_t* y, const float* weight, int64_t rows);
+  const uint16_t* BranchInputAgain(const uint16_t* y, const NormWeights& norm, int64_t rows);
   // x += the branch's last product, normalized where the family does.
   void BranchOutput(const At& at, TrainGroup group, const uint16_t* input, LayerSaved& saved,
                     float* x);
@@ -188,9 +198,12 @@ class TrainLayer {
   void BranchInputBackward(const NormInput& norm, int64_t rows, const Gradients& gradients,
                            bool wants_dx);
 
-  // The biases of q, k and v in the rows of qkv_, zero where there are none; false when there are
-  // none at all, and then nothing is written.
-  bool FillBias(const At& at);
+  // The biases of a group's matrices in the rows of out, zero where there are none; false when
+  // there are none at all, and then nothing is written.
+  bool FillBias(const At& at, TrainGroup group, float* out) const;
+  bool HasBias(const At& at, TrainGroup group) const;
+  // The same of gate and up, added to some rows and columns of either.
+  void AddMlpBias(const At& at, const ops::TrainUnit& unit, uint16_t* gate_up) const;
   // The layer's table; null where queries and keys are not rotated.
   const ops::RopeTable* RopeOf(const At& at) const;
   // Rounds to bf16; with a table also rotates, by sign.
@@ -204,13 +217,11 @@ class TrainLayer {
   void LinearBackward(const At& at, TrainGroup group, const uint16_t* dy, const uint16_t* x,
                       const LayerSaved& saved, const Gradients& gradients, void* dx,
                       TrainStore store, const AfterUnit* after = nullptr);
-  // gate_up with gate and up [rows, dim] side by side.
-  static TrainActivationArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim);
+  // gate_up with gate and up [rows, dim] side by side, or up alone.
+  TrainActivationArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim) const;
   // act_ of the MLP from what was saved, and d_gate_up_ from d_act_.
   TrainActivationArgs Activation(const At& at, const LayerSaved& saved);
-  TrainGate gate() const {
-    return config_.mlp == MlpKind::kGeGlu ? TrainGate::kGelu : TrainGate::kSilu;
-  }
+  TrainGate gate() const;
   ops::TrainAttentionShape AttentionOf(const At& at) const;
   static bool Ends(LayerStep step, const Gradients& gradients) {
     return !gradients.below && step == gradients.lowest;

@@ -55,7 +55,8 @@ class LayoutBuilder {
 
   TrainLayout Pairs() {
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-      const int64_t experts = config_.has_experts(layer) ? config_.router.experts : 0;
+      const bool of_experts = config_.has_experts(layer) && CanAdaptExperts(config_);
+      const int64_t experts = of_experts ? config_.router.experts : 0;
       for (int64_t expert = -1; expert < experts; ++expert) {
         for (int site = 0; site < kNumSites; ++site) {
           const LinearId id{static_cast<int32_t>(layer), static_cast<Site>(site),
@@ -126,6 +127,13 @@ class LayoutBuilder {
             "expert's; use kind \"lora\" or \"rslora\", or targets of attention alone",
             LinearName(id));
     }
+    const bool has_bias = std::find(biases_.begin(), biases_.end(), id) != biases_.end();
+    if (shape_.dora && has_bias && (id.site == Site::kGate || id.site == Site::kUp)) {
+      Throw(ErrorCode::kUnsupported,
+            "{}: expected a matrix without a bias to be trained with DoRA, found one with a bias; "
+            "use kind \"lora\" or \"rslora\", or targets of attention alone",
+            LinearName(id));
+    }
     const LinearShape shape = ShapeOf(config_, id);
     const std::string name = LinearName(id);
     LoraSlot slot{.id = id, .rank = shape_.rank, .in = shape.k, .out = shape.n};
@@ -149,7 +157,8 @@ class LayoutBuilder {
 
   int64_t Norm(const std::string& name) {
     const bool known =
-        name == "norm" || config_.norm_placement == NormPlacement::kPre;  // else called otherwise
+        config_.norm_kind == NormKind::kRms &&
+        (name == "norm" || config_.norm_placement == NormPlacement::kPre);  // else called otherwise
     return known && Wanted(name) ? Add(name + ".weight", config_.hidden_dim, 0) : -1;
   }
 

@@ -8,12 +8,24 @@
 
 namespace bakestone {
 
-void TrainLayer::Normalize(const float* x, const float* weight, int64_t rows, uint16_t* y,
+TrainLayer::NormWeights TrainLayer::AttentionNorm(const At& at) const {
+  return {at.source().attention_norm(at.layer),
+          centred() ? at.source().layer(at.layer).attention_norm_bias.data() : nullptr};
+}
+
+TrainLayer::NormWeights TrainLayer::MlpNorm(const At& at) const {
+  return {at.source().mlp_norm(at.layer),
+          centred() ? at.source().layer(at.layer).mlp_norm_bias.data() : nullptr};
+}
+
+void TrainLayer::Normalize(const float* x, const NormWeights& norm, int64_t rows, uint16_t* y,
                            float* inverse) {
   const PhaseTimer timer(phases.rows);
   ops::TrainNorm(kernels_, pool_,
                  {.x = x,
-                  .weight = weight,
+                  .weight = norm.weight,
+                  .bias = norm.bias,
+                  .centred = centred(),
                   .rows = rows,
                   .dim = config_.hidden_dim,
                   .eps = config_.norm_eps,
@@ -39,7 +51,8 @@ void TrainLayer::NormBackward(const NormInput& norm, int64_t rows, const Gradien
   }
   if (!wants_dx) return;
   ops::TrainNormBackward(kernels_, pool_,
-                         {.dh = dh_.data(),
+                         {.centred = centred(),
+                          .dh = dh_.data(),
                           .y = norm.y,
                           .inverse = norm.inverse,
                           .weight = norm.weight,
@@ -95,10 +108,10 @@ void TrainLayer::NormHeadsBackward(const At& at, const LayerSaved& saved) {
   ops::TrainGroupNormBackward(pool_, args);
 }
 
-const uint16_t* TrainLayer::BranchInput(const float* x, const float* weight, int64_t rows,
+const uint16_t* TrainLayer::BranchInput(const float* x, const NormWeights& norm, int64_t rows,
                                         uint16_t* y, float* inverse) {
   if (config_.has_pre_norms()) {
-    Normalize(x, weight, rows, y, inverse);
+    Normalize(x, norm, rows, y, inverse);
     return h_.data();
   }
   const PhaseTimer timer(phases.rows);
@@ -106,25 +119,34 @@ const uint16_t* TrainLayer::BranchInput(const float* x, const float* weight, int
   return y;
 }
 
-const uint16_t* TrainLayer::BranchInputAgain(const uint16_t* y, const float* weight, int64_t rows) {
+const uint16_t* TrainLayer::BranchInputAgain(const uint16_t* y, const NormWeights& norm,
+                                             int64_t rows) {
   if (!config_.has_pre_norms()) return y;
   const PhaseTimer timer(phases.rows);
-  ops::TrainScaleRows(kernels_, pool_, y, weight, nullptr, rows, config_.hidden_dim, h_.data());
+  ops::TrainScaleRows(kernels_, pool_, y, norm.weight, norm.bias, rows, config_.hidden_dim,
+                      h_.data());
   return h_.data();
 }
 
 void TrainLayer::BranchOutput(const At& at, TrainGroup group, const uint16_t* input,
                               LayerSaved& saved, float* x) {
-  if (!config_.has_post_norms()) return LinearAdd(at, group, input, saved, x);
   const int64_t size = at.rows() * config_.hidden_dim;
-  std::fill_n(branch_.data(), size, 0.0f);
+  if (!config_.has_post_norms()) {
+    if (FillBias(at, group, dh_.data())) {
+      const float factor = config_.residual_scale;
+      for (int64_t i = 0; i < size; ++i) x[i] += factor * dh_[i];
+    }
+    return LinearAdd(at, group, input, saved, x);
+  }
+  if (!FillBias(at, group, branch_.data())) std::fill_n(branch_.data(), size, 0.0f);
   LinearAdd(at, group, input, saved, branch_.data());
   const bool attention = group == TrainGroup::kO;
   const TrainSource& source = at.source();
-  Normalize(branch_.data(),
-            attention ? source.attention_post_norm(at.layer) : source.mlp_post_norm(at.layer),
-            at.rows(), attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
-            attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data());
+  Normalize(
+      branch_.data(),
+      {attention ? source.attention_post_norm(at.layer) : source.mlp_post_norm(at.layer), nullptr},
+      at.rows(), attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
+      attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data());
   const PhaseTimer timer(phases.rows);
   ops::TrainAddBf16(kernels_, pool_, h_.data(), x, size);
 }
@@ -139,7 +161,8 @@ const uint16_t* TrainLayer::BranchOutputBackward(const At& at, TrainGroup group,
   std::fill_n(branch_.data(), at.rows() * config_.hidden_dim, 0.0f);
   ops::TrainNormBackward(
       kernels_, pool_,
-      {.dh = gradients.dx,
+      {.centred = false,
+       .dh = gradients.dx,
        .y = attention ? saved.y_attention_post.data() : saved.y_mlp_post.data(),
        .inverse = attention ? saved.inverse_attention_post.data() : saved.inverse_mlp_post.data(),
        .weight = attention ? source.attention_post_norm(at.layer) : source.mlp_post_norm(at.layer),

@@ -44,19 +44,6 @@ void CheckDimensions(const ModelConfig& config) {
   }
 }
 
-void CheckBiases(const ModelConfig& config, const TrainSource& source) {
-  for (int64_t i = 0; i < config.num_layers * kNumSites; ++i) {
-    const LinearId id{static_cast<int32_t>(i / kNumSites), static_cast<Site>(i % kNumSites)};
-    if (id.site > Site::kV && HasSite(config, id) && source.bias(id) != nullptr) {
-      Throw(
-          ErrorCode::kUnsupported,
-          "training: expected biases on q, k and v only, found one on layer {} {}; this model can "
-          "be served but not trained",
-          id.layer, SiteName(id.site));
-    }
-  }
-}
-
 }  // namespace
 
 GroupShape ShapeOf(const ModelConfig& config, int64_t layer, TrainGroup group, int64_t expert) {
@@ -189,6 +176,7 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.q_norm = norm(&LayerWeights::q_norm);
   source.k_norm = norm(&LayerWeights::k_norm);
   source.final_norm = [&weights] { return weights.final_norm.data(); };
+  source.final_norm_bias = [&weights] { return weights.final_norm_bias.data(); };
   return source;
 }
 
@@ -266,7 +254,6 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
           lacks);
   }
   CheckDimensions(config);
-  CheckBiases(config, source_);
   int64_t widest = config.hidden_dim;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     plans_.push_back(PlanPanels(config, layer));

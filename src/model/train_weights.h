@@ -73,8 +73,8 @@ struct TrainSource {
   std::function<const float*(LinearId id)> bias;                     // [out] or null
   std::function<const float*(int64_t layer)> attention_norm, mlp_norm;
   std::function<const float*(int64_t layer)> attention_post_norm, mlp_post_norm, q_norm,
-      k_norm;  // asked for where the config has them
-  std::function<const float*()> final_norm;
+      k_norm;                                                 // asked for where the config has them
+  std::function<const float*()> final_norm, final_norm_bias;  // a bias: of layer norms
 };
 
 // Of a loaded model; both must outlive what is returned.

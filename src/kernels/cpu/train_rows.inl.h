@@ -266,8 +266,8 @@ void SoftCapBackward(const float* x, float factor, uint16_t* d, int64_t size) no
   using F = typename V::F;
   for (int64_t i = 0; i < size; i += 16) {
     const int64_t left = size - i;
-    const F t = V::Max(V::Min(V::Mul(V::Set(factor), V::Load(x + i, left)), V::Set(1.0f)),
-                       V::Set(-1.0f));
+    const F t =
+        V::Max(V::Min(V::Mul(V::Set(factor), V::Load(x + i, left)), V::Set(1.0f)), V::Set(-1.0f));
     V::StoreBf16(d + i, V::Mul(V::LoadBf16(d + i, left), V::Sub(V::Set(1.0f), V::Mul(t, t))), left);
   }
 }
