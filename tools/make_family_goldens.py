@@ -14,8 +14,8 @@ those are what rwkv7_reference.py computes, which is written from the paper's fo
                                         mixture a.LAYER.experts.EXPERT.SITE too, none on router and shared expert), the
                                         loss of random targets over two documents, and autograd's gradients
                                         (in float64) d.a.LAYER.SITE, d.b.LAYER.SITE; the
-                                        layers' matrices are halved, but for routers and gates of shared experts,
-                                        and those of gpt-oss's experts, in MXFP4 up to 6, divided by 8
+                                        layers' matrices are made smaller by a factor, but for routers, gates of
+                                        shared experts and taps (factor, expert_factor: 0.5 where not stated)
 
 Every tensor is random with a spread of at least 0.3, so that none could be left out or taken for another, and
 the prompt is longer than any window. A family's line in FAMILIES states its axes; values are chosen so that each
@@ -94,8 +94,8 @@ FAMILIES = {
     "lfm2": ("lfm2", dict(norm_eps=0.05, layer_types=["conv", "full_attention", "full_attention", "conv"], conv_L_cache=4,
              block_auto_adjust_ff_dim=True, block_multiple_of=16, block_ffn_dim_multiplier=1.25) | rope(700.0), {}),
     "qwen3_5_text": ("qwen35", RMS | DELTA | rope(700.0, partial_rotary_factor=0.25), dict(plus_one=True, tiled=True)),
-    "qwen3_5_moe_text": ("qwen35moe", RMS | DELTA | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
-                         shared_expert_intermediate_size=24) | rope(700.0, partial_rotary_factor=0.25),
+    "qwen3_5_moe_text": ("qwen35moe", RMS | DELTA | dict(num_experts=3, num_experts_per_tok=2, moe_intermediate_size=16,
+                         shared_expert_intermediate_size=64) | rope(700.0, partial_rotary_factor=0.25),
                          dict(plus_one=True, tiled=True)),
     "qwen2": ("qwen2", RMS | rope(700.0), {}),
     "qwen3": ("qwen3", RMS | dict(head_dim=16) | rope(700.0), {}),
@@ -146,9 +146,21 @@ FAMILIES = {
 
 ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert", "gemma3_text+use_bidirectional_attention"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
-TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite", "starcoder2", "glm4_moe", "gpt_oss"]
+TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite", "starcoder2", "glm4_moe", "gpt_oss",
+           "qwen3_5_text", "qwen3_5_moe_text", "lfm2"]
+# Of families that call their matrices otherwise.
+PAIRED = {
+    "starcoder2": dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
+                       o_proj="self_attn.o_proj", up_proj="mlp.c_fc", down_proj="mlp.c_proj"),
+    "lfm2": dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
+                 o_proj="self_attn.out_proj", gate_proj="feed_forward.w1", up_proj="feed_forward.w3",
+                 down_proj="feed_forward.w2")}
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
-WHOLE = ("mlp.gate.weight", "mlp.router.weight", "shared_expert_gate.weight", "_bias")  # not halved for training
+# What layers' matrices are multiplied with for training, where not 0.5; and those of experts (gpt-oss's go up to 6).
+SHRUNK_BY, EXPERTS_BY = dict(lfm2=0.25, qwen3_5_text=0.25, qwen3_5_moe_text=0.125), dict(gpt_oss=0.125)
+MANY = ("gpt_oss", "qwen3_5_moe_text")  # seeds are tried: their choices lie close
+WHOLE = ("mlp.gate.weight", "mlp.router.weight", "shared_expert_gate.weight", "_bias", "conv1d.weight",
+         "conv.conv.weight")  # as they are for training
 
 GGUF_NAMES = {
     "embed_tokens": "token_embd", "lm_head": "output", "norm": "output_norm",
@@ -276,14 +288,14 @@ def write_modules(model, folder, widths=(48, 24)):
 
 
 def sites(config, state, layer):
-    """(site, tensor's name, first row, rows, expert) of every matrix of a layer; some lie together."""
+    """(site, tensor's name, first row or which, rows, expert) of every matrix of a layer; some lie together."""
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     q, kv, ffn = config.num_attention_heads * dim, config.num_key_value_heads * dim, config.intermediate_size
-    if config.model_type == "starcoder2":
-        for site, name in dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
-                               o_proj="self_attn.o_proj", up_proj="mlp.c_fc", down_proj="mlp.c_proj").items():
+    if config.model_type in PAIRED:
+        for site, name in PAIRED[config.model_type].items():
             own = f"model.layers.{layer}.{name}.weight"
-            yield site, own, 0, len(state[own]), None
+            if own in state:
+                yield site, own, 0, len(state[own]), None
         return
     stacked = f"model.layers.{layer}.mlp.experts."
     experts = len(state[stacked + "down_proj"]) if stacked + "down_proj" in state else 0
@@ -293,9 +305,16 @@ def sites(config, state, layer):
         fused, first = f"model.layers.{layer}.{part}.{'qkv_proj' if part == 'self_attn' else 'gate_up_proj'}.weight", 0
         for site, rows in names.items():
             own = f"model.layers.{layer}.{part}.{site}.weight"
-            yield (site, own, 0, rows, None) if own in state else (site, fused, first, rows, None)
+            if own in state and len(state[own]) == 2 * rows:  # by head queries, then their gate
+                yield site, own, torch.arange(2 * rows).view(-1, 2, dim)[:, 0].flatten(), rows, None
+            elif own in state:
+                yield site, own, 0, rows, None
+            elif fused in state:
+                yield site, fused, first, rows, None
             first += rows
-    yield "o_proj", f"model.layers.{layer}.self_attn.o_proj.weight", 0, config.hidden_size, None
+    output = f"model.layers.{layer}.self_attn.o_proj.weight"
+    if output in state:
+        yield "o_proj", output, 0, config.hidden_size, None
     for expert in range(experts if adapted else 0):
         width = state[stacked + "down_proj"].shape[2]
         yield f"experts.{expert}.gate_proj", stacked + "gate_up_proj", 0, width, expert
@@ -330,7 +349,7 @@ def clearest(plain, draw, documents):
     routers = [getattr(layer.mlp, "gate", None) or getattr(layer.mlp, "router", None) for layer in plain.model.layers]
     hooks = [router.register_forward_hook(watch) for router in routers if router is not None]
     found = {}
-    for seed in range(13, 333 if config.model_type == "gpt_oss" else 45):
+    for seed in range(13, 333 if config.model_type in MANY else 45):
         margins.clear()
         merged = draw(seed)[3]
         with torch.no_grad():
@@ -350,9 +369,9 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
     plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float64)
     state = {name: tensor.double() for name, tensor in model.state_dict().items()
              if not (name == "lm_head.weight" and config.tie_word_embeddings)}
-    for name, tensor in state.items():  # halved, which is exact: sharper models pass on more of bf16's rounding
+    for name, tensor in state.items():  # made smaller, which is exact: sharper models pass on more of bf16's rounding
         if tensor.dim() >= 2 and name.startswith("model.layers.") and not name.endswith(WHOLE):
-            tensor *= 0.125 if kind == "gpt_oss" and ".experts." in name else 0.5
+            tensor *= EXPERTS_BY.get(kind, SHRUNK_BY.get(kind, 0.5)) if ".experts." in name else SHRUNK_BY.get(kind, 0.5)
     tokens = safetensors.torch.load_file(folder / f"golden{suffix}.safetensors")["tokens"].long()
     spans = list(zip(begins, begins[1:] + [len(tokens)]))
 
@@ -368,6 +387,9 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
                 out[f"a.{key}"], out[f"b.{key}"] = a, b
                 pairs[f"a.{key}"], pairs[f"b.{key}"] = a.double().requires_grad_(), b.double().requires_grad_()
                 change = LORA_SCALE * pairs[f"b.{key}"] @ pairs[f"a.{key}"]
+                if isinstance(first, torch.Tensor):
+                    merged[name] = merged[name].index_add(0, first, change)
+                    continue
                 around = (0, 0, first, state[name].shape[-2] - first - rows)
                 if expert is not None:
                     change, around = change[None], (*around, expert, len(state[name]) - 1 - expert)
@@ -382,7 +404,9 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
     gradients = torch.autograd.grad(loss, list(pairs.values()))
     out |= {f"d.{key}": gradient.float().contiguous() for key, gradient in zip(pairs, gradients)}
     out["loss"] = loss.detach()[None]
-    safetensors.torch.save_file(out, folder / f"train{suffix}.safetensors", metadata={"scale": repr(LORA_SCALE)})
+    safetensors.torch.save_file(out, folder / f"train{suffix}.safetensors", metadata={
+        "scale": repr(LORA_SCALE), "factor": repr(SHRUNK_BY.get(kind, 0.5)),
+        "expert_factor": repr(EXPERTS_BY.get(kind, SHRUNK_BY.get(kind, 0.5)))})
 
 
 def gguf_name(name, after_branch):

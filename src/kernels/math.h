@@ -77,4 +77,10 @@ double Sin(double x) noexcept;    // |x| <= 2^26
 double Cos(double x) noexcept;
 double Pow(double base, double exponent) noexcept;  // base > 0
 
+// log(1 + exp(x)).
+BAKESTONE_INLINE float SoftPlus(float x) {
+  if (x > 20) return x;
+  return static_cast<float>(Log(1 + Exp64(static_cast<double>(x > -80.0f ? x : -80.0f))));
+}
+
 }  // namespace bakestone::math

@@ -103,8 +103,9 @@ enum class TrainGate : uint8_t {
   kGelu,       // gelu(gate) * up, in tanh form
   kGeluAlone,  // gelu(gate): up is not read, and d_up not written
   kClamped,    // g * sigmoid(1.702 g) * (u + 1), g = min(gate, 7), u = up within [-7, 7]
+  kSigmoid,    // sigmoid(gate) * up
 };
-inline constexpr int kNumTrainGates = 4;
+inline constexpr int kNumTrainGates = 5;
 
 // act = factor * the activation, of channels [0, dim) of the rows.
 struct TrainActivationArgs {

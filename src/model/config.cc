@@ -161,9 +161,11 @@ std::string TrainingLacks(const ModelConfig& config) {
            (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),
        "experts without the norm before them alone"},
       {config.latent.kv_rank > 0, "latent attention"},
-      {config.has_state(), "layers that keep a state instead of keys and values"},
+      {config.rwkv.heads > 0, "RWKV's layers"},
+      {config.has_state() &&
+           (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),
+       "states without the norm before them alone"},
       {config.encoder.both_ways, "attention to later tokens"},
-      {config.output_gate, "a gate of what heads give"},
       {config.mlp == MlpKind::kSquaredRelu || config.mlp == MlpKind::kErfGelu ||
            config.mlp == MlpKind::kErfGeGlu,
        "an MLP of that activation"},

@@ -10,13 +10,6 @@
 namespace bakestone {
 namespace {
 
-// log(1 + exp(x)).
-float SoftPlus(float x) {
-  return x > 20 ? x
-                : static_cast<float>(
-                      math::Log(1 + math::Exp64(static_cast<double>(std::max(x, -80.0f)))));
-}
-
 // x * factor / sqrt(sum of squares + 1e-6).
 void Normalize(float* x, int64_t size, float factor) {
   float sum = 0;
@@ -79,7 +72,7 @@ MatrixView<float> DecoderPass::DeltaRule(int64_t layer, MatrixView<float> x, boo
       for (int64_t head = 0; head < heads; ++head) {
         const auto at = static_cast<size_t>(head);
         decay(row, head) =
-            math::Exp(weights.decay[at] * SoftPlus(decay(row, head) + weights.dt[at]));
+            math::Exp(weights.decay[at] * math::SoftPlus(decay(row, head) + weights.dt[at]));
         rate(row, head) = math::Sigmoid(rate(row, head));
       }
     }

@@ -48,10 +48,19 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t layer, int64_t rows,
   const int64_t q_dim = config.q_dim(layer), kv_dim = config.kv_dim(layer);
   plan.Add(y_attention, WholeRows(rows, config.hidden_dim));
   plan.Add(y_mlp, WholeRows(rows, config.hidden_dim));
-  plan.Add(q, WholeRows(rows, q_dim));
-  plan.Add(k, WholeRows(rows, kv_dim));
-  plan.Add(v, WholeRows(rows, kv_dim));
-  plan.Add(attention, WholeRows(rows, q_dim));
+  const bool attends = config.mixer(layer) == Mixer::kAttention;
+  const int64_t heads_width = attends ? q_dim : 0, keys_width = attends ? kv_dim : 0;
+  plan.Add(q, WholeRows(rows, heads_width));
+  plan.Add(k, WholeRows(rows, keys_width));
+  plan.Add(v, WholeRows(rows, keys_width));
+  plan.Add(attention, WholeRows(rows, heads_width));
+  plan.Add(output_gate, WholeRows(rows, config.output_gate ? heads_width : 0));
+  const StateWidths state = StateWidths::Of(config, layer);
+  plan.Add(state_in, WholeRows(rows, state.in));
+  plan.Add(state_gate, WholeRows(rows, state.values));
+  plan.Add(state_y, WholeRows(rows, state.values));
+  plan.Add(state_rates, rows * 2 * state.heads);
+  plan.Add(state_inverse, rows * state.heads);
   const bool mixture = config.has_experts(layer);
   const int64_t mlp_rows = mixture ? rows * config.router.used : rows;
   plan.Add(gate_up, WholeRows(mlp_rows, 2 * (mixture ? config.ffn_dim : config.ffn_width(layer))));
@@ -70,14 +79,14 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t layer, int64_t rows,
   }
   plan.Add(inverse_attention, rows);
   plan.Add(inverse_mlp, rows);
-  plan.Add(log_sum, rows * config.num_heads);
+  plan.Add(log_sum, attends ? rows * config.num_heads : 0);
   if (config.has_post_norms()) {
     plan.Add(y_attention_post, WholeRows(rows, config.hidden_dim));
     plan.Add(y_mlp_post, WholeRows(rows, config.hidden_dim));
     plan.Add(inverse_attention_post, rows);
     plan.Add(inverse_mlp_post, rows);
   }
-  if (config.qk_norm != QkNorm::kNone) {
+  if (attends && config.qk_norm != QkNorm::kNone) {
     plan.Add(y_q, WholeRows(rows, q_dim));
     plan.Add(y_k, WholeRows(rows, kv_dim));
     plan.Add(inverse_q, rows * config.num_heads);
@@ -91,7 +100,22 @@ TrainLayer::TrainLayer(const ModelConfig& config, const TrainKernels& kernels, T
       widths_(LayerWidths::Of(config)),
       kernels_(kernels),
       pool_(pool),
-      attention_(kernels, pool) {}
+      attention_(kernels, pool),
+      state_(kernels, pool),
+      row_scratch_(static_cast<size_t>(pool.num_threads())) {}
+
+StateWidths StateWidths::Of(const ModelConfig& config, int64_t layer) {
+  switch (config.mixer(layer)) {
+    case Mixer::kConvolution:
+      return {.in = 3 * config.hidden_dim, .values = 0, .heads = 0};
+    case Mixer::kDeltaRule:
+      return {.in = config.delta.channels(),
+              .values = config.delta.value_heads * config.delta.value_dim,
+              .heads = config.delta.value_heads};
+    default:
+      return {};
+  }
+}
 
 LayerWidths LayerWidths::Of(const ModelConfig& config) {
   LayerWidths widths{.mlp = config.router.shared_dim};
@@ -100,13 +124,18 @@ LayerWidths LayerWidths::Of(const ModelConfig& config) {
     widths.kv = std::max(widths.kv, config.kv_dim(layer));
     if (config.has_mlp(layer)) widths.mlp = std::max(widths.mlp, config.ffn_width(layer));
     if (config.has_experts(layer)) widths.mlp = std::max(widths.mlp, config.ffn_dim);
+    const StateWidths state = StateWidths::Of(config, layer);
+    widths.channels = std::max(widths.channels, state.in);
+    widths.values =
+        std::max(widths.values, state.in > 0 ? std::max(state.values, config.hidden_dim) : 0);
+    if (config.output_gate) widths.values = std::max(widths.values, config.q_dim(layer));
   }
   return widths;
 }
 
 void TrainLayer::Reserve(int64_t rows) {
   Pieces::Plan plan;
-  const auto [q, kv, mlp] = widths_;
+  const auto [q, kv, mlp, channels, values] = widths_;
   const int64_t hidden = config_.hidden_dim, qkv = q + 2 * kv;
   plan.Add(h_, WholeRows(rows, hidden));
   plan.Add(act_, WholeRows(rows, mlp));
@@ -126,6 +155,19 @@ void TrainLayer::Reserve(int64_t rows) {
     plan.Add(d_shares_, rows * experts);
     plan.Add(d_share_rows_, rows * config_.router.used);
   }
+  if (values > 0) {
+    plan.Add(convolved_, rows * channels);
+    plan.Add(mixed_, rows * channels);
+    plan.Add(d_mixed_, rows * channels);
+    plan.Add(d_state_in_, WholeRows(rows, channels));
+    plan.Add(lengths_, rows * 2 * config_.delta.key_heads);
+    plan.Add(state_out_, rows * values);
+    plan.Add(gated_, WholeRows(rows, values));
+    plan.Add(d_gated_, WholeRows(rows, values));
+    plan.Add(d_z_, WholeRows(rows, values));
+    plan.Add(d_alpha_, WholeRows(rows, ops::PadRank(config_.delta.value_heads)));
+    plan.Add(d_beta_, WholeRows(rows, ops::PadRank(config_.delta.value_heads)));
+  }
   if (config_.has_post_norms()) {
     plan.Add(branch_, rows * hidden);
     plan.Add(d_branch_, WholeRows(rows, hidden));
@@ -134,7 +176,7 @@ void TrainLayer::Reserve(int64_t rows) {
 }
 
 int64_t TrainLayer::bytes() const noexcept {
-  return attention_.bytes() + linear_.bytes() + pieces_.bytes();
+  return attention_.bytes() + state_.bytes() + linear_.bytes() + pieces_.bytes();
 }
 
 ops::TrainAttentionShape TrainLayer::AttentionOf(const At& at) const {
@@ -322,7 +364,42 @@ void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
     attention_.Forward(AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(),
                        saved.attention.data(), saved.log_sum.data());
   }
-  BranchOutput(at, TrainGroup::kO, saved.attention.data(), saved, x);
+  if (config_.output_gate) {
+    Frozen(at, FrozenSite::kOutputGate, {input, saved.output_gate.data(), TrainStore::kBF16});
+  }
+  BranchOutput(at, TrainGroup::kO, HeadsOutput(at, saved), saved, x);
+}
+
+const uint16_t* TrainLayer::HeadsOutput(const At& at, const LayerSaved& saved) {
+  if (!config_.output_gate) return saved.attention.data();
+  const PhaseTimer timer(phases.rows);
+  const int64_t q = config_.q_dim(at.layer);
+  TrainActivationArgs args = GateOf(saved.output_gate.data(), gated_.data(), at.rows(), q);
+  args.up = saved.attention.data();
+  ops::TrainActivate(kernels_, pool_, TrainGate::kSigmoid, args);
+  return gated_.data();
+}
+
+void TrainLayer::MixForward(const At& at, float* x, LayerSaved& saved) {
+  switch (config_.mixer(at.layer)) {
+    case Mixer::kConvolution:
+      return ConvolutionForward(at, x, saved);
+    case Mixer::kDeltaRule:
+      return DeltaForward(at, x, saved);
+    default:
+      return AttentionForward(at, x, saved);
+  }
+}
+
+void TrainLayer::MixBackward(const At& at, const LayerSaved& saved, const Gradients& gradients) {
+  switch (config_.mixer(at.layer)) {
+    case Mixer::kConvolution:
+      return ConvolutionBackward(at, saved, gradients);
+    case Mixer::kDeltaRule:
+      return DeltaBackward(at, saved, gradients);
+    default:
+      return AttentionBackward(at, saved, gradients);
+  }
 }
 
 TrainGate TrainLayer::gate() const {
@@ -384,7 +461,7 @@ void TrainLayer::MlpForward(const At& at, float* x, LayerSaved& saved) {
 
 void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, LayerSaved& saved) {
   const At at = Place(layer, batch);
-  AttentionForward(at, x, saved);
+  MixForward(at, x, saved);
   if (config_.has_experts(layer)) return ExpertsForward(at, x, saved);
   MlpForward(at, x, saved);
 }
@@ -428,9 +505,19 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
   const NormWeights norm = AttentionNorm(at);
   const bool o_ends = Ends(LayerStep::kO, gradients);
   const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kO, saved, gradients);
-  LinearBackward(at, TrainGroup::kO, dy, saved.attention.data(), saved, gradients,
+  LinearBackward(at, TrainGroup::kO, dy, HeadsOutput(at, saved), saved, gradients,
                  o_ends ? nullptr : d_attention_.data(), TrainStore::kBF16);
   if (o_ends) return;
+  if (config_.output_gate) {
+    const PhaseTimer timer(phases.rows);
+    TrainActivationArgs gate = GateOf(saved.output_gate.data(), gated_.data(), rows, q);
+    gate.up = saved.attention.data();
+    gate.act = nullptr;
+    gate.d_act = d_attention_.data();
+    gate.d_gate = d_z_.data();
+    gate.d_up = d_attention_.data();
+    ops::TrainActivateBackward(kernels_, pool_, TrainGate::kSigmoid, gate);
+  }
   {
     const PhaseTimer timer(phases.attention);
     attention_.Backward(AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(),
@@ -459,6 +546,9 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
   LinearBackward(at, TrainGroup::kQkv, d_qkv_bf16_.data(), input, saved, gradients,
                  qkv_ends ? nullptr : dh_.data(), TrainStore::kF32);
   if (qkv_ends) return;
+  if (config_.output_gate) {
+    FrozenBackward(at, FrozenSite::kOutputGate, {d_z_.data(), dh_.data(), TrainStore::kAddF32});
+  }
   const auto& norms = gradients.layout->attention_norms;
   BranchInputBackward({saved.y_attention.data(), saved.inverse_attention.data(), norm.weight,
                        norms.empty() ? -1 : norms[static_cast<size_t>(at.layer)]},
@@ -474,7 +564,7 @@ void TrainLayer::Backward(int64_t layer, const LayerBatch& batch, const LayerSav
     MlpBackward(at, saved, gradients);
   }
   if (!gradients.below && gradients.lowest >= LayerStep::kMlpNorm) return;
-  AttentionBackward(at, saved, gradients);
+  MixBackward(at, saved, gradients);
 }
 
 }  // namespace bakestone

@@ -24,6 +24,7 @@
 #include "ops/train_attention.h"
 #include "ops/train_products.h"
 #include "ops/train_rows.h"
+#include "ops/train_state.h"
 #include "tensor/buffer.h"
 #include "tensor/pieces.h"
 
@@ -49,7 +50,12 @@ struct LayerSaved {
       y_k;  // [T, heads * head_dim] / rms, where queries and keys are normalized
   std::span<float> inverse_q, inverse_k;  // [T, heads], or [T] where all heads are one group
   std::span<float> log_sum;               // [heads, T]
-  Buffer<float> input;                    // [T, hidden_dim], only where the layer is recomputed
+  std::span<uint16_t> output_gate;        // [T, q_dim], where what heads give counts by it
+  // Of layers that keep a state: what the convolution's products gave, z [T, values], alpha and
+  // beta [T, 2 * value_heads], what heads gave over its rms [T, values], 1 / rms.
+  std::span<uint16_t> state_in, state_gate, state_y;
+  std::span<float> state_rates, state_inverse;
+  Buffer<float> input;  // [T, hidden_dim], only where the layer is recomputed
 
   // Room for `rows` of the layer; contents are lost when it grows.
   void Reserve(const ModelConfig& config, int64_t layer, int64_t rows, const PackedPairs& pairs);
@@ -76,10 +82,18 @@ struct LayerBatch {
 enum class LayerStep : uint8_t { kAttentionNorm, kQkv, kO, kMlpNorm, kGateUp, kDown, kNone };
 LayerStep LowestStep(const TrainLayout& layout, int64_t layer);
 
+// Of a layer that keeps a state: what its convolution's products give, what its heads give.
+struct StateWidths {
+  int64_t in = 0, values = 0, heads = 0;
+  static StateWidths Of(const ModelConfig& config, int64_t layer);
+};
+
 // The widest that a layer's parts are.
 struct LayerWidths {
   int64_t q = 0, kv = 0;  // of queries, of keys
   int64_t mlp = 0;        // of an MLP or of an expert
+  int64_t channels = 0;   // of what a convolution's layer takes
+  int64_t values = 0;     // of what a state's heads give, or gated heads
   static LayerWidths Of(const ModelConfig& config);
 };
 
@@ -137,6 +151,10 @@ class TrainLayer {
   GroupShape ShapeAt(const At& at, TrainGroup group) const {
     return ShapeOf(config_, at.layer, group);
   }
+  void MixForward(const At& at, float* x, LayerSaved& saved);
+  void MixBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  // What the output's matrix takes: what heads give, or the gated form of it in gated_.
+  const uint16_t* HeadsOutput(const At& at, const LayerSaved& saved);
   void AttentionForward(const At& at, float* x, LayerSaved& saved);
   void AttentionBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
   void MlpForward(const At& at, float* x, LayerSaved& saved);
@@ -159,6 +177,29 @@ class TrainLayer {
   const uint16_t* ExpertPanels(const At& at, int64_t expert);
   void ActivateExpert(int64_t rows, int64_t dim, const uint16_t* gate_up, uint16_t* act);
   void ActivateExpertBackward(int64_t rows, int64_t dim, const uint16_t* gate_up);
+
+  // ---- train_delta.cc ----
+  struct DeltaGate {
+    float decay, decay_slope, rate;  // decay_slope: of its logarithm, by alpha
+  };
+  void DeltaForward(const At& at, float* x, LayerSaved& saved);
+  void DeltaBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  void DeltaInputs(const At& at, const LayerSaved& saved);
+  void DeltaInputsBackward(const At& at);
+  ops::TrainStateShape DeltaShape(const At& at) const;
+  ops::TrainConvolution DeltaConvolution(const At& at) const;
+  DeltaGate DeltaGateOf(const At& at, const LayerSaved& saved, int64_t row, int64_t head) const;
+  int64_t KeyHeadOf(int64_t head) const;
+  ops::TrainState::Fill DeltaFill(const At& at, const LayerSaved& saved) const;
+  ops::TrainState::Take DeltaTake(const At& at, const LayerSaved& saved);
+  static TrainActivationArgs GateOf(const uint16_t* gate, uint16_t* up, int64_t rows,
+                                    int64_t width);
+
+  // ---- train_convolution.cc ----
+  void ConvolutionForward(const At& at, float* x, LayerSaved& saved);
+  void ConvolutionBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  void Convolve(const At& at, const LayerSaved& saved);
+  ops::TrainConvolution ConvolutionOf(const At& at, const ConvolutionWeights& weights) const;
 
   // ---- train_frozen.cc: products with matrices that are never trained ----
   // out (op)= x W^T; x [rows, k] with x_stride, out [rows, n] with out_stride (0: dense).
@@ -232,6 +273,7 @@ class TrainLayer {
   const TrainKernels& kernels_;
   ThreadPool& pool_;
   ops::TrainAttention attention_;
+  ops::TrainState state_;
   LinearScratch linear_;
   // Scratch of a layer.
   Pieces pieces_;
@@ -241,6 +283,12 @@ class TrainLayer {
   std::span<float> qkv_, dh_;
   std::span<uint16_t> expert_in_, d_expert_, d_logits_;  // of a mixture
   std::span<float> expert_out_, shares_, d_shares_, d_share_rows_;
+  // Of states, and of gated heads; channels: of the convolution.
+  std::span<float> convolved_, mixed_, d_mixed_;  // [T, channels]
+  std::span<float> lengths_, state_out_;          // [T, 2 * key_heads], [T, values]
+  std::span<uint16_t> gated_, d_gated_, d_z_;     // [T, values]
+  std::span<uint16_t> d_state_in_, d_alpha_, d_beta_;
+  std::vector<std::vector<float>> row_scratch_;  // one a thread
 };
 
 }  // namespace bakestone

@@ -73,20 +73,24 @@ int64_t WeightBytes(const ModelConfig& config, const TrainLayout& layout, bool k
 // What LayerSaved keeps of a layer.
 int64_t SavedBytes(const ModelConfig& config, const TrainLayout& layout, int64_t layer,
                    int64_t rows, int64_t rank) {
-  const int64_t padded = rows + 16, hidden = config.hidden_dim, q = config.q_dim(layer),
-                kv = config.kv_dim(layer);
+  const bool attends = config.mixer(layer) == Mixer::kAttention;
+  const int64_t padded = rows + 16, hidden = config.hidden_dim,
+                q = attends ? config.q_dim(layer) : 0, kv = attends ? config.kv_dim(layer) : 0;
+  const StateWidths state = StateWidths::Of(config, layer);
   const bool mixture = config.has_experts(layer);
   const int64_t used = mixture ? config.router.used : 1;  // rows of an MLP
   const int64_t ffn = mixture ? config.ffn_dim : config.ffn_width(layer);
   int64_t bytes =
       padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + used * (2 * ffn + 2 * rank) + 2 * rank) +
-      rows * kF32 * (2 + config.num_heads);
+      rows * kF32 * (2 + (attends ? config.num_heads : 0));
+  bytes += padded * kBf16 * (state.in + 2 * state.values + (config.output_gate ? q : 0)) +
+           3 * rows * kF32 * state.heads;
   if (mixture) {
     bytes += rows * kF32 * config.router.experts + 2 * config.router.shared_dim * padded * kBf16;
   }
   if (layout.dora()) bytes += padded * kBf16 * (q + 2 * kv + 2 * hidden);
   if (config.has_post_norms()) bytes += padded * kBf16 * 2 * hidden + rows * kF32 * 2;
-  if (config.qk_norm != QkNorm::kNone) {
+  if (attends && config.qk_norm != QkNorm::kNone) {
     bytes +=
         padded * kBf16 * (q + kv) + rows * kF32 * (config.num_heads + config.layer_kv_heads(layer));
   }
@@ -95,7 +99,7 @@ int64_t SavedBytes(const ModelConfig& config, const TrainLayout& layout, int64_t
 
 int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, int64_t rows,
                         const PassOptions& options) {
-  const auto [q, kv, mlp] = LayerWidths::Of(config);
+  const auto [q, kv, mlp, channels, values] = LayerWidths::Of(config);
   const int64_t padded = rows + 16, hidden = config.hidden_dim, qkv = q + 2 * kv,
                 rank = WidestRank(config, layout), experts = config.router.experts;
   const bool recompute = options.activation == ActivationPolicy::kRecompute;
@@ -111,7 +115,9 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
                               : padded * kBf16 * (2 * hidden + PaddedTo16(experts)) +
                                     rows * kF32 * (hidden + 2 * experts + config.router.used);
   const int64_t branch = mixture + (config.has_post_norms() ? padded * hidden * (kF32 + kBf16) : 0);
-  const int64_t scratch = branch + padded * kBf16 * (2 * hidden + 4 * mlp + q + qkv) +
+  const int64_t states =
+      padded * (kF32 * (3 * channels + values) + kBf16 * (channels + 3 * values));
+  const int64_t scratch = branch + states + padded * kBf16 * (2 * hidden + 4 * mlp + q + qkv) +
                           rows * kF32 * (qkv + hidden) + 2 * rows * hidden * kF32 +
                           3 * padded * kBf16 * rank;
   const int64_t outer = layout.full() ? padded * kBf16 * (2 * mlp + std::max(mlp, hidden)) : 0;

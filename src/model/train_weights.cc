@@ -37,9 +37,15 @@ void CheckDimensions(const ModelConfig& config) {
     }
     for (int i = 0; i < kNumFrozenSites; ++i) {
       const LinearShape shape = ShapeOf(config, layer, static_cast<FrozenSite>(i));
-      if (shape.n > 0) {
-        CheckDimension(fmt::format("width of a frozen matrix's input in layer {}", layer), shape.k);
-      }
+      if (shape.n == 0) continue;
+      CheckDimension(fmt::format("width of a frozen matrix's input in layer {}", layer), shape.k);
+      // Of what is no wider than heads or experts, gradients are padded.
+      constexpr FrozenSite kPadded[] = {FrozenSite::kRouter, FrozenSite::kSharedShare,
+                                        FrozenSite::kDeltaAlpha, FrozenSite::kDeltaBeta};
+      const bool padded = std::find(std::begin(kPadded), std::end(kPadded),
+                                    static_cast<FrozenSite>(i)) != std::end(kPadded);
+      if (!padded)
+        CheckDimension(fmt::format("width of a frozen matrix in layer {}", layer), shape.n);
     }
   }
 }
@@ -68,8 +74,22 @@ GroupShape ShapeOf(const ModelConfig& config, int64_t layer, TrainGroup group, i
   return shape;
 }
 
+namespace {
+
+LinearShape DeltaShapeOf(const ModelConfig& config, FrozenSite site) {
+  const DeltaConfig& delta = config.delta;
+  const int64_t hidden = config.hidden_dim, values = delta.value_heads * delta.value_dim;
+  if (site == FrozenSite::kDeltaQkv) return {delta.channels(), hidden};
+  if (site == FrozenSite::kDeltaZ) return {values, hidden};
+  if (site == FrozenSite::kDeltaOut) return {hidden, values};
+  return {delta.value_heads, hidden};  // alpha, beta
+}
+
+}  // namespace
+
 LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site) {
   const int64_t hidden = config.hidden_dim;
+  const Mixer mixer = config.mixer(layer);
   const RouterConfig& router = config.router;
   const bool shared = config.has_experts(layer) && router.shared_dim > 0;
   switch (site) {
@@ -82,8 +102,17 @@ LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site) {
       return shared ? LinearShape{hidden, router.shared_dim} : LinearShape{};
     case FrozenSite::kSharedShare:
       return shared && router.shared_gate ? LinearShape{1, hidden} : LinearShape{};
+    case FrozenSite::kOutputGate:
+      return config.output_gate && mixer == Mixer::kAttention
+                 ? LinearShape{config.q_dim(layer), hidden}
+                 : LinearShape{};
+    case FrozenSite::kConvolutionIn:
+      return mixer == Mixer::kConvolution ? LinearShape{3 * hidden, hidden} : LinearShape{};
+    case FrozenSite::kConvolutionOut:
+      return mixer == Mixer::kConvolution ? LinearShape{hidden, hidden} : LinearShape{};
+    default:
+      return mixer == Mixer::kDeltaRule ? DeltaShapeOf(config, site) : LinearShape{};
   }
-  return {};
 }
 
 PanelPlan PlanPanels(const ModelConfig& config, int64_t layer) {
@@ -128,6 +157,22 @@ const Weight& FrozenWeight(const LayerWeights& layer, FrozenSite site) {
       return layer.shared.down;
     case FrozenSite::kSharedShare:
       return layer.shared_gate;
+    case FrozenSite::kOutputGate:
+      return layer.output_gate;
+    case FrozenSite::kConvolutionIn:
+      return layer.convolution->in;
+    case FrozenSite::kConvolutionOut:
+      return layer.convolution->out;
+    case FrozenSite::kDeltaQkv:
+      return layer.delta->qkv;
+    case FrozenSite::kDeltaZ:
+      return layer.delta->z;
+    case FrozenSite::kDeltaAlpha:
+      return layer.delta->alpha;
+    case FrozenSite::kDeltaBeta:
+      return layer.delta->beta;
+    case FrozenSite::kDeltaOut:
+      return layer.delta->out;
   }
   BAKESTONE_CHECK(false && "a site outside the enum");
   return layer.router;

@@ -42,9 +42,17 @@ enum class FrozenSite : uint8_t {
   kSharedGate,  // of the expert that all rows share
   kSharedUp,
   kSharedDown,
-  kSharedShare,  // [1, hidden_dim], what its output counts by
+  kSharedShare,    // [1, hidden_dim], what its output counts by
+  kOutputGate,     // [q_dim, hidden_dim]
+  kConvolutionIn,  // ConvolutionWeights
+  kConvolutionOut,
+  kDeltaQkv,  // DeltaWeights
+  kDeltaZ,
+  kDeltaAlpha,
+  kDeltaBeta,
+  kDeltaOut,
 };
-inline constexpr int kNumFrozenSites = static_cast<int>(FrozenSite::kSharedShare) + 1;
+inline constexpr int kNumFrozenSites = static_cast<int>(FrozenSite::kDeltaOut) + 1;
 // n 0: the layer has no such matrix.
 LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site);
 

@@ -136,6 +136,8 @@ double ActivationOf(TrainGate gate, double x, double up) {
       return up * gelu;
     case TrainGate::kGeluAlone:
       return gelu;
+    case TrainGate::kSigmoid:
+      return up / (1 + std::exp(-x));
     case TrainGate::kClamped: {
       const double g = std::min(x, 7.0);
       return g / (1 + std::exp(-1.702 * g)) * (std::clamp(up, -7.0, 7.0) + 1);
@@ -188,6 +190,8 @@ void CheckActivation(TrainGate gate, double spread = 1.5) {
 TEST(SwiGlu, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kSilu); }
 
 TEST(GeGlu, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kGelu); }
+
+TEST(SigmoidGate, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kSigmoid); }
 
 TEST(Gelu, BackwardMatchesFiniteDifference) { CheckActivation(TrainGate::kGeluAlone); }
 

@@ -169,8 +169,12 @@ template <class V, TrainGate kGate>
   if constexpr (kGate == TrainGate::kSilu) {
     const F s = Sigmoid<V>(gate);
     return {V::Mul(gate, s), V::Mul(s, V::Fma(gate, V::Sub(one, s), one)), up, one};
+  } else if constexpr (kGate == TrainGate::kSigmoid) {
+    const F s = Sigmoid<V>(gate);
+    return {s, V::Mul(s, V::Sub(one, s)), up, one};
   } else if constexpr (kGate == TrainGate::kClamped) {
-    const F limit = V::Set(7.0f), least = V::Set(-7.0f), rate = V::Set(1.702f);
+    const F limit = V::Set(math::kClampedLimit), least = V::Set(-math::kClampedLimit),
+            rate = V::Set(-math::kClampedRate);
     const F g = V::Min(gate, limit), s = Sigmoid<V>(V::Mul(rate, g));
     const F slope = V::Mul(s, V::Fma(V::Mul(rate, g), V::Sub(one, s), one));
     const F within = V::ZeroWhereLess(V::ZeroWhereLess(one, limit, up), up, least);
@@ -468,11 +472,13 @@ constexpr TrainKernels MakeTrainKernels() {
           .scale_rows = ScaleRows<V>,
           .rope = Rope<V>,
           .activate = {Activate<V, TrainGate::kSilu>, Activate<V, TrainGate::kGelu>,
-                       Activate<V, TrainGate::kGeluAlone>, Activate<V, TrainGate::kClamped>},
+                       Activate<V, TrainGate::kGeluAlone>, Activate<V, TrainGate::kClamped>,
+                       Activate<V, TrainGate::kSigmoid>},
           .activate_backward = {ActivateBackward<V, TrainGate::kSilu>,
                                 ActivateBackward<V, TrainGate::kGelu>,
                                 ActivateBackward<V, TrainGate::kGeluAlone>,
-                                ActivateBackward<V, TrainGate::kClamped>},
+                                ActivateBackward<V, TrainGate::kClamped>,
+                                ActivateBackward<V, TrainGate::kSigmoid>},
           .sigmoid = SigmoidOf<V>,
           .soft_cap = SoftCap<V>,
           .soft_cap_backward = SoftCapBackward<V>,

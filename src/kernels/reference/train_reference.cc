@@ -192,6 +192,10 @@ Activated ActivatedAt(TrainGate kind, double gate, double up) {
     const double s = sigmoid(gate);
     return {gate * s, s * (1 + gate * (1 - s)), up, 1};
   }
+  if (kind == TrainGate::kSigmoid) {
+    const double s = sigmoid(gate);
+    return {s, s * (1 - s), up, 1};
+  }
   if (kind == TrainGate::kClamped) {
     const double g = std::min(gate, 7.0), s = sigmoid(1.702 * g);
     return {g * s, gate <= 7 ? s * (1 + 1.702 * g * (1 - s)) : 0, std::clamp(up, -7.0, 7.0) + 1,
@@ -435,10 +439,12 @@ constinit const TrainKernels kTrainReference = {
     .scale_rows = ScaleRows,
     .rope = Rope,
     .activate = {Activate<TrainGate::kSilu>, Activate<TrainGate::kGelu>,
-                 Activate<TrainGate::kGeluAlone>, Activate<TrainGate::kClamped>},
+                 Activate<TrainGate::kGeluAlone>, Activate<TrainGate::kClamped>,
+                 Activate<TrainGate::kSigmoid>},
     .activate_backward = {ActivateBackward<TrainGate::kSilu>, ActivateBackward<TrainGate::kGelu>,
                           ActivateBackward<TrainGate::kGeluAlone>,
-                          ActivateBackward<TrainGate::kClamped>},
+                          ActivateBackward<TrainGate::kClamped>,
+                          ActivateBackward<TrainGate::kSigmoid>},
     .sigmoid = Sigmoid,
     .soft_cap = SoftCap,
     .soft_cap_backward = SoftCapBackward,
