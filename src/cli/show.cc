@@ -157,7 +157,8 @@ Json DescribeFamilies() {
          {"to_folder", in_folder.empty()},
          {"lost_in_folder", in_folder},
          {"train", lacks.empty()},
-         {"train_whole", lacks.empty() && typical.router.experts == 0 && typical.has_pre_norms()},
+         {"train_whole",
+          lacks.empty() && FrozenPart(typical) == nullptr && typical.has_pre_norms()},
          {"training_lacks", lacks}});
   }
   return families;

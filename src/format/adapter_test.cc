@@ -258,6 +258,31 @@ TEST_P(RoundTrip, ExpertsThroughPeftAreExactUnderEitherName) {
   }
 }
 
+TEST_P(RoundTrip, FamiliesKeepTheirOwnNamesInPeft) {
+  struct Case {
+    const char *architecture, *name, *target;
+  };
+  for (const Case& c : {Case{"lfm2", "layers.2.feed_forward.w2", "\"w2\""},
+                        Case{"starcoder2", "layers.2.mlp.c_proj", "\"c_proj\""}}) {
+    AdapterFile adapter = RandomAdapter();
+    adapter.architecture = c.architecture;
+    adapter.use_rslora = GetParam();
+    AdapterEntry down = adapter.entries[0];
+    down.layer = 2;
+    down.site = AdapterSite::kDownProj;
+    adapter.entries.push_back(down);
+    const auto folder = Scratch("peft_names");
+    WritePeftAdapter(adapter, folder);
+    const AdapterFile found = ReadPeftAdapter(folder);
+    ExpectSameDeltas(found, adapter, 0);
+    EXPECT_EQ(found.architecture, c.architecture);
+    const SafetensorsFile file = SafetensorsFile::Open(folder / "adapter_model.safetensors");
+    EXPECT_NE(file.Find(fmt::format("base_model.model.model.{}.lora_A.weight", c.name)), nullptr);
+    const std::string config = ReadFile(folder / "adapter_config.json", 1 << 20);
+    EXPECT_NE(config.find(c.target), std::string::npos);
+  }
+}
+
 TEST_P(RoundTrip, ExpertsThroughGgufAreStackedAndKeepEveryScale) {
   AdapterFile adapter = RandomAdapter();
   adapter.use_rslora = GetParam();

@@ -21,6 +21,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -122,6 +123,28 @@ class Config {
 bool IsEmpty(const OrderedJson& value) {
   return (value.is_boolean() && !value.get<bool>()) ||
          ((value.is_array() || value.is_object() || value.is_string()) && value.empty());
+}
+
+// Families whose modules are not called as Llama's, by GGUF's word for them; empty: as Llama's.
+struct FamilyModules {
+  const char* architecture;
+  std::array<std::string_view, 7> sites;  // q, k, v, o, gate, up, down
+};
+constexpr FamilyModules kFamilyModules[] = {
+    {"lfm2",
+     {"", "", "", "self_attn.out_proj", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"}},
+    {"starcoder2", {"", "", "", "", "", "mlp.c_fc", "mlp.c_proj"}}};
+
+// Where a module of a layer has a name of a family's own: sets the site, and returns the family.
+const FamilyModules* FindFamilyModule(std::string_view module, AdapterEntry& entry) {
+  for (const FamilyModules& family : kFamilyModules) {
+    for (size_t i = 0; i < family.sites.size(); ++i) {
+      if (family.sites[i].empty() || family.sites[i] != module) continue;
+      entry.site = static_cast<AdapterSite>(i);
+      return &family;
+    }
+  }
+  return nullptr;
 }
 
 // Everything that would change what the adapter computes and is not done here.
@@ -232,8 +255,9 @@ std::optional<TensorName> SplitTensorName(std::string_view name) {
   return std::nullopt;
 }
 
-// Sets layer and site from "model.layers.3.self_attn.q_proj" and the like; false if it is none.
-bool ParseModule(std::string_view module, AdapterEntry& entry) {
+// Sets layer and site from "model.layers.3.self_attn.q_proj" and the like, and the architecture if
+// only one has such a name; false if it is none.
+bool ParseModule(std::string_view module, AdapterEntry& entry, std::string* architecture) {
   for (const std::string_view prefix :
        {"model.language_model.", "language_model.model.", "model."}) {
     if (module.starts_with(prefix)) {
@@ -254,7 +278,10 @@ bool ParseModule(std::string_view module, AdapterEntry& entry) {
     entry.site = static_cast<AdapterSite>(i);
     if (module == AdapterSiteName(entry.site)) return IsLayerSite(entry.site) == (entry.layer >= 0);
   }
-  return false;
+  const FamilyModules* family = FindFamilyModule(module, entry);
+  if (family == nullptr || entry.layer < 0) return false;
+  *architecture = family->architecture;
+  return true;
 }
 
 std::vector<float> ReadValues(const std::string& file, const SafetensorsTensor& tensor) {
@@ -306,9 +333,10 @@ std::map<std::string, Group> GroupTensors(const SafetensorsFile& file) {
   return groups;
 }
 
-AdapterEntry ReadEntry(const std::string& file, const std::string& module, const Group& group) {
+AdapterEntry ReadEntry(const std::string& file, const std::string& module, const Group& group,
+                       std::string* architecture) {
   AdapterEntry entry;
-  if (!ParseModule(module, entry)) {
+  if (!ParseModule(module, entry, architecture)) {
     Throw(ErrorCode::kUnsupported,
           "{}: module {}: expected a linear layer of attention, MLP or an expert, embed_tokens or "
           "lm_head",
@@ -340,6 +368,11 @@ AdapterEntry ReadEntry(const std::string& file, const std::string& module, const
 
 std::string ModuleOf(const AdapterFile& adapter, const AdapterEntry& entry) {
   if (entry.expert >= 0) return ExpertModuleOf(adapter, entry);
+  for (const FamilyModules& family : kFamilyModules) {
+    if (family.architecture != adapter.architecture || !IsLayerSite(entry.site)) continue;
+    const std::string_view own = family.sites[static_cast<size_t>(entry.site)];
+    if (!own.empty()) return fmt::format("model.layers.{}.{}", entry.layer, own);
+  }
   const std::string name = AdapterEntryName(entry);
   return entry.site == AdapterSite::kLmHead ? name : "model." + name;
 }
@@ -351,7 +384,8 @@ void AddStacked(const std::string& file, const std::string& module, const Group&
                 std::vector<AdapterEntry>& entries) {
   AdapterEntry where;
   const std::string first = module.substr(0, module.find(".experts")) + ".experts.0.gate_proj";
-  const bool known = ParseModule(first, where);
+  std::string architecture;
+  const bool known = ParseModule(first, where, &architecture);
   if (!known || group.a == nullptr || group.b == nullptr || group.magnitude != nullptr ||
       group.embedding) {
     Throw(ErrorCode::kCorrupt,
@@ -387,12 +421,8 @@ OrderedJson MakeConfig(const AdapterFile& adapter) {
   std::set<std::string> targets;
   OrderedJson ranks = OrderedJson::object(), alphas = OrderedJson::object();
   for (const AdapterEntry& entry : adapter.entries) {
-    const std::string_view site = AdapterSiteName(entry.site);
     const std::string module = ModuleOf(adapter, entry);
-    targets.emplace(
-        entry.expert < 0
-            ? std::string(site.substr(site.find('.') + 1))  // npos + 1 is 0: names without a dot
-            : module.substr(module.rfind('.') + 1));
+    targets.emplace(module.substr(module.rfind('.') + 1));  // npos + 1 is 0: names without a dot
     if (entry.rank != adapter.rank) ranks[module] = entry.rank;
     if (entry.alpha != adapter.alpha) alphas[module] = NumberOf(entry.alpha);
   }
@@ -454,7 +484,7 @@ AdapterFile ReadPeftAdapter(const std::filesystem::path& folder) {
       continue;
     }
     if (IsMixtralModule(module)) adapter.architecture = kMixtralArchitecture;
-    AdapterEntry entry = ReadEntry(file.name(), module, group);
+    AdapterEntry entry = ReadEntry(file.name(), module, group, &adapter.architecture);
     entry.alpha = Resolve(alphas, module, adapter.alpha);
     const int64_t expected = Resolve(ranks, module, adapter.rank);
     if (entry.rank != expected) {

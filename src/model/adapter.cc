@@ -82,6 +82,28 @@ Adapter::Adapter(const ModelConfig& config, std::string name)
       panels_(NumPairs(config)),
       storage_(NumPairs(config)) {}
 
+namespace {
+
+// B of the queries alone, where files have them by head before the rows of a gate. Throws
+// kUnsupported where the gate is changed.
+std::vector<float> QueriesOf(const std::string& file, const AdapterEntry& entry, int64_t head_dim) {
+  std::vector<float> b;
+  for (int64_t row = 0; row < entry.out; ++row) {
+    const auto from = entry.b.begin() + row * entry.rank;
+    if (row / head_dim % 2 == 0) {
+      b.insert(b.end(), from, from + entry.rank);
+    } else if (std::any_of(from, from + entry.rank, [](float value) { return value != 0; })) {
+      Throw(ErrorCode::kUnsupported,
+            "adapter {}: {}: expected pairs that change queries alone, found a change of the gate "
+            "whose rows lie between theirs; train it without q_proj, or with this program",
+            file, AdapterEntryName(entry));
+    }
+  }
+  return b;
+}
+
+}  // namespace
+
 std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const ModelConfig& config) {
   if (file.use_dora) {
     Throw(ErrorCode::kUnsupported, "adapter {}: use_dora: expected false, found true", file.name);
@@ -111,7 +133,9 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
             "adapter {}: {}: expected a matrix that this {} model has, found one that it has not",
             file.name, AdapterEntryName(entry), config.architecture);
     }
-    const LinearShape shape = ShapeOf(config, id);
+    LinearShape shape = ShapeOf(config, id);
+    const bool gated = config.output_gate && site == Site::kQ;
+    if (gated) shape.n *= 2;
     if (entry.in != shape.k || entry.out != shape.n) {
       Throw(
           ErrorCode::kInvalidArgument,
@@ -123,8 +147,11 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
       Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected once, found twice", file.name,
             AdapterEntryName(entry));
     }
+    std::vector<float> queries;
+    if (gated) queries = QueriesOf(file.name, entry, config.head_dim);
+    const float* b = gated ? queries.data() : entry.b.data();
     adapter->Set(id, DenseView(entry.a.data(), entry.rank, entry.in),
-                 DenseView(entry.b.data(), entry.out, entry.rank),
+                 DenseView(b, ShapeOf(config, id).n, entry.rank),
                  static_cast<float>(AdapterScale(file, entry)));
   }
   adapter->Publish();

@@ -147,5 +147,33 @@ TEST(Adapter, RefusesAMatrixThatTheBaseHasNot) {
   EXPECT_TRUE(HasSite(config, {0, Site::kUp}));
 }
 
+// Files have the queries of gated heads by head before their gate's rows; pairs are of the queries.
+TEST(Adapter, TakesTheQueriesOfGatedHeads) {
+  ModelConfig config = Config();
+  AdapterFile plain, gated;
+  plain.name = gated.name = "house";
+  plain.rank = gated.rank = 2;
+  plain.entries = {Entry(0, AdapterSite::kQProj, 2, 8, config.q_dim())};
+  AdapterEntry wide = plain.entries[0];
+  wide.out *= 2;
+  wide.b.assign(static_cast<size_t>(wide.out * wide.rank), 0.0f);
+  for (int64_t row = 0; row < config.q_dim(); ++row) {
+    const int64_t to = row / config.head_dim * 2 * config.head_dim + row % config.head_dim;
+    std::copy_n(plain.entries[0].b.begin() + row * 2, 2, wide.b.begin() + to * 2);
+  }
+  gated.entries = {wide};
+  const Hash expected = Adapter::Load(plain, config)->hash();
+  config.output_gate = true;
+  EXPECT_EQ(Adapter::Load(gated, config)->hash(), expected);
+  gated.entries[0].b[static_cast<size_t>(2 * config.head_dim)] = 1;
+  try {
+    Adapter::Load(gated, config);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    EXPECT_THAT(std::string(error.what()), HasSubstr("gate"));
+  }
+}
+
 }  // namespace
 }  // namespace bakestone

@@ -152,6 +152,16 @@ bool CanAdaptExperts(const ModelConfig& config) {
   return config.mlp != MlpKind::kClampedSwiGlu && !config.router.beside_mlp;
 }
 
+const char* FrozenPart(const ModelConfig& config) {
+  if (config.router.experts > 0) return "its router and its experts' own matrices";
+  if (config.has_state()) return "the matrices of its states";
+  if (config.output_gate) return "the gates of its heads";
+  if (config.latent.kv_rank > 0) return "the latents of its attention";
+  if (config.per_layer_dim > 0) return "its embeddings by layer";
+  if (config.norm_kind == NormKind::kLayer) return "the biases of its norms";
+  return nullptr;
+}
+
 std::string TrainingLacks(const ModelConfig& config) {
   const std::pair<bool, const char*> axes[] = {
       {config.norm_kind != NormKind::kRms && config.logit_scale != 1,

@@ -323,6 +323,10 @@ bool HasSite(const ModelConfig& config, LinearId id);
 // Whether pairs can be beside the experts' matrices, in training and in serving.
 bool CanAdaptExperts(const ModelConfig& config);
 
+// What of the model the training pass goes through and never changes, in words; null: nothing, so
+// that it can be trained as a whole.
+const char* FrozenPart(const ModelConfig& config);
+
 // What the training pass lacks for the model, in words ("norms after attention and MLP"); empty:
 // nothing.
 std::string TrainingLacks(const ModelConfig& config);

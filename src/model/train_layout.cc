@@ -134,6 +134,12 @@ class LayoutBuilder {
             "use kind \"lora\" or \"rslora\", or targets of attention alone",
             LinearName(id));
     }
+    if (shape_.dora && config_.output_gate && id.site == Site::kQ) {
+      Throw(ErrorCode::kUnsupported,
+            "{}: expected a matrix of its own to be trained with DoRA, found one that holds a gate "
+            "too; use kind \"lora\" or \"rslora\"",
+            LinearName(id));
+    }
     const LinearShape shape = ShapeOf(config_, id);
     const std::string name = LinearName(id);
     LoraSlot slot{.id = id, .rank = shape_.rank, .in = shape.k, .out = shape.n};
@@ -196,11 +202,11 @@ TrainLayout TrainLayout::Make(const ModelConfig& config, const TrainShape& shape
     Throw(ErrorCode::kInvalidArgument, "LoRA rank: expected 1 to {}, found {}", kMaxRank,
           shape.rank);
   }
-  if (shape.rank == 0 && config.router.experts > 0) {
-    Throw(
-        ErrorCode::kUnsupported,
-        "training: expected pairs (kind \"lora\" or \"rslora\") on a mixture of experts, found the "
-        "whole model; its router and its experts' own matrices stay as they are");
+  if (const char* frozen = FrozenPart(config); shape.rank == 0 && frozen != nullptr) {
+    Throw(ErrorCode::kUnsupported,
+          "training: expected pairs (kind \"lora\" or \"rslora\") on this model, found the whole "
+          "model; {} stay as they are",
+          frozen);
   }
   LayoutBuilder builder(config, shape, biases);
   return shape.rank > 0 ? builder.Pairs() : builder.Whole();
