@@ -142,8 +142,7 @@ void NormalizeAdapter(AdapterFile& file, std::string_view file_name) {
             [](const AdapterEntry& a, const AdapterEntry& b) {
               return std::tuple(a.layer, a.expert, a.site) < std::tuple(b.layer, b.expert, b.site);
             });
-  std::array<const AdapterEntry*, 2 * kNumAdapterSites>
-      first{};  // of layers' own, then of experts'
+  std::array<const AdapterEntry*, kNumAdapterSites> first{};  // of experts
   const AdapterEntry* previous = nullptr;
   for (const AdapterEntry& entry : file.entries) {
     const Subject subject{file_name, entry};
@@ -152,14 +151,14 @@ void NormalizeAdapter(AdapterFile& file, std::string_view file_name) {
         previous->expert == entry.expert) {
       subject.Fail("expected once, found again");
     }
-    const AdapterEntry*& model =
-        first[static_cast<size_t>(entry.site) + (entry.expert < 0 ? 0 : kNumAdapterSites)];
+    previous = &entry;
+    if (entry.expert < 0) continue;  // heads and MLPs can differ by layer
+    const AdapterEntry*& model = first[static_cast<size_t>(entry.site)];
     if (model == nullptr) model = &entry;
     if (model->in != entry.in || model->out != entry.out) {
       subject.Fail("expected {} inputs and {} outputs as in {}, found {} and {}", model->in,
                    model->out, AdapterEntryName(*model), entry.in, entry.out);
     }
-    previous = &entry;
   }
 }
 

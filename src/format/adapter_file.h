@@ -77,8 +77,8 @@ std::string AdapterEntryName(const AdapterEntry& entry);
 
 // Sorts the entries and checks everything that can be checked without the base: at least one entry,
 // each once, layers and sites that fit, positive sizes, vectors of the right length, finite values,
-// one shape per site, finite alpha above 0, DoRA all or none. Throws kCorrupt; `file_name` opens
-// the message.
+// one shape per site of experts, finite alpha above 0, DoRA all or none. Throws kCorrupt;
+// `file_name` opens the message.
 void NormalizeAdapter(AdapterFile& file, std::string_view file_name);
 
 }  // namespace bakestone
