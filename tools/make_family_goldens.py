@@ -110,7 +110,7 @@ FAMILIES = {
                     dict(plus_one=True, pattern=3)),
     # As E2B and E4B: the last two layers read the keys and values of others; embeddings by layer.
     "gemma4_text": ("gemma4", RMS | GEMMA4 | dict(num_hidden_layers=6, num_kv_shared_layers=2, use_double_wide_mlp=True,
-                    hidden_size_per_layer_input=8, layer_types=["sliding_attention", "full_attention"] * 3), {}),
+                    hidden_size_per_layer_input=16, layer_types=["sliding_attention", "full_attention"] * 3), {}),
     # As 26B-A4B: values are keys in layers without a window, experts beside the MLP.
     "gemma4": ("gemma4", RMS | GEMMA4 | dict(attention_k_eq_v=True, num_global_key_value_heads=1, enable_moe_block=True,
                num_experts=5, top_k_experts=2, moe_intermediate_size=16, hidden_size_per_layer_input=0,
@@ -147,9 +147,12 @@ FAMILIES = {
 ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert", "gemma3_text+use_bidirectional_attention"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
 TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite", "starcoder2", "glm4_moe", "gpt_oss",
-           "qwen3_5_text", "qwen3_5_moe_text", "lfm2"]
+           "qwen3_5_text", "qwen3_5_moe_text", "lfm2", "gemma4_text", "gemma4"]
 # Of families that call their matrices otherwise.
+LLAMAS = dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
+              o_proj="self_attn.o_proj", gate_proj="mlp.gate_proj", up_proj="mlp.up_proj", down_proj="mlp.down_proj")
 PAIRED = {
+    "gemma4_text": LLAMAS,
     "starcoder2": dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
                        o_proj="self_attn.o_proj", up_proj="mlp.c_fc", down_proj="mlp.c_proj"),
     "lfm2": dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
@@ -157,9 +160,9 @@ PAIRED = {
                  down_proj="feed_forward.w2")}
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 # What layers' matrices are multiplied with for training, where not 0.5; and those of experts (gpt-oss's go up to 6).
-SHRUNK_BY, EXPERTS_BY = dict(lfm2=0.25, qwen3_5_text=0.25, qwen3_5_moe_text=0.125), dict(gpt_oss=0.125)
+SHRUNK_BY, EXPERTS_BY = dict(lfm2=0.25, qwen3_5_text=0.25, qwen3_5_moe_text=0.125, gemma4_text=0.03125), dict(gpt_oss=0.125)
 MANY = ("gpt_oss", "qwen3_5_moe_text")  # seeds are tried: their choices lie close
-WHOLE = ("mlp.gate.weight", "mlp.router.weight", "shared_expert_gate.weight", "_bias", "conv1d.weight",
+WHOLE = ("mlp.gate.weight", "mlp.router.weight", "router.proj.weight", "shared_expert_gate.weight", "_bias", "conv1d.weight",
          "conv.conv.weight")  # as they are for training
 
 GGUF_NAMES = {
@@ -289,14 +292,14 @@ def write_modules(model, folder, widths=(48, 24)):
 
 def sites(config, state, layer):
     """(site, tensor's name, first row or which, rows, expert) of every matrix of a layer; some lie together."""
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    q, kv, ffn = config.num_attention_heads * dim, config.num_key_value_heads * dim, config.intermediate_size
     if config.model_type in PAIRED:
         for site, name in PAIRED[config.model_type].items():
             own = f"model.layers.{layer}.{name}.weight"
             if own in state:
                 yield site, own, 0, len(state[own]), None
         return
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    q, kv, ffn = config.num_attention_heads * dim, config.num_key_value_heads * dim, config.intermediate_size
     stacked = f"model.layers.{layer}.mlp.experts."
     experts = len(state[stacked + "down_proj"]) if stacked + "down_proj" in state else 0
     adapted = config.model_type != "gpt_oss"  # whose experts take no pairs
@@ -336,6 +339,10 @@ def clearest(plain, draw, documents):
         return (best[:, -2] - best[:, -1]).min().item()
 
     def watch(router, inputs, _):
+        if hasattr(router, "proj"):  # Gemma 4's, which normalizes its input
+            inputs = [router.norm(inputs[0]) * router.scale * router.scalar_root_size]
+            margins.append(least_gap(router.proj(inputs[0]), config.top_k_experts))
+            return
         scores = torch.nn.functional.linear(inputs[0].reshape(-1, inputs[0].shape[-1]), router.weight, getattr(router, "bias", None))
         if hasattr(router, "e_score_correction_bias"):
             scores = scores.sigmoid() + router.e_score_correction_bias
@@ -346,7 +353,8 @@ def clearest(plain, draw, documents):
             out = worth < worth.topk(used_groups).values[:, -1:]
             scores = own.masked_fill(out[..., None], -1e9).view(len(scores), -1)
         margins.append(least_gap(scores, config.num_experts_per_tok))
-    routers = [getattr(layer.mlp, "gate", None) or getattr(layer.mlp, "router", None) for layer in plain.model.layers]
+    routers = [getattr(layer.mlp, "gate", None) or getattr(layer.mlp, "router", None) or getattr(layer, "router", None)
+               for layer in plain.model.layers]
     hooks = [router.register_forward_hook(watch) for router in routers if router is not None]
     found = {}
     for seed in range(13, 333 if config.model_type in MANY else 45):
@@ -364,7 +372,7 @@ def clearest(plain, draw, documents):
 
 
 def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
-    config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
+    config = transformers.AutoConfig.for_model("gemma4_text" if kind == "gemma4" else kind, **(BASE | settings))
     config._experts_implementation = "eager"  # the others have no float64
     plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float64)
     state = {name: tensor.double() for name, tensor in model.state_dict().items()
@@ -395,7 +403,7 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
                     change, around = change[None], (*around, expert, len(state[name]) - 1 - expert)
                 merged[name] = merged[name] + torch.nn.functional.pad(change, around)
         return targets, out, pairs, merged
-    mixture = any(name.endswith(("mlp.gate.weight", "mlp.router.weight")) for name in state)
+    mixture = any(name.endswith(("mlp.gate.weight", "mlp.router.weight", "router.proj.weight")) for name in state)
     targets, out, pairs, merged = draw(clearest(plain, draw, [tokens[begin:end] for begin, end in spans]) if mixture else 13)
     loss = 0
     for begin, end in spans:

@@ -167,9 +167,13 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.norm_kind != NormKind::kRms && config.logit_scale != 1,
        "layer norms before scaled logits"},
       {config.has_post_norms() && config.residual_scale != 1, "a factor on normalized branches"},
-      {config.router.experts > 0 &&
+      {config.router.experts > 0 && !config.router.beside_mlp &&
            (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),
        "experts without the norm before them alone"},
+      {config.router.beside_mlp && config.norm_placement != NormPlacement::kSandwich,
+       "experts beside an MLP without norms around both"},
+      {!config.kv_layers.empty() && config.residual_scale != 1,
+       "a factor on branches whose keys are another layer's"},
       {config.latent.kv_rank > 0, "latent attention"},
       {config.rwkv.heads > 0, "RWKV's layers"},
       {config.has_state() &&
@@ -179,14 +183,8 @@ std::string TrainingLacks(const ModelConfig& config) {
       {config.mlp == MlpKind::kSquaredRelu || config.mlp == MlpKind::kErfGelu ||
            config.mlp == MlpKind::kErfGeGlu,
        "an MLP of that activation"},
-      {config.per_layer_dim > 0, "embeddings by layer"},
-      {!config.kv_layers.empty(), "keys and values of another layer"},
-      {!config.keys_as_values.empty(), "keys as values"},
-      {!config.head_dims.empty() || !config.kv_head_counts.empty(),
-       "heads of another size by layer"},
-      {!config.ffn_dims.empty(), "an MLP of another width by layer"},
-      {config.value_norm, "norms of values"},
-      {config.layer_scales, "scales of layers"},
+      {config.value_norm && config.qk_norm != QkNorm::kPerHead,
+       "norms of values without those of queries and keys by head"},
   };
   std::string lacks;
   for (const auto& [there, what] : axes) {

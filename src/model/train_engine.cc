@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "model/rope_tables.h"
+#include "ops/train_products.h"
 #include "ops/train_rows.h"
 
 namespace bakestone {
@@ -170,6 +171,7 @@ void TrainEngine::Start(const TrainBatch& batch) {
             .document_begins = batch.document_begins,
             .rope = &rope_,
             .local_rope = local_rope_ ? &*local_rope_ : nullptr,
+            .per_layer = nullptr,
             .weights = nullptr,
             .pairs = nullptr};
   tokens_ = batch.tokens;
@@ -190,6 +192,7 @@ void TrainEngine::Forward(TrainWeights& weights, PackedPairs& pairs, int64_t fir
   if (config_.embedding_scale != 1) {
     ops::TrainScale(pool_, config_.embedding_scale, batch_.rows, hidden, hidden, x_.data());
   }
+  if (config_.per_layer_dim > 0) PlanPerLayer(weights);
   const bool recompute = options_.activation == ActivationPolicy::kRecompute;
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     LayerSaved& own = saved_[static_cast<size_t>(layer)];
@@ -203,10 +206,56 @@ void TrainEngine::Forward(TrainWeights& weights, PackedPairs& pairs, int64_t fir
   }
 }
 
+// (embedding * sqrt(dim) + norm(projection x / sqrt(hidden_dim))) / sqrt(2), the norm by layer.
+void TrainEngine::PlanPerLayer(TrainWeights& weights) {
+  const int64_t rows = batch_.rows, hidden = config_.hidden_dim, dim = config_.per_layer_dim,
+                width = config_.num_layers * dim;
+  const auto grow = [](auto& buffer, int64_t size) {
+    if (buffer.size() < size) buffer = std::remove_reference_t<decltype(buffer)>(size);
+  };
+  grow(per_layer_, rows * width);
+  grow(projected_, rows * width);
+  grow(rounded_, (rows + kTrainTileRows) * hidden);
+  grow(y_, rows * width);
+  grow(inverse_, rows * config_.num_layers);
+  ops::TrainToBf16(kernels_, pool_, x_.data(), rounded_.data(), rows * hidden);
+  TrainGemmArgs product{};
+  product.segments[0] = {rounded_.data(), hidden, weights.PerLayerProjection(),
+                         hidden * kTrainLanes, hidden};
+  product.num_segments = 1;
+  product.store = TrainStore::kF32;
+  product.rows = rows;
+  product.cols = product.out_stride = width;
+  product.out = projected_.data();
+  ops::TrainGemm(kernels_, pool_, product);
+  ops::TrainScale(pool_, 1.0f / std::sqrt(static_cast<float>(hidden)), rows, width, width,
+                  projected_.data());
+  ops::TrainGroupNorm(pool_, {.x = projected_.data(),
+                              .stride = width,
+                              .rows = rows,
+                              .groups = config_.num_layers,
+                              .width = dim,
+                              .weight = weights.source().per_layer_norm(),
+                              .eps = config_.norm_eps,
+                              .y = y_.data(),
+                              .inverse = inverse_.data()});
+  const float own = std::sqrt(0.5f * static_cast<float>(dim)), rest = std::sqrt(0.5f);
+  pool_.ParallelFor(rows, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int32_t token = tokens_[static_cast<size_t>(row)];
+      float* out = per_layer_.data() + row * width;
+      weights.source().per_layer_embedding({token, token + 1}, DenseView(out, 1, width));
+      const float* from = projected_.data() + row * width;
+      for (int64_t i = 0; i < width; ++i) out[i] = own * out[i] + rest * from[i];
+    }
+  });
+  batch_.per_layer = per_layer_.data();
+}
+
 void TrainEngine::Backward(std::span<float> gradients) {
   const bool embedding = layout_.embedding.rows > 0;
   const int64_t lowest = layout_.lowest_layer(config_.num_layers);
-  layer_.RoundDx(batch_.rows, dx_.data());
+  layer_.StartBackward(batch_.rows, dx_.data());
   for (int64_t layer = config_.num_layers - 1; layer >= lowest; --layer) {
     LayerSaved* saved = &saved_[static_cast<size_t>(layer)];
     if (options_.activation == ActivationPolicy::kRecompute) {
@@ -244,7 +293,9 @@ void TrainEngine::EmbeddingBackward(std::span<float> gradients) {
 
 void TrainEngine::NotePeak() {
   int64_t total = weights_.bytes() + layer_.bytes() + head_.bytes() + pairs_.bytes() +
-                  shared_.bytes() + x_.bytes() + dx_.bytes() + base_hidden_.bytes();
+                  shared_.bytes() + x_.bytes() + dx_.bytes() + base_hidden_.bytes() +
+                  per_layer_.bytes() + projected_.bytes() + rounded_.bytes() + y_.bytes() +
+                  inverse_.bytes();
   if (base_weights_) total += base_weights_->bytes();
   for (const LayerSaved& saved : saved_) total += saved.bytes();
   peak_bytes_ = std::max(peak_bytes_, total);

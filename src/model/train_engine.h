@@ -50,6 +50,8 @@ class TrainEngine {
   // x_ becomes the residual stream after the last layer. first_saved: layers from it on keep what
   // backward needs.
   void Forward(TrainWeights& weights, PackedPairs& pairs, int64_t first_saved);
+  // What layers are told of their tokens, from the first layer's rows in x_.
+  void PlanPerLayer(TrainWeights& weights);
   void Backward(std::span<float> gradients);
   void EmbeddingBackward(std::span<float> gradients);
   LossSums LossBackward(const TrainBatch& batch, const Objective& objective,
@@ -79,6 +81,9 @@ class TrainEngine {
   LayerSaved shared_;              // of layers that keep nothing
   Buffer<float> x_, dx_;           // [T, hidden_dim]
   Buffer<uint16_t> base_hidden_;
+  Buffer<float> per_layer_, projected_;  // [T, num_layers * per_layer_dim]
+  Buffer<uint16_t> rounded_, y_;         // [T, hidden_dim], and scratch of a norm
+  Buffer<float> inverse_;
   LayerBatch batch_{};
   std::span<const int32_t> tokens_;
   TrainHead::Rows rows_;            // of the last loss that asked for them

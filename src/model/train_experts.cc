@@ -96,7 +96,19 @@ std::vector<ExpertRows> TrainLayer::ChoiceOf(const At& at, const LayerSaved& sav
       DenseView<const float>(saved.router_logits.data(), at.rows(), config_.router.experts);
   std::span<const float> bias;
   if (config_.router.bias) bias = at.source().layer(at.layer).router_bias;
-  return ChooseExperts(config_.router, bias, logits);
+  std::vector<ExpertRows> chosen = ChooseExperts(config_.router, bias, logits);
+  if (!config_.router.beside_mlp) return chosen;
+  const std::vector<float>& scales = at.source().layer(at.layer).beside->expert_scales;
+  for (size_t expert = 0; expert < chosen.size(); ++expert) {
+    for (float& share : chosen[expert].shares) share *= scales[expert];
+  }
+  return chosen;
+}
+
+float TrainLayer::ShareFactor(const At& at, int64_t expert) const {
+  if (!config_.router.beside_mlp) return config_.router.scale;
+  return config_.router.scale *
+         at.source().layer(at.layer).beside->expert_scales[static_cast<size_t>(expert)];
 }
 
 const float* TrainLayer::ExpertBias(const At& at, Site site, int64_t expert) const {
@@ -177,16 +189,18 @@ void TrainLayer::SharedBackward(const At& at, const LayerSaved& saved) {
   });
 }
 
-void TrainLayer::ExpertsForward(const At& at, float* x, LayerSaved& saved) {
-  const int64_t rows = at.rows(), hidden = config_.hidden_dim, ffn = config_.ffn_dim,
-                experts = config_.router.experts;
-  const uint16_t* input =
-      BranchInput(x, MlpNorm(at), rows, saved.y_mlp.data(), saved.inverse_mlp.data());
+void TrainLayer::RouteRows(const At& at, const uint16_t* input, LayerSaved& saved) {
+  const int64_t experts = config_.router.experts;
   Frozen(at, FrozenSite::kRouter, {input, saved.router_logits.data(), TrainStore::kF32});
   if (const float* bias = at.source().layer(at.layer).router.bias()) {
-    for (int64_t i = 0; i < rows * experts; ++i) saved.router_logits[i] += bias[i % experts];
+    for (int64_t i = 0; i < at.rows() * experts; ++i) saved.router_logits[i] += bias[i % experts];
   }
-  const std::vector<ExpertRows> chosen = ChoiceOf(at, saved);
+}
+
+void TrainLayer::RunExperts(const At& at, const uint16_t* input, std::span<const ExpertRows> chosen,
+                            LayerSaved& saved, float* out) {
+  const int64_t hidden = config_.hidden_dim, ffn = config_.ffn_dim,
+                experts = config_.router.experts;
   const int64_t expert_down = at.batch.weights->plan(at.layer).expert_down;
   const PackedPairs& pairs = *at.batch.pairs;
   int64_t begin = 0;
@@ -196,7 +210,7 @@ void TrainLayer::ExpertsForward(const At& at, float* x, LayerSaved& saved) {
     if (count == 0) continue;
     const uint16_t* weights = ExpertPanels(at, expert);
     GatherRows(pool_, input, own.rows, hidden, expert_in_.data());
-    uint16_t* gate_up = saved.gate_up.data() + begin * 2 * ffn;
+    uint16_t* gate_up = saved.expert_gate_up.data() + begin * 2 * ffn;
     const auto product = [&](TrainGroup group, const uint16_t* own_panels, const uint16_t* in,
                              void* out, TrainStore store) {
       const PhaseTimer timer(phases.products);
@@ -223,9 +237,16 @@ void TrainLayer::ExpertsForward(const At& at, float* x, LayerSaved& saved) {
         expert_out_[i] += own.shares[static_cast<size_t>(i / hidden)] * bias[i % hidden];
       }
     }
-    ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, x);
+    ScatterAdd(pool_, expert_out_.data(), own.rows, hidden, out);
     begin += count;
   }
+}
+
+void TrainLayer::ExpertsForward(const At& at, float* x, LayerSaved& saved) {
+  const uint16_t* input =
+      BranchInput(x, MlpNorm(at), at.rows(), saved.y_mlp.data(), saved.inverse_mlp.data());
+  RouteRows(at, input, saved);
+  RunExperts(at, input, ChoiceOf(at, saved), saved, x);
   if (config_.router.shared_dim > 0) SharedForward(at, input, x, saved);
 }
 
@@ -255,10 +276,11 @@ bakestone::LinearBackward TrainLayer::ExpertLinear(const ExpertPart& part, Train
 }
 
 // d_shares [rows] of its rows; what its input asks for is added to dh_.
-void TrainLayer::ExpertBackward(const ExpertPart& part, const At& at, const LayerSaved& saved,
-                                const Gradients& gradients, float* d_shares) {
+void TrainLayer::ExpertBackward(const ExpertPart& part, const At& at, const uint16_t* dy,
+                                const LayerSaved& saved, const Gradients& gradients,
+                                float* d_shares) {
   const int64_t rows = part.rows(), hidden = config_.hidden_dim, ffn = config_.ffn_dim;
-  const uint16_t* gate_up = saved.gate_up.data() + part.begin * 2 * ffn;
+  const uint16_t* gate_up = saved.expert_gate_up.data() + part.begin * 2 * ffn;
   const std::vector<float>& shares = part.chosen->shares;
   const auto backward = [&](TrainGroup group, const uint16_t* panels,
                             const bakestone::LinearBackward& args) {
@@ -269,12 +291,14 @@ void TrainLayer::ExpertBackward(const ExpertPart& part, const At& at, const Laye
     bakestone::Backward(kernels_, pool_, shape, at.batch.pairs->group(at.layer, group, part.expert),
                         transposed, args, linear_);
   };
-  GatherRows(pool_, dx_bf16_.data(), part.chosen->rows, hidden, d_expert_.data());
+  GatherRows(pool_, dy, part.chosen->rows, hidden, d_expert_.data());
   ActivateExpert(rows, ffn, gate_up, act_.data());
   ScaleByShare(pool_, shares, ffn, act_.data());
   bakestone::LinearBackward down = ExpertLinear(part, TrainGroup::kDown, at, saved, gradients);
-  const bool down_ends = Ends(LayerStep::kDown, gradients),
-             gate_up_ends = Ends(LayerStep::kGateUp, gradients);
+  // Those beside an MLP are frozen, and what its steps are says nothing of them.
+  const bool frozen = config_.router.beside_mlp;
+  const bool down_ends = !frozen && Ends(LayerStep::kDown, gradients),
+             gate_up_ends = !frozen && Ends(LayerStep::kGateUp, gradients);
   down.dy = d_expert_.data();
   down.x = act_.data();
   down.dx = down_ends ? nullptr : d_act_.data();
@@ -308,8 +332,9 @@ void TrainLayer::RouterBackward(const At& at, const LayerSaved& saved,
   for (int64_t expert = 0; expert < experts; ++expert) {
     const ExpertRows& own = chosen[static_cast<size_t>(expert)];
     for (size_t i = 0; i < own.rows.size(); ++i) {
-      shares_[own.rows[i] * experts + expert] = own.shares[i] / config.scale;
-      d_shares_[own.rows[i] * experts + expert] = *d_shares++ * config.scale;
+      const float factor = ShareFactor(at, expert);
+      shares_[own.rows[i] * experts + expert] = own.shares[i] / factor;
+      d_shares_[own.rows[i] * experts + expert] = *d_shares++ * factor;
     }
   }
   // Shares are a softmax over the chosen experts, or those of a softmax over all; or sigmoids, as
@@ -340,20 +365,26 @@ void TrainLayer::RouterBackward(const At& at, const LayerSaved& saved,
   FrozenBackward(at, FrozenSite::kRouter, {d_logits_.data(), dh_.data(), TrainStore::kAddF32});
 }
 
+void TrainLayer::RunExpertsBackward(const At& at, const uint16_t* dy,
+                                    std::span<const ExpertRows> chosen, const LayerSaved& saved,
+                                    const Gradients& gradients) {
+  int64_t begin = 0;
+  for (int64_t expert = 0; expert < config_.router.experts; ++expert) {
+    const ExpertRows& own = chosen[static_cast<size_t>(expert)];
+    if (own.rows.empty()) continue;
+    ExpertBackward({expert, begin, &own, ExpertPanels(at, expert)}, at, dy, saved, gradients,
+                   d_share_rows_.data() + begin);
+    begin += static_cast<int64_t>(own.rows.size());
+  }
+}
+
 void TrainLayer::ExpertsBackward(const At& at, const LayerSaved& saved,
                                  const Gradients& gradients) {
   const NormWeights norm = MlpNorm(at);
   const std::vector<ExpertRows> chosen = ChoiceOf(at, saved);
   BranchInputAgain(saved.y_mlp.data(), norm, at.rows());  // h_
   std::fill_n(dh_.data(), at.rows() * config_.hidden_dim, 0.0f);
-  int64_t begin = 0;
-  for (int64_t expert = 0; expert < config_.router.experts; ++expert) {
-    const ExpertRows& own = chosen[static_cast<size_t>(expert)];
-    if (own.rows.empty()) continue;
-    ExpertBackward({expert, begin, &own, ExpertPanels(at, expert)}, at, saved, gradients,
-                   d_share_rows_.data() + begin);
-    begin += static_cast<int64_t>(own.rows.size());
-  }
+  RunExpertsBackward(at, dx_bf16_.data(), chosen, saved, gradients);
   if (Ends(LayerStep::kDown, gradients) || Ends(LayerStep::kGateUp, gradients)) return;
   if (config_.router.shared_dim > 0) SharedBackward(at, saved);
   RouterBackward(at, saved, chosen, d_share_rows_.data());

@@ -63,7 +63,18 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t layer, int64_t rows,
   plan.Add(state_inverse, rows * state.heads);
   const bool mixture = config.has_experts(layer);
   const int64_t mlp_rows = mixture ? rows * config.router.used : rows;
-  plan.Add(gate_up, WholeRows(mlp_rows, 2 * (mixture ? config.ffn_dim : config.ffn_width(layer))));
+  const int64_t own_ffn = config.has_mlp(layer) ? config.ffn_width(layer) : 0;
+  plan.Add(gate_up, WholeRows(rows, (config.gated() ? 2 : 1) * own_ffn));
+  plan.Add(expert_gate_up, WholeRows(mlp_rows, mixture ? 2 * config.ffn_dim : 0));
+  const int64_t beside = mixture && config.router.beside_mlp ? config.hidden_dim : 0;
+  for (auto* part : {&y_beside_mlp, &y_beside_experts}) plan.Add(*part, WholeRows(rows, beside));
+  for (auto* part : {&inverse_beside_mlp, &inverse_beside_experts}) {
+    plan.Add(*part, beside > 0 ? rows : 0);
+  }
+  const bool told = config.per_layer_dim > 0;
+  plan.Add(layer_gate, WholeRows(rows, config.per_layer_dim));
+  plan.Add(y_layer, WholeRows(rows, told ? config.hidden_dim : 0));
+  plan.Add(inverse_layer, told ? rows : 0);
   for (const TrainGroup group :
        {TrainGroup::kQkv, TrainGroup::kO, TrainGroup::kGateUp, TrainGroup::kDown}) {
     plan.Add(xa[Index(group)],
@@ -91,6 +102,8 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t layer, int64_t rows,
     plan.Add(y_k, WholeRows(rows, kv_dim));
     plan.Add(inverse_q, rows * config.num_heads);
     plan.Add(inverse_k, rows * config.layer_kv_heads(layer));
+    plan.Add(y_v, WholeRows(rows, config.value_norm ? kv_dim : 0));
+    plan.Add(inverse_v, config.value_norm ? rows * config.layer_kv_heads(layer) : 0);
   }
   pieces.Reserve(plan);
 }
@@ -102,6 +115,7 @@ TrainLayer::TrainLayer(const ModelConfig& config, const TrainKernels& kernels, T
       pool_(pool),
       attention_(kernels, pool),
       state_(kernels, pool),
+      shared_keys_(static_cast<size_t>(config.num_layers)),
       row_scratch_(static_cast<size_t>(pool.num_threads())) {}
 
 StateWidths StateWidths::Of(const ModelConfig& config, int64_t layer) {
@@ -155,6 +169,20 @@ void TrainLayer::Reserve(int64_t rows) {
     plan.Add(d_shares_, rows * experts);
     plan.Add(d_share_rows_, rows * config_.router.used);
   }
+  if (!config_.keys_as_values.empty()) {
+    plan.Add(values_, rows * kv);
+    plan.Add(d_values_, rows * kv);
+  }
+  if (config_.router.beside_mlp) plan.Add(beside_, rows * hidden);
+  plan.Add(layer_act_, WholeRows(rows, config_.per_layer_dim));
+  plan.Add(d_layer_, WholeRows(rows, config_.per_layer_dim));
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    if (!IsRead(layer)) continue;
+    SharedKeys& keys = shared_keys_[static_cast<size_t>(layer)];
+    const int64_t width = config_.kv_dim(layer);
+    for (auto* part : {&keys.k, &keys.v}) plan.Add(*part, WholeRows(rows, width));
+    for (auto* part : {&keys.dk, &keys.dv}) plan.Add(*part, rows * width);
+  }
   if (values > 0) {
     plan.Add(convolved_, rows * channels);
     plan.Add(mixed_, rows * channels);
@@ -168,7 +196,7 @@ void TrainLayer::Reserve(int64_t rows) {
     plan.Add(d_alpha_, WholeRows(rows, ops::PadRank(config_.delta.value_heads)));
     plan.Add(d_beta_, WholeRows(rows, ops::PadRank(config_.delta.value_heads)));
   }
-  if (config_.has_post_norms()) {
+  if (config_.has_post_norms() || config_.per_layer_dim > 0) {
     plan.Add(branch_, rows * hidden);
     plan.Add(d_branch_, WholeRows(rows, hidden));
   }
@@ -194,6 +222,24 @@ ops::TrainAttentionShape TrainLayer::AttentionOf(const At& at) const {
 TrainLayer::At TrainLayer::Place(int64_t layer, const LayerBatch& batch) {
   const PhaseTimer timer(phases.weights);
   return {layer, batch, batch.weights->Layer(layer)};
+}
+
+bool TrainLayer::IsRead(int64_t layer) const {
+  for (int64_t reader = layer + 1; reader < config_.num_layers; ++reader) {
+    if (config_.kv_layer(reader) == layer) return true;
+  }
+  return false;
+}
+
+void TrainLayer::StartBackward(int64_t rows, const float* dx) {
+  RoundDx(rows, dx);
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    SharedKeys& keys = shared_keys_[static_cast<size_t>(layer)];
+    if (keys.dk.empty()) continue;
+    const int64_t size = rows * config_.kv_dim(layer);
+    std::fill_n(keys.dk.data(), size, 0.0f);
+    std::fill_n(keys.dv.data(), size, 0.0f);
+  }
 }
 
 void TrainLayer::RoundDx(int64_t rows, const float* dx) {
@@ -330,10 +376,25 @@ void TrainLayer::LinearBackward(const At& at, TrainGroup group, const uint16_t* 
                       args, linear_);
 }
 
+TrainLayer::QkvPlaces TrainLayer::PlacesOf(const At& at) const {
+  const int64_t q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer),
+                stride = ShapeAt(at, TrainGroup::kQkv).out;
+  const bool apart = config_.has_keys_as_values(at.layer);
+  return {.q = q,
+          .kv = kv,
+          .heads = config_.num_heads,
+          .kv_heads = config_.layer_kv_heads(at.layer),
+          .owns = config_.owns_kv(at.layer),
+          .apart = apart,
+          .k = qkv_.data() + q,
+          .v = apart ? values_.data() : qkv_.data() + q + kv,
+          .stride = stride,
+          .v_stride = apart ? kv : stride};
+}
+
 void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
-  const GroupShape shape = ShapeAt(at, TrainGroup::kQkv);
-  const int64_t rows = at.rows(), all = shape.out, q = config_.q_dim(at.layer),
-                kv = config_.kv_dim(at.layer), kv_heads = config_.layer_kv_heads(at.layer);
+  const QkvPlaces places = PlacesOf(at);
+  const int64_t rows = at.rows(), all = places.stride, q = places.q, kv = places.kv;
   const uint16_t* input = BranchInput(x, AttentionNorm(at), rows, saved.y_attention.data(),
                                       saved.inverse_attention.data());
   const PackedPairs& pairs = *at.batch.pairs;
@@ -346,23 +407,35 @@ void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
   } else {
     LinearForward(at, TrainGroup::kQkv, input, saved, qkv_.data(), TrainStore::kF32);
   }
+  const bool owns = places.owns;
   {
     const PhaseTimer timer(phases.rows);
     const ops::RopeTable* table = RopeOf(at);
-    float* v = qkv_.data() + q + kv;
-    NormHeads(at, saved);
+    for (int64_t row = 0; row < rows && places.apart; ++row) {
+      std::copy_n(places.k + row * all, kv, places.v + row * kv);
+    }
+    NormHeads(at, places, saved);
     // A factor on what attention adds is one on the values.
     if (config_.residual_scale != 1) {
-      ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, v);
+      ops::TrainScale(pool_, config_.residual_scale, rows, kv, places.v_stride, places.v);
     }
-    Rotate(at, qkv_.data(), all, config_.num_heads, table, 1, saved.q.data(), q);
-    Rotate(at, qkv_.data() + q, all, kv_heads, table, 1, saved.k.data(), kv);
-    Rotate(at, v, all, kv_heads, nullptr, 1, saved.v.data(), kv);
+    Rotate(at, qkv_.data(), all, places.heads, table, 1, saved.q.data(), q);
+    if (owns) {
+      Rotate(at, places.k, all, places.kv_heads, table, 1, saved.k.data(), kv);
+      Rotate(at, places.v, places.v_stride, places.kv_heads, nullptr, 1, saved.v.data(), kv);
+    }
+    if (IsRead(at.layer)) {
+      SharedKeys& keys = shared_keys_[static_cast<size_t>(at.layer)];
+      std::copy_n(saved.k.data(), rows * kv, keys.k.data());
+      std::copy_n(saved.v.data(), rows * kv, keys.v.data());
+    }
   }
   {
     const PhaseTimer timer(phases.attention);
-    attention_.Forward(AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(),
-                       saved.attention.data(), saved.log_sum.data());
+    const SharedKeys& shared = shared_keys_[static_cast<size_t>(config_.kv_layer(at.layer))];
+    attention_.Forward(AttentionOf(at), saved.q.data(), owns ? saved.k.data() : shared.k.data(),
+                       owns ? saved.v.data() : shared.v.data(), saved.attention.data(),
+                       saved.log_sum.data());
   }
   if (config_.output_gate) {
     Frozen(at, FrozenSite::kOutputGate, {input, saved.output_gate.data(), TrainStore::kBF16});
@@ -444,9 +517,7 @@ TrainActivationArgs TrainLayer::Activation(const At& at, const LayerSaved& saved
   return args;
 }
 
-void TrainLayer::MlpForward(const At& at, float* x, LayerSaved& saved) {
-  const uint16_t* input =
-      BranchInput(x, MlpNorm(at), at.rows(), saved.y_mlp.data(), saved.inverse_mlp.data());
+void TrainLayer::MlpActivation(const At& at, const uint16_t* input, LayerSaved& saved) {
   const TrainActivationArgs activation = Activation(at, saved);
   const bool has_bias = HasBias(at, TrainGroup::kGateUp);
   const AfterUnit activate = [&](const ops::TrainUnit& unit) {
@@ -456,20 +527,35 @@ void TrainLayer::MlpForward(const At& at, float* x, LayerSaved& saved) {
   };
   LinearForward(at, TrainGroup::kGateUp, input, saved, saved.gate_up.data(), TrainStore::kBF16,
                 &activate);
+}
+
+void TrainLayer::MlpForward(const At& at, float* x, LayerSaved& saved) {
+  const uint16_t* input =
+      BranchInput(x, MlpNorm(at), at.rows(), saved.y_mlp.data(), saved.inverse_mlp.data());
+  MlpActivation(at, input, saved);
   BranchOutput(at, TrainGroup::kDown, act_.data(), saved, x);
 }
 
 void TrainLayer::Forward(int64_t layer, const LayerBatch& batch, float* x, LayerSaved& saved) {
   const At at = Place(layer, batch);
   MixForward(at, x, saved);
-  if (config_.has_experts(layer)) return ExpertsForward(at, x, saved);
-  MlpForward(at, x, saved);
+  if (!config_.has_experts(layer)) {
+    MlpForward(at, x, saved);
+  } else if (config_.router.beside_mlp) {
+    BesideForward(at, x, saved);
+  } else {
+    ExpertsForward(at, x, saved);
+  }
+  if (config_.per_layer_dim > 0) PerLayerForward(at, x, saved);
+  if (config_.layer_scales) {
+    const int64_t width = config_.hidden_dim;
+    ops::TrainScale(pool_, at.source().layer(layer).output_scale, at.rows(), width, width, x);
+  }
 }
 
-void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradients& gradients) {
-  const NormWeights norm = MlpNorm(at);
+bool TrainLayer::MlpInnerBackward(const At& at, const uint16_t* dy, const LayerSaved& saved,
+                                  const Gradients& gradients) {
   const TrainActivationArgs activation = Activation(at, saved);
-  const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kDown, saved, gradients);
   if (Ends(LayerStep::kDown, gradients)) {
     {
       const PhaseTimer timer(phases.rows);
@@ -477,7 +563,7 @@ void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradie
     }
     LinearBackward(at, TrainGroup::kDown, dy, act_.data(), saved, gradients, nullptr,
                    TrainStore::kBF16);
-    return;
+    return false;
   }
   const AfterUnit activate = [&](const ops::TrainUnit& unit) {
     ops::TrainActivateBackward(
@@ -486,22 +572,46 @@ void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradie
   };
   LinearBackward(at, TrainGroup::kDown, dy, act_.data(), saved, gradients, d_act_.data(),
                  TrainStore::kBF16, &activate);
-  const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), norm, at.rows());
-  const bool gate_up_ends = Ends(LayerStep::kGateUp, gradients);
+  const uint16_t* input = BranchInputAgain(saved.y_mlp.data(), MlpNorm(at), at.rows());
+  const bool ends = Ends(LayerStep::kGateUp, gradients);
   LinearBackward(at, TrainGroup::kGateUp, d_gate_up_.data(), input, saved, gradients,
-                 gate_up_ends ? nullptr : dh_.data(), TrainStore::kF32);
-  if (gate_up_ends) return;
+                 ends ? nullptr : dh_.data(), TrainStore::kF32);
+  return !ends;
+}
+
+void TrainLayer::MlpBackward(const At& at, const LayerSaved& saved, const Gradients& gradients) {
+  const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kDown, saved, gradients);
+  if (!MlpInnerBackward(at, dy, saved, gradients)) return;
   const auto& norms = gradients.layout->mlp_norms;
-  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), norm.weight,
+  BranchInputBackward({saved.y_mlp.data(), saved.inverse_mlp.data(), MlpNorm(at).weight,
                        norms.empty() ? -1 : norms[static_cast<size_t>(at.layer)]},
                       at.rows(), gradients, !Ends(LayerStep::kMlpNorm, gradients));
 }
 
+// Of a layer that reads another's keys and values: theirs are kept for that layer. Of one that is
+// read: theirs are added to its own, both in qkv_.
+void TrainLayer::AddSharedGradients(const At& at, const QkvPlaces& places) {
+  if (places.owns && !IsRead(at.layer)) return;
+  SharedKeys& shared = shared_keys_[static_cast<size_t>(config_.kv_layer(at.layer))];
+  const int64_t q = places.q, kv = places.kv, stride = q + 2 * kv;
+  pool_.ParallelFor(at.rows(), 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      float *own_k = qkv_.data() + row * stride + q, *own_v = own_k + kv;
+      float *k = shared.dk.data() + row * kv, *v = shared.dv.data() + row * kv;
+      for (int64_t i = 0; i < kv; ++i) {
+        float &to_k = places.owns ? own_k[i] : k[i], &to_v = places.owns ? own_v[i] : v[i];
+        to_k = own_k[i] + k[i];
+        to_v = own_v[i] + v[i];
+      }
+    }
+  });
+}
+
 void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
                                    const Gradients& gradients) {
-  const int64_t rows = at.rows(), all = ShapeAt(at, TrainGroup::kQkv).out,
-                q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer),
-                kv_heads = config_.layer_kv_heads(at.layer);
+  const QkvPlaces places = PlacesOf(at);
+  const int64_t rows = at.rows(), all = places.stride, q = places.q, kv = places.kv,
+                stride = q + 2 * kv;
   const NormWeights norm = AttentionNorm(at);
   const bool o_ends = Ends(LayerStep::kO, gradients);
   const uint16_t* dy = BranchOutputBackward(at, TrainGroup::kO, saved, gradients);
@@ -518,28 +628,36 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
     gate.d_up = d_attention_.data();
     ops::TrainActivateBackward(kernels_, pool_, TrainGate::kSigmoid, gate);
   }
+  float *dk = qkv_.data() + q, *dv = dk + kv;
   {
     const PhaseTimer timer(phases.attention);
-    attention_.Backward(AttentionOf(at), saved.q.data(), saved.k.data(), saved.v.data(),
-                        saved.attention.data(), saved.log_sum.data(), d_attention_.data(),
-                        {.q = qkv_.data(),
-                         .k = qkv_.data() + q,
-                         .v = qkv_.data() + q + kv,
-                         .q_stride = all,
-                         .kv_stride = all});
+    const SharedKeys& shared = shared_keys_[static_cast<size_t>(config_.kv_layer(at.layer))];
+    const bool owns = places.owns;
+    attention_.Backward(
+        AttentionOf(at), saved.q.data(), owns ? saved.k.data() : shared.k.data(),
+        owns ? saved.v.data() : shared.v.data(), saved.attention.data(), saved.log_sum.data(),
+        d_attention_.data(),
+        {.q = qkv_.data(), .k = dk, .v = dv, .q_stride = stride, .kv_stride = stride});
   }
   {
     const PhaseTimer timer(phases.rows);
+    AddSharedGradients(at, places);
     uint16_t* out = d_qkv_bf16_.data();
     const ops::RopeTable* table = RopeOf(at);
-    float* dv = qkv_.data() + q + kv;
     if (config_.residual_scale != 1) {
-      ops::TrainScale(pool_, config_.residual_scale, rows, kv, all, dv);
+      ops::TrainScale(pool_, config_.residual_scale, rows, kv, stride, dv);
     }
-    Rotate(at, qkv_.data(), all, config_.num_heads, table, -1, out, all);
-    Rotate(at, qkv_.data() + q, all, kv_heads, table, -1, out + q, all);
-    Rotate(at, dv, all, kv_heads, nullptr, 1, out + q + kv, all);
-    NormHeadsBackward(at, saved);
+    Rotate(at, qkv_.data(), stride, places.heads, table, -1, out, all);
+    if (places.owns) {
+      Rotate(at, dk, stride, places.kv_heads, table, -1, out + q, all);
+      Rotate(at, dv, stride, places.kv_heads, nullptr, 1,
+             places.apart ? d_values_.data() : out + q + kv, places.v_stride);
+    }
+    NormHeadsBackward(at, places, saved);
+    for (int64_t i = 0; i < rows * kv && places.apart; ++i) {
+      uint16_t& to = out[i / kv * all + q + i % kv];
+      to = FloatToBF16(BF16ToFloat(to) + BF16ToFloat(d_values_[i]));
+    }
   }
   const uint16_t* input = BranchInputAgain(saved.y_attention.data(), norm, rows);
   const bool qkv_ends = Ends(LayerStep::kQkv, gradients);
@@ -558,10 +676,19 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
 void TrainLayer::Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,
                           const Gradients& gradients) {
   const At at = Place(layer, batch);
-  if (config_.has_experts(layer)) {
-    ExpertsBackward(at, saved, gradients);
-  } else {
+  if (config_.layer_scales) {
+    const int64_t width = config_.hidden_dim;
+    ops::TrainScale(pool_, at.source().layer(layer).output_scale, at.rows(), width, width,
+                    gradients.dx);
+    RoundDx(at.rows(), gradients.dx);
+  }
+  if (config_.per_layer_dim > 0) PerLayerBackward(at, saved, gradients);
+  if (!config_.has_experts(layer)) {
     MlpBackward(at, saved, gradients);
+  } else if (config_.router.beside_mlp) {
+    BesideBackward(at, saved, gradients);
+  } else {
+    ExpertsBackward(at, saved, gradients);
   }
   if (!gradients.below && gradients.lowest >= LayerStep::kMlpNorm) return;
   MixBackward(at, saved, gradients);

@@ -38,7 +38,8 @@ struct LayerSaved {
   std::span<float> inverse_attention_post, inverse_mlp_post;  // [T]
   std::span<uint16_t> q, k, v;                                // [T, heads * head_dim]
   std::span<uint16_t> attention;                              // [T, q_dim]
-  std::span<uint16_t> gate_up;  // [T, 2 * ffn_dim]; of a mixture [T * used, ...], expert by expert
+  std::span<uint16_t> gate_up;                                // [T, 2 * ffn_dim], or up alone
+  std::span<uint16_t> expert_gate_up;  // of a mixture [T * used, 2 * ffn_dim], expert by expert
   std::span<float> router_logits;      // [T, experts], of a mixture
   std::span<uint16_t> shared_gate_up;  // [T, 2 * shared_dim], of the expert that all rows share
   std::span<float> shared_shares;      // [T], what its output counts by
@@ -49,8 +50,14 @@ struct LayerSaved {
   std::span<uint16_t> y_q,
       y_k;  // [T, heads * head_dim] / rms, where queries and keys are normalized
   std::span<float> inverse_q, inverse_k;  // [T, heads], or [T] where all heads are one group
-  std::span<float> log_sum;               // [heads, T]
-  std::span<uint16_t> output_gate;        // [T, q_dim], where what heads give counts by it
+  std::span<uint16_t> y_v;                // the same of values
+  std::span<float> inverse_v;
+  std::span<float> log_sum;  // [heads, T]
+  // Of experts beside an MLP: what either gives, over its rms. Of what a layer is told of the
+  // token: its gate [T, per_layer_dim], and what comes of it over its rms.
+  std::span<uint16_t> y_beside_mlp, y_beside_experts, layer_gate, y_layer;  // [T, hidden_dim]
+  std::span<float> inverse_beside_mlp, inverse_beside_experts, inverse_layer;
+  std::span<uint16_t> output_gate;  // [T, q_dim], where what heads give counts by it
   // Of layers that keep a state: what the convolution's products gave, z [T, values], alpha and
   // beta [T, 2 * value_heads], what heads gave over its rms [T, values], 1 / rms.
   std::span<uint16_t> state_in, state_gate, state_y;
@@ -74,6 +81,7 @@ struct LayerBatch {
   int64_t rows;
   std::span<const int32_t> document_begins;
   const ops::RopeTable *rope, *local_rope;  // local_rope null: no layer has it
+  const float* per_layer;  // [rows, num_layers * per_layer_dim] what layers are told; or null
   TrainWeights* weights;
   PackedPairs* pairs;
 };
@@ -113,10 +121,10 @@ class TrainLayer {
     LayerStep lowest;  // the layer's lowest trained part
     bool below;        // something below this layer is trained: dx is wanted
   };
-  // Call RoundDx() once before the topmost layer's.
+  // Call StartBackward() once before the topmost layer's.
   void Backward(int64_t layer, const LayerBatch& batch, const LayerSaved& saved,
                 const Gradients& gradients);
-  void RoundDx(int64_t rows, const float* dx);
+  void StartBackward(int64_t rows, const float* dx);
 
   int64_t bytes() const noexcept;
   TrainPhases phases;
@@ -148,6 +156,7 @@ class TrainLayer {
     int64_t offset;  // of the weight's gradient, -1: frozen
   };
   At Place(int64_t layer, const LayerBatch& batch);
+  void RoundDx(int64_t rows, const float* dx);
   GroupShape ShapeAt(const At& at, TrainGroup group) const {
     return ShapeOf(config_, at.layer, group);
   }
@@ -155,16 +164,54 @@ class TrainLayer {
   void MixBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
   // What the output's matrix takes: what heads give, or the gated form of it in gated_.
   const uint16_t* HeadsOutput(const At& at, const LayerSaved& saved);
+  // Queries, keys and values of a layer as its products give them. What reads another layer's keys
+  // and values has none; where values are keys, they have a place of their own.
+  struct QkvPlaces {
+    int64_t q, kv, heads, kv_heads;
+    bool owns, apart;
+    float *k, *v;
+    int64_t stride, v_stride;
+  };
+  QkvPlaces PlacesOf(const At& at) const;
+  // Keys and values that other layers read too, and what these say of them.
+  struct SharedKeys {
+    std::span<uint16_t> k, v;
+    std::span<float> dk, dv;
+  };
+  bool IsRead(int64_t layer) const;  // by another layer
+  void AddSharedGradients(const At& at, const QkvPlaces& places);
   void AttentionForward(const At& at, float* x, LayerSaved& saved);
   void AttentionBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
   void MlpForward(const At& at, float* x, LayerSaved& saved);
   void MlpBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  // act_ of the normalized input.
+  void MlpActivation(const At& at, const uint16_t* input, LayerSaved& saved);
+  // dy, of the last product, to dh_ of the input; false if nothing below is trained.
+  bool MlpInnerBackward(const At& at, const uint16_t* dy, const LayerSaved& saved,
+                        const Gradients& gradients);
+
+  // ---- train_beside.cc ----
+  void BesideForward(const At& at, float* x, LayerSaved& saved);
+  void BesideBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  void PerLayerForward(const At& at, float* x, LayerSaved& saved);
+  void PerLayerBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  // d_branch_: of what a norm took, from d of what it gave.
+  void OuterNormBackward(const At& at, const float* d, const float* weight, const uint16_t* y,
+                         const float* inverse);
 
   // ---- train_experts.cc ----
   void ExpertsForward(const At& at, float* x, LayerSaved& saved);
   void ExpertsBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
-  void ExpertBackward(const ExpertPart& part, const At& at, const LayerSaved& saved,
-                      const Gradients& gradients, float* d_shares);
+  void RunExperts(const At& at, const uint16_t* input, std::span<const ExpertRows> chosen,
+                  LayerSaved& saved, float* out);
+  // From dy, of what the experts give, to dh_ (added) and d_share_rows_; h_ is their input.
+  void RunExpertsBackward(const At& at, const uint16_t* dy, std::span<const ExpertRows> chosen,
+                          const LayerSaved& saved, const Gradients& gradients);
+  void ExpertBackward(const ExpertPart& part, const At& at, const uint16_t* dy,
+                      const LayerSaved& saved, const Gradients& gradients, float* d_shares);
+  void RouteRows(const At& at, const uint16_t* input, LayerSaved& saved);
+  // What an expert's share is multiplied with.
+  float ShareFactor(const At& at, int64_t expert) const;
   bakestone::LinearBackward ExpertLinear(const ExpertPart& part, TrainGroup group, const At& at,
                                          const LayerSaved& saved, const Gradients& gradients) const;
   void SharedForward(const At& at, const uint16_t* input, float* x, LayerSaved& saved);
@@ -223,8 +270,8 @@ class TrainLayer {
   // dh_ to the norm's weight (offset -1: frozen) and, if wanted, to dx.
   void NormBackward(const NormInput& norm, int64_t rows, const Gradients& gradients, bool wants_dx);
   // Queries and keys in qkv_.
-  void NormHeads(const At& at, LayerSaved& saved);
-  void NormHeadsBackward(const At& at, const LayerSaved& saved);
+  void NormHeads(const At& at, const QkvPlaces& places, LayerSaved& saved);
+  void NormHeadsBackward(const At& at, const QkvPlaces& places, const LayerSaved& saved);
   // What a branch takes: bf16 of the normalized x, kept in y; forward from x, backward from y.
   const uint16_t* BranchInput(const float* x, const NormWeights& norm, int64_t rows, uint16_t* y,
                               float* inverse);
@@ -277,7 +324,9 @@ class TrainLayer {
   LinearScratch linear_;
   // Scratch of a layer.
   Pieces pieces_;
-  std::span<float> branch_;
+  std::span<float> branch_, beside_, values_;
+  std::span<uint16_t> d_values_, layer_act_, d_layer_;
+  std::vector<SharedKeys> shared_keys_;  // by layer; empty: no other reads them
   std::span<uint16_t> d_branch_;
   std::span<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;
   std::span<float> qkv_, dh_;

@@ -66,6 +66,11 @@ class LayoutBuilder {
       }
     }
     if (shape_.rows != TrainedRows::kNone) {
+      if (config_.per_layer_dim > 0) {
+        Throw(ErrorCode::kUnsupported,
+              "training: expected rows of embedding and head to stay as they are, found some to "
+              "be trained; this model has embeddings by layer beside them");
+      }
       const int64_t first = shape_.rows == TrainedRows::kNew ? shape_.first_new_row : 0;
       const std::string what = shape_.rows == TrainedRows::kNew ? ".new_rows" : ".weight";
       if (first < config_.vocab_size) {

@@ -62,49 +62,65 @@ void TrainLayer::NormBackward(const NormInput& norm, int64_t rows, const Gradien
                           .dx_bf16 = dx_bf16_.data()});
 }
 
-void TrainLayer::NormHeads(const At& at, LayerSaved& saved) {
+void TrainLayer::NormHeads(const At& at, const QkvPlaces& places, LayerSaved& saved) {
   if (config_.qk_norm == QkNorm::kNone) return;
   const bool whole = config_.qk_norm == QkNorm::kWhole;
-  const int64_t q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer);
+  const int64_t dim = config_.layer_head_dim(at.layer);
   ops::TrainGroupNormArgs args = {.x = qkv_.data(),
-                                  .stride = ShapeAt(at, TrainGroup::kQkv).out,
+                                  .stride = places.stride,
                                   .rows = at.rows(),
-                                  .groups = whole ? 1 : config_.num_heads,
-                                  .width = whole ? q : config_.layer_head_dim(at.layer),
+                                  .groups = whole ? 1 : places.heads,
+                                  .width = whole ? places.q : dim,
                                   .weight = at.source().q_norm(at.layer),
                                   .eps = config_.norm_eps,
                                   .y = saved.y_q.data(),
                                   .inverse = saved.inverse_q.data()};
   ops::TrainGroupNorm(pool_, args);
-  args.x = qkv_.data() + q;
-  args.groups = whole ? 1 : config_.layer_kv_heads(at.layer);
-  args.width = whole ? kv : config_.layer_head_dim(at.layer);
+  if (!places.owns) return;
+  args.x = places.k;
+  args.groups = whole ? 1 : places.kv_heads;
+  args.width = whole ? places.kv : dim;
   args.weight = at.source().k_norm(at.layer);
   args.y = saved.y_k.data();
   args.inverse = saved.inverse_k.data();
   ops::TrainGroupNorm(pool_, args);
+  if (!config_.value_norm) return;
+  args.x = places.v;
+  args.stride = places.v_stride;
+  args.weight = at.source().layer(at.layer).v_norm.data();
+  args.y = saved.y_v.data();
+  args.inverse = saved.inverse_v.data();
+  ops::TrainGroupNorm(pool_, args);
 }
 
-// Of d_qkv_bf16_.
-void TrainLayer::NormHeadsBackward(const At& at, const LayerSaved& saved) {
+// Of d_qkv_bf16_, and of values apart in d_values_.
+void TrainLayer::NormHeadsBackward(const At& at, const QkvPlaces& places, const LayerSaved& saved) {
   if (config_.qk_norm == QkNorm::kNone) return;
   const bool whole = config_.qk_norm == QkNorm::kWhole;
-  const int64_t q = config_.q_dim(at.layer), kv = config_.kv_dim(at.layer);
+  const int64_t dim = config_.layer_head_dim(at.layer);
   ops::TrainGroupNormBackwardArgs args = {.d = d_qkv_bf16_.data(),
-                                          .stride = ShapeAt(at, TrainGroup::kQkv).out,
+                                          .stride = places.stride,
                                           .rows = at.rows(),
-                                          .groups = whole ? 1 : config_.num_heads,
-                                          .width = whole ? q : config_.layer_head_dim(at.layer),
+                                          .groups = whole ? 1 : places.heads,
+                                          .width = whole ? places.q : dim,
                                           .weight = at.source().q_norm(at.layer),
                                           .y = saved.y_q.data(),
                                           .inverse = saved.inverse_q.data()};
   ops::TrainGroupNormBackward(pool_, args);
-  args.d = d_qkv_bf16_.data() + q;
-  args.groups = whole ? 1 : config_.layer_kv_heads(at.layer);
-  args.width = whole ? kv : config_.layer_head_dim(at.layer);
+  if (!places.owns) return;
+  args.d = d_qkv_bf16_.data() + places.q;
+  args.groups = whole ? 1 : places.kv_heads;
+  args.width = whole ? places.kv : dim;
   args.weight = at.source().k_norm(at.layer);
   args.y = saved.y_k.data();
   args.inverse = saved.inverse_k.data();
+  ops::TrainGroupNormBackward(pool_, args);
+  if (!config_.value_norm) return;
+  args.d = places.apart ? d_values_.data() : d_qkv_bf16_.data() + places.q + places.kv;
+  args.stride = places.v_stride;
+  args.weight = at.source().layer(at.layer).v_norm.data();
+  args.y = saved.y_v.data();
+  args.inverse = saved.inverse_v.data();
   ops::TrainGroupNormBackward(pool_, args);
 }
 

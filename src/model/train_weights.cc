@@ -110,6 +110,10 @@ LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site) {
       return mixer == Mixer::kConvolution ? LinearShape{3 * hidden, hidden} : LinearShape{};
     case FrozenSite::kConvolutionOut:
       return mixer == Mixer::kConvolution ? LinearShape{hidden, hidden} : LinearShape{};
+    case FrozenSite::kLayerGate:
+      return {config.per_layer_dim, config.per_layer_dim > 0 ? hidden : 0};
+    case FrozenSite::kLayerOut:
+      return {config.per_layer_dim > 0 ? hidden : 0, config.per_layer_dim};
     default:
       return mixer == Mixer::kDeltaRule ? DeltaShapeOf(config, site) : LinearShape{};
   }
@@ -173,6 +177,10 @@ const Weight& FrozenWeight(const LayerWeights& layer, FrozenSite site) {
       return layer.delta->beta;
     case FrozenSite::kDeltaOut:
       return layer.delta->out;
+    case FrozenSite::kLayerGate:
+      return layer.per_layer->gate;
+    case FrozenSite::kLayerOut:
+      return layer.per_layer->out;
   }
   BAKESTONE_CHECK(false && "a site outside the enum");
   return layer.router;
@@ -221,6 +229,13 @@ TrainSource SourceOf(const Weights& weights, const KernelTable& kernels) {
   source.q_norm = norm(&LayerWeights::q_norm);
   source.k_norm = norm(&LayerWeights::k_norm);
   source.final_norm = [&weights] { return weights.final_norm.data(); };
+  source.per_layer_embedding = [&weights, &kernels](Range rows, MatrixView<float> out) {
+    weights.per_layer_embedding.DequantizeRows(kernels, rows, out);
+  };
+  source.per_layer_projection = [&weights, &kernels](Range rows, MatrixView<float> out) {
+    weights.per_layer_projection.DequantizeRows(kernels, rows, out);
+  };
+  source.per_layer_norm = [&weights] { return weights.per_layer_norm.data(); };
   source.final_norm_bias = [&weights] { return weights.final_norm_bias.data(); };
   return source;
 }
@@ -323,7 +338,7 @@ TrainWeights::TrainWeights(const ModelConfig& config, TrainSource source,
 
 int64_t TrainWeights::bytes() const noexcept {
   int64_t total = current_.bytes() + expert_.bytes() + transposed_.bytes() + head_.bytes() +
-                  head_transposed_.bytes();
+                  head_transposed_.bytes() + per_layer_.bytes();
   for (const auto& layer : layers_) total += layer.bytes();
   for (const RowScratch& scratch : row_scratch_) {
     total += scratch.wide.bytes() + scratch.rounded.bytes();
@@ -416,6 +431,15 @@ const uint16_t* TrainWeights::Transposed(const uint16_t* panels, int64_t n, int6
   }
   ops::TransposePanels(kernels_, pool_, panels, k, ops::PadRank(n), transposed_.data());
   return transposed_.data();
+}
+
+const uint16_t* TrainWeights::PerLayerProjection() {
+  const int64_t rows = config_.num_layers * config_.per_layer_dim;
+  if (per_layer_.empty()) {
+    per_layer_ = Buffer<uint16_t>(ops::PanelSize(rows, config_.hidden_dim));
+    Build(rows, config_.hidden_dim, source_.per_layer_projection, per_layer_.data());
+  }
+  return per_layer_.data();
 }
 
 const uint16_t* TrainWeights::Head() {

@@ -51,8 +51,10 @@ enum class FrozenSite : uint8_t {
   kDeltaAlpha,
   kDeltaBeta,
   kDeltaOut,
+  kLayerGate,  // PerLayerWeights
+  kLayerOut,
 };
-inline constexpr int kNumFrozenSites = static_cast<int>(FrozenSite::kDeltaOut) + 1;
+inline constexpr int kNumFrozenSites = static_cast<int>(FrozenSite::kLayerOut) + 1;
 // n 0: the layer has no such matrix.
 LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site);
 
@@ -83,6 +85,10 @@ struct TrainSource {
   std::function<const float*(int64_t layer)> attention_post_norm, mlp_post_norm, q_norm,
       k_norm;                                                 // asked for where the config has them
   std::function<const float*()> final_norm, final_norm_bias;  // a bias: of layer norms
+  // Of embeddings by layer: [vocab_size, num_layers * per_layer_dim], [num_layers * per_layer_dim,
+  // hidden_dim], [per_layer_dim].
+  std::function<void(Range rows, MatrixView<float> out)> per_layer_embedding, per_layer_projection;
+  std::function<const float*()> per_layer_norm;
 };
 
 // Of a loaded model; both must outlive what is returned.
@@ -107,6 +113,9 @@ class TrainWeights {
   // Transposed panels [k / 16][n / 2][16][2] of the panels of a [n, k] matrix, n up to a multiple
   // of 16; valid until the next call.
   const uint16_t* Transposed(const uint16_t* panels, int64_t n, int64_t k);
+
+  // Panels of what makes embeddings by layer [num_layers * per_layer_dim, hidden_dim].
+  const uint16_t* PerLayerProjection();
 
   // The head [vocab_size, hidden_dim], vocabulary rounded up to 16 with zeros.
   const uint16_t* Head();
@@ -138,7 +147,7 @@ class TrainWeights {
   std::vector<Buffer<uint16_t>> layers_;  // empty until first asked for
   std::vector<uint8_t> stale_;            // of layers_: 1, made from old values
   bool head_stale_ = false, head_transposed_stale_ = false;
-  Buffer<uint16_t> current_, expert_, transposed_, head_, head_transposed_;
+  Buffer<uint16_t> current_, expert_, transposed_, head_, head_transposed_, per_layer_;
   struct RowScratch {
     Buffer<float> wide;
     Buffer<uint16_t> rounded;
