@@ -16,6 +16,8 @@ those are what rwkv7_reference.py computes, which is written from the paper's fo
                                         (in float64) d.a.LAYER.SITE, d.b.LAYER.SITE; the
                                         layers' matrices are made smaller by a factor, but for routers, gates of
                                         shared experts and taps (factor, expert_factor: 0.5 where not stated)
+  TYPE/train_first.safetensors          of STATEFUL: the gradient d.embedding of the embedding of a model cut to its first
+                                        layer, whose embedding is divided by 8: what goes through a state is most of it
 
 Every tensor is random with a spread of at least 0.3, so that none could be left out or taken for another, and
 the prompt is longer than any window. A family's line in FAMILIES states its axes; values are chosen so that each
@@ -158,9 +160,11 @@ PAIRED = {
     "lfm2": dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
                  o_proj="self_attn.out_proj", gate_proj="feed_forward.w1", up_proj="feed_forward.w3",
                  down_proj="feed_forward.w2")}
+STATEFUL = ["qwen3_5_text", "lfm2"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 # What layers' matrices are multiplied with for training, where not 0.5; and those of experts (gpt-oss's go up to 6).
 SHRUNK_BY, EXPERTS_BY = dict(lfm2=0.25, qwen3_5_text=0.25, qwen3_5_moe_text=0.125, gemma4_text=0.03125), dict(gpt_oss=0.125)
+TOLD_BY = 0.25  # of the matrices of what layers are told of a token
 MANY = ("gpt_oss", "qwen3_5_moe_text")  # seeds are tried: their choices lie close
 WHOLE = ("mlp.gate.weight", "mlp.router.weight", "router.proj.weight", "shared_expert_gate.weight", "_bias", "conv1d.weight",
          "conv.conv.weight")  # as they are for training
@@ -371,6 +375,12 @@ def clearest(plain, draw, documents):
     return seed
 
 
+def factor_of(kind, name):
+    """What a layer's matrix is multiplied with for training."""
+    own = SHRUNK_BY.get(kind, 0.5)
+    return EXPERTS_BY.get(kind, own) if ".experts." in name else TOLD_BY if "per_layer" in name else own
+
+
 def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
     config = transformers.AutoConfig.for_model("gemma4_text" if kind == "gemma4" else kind, **(BASE | settings))
     config._experts_implementation = "eager"  # the others have no float64
@@ -379,7 +389,7 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
              if not (name == "lm_head.weight" and config.tie_word_embeddings)}
     for name, tensor in state.items():  # made smaller, which is exact: sharper models pass on more of bf16's rounding
         if tensor.dim() >= 2 and name.startswith("model.layers.") and not name.endswith(WHOLE):
-            tensor *= EXPERTS_BY.get(kind, SHRUNK_BY.get(kind, 0.5)) if ".experts." in name else SHRUNK_BY.get(kind, 0.5)
+            tensor *= factor_of(kind, name)
     tokens = safetensors.torch.load_file(folder / f"golden{suffix}.safetensors")["tokens"].long()
     spans = list(zip(begins, begins[1:] + [len(tokens)]))
 
@@ -414,7 +424,28 @@ def write_training(model, kind, settings, folder, suffix="", begins=BEGINS):
     out["loss"] = loss.detach()[None]
     safetensors.torch.save_file(out, folder / f"train{suffix}.safetensors", metadata={
         "scale": repr(LORA_SCALE), "factor": repr(SHRUNK_BY.get(kind, 0.5)),
-        "expert_factor": repr(EXPERTS_BY.get(kind, SHRUNK_BY.get(kind, 0.5)))})
+        "expert_factor": repr(factor_of(kind, ".experts.")), "told_factor": repr(TOLD_BY)})
+
+
+def write_first(model, kind, settings, folder):
+    """Of a model cut to its first layer, embeddings divided by 8 so that the layer outweighs its input: their gradient."""
+    settings = dict(settings, num_hidden_layers=1) | ({"layer_types": settings["layer_types"][:1]} if "layer_types" in settings else {})
+    config = transformers.AutoConfig.for_model(kind, **(BASE | settings))
+    plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float64)
+    state = {name: tensor.double() for name, tensor in model.state_dict().items()
+             if not name.startswith("model.layers.") or name.startswith("model.layers.0.")}
+    state.pop("lm_head.weight") if config.tie_word_embeddings else None
+    embedding = state["model.embed_tokens.weight"] = (state["model.embed_tokens.weight"] / 8).requires_grad_()
+    tokens = safetensors.torch.load_file(folder / "golden.safetensors")["tokens"].long()
+    torch.manual_seed(14)
+    targets, loss = torch.randint(3, config.vocab_size, tokens.shape), 0
+    for begin, end in zip(BEGINS, BEGINS[1:] + [len(tokens)]):
+        logits = torch.func.functional_call(plain, state, kwargs=dict(input_ids=tokens[None, begin:end], use_cache=False)).logits[0]
+        loss = loss + torch.nn.functional.cross_entropy(logits, targets[begin:end], reduction="sum")
+    gradient, = torch.autograd.grad(loss, [embedding])
+    out = {"targets": targets.int(), "begins": torch.tensor(BEGINS).int(), "loss": loss.detach()[None],
+           "d.embedding": gradient.float().contiguous()}
+    safetensors.torch.save_file(out, folder / "train_first.safetensors")
 
 
 def gguf_name(name, after_branch):
@@ -908,6 +939,8 @@ def main():
         logits = write_golden(model, folder, kind)
         if kind in TRAINED:
             write_training(model, kind, settings, folder)
+        if kind in STATEFUL:
+            write_first(model, kind, settings, folder)
         if kind == "phi3":
             write_golden(model, folder, kind, "golden_far", FAR_LENGTH)
             write_training(model, kind, settings, folder, "_far", [0, 72])

@@ -1,5 +1,6 @@
 // Where a family can be trained, a step of it is autograd's; and each says what training lacks.
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 #include <fmt/format.h>
@@ -53,7 +54,8 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
     const std::string_view text = file.Metadata(name);
     return text.empty() ? 0.5f : std::stof(std::string(text));
   };
-  const float factor = factor_of("factor"), expert_factor = factor_of("expert_factor");
+  const float factor = factor_of("factor"), expert_factor = factor_of("expert_factor"),
+              told_factor = factor_of("told_factor");
   source.linear = [whole = source.linear, factor, expert_factor](LinearId id, Range range,
                                                                  MatrixView<float> out) {
     whole(id, range, out);
@@ -63,11 +65,12 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
       }
     }
   };
-  source.frozen = [whole = source.frozen, factor](int64_t layer, FrozenSite site, Range range,
+  source.frozen = [whole = source.frozen, factor, told_factor](int64_t layer, FrozenSite site, Range range,
                                                   MatrixView<float> out) {
     whole(layer, site, range, out);
     if (site == FrozenSite::kRouter || site == FrozenSite::kSharedShare) return;
-    for (int64_t i = 0; i < out.rows * out.cols; ++i) out.data[i] *= factor;
+    const bool told = site == FrozenSite::kLayerGate || site == FrozenSite::kLayerOut;
+    for (int64_t i = 0; i < out.rows * out.cols; ++i) out.data[i] *= told ? told_factor : factor;
   };
   TrainEngine engine(config, source, layout, 0.5f, kernels.train, Pool(), {});
   engine.SetValues(pairs);
@@ -78,6 +81,61 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
   EXPECT_LT(testing::RelativeError(found, expected), 0.05);
   ::testing::Test::RecordProperty("relative_error",
                                   std::to_string(testing::RelativeError(found, expected)));
+}
+
+// One row's position in its document, of two documents.
+std::vector<int32_t> PositionsOf(size_t rows, int32_t second) {
+  std::vector<int32_t> positions;
+  for (int32_t row = 0; row < static_cast<int32_t>(rows); ++row) {
+    positions.push_back(row >= second ? row - second : row);
+  }
+  return positions;
+}
+
+// The gradient of the embedding of a model cut to its first layer, embeddings divided by 8: what
+// goes through the layer's state is most of it.
+TEST(Families, GradientsGoThroughStates) {
+  for (const char* type : {"qwen3_5_text", "lfm2"}) {
+    const SafetensorsFile file = SafetensorsFile::Open(FolderOf(type) / "train_first.safetensors");
+    const ModelFile model = ModelFile::Open(FolderOf(type));
+    const auto weights = LoadFrom(model, model.Config());
+    ModelConfig config = model.Config();
+    config.num_layers = 1;
+    const TrainLayout layout = TrainLayout::Make(config, {.rank = 1, .rows = TrainedRows::kAll});
+    const KernelTable& kernels = ChooseKernels(nullptr);
+    const TrainSource source = SourceOf(*weights, kernels);
+    std::vector<float> values(static_cast<size_t>(layout.size)), found(values.size());
+    const RowsSlot* tables[] = {&layout.embedding, &layout.head};
+    for (size_t i = 0; i < 2; ++i) {
+      if (tables[i]->rows == 0) continue;
+      (i == 0 ? source.embedding : source.head)(
+          {0, config.vocab_size},
+          DenseView(values.data() + tables[i]->offset, config.vocab_size, config.hidden_dim));
+    }
+    const auto size = static_cast<size_t>(config.vocab_size * config.hidden_dim);
+    const auto first = static_cast<size_t>(layout.embedding.offset);
+    for (size_t i = first; i < first + size; ++i) values[i] /= 8;
+    TrainEngine engine(config, source, layout, 1, kernels.train, Pool(), {});
+    engine.SetValues(values);
+    const auto tokens = ReadGolden(type).tokens;
+    const auto targets = testing::ValuesOf<int32_t>(file, "targets"),
+               begins = testing::ValuesOf<int32_t>(file, "begins");
+    std::vector<int32_t> rows(tokens.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    const std::vector<float> ones(rows.size(), 1.0f);
+    const std::vector<int32_t> positions = PositionsOf(rows.size(), begins[1]);
+    const LossSums sums =
+        engine.ForwardBackward({tokens, positions, begins, rows, targets, ones}, {}, found);
+    const double loss = testing::ValuesOf<double>(file, "loss").at(0);
+    EXPECT_NEAR(sums.nll, loss, 0.01 * loss);
+    const std::vector<float> gradient(found.begin() + layout.embedding.offset,
+                                      found.begin() + layout.embedding.offset +
+                                          static_cast<int64_t>(size));
+    const double error =
+        testing::RelativeError(gradient, testing::ValuesOf<float>(file, "d.embedding"));
+    EXPECT_LT(error, 0.03) << type;
+    ::testing::Test::RecordProperty(type, std::to_string(error));
+  }
 }
 
 TEST_P(FamilyTraining, TrainingStepIsThatOfAutograd) {
