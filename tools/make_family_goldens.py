@@ -16,8 +16,8 @@ those are what rwkv7_reference.py computes, which is written from the paper's fo
                                         (in float64) d.a.LAYER.SITE, d.b.LAYER.SITE; the
                                         layers' matrices are made smaller by a factor, but for routers, gates of
                                         shared experts and taps (factor, expert_factor: 0.5 where not stated)
-  TYPE/train_first.safetensors          of STATEFUL: the gradient d.embedding of the embedding of a model cut to its first
-                                        layer, whose embedding is divided by 8: what goes through a state is most of it
+  TYPE/train_first.safetensors          of CUT: the gradient d.embedding of the embedding of a model cut to its first
+                                        layer, whose embedding is divided by 8: what goes through its mixer is most of it
 
 Every tensor is random with a spread of at least 0.3, so that none could be left out or taken for another, and
 the prompt is longer than any window. A family's line in FAMILIES states its axes; values are chosen so that each
@@ -49,7 +49,7 @@ PATTERN = ["sliding_attention", "sliding_attention", "full_attention", "sliding_
 
 SHARED = dict(n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, n_shared_experts=1, n_group=3,
               topk_group=2, first_k_dense_replace=1, norm_topk_prob=True)
-LATENT = dict(num_key_value_heads=4, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8)
+LATENT = dict(num_key_value_heads=4, kv_lora_rank=48, qk_nope_head_dim=12, qk_rope_head_dim=8)
 
 DELTA = dict(head_dim=16, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8,
              linear_value_head_dim=12, linear_conv_kernel_dim=4,
@@ -86,9 +86,9 @@ FAMILIES = {
                     topk_method="group_limited_greedy", topk_group=1, norm_topk_prob=False)
                     | rope(700.0, rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0,
                            beta_slow=0.5, mscale=0.707, mscale_all_dim=0.707), {}),
-    "deepseek_v3": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=24, v_head_dim=24, routed_scaling_factor=1.5)
+    "deepseek_v3": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=32, v_head_dim=24, routed_scaling_factor=1.5)
                     | rope(700.0), dict(split_kv_b=True)),
-    "glm4_moe_lite": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=24, v_head_dim=24, routed_scaling_factor=1.5)
+    "glm4_moe_lite": ("deepseek2", RMS | SHARED | LATENT | dict(q_lora_rank=32, v_head_dim=24, routed_scaling_factor=1.5)
                       | rope(700.0), dict(split_kv_b=True)),
     "gpt_oss": ("gpt-oss", RMS | dict(head_dim=16, intermediate_size=32, num_local_experts=5, num_experts_per_tok=2,
                 sliding_window=9) | rope(700.0, rope_type="yarn", factor=4.0, original_max_position_embeddings=32,
@@ -149,7 +149,8 @@ FAMILIES = {
 ENCODERS = ["bert", "xlm-roberta", "roberta", "modernbert", "nomic_bert", "gemma3_text+use_bidirectional_attention"]
 RWKV = dict(layers=3, hidden=32, ffn=64, vocabulary=96, ranks=dict(w=8, a=8, v=6, g=10))
 TRAINED = ["llama", "mistral", "mixtral", "qwen3_moe", "qwen2_moe", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3", "granite", "starcoder2", "glm4_moe", "gpt_oss",
-           "qwen3_5_text", "qwen3_5_moe_text", "lfm2", "gemma4_text", "gemma4"]
+           "qwen3_5_text", "qwen3_5_moe_text", "lfm2", "gemma4_text", "gemma4",
+           "deepseek_v2", "deepseek_v3", "glm4_moe_lite"]
 # Of families that call their matrices otherwise.
 LLAMAS = dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
               o_proj="self_attn.o_proj", gate_proj="mlp.gate_proj", up_proj="mlp.up_proj", down_proj="mlp.down_proj")
@@ -160,7 +161,7 @@ PAIRED = {
     "lfm2": dict(q_proj="self_attn.q_proj", k_proj="self_attn.k_proj", v_proj="self_attn.v_proj",
                  o_proj="self_attn.out_proj", gate_proj="feed_forward.w1", up_proj="feed_forward.w3",
                  down_proj="feed_forward.w2")}
-STATEFUL = ["qwen3_5_text", "lfm2"]
+CUT = ["qwen3_5_text", "lfm2", "deepseek_v2", "deepseek_v3"]
 RANK, LORA_SCALE, BEGINS = 4, 0.5, [0, 21]
 # What layers' matrices are multiplied with for training, where not 0.5; and those of experts (gpt-oss's go up to 6).
 SHRUNK_BY, EXPERTS_BY = dict(lfm2=0.25, qwen3_5_text=0.25, qwen3_5_moe_text=0.125, gemma4_text=0.03125), dict(gpt_oss=0.125)
@@ -308,6 +309,8 @@ def sites(config, state, layer):
     experts = len(state[stacked + "down_proj"]) if stacked + "down_proj" in state else 0
     adapted = config.model_type != "gpt_oss"  # whose experts take no pairs
     parts = {"self_attn": dict(q_proj=q, k_proj=kv, v_proj=kv)} | ({} if experts else {"mlp": dict(gate_proj=ffn, up_proj=ffn)})
+    if getattr(config, "kv_lora_rank", None):  # queries, keys and values take no pairs
+        parts.pop("self_attn")
     for part, names in parts.items():
         fused, first = f"model.layers.{layer}.{part}.{'qkv_proj' if part == 'self_attn' else 'gate_up_proj'}.weight", 0
         for site, rows in names.items():
@@ -939,7 +942,7 @@ def main():
         logits = write_golden(model, folder, kind)
         if kind in TRAINED:
             write_training(model, kind, settings, folder)
-        if kind in STATEFUL:
+        if kind in CUT:
             write_first(model, kind, settings, folder)
         if kind == "phi3":
             write_golden(model, folder, kind, "golden_far", FAR_LENGTH)

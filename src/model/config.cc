@@ -174,7 +174,8 @@ std::string TrainingLacks(const ModelConfig& config) {
        "experts beside an MLP without norms around both"},
       {!config.kv_layers.empty() && config.residual_scale != 1,
        "a factor on branches whose keys are another layer's"},
-      {config.latent.kv_rank > 0, "latent attention"},
+      {config.latent.kv_rank > 0 && config.residual_scale != 1,
+       "a factor on branches with latent attention"},
       {config.rwkv.heads > 0, "RWKV's layers"},
       {config.has_state() &&
            (config.norm_placement != NormPlacement::kPre || config.residual_scale != 1),

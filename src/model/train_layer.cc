@@ -55,6 +55,11 @@ void LayerSaved::Reserve(const ModelConfig& config, int64_t layer, int64_t rows,
   plan.Add(v, WholeRows(rows, keys_width));
   plan.Add(attention, WholeRows(rows, heads_width));
   plan.Add(output_gate, WholeRows(rows, config.output_gate ? heads_width : 0));
+  const LatentConfig& latent = config.latent;
+  plan.Add(y_latent, WholeRows(rows, latent.kv_rank));
+  plan.Add(y_queries, WholeRows(rows, latent.q_rank));
+  plan.Add(inverse_latent, latent.kv_rank > 0 ? rows : 0);
+  plan.Add(inverse_queries, latent.q_rank > 0 ? rows : 0);
   const StateWidths state = StateWidths::Of(config, layer);
   plan.Add(state_in, WholeRows(rows, state.in));
   plan.Add(state_gate, WholeRows(rows, state.values));
@@ -169,6 +174,14 @@ void TrainLayer::Reserve(int64_t rows) {
     plan.Add(d_shares_, rows * experts);
     plan.Add(d_share_rows_, rows * config_.router.used);
   }
+  const LatentWidths latent = LatentWidths::Of(config_);
+  plan.Add(latent_wide_, rows * std::max({latent.rank, latent.down, latent.up}));
+  plan.Add(latent_x_, rows * latent.rank);
+  plan.Add(latent_d_, rows * std::max(latent.rank, config_.latent.rope_dim));
+  plan.Add(latent_h_, WholeRows(rows, latent.rank));
+  plan.Add(latent_down_, WholeRows(rows, latent.down));
+  plan.Add(latent_up_, WholeRows(rows, latent.up));
+  plan.Add(d_latent_, WholeRows(rows, latent.up));
   if (!config_.keys_as_values.empty()) {
     plan.Add(values_, rows * kv);
     plan.Add(d_values_, rows * kv);
@@ -300,7 +313,7 @@ const ops::RopeTable* TrainLayer::RopeOf(const At& at) const {
 }
 
 void TrainLayer::Rotate(const At& at, const float* x, int64_t x_stride, int64_t heads,
-                        const ops::RopeTable* table, float sign, uint16_t* out,
+                        int64_t head_dim, const ops::RopeTable* table, float sign, uint16_t* out,
                         int64_t out_stride) {
   ops::TrainRope(kernels_, pool_,
                  {.x = x,
@@ -311,7 +324,7 @@ void TrainLayer::Rotate(const At& at, const float* x, int64_t x_stride, int64_t 
                   .sines = table != nullptr ? table->sin() : nullptr,
                   .rows = at.rows(),
                   .heads = heads,
-                  .head_dim = config_.layer_head_dim(at.layer),
+                  .head_dim = head_dim,
                   .dim = table != nullptr ? table->dim() : 0,
                   .sign = sign});
 }
@@ -384,6 +397,7 @@ TrainLayer::QkvPlaces TrainLayer::PlacesOf(const At& at) const {
           .kv = kv,
           .heads = config_.num_heads,
           .kv_heads = config_.layer_kv_heads(at.layer),
+          .head_dim = config_.layer_head_dim(at.layer),
           .owns = config_.owns_kv(at.layer),
           .apart = apart,
           .k = qkv_.data() + q,
@@ -419,10 +433,11 @@ void TrainLayer::AttentionForward(const At& at, float* x, LayerSaved& saved) {
     if (config_.residual_scale != 1) {
       ops::TrainScale(pool_, config_.residual_scale, rows, kv, places.v_stride, places.v);
     }
-    Rotate(at, qkv_.data(), all, places.heads, table, 1, saved.q.data(), q);
+    Rotate(at, qkv_.data(), all, places.heads, places.head_dim, table, 1, saved.q.data(), q);
     if (owns) {
-      Rotate(at, places.k, all, places.kv_heads, table, 1, saved.k.data(), kv);
-      Rotate(at, places.v, places.v_stride, places.kv_heads, nullptr, 1, saved.v.data(), kv);
+      Rotate(at, places.k, all, places.kv_heads, places.head_dim, table, 1, saved.k.data(), kv);
+      Rotate(at, places.v, places.v_stride, places.kv_heads, places.head_dim, nullptr, 1,
+             saved.v.data(), kv);
     }
     if (IsRead(at.layer)) {
       SharedKeys& keys = shared_keys_[static_cast<size_t>(at.layer)];
@@ -460,7 +475,8 @@ void TrainLayer::MixForward(const At& at, float* x, LayerSaved& saved) {
     case Mixer::kDeltaRule:
       return DeltaForward(at, x, saved);
     default:
-      return AttentionForward(at, x, saved);
+      return config_.latent.kv_rank > 0 ? LatentForward(at, x, saved)
+                                        : AttentionForward(at, x, saved);
   }
 }
 
@@ -471,7 +487,8 @@ void TrainLayer::MixBackward(const At& at, const LayerSaved& saved, const Gradie
     case Mixer::kDeltaRule:
       return DeltaBackward(at, saved, gradients);
     default:
-      return AttentionBackward(at, saved, gradients);
+      return config_.latent.kv_rank > 0 ? LatentBackward(at, saved, gradients)
+                                        : AttentionBackward(at, saved, gradients);
   }
 }
 
@@ -647,10 +664,10 @@ void TrainLayer::AttentionBackward(const At& at, const LayerSaved& saved,
     if (config_.residual_scale != 1) {
       ops::TrainScale(pool_, config_.residual_scale, rows, kv, stride, dv);
     }
-    Rotate(at, qkv_.data(), stride, places.heads, table, -1, out, all);
+    Rotate(at, qkv_.data(), stride, places.heads, places.head_dim, table, -1, out, all);
     if (places.owns) {
-      Rotate(at, dk, stride, places.kv_heads, table, -1, out + q, all);
-      Rotate(at, dv, stride, places.kv_heads, nullptr, 1,
+      Rotate(at, dk, stride, places.kv_heads, places.head_dim, table, -1, out + q, all);
+      Rotate(at, dv, stride, places.kv_heads, places.head_dim, nullptr, 1,
              places.apart ? d_values_.data() : out + q + kv, places.v_stride);
     }
     NormHeadsBackward(at, places, saved);

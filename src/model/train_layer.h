@@ -58,6 +58,9 @@ struct LayerSaved {
   std::span<uint16_t> y_beside_mlp, y_beside_experts, layer_gate, y_layer;  // [T, hidden_dim]
   std::span<float> inverse_beside_mlp, inverse_beside_experts, inverse_layer;
   std::span<uint16_t> output_gate;  // [T, q_dim], where what heads give counts by it
+  // Latents of keys and values [T, kv_rank] and of queries [T, q_rank], over their rms.
+  std::span<uint16_t> y_latent, y_queries;
+  std::span<float> inverse_latent, inverse_queries;
   // Of layers that keep a state: what the convolution's products gave, z [T, values], alpha and
   // beta [T, 2 * value_heads], what heads gave over its rms [T, values], 1 / rms.
   std::span<uint16_t> state_in, state_gate, state_y;
@@ -94,6 +97,13 @@ LayerStep LowestStep(const TrainLayout& layout, int64_t layer);
 struct StateWidths {
   int64_t in = 0, values = 0, heads = 0;
   static StateWidths Of(const ModelConfig& config, int64_t layer);
+};
+
+// Of attention over a latent: the wider latent, what is made of a row before its norm, and of a
+// latent for all heads.
+struct LatentWidths {
+  int64_t rank = 0, down = 0, up = 0;
+  static LatentWidths Of(const ModelConfig& config);
 };
 
 // The widest that a layer's parts are.
@@ -167,7 +177,7 @@ class TrainLayer {
   // Queries, keys and values of a layer as its products give them. What reads another layer's keys
   // and values has none; where values are keys, they have a place of their own.
   struct QkvPlaces {
-    int64_t q, kv, heads, kv_heads;
+    int64_t q, kv, heads, kv_heads, head_dim;
     bool owns, apart;
     float *k, *v;
     int64_t stride, v_stride;
@@ -248,6 +258,19 @@ class TrainLayer {
   void Convolve(const At& at, const LayerSaved& saved);
   ops::TrainConvolution ConvolutionOf(const At& at, const ConvolutionWeights& weights) const;
 
+  // ---- train_latent.cc ----
+  void LatentForward(const At& at, float* x, LayerSaved& saved);
+  void LatentBackward(const At& at, const LayerSaved& saved, const Gradients& gradients);
+  void LatentKeysAndValues(const At& at, const uint16_t* input, LayerSaved& saved);
+  void LatentQueries(const At& at, const uint16_t* input, LayerSaved& saved);
+  const uint16_t* LatentOutput(const At& at, const LayerSaved& saved);
+  void LatentKeysBackward(const At& at, const LayerSaved& saved);
+  void LatentQueriesBackward(const At& at, const LayerSaved& saved);
+  void NormLatent(const float* x, int64_t stride, int64_t width, int64_t rows,
+                  const std::vector<float>& weight, uint16_t* y, float* inverse);
+  void NormLatentBackward(int64_t width, int64_t rows, const std::vector<float>& weight,
+                          const uint16_t* y, const float* inverse);
+
   // ---- train_frozen.cc: products with matrices that are never trained ----
   // out (op)= x W^T; x [rows, k] with x_stride, out [rows, n] with out_stride (0: dense).
   struct FrozenProduct {
@@ -295,7 +318,7 @@ class TrainLayer {
   // The layer's table; null where queries and keys are not rotated.
   const ops::RopeTable* RopeOf(const At& at) const;
   // Rounds to bf16; with a table also rotates, by sign.
-  void Rotate(const At& at, const float* x, int64_t x_stride, int64_t heads,
+  void Rotate(const At& at, const float* x, int64_t x_stride, int64_t heads, int64_t head_dim,
               const ops::RopeTable* table, float sign, uint16_t* out, int64_t out_stride);
   void LinearForward(const At& at, TrainGroup group, const uint16_t* x, LayerSaved& saved,
                      void* out, TrainStore store, const AfterUnit* after = nullptr);
@@ -326,6 +349,9 @@ class TrainLayer {
   Pieces pieces_;
   std::span<float> branch_, beside_, values_;
   std::span<uint16_t> d_values_, layer_act_, d_layer_;
+  // Of latents: f32 [T, down or up], [T, rank]; bf16 [T, rank], [T, down], [T, up].
+  std::span<float> latent_wide_, latent_x_, latent_d_;
+  std::span<uint16_t> latent_h_, latent_down_, latent_up_, d_latent_;
   std::vector<SharedKeys> shared_keys_;  // by layer; empty: no other reads them
   std::span<uint16_t> d_branch_;
   std::span<uint16_t> h_, act_, dx_bf16_, d_act_, d_gate_up_, d_attention_, d_qkv_bf16_;

@@ -41,7 +41,8 @@ void CheckDimensions(const ModelConfig& config) {
       CheckDimension(fmt::format("width of a frozen matrix's input in layer {}", layer), shape.k);
       // Of what is no wider than heads or experts, gradients are padded.
       constexpr FrozenSite kPadded[] = {FrozenSite::kRouter, FrozenSite::kSharedShare,
-                                        FrozenSite::kDeltaAlpha, FrozenSite::kDeltaBeta};
+                                        FrozenSite::kDeltaAlpha, FrozenSite::kDeltaBeta,
+                                        FrozenSite::kLatentDown};
       const bool padded = std::find(std::begin(kPadded), std::end(kPadded),
                                     static_cast<FrozenSite>(i)) != std::end(kPadded);
       if (!padded)
@@ -75,6 +76,23 @@ GroupShape ShapeOf(const ModelConfig& config, int64_t layer, TrainGroup group, i
 }
 
 namespace {
+
+LinearShape LatentShapeOf(const ModelConfig& config, FrozenSite site) {
+  const LatentConfig& latent = config.latent;
+  const int64_t hidden = config.hidden_dim, heads = config.num_heads;
+  switch (site) {
+    case FrozenSite::kLatentQueriesDown:
+      return {latent.q_rank, latent.q_rank > 0 ? hidden : 0};
+    case FrozenSite::kLatentQueries:
+      return {heads * latent.key_dim(), latent.q_rank > 0 ? latent.q_rank : hidden};
+    case FrozenSite::kLatentDown:
+      return {latent.kv_rank + latent.rope_dim, hidden};
+    case FrozenSite::kLatentKeys:
+      return {heads * latent.nope_dim, latent.kv_rank};
+    default:
+      return {heads * latent.value_dim, latent.kv_rank};
+  }
+}
 
 LinearShape DeltaShapeOf(const ModelConfig& config, FrozenSite site) {
   const DeltaConfig& delta = config.delta;
@@ -114,6 +132,12 @@ LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site) {
       return {config.per_layer_dim, config.per_layer_dim > 0 ? hidden : 0};
     case FrozenSite::kLayerOut:
       return {config.per_layer_dim > 0 ? hidden : 0, config.per_layer_dim};
+    case FrozenSite::kLatentQueriesDown:
+    case FrozenSite::kLatentQueries:
+    case FrozenSite::kLatentDown:
+    case FrozenSite::kLatentKeys:
+    case FrozenSite::kLatentValues:
+      return config.latent.kv_rank > 0 ? LatentShapeOf(config, site) : LinearShape{};
     default:
       return mixer == Mixer::kDeltaRule ? DeltaShapeOf(config, site) : LinearShape{};
   }
@@ -181,6 +205,16 @@ const Weight& FrozenWeight(const LayerWeights& layer, FrozenSite site) {
       return layer.per_layer->gate;
     case FrozenSite::kLayerOut:
       return layer.per_layer->out;
+    case FrozenSite::kLatentQueriesDown:
+      return layer.latent->q_a;
+    case FrozenSite::kLatentQueries:
+      return layer.latent->q_b;
+    case FrozenSite::kLatentDown:
+      return layer.latent->kv_a;
+    case FrozenSite::kLatentKeys:
+      return layer.latent->k_b;
+    case FrozenSite::kLatentValues:
+      return layer.latent->v_b;
   }
   BAKESTONE_CHECK(false && "a site outside the enum");
   return layer.router;

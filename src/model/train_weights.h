@@ -53,8 +53,13 @@ enum class FrozenSite : uint8_t {
   kDeltaOut,
   kLayerGate,  // PerLayerWeights
   kLayerOut,
+  kLatentQueriesDown,  // LatentWeights: q_a, q_b, kv_a, k_b, v_b
+  kLatentQueries,
+  kLatentDown,
+  kLatentKeys,
+  kLatentValues,
 };
-inline constexpr int kNumFrozenSites = static_cast<int>(FrozenSite::kLayerOut) + 1;
+inline constexpr int kNumFrozenSites = static_cast<int>(FrozenSite::kLatentValues) + 1;
 // n 0: the layer has no such matrix.
 LinearShape ShapeOf(const ModelConfig& config, int64_t layer, FrozenSite site);
 

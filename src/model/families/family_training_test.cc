@@ -65,8 +65,8 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
       }
     }
   };
-  source.frozen = [whole = source.frozen, factor, told_factor](int64_t layer, FrozenSite site, Range range,
-                                                  MatrixView<float> out) {
+  source.frozen = [whole = source.frozen, factor, told_factor](int64_t layer, FrozenSite site,
+                                                               Range range, MatrixView<float> out) {
     whole(layer, site, range, out);
     if (site == FrozenSite::kRouter || site == FrozenSite::kSharedShare) return;
     const bool told = site == FrozenSite::kLayerGate || site == FrozenSite::kLayerOut;
@@ -93,9 +93,9 @@ std::vector<int32_t> PositionsOf(size_t rows, int32_t second) {
 }
 
 // The gradient of the embedding of a model cut to its first layer, embeddings divided by 8: what
-// goes through the layer's state is most of it.
-TEST(Families, GradientsGoThroughStates) {
-  for (const char* type : {"qwen3_5_text", "lfm2"}) {
+// goes through the layer's state or latent is most of it.
+TEST(Families, GradientsGoThroughMixers) {
+  for (const char* type : {"qwen3_5_text", "lfm2", "deepseek_v2", "deepseek_v3"}) {
     const SafetensorsFile file = SafetensorsFile::Open(FolderOf(type) / "train_first.safetensors");
     const ModelFile model = ModelFile::Open(FolderOf(type));
     const auto weights = LoadFrom(model, model.Config());
@@ -128,9 +128,9 @@ TEST(Families, GradientsGoThroughStates) {
         engine.ForwardBackward({tokens, positions, begins, rows, targets, ones}, {}, found);
     const double loss = testing::ValuesOf<double>(file, "loss").at(0);
     EXPECT_NEAR(sums.nll, loss, 0.01 * loss);
-    const std::vector<float> gradient(found.begin() + layout.embedding.offset,
-                                      found.begin() + layout.embedding.offset +
-                                          static_cast<int64_t>(size));
+    const std::vector<float> gradient(
+        found.begin() + layout.embedding.offset,
+        found.begin() + layout.embedding.offset + static_cast<int64_t>(size));
     const double error =
         testing::RelativeError(gradient, testing::ValuesOf<float>(file, "d.embedding"));
     EXPECT_LT(error, 0.03) << type;
@@ -195,7 +195,7 @@ TEST(Families, Phi3ChoosesItsFactorsByTheSequence) {
 }
 
 TEST(Families, SayWhatTrainingLacks) {
-  constexpr std::string_view kUntrained[] = {"deepseek2", "rwkv7"};
+  constexpr std::string_view kUntrained[] = {"rwkv7"};
   for (const Family& family : Families()) {
     const std::string lacks = TrainingLacks(TypicalConfig(family));
     const bool lacking = family.encoder || std::find(std::begin(kUntrained), std::end(kUntrained),
