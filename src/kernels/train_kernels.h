@@ -172,6 +172,20 @@ struct TrainStateBackwardArgs {
   float *dv, *ds;                 // [rows, value_dim]; ds: of a_t^T S_{t-1}, scratch
 };
 
+// A convolution over the last rows of a document, channel by channel:
+//   out[t] = bias + sum over j of taps[j] x[t - (count - 1) + j]
+// and its backward, dx[t] = sum over j of taps[j] d[t + (count - 1) - j]; rows outside of the
+// document count as zero.
+struct TrainConvolveArgs {
+  const float* taps;  // [count, channels], the earliest row's first
+  const float* bias;  // [channels] or null
+  int64_t count, channels;
+  const uint16_t* x;  // [rows, x_stride]; forward only
+  int64_t x_stride;
+  const float* d;  // [rows, channels]; backward only
+  float* out;      // [rows, channels] out, or dx
+};
+
 // delta[h * delta_stride + row] = sum over a head's channels of a * b.
 struct TrainRowDotArgs {
   const uint16_t *a, *b;  // bf16 [rows, heads * head_dim]
@@ -271,6 +285,11 @@ struct TrainKernels {
   void (*soft_cap)(float* x, int64_t size, float in, float out) noexcept;
   // d *= 1 - t^2, t = factor * x held within [-1, 1]: the slope of what soft_cap made.
   void (*soft_cap_backward)(const float* x, float factor, uint16_t* d, int64_t size) noexcept;
+  // Rows [begin, end) of a document, channels of the range.
+  void (*convolve)(const TrainConvolveArgs&, int64_t begin, int64_t end, int64_t channel_begin,
+                   int64_t channel_end) noexcept;
+  void (*convolve_backward)(const TrainConvolveArgs&, int64_t begin, int64_t end,
+                            int64_t channel_begin, int64_t channel_end) noexcept;
   void (*state)(const TrainStateArgs&) noexcept;
   void (*state_backward)(const TrainStateBackwardArgs&) noexcept;
   void (*softmax)(const TrainSoftmaxArgs&) noexcept;

@@ -341,7 +341,8 @@ TEST_P(TrainTables, SigmoidsAndCapsMatchReference) {
 // Every output of a state's rows, forward with all states kept, and backward from the forward of
 // the reference.
 TEST_P(TrainTables, StatesMatchReference) {
-  for (const auto& [keys, values] : {std::pair<int64_t, int64_t>{8, 12}, {16, 16}, {20, 33}}) {
+  for (const auto& [keys, values] :
+       {std::pair<int64_t, int64_t>{8, 12}, {16, 16}, {20, 33}, {9, 131}}) {
     const int64_t rows = 4, state = keys * values;
     std::vector<float> parts[5];
     for (size_t i = 0; i < 5; ++i) parts[i] = Floats(rows * keys, 1 + i, 0.5);

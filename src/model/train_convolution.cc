@@ -26,7 +26,8 @@ void TrainLayer::Convolve(const At& at, const LayerSaved& saved) {
       }
     }
   });
-  ops::TrainConvolve(pool_, ConvolutionOf(at, weights), gated_.data(), width, convolved_.data());
+  ops::TrainConvolve(kernels_, pool_, ConvolutionOf(at, weights), gated_.data(), width,
+                     convolved_.data());
 }
 
 ops::TrainConvolution TrainLayer::ConvolutionOf(const At& at,
@@ -82,7 +83,7 @@ void TrainLayer::ConvolutionBackward(const At& at, const LayerSaved& saved,
         }
       }
     });
-    ops::TrainConvolveBackward(pool_, ConvolutionOf(at, weights), d_mixed_.data(),
+    ops::TrainConvolveBackward(kernels_, pool_, ConvolutionOf(at, weights), d_mixed_.data(),
                                convolved_.data());
     pool_.ParallelFor(rows, kRowsTogether, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {

@@ -47,7 +47,7 @@ void TrainLayer::DeltaInputs(const At& at, const LayerSaved& saved) {
   const PhaseTimer timer(phases.rows);
   const DeltaConfig& config = config_.delta;
   const int64_t channels = config.channels(), dim = config.key_dim, heads = 2 * config.key_heads;
-  ops::TrainConvolve(pool_, DeltaConvolution(at), saved.state_in.data(), channels,
+  ops::TrainConvolve(kernels_, pool_, DeltaConvolution(at), saved.state_in.data(), channels,
                      convolved_.data());
   pool_.ParallelFor(at.rows(), kRowsATime, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
@@ -182,7 +182,8 @@ void TrainLayer::DeltaInputsBackward(const At& at) {
       }
     }
   });
-  ops::TrainConvolveBackward(pool_, DeltaConvolution(at), d_mixed_.data(), convolved_.data());
+  ops::TrainConvolveBackward(kernels_, pool_, DeltaConvolution(at), d_mixed_.data(),
+                             convolved_.data());
 }
 
 // What a row of a head's state says of mixed_, alpha and beta.

@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "tensor/half.h"
 
 namespace bakestone::ops {
 namespace {
 
-constexpr int64_t kChunk = 32;  // rows: 33 states of 128 x 128 are 2 MB
+constexpr int64_t kChunk = 16;  // rows: 17 states of 128 x 128 are 1.1 MB
 
 // A chunk's rows as the kernels take them, in one buffer.
 struct ChunkRows {
@@ -199,35 +198,33 @@ void ForChannels(ThreadPool& pool, const TrainConvolution& shape, const Body& bo
 
 }  // namespace
 
-void TrainConvolve(ThreadPool& pool, const TrainConvolution& shape, const uint16_t* x,
-                   int64_t x_stride, float* out) {
+void TrainConvolve(const TrainKernels& kernels, ThreadPool& pool, const TrainConvolution& shape,
+                   const uint16_t* x, int64_t x_stride, float* out) {
+  const TrainConvolveArgs args = {.taps = shape.taps,
+                                  .bias = shape.bias,
+                                  .count = shape.count,
+                                  .channels = shape.channels,
+                                  .x = x,
+                                  .x_stride = x_stride,
+                                  .d = nullptr,
+                                  .out = out};
   ForChannels(pool, shape, [&](int64_t first, int64_t last, int64_t begin, int64_t end) {
-    for (int64_t row = first; row < last; ++row) {
-      float* y = out + row * shape.channels;
-      for (int64_t c = begin; c < end; ++c) y[c] = shape.bias == nullptr ? 0.0f : shape.bias[c];
-      for (int64_t tap = 0; tap < shape.count; ++tap) {
-        const int64_t from = row - (shape.count - 1) + tap;
-        if (from < first) continue;
-        const float* w = shape.taps + tap * shape.channels;
-        for (int64_t c = begin; c < end; ++c) y[c] += w[c] * BF16ToFloat(x[from * x_stride + c]);
-      }
-    }
+    kernels.convolve(args, first, last, begin, end);
   });
 }
 
-void TrainConvolveBackward(ThreadPool& pool, const TrainConvolution& shape, const float* d,
-                           float* dx) {
+void TrainConvolveBackward(const TrainKernels& kernels, ThreadPool& pool,
+                           const TrainConvolution& shape, const float* d, float* dx) {
+  const TrainConvolveArgs args = {.taps = shape.taps,
+                                  .bias = nullptr,
+                                  .count = shape.count,
+                                  .channels = shape.channels,
+                                  .x = nullptr,
+                                  .x_stride = 0,
+                                  .d = d,
+                                  .out = dx};
   ForChannels(pool, shape, [&](int64_t first, int64_t last, int64_t begin, int64_t end) {
-    for (int64_t row = first; row < last; ++row) {
-      float* out = dx + row * shape.channels;
-      std::fill(out + begin, out + end, 0.0f);
-      for (int64_t tap = 0; tap < shape.count; ++tap) {
-        const int64_t to = row + (shape.count - 1) - tap;
-        if (to >= last) continue;
-        const float *w = shape.taps + tap * shape.channels, *from = d + to * shape.channels;
-        for (int64_t c = begin; c < end; ++c) out[c] += w[c] * from[c];
-      }
-    }
+    kernels.convolve_backward(args, first, last, begin, end);
   });
 }
 

@@ -72,19 +72,18 @@ class TrainState {
   std::vector<Scratch> scratch_;  // one a thread
 };
 
-// A convolution over the last rows of a document, channel by channel:
-//   out[t] = bias + sum over j of taps[j] x[t - (count - 1) + j]
+// The convolution of TrainConvolveArgs through packed documents: `rows` of them, all channels.
 struct TrainConvolution {
-  const float* taps;  // [count, channels], the earliest row's first
+  const float* taps;  // [count, channels]
   const float* bias;  // [channels] or null
   int64_t count, rows, channels;
   std::span<const int32_t> document_begins;
 };
 // x [rows, channels] with x_stride; out [rows, channels].
-void TrainConvolve(ThreadPool& pool, const TrainConvolution& shape, const uint16_t* x,
-                   int64_t x_stride, float* out);
+void TrainConvolve(const TrainKernels& kernels, ThreadPool& pool, const TrainConvolution& shape,
+                   const uint16_t* x, int64_t x_stride, float* out);
 // d [rows, channels], of out -> dx [rows, channels] of x.
-void TrainConvolveBackward(ThreadPool& pool, const TrainConvolution& shape, const float* d,
-                           float* dx);
+void TrainConvolveBackward(const TrainKernels& kernels, ThreadPool& pool,
+                           const TrainConvolution& shape, const float* d, float* dx);
 
 }  // namespace bakestone::ops

@@ -196,12 +196,14 @@ TEST(TrainConvolution, MatchesItsFormulaAndIsTurnedByItsBackward) {
         expected.push_back(sum);
       }
     }
-    ThreadPool pool(2);
-    std::vector<float> y(expected.size()), dx(expected.size());
-    ops::TrainConvolve(pool, shape, x.data(), stride, y.data());
-    EXPECT_LT(Difference(expected, y), 1e-6);
-    ops::TrainConvolveBackward(pool, shape, d32.data(), dx.data());
-    EXPECT_LT(Difference(gradient, dx), 1e-6);
+    for (const KernelTable* table : AvailableKernels()) {
+      ThreadPool pool(2);
+      std::vector<float> y(expected.size()), dx(expected.size());
+      ops::TrainConvolve(table->train, pool, shape, x.data(), stride, y.data());
+      EXPECT_LT(Difference(expected, y), 1e-6);
+      ops::TrainConvolveBackward(table->train, pool, shape, d32.data(), dx.data());
+      EXPECT_LT(Difference(gradient, dx), 1e-6);
+    }
   }
 }
 

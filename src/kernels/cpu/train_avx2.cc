@@ -13,6 +13,7 @@ namespace {
 constexpr int kOuterRows = 8;
 #include "kernels/cpu/train_gemm.inl.h"
 #include "kernels/cpu/train_pack.inl.h"
+constexpr int kStateVectors = 2;
 #include "kernels/cpu/train_rows.inl.h"
 
 struct Two {

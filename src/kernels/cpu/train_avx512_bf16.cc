@@ -16,6 +16,7 @@ namespace {
 constexpr int kOuterRows = 8;
 #include "kernels/cpu/train_gemm.inl.h"
 #include "kernels/cpu/train_pack.inl.h"
+constexpr int kStateVectors = 8;
 #include "kernels/cpu/train_rows.inl.h"
 #include "kernels/cpu/train_vector_avx512.inl.h"
 

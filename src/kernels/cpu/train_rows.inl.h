@@ -1,6 +1,7 @@
 // The row operations of training, written once over a vector class V of 16 floats; Load and Store
 // take the number of elements left, so that a tail needs no code of its own (absent lanes read as
-// 0). Formulas and shapes: kernels/train_kernels.h. Include inside the unit's anonymous namespace.
+// 0). Formulas and shapes: kernels/train_kernels.h. Include inside the unit's anonymous namespace,
+// after kStateVectors: the vectors of a state's row that registers hold three of each.
 
 // exp(x): 2^n * P(r), |r| <= ln(2) / 2, a degree-6 polynomial; within 2 ulp; 0 below -87.
 template <class V>
@@ -276,6 +277,44 @@ void SoftCapBackward(const float* x, float factor, uint16_t* d, int64_t size) no
   }
 }
 
+template <class V>
+void Convolve(const TrainConvolveArgs& args, int64_t begin, int64_t end, int64_t channel_begin,
+              int64_t channel_end) noexcept {
+  using F = typename V::F;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t skipped = args.count - 1 - (row - begin);  // taps before the document
+    for (int64_t c = channel_begin; c < channel_end; c += 16) {
+      const int64_t left = channel_end - c;
+      F sum = args.bias == nullptr ? V::Zero() : V::Load(args.bias + c, left);
+      for (int64_t tap = skipped > 0 ? skipped : 0; tap < args.count; ++tap) {
+        const int64_t from = row - (args.count - 1) + tap;
+        sum = V::Fma(V::Load(args.taps + tap * args.channels + c, left),
+                     V::LoadBf16(args.x + from * args.x_stride + c, left), sum);
+      }
+      V::Store(args.out + row * args.channels + c, sum, left);
+    }
+  }
+}
+
+template <class V>
+void ConvolveBackward(const TrainConvolveArgs& args, int64_t begin, int64_t end,
+                      int64_t channel_begin, int64_t channel_end) noexcept {
+  using F = typename V::F;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t skipped = args.count - (end - row);  // taps that look beyond it
+    for (int64_t c = channel_begin; c < channel_end; c += 16) {
+      const int64_t left = channel_end - c;
+      F sum = V::Zero();
+      for (int64_t tap = skipped > 0 ? skipped : 0; tap < args.count; ++tap) {
+        const int64_t to = row + (args.count - 1) - tap;
+        sum = V::Fma(V::Load(args.taps + tap * args.channels + c, left),
+                     V::Load(args.d + to * args.channels + c, left), sum);
+      }
+      V::Store(args.out + row * args.channels + c, sum, left);
+    }
+  }
+}
+
 #include "kernels/cpu/train_state.inl.h"
 
 inline void ZeroBf16(uint16_t* x, int64_t begin, int64_t end) noexcept {
@@ -482,6 +521,8 @@ constexpr TrainKernels MakeTrainKernels() {
           .sigmoid = SigmoidOf<V>,
           .soft_cap = SoftCap<V>,
           .soft_cap_backward = SoftCapBackward<V>,
+          .convolve = Convolve<V>,
+          .convolve_backward = ConvolveBackward<V>,
           .state = State<V>,
           .state_backward = StateBackward<V>,
           .softmax = Softmax<V>,

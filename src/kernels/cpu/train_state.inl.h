@@ -1,40 +1,65 @@
 // A head's state through rows of a training step (TrainStateRows), forward and backward. Include
 // inside the unit's anonymous namespace, after the vector helpers of train_rows.inl.h.
 
-// s = a^T S: four chains, added up in one order.
-template <class V>
-[[gnu::always_inline]] inline typename V::F StateColumns(const float* a, const float* state,
-                                                         int64_t rows, int64_t stride,
-                                                         int64_t left) noexcept {
-  typename V::F sums[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};
-  for (int64_t i = 0; i < rows; ++i) {
-    sums[i % 4] = V::Fma(V::Set(a[i]), V::Load(state + i * stride, left), sums[i % 4]);
+// One row of a state in registers, kVectors of its columns side by side, or fewer at its end.
+template <class V, int kVectors>
+struct StateColumns {
+  using F = typename V::F;
+  const TrainStateArgs& args;
+  int64_t first, left;  // columns of a tail; else there are all
+
+  [[gnu::always_inline]] F Load(const float* p, int i) const {
+    return V::Load(p + first + 16 * i, kVectors > 1 ? 16 : left);
   }
-  return V::Add(V::Add(sums[0], sums[1]), V::Add(sums[2], sums[3]));
-}
+  [[gnu::always_inline]] void Store(float* p, int i, F x) const {
+    V::Store(p + first + 16 * i, x, kVectors > 1 ? 16 : left);
+  }
+
+  [[gnu::always_inline]] void Row(int64_t t) const {
+    const TrainStateRows& in = args.in;
+    const int64_t keys = in.key_dim, values = in.value_dim, at = t * keys;
+    const float* before = args.states + t * args.states_stride;
+    float* after = args.states + (t + 1) * args.states_stride;
+    F s[kVectors], y[kVectors], v[kVectors];
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      s[i] = y[i] = V::Zero();
+      v[i] = Load(in.v + t * values, i);
+    }
+    for (int64_t d = 0; d < keys; ++d) {
+      const F a = V::Set(in.a[at + d]);
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) s[i] = V::Fma(a, Load(before + d * values, i), s[i]);
+    }
+    for (int64_t d = 0; d < keys; ++d) {
+      const F w = V::Set(in.w[at + d]), b = V::Set(in.b[at + d]), k = V::Set(in.k[at + d]),
+              q = V::Set(in.q[at + d]);
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) {
+        const F kept = V::Mul(w, Load(before + d * values, i));
+        const F next = V::Fma(k, v[i], V::Fma(b, s[i], kept));
+        Store(after + d * values, i, next);
+        y[i] = V::Fma(q, next, y[i]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      Store(args.s + t * values, i, s[i]);
+      Store(args.y + t * values, i, y[i]);
+    }
+  }
+};
 
 template <class V>
 void State(const TrainStateArgs& args) noexcept {
-  using F = typename V::F;
-  const TrainStateRows& in = args.in;
-  const int64_t keys = in.key_dim, values = in.value_dim;
-  for (int64_t t = 0; t < in.rows; ++t) {
-    const float *q = in.q + t * keys, *k = in.k + t * keys, *a = in.a + t * keys;
-    const float *b = in.b + t * keys, *w = in.w + t * keys, *v = in.v + t * values;
-    const float* before = args.states + t * args.states_stride;
-    float* after = args.states + (t + 1) * args.states_stride;
-    for (int64_t j = 0; j < values; j += 16) {
-      const int64_t left = values - j;
-      const F s = StateColumns<V>(a, before + j, keys, values, left), v_j = V::Load(v + j, left);
-      V::Store(args.s + t * values + j, s, left);
-      F y[2] = {V::Zero(), V::Zero()};
-      for (int64_t i = 0; i < keys; ++i) {
-        const F kept = V::Mul(V::Set(w[i]), V::Load(before + i * values + j, left));
-        const F next = V::Fma(V::Set(k[i]), v_j, V::Fma(V::Set(b[i]), s, kept));
-        V::Store(after + i * values + j, next, left);
-        y[i % 2] = V::Fma(V::Set(q[i]), next, y[i % 2]);
-      }
-      V::Store(args.y + t * values + j, V::Add(y[0], y[1]), left);
+  constexpr int64_t kWide = 16 * kStateVectors;
+  for (int64_t t = 0; t < args.in.rows; ++t) {
+    int64_t first = 0;
+    for (; first + kWide <= args.in.value_dim; first += kWide) {
+      StateColumns<V, kStateVectors>{args, first, kWide}.Row(t);
+    }
+    for (; first < args.in.value_dim; first += 16) {
+      StateColumns<V, 1>{args, first, args.in.value_dim - first}.Row(t);
     }
   }
 }

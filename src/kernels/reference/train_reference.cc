@@ -254,6 +254,36 @@ void SoftCapBackward(const float* x, float factor, uint16_t* d, int64_t size) no
   }
 }
 
+void Convolve(const TrainConvolveArgs& args, int64_t begin, int64_t end, int64_t channel_begin,
+              int64_t channel_end) noexcept {
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t c = channel_begin; c < channel_end; ++c) {
+      double sum = args.bias == nullptr ? 0 : Wide(args.bias[c]);
+      for (int64_t tap = 0; tap < args.count; ++tap) {
+        const int64_t from = row - (args.count - 1) + tap;
+        if (from < begin) continue;
+        sum += Wide(args.taps[tap * args.channels + c]) * Wide(args.x[from * args.x_stride + c]);
+      }
+      args.out[row * args.channels + c] = static_cast<float>(sum);
+    }
+  }
+}
+
+void ConvolveBackward(const TrainConvolveArgs& args, int64_t begin, int64_t end,
+                      int64_t channel_begin, int64_t channel_end) noexcept {
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t c = channel_begin; c < channel_end; ++c) {
+      double sum = 0;
+      for (int64_t tap = 0; tap < args.count; ++tap) {
+        const int64_t to = row + (args.count - 1) - tap;
+        if (to >= end) continue;
+        sum += Wide(args.taps[tap * args.channels + c]) * Wide(args.d[to * args.channels + c]);
+      }
+      args.out[row * args.channels + c] = static_cast<float>(sum);
+    }
+  }
+}
+
 void State(const TrainStateArgs& args) noexcept {
   const TrainStateRows& in = args.in;
   const int64_t keys = in.key_dim, values = in.value_dim;
@@ -448,6 +478,8 @@ constinit const TrainKernels kTrainReference = {
     .sigmoid = Sigmoid,
     .soft_cap = SoftCap,
     .soft_cap_backward = SoftCapBackward,
+    .convolve = Convolve,
+    .convolve_backward = ConvolveBackward,
     .state = State,
     .state_backward = StateBackward,
     .softmax = Softmax,
