@@ -201,7 +201,7 @@ void TrainEngine::Forward(TrainWeights& weights, PackedPairs& pairs, int64_t fir
       std::copy_n(x_.data(), size, own.input.data());
     }
     LayerSaved& saved = layer >= first_saved && !recompute ? own : shared_;
-    saved.Reserve(config_, layer, batch_.rows, pairs);
+    saved.Reserve(config_, layer, batch_.rows, {pairs.widest(), pairs.dora()});
     layer_.Forward(layer, batch_, x_.data(), saved);
   }
 }

@@ -30,14 +30,6 @@ void CopyHeads(ThreadPool& pool, const HeadCopy& copy, int64_t rows, const uint1
 
 }  // namespace
 
-LatentWidths LatentWidths::Of(const ModelConfig& config) {
-  const LatentConfig& latent = config.latent;
-  if (latent.kv_rank == 0) return {};
-  return {.rank = std::max(latent.kv_rank, latent.q_rank),
-          .down = ops::PadRank(latent.kv_rank + latent.rope_dim),
-          .up = config.num_heads * std::max(latent.key_dim(), latent.value_dim)};
-}
-
 // latent_h_: x [rows, width], stride between them, over its rms and times the norm's weight.
 void TrainLayer::NormLatent(const float* x, int64_t stride, int64_t width, int64_t rows,
                             const std::vector<float>& weight, uint16_t* y, float* inverse) {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "model/train_buffers.h"
 #include "model/train_head.h"
-#include "model/train_layer.h"
 #include "model/train_weights.h"
 
 namespace bakestone {
@@ -70,58 +70,28 @@ int64_t WeightBytes(const ModelConfig& config, const TrainLayout& layout, bool k
   return bytes;
 }
 
-// What LayerSaved keeps of a layer.
-int64_t SavedBytes(const ModelConfig& config, const TrainLayout& layout, int64_t layer,
-                   int64_t rows, int64_t rank) {
-  const bool attends = config.mixer(layer) == Mixer::kAttention;
-  const int64_t padded = rows + 16, hidden = config.hidden_dim,
-                q = attends ? config.q_dim(layer) : 0, kv = attends ? config.kv_dim(layer) : 0;
-  const StateWidths state = StateWidths::Of(config, layer);
-  const bool mixture = config.has_experts(layer);
-  const int64_t used = mixture ? config.router.used : 1;  // rows of an MLP
-  const int64_t ffn = mixture ? config.ffn_dim : config.ffn_width(layer);
-  int64_t bytes =
-      padded * kBf16 * (2 * hidden + 2 * q + 2 * kv + used * (2 * ffn + 2 * rank) + 2 * rank) +
-      rows * kF32 * (2 + (attends ? config.num_heads : 0));
-  bytes += padded * kBf16 * (state.in + 2 * state.values + (config.output_gate ? q : 0)) +
-           3 * rows * kF32 * state.heads;
-  if (mixture) {
-    bytes += rows * kF32 * config.router.experts + 2 * config.router.shared_dim * padded * kBf16;
-  }
-  if (layout.dora()) bytes += padded * kBf16 * (q + 2 * kv + 2 * hidden);
-  if (config.has_post_norms()) bytes += padded * kBf16 * 2 * hidden + rows * kF32 * 2;
-  if (attends && config.qk_norm != QkNorm::kNone) {
-    bytes +=
-        padded * kBf16 * (q + kv) + rows * kF32 * (config.num_heads + config.layer_kv_heads(layer));
-  }
-  return bytes;
-}
-
+// What the pass over a micro-batch needs beside weights and loss.
 int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, int64_t rows,
                         const PassOptions& options) {
-  const auto [q, kv, mlp, channels, values] = LayerWidths::Of(config);
-  const int64_t padded = rows + 16, hidden = config.hidden_dim, qkv = q + 2 * kv,
-                rank = WidestRank(config, layout), experts = config.router.experts;
+  const int64_t padded = rows + kTile, hidden = config.hidden_dim;
+  const PairsShape pairs = {WidestRank(config, layout), layout.dora()};
   const bool recompute = options.activation == ActivationPolicy::kRecompute;
-  int64_t kept = 0, largest = 0;
-  for (int64_t layer = layout.lowest_layer(config.num_layers); layer < config.num_layers; ++layer) {
-    const int64_t saved = SavedBytes(config, layout, layer, rows, rank);
-    kept += recompute ? rows * hidden * kF32 : saved;
-    largest = std::max(largest, saved);
+  int64_t kept = 0, largest = 0;  // largest: of those that keep nothing
+  const int64_t lowest = layout.lowest_layer(config.num_layers);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const int64_t saved = LayerSaved().PlanFor(config, layer, rows, pairs).bytes();
+    if (layer >= lowest) kept += recompute ? rows * hidden * kF32 : saved;
+    if (layer < lowest || recompute) largest = std::max(largest, saved);
   }
-  if (recompute) kept += largest;
-  const int64_t mixture = experts == 0
-                              ? 0
-                              : padded * kBf16 * (2 * hidden + PaddedTo16(experts)) +
-                                    rows * kF32 * (hidden + 2 * experts + config.router.used);
-  const int64_t branch = mixture + (config.has_post_norms() ? padded * hidden * (kF32 + kBf16) : 0);
-  const int64_t states =
-      padded * (kF32 * (3 * channels + values) + kBf16 * (channels + 3 * values));
-  const int64_t scratch = branch + states + padded * kBf16 * (2 * hidden + 4 * mlp + q + qkv) +
-                          rows * kF32 * (qkv + hidden) + 2 * rows * hidden * kF32 +
-                          3 * padded * kBf16 * rank;
+  const auto [q, kv, mlp, channels, values] = LayerWidths::Of(config);
+  const int64_t scratch = LayerScratch().PlanFor(config, rows).bytes();
+  const int64_t rows_of_stream = 2 * rows * hidden * kF32;
+  const int64_t told = config.num_layers * config.per_layer_dim;
+  const int64_t tellings =
+      told == 0 ? 0 : rows * (2 * kF32 + kBf16) * told + padded * kBf16 * hidden;
+  const int64_t linear = 3 * padded * kBf16 * pairs.widest;
   const int64_t outer = layout.full() ? padded * kBf16 * (2 * mlp + std::max(mlp, hidden)) : 0;
-  return kept + scratch + outer;
+  return kept + largest + scratch + rows_of_stream + tellings + linear + outer;
 }
 
 }  // namespace

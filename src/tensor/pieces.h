@@ -31,6 +31,8 @@ class Pieces {
       });
     }
 
+    int64_t bytes() const noexcept { return bytes_; }
+
    private:
     friend class Pieces;
     std::vector<std::function<void(std::byte*)>> pieces_;

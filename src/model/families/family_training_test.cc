@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "model/families/test_families.h"
 #include "model/train_engine.h"
+#include "model/train_memory.h"
 
 namespace bakestone {
 namespace {
@@ -135,6 +136,38 @@ TEST(Families, GradientsGoThroughMixers) {
         testing::RelativeError(gradient, testing::ValuesOf<float>(file, "d.embedding"));
     EXPECT_LT(error, 0.03) << type;
     ::testing::Test::RecordProperty(type, std::to_string(error));
+  }
+}
+
+// Of enough rows that activations are most of it, kept or made again.
+TEST_P(FamilyTraining, MemoryIsWhatWasEstimated) {
+  const ModelFile model = ModelFile::Open(FolderOf(type()));
+  const ModelConfig config = model.Config();
+  if (!TrainingLacks(config).empty()) return;
+  constexpr int32_t kRows = 1200, kDocument = 40;
+  const auto weights = LoadFrom(model, config);
+  const TrainLayout layout = TrainLayout::Make(config, {.rank = 4});
+  const std::vector<float> pairs(static_cast<size_t>(layout.size), 0.01f);
+  std::vector<int32_t> tokens, positions, begins, loss_rows = {kRows - 1}, targets = {3};
+  for (int32_t row = 0; row < kRows; ++row) {
+    tokens.push_back(row % 90);
+    positions.push_back(row % kDocument);
+    if (row % kDocument == 0) begins.push_back(row);
+  }
+  const std::vector<float> ones = {1};
+  const KernelTable& kernels = ChooseKernels(nullptr);
+  for (const ActivationPolicy policy : {ActivationPolicy::kStash, ActivationPolicy::kRecompute}) {
+    const PassOptions options = {.activation = policy};
+    TrainEngine engine(config, SourceOf(*weights, kernels), layout, 0.5f, kernels.train, Pool(),
+                       options);
+    engine.SetValues(pairs);
+    std::vector<float> gradients(pairs.size());
+    engine.ForwardBackward({tokens, positions, begins, loss_rows, targets, ones}, {}, gradients);
+    const TrainMemory estimate = EstimateTrainMemory(config, layout, kRows, false, options);
+    const double found = static_cast<double>(engine.peak_bytes()),
+                 expected = static_cast<double>(estimate.total() - estimate.values);
+    EXPECT_GE(expected / found, 1);
+    EXPECT_LE(expected / found, 1.2);
   }
 }
 
