@@ -1,7 +1,9 @@
 // The decoder with a LoRA adapter, against logits that transformers and peft made with the same
 // adapter over the same weights in float32 (tools/check_peft_logits.py):
 //
-//   adapter_logits MODEL.gguf ADAPTER GOLDENS.logits     ADAPTER: a PEFT folder or a GGUF file
+//   adapter_logits MODEL ADAPTER GOLDENS.logits     MODEL: a GGUF file or a folder; ADAPTER: a PEFT
+//                                                   folder or a GGUF file
+//   adapter_logits --hash MODEL                     what goldens of a model name it by
 //
 // Prints one JSON object: the largest error of a logit at Precision::kExact, how far kServe is, and
 // how far the base is without the adapter. Exit 1 where an exact logit is off by 1e-3 or more, or
@@ -9,6 +11,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <string_view>
 
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
@@ -78,15 +81,23 @@ int Check(const Files& files) {
   return 0;
 }
 
+int PrintHash(const std::filesystem::path& path) {
+  ThreadPool pool(UsableCores());
+  fmt::print("{}\n", ToHex(Model::Load(path, ChooseKernels(nullptr), pool)->file_hash));
+  return 0;
+}
+
 }  // namespace
 }  // namespace bakestone
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: adapter_logits MODEL.gguf ADAPTER GOLDENS.logits\n");
+  const bool hash = argc == 3 && std::string_view(argv[1]) == "--hash";
+  if (argc != 4 && !hash) {
+    std::fprintf(stderr, "usage: adapter_logits MODEL ADAPTER GOLDENS.logits, or --hash MODEL\n");
     return 2;
   }
   try {
+    if (hash) return bakestone::PrintHash(argv[2]);
     return bakestone::Check({argv[1], argv[2], argv[3]});
   } catch (const std::exception& error) {
     std::fprintf(stderr, "adapter_logits: %s\n", error.what());

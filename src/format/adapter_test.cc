@@ -277,8 +277,8 @@ TEST_P(RoundTrip, FamiliesKeepTheirOwnNamesInPeft) {
   struct Case {
     const char *architecture, *name, *target;
   };
-  for (const Case& c : {Case{"lfm2", "layers.0.feed_forward.w2", "\"w2\""},
-                        Case{"starcoder2", "layers.0.mlp.c_proj", "\"c_proj\""}}) {
+  for (const Case& c : {Case{"lfm2", "layers.0.feed_forward.w2", "\"feed_forward.w2\""},
+                        Case{"starcoder2", "layers.0.mlp.c_proj", "\"mlp.c_proj\""}}) {
     AdapterFile adapter = RandomAdapter();
     adapter.architecture = c.architecture;
     adapter.use_rslora = GetParam();

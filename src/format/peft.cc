@@ -366,12 +366,19 @@ AdapterEntry ReadEntry(const std::string& file, const std::string& module, const
   return entry;
 }
 
+// What the adapter's family calls a site's module, where not as Llama's; else empty.
+std::string_view OwnName(const AdapterFile& adapter, AdapterSite site) {
+  for (const FamilyModules& family : kFamilyModules) {
+    if (family.architecture != adapter.architecture || !IsLayerSite(site)) continue;
+    return family.sites[static_cast<size_t>(site)];
+  }
+  return "";
+}
+
 std::string ModuleOf(const AdapterFile& adapter, const AdapterEntry& entry) {
   if (entry.expert >= 0) return ExpertModuleOf(adapter, entry);
-  for (const FamilyModules& family : kFamilyModules) {
-    if (family.architecture != adapter.architecture || !IsLayerSite(entry.site)) continue;
-    const std::string_view own = family.sites[static_cast<size_t>(entry.site)];
-    if (!own.empty()) return fmt::format("model.layers.{}.{}", entry.layer, own);
+  if (const std::string_view own = OwnName(adapter, entry.site); !own.empty()) {
+    return fmt::format("model.layers.{}.{}", entry.layer, own);
   }
   const std::string name = AdapterEntryName(entry);
   return entry.site == AdapterSite::kLmHead ? name : "model." + name;
@@ -422,7 +429,9 @@ OrderedJson MakeConfig(const AdapterFile& adapter) {
   OrderedJson ranks = OrderedJson::object(), alphas = OrderedJson::object();
   for (const AdapterEntry& entry : adapter.entries) {
     const std::string module = ModuleOf(adapter, entry);
-    targets.emplace(module.substr(module.rfind('.') + 1));  // npos + 1 is 0: names without a dot
+    const std::string_view own = entry.expert < 0 ? OwnName(adapter, entry.site) : "";
+    // A family's own name with its part: what it calls out_proj may be elsewhere too.
+    targets.emplace(!own.empty() ? own : module.substr(module.rfind('.') + 1));
     if (entry.rank != adapter.rank) ranks[module] = entry.rank;
     if (entry.alpha != adapter.alpha) alphas[module] = NumberOf(entry.alpha);
   }
