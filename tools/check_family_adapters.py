@@ -26,7 +26,7 @@ import make_logits_goldens as goldens
 from check_peft_logits import check_all_loaded
 
 SMALL = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-             max_position_embeddings=512)
+             max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 LINEAR = dict(head_dim=16, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=16, linear_value_head_dim=16,
               linear_conv_kernel_dim=4, layer_types=["linear_attention", "full_attention"] * 2)
 SHARED = dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, n_shared_experts=1, n_group=2, topk_group=1,
@@ -39,6 +39,7 @@ FAMILIES = {
     "gemma4_text": dict(head_dim=16, global_head_dim=32, num_hidden_layers=6, num_kv_shared_layers=2, use_double_wide_mlp=True,
                         hidden_size_per_layer_input=16, layer_types=["sliding_attention", "full_attention"] * 3,
                         sliding_window=64),
+    "phi3": dict(original_max_position_embeddings=512),
     "glm4_moe": SHARED | dict(head_dim=16, use_qk_norm=True),
     "gpt_oss": dict(head_dim=16, num_local_experts=4, num_experts_per_tok=2, intermediate_size=64, sliding_window=64),
     "deepseek_v3": SHARED | dict(num_key_value_heads=4, kv_lora_rank=32, q_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16,
@@ -62,7 +63,7 @@ data = ["text"]
 epochs = 3
 batch = 2
 sequence_length = 128
-learning_rate = 3e-2
+learning_rate = 1e-2
 """
 
 

@@ -25,6 +25,8 @@ constexpr std::array<SiteNames, kNumAdapterSites> kSites = {{
     {"mlp.gate_proj", "ffn_gate"},
     {"mlp.up_proj", "ffn_up"},
     {"mlp.down_proj", "ffn_down"},
+    {"self_attn.qkv_proj", "attn_qkv"},
+    {"mlp.gate_up_proj", "ffn_up"},
     {"embed_tokens", "token_embd"},
     {"lm_head", "output"},
 }};

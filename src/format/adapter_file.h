@@ -24,10 +24,12 @@ enum class AdapterSite : uint8_t {
   kGateProj,
   kUpProj,
   kDownProj,
+  kQkvProj,     // queries, keys and values in one matrix, as Phi-3 has them
+  kGateUpProj,  // the same of gate and up
   kEmbedTokens,
   kLmHead,
 };
-inline constexpr int kNumAdapterSites = 9;
+inline constexpr int kNumAdapterSites = 11;
 
 // "self_attn.q_proj", ..., "mlp.down_proj", "embed_tokens", "lm_head".
 std::string_view AdapterSiteName(AdapterSite site);

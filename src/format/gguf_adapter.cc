@@ -207,8 +207,15 @@ AdapterFile ReadGgufAdapter(const GgufFile& file, const HeadShape& heads) {
     (name->is_a ? a : b) = &tensor;
   }
   const bool permuted = GgufPermutesQueryKey(adapter.architecture);
+  const bool has_gate = std::any_of(pairs.begin(), pairs.end(), [](const auto& pair) {
+    return std::get<AdapterSite>(pair.first) == AdapterSite::kGateProj;
+  });
   for (const auto& [where, tensors] : pairs) {
-    const auto& [layer, site, stacked] = where;
+    auto [layer, site, stacked] = where;
+    // Phi-3's ffn_up is gate and up.
+    if (adapter.architecture == "phi3" && site == AdapterSite::kUpProj && !has_gate) {
+      site = AdapterSite::kGateUpProj;
+    }
     const TensorName name = {.layer = layer, .site = site, .stacked = stacked};
     if (stacked) {
       AddStacked(file, name, tensors.first, tensors.second, adapter.alpha, adapter.entries);
@@ -238,6 +245,30 @@ namespace {
 double EffectiveAlpha(const AdapterFile& adapter, const AdapterEntry& entry) {
   return adapter.use_rslora ? entry.alpha * std::sqrt(static_cast<double>(entry.rank))
                             : entry.alpha;
+}
+
+bool IsPowerOfTwo(double x) {
+  int exponent = 0;
+  return std::frexp(x, &exponent) == 0.5;
+}
+
+// Zeros up to the rank at which the file's one alpha means the entry's scale times a power of two,
+// if it is near: B is then scaled without rounding, whatever type it is kept in later.
+void PadRank(const AdapterFile& adapter, double file_alpha, AdapterEntry& entry) {
+  const double scale = AdapterScale(adapter, entry);
+  if (IsPowerOfTwo(EffectiveAlpha(adapter, entry) / file_alpha)) return;
+  double rank = file_alpha / scale;
+  while (rank < static_cast<double>(entry.rank)) rank *= 2;
+  if (rank != std::floor(rank) || rank >= static_cast<double>(2 * entry.rank)) return;
+  const auto padded = static_cast<int64_t>(rank);
+  entry.a.resize(static_cast<size_t>(padded * entry.in));
+  std::vector<float> b(static_cast<size_t>(padded * entry.out));
+  for (int64_t row = 0; row < entry.out; ++row) {
+    std::copy_n(entry.b.begin() + row * entry.rank, entry.rank, b.begin() + row * padded);
+  }
+  entry.b = std::move(b);
+  entry.rank = padded;
+  entry.alpha = static_cast<float>(scale * (adapter.use_rslora ? std::sqrt(rank) : rank));
 }
 
 // B as the file holds it: scaled where the file's one alpha is not the entry's, rows permuted.
@@ -343,6 +374,9 @@ void WriteGgufAdapter(AdapterFile adapter, const HeadShape& heads,
           path.string());
   }
   const double alpha = EffectiveAlpha(adapter, adapter.entries.front());
+  for (AdapterEntry& entry : adapter.entries) {
+    if (entry.expert < 0) PadRank(adapter, alpha, entry);
+  }
   GgufWriter writer;
   AddKeys(writer, adapter, alpha);
   std::vector<float> current;  // the one tensor being written

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "model/adapter_entries.h"
 #include "tensor/half.h"
 
 namespace bakestone {
@@ -35,6 +36,12 @@ Site SiteOf(const std::string& file, const AdapterEntry& entry) {
       return Site::kUp;
     case AdapterSite::kDownProj:
       return Site::kDown;
+    case AdapterSite::kQkvProj:
+    case AdapterSite::kGateUpProj:
+      Throw(ErrorCode::kUnsupported,
+            "adapter {}: {}: expected a matrix that the base has, found one of several that are "
+            "each by themselves there",
+            file, AdapterEntryName(entry));
     case AdapterSite::kEmbedTokens:
     case AdapterSite::kLmHead:
       break;
@@ -84,25 +91,43 @@ Adapter::Adapter(const ModelConfig& config, std::string name)
 
 namespace {
 
-// B of the queries alone, where files have them by head before the rows of a gate. Throws
-// kUnsupported where the gate is changed.
-std::vector<float> QueriesOf(const std::string& file, const AdapterEntry& entry, int64_t head_dim) {
-  std::vector<float> b;
-  for (int64_t row = 0; row < entry.out; ++row) {
-    const auto from = entry.b.begin() + row * entry.rank;
-    if (row / head_dim % 2 == 0) {
-      b.insert(b.end(), from, from + entry.rank);
-    } else if (std::any_of(from, from + entry.rank, [](float value) { return value != 0; })) {
-      Throw(ErrorCode::kUnsupported,
-            "adapter {}: {}: expected pairs that change queries alone, found a change of the gate "
-            "whose rows lie between theirs; train it without q_proj, or with this program",
-            file, AdapterEntryName(entry));
-    }
-  }
-  return b;
+void CheckLayer(const AdapterFile& file, const AdapterEntry& entry, const ModelConfig& config) {
+  if (!IsLayerSite(entry.site) || (entry.layer >= 0 && entry.layer < config.num_layers)) return;
+  Throw(ErrorCode::kInvalidArgument,
+        "adapter {}: {}: expected a layer below {}, found {}: was it trained on another base?",
+        file.name, AdapterEntryName(entry), config.num_layers, entry.layer);
 }
 
 }  // namespace
+
+void Adapter::Take(const AdapterFile& file, const AdapterEntry& entry, const ModelConfig& config) {
+  const LinearId id = {entry.layer, SiteOf(file.name, entry), entry.expert};
+  if (entry.expert >= 0 && !CanAdaptExperts(config)) {
+    Throw(ErrorCode::kUnsupported,
+          "adapter {}: {}: expected no pairs at the experts of {} models: they are not adapted "
+          "by this program",
+          file.name, AdapterEntryName(entry), config.architecture);
+  }
+  if (!HasSite(config, id)) {
+    Throw(ErrorCode::kUnsupported,
+          "adapter {}: {}: expected a matrix that this {} model has, found one that it has not",
+          file.name, AdapterEntryName(entry), config.architecture);
+  }
+  const LinearShape shape = ShapeOf(config, id);
+  if (entry.in != shape.k || entry.out != shape.n) {
+    Throw(ErrorCode::kInvalidArgument,
+          "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on another "
+          "base?",
+          file.name, AdapterEntryName(entry), shape.n, shape.k, entry.out, entry.in);
+  }
+  if (Find(id) != nullptr) {
+    Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected once, found twice", file.name,
+          AdapterEntryName(entry));
+  }
+  Set(id, DenseView(entry.a.data(), entry.rank, entry.in),
+      DenseView(entry.b.data(), entry.out, entry.rank),
+      static_cast<float>(AdapterScale(file, entry)));
+}
 
 std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const ModelConfig& config) {
   if (file.use_dora) {
@@ -115,44 +140,12 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
   }
   auto adapter = std::make_shared<Adapter>(config, file.name);
   for (const AdapterEntry& entry : file.entries) {
-    const Site site = SiteOf(file.name, entry);
-    if (entry.layer < 0 || entry.layer >= config.num_layers) {
-      Throw(ErrorCode::kInvalidArgument,
-            "adapter {}: {}: expected a layer below {}, found {}: was it trained on another base?",
-            file.name, AdapterEntryName(entry), config.num_layers, entry.layer);
+    CheckLayer(file, entry, config);
+    const auto parts = SplitEntry(file, entry, config);
+    if (!parts) adapter->Take(file, entry, config);
+    for (const AdapterEntry& part : parts ? *parts : std::vector<AdapterEntry>()) {
+      adapter->Take(file, part, config);
     }
-    const LinearId id = {entry.layer, site, entry.expert};
-    if (entry.expert >= 0 && !CanAdaptExperts(config)) {
-      Throw(ErrorCode::kUnsupported,
-            "adapter {}: {}: expected no pairs at the experts of {} models: they are not adapted "
-            "by this program",
-            file.name, AdapterEntryName(entry), config.architecture);
-    }
-    if (!HasSite(config, id)) {
-      Throw(ErrorCode::kUnsupported,
-            "adapter {}: {}: expected a matrix that this {} model has, found one that it has not",
-            file.name, AdapterEntryName(entry), config.architecture);
-    }
-    LinearShape shape = ShapeOf(config, id);
-    const bool gated = config.output_gate && site == Site::kQ;
-    if (gated) shape.n *= 2;
-    if (entry.in != shape.k || entry.out != shape.n) {
-      Throw(
-          ErrorCode::kInvalidArgument,
-          "adapter {}: {}: expected a matrix of {} x {}, found {} x {}: was it trained on another "
-          "base?",
-          file.name, AdapterEntryName(entry), shape.n, shape.k, entry.out, entry.in);
-    }
-    if (adapter->Find(id) != nullptr) {
-      Throw(ErrorCode::kInvalidArgument, "adapter {}: {}: expected once, found twice", file.name,
-            AdapterEntryName(entry));
-    }
-    std::vector<float> queries;
-    if (gated) queries = QueriesOf(file.name, entry, config.head_dim);
-    const float* b = gated ? queries.data() : entry.b.data();
-    adapter->Set(id, DenseView(entry.a.data(), entry.rank, entry.in),
-                 DenseView(b, ShapeOf(config, id).n, entry.rank),
-                 static_cast<float>(AdapterScale(file, entry)));
   }
   adapter->Publish();
   adapter->ForgetRows();

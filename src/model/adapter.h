@@ -62,6 +62,7 @@ class Adapter {
   int64_t bytes() const noexcept;
 
  private:
+  void Take(const AdapterFile& file, const AdapterEntry& entry, const ModelConfig& config);
   void ForgetRows();
   std::optional<size_t> IndexOf(LinearId id) const noexcept;  // none: no such matrix
 

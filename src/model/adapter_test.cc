@@ -1,4 +1,6 @@
 #include "model/adapter.h"
+#include "model/adapter_entries.h"
+#include "model/families/tensor_names.h"
 
 #include <gmock/gmock.h>
 
@@ -173,6 +175,61 @@ TEST(Adapter, TakesTheQueriesOfGatedHeads) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
     EXPECT_THAT(std::string(error.what()), HasSubstr("gate"));
   }
+}
+
+// Files of Phi-3 have queries, keys and values in one matrix: ours as one pair of all ranks, which
+// comes apart again; another's, whose first matrix they share, as a pair for each.
+TEST(Adapter, MatricesThatLieTogetherAreOneEntryOfAFile) {
+  ModelConfig config = Config();
+  TensorNames names;
+  names.q_k_v = "attn_qkv";
+  config.names = &names;
+  AdapterFile file;
+  file.name = "house";
+  file.rank = 2;
+  file.alpha = 4;
+  const int64_t hidden = config.hidden_dim, q = config.q_dim(), kv = config.kv_dim();
+  file.entries = {Entry(0, AdapterSite::kQProj, 2, hidden, q),
+                  Entry(0, AdapterSite::kVProj, 2, hidden, kv)};
+  for (AdapterEntry& entry : file.entries) entry.alpha = 4;
+  const std::vector<AdapterEntry> apart = file.entries;
+  JoinEntries(config, file);
+  ASSERT_EQ(file.entries.size(), 1u);
+  const AdapterEntry& whole = file.entries[0];
+  EXPECT_EQ(whole.site, AdapterSite::kQkvProj);
+  EXPECT_EQ(whole.rank, 4);
+  EXPECT_EQ(whole.out, q + 2 * kv);
+  EXPECT_EQ(AdapterScale(file, whole), 2);
+  const auto parts = SplitEntry(file, whole, config);
+  ASSERT_TRUE(parts.has_value());
+  ASSERT_EQ(parts->size(), 3u);
+  const auto delta = [](const AdapterEntry& entry, int64_t row, int64_t column) {
+    float sum = 0;
+    for (int64_t r = 0; r < entry.rank; ++r) {
+      sum += entry.b[static_cast<size_t>(row * entry.rank + r)] *
+             entry.a[static_cast<size_t>(r * entry.in + column)];
+    }
+    return sum;
+  };
+  for (int64_t column = 0; column < hidden; ++column) {
+    EXPECT_EQ(delta((*parts)[0], q - 1, column), delta(apart[0], q - 1, column));
+    EXPECT_EQ(delta((*parts)[1], kv - 1, column), 0);
+    EXPECT_EQ(delta((*parts)[2], kv - 1, column), delta(apart[1], kv - 1, column));
+  }
+  // Of three equal ranks each gets its own back.
+  AdapterFile all = file;
+  all.entries = {apart[0], Entry(0, AdapterSite::kKProj, 2, hidden, kv), apart[1]};
+  for (AdapterEntry& entry : all.entries) entry.alpha = 4;
+  JoinEntries(config, all);
+  const auto split = SplitEntry(all, all.entries[0], config);
+  EXPECT_EQ(split->at(0).rank, 2);
+  EXPECT_EQ(split->at(0).a, apart[0].a);
+  EXPECT_EQ(split->at(2).b, apart[1].b);
+  EXPECT_EQ(split->at(2).alpha, 4);
+  EXPECT_NE(Adapter::Load(all, config)->FindPanels({0, Site::kK}), nullptr);
+  all.entries[0].out -= 1;
+  all.entries[0].b.resize(static_cast<size_t>(all.entries[0].out * all.entries[0].rank));
+  EXPECT_THROW(Adapter::Load(all, config), Error);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "model/families/tensor_names.h"
 
 namespace bakestone {
 namespace {
@@ -69,7 +70,8 @@ class LayoutBuilder {
       if (config_.per_layer_dim > 0) {
         Throw(ErrorCode::kUnsupported,
               "training: expected rows of embedding and head to stay as they are, found some to "
-              "be trained; this model has embeddings by layer beside them");
+              "be trained; this model has embeddings by layer beside them: use kind \"lora\" "
+              "without 'embeddings' and new tokens");
       }
       const int64_t first = shape_.rows == TrainedRows::kNew ? shape_.first_new_row : 0;
       const std::string what = shape_.rows == TrainedRows::kNew ? ".new_rows" : ".weight";
@@ -139,6 +141,12 @@ class LayoutBuilder {
             "use kind \"lora\" or \"rslora\", or targets of attention alone",
             LinearName(id));
     }
+    if (shape_.dora && config_.names != nullptr && !AllTogether(id)) {
+      Throw(ErrorCode::kUnsupported,
+            "{}: expected all matrices that lie in one to be trained with DoRA, found some; name "
+            "q_proj, k_proj and v_proj together, and gate_proj with up_proj",
+            LinearName(id));
+    }
     if (shape_.dora && config_.output_gate && id.site == Site::kQ) {
       Throw(ErrorCode::kUnsupported,
             "{}: expected a matrix of its own to be trained with DoRA, found one that holds a gate "
@@ -152,6 +160,19 @@ class LayoutBuilder {
     slot.b_offset = Add(name + ".lora_B", shape.n, shape_.rank);
     if (shape_.dora) slot.magnitude_offset = Add(name + ".lora_magnitude_vector", shape.n, 0);
     layout_.slots.push_back(slot);
+  }
+
+  // Whether the matrices that the id's lies together with are all wanted.
+  bool AllTogether(LinearId id) {
+    std::vector<Site> together;
+    if (id.site <= Site::kV && config_.names->q_k_v != nullptr) {
+      together = {Site::kQ, Site::kK, Site::kV};
+    }
+    if ((id.site == Site::kGate || id.site == Site::kUp) && config_.names->gate_up != nullptr) {
+      together = {Site::kGate, Site::kUp};
+    }
+    return std::all_of(together.begin(), together.end(),
+                       [&](Site site) { return Wanted(LinearName({id.layer, site})); });
   }
 
   void Matrix(LinearId id) {

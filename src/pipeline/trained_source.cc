@@ -123,20 +123,17 @@ class Replacer {
 };
 
 // Files of some families hold q, k and v (gate and up) as one tensor, in which no trained one is
-// put.
+// put; pairs of theirs are joined (model/adapter_entries.h).
 void CheckApart(const ModelSource& source, const TrainLayout& layout) {
-  const auto check = [&](LinearId id) {
-    if (id.expert >= 0) return;  // stacked in every file
-    const std::string name = LinearTensor(id) + ".weight";
-    if (source.Find(name) != nullptr) return;
+  for (const MatrixSlot& slot : layout.matrices) {
+    const std::string name = LinearTensor(slot.id) + ".weight";
+    if (source.Find(name) != nullptr) continue;
     Throw(ErrorCode::kUnsupported,
           "{}: expected {} as a tensor of its own ('{}') to write the trained model from, found "
-          "none: this file holds several matrices in one; train an adapter that is served beside "
-          "it: kind \"lora\" or \"rslora\" without 'embeddings' and [add_tokens]",
-          source.name, LinearName(id), name);
-  };
-  for (const LoraSlot& slot : layout.slots) check(slot.id);
-  for (const MatrixSlot& slot : layout.matrices) check(slot.id);
+          "none: this file holds several matrices in one; use kind \"lora\", \"rslora\" or "
+          "\"dora\"",
+          source.name, LinearName(slot.id), name);
+  }
 }
 
 }  // namespace

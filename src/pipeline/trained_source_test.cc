@@ -71,15 +71,21 @@ void ExpectWrittenAsTrained(Tiny& tiny, const Kind& kind) {
   const TrainLayout layout = LayoutOf(*tiny.model, recipe);
   AlignedVector<float> values = InitialValues(*tiny.model, layout, 1, tiny.kernels, tiny.pool);
   const double base = tiny.Loss(*tiny.model, layout, values, recipe.lora);
-  Rng rng(5, 1);
-  for (const TrainTensor& tensor : layout.tensors) {
-    const float noise = tensor.name.ends_with("lora_B") ? 0.4f : 0.1f;
-    for (int64_t i = 0; i < tensor.size(); ++i) {
-      values[static_cast<size_t>(tensor.offset + i)] += noise * rng.Normal();
+  const AlignedVector<float> initial = values;
+  double trained = base;
+  // Until it is well above what rounding does to random models, some of which amplify it.
+  for (float factor = 1; std::abs(trained - base) < 0.012 * base && factor < 20; factor *= 2) {
+    values = initial;
+    Rng rng(5, 1);
+    for (const TrainTensor& tensor : layout.tensors) {
+      const float noise = factor * (tensor.name.ends_with("lora_B") ? 0.4f : 0.1f);
+      for (int64_t i = 0; i < tensor.size(); ++i) {
+        values[static_cast<size_t>(tensor.offset + i)] += noise * rng.Normal();
+      }
     }
+    trained = tiny.Loss(*tiny.model, layout, values, recipe.lora);
   }
   const ModelSource source = OpenTrainedSource(*tiny.model, layout, values, recipe.lora);
-  const double trained = tiny.Loss(*tiny.model, layout, values, recipe.lora);
   ASSERT_GT(std::abs(trained - base), 0.001 * base);
   const auto path = tiny.folder / "model.gguf";
   WriteQuantized(source, PlanAsIs(source), path, tiny.kernels, tiny.pool,
@@ -93,7 +99,7 @@ void ExpectWrittenAsTrained(Tiny& tiny, const Kind& kind) {
   if (kind.kind == AdapterKind::kFull) {
     EXPECT_EQ(loss, trained);  // bf16 matrices and f32 vectors, as training multiplies with them
   } else {
-    EXPECT_NEAR(loss, trained, 0.2 * std::abs(trained - base));  // W + s B A is rounded once more
+    EXPECT_NEAR(loss, trained, 0.3 * std::abs(trained - base));  // W + s B A is rounded once more
   }
 }
 
@@ -154,7 +160,7 @@ TEST(TrainedSource, EveryFamilyIsWrittenAsTrainedOrRefusedWithTheRemedy) {
     }
   }
   for (const Kind& kind : kinds) EXPECT_GT(written[kind.Name()], 3) << kind.Name();
-  EXPECT_EQ(refused["phi3"], 3);  // q, k and v are one tensor of its files
+  EXPECT_EQ(refused["phi3"], 1);  // as a whole: q, k and v are one tensor of its files
   EXPECT_EQ(refused["llama"], 0);
 }
 

@@ -1,7 +1,6 @@
 #include "train/export.h"
 
-#include <algorithm>
-
+#include "model/adapter_entries.h"
 #include "model/load_adapter.h"
 #include "tensor/half.h"
 
@@ -18,18 +17,6 @@ std::vector<float> Rounded(std::span<const float> values) {
   rounded.reserve(values.size());
   for (const float value : values) rounded.push_back(BF16ToFloat(FloatToBF16(value)));
   return rounded;
-}
-
-// Where queries lie by head before a gate's rows in one matrix, pairs of the queries are pairs of
-// the whole that leave the gate as it is.
-void WidenQueries(int64_t head_dim, AdapterEntry& entry) {
-  std::vector<float> wide(2 * entry.b.size());
-  for (int64_t row = 0; row < entry.out; ++row) {
-    const int64_t to = row / head_dim * 2 * head_dim + row % head_dim;
-    std::copy_n(entry.b.begin() + row * entry.rank, entry.rank, wide.begin() + to * entry.rank);
-  }
-  entry.b = std::move(wide);
-  entry.out *= 2;
 }
 
 }  // namespace
@@ -65,11 +52,9 @@ AdapterFile MakeAdapterFile(const Model& model, const TrainLayout& layout,
       const float* magnitude = masters.data() + slot.magnitude_offset;
       entry.magnitude.assign(magnitude, magnitude + slot.out);
     }
-    if (model.config.output_gate && slot.id.site == Site::kQ) {
-      WidenQueries(model.config.head_dim, entry);
-    }
     file.entries.push_back(std::move(entry));
   }
+  JoinEntries(model.config, file);
   return file;
 }
 

@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "format/gguf_adapter.h"
 #include "format/peft.h"
+#include "model/adapter_entries.h"
 #include "model/train_weights.h"
 #include "tensor/half.h"
 #include "train/streams.h"
@@ -142,12 +143,25 @@ void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& 
           "{}: expected an adapter of {}, found one of another base ({})", where,
           model.path.string(), file.base_name.empty() ? "its hash differs" : file.base_name);
   }
-  if (file.entries.size() != layout.slots.size()) {
+  std::vector<AdapterEntry> entries;
+  for (const AdapterEntry& entry : file.entries) {
+    auto parts = SplitEntry(file, entry, config);
+    if (!parts) parts = {entry};
+    // Of matrices that lie together, those without pairs have zeros.
+    for (AdapterEntry& part : *parts) {
+      const bool empty = parts->size() > 1 && std::all_of(part.b.begin(), part.b.end(),
+                                                          [](float value) { return value == 0; });
+      const LinearId id = {part.layer, static_cast<Site>(part.site), part.expert};
+      if (!empty || layout.Find(id) != nullptr) entries.push_back(std::move(part));
+    }
+  }
+  if (entries.size() != layout.slots.size()) {
     Throw(ErrorCode::kInvalidArgument,
           "{}: expected pairs at {} matrices as 'targets' say, found {}", where,
-          layout.slots.size(), file.entries.size());
+          layout.slots.size(), entries.size());
   }
-  for (const AdapterEntry& entry : file.entries) {
+  for (const AdapterEntry& entry : entries) {
+    const double scale = AdapterScale(file, entry), wanted = PairScale(lora);
     const auto slot =
         std::find_if(layout.slots.begin(), layout.slots.end(), [&](const LoraSlot& known) {
           return known.id.layer == entry.layer &&
@@ -157,14 +171,13 @@ void StartFrom(const Model& model, const TrainLayout& layout, const LoraRecipe& 
     const bool fits = slot != layout.slots.end() && slot->rank == entry.rank &&
                       slot->in == entry.in && slot->out == entry.out &&
                       (slot->magnitude_offset >= 0) == !entry.magnitude.empty() &&
-                      static_cast<float>(AdapterScale(file, entry)) == PairScale(lora);
+                      std::fabs(scale - wanted) <= 1e-6 * wanted;
     if (!fits) {
       Throw(ErrorCode::kInvalidArgument,
             "{}: {}: expected the recipe's kind \"{}\", rank {} and alpha {:g}, found rank {} and "
             "scale {:g}{}",
             where, AdapterEntryName(entry), AdapterKindName(lora.kind), lora.rank, lora.alpha,
-            entry.rank, AdapterScale(file, entry),
-            entry.magnitude.empty() ? "" : " with DoRA magnitudes");
+            entry.rank, scale, entry.magnitude.empty() ? "" : " with DoRA magnitudes");
     }
     std::copy(entry.a.begin(), entry.a.end(), values.begin() + slot->a_offset);
     std::copy(entry.b.begin(), entry.b.end(), values.begin() + slot->b_offset);
