@@ -95,7 +95,8 @@ class LayoutBuilder {
         if (static_cast<Site>(site) == Site::kGate) {
           layout_.mlp_norms[at] = Norm(prefix + "post_attention_layernorm");
         }
-        Matrix({static_cast<int32_t>(layer), static_cast<Site>(site)});
+        const LinearId id{static_cast<int32_t>(layer), static_cast<Site>(site)};
+        if (HasSite(config_, id)) Matrix(id);
       }
     }
     layout_.final_norm = Norm("norm");
