@@ -44,6 +44,8 @@ TrainBenchOptions ParseTrainBench(const Arguments& arguments) {
   flags.Add("--train", &train, "This");
   flags.Add("--rows", &options.speed.rows, 2, 1 << 20, "Tokens of a step");
   flags.Add("--document", &options.speed.document, 2, 1 << 20, "Tokens of each document in it");
+  flags.Add("--chats", &options.speed.chats,
+            "Instead documents of 20 to 1,500 tokens, the last 30 % of each learned, as in chats");
   flags.Add("--rank", &options.speed.rank, 0, 1024, "Of the pairs; 0: the whole model is trained");
   flags.Add("--steps", &options.speed.steps, 1, 10'000,
             "How many are measured, after one to warm up");
@@ -93,7 +95,7 @@ int BenchTrain(const Arguments& arguments) {
   options.speed.weight_cache_bytes = WeightCacheFor(ReadMachine().available_bytes);
   const TrainSpeed speed = MeasureTraining(*model, Kernels(), pool, options.speed);
   const Spread seconds = SpreadOf(speed.step_seconds);
-  const auto rows = static_cast<double>(options.speed.rows);
+  const auto rows = static_cast<double>(speed.rows);
   const double rate = speed.flop / seconds.median;
   double total = 0;
   for (const double step : speed.step_seconds) total += step;
@@ -103,8 +105,9 @@ int BenchTrain(const Arguments& arguments) {
                  {"threads", options.threads},
                  {"isa", IsaName(Kernels().isa)},
                  {"cpu", ReadMachine().cpu},
-                 {"rows", options.speed.rows},
+                 {"rows", speed.rows},
                  {"document", options.speed.document},
+                 {"chats", options.speed.chats},
                  {"rank", options.speed.rank},
                  {"recompute", options.speed.activation == ActivationPolicy::kRecompute},
                  {"steps", options.speed.steps},
@@ -125,10 +128,13 @@ int BenchTrain(const Arguments& arguments) {
   fmt::print("{}, {} threads, {} kernels ({}), {}\n", options.model.string(), options.threads,
              IsaName(Kernels().isa), Kernels().train.product, ReadMachine().cpu);
   fmt::print(
-      "{}; steps of {} tokens in documents of {}, {}\n\n",
+      "{}; steps of {} tokens in {}, {}\n\n",
       options.speed.rank > 0 ? fmt::format("LoRA, r = {} on every linear", options.speed.rank)
                              : "the whole model",
-      options.speed.rows, std::min(options.speed.rows, options.speed.document),
+      speed.rows,
+      options.speed.chats
+          ? "documents of 20 to 1,500, 30 % of each learned"
+          : fmt::format("documents of {}", std::min(options.speed.rows, options.speed.document)),
       options.speed.activation == ActivationPolicy::kRecompute ? "layers computed again in backward"
                                                                : "activations kept");
   fmt::print("tokens/s        {:10.1f}    {:.1f} .. {:.1f} of {}\n", rows / seconds.median,

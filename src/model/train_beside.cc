@@ -6,11 +6,6 @@
 #include "tensor/half.h"
 
 namespace bakestone {
-namespace {
-
-constexpr int64_t kRowsEach = 8;
-
-}  // namespace
 
 // The MLP, the router and the experts take the same row over its rms, each with weights of its own.
 void TrainLayer::BesideForward(const At& at, float* x, LayerSaved& saved) {
@@ -87,7 +82,7 @@ void TrainLayer::PerLayerForward(const At& at, float* x, LayerSaved& saved) {
   ops::TrainToBf16(kernels_, pool_, x, h_.data(), rows * hidden);
   Frozen(at, FrozenSite::kLayerGate, {h_.data(), saved.layer_gate.data(), TrainStore::kBF16});
   const float* told = at.batch.per_layer + at.layer * dim;
-  pool_.ParallelFor(rows, kRowsEach, [&](int64_t begin, int64_t end, int) {
+  pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       kernels_.to_bf16(told + row * width, layer_act_.data() + row * dim, dim);
     }
@@ -120,7 +115,7 @@ void TrainLayer::PerLayerBackward(const At& at, const LayerSaved& saved,
   }
   FrozenBackward(at, FrozenSite::kLayerOut, {d_branch_.data(), d_layer_.data(), TrainStore::kBF16});
   const float* told = at.batch.per_layer + at.layer * dim;
-  pool_.ParallelFor(rows, kRowsEach, [&](int64_t begin, int64_t end, int) {
+  pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       kernels_.to_bf16(told + row * width, layer_act_.data() + row * dim, dim);
     }

@@ -21,6 +21,9 @@ namespace bakestone {
 // Whether another layer reads this one's keys and values.
 bool IsReadByOthers(const ModelConfig& config, int64_t layer);
 
+// What is done to rows by themselves is cut into pieces of so many.
+inline constexpr int64_t kRowsOfAThread = 8;
+
 // Of a layer that keeps a state: what its convolution's products give, what its heads give.
 struct StateWidths {
   int64_t in = 0, values = 0, heads = 0;

@@ -7,17 +7,12 @@
 #include "tensor/half.h"
 
 namespace bakestone {
-namespace {
-
-constexpr int64_t kRowsTogether = 8;
-
-}  // namespace
 
 // convolved_ [T, hidden_dim]: the convolution of b * h.
 void TrainLayer::Convolve(const At& at, const LayerSaved& saved) {
   const int64_t width = config_.hidden_dim;
   const ConvolutionWeights& weights = *at.source().layer(at.layer).convolution;
-  pool_.ParallelFor(at.rows(), kRowsTogether, [&](int64_t begin, int64_t end, int) {
+  pool_.ParallelFor(at.rows(), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const uint16_t *b = saved.state_in.data() + row * 3 * width, *h = b + 2 * width;
       uint16_t* out = gated_.data() + row * width;
@@ -48,7 +43,7 @@ void TrainLayer::ConvolutionForward(const At& at, float* x, LayerSaved& saved) {
   {
     const PhaseTimer timer(phases.rows);
     Convolve(at, saved);
-    pool_.ParallelFor(rows, kRowsTogether, [&](int64_t begin, int64_t end, int) {
+    pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         const uint16_t* c = saved.state_in.data() + row * 3 * width + width;
         const float* from = convolved_.data() + row * width;
@@ -70,7 +65,7 @@ void TrainLayer::ConvolutionBackward(const At& at, const LayerSaved& saved,
     const PhaseTimer timer(phases.rows);
     Convolve(at, saved);
     // c, and the convolution's output; then its input, which is b * h.
-    pool_.ParallelFor(rows, kRowsTogether, [&](int64_t begin, int64_t end, int) {
+    pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         const uint16_t *c = saved.state_in.data() + row * 3 * width + width,
                        *d = d_gated_.data() + row * width;
@@ -85,7 +80,7 @@ void TrainLayer::ConvolutionBackward(const At& at, const LayerSaved& saved,
     });
     ops::TrainConvolveBackward(kernels_, pool_, ConvolutionOf(at, weights), d_mixed_.data(),
                                convolved_.data());
-    pool_.ParallelFor(rows, kRowsTogether, [&](int64_t begin, int64_t end, int) {
+    pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         const uint16_t *b = saved.state_in.data() + row * 3 * width, *h = b + 2 * width;
         const float* d = convolved_.data() + row * width;

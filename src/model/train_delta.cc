@@ -16,7 +16,6 @@
 namespace bakestone {
 namespace {
 
-constexpr int64_t kRowsATime = 8;
 constexpr float kLengthEps = 1e-6f;
 
 }  // namespace
@@ -49,7 +48,7 @@ void TrainLayer::DeltaInputs(const At& at, const LayerSaved& saved) {
   const int64_t channels = config.channels(), dim = config.key_dim, heads = 2 * config.key_heads;
   ops::TrainConvolve(kernels_, pool_, DeltaConvolution(at), saved.state_in.data(), channels,
                      convolved_.data());
-  pool_.ParallelFor(at.rows(), kRowsATime, [&](int64_t begin, int64_t end, int) {
+  pool_.ParallelFor(at.rows(), kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const float* from = convolved_.data() + row * channels;
       float* to = mixed_.data() + row * channels;
@@ -162,7 +161,7 @@ void TrainLayer::DeltaInputsBackward(const At& at) {
   const PhaseTimer timer(phases.rows);
   const DeltaConfig& config = config_.delta;
   const int64_t channels = config.channels(), dim = config.key_dim, heads = 2 * config.key_heads;
-  pool_.ParallelFor(at.rows(), kRowsATime, [&](int64_t begin, int64_t end, int thread) {
+  pool_.ParallelFor(at.rows(), kRowsOfAThread, [&](int64_t begin, int64_t end, int thread) {
     std::vector<float>& sigmoid = row_scratch_[static_cast<size_t>(thread)];
     sigmoid.resize(static_cast<size_t>(channels));
     for (int64_t row = begin; row < end; ++row) {
@@ -225,7 +224,7 @@ void TrainLayer::DeltaBackward(const At& at, const LayerSaved& saved, const Grad
   FrozenBackward(at, FrozenSite::kDeltaOut, {dx_bf16_.data(), d_gated_.data(), TrainStore::kBF16});
   {
     const PhaseTimer timer(phases.rows);
-    pool_.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
+    pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin * values; i < end * values; ++i) {
         gated_[i] = FloatToBF16(BF16ToFloat(saved.state_y[i]) *
                                 weight[static_cast<size_t>(i % config.value_dim)]);
@@ -245,7 +244,7 @@ void TrainLayer::DeltaBackward(const At& at, const LayerSaved& saved, const Grad
                                         .weight = weight.data(),
                                         .y = saved.state_y.data(),
                                         .inverse = saved.state_inverse.data()});
-    pool_.ParallelFor(rows, kRowsATime, [&](int64_t begin, int64_t end, int) {
+    pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin * values; i < end * values; ++i) {
         state_out_[i] = BF16ToFloat(gated_[i]);
       }

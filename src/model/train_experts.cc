@@ -25,8 +25,6 @@
 namespace bakestone {
 namespace {
 
-constexpr int64_t kRowsOfAThread = 8;
-
 // Rows of `from` one after another.
 void GatherRows(ThreadPool& pool, const uint16_t* from, std::span<const int32_t> rows,
                 int64_t width, uint16_t* to) {

@@ -12,15 +12,13 @@
 namespace bakestone {
 namespace {
 
-constexpr int64_t kRowsOfUnit = 8;
-
 // By heads: `size` channels of heads of `from_dim`, to channel `at` of heads of `to_dim`.
 struct HeadCopy {
   int64_t heads, size, from_dim, to_dim, from_at, to_at;
 };
 void CopyHeads(ThreadPool& pool, const HeadCopy& copy, int64_t rows, const uint16_t* from,
                uint16_t* to) {
-  pool.ParallelFor(rows, kRowsOfUnit, [&](int64_t begin, int64_t end, int) {
+  pool.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
     for (int64_t head = begin * copy.heads; head < end * copy.heads; ++head) {
       std::copy_n(from + head * copy.from_dim + copy.from_at, copy.size,
                   to + head * copy.to_dim + copy.to_at);
@@ -158,7 +156,7 @@ void TrainLayer::LatentKeysBackward(const At& at, const LayerSaved& saved) {
                 padded = ops::PadRank(rank + rotated);
   const float *dk = qkv_.data() + q, *dv = dk + q;
   const auto take = [&](const float* from, int64_t at_channel, int64_t size) {
-    pool_.ParallelFor(rows, kRowsOfUnit, [&](int64_t begin, int64_t end, int) {
+    pool_.ParallelFor(rows, kRowsOfAThread, [&](int64_t begin, int64_t end, int) {
       for (int64_t head = begin * heads; head < end * heads; ++head) {
         const float* own = from + head / heads * 3 * q + head % heads * dim + at_channel;
         kernels_.to_bf16(own, latent_up_.data() + head * size, size);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -20,22 +21,32 @@ double SecondsFrom(SpeedClock::time_point start) {
   return std::chrono::duration<double>(SpeedClock::now() - start).count();
 }
 
-// Random tokens in documents, each of whose tokens but the first is to be predicted.
+constexpr double kLeastChat = 20, kMostChat = 1500, kLearnedOfChat = 0.3;
+
+// Of a document's rows, those that predict a learned token: all but the last, or a chat's answer.
+int64_t LearnedOf(const TrainSpeedOptions& options, int64_t length) {
+  if (!options.chats) return length - 1;
+  return std::max<int64_t>(1, static_cast<int64_t>(kLearnedOfChat * static_cast<double>(length)));
+}
+
+// Random tokens in documents.
 struct SpeedBatch {
   std::vector<int32_t> tokens, positions, begins, loss_rows, targets;
   std::vector<float> weights;
 
   SpeedBatch(const TrainSpeedOptions& options, int64_t vocab_size) {
     Rng rng(3, 0);
-    for (int64_t row = 0; row < options.rows; ++row) {
-      const int64_t position = row % options.document;
-      if (position == 0) begins.push_back(static_cast<int32_t>(row));
-      tokens.push_back(static_cast<int32_t>(rng.Below(static_cast<uint64_t>(vocab_size))));
-      positions.push_back(static_cast<int32_t>(position));
-      if (position == 0) continue;
-      loss_rows.push_back(static_cast<int32_t>(row - 1));
-      targets.push_back(tokens.back());
-      weights.push_back(1);
+    for (const int64_t length : DocumentsOf(options)) {
+      begins.push_back(static_cast<int32_t>(tokens.size()));
+      for (int64_t position = 0; position < length; ++position) {
+        const auto row = static_cast<int32_t>(tokens.size());
+        tokens.push_back(static_cast<int32_t>(rng.Below(static_cast<uint64_t>(vocab_size))));
+        positions.push_back(static_cast<int32_t>(position));
+        if (position < length - LearnedOf(options, length)) continue;
+        loss_rows.push_back(row - 1);
+        targets.push_back(tokens.back());
+        weights.push_back(1);
+      }
     }
   }
   TrainBatch View() const { return {tokens, positions, begins, loss_rows, targets, weights}; }
@@ -47,10 +58,12 @@ void CheckSizes(const TrainSpeedOptions& options, const ModelConfig& config) {
           "expected at least 2 rows, documents of 2 tokens and 1 step, found {}, {} and {}",
           options.rows, options.document, options.steps);
   }
-  if (std::min(options.rows, options.document) > config.context_length) {
+  const std::vector<int64_t> documents = DocumentsOf(options);
+  const int64_t longest = *std::max_element(documents.begin(), documents.end());
+  if (longest > config.context_length) {
     Throw(ErrorCode::kInvalidArgument,
-          "documents of {} tokens: expected at most the model's context of {}",
-          std::min(options.rows, options.document), config.context_length);
+          "documents of {} tokens: expected at most the model's context of {}", longest,
+          config.context_length);
   }
 }
 
@@ -61,25 +74,42 @@ void FillHalves(Buffer<uint16_t>& buffer, uint64_t stream) {
 
 }  // namespace
 
+std::vector<int64_t> DocumentsOf(const TrainSpeedOptions& options) {
+  std::vector<int64_t> documents;
+  int64_t rows = 0;
+  for (uint32_t i = 1; rows < options.rows; ++i) {
+    int64_t length = std::min(options.document, options.rows - rows);
+    if (options.chats) {
+      double share = 0, digit = 0.5;  // i's binary digits turned round: evenly spread
+      for (uint32_t rest = i; rest > 0; rest /= 2, digit /= 2) share += rest % 2 * digit;
+      length = static_cast<int64_t>(kLeastChat * std::pow(kMostChat / kLeastChat, share));
+    }
+    documents.push_back(length);
+    rows += length;
+  }
+  return documents;
+}
+
 TrainWork WorkOf(const Model& model, const TrainLayout& layout) {
   const ModelConfig& config = model.config;
   TrainWork work;
   double& each = work.row;
-  for (const LayerWeights& layer : model.weights->layers) {
+  // The output, and the input's gradient.
+  const auto add = [&](const LinearShape& shape, int64_t times) {
+    each += 2 * static_cast<double>(times * shape.n * shape.k);
+  };
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (int site = 0; site < kNumSites; ++site) {
-      const Weight& weight = layer.at(static_cast<Site>(site));
-      each +=
-          2 * static_cast<double>(weight.n() * weight.k());  // the output, and the input's gradient
+      const LinearId own = {layer, static_cast<Site>(site)}, expert = {layer, own.site, 0};
+      if (HasSite(config, own)) add(ShapeOf(config, own), 1);
+      if (HasSite(config, expert)) add(ShapeOf(config, expert), config.router.used);
     }
-    if (layer.experts.empty()) continue;
-    const ExpertWeights& expert = layer.experts.front();
-    for (const Weight* weight : {&expert.gate, &expert.up, &expert.down}) {
-      each += 2 * static_cast<double>(config.router.used * weight->n() * weight->k());
+    for (int site = 0; site < kNumFrozenSites; ++site) {
+      add(ShapeOf(config, layer, static_cast<FrozenSite>(site)), 1);
     }
-    for (const Weight* weight : {&layer.router, &layer.shared.gate, &layer.shared.up,
-                                 &layer.shared.down, &layer.shared_gate}) {
-      each += 2 * static_cast<double>(weight->n() * weight->k());
-    }
+    // Scores and values forward; gradients of scores, values, queries and keys.
+    if (config.mixer(layer) != Mixer::kAttention) continue;
+    work.seen += 6 * static_cast<double>(config.q_dim(layer));
   }
   for (const LoraSlot& slot : layout.slots) {
     const double share = slot.id.expert < 0 ? 1
@@ -90,19 +120,16 @@ TrainWork WorkOf(const Model& model, const TrainLayout& layout) {
   for (const MatrixSlot& slot : layout.matrices) each += static_cast<double>(slot.in * slot.out);
   const Weight& head = model.weights->head();
   work.loss_row = static_cast<double>((2 * head.n() + layout.head_rows().rows) * head.k());
-  // Scores and values forward; gradients of scores, values, queries and keys.
-  work.seen = 6 * static_cast<double>(config.num_layers * config.q_dim());
   return work;
 }
 
 double TrainFlop(const Model& model, const TrainLayout& layout, const TrainSpeedOptions& options) {
   const TrainWork work = WorkOf(model, layout);
-  const auto rows = static_cast<double>(options.rows);
-  const double loss_rows =
-      rows - static_cast<double>((options.rows + options.document - 1) / options.document);
-  double seen = 0;
-  for (int64_t begin = 0; begin < options.rows; begin += options.document) {
-    const auto length = static_cast<double>(std::min(options.document, options.rows - begin));
+  double rows = 0, loss_rows = 0, seen = 0;
+  for (const int64_t tokens : DocumentsOf(options)) {
+    const auto length = static_cast<double>(tokens);
+    rows += length;
+    loss_rows += static_cast<double>(LearnedOf(options, tokens));
     seen += length * (length + 1) / 2;
   }
   return 2 * (rows * work.row + loss_rows * work.loss_row + seen * work.seen);
@@ -172,6 +199,7 @@ TrainSpeed MeasureTraining(const Model& model, const KernelTable& kernels, Threa
   speed.phases = {after.weights - before.weights, after.products - before.products,
                   after.attention - before.attention, after.rows - before.rows,
                   after.head - before.head};
+  speed.rows = std::ssize(batch.tokens);
   speed.flop = TrainFlop(model, layout, options);
   speed.pass_bytes = engine.peak_bytes();
   return speed;

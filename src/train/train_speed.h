@@ -17,7 +17,10 @@ namespace bakestone {
 struct TrainSpeedOptions {
   int64_t rows = 512;      // of a step
   int64_t document = 512;  // tokens of each document in it; the last may be shorter
-  int64_t rank = 16;       // of pairs on every linear; 0: the whole model is trained
+  // Instead: of 20 to 1,500 tokens, as many short ones as long ones in proportion, of which the
+  // last 30 % are learned, as in chats; the last document may go beyond `rows`.
+  bool chats = false;
+  int64_t rank = 16;  // of pairs on every linear; 0: the whole model is trained
   int64_t steps = 5;
   ActivationPolicy activation = ActivationPolicy::kStash;
   int64_t weight_cache_bytes = int64_t{1} << 30;
@@ -25,6 +28,7 @@ struct TrainSpeedOptions {
 
 struct TrainSpeed {
   std::vector<double> step_seconds;
+  int64_t rows = 0;        // tokens of a step
   double flop = 0;         // floating-point operations that a step needs: TrainFlop
   TrainPhases phases;      // seconds of all steps by kind of work
   double optimizer = 0;    // likewise
@@ -35,9 +39,12 @@ struct TrainSpeed {
 struct TrainWork {
   double row = 0;       // products and pairs of one token
   double loss_row = 0;  // the head's, of a token whose next one is predicted
-  double seen = 0;      // attention's, of a query and one key that it sees
+  double seen = 0;      // attention's, of a query and one key that it sees (states are not counted)
 };
 TrainWork WorkOf(const Model& model, const TrainLayout& layout);
+
+// Tokens of each document of a step.
+std::vector<int64_t> DocumentsOf(const TrainSpeedOptions& options);
 
 // Operations of one step on the layout's tensors: products of linears and head, forward and
 // backward, pairs, and attention within documents. What backward computes again, and what is no

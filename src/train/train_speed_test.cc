@@ -1,5 +1,7 @@
 #include "train/train_speed.h"
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include <gtest/gtest.h>
@@ -51,6 +53,27 @@ TEST(MeasureTraining, TimesEachStepAndItsKindsOfWork) {
     }
     EXPECT_GT(speed.pass_bytes, 0);
   }
+}
+
+TEST(TrainFlop, ChatsAreOfManyLengthsAndLearnedInPart) {
+  const TrainSpeedOptions chats = {.rows = 8192, .chats = true};
+  const std::vector<int64_t> documents = DocumentsOf(chats);
+  const int64_t all = std::accumulate(documents.begin(), documents.end(), int64_t{0});
+  EXPECT_GE(all, 8192);
+  EXPECT_LT(all - documents.back(), 8192);
+  EXPECT_LT(*std::min_element(documents.begin(), documents.end()), 40);
+  EXPECT_GT(*std::max_element(documents.begin(), documents.end()), 700);
+  const auto model = SharedTestModel();
+  const TrainLayout layout = TrainLayout::Make(model->config, {.rank = 4});
+  double loss_rows = 0, seen = 0;
+  for (const int64_t length : documents) {
+    loss_rows += std::floor(0.3 * static_cast<double>(length));
+    seen += static_cast<double>(length * (length + 1) / 2);
+  }
+  const double head = static_cast<double>(model->weights->head().n()) * 64;
+  const double macs = static_cast<double>(all) * (2 * kLinears + 3 * 4 * kSides) +
+                      2 * loss_rows * head + 6 * seen * 2 * 64;
+  EXPECT_NEAR(TrainFlop(*model, layout, chats), 2 * macs, 1e-9 * macs);
 }
 
 TEST(MeasureTraining, RefusesSizesThatMeanNothing) {
