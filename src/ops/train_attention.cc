@@ -132,10 +132,13 @@ void TrainAttention::Plan(const TrainAttentionShape& shape) {
   }
 }
 
-void TrainAttention::Cap(const TrainAttentionShape& shape, float* scores, int64_t size) const {
+void TrainAttention::Cap(const TrainAttentionShape& shape, float* scores, int64_t rows,
+                         int64_t cols, int64_t stride) const {
   if (shape.soft_cap <= 0) return;
   const float scale = ScaleOf(shape);
-  kernels_.soft_cap(scores, size, scale / shape.soft_cap, shape.soft_cap / scale);
+  for (int64_t row = 0; row < rows; ++row) {
+    kernels_.soft_cap(scores + row * stride, cols, scale / shape.soft_cap, shape.soft_cap / scale);
+  }
 }
 
 void TrainAttention::AddSink(float sink, int64_t rows, int64_t dim, int64_t stride, uint16_t* out,
@@ -166,7 +169,7 @@ void TrainAttention::ForwardBlock(const TrainAttentionShape& shape, const Block&
     const int64_t padded = RoundUp(seen, kTrainLanes);
     Multiply(kernels_, {q + row * q_stride + head * dim, q_stride, key_lanes, dim * kTrainLanes,
                         dim, rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
-    Cap(shape, scratch.scores.data(), rows * padded);
+    Cap(shape, scratch.scores.data(), rows, seen, padded);
     if (shape.window > 0) {
       HideBefore({scratch.scores.data(), padded, rows, seen,
                   row - block.document_begin + 1 - shape.window});
@@ -232,7 +235,7 @@ void TrainAttention::HeadBackward(const TrainAttentionShape& shape, const Docume
                           rows, seen, scratch.scores.data(), padded, TrainStore::kF32});
       Multiply(kernels_, {in.v + kv_at, kv_stride, d_lanes + query * dim, dim * kTrainLanes, dim,
                           rows, seen, scratch.d_scores.data(), padded, TrainStore::kF32});
-      Cap(shape, scratch.scores.data(), rows * padded);
+      Cap(shape, scratch.scores.data(), rows, seen, padded);
       if (shape.window > 0) {
         HideFrom({scratch.scores.data(), padded, rows, seen, key + shape.window - query});
       }
@@ -251,9 +254,10 @@ void TrainAttention::HeadBackward(const TrainAttentionShape& shape, const Docume
                                  .p = scratch.p.data(),
                                  .ds = scratch.ds.data(),
                                  .out_stride = padded});
-      if (shape.soft_cap > 0) {
-        kernels_.soft_cap_backward(scratch.scores.data(), ScaleOf(shape) / shape.soft_cap,
-                                   scratch.ds.data(), rows * padded);
+      for (int64_t row = 0; row < rows && shape.soft_cap > 0; ++row) {
+        kernels_.soft_cap_backward(scratch.scores.data() + row * padded,
+                                   ScaleOf(shape) / shape.soft_cap,
+                                   scratch.ds.data() + row * padded, seen);
       }
       Multiply(kernels_, {scratch.ds.data(), padded, q_pairs + query * kTrainLanes, pair_stride,
                           padded, rows, dim, to.k + k_to, to.kv_stride, store});

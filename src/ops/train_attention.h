@@ -70,8 +70,10 @@ class TrainAttention {
     Buffer<uint16_t> p, ds, turned;
   };
   void Plan(const TrainAttentionShape& shape);
-  // A tile of scores q . k, to those whose softmax with the shape's scale is meant.
-  void Cap(const TrainAttentionShape& shape, float* scores, int64_t size) const;
+  // A tile of scores q . k, columns [0, cols) of rows stride apart, to those whose softmax with the
+  // shape's scale is meant.
+  void Cap(const TrainAttentionShape& shape, float* scores, int64_t rows, int64_t cols,
+           int64_t stride) const;
   // What the sink takes from rows of one head's output, and adds to their log-sum-exp.
   static void AddSink(float sink, int64_t rows, int64_t dim, int64_t stride, uint16_t* out,
                       float* log_sum);
