@@ -142,10 +142,11 @@ std::shared_ptr<const Adapter> Adapter::Load(const AdapterFile& file, const Mode
   for (const AdapterEntry& entry : file.entries) {
     CheckLayer(file, entry, config);
     const auto parts = SplitEntry(file, entry, config);
-    if (!parts) adapter->Take(file, entry, config);
-    for (const AdapterEntry& part : parts ? *parts : std::vector<AdapterEntry>()) {
-      adapter->Take(file, part, config);
+    if (!parts) {
+      adapter->Take(file, entry, config);
+      continue;
     }
+    for (const AdapterEntry& part : *parts) adapter->Take(file, part, config);
   }
   adapter->Publish();
   adapter->ForgetRows();

@@ -139,23 +139,6 @@ void TrainLayer::DeltaForward(const At& at, float* x, LayerSaved& saved) {
   Frozen(at, FrozenSite::kDeltaOut, {gated_.data(), x, TrainStore::kAddF32});
 }
 
-// act = silu(gate) * up, in place of up.
-TrainActivationArgs TrainLayer::GateOf(const uint16_t* gate, uint16_t* up, int64_t rows,
-                                       int64_t width) {
-  return {.gate = gate,
-          .up = up,
-          .stride = width,
-          .rows = rows,
-          .dim = width,
-          .factor = 1,
-          .act = up,
-          .act_stride = width,
-          .d_act = nullptr,
-          .d_act_stride = width,
-          .d_gate = nullptr,
-          .d_up = nullptr};
-}
-
 // d_mixed_ [T, channels] to that of the convolution's input, in place of convolved_.
 void TrainLayer::DeltaInputsBackward(const At& at) {
   const PhaseTimer timer(phases.rows);

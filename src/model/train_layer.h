@@ -171,8 +171,6 @@ class TrainLayer : private LayerScratch {
   int64_t KeyHeadOf(int64_t head) const;
   ops::TrainState::Fill DeltaFill(const At& at, const LayerSaved& saved) const;
   ops::TrainState::Take DeltaTake(const At& at, const LayerSaved& saved);
-  static TrainActivationArgs GateOf(const uint16_t* gate, uint16_t* up, int64_t rows,
-                                    int64_t width);
 
   // ---- train_convolution.cc ----
   void ConvolutionForward(const At& at, float* x, LayerSaved& saved);
@@ -250,6 +248,9 @@ class TrainLayer : private LayerScratch {
   void LinearBackward(const At& at, TrainGroup group, const uint16_t* dy, const uint16_t* x,
                       const LayerSaved& saved, const Gradients& gradients, void* dx,
                       TrainStore store, const AfterUnit* after = nullptr);
+  // gate and up [rows, width] each by itself; act in place of up.
+  static TrainActivationArgs GateOf(const uint16_t* gate, uint16_t* up, int64_t rows,
+                                    int64_t width);
   // gate_up with gate and up [rows, dim] side by side, or up alone.
   TrainActivationArgs SideBySide(const uint16_t* gate_up, int64_t rows, int64_t dim) const;
   // act_ of the MLP from what was saved, and d_gate_up_ from d_act_.

@@ -83,7 +83,7 @@ int64_t ActivationBytes(const ModelConfig& config, const TrainLayout& layout, in
     if (layer >= lowest) kept += recompute ? rows * hidden * kF32 : saved;
     if (layer < lowest || recompute) largest = std::max(largest, saved);
   }
-  const auto [q, kv, mlp, channels, values] = LayerWidths::Of(config);
+  const int64_t mlp = LayerWidths::Of(config).mlp;
   const int64_t scratch = LayerScratch().PlanFor(config, rows).bytes();
   const int64_t rows_of_stream = 2 * rows * hidden * kF32;
   const int64_t told = config.num_layers * config.per_layer_dim;

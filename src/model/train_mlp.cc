@@ -33,21 +33,29 @@ TrainGate TrainLayer::gate() const {
   }
 }
 
+TrainActivationArgs TrainLayer::GateOf(const uint16_t* gate, uint16_t* up, int64_t rows,
+                                       int64_t width) {
+  return {.gate = gate,
+          .up = up,
+          .stride = width,
+          .rows = rows,
+          .dim = width,
+          .factor = 1,
+          .act = up,
+          .act_stride = width,
+          .d_act = nullptr,
+          .d_act_stride = width,
+          .d_gate = nullptr,
+          .d_up = nullptr};
+}
+
 TrainActivationArgs TrainLayer::SideBySide(const uint16_t* gate_up, int64_t rows,
                                            int64_t dim) const {
   const int64_t up = config_.gated() ? dim : 0;
-  return {.gate = gate_up,
-          .up = gate_up + up,
-          .stride = up + dim,
-          .rows = rows,
-          .dim = dim,
-          .factor = 1,
-          .act = nullptr,
-          .act_stride = dim,
-          .d_act = nullptr,
-          .d_act_stride = dim,
-          .d_gate = nullptr,
-          .d_up = nullptr};
+  TrainActivationArgs args = GateOf(gate_up, nullptr, rows, dim);
+  args.up = gate_up + up;
+  args.stride = up + dim;
+  return args;
 }
 
 // A factor on what the MLP adds is one on the input of its last product.

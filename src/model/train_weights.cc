@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "base/error.h"
 #include "ops/train_loss.h"
 #include "ops/train_products.h"

@@ -49,13 +49,6 @@ int64_t TrainState::bytes() const noexcept {
   return total;
 }
 
-int64_t TrainState::BytesOf(const TrainStateShape& shape, int64_t threads) {
-  const int64_t state = shape.key_dim * shape.value_dim;
-  const int64_t chunks = (shape.rows + kChunk - 1) / kChunk;
-  return threads * static_cast<int64_t>(sizeof(float)) *
-         (2 * ChunkRows::Size(shape.key_dim, shape.value_dim) + (kChunk + 2 + chunks) * state);
-}
-
 TrainState::Scratch& TrainState::Reserve(const TrainStateShape& shape, int64_t rows, bool backward,
                                          int thread) {
   Scratch& scratch = scratch_[static_cast<size_t>(thread)];

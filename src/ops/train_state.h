@@ -49,8 +49,6 @@ class TrainState {
   void Backward(const TrainStateShape& shape, const Fill& fill, const float* dy, const Take& take);
 
   int64_t bytes() const noexcept;
-  // At most, of rows of a document and threads.
-  static int64_t BytesOf(const TrainStateShape& shape, int64_t threads);
 
  private:
   struct Scratch {

@@ -17,6 +17,15 @@ using namespace testing;
 
 class FamilyTraining : public FamilyProof {};
 
+// One row's position in its document, of two documents.
+std::vector<int32_t> PositionsOf(size_t rows, int32_t second) {
+  std::vector<int32_t> positions;
+  for (int32_t row = 0; row < static_cast<int32_t>(rows); ++row) {
+    positions.push_back(row >= second ? row - second : row);
+  }
+  return positions;
+}
+
 // Where a family can be trained: loss and gradients of random pairs on every matrix against
 // autograd's, with the layers' matrices made smaller. The products are bf16's: some percent of the
 // norm.
@@ -43,11 +52,9 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
   }
   const auto targets = testing::ValuesOf<int32_t>(file, "targets"),
              begins = testing::ValuesOf<int32_t>(file, "begins");
-  std::vector<int32_t> positions, rows;
-  for (size_t i = 0; i < golden.tokens.size(); ++i) {
-    rows.push_back(static_cast<int32_t>(i));
-    positions.push_back(rows.back() >= begins[1] ? rows.back() - begins[1] : rows.back());
-  }
+  std::vector<int32_t> rows(golden.tokens.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  const std::vector<int32_t> positions = PositionsOf(rows.size(), begins[1]);
   const std::vector<float> ones(rows.size(), 1.0f);
   const KernelTable& kernels = ChooseKernels(nullptr);
   TrainSource source = SourceOf(*weights, kernels);
@@ -82,15 +89,6 @@ void ExpectTrainingStepOfAutograd(const ModelFile& model, const Golden& golden,
   EXPECT_LT(testing::RelativeError(found, expected), 0.05);
   ::testing::Test::RecordProperty("relative_error",
                                   std::to_string(testing::RelativeError(found, expected)));
-}
-
-// One row's position in its document, of two documents.
-std::vector<int32_t> PositionsOf(size_t rows, int32_t second) {
-  std::vector<int32_t> positions;
-  for (int32_t row = 0; row < static_cast<int32_t>(rows); ++row) {
-    positions.push_back(row >= second ? row - second : row);
-  }
-  return positions;
 }
 
 // The gradient of the embedding of a model cut to its first layer, embeddings divided by 8: what
